@@ -1,0 +1,1 @@
+"""Todos that only their owner sees: the example of the README, end to end."""

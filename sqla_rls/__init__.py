@@ -1,0 +1,30 @@
+"""Postgres row-level security for SQLAlchemy: what a model or an app imports."""
+
+from sqla_rls import create as _create  # noqa: F401 - create_all() emits what is declared
+from sqla_rls.expression import auth, auth_uid, jwt_claim
+from sqla_rls.objects import Role
+from sqla_rls.schema import (
+    Policy,
+    anonymous,
+    authenticated,
+    crud_policy,
+    default_privileges,
+    disable_row_security,
+    force_row_security,
+    grant,
+)
+
+__all__ = [
+    "Policy",
+    "Role",
+    "anonymous",
+    "auth",
+    "auth_uid",
+    "authenticated",
+    "crud_policy",
+    "default_privileges",
+    "disable_row_security",
+    "force_row_security",
+    "grant",
+    "jwt_claim",
+]

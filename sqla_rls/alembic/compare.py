@@ -1,0 +1,230 @@
+"""Autogenerate: what must change, as operations in a safe order.
+
+Drops come first, since a column that a policy names can't be dropped under it; creates come last,
+since a policy may name a table or column that is new; roles and functions stand before the tables
+whose defaults call them.  Each part opens nothing before it is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+from alembic.operations import MigrateOperation, ops
+from alembic.util import PriorityDispatchResult
+from sqlalchemy import Table
+
+from sqla_rls import catalog
+from sqla_rls.alembic.render import Call
+from sqla_rls.create import privilege_order
+from sqla_rls.declared import declared
+from sqla_rls.diff import Changes, RowSecurityChange, diff
+from sqla_rls.objects import Policy, Privilege, RowSecurity, Snapshot, TableKey
+from sqla_rls.schema import TableDeclarations
+
+log = logging.getLogger(__name__)
+
+#: The key of UpgradeOps.info that says that this ran, for reminder.py.
+COMPARED = "sqla_rls.compared"
+
+
+def compare_row_security(
+    autogen_context: Any, upgrade_ops: ops.UpgradeOps, schemas: Iterable[str | None]
+) -> PriorityDispatchResult:
+    """Add to *upgrade_ops* what makes the database's row security match the models'."""
+    upgrade_ops.info[COMPARED] = True
+    connection = autogen_context.connection
+    default_schema = autogen_context.dialect.default_schema_name
+    metadatas = autogen_context.metadata
+    metadatas = list(metadatas) if isinstance(metadatas, list | tuple) else [metadatas]
+
+    created = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)}
+    dropped = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
+    live = catalog.read(
+        connection,
+        default_schema=default_schema,
+        schemas=[schema or default_schema for schema in schemas],
+    )
+    tables = [
+        table
+        for table in autogen_context.sorted_tables
+        if (key := _key(table, default_schema)) in created
+        or (key in live.row_security and _included(autogen_context, table, key))
+    ]
+    models = catalog.align(
+        connection, live, declared(metadatas, default_schema=default_schema, tables=tables)
+    )
+    _say_what_is_left_alone(live, models, tables)
+    changes = diff(
+        live,
+        models,
+        default_schema=default_schema,
+        dropped=dropped,
+        replace_policies=any(map(_takes_away, upgrade_ops.ops)),
+    )
+    _log(changes)
+    upgrade_ops.ops[:] = [
+        *_before_tables(changes, live, dropped),
+        *upgrade_ops.ops,
+        *_after_tables(changes, models, created),
+    ]
+    return PriorityDispatchResult.CONTINUE
+
+
+def _before_tables(changes: Changes, live: Snapshot, dropped: set[TableKey]) -> Iterator[Call]:
+    for role in changes.roles:
+        options: dict[str, Any] = {"login": role.login or None, "inherit": None if role.inherit else False}
+        yield Call("create_role", role.name, **options).undone_by(Call("drop_role", role.name))
+    if changes.auth_functions:
+        yield Call("create_auth_functions").undone_by(Call("drop_auth_functions"))
+    yield from _privileges("revoke", "grant", changes.revokes)
+    for change in changes.policies:
+        if change.before and not change.after:
+            yield _create_policy(change.before).undo
+    # What DROP TABLE takes along: nothing to do now, but to be restored by the downgrade.
+    for table in sorted(dropped & live.row_security.keys(), key=str):
+        closed, gone = live.row_security[table], RowSecurity(table=table, enabled=False)
+        for call in _row_security(RowSecurityChange(closed, gone)):
+            call.silent = True
+            yield call
+    old_objects = _objects_of(dropped, live)
+    for call in _privileges("revoke", "grant", (one for one in live.privileges if one[:3] in old_objects)):
+        call.silent = True
+        yield call
+
+
+def _after_tables(changes: Changes, models: Snapshot, created: set[TableKey]) -> Iterator[Call]:
+    for flags in changes.row_security:
+        for call in _row_security(flags):
+            call.undo.silent = flags.after.table in created
+            yield call
+    for change in changes.policies:
+        if change.before and change.after:
+            yield _alter_policy(change.before, change.after)
+    for change in changes.policies:
+        if change.after and not change.before:
+            yield _create_policy(change.after)
+    new_objects = _objects_of(created, models)
+    for call in _privileges("grant", "revoke", changes.grants):
+        call.undo.silent = (
+            call.kwargs.get("object_type", "TABLE"),
+            call.kwargs.get("schema"),
+            call.args[1],
+        ) in new_objects
+        yield call
+    for default in sorted(changes.default_grants, key=str):
+        args = [default.privilege], default.object_type, [default.grantee]
+        yield Call("grant_default_privileges", *args, schema=default.schema).undone_by(
+            Call("revoke_default_privileges", *args, schema=default.schema)
+        )
+
+
+def _objects_of(tables: set[TableKey], snapshot: Snapshot) -> set[tuple[str, str | None, str]]:
+    """The tables and the sequences that they own, as privileges name them."""
+    sequences = {sequence for owned, sequence in snapshot.sequences.items() if owned.table in tables}
+    return {("TABLE", *table) for table in tables} | {("SEQUENCE", *sequence) for sequence in sequences}
+
+
+def _create_policy(policy: Policy) -> Call:
+    schema, table = policy.table
+    return Call(
+        "create_policy",
+        policy.name,
+        table,
+        command=policy.command,
+        roles=sorted(policy.roles),
+        using=policy.using,
+        with_check=policy.with_check,
+        permissive=None if policy.permissive else False,
+        schema=schema,
+    ).undone_by(Call("drop_policy", policy.name, table, schema=schema))
+
+
+def _alter_policy(before: Policy, after: Policy) -> Call:
+    def call(old: Policy, new: Policy) -> Call:
+        schema, table = old.table
+        return Call(
+            "alter_policy",
+            old.name,
+            table,
+            roles=sorted(new.roles) if new.roles != old.roles else None,
+            using=new.using if new.using != old.using else None,
+            with_check=new.with_check if new.with_check != old.with_check else None,
+            new_policy_name=new.name if new.name != old.name else None,
+            schema=schema,
+        )
+
+    return call(before, after).undone_by(call(after, before))
+
+
+def _row_security(change: RowSecurityChange) -> Iterator[Call]:
+    schema, table = change.after.table
+    for old, new, words in (
+        (change.before.enabled, change.after.enabled, ("disable", "enable")),
+        (change.before.forced, change.after.forced, ("no_force", "force")),
+    ):
+        if old != new:
+            yield Call(f"{words[new]}_row_level_security", table, schema=schema).undone_by(
+                Call(f"{words[old]}_row_level_security", table, schema=schema)
+            )
+
+
+def _privileges(function: str, undo: str, privileges: Iterable[Privilege]) -> Iterator[Call]:
+    ordered = sorted(privileges, key=privilege_order)
+    for (object_type, schema, name, grantee), group in groupby(ordered, key=lambda one: one[:4]):
+        args = [one.privilege for one in group], name, [grantee]
+        options = {"object_type": None if object_type == "TABLE" else object_type, "schema": schema}
+        yield Call(function, *args, **options).undone_by(Call(undo, *args, **options))
+
+
+def _key(item: Any, default_schema: str) -> TableKey:
+    """Of a Table or an operation on one."""
+    name = item.name if isinstance(item, Table) else item.table_name
+    return TableKey(None if item.schema == default_schema else item.schema, name)
+
+
+def _included(autogen_context: Any, table: Table, key: TableKey) -> bool:
+    parents = {"schema_name": key.schema}
+    return bool(
+        autogen_context.run_name_filters(table.name, "table", parents)
+        and autogen_context.run_object_filters(table, table.name, "table", False, None)
+    )
+
+
+def _takes_away(operation: MigrateOperation) -> bool:
+    """Whether *operation* fails while a policy depends on what it changes."""
+    if isinstance(operation, ops.ModifyTableOps):
+        return any(map(_takes_away, operation.ops))
+    if isinstance(operation, ops.AlterColumnOp):
+        return operation.modify_type is not None
+    return isinstance(operation, ops.DropTableOp | ops.DropColumnOp)
+
+
+def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:
+    for table in tables:
+        key = _key(table, live.default_schema)
+        if not TableDeclarations.of(table) and live.policies_of(key):
+            log.warning(
+                "table %s has policies in the database and declares none: it is left as it is. "
+                "Declare disable_row_security() to drop them and open it",
+                table.fullname,
+            )
+    if models.auth_functions and live.foreign_auth_functions:
+        log.warning(
+            "schema auth holds functions that something else made (%s): they are left as they are%s",
+            ", ".join(sorted(live.foreign_auth_functions)),
+            f", and these are missing: {missing}"
+            if (missing := ", ".join(sorted(live.missing_auth_functions)))
+            else "",
+        )
+
+
+def _log(changes: Changes) -> None:
+    for change in changes.policies:
+        policy = change.after or change.before
+        verb = "changed" if change.before and change.after else "added" if change.after else "removed"
+        log.info("Detected %s policy %r on %r", verb, policy and policy.name, policy and policy.table.name)
+    for flags in changes.row_security:
+        log.info("Detected changed row security of %r", flags.after.table.name)

@@ -1,0 +1,244 @@
+"""What a migration can say: ``op.create_policy(…)`` and the rest.
+
+To add an operation, add a class method here and its name to ``_NAMES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from alembic.operations import MigrateOperation, Operations
+from sqlalchemy import ARRAY, Text, bindparam, text
+from sqlalchemy.schema import ExecutableDDLElement
+
+from sqla_rls import ddl
+from sqla_rls.exc import UnknownRole
+from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, Role, TableKey
+
+_NAMES = (
+    "create_auth_functions",
+    "drop_auth_functions",
+    "create_role",
+    "drop_role",
+    "enable_row_level_security",
+    "disable_row_level_security",
+    "force_row_level_security",
+    "no_force_row_level_security",
+    "create_policy",
+    "alter_policy",
+    "drop_policy",
+    "grant",
+    "revoke",
+    "grant_default_privileges",
+    "revoke_default_privileges",
+)
+
+
+class RowSecurityOp(MigrateOperation):
+    """Executes one or more statements; *roles* must be there."""
+
+    def __init__(self, *statements: ExecutableDDLElement, roles: Sequence[str] = ()) -> None:
+        self.statements, self.roles = statements, roles
+
+    @classmethod
+    def create_auth_functions(cls, operations: Operations) -> None:
+        """Make the functions of schema ``auth``, where they are missing.
+
+        That is the extension pg_session_jwt where the server offers it, else portable SQL functions of
+        the same names.  What something else made there is never replaced; the server says so in a
+        warning.  Raises AuthSchemaUnusable where the extension's schema may not be used, with the
+        statement that a superuser must run.
+        """
+        operations.invoke(cls(ddl.CreateAuthFunctions()))
+
+    @classmethod
+    def drop_auth_functions(cls, operations: Operations) -> None:
+        """Drop what ``op.create_auth_functions()`` made, and nothing that was there before."""
+        operations.invoke(cls(ddl.DropAuthFunctions()))
+
+    @classmethod
+    def create_role(
+        cls, operations: Operations, name: str, *, login: bool = False, inherit: bool = True
+    ) -> None:
+        """``CREATE ROLE``, where it is missing in the cluster."""
+        operations.invoke(cls(ddl.CreateRole(Role(name, login=login, inherit=inherit))))
+
+    @classmethod
+    def drop_role(cls, operations: Operations, name: str) -> None:
+        """``DROP ROLE``, if ``op.create_role()`` made it and nothing in the cluster uses it."""
+        operations.invoke(cls(ddl.DropRole(name)))
+
+    @classmethod
+    def enable_row_level_security(
+        cls, operations: Operations, table_name: str, *, schema: str | None = None
+    ) -> None:
+        """``ALTER TABLE … ENABLE ROW LEVEL SECURITY``."""
+        operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "ENABLE")))
+
+    @classmethod
+    def disable_row_level_security(
+        cls, operations: Operations, table_name: str, *, schema: str | None = None
+    ) -> None:
+        """``ALTER TABLE … DISABLE ROW LEVEL SECURITY``."""
+        operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "DISABLE")))
+
+    @classmethod
+    def force_row_level_security(
+        cls, operations: Operations, table_name: str, *, schema: str | None = None
+    ) -> None:
+        """``ALTER TABLE … FORCE ROW LEVEL SECURITY``."""
+        operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "FORCE")))
+
+    @classmethod
+    def no_force_row_level_security(
+        cls, operations: Operations, table_name: str, *, schema: str | None = None
+    ) -> None:
+        """``ALTER TABLE … NO FORCE ROW LEVEL SECURITY``."""
+        operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "NO FORCE")))
+
+    @classmethod
+    def create_policy(
+        cls,
+        operations: Operations,
+        policy_name: str,
+        table_name: str,
+        *,
+        command: str = "ALL",
+        roles: Sequence[str] = (PUBLIC,),
+        using: str | None = None,
+        with_check: str | None = None,
+        permissive: bool = True,
+        schema: str | None = None,
+    ) -> None:
+        """``CREATE POLICY``.  Raises UnknownRole for a role that the cluster doesn't have."""
+        policy = Policy(
+            table=TableKey(schema, table_name),
+            name=policy_name,
+            permissive=permissive,
+            command=command,
+            roles=frozenset(roles),
+            using=using,
+            with_check=with_check,
+        )
+        operations.invoke(cls(ddl.CreatePolicy(policy), roles=roles))
+
+    @classmethod
+    def alter_policy(
+        cls,
+        operations: Operations,
+        policy_name: str,
+        table_name: str,
+        *,
+        roles: Sequence[str] | None = None,
+        using: str | None = None,
+        with_check: str | None = None,
+        new_policy_name: str | None = None,
+        schema: str | None = None,
+    ) -> None:
+        """``ALTER POLICY``: changes what is given.  Raises UnknownRole."""
+        key = PolicyKey(TableKey(schema, table_name), policy_name)
+        statements: list[ExecutableDDLElement] = []
+        if roles is not None or using is not None or with_check is not None:
+            statements.append(ddl.AlterPolicy(key, roles=roles, using=using, with_check=with_check))
+        if new_policy_name is not None:
+            statements.append(ddl.RenamePolicy(key, new_policy_name))
+        operations.invoke(cls(*statements, roles=roles or ()))
+
+    @classmethod
+    def drop_policy(
+        cls, operations: Operations, policy_name: str, table_name: str, *, schema: str | None = None
+    ) -> None:
+        """``DROP POLICY``."""
+        operations.invoke(cls(ddl.DropPolicy(PolicyKey(TableKey(schema, table_name), policy_name))))
+
+    @classmethod
+    def grant(
+        cls,
+        operations: Operations,
+        privileges: Sequence[str],
+        object_name: str,
+        grantees: Sequence[str],
+        *,
+        object_type: str = "TABLE",
+        schema: str | None = None,
+    ) -> None:
+        """``GRANT privileges ON object_type object_name TO grantees``.  Raises UnknownRole."""
+        statement = ddl.GrantOrRevoke(
+            privileges, object_name, grantees, object_type=object_type, schema=schema
+        )
+        operations.invoke(cls(statement, roles=grantees))
+
+    @classmethod
+    def revoke(
+        cls,
+        operations: Operations,
+        privileges: Sequence[str],
+        object_name: str,
+        grantees: Sequence[str],
+        *,
+        object_type: str = "TABLE",
+        schema: str | None = None,
+    ) -> None:
+        """``REVOKE privileges ON object_type object_name FROM grantees``."""
+        statement = ddl.GrantOrRevoke(
+            privileges, object_name, grantees, object_type=object_type, schema=schema, revoke=True
+        )
+        operations.invoke(cls(statement))
+
+    @classmethod
+    def grant_default_privileges(
+        cls,
+        operations: Operations,
+        privileges: Sequence[str],
+        object_type: str,
+        grantees: Sequence[str],
+        *,
+        schema: str | None = None,
+    ) -> None:
+        """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] GRANT …``, for what the current role makes."""
+        statement = ddl.AlterDefaultPrivileges(privileges, object_type, grantees, schema=schema)
+        operations.invoke(cls(statement, roles=grantees))
+
+    @classmethod
+    def revoke_default_privileges(
+        cls,
+        operations: Operations,
+        privileges: Sequence[str],
+        object_type: str,
+        grantees: Sequence[str],
+        *,
+        schema: str | None = None,
+    ) -> None:
+        """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] REVOKE …``."""
+        statement = ddl.AlterDefaultPrivileges(privileges, object_type, grantees, schema=schema, revoke=True)
+        operations.invoke(cls(statement))
+
+
+for _name in _NAMES:
+    Operations.register_operation(_name)(RowSecurityOp)
+
+
+@Operations.implementation_for(RowSecurityOp)
+def _execute(operations: Operations, operation: RowSecurityOp) -> None:
+    if not operations.migration_context.as_sql:
+        _require_roles(operations, operation.roles)
+    with ddl.explained():
+        for statement in operation.statements:
+            operations.execute(statement)
+
+
+def _require_roles(operations: Operations, roles: Sequence[str]) -> None:
+    wanted = sorted(set(roles) - {PUBLIC} - ROLE_KEYWORDS)
+    if not wanted:
+        return
+    query: Any = text("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname = ANY (:roles)")
+    found = operations.get_bind().execute(
+        query.bindparams(bindparam("roles", type_=ARRAY(Text()))), {"roles": wanted}
+    )
+    missing = sorted(set(wanted) - set(found.scalars()))
+    if missing:
+        raise UnknownRole(
+            f"there is no role {', '.join(missing)} in this cluster: declare it as Role({missing[0]!r}) instead of "
+            "by name, so that the migration makes it, or have it created first"
+        )

@@ -1,0 +1,62 @@
+"""An operation as autogenerate holds it, and as it stands in the migration: a call with literals only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Not alembic.autogenerate: this module is loaded while that one still is.
+from alembic.autogenerate.render import renderers
+from alembic.operations import MigrateOperation, Operations
+
+_LINE_LENGTH = 100
+
+
+class Call(MigrateOperation):
+    """``op.function(*args, **kwargs)`` and the call that undoes it.
+
+    A *silent* one isn't written: DROP TABLE takes along what it would do, or CREATE TABLE has yet to
+    come.  Its reverse is written, unless that is silent, too.
+    """
+
+    undo: Call
+
+    def __init__(self, function: str, *args: Any, silent: bool = False, **kwargs: Any) -> None:
+        self.function, self.args, self.silent = function, args, silent
+        self.kwargs = {name: value for name, value in kwargs.items() if value is not None}
+
+    def undone_by(self, undo: Call) -> Call:
+        self.undo, undo.undo = undo, self
+        return self
+
+    def reverse(self) -> Call:
+        return self.undo
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return (self.function, *self.args, self.kwargs)
+
+
+@Operations.implementation_for(Call)
+def _invoke(operations: Operations, call: Call) -> None:
+    if not call.silent:
+        getattr(operations, call.function)(*call.args, **call.kwargs)
+
+
+@renderers.dispatch_for(Call)
+def _render(autogen_context: Any, call: Call) -> list[str]:
+    if call.silent:
+        return []
+    function = f"{autogen_context.opts['alembic_module_prefix'] or ''}{call.function}"
+    arguments = [_literal(value) for value in call.args]
+    keywords = [f"{name}={_literal(value)}" for name, value in call.kwargs.items()]
+    line = f"{function}({', '.join(arguments + keywords)})"
+    if "\n" not in line and len(line) <= _LINE_LENGTH:
+        return [line]
+    lines = [", ".join(arguments), *keywords] if arguments else keywords
+    return [f"{function}(", *(f"    {one}," for one in "\n".join(lines).split("\n")), ")"]
+
+
+def _literal(value: Any) -> str:
+    if not isinstance(value, str) or "\n" not in value:
+        return repr(value)
+    lines = "\n".join(f"    {line!r}" for line in value.splitlines(keepends=True))
+    return f"(\n{lines}\n)"

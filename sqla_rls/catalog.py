@@ -1,0 +1,288 @@
+"""Reads pg_catalog into a Snapshot, and asks Postgres whether two expressions are the same.
+
+One query for each kind of object, however many tables there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
+
+from sqla_rls.objects import (
+    AUTH_FUNCTIONS,
+    DefaultPrivilege,
+    OwnedSequence,
+    Policy,
+    Privilege,
+    Role,
+    RowSecurity,
+    Snapshot,
+    TableKey,
+)
+
+_ROLES = "SELECT rolname, rolcanlogin, rolinherit FROM pg_catalog.pg_roles"
+
+_TABLES = """
+SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity
+  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (:schemas)
+"""
+
+_POLICIES = """
+SELECT n.nspname, c.relname, p.polname, p.polpermissive,
+       CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'
+                     ELSE 'ALL' END AS command,
+       ARRAY(SELECT CASE WHEN role = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(role)::text END
+               FROM unnest(p.polroles) AS role) AS roles,
+       pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS using_,
+       pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) AS with_check
+  FROM pg_catalog.pg_policy AS p
+  JOIN pg_catalog.pg_class AS c ON c.oid = p.polrelid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = ANY (:schemas)
+ ORDER BY n.nspname, c.relname, p.polname
+"""
+
+# An owner holds its privileges by nature; relacl is NULL until something was granted or revoked.
+_PRIVILEGES = """
+SELECT o.object_type, o.nspname, o.name, a.privilege_type,
+       CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee
+  FROM (SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, n.nspname, c.relname, c.relowner,
+               coalesce(c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))
+          FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'S') AND n.nspname = ANY (:schemas)
+        UNION ALL
+        SELECT 'SCHEMA', NULL, n.nspname, n.nspowner, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
+          FROM pg_catalog.pg_namespace AS n
+         WHERE n.nspname = ANY (:schemas) OR n.nspname = 'auth'
+       ) AS o (object_type, nspname, name, owner, acl),
+       pg_catalog.aclexplode(o.acl) AS a
+ WHERE a.grantee <> o.owner
+"""
+
+_DEFAULT_PRIVILEGES = """
+SELECT CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS'
+                            WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' END AS object_type,
+       n.nspname, a.privilege_type,
+       CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee
+  FROM pg_catalog.pg_default_acl AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.defaclnamespace,
+       pg_catalog.aclexplode(d.defaclacl) AS a
+ WHERE d.defaclrole = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+"""
+
+_SERIAL_SEQUENCES = """
+SELECT n.nspname, c.relname, a.attname, sn.nspname AS sequence_schema, s.relname AS sequence
+  FROM pg_catalog.pg_depend AS d
+  JOIN pg_catalog.pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
+  JOIN pg_catalog.pg_namespace AS sn ON sn.oid = s.relnamespace
+  JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+ WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+   AND d.deptype = 'a' AND n.nspname = ANY (:schemas)
+"""
+
+_AUTH_FUNCTIONS = """
+SELECT current_user::text AS current_user, session_user::text AS session_user,
+       EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_jwt') AS extension,
+       ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
+              WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
+                AND p.proname = ANY (:functions)
+                AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS ours,
+       ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
+              WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
+                AND p.proname = ANY (:functions)
+                AND pg_catalog.obj_description(p.oid, 'pg_proc') IS DISTINCT FROM 'made by sqla_rls') AS foreign_
+"""
+
+# How Postgres spells an expression depends on these.
+_PINNED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "quote_all_identifiers": "off",
+}
+_PIN = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in _PINNED.items())
+
+# A view takes an ACCESS SHARE lock, where CREATE POLICY would take ACCESS EXCLUSIVE.  Some spellings
+# settle only when read back once more, hence the second view.  The error at the end undoes both, and
+# gives their locks back.  What Postgres refuses to spell has no spelling: it equals nothing.
+_SPELLING = f"""
+CREATE FUNCTION pg_temp.sqla_rls_spelling(schema_name text, table_name text, expression text) RETURNS text
+LANGUAGE plpgsql AS $spelling$
+DECLARE
+  answer text;
+BEGIN
+  EXECUTE format(E'CREATE TEMPORARY VIEW sqla_rls_1 AS SELECT (%s\\n) AS x FROM %I.%I', expression, schema_name, table_name);
+  {_PIN};
+  EXECUTE format('CREATE TEMPORARY VIEW sqla_rls_2 AS %s', pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_1'::regclass));
+  answer := pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_2'::regclass);
+  RAISE EXCEPTION USING ERRCODE = 'RLS02';
+EXCEPTION
+  WHEN SQLSTATE 'RLS02' THEN RETURN answer;
+  WHEN OTHERS THEN RETURN NULL;
+END $spelling$
+"""
+
+_SPELL = """
+SELECT pg_temp.sqla_rls_spelling(e.schema_name, e.table_name, e.expression)
+  FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY AS e (schema_name, table_name, expression, place)
+ ORDER BY e.place
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live(Snapshot):
+    """A database's Snapshot, and what else it takes to compare it with another."""
+
+    default_schema: str
+    #: What CURRENT_USER and its like stand for.
+    role_keywords: dict[str, str]
+    #: Functions in schema ``auth`` that something else made, and those of ours that are missing there.
+    foreign_auth_functions: frozenset[str] = frozenset()
+    missing_auth_functions: frozenset[str] = frozenset()
+
+
+def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> Live:
+    """Everything that is managed, as the database has it, of the tables in *schemas*."""
+
+    def table_key(row: RowMapping, schema: str = "nspname", name: str = "relname") -> TableKey:
+        return TableKey(None if row[schema] == default_schema else row[schema], row[name])
+
+    names = {"schemas": list(schemas)}
+    with _undone(connection):
+        for name, value in _PINNED.items():
+            connection.execute(text(f"SET LOCAL {name} = '{value}'"))
+        policies = [
+            Policy(
+                table=table_key(row),
+                name=row["polname"],
+                permissive=row["polpermissive"],
+                command=row["command"],
+                roles=frozenset(row["roles"]),
+                using=row["using_"],
+                with_check=row["with_check"],
+            )
+            for row in _rows(connection, _POLICIES, names)
+        ]
+    auth = _rows(connection, _AUTH_FUNCTIONS, {"functions": list(AUTH_FUNCTIONS)})[0]
+    missing = frozenset(AUTH_FUNCTIONS) - set(auth["ours"]) - set(auth["foreign_"])
+    return Live(
+        default_schema=default_schema,
+        role_keywords={
+            "CURRENT_USER": auth["current_user"],
+            "CURRENT_ROLE": auth["current_user"],
+            "SESSION_USER": auth["session_user"],
+        },
+        roles={
+            row["rolname"]: Role(row["rolname"], login=row["rolcanlogin"], inherit=row["rolinherit"])
+            for row in _rows(connection, _ROLES)
+        },
+        auth_functions=auth["extension"] or bool(auth["foreign_"]) or not missing,
+        foreign_auth_functions=frozenset() if auth["extension"] else frozenset(auth["foreign_"]),
+        missing_auth_functions=frozenset() if auth["extension"] else missing,
+        row_security={
+            (key := table_key(row)): RowSecurity(
+                table=key, enabled=row["relrowsecurity"], forced=row["relforcerowsecurity"]
+            )
+            for row in _rows(connection, _TABLES, names)
+        },
+        policies={policy.key: policy for policy in policies},
+        privileges=frozenset(
+            Privilege(row["object_type"], *table_key(row, name="name"), row["grantee"], row["privilege_type"])
+            for row in _rows(connection, _PRIVILEGES, names)
+        ),
+        default_privileges=frozenset(
+            DefaultPrivilege(row["object_type"], row["nspname"], row["grantee"], row["privilege_type"])
+            for row in _rows(connection, _DEFAULT_PRIVILEGES)
+        ),
+        sequences={
+            OwnedSequence(table_key(row), row["attname"]): table_key(row, "sequence_schema", "sequence")
+            for row in _rows(connection, _SERIAL_SEQUENCES, names)
+        },
+    )
+
+
+def align(connection: Connection, live: Live, declared: Snapshot) -> Snapshot:
+    """*declared*, with what Postgres takes for the same as in *live* written as it stands in *live*.
+
+    Afterwards two policies are equal when their values are.  What Postgres refuses to spell stays as
+    declared, and so counts as changed.
+    """
+    ours = [policy for policy in declared.policies.values() if policy.table in live.row_security]
+    tables = {policy.table for policy in ours}
+    theirs = [policy for policy in live.policies.values() if policy.table in tables]
+    spellings = _spell(connection, live.default_schema, {*_expressions(ours), *_expressions(theirs)})
+
+    by_spelling: dict[tuple[TableKey, str], str] = {}
+    for table, expression in _expressions(theirs):
+        if (spelling := spellings[table, expression]) is not None:
+            by_spelling.setdefault((table, spelling), expression)
+
+    def aligned(table: TableKey, expression: str | None, twin: str | None) -> str | None:
+        spelling = expression and spellings[table, expression]
+        if spelling is None or expression is None:
+            return expression
+        if twin is not None and spellings[table, twin] == spelling:
+            return twin
+        return by_spelling.get((table, spelling), expression)
+
+    policies = dict(declared.policies)
+    for policy in ours:
+        twin = live.policies.get(policy.key)
+        roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
+        policies[policy.key] = replace(
+            policy,
+            roles=roles if twin and roles == twin.roles else policy.roles,
+            using=aligned(policy.table, policy.using, twin.using if twin else None),
+            with_check=aligned(policy.table, policy.with_check, twin.with_check if twin else None),
+        )
+    return replace(declared, policies=policies, sequences={**declared.sequences, **live.sequences})
+
+
+def _expressions(policies: Collection[Policy]) -> Iterator[tuple[TableKey, str]]:
+    for policy in policies:
+        for expression in (policy.using, policy.with_check):
+            if expression is not None:
+                yield policy.table, expression
+
+
+def _spell(
+    connection: Connection, default_schema: str, expressions: Collection[tuple[TableKey, str]]
+) -> dict[tuple[TableKey, str], str | None]:
+    """How Postgres spells each expression over its table; None for what it refuses."""
+    if not expressions:
+        return {}
+    asked = sorted(expressions, key=str)
+    with _undone(connection):
+        connection.execute(text(_SPELLING))
+        answers = connection.execute(
+            text(_SPELL).bindparams(
+                *(bindparam(name, type_=ARRAY(Text())) for name in ("schemas", "tables", "expressions"))
+            ),
+            {
+                "schemas": [table.schema or default_schema for table, _ in asked],
+                "tables": [table.name for table, _ in asked],
+                "expressions": [expression for _, expression in asked],
+            },
+        ).scalars()
+        return dict(zip(asked, answers, strict=True))
+
+
+@contextmanager
+def _undone(connection: Connection) -> Iterator[None]:
+    """Whatever is done inside is rolled back."""
+    savepoint = connection.begin_nested()
+    try:
+        yield
+    finally:
+        savepoint.rollback()
+
+
+def _rows(connection: Connection, query: str, parameters: dict[str, Any] | None = None) -> list[RowMapping]:
+    arrays = [bindparam(name, type_=ARRAY(Text())) for name in parameters or ()]
+    return list(connection.execute(text(query).bindparams(*arrays), parameters or {}).mappings())

@@ -1,0 +1,120 @@
+"""``create_all()``, ``drop_all()`` and ``Table.create()`` with everything that the tables declare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, Table, event
+from sqlalchemy.schema import ExecutableDDLElement
+
+from sqla_rls import ddl
+from sqla_rls.declared import declared
+from sqla_rls.objects import Privilege, RowSecurity, Snapshot, implied_privileges
+from sqla_rls.schema import TableDeclarations
+
+
+def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
+    """What must be there before the tables are: roles, and the functions that defaults may call."""
+    for role in snapshot.roles.values():
+        yield ddl.CreateRole(role)
+    if snapshot.auth_functions:
+        yield ddl.CreateAuthFunctions()
+
+
+def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDDLElement]:
+    """What follows the tables, closed before anything is opened: row security, policies, then privileges."""
+    for row_security in snapshot.row_security.values():
+        yield from _flags(row_security)
+    for policy in snapshot.policies.values():
+        yield ddl.CreatePolicy(policy)
+    implied = implied_privileges(
+        snapshot.policies.values(),
+        snapshot.sequences,
+        default_schema=default_schema,
+        auth_functions=snapshot.auth_functions,
+    )
+    for (object_type, schema, name, grantee), group in groupby(
+        sorted(snapshot.privileges.union(implied), key=privilege_order), key=lambda privilege: privilege[:4]
+    ):
+        yield ddl.GrantOrRevoke(
+            [one.privilege for one in group], name, [grantee], object_type=object_type, schema=schema
+        )
+    for default in sorted(snapshot.default_privileges, key=str):
+        yield ddl.AlterDefaultPrivileges(
+            [default.privilege], default.object_type, [default.grantee], schema=default.schema
+        )
+
+
+def privilege_order(privilege: Privilege) -> tuple[Any, ...]:
+    """Schemas first; the privileges of a table in the order of the manual."""
+    order = ("SCHEMA", "TABLE", "SEQUENCE"), ("SELECT", "INSERT", "UPDATE", "DELETE")
+    return (
+        order[0].index(privilege.object_type),
+        privilege.schema or "",
+        privilege.name,
+        privilege.grantee,
+        order[1].index(privilege.privilege) if privilege.privilege in order[1] else len(order[1]),
+        privilege.privilege,
+    )
+
+
+def _flags(row_security: RowSecurity) -> Iterable[ExecutableDDLElement]:
+    if row_security.enabled:
+        yield ddl.AlterRowSecurity(row_security.table, "ENABLE")
+    if row_security.forced:
+        yield ddl.AlterRowSecurity(row_security.table, "FORCE")
+
+
+def _execute(connection: Connection, statements: Iterable[ExecutableDDLElement]) -> None:
+    with ddl.explained():
+        for statement in statements:
+            connection.execute(statement)
+
+
+@event.listens_for(MetaData, "before_create")
+def _before_create(
+    metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
+) -> None:
+    if connection.dialect.name == "postgresql" and tables:
+        _execute(connection, prerequisites(declared([metadata], tables=tables)))
+
+
+@event.listens_for(MetaData, "after_create")
+def _after_create(
+    metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
+) -> None:
+    if connection.dialect.name == "postgresql" and tables:
+        _execute(connection, protection(declared([metadata], tables=tables), _default_schema(connection)))
+
+
+@event.listens_for(MetaData, "before_drop")
+def _before_drop(
+    metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
+) -> None:
+    # DROP TABLE fails while a policy of another table names it.
+    if connection.dialect.name == "postgresql":
+        policies = declared([metadata], tables=tables).policies
+        _execute(connection, (ddl.DropPolicy(key, if_exists=True) for key in policies))
+
+
+@event.listens_for(Table, "before_create")
+def _before_create_table(table: Table, connection: Connection, **kw: Any) -> None:
+    if not kw.get("_is_metadata_operation") and connection.dialect.name == "postgresql":
+        _execute(connection, prerequisites(declared([], tables=[table])))
+
+
+@event.listens_for(Table, "after_create")
+def _after_create_table(table: Table, connection: Connection, **kw: Any) -> None:
+    if (
+        not kw.get("_is_metadata_operation")
+        and connection.dialect.name == "postgresql"
+        and TableDeclarations.of(table)
+    ):
+        _execute(connection, protection(declared([], tables=[table]), _default_schema(connection)))
+
+
+def _default_schema(connection: Connection) -> str:
+    translated = connection.get_execution_options().get("schema_translate_map") or {}
+    return translated.get(None) or connection.dialect.default_schema_name or "public"

@@ -1,0 +1,271 @@
+"""How each statement is spelled.
+
+Values come in, Postgres SQL goes out.  Nothing here reads a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from sqlalchemy import ColumnElement, MetaData, String, Table, delete, literal_column
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import CompileError, DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.compiler import DDLCompiler
+
+from sqla_rls.exc import AuthSchemaUnusable, DeclarationError
+from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, Role, TableKey
+
+# "%" stands for itself, as in a migration or a script; a driver's own escaping is added when it runs.
+_NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+
+
+def expression_text(expression: ColumnElement[bool], table: Table) -> str:
+    """*expression* as SQL text, for a policy on *table*.
+
+    It is compiled as the WHERE of a DELETE: only then does a subquery over another table correlate
+    with this one.  Raises DeclarationError for what can't stand in a policy.
+    """
+    head = f"{delete(table).compile(dialect=_NEUTRAL)} WHERE "
+    statement = delete(table).where(expression)
+    try:
+        sql = str(statement.compile(dialect=_NEUTRAL, compile_kwargs={"literal_binds": True}))
+    except CompileError as error:
+        raise DeclarationError(
+            f"an expression on {table.fullname} can't be written as SQL text: {error}"
+        ) from error
+    if sql.startswith("WITH "):
+        raise DeclarationError(
+            f"a CTE in an expression on {table.fullname} would stand before the statement, where a policy "
+            "has no room: make it with .cte(nesting=True)"
+        )
+    if not sql.startswith(head):
+        raise DeclarationError(
+            f"an expression on {table.fullname} names another table outside a subquery: put it into "
+            f"exists() or a scalar_subquery(): {sql.removeprefix('DELETE FROM ')}"
+        )
+    return sql.removeprefix(head)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what the scripts of this package refuse into errors of this package."""
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != "RLS01":
+            raise
+        raise AuthSchemaUnusable(str(error.orig).splitlines()[0]) from error
+
+
+class CreatePolicy(ExecutableDDLElement):
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+
+class AlterPolicy(ExecutableDDLElement):
+    """Sets what is given; ALTER POLICY can change neither command nor kind, nor take an expression away."""
+
+    def __init__(
+        self,
+        key: PolicyKey,
+        *,
+        roles: Iterable[str] | None = None,
+        using: str | None = None,
+        with_check: str | None = None,
+    ) -> None:
+        self.key, self.roles, self.using, self.with_check = key, roles, using, with_check
+
+
+class RenamePolicy(ExecutableDDLElement):
+    def __init__(self, key: PolicyKey, new_name: str) -> None:
+        self.key, self.new_name = key, new_name
+
+
+class DropPolicy(ExecutableDDLElement):
+    def __init__(self, key: PolicyKey, *, if_exists: bool = False) -> None:
+        self.key, self.if_exists = key, if_exists
+
+
+class AlterRowSecurity(ExecutableDDLElement):
+    """*action* is ENABLE, DISABLE, FORCE or NO FORCE."""
+
+    def __init__(self, table: TableKey, action: str) -> None:
+        self.table, self.action = table, action
+
+
+class CreateRole(ExecutableDDLElement):
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+
+class DropRole(ExecutableDDLElement):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class GrantOrRevoke(ExecutableDDLElement):
+    """GRANT, or REVOKE, privileges on a table, a sequence or a schema."""
+
+    def __init__(
+        self,
+        privileges: Sequence[str],
+        object_name: str,
+        grantees: Sequence[str],
+        *,
+        object_type: str = "TABLE",
+        schema: str | None = None,
+        revoke: bool = False,
+    ) -> None:
+        self.privileges, self.object_name, self.grantees = privileges, object_name, grantees
+        self.object_type, self.schema, self.revoke = object_type, schema, revoke
+
+
+class AlterDefaultPrivileges(ExecutableDDLElement):
+    """Privileges on what the current role will make from now on."""
+
+    def __init__(
+        self,
+        privileges: Sequence[str],
+        object_type: str,
+        grantees: Sequence[str],
+        *,
+        schema: str | None = None,
+        revoke: bool = False,
+    ) -> None:
+        self.privileges, self.object_type, self.grantees = privileges, object_type, grantees
+        self.schema, self.revoke = schema, revoke
+
+
+class CreateAuthFunctions(ExecutableDDLElement):
+    """The extension pg_session_jwt, or the portable functions: see the SQL file of that name."""
+
+
+class DropAuthFunctions(ExecutableDDLElement):
+    """Undoes CreateAuthFunctions, where that made anything."""
+
+
+@compiles(CreatePolicy, "postgresql")
+def _create_policy(create: CreatePolicy, compiler: DDLCompiler, **kw: Any) -> str:
+    policy = create.policy
+    parts = [f"CREATE POLICY {compiler.preparer.quote(policy.name)} ON {_table(policy.table, compiler)}"]
+    if not policy.permissive:
+        parts.append("AS RESTRICTIVE")
+    parts.append(f"FOR {policy.command}")
+    parts.append(f"TO {_roles(policy.roles, compiler)}")
+    return " ".join(parts + _expressions(policy.using, policy.with_check, compiler))
+
+
+@compiles(AlterPolicy, "postgresql")
+def _alter_policy(alter: AlterPolicy, compiler: DDLCompiler, **kw: Any) -> str:
+    parts = [f"ALTER POLICY {_policy(alter.key, compiler)}"]
+    if alter.roles is not None:
+        parts.append(f"TO {_roles(alter.roles, compiler)}")
+    return " ".join(parts + _expressions(alter.using, alter.with_check, compiler))
+
+
+@compiles(RenamePolicy, "postgresql")
+def _rename_policy(rename: RenamePolicy, compiler: DDLCompiler, **kw: Any) -> str:
+    return (
+        f"ALTER POLICY {_policy(rename.key, compiler)} RENAME TO {compiler.preparer.quote(rename.new_name)}"
+    )
+
+
+@compiles(DropPolicy, "postgresql")
+def _drop_policy(drop: DropPolicy, compiler: DDLCompiler, **kw: Any) -> str:
+    return f"DROP POLICY {'IF EXISTS ' if drop.if_exists else ''}{_policy(drop.key, compiler)}"
+
+
+@compiles(AlterRowSecurity, "postgresql")
+def _alter_row_security(alter: AlterRowSecurity, compiler: DDLCompiler, **kw: Any) -> str:
+    return f"ALTER TABLE {_table(alter.table, compiler)} {alter.action} ROW LEVEL SECURITY"
+
+
+@compiles(CreateRole, "postgresql")
+def _create_role(create: CreateRole, compiler: DDLCompiler, **kw: Any) -> str:
+    role = create.role
+    options = f"{'LOGIN' if role.login else 'NOLOGIN'} {'INHERIT' if role.inherit else 'NOINHERIT'}"
+    return _role_script("create_role.sql", role.name, compiler, options=options)
+
+
+@compiles(DropRole, "postgresql")
+def _drop_role(drop: DropRole, compiler: DDLCompiler, **kw: Any) -> str:
+    return _role_script("drop_role.sql", drop.name, compiler)
+
+
+@compiles(GrantOrRevoke, "postgresql")
+def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> str:
+    if grant.object_type == "SCHEMA":
+        name = compiler.preparer.quote_schema(grant.object_name)
+    else:
+        name = _table(TableKey(grant.schema, grant.object_name), compiler)
+    return _privileges(grant, f"ON {grant.object_type} {name}", compiler)
+
+
+@compiles(AlterDefaultPrivileges, "postgresql")
+def _alter_default_privileges(alter: AlterDefaultPrivileges, compiler: DDLCompiler, **kw: Any) -> str:
+    schema = f" IN SCHEMA {compiler.preparer.quote_schema(alter.schema)}" if alter.schema else ""
+    return f"ALTER DEFAULT PRIVILEGES{schema} {_privileges(alter, f'ON {alter.object_type}', compiler)}"
+
+
+@compiles(CreateAuthFunctions, "postgresql")
+def _create_auth_functions(create: CreateAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
+    return _sql(_script("create_auth_functions.sql"), compiler)
+
+
+@compiles(DropAuthFunctions, "postgresql")
+def _drop_auth_functions(drop: DropAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
+    return _sql(_script("drop_auth_functions.sql"), compiler)
+
+
+def _table(key: TableKey, compiler: DDLCompiler) -> str:
+    return compiler.preparer.format_table(Table(key.name, MetaData(), schema=key.schema))
+
+
+def _policy(key: PolicyKey, compiler: DDLCompiler) -> str:
+    return f"{compiler.preparer.quote(key.name)} ON {_table(key.table, compiler)}"
+
+
+def _roles(roles: Iterable[str], compiler: DDLCompiler) -> str:
+    return ", ".join(
+        role.upper() if role == PUBLIC or role in ROLE_KEYWORDS else compiler.preparer.quote(role)
+        for role in sorted(roles)
+    )
+
+
+def _privileges(
+    statement: GrantOrRevoke | AlterDefaultPrivileges, subject: str, compiler: DDLCompiler
+) -> str:
+    verb, preposition = ("REVOKE", "FROM") if statement.revoke else ("GRANT", "TO")
+    privileges = ", ".join(statement.privileges)
+    return f"{verb} {privileges} {subject} {preposition} {_roles(statement.grantees, compiler)}"
+
+
+def _expressions(using: str | None, with_check: str | None, compiler: DDLCompiler) -> list[str]:
+    # The line break ends a comment that the expression may end with.
+    return [
+        f"{clause} ({_sql(expression, compiler)}{chr(10) if '--' in expression else ''})"
+        for clause, expression in (("USING", using), ("WITH CHECK", with_check))
+        if expression is not None
+    ]
+
+
+def _sql(text: str, compiler: DDLCompiler) -> str:
+    """*text* as it must be handed to the driver: some take a lone ``%`` for a parameter."""
+    return compiler.sql_compiler.process(literal_column(text))
+
+
+def _role_script(name: str, role: str, compiler: DDLCompiler, **words: str) -> str:
+    literal = compiler.sql_compiler.render_literal_value(role, String())
+    script = _sql(_script(name), compiler)
+    return script.format(name=literal, role=compiler.preparer.quote(role), **words)
+
+
+@cache
+def _script(name: str) -> str:
+    return (resources.files("sqla_rls") / "sql" / name).read_text(encoding="utf-8")

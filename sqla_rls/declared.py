@@ -1,0 +1,113 @@
+"""The models' Snapshot: everything that their tables declare, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import MetaData, Sequence, Table
+from sqlalchemy.sql import visitors
+
+from sqla_rls.expression import AuthFunction, auth_uid
+from sqla_rls.objects import (
+    MAX_NAME_BYTES,
+    DefaultPrivilege,
+    OwnedSequence,
+    Policy,
+    PolicyKey,
+    Privilege,
+    Role,
+    RowSecurity,
+    Snapshot,
+    TableKey,
+)
+from sqla_rls.schema import DEFAULT_PRIVILEGES, TableDeclarations
+
+
+def declared(
+    metadatas: Iterable[MetaData],
+    *,
+    default_schema: str | None = None,
+    tables: Collection[Table] | None = None,
+) -> Snapshot:
+    """Everything that *metadatas* declare, or what *tables* of theirs do.
+
+    A table in *default_schema* has the schema ``None`` in the Snapshot.  Raises DeclarationError for
+    an expression that can't be a policy's.
+    """
+    metadatas = list(metadatas)
+    if tables is None:
+        tables = [table for metadata in metadatas for table in metadata.tables.values()]
+    roles: list[Role | str] = []
+    policies: dict[PolicyKey, Policy] = {}
+    row_security: dict[TableKey, RowSecurity] = {}
+    privileges: set[Privilege] = set()
+    sequences: dict[OwnedSequence, TableKey] = {}
+    for table in tables:
+        declarations = TableDeclarations.of(table)
+        if not declarations:
+            continue
+        key = TableKey(None if table.schema == default_schema else table.schema, table.name)
+        if declarations.row_security is not None:
+            row_security[key] = replace(declarations.row_security, table=key)
+        for item in declarations.policies:
+            policy = replace(item.resolve(table), table=key)
+            policies[policy.key] = policy
+            roles += item.roles
+        for granted in declarations.grants:
+            privileges |= {
+                Privilege("TABLE", *key, str(role), privilege)
+                for role in granted.roles
+                for privilege in granted.privileges
+            }
+            roles += granted.roles
+        sequences.update(_sequences(table, key))
+    defaults: list[tuple[DefaultPrivilege, Role | str]] = [
+        entry for metadata in metadatas for entry in metadata.info.get(DEFAULT_PRIVILEGES, ())
+    ]
+    roles += [role for _, role in defaults]
+    return Snapshot(
+        roles={role.name: role for role in roles if isinstance(role, Role)},
+        auth_functions=any(map(needs_auth_functions, tables)),
+        row_security=row_security,
+        policies=policies,
+        privileges=frozenset(privileges),
+        default_privileges=frozenset(privilege for privilege, _ in defaults),
+        sequences=sequences,
+    )
+
+
+def needs_auth_functions(table: Table) -> bool:
+    """Whether *table* calls a function of schema ``auth``; a policy's SQL text counts as if it did."""
+    policies = TableDeclarations.of(table).policies
+    return any(
+        isinstance(element, AuthFunction | auth_uid) or getattr(element, "is_literal", False)
+        for expression in (
+            *(expression for policy in policies for expression in policy.expressions(table)),
+            *(getattr(column.server_default, "arg", None) for column in table.columns),
+        )
+        if isinstance(expression, visitors.ExternallyTraversible)
+        for element in visitors.iterate(expression)
+    )
+
+
+def _sequences(table: Table, key: TableKey) -> Iterator[tuple[OwnedSequence, TableKey]]:
+    for column in table.columns:
+        owned = OwnedSequence(key, column.name)
+        default: Any = column.default
+        if isinstance(default, Sequence) and not default.optional:
+            yield owned, TableKey(default.schema or key.schema, default.name)
+        elif column is table.autoincrement_column and not (
+            column.identity or column.server_default or default
+        ):
+            yield owned, TableKey(key.schema, _serial_sequence_name(table.name, column.name))
+
+
+def _serial_sequence_name(table: str, column: str) -> str:
+    """The name that Postgres gives the sequence of a serial column (makeObjectName in indexcmds.c)."""
+    names = [table.encode(), column.encode()]
+    while sum(map(len, names)) + len("__seq") > MAX_NAME_BYTES:
+        longer = 0 if len(names[0]) > len(names[1]) else 1
+        names[longer] = names[longer][:-1]
+    return f"{names[0].decode(errors='ignore')}_{names[1].decode(errors='ignore')}_seq"

@@ -1,0 +1,146 @@
+"""Two Snapshots in, what must change out.
+
+Pure: equality was settled when the Snapshots were aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+
+from sqla_rls.objects import (
+    DefaultPrivilege,
+    Policy,
+    Privilege,
+    Role,
+    RowSecurity,
+    Snapshot,
+    TableKey,
+    implied_privileges,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """*before* is None for a new policy, *after* for one that goes."""
+
+    before: Policy | None
+    after: Policy | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowSecurityChange:
+    before: RowSecurity
+    after: RowSecurity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What must happen for one Snapshot to match another."""
+
+    roles: list[Role] = field(default_factory=list)
+    auth_functions: bool = False
+    row_security: list[RowSecurityChange] = field(default_factory=list)
+    policies: list[PolicyChange] = field(default_factory=list)
+    grants: frozenset[Privilege] = frozenset()
+    revokes: frozenset[Privilege] = frozenset()
+    default_grants: frozenset[DefaultPrivilege] = frozenset()
+
+
+def diff(
+    live: Snapshot,
+    declared: Snapshot,
+    *,
+    default_schema: str,
+    dropped: Collection[TableKey] = (),
+    replace_policies: bool = False,
+) -> Changes:
+    """What must happen to *live* for it to match *declared*.
+
+    Tables that declare nothing are left alone, but for those *dropped* in the same migration, whose
+    policies go first.  With *replace_policies* a changed policy is dropped and created, so that
+    what it depended on can be dropped in between.
+    """
+    managed = {*declared.row_security, *dropped}
+    before = [policy for policy in live.policies.values() if policy.table in managed]
+    elsewhere = [policy for policy in live.policies.values() if policy.table not in managed]
+    after = list(declared.policies.values())
+    auth_functions = declared.auth_functions or live.auth_functions
+
+    def implied(policies: Collection[Policy], *, auth: bool) -> frozenset[Privilege]:
+        return frozenset(
+            implied_privileges(
+                policies, declared.sequences, default_schema=default_schema, auth_functions=auth
+            )
+        )
+
+    wanted = declared.privileges | implied(after, auth=declared.auth_functions)
+    obsolete = implied(before, auth=auth_functions) - implied([*after, *elsewhere], auth=auth_functions)
+    policy_changes = list(_policy_changes(before, after, replace_policies))
+    grants = wanted - live.privileges
+    return Changes(
+        roles=[role for role in declared.roles.values() if _is_new(role.name, live, policy_changes, grants)],
+        auth_functions=declared.auth_functions and not live.auth_functions,
+        row_security=[
+            RowSecurityChange(flags, wanted_flags)
+            for table, wanted_flags in declared.row_security.items()
+            if (flags := live.row_security.get(table, RowSecurity(table=table, enabled=False)))
+            != wanted_flags
+        ],
+        policies=policy_changes,
+        grants=grants,
+        revokes=frozenset(
+            one
+            for one in (obsolete - wanted) & live.privileges
+            if TableKey(one.schema, one.name) not in dropped
+        ),
+        default_grants=declared.default_privileges - live.default_privileges,
+    )
+
+
+def _is_new(role: str, live: Snapshot, policies: list[PolicyChange], grants: frozenset[Privilege]) -> bool:
+    """Whether *role* is missing, or new to this database: roles belong to the cluster, and that of the
+    next database that is migrated may not have it yet."""
+    known = any(role in policy.roles for policy in live.policies.values()) or any(
+        role == privilege.grantee for privilege in live.privileges
+    )
+    needed = any(change.after and role in change.after.roles for change in policies) or any(
+        role == privilege.grantee for privilege in grants
+    )
+    return role not in live.roles or (needed and not known)
+
+
+def _policy_changes(
+    before: list[Policy], after: list[Policy], replace_policies: bool
+) -> Iterator[PolicyChange]:
+    old = {policy.key: policy for policy in before}
+    new = {policy.key: policy for policy in after}
+    gone = {key: policy for key, policy in old.items() if key not in new}
+    for key, policy in new.items():
+        twin = old.get(key) or next(
+            (other for other in gone.values() if replace(other, name=policy.name) == policy), None
+        )
+        if twin == policy:
+            continue
+        if twin is not None and not replace_policies and _can_be_altered(twin, policy):
+            gone.pop(twin.key, None)
+            yield PolicyChange(twin, policy)
+        else:
+            if key in old:
+                gone[key] = old[key]
+            yield PolicyChange(None, policy)
+    for policy in gone.values():
+        yield PolicyChange(policy, None)
+
+
+def _can_be_altered(before: Policy, after: Policy) -> bool:
+    """ALTER POLICY changes neither the command nor the kind, and takes no expression away, on the way back
+    either."""
+    return all(
+        (
+            before.command == after.command,
+            before.permissive == after.permissive,
+            (before.using is None) == (after.using is None),
+            (before.with_check is None) == (after.with_check is None),
+        )
+    )

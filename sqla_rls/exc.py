@@ -1,0 +1,82 @@
+"""What can go wrong.
+
+RowSecurityError
+├── DeclarationError          a model declares what Postgres, or this library, won't take
+├── MigrationError            a migration can't do its work on this database
+│   ├── UnknownRole           a policy or a grant names a role that isn't there
+│   └── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
+├── AuthenticationError       who is calling isn't established            (HTTP 401)
+│   ├── IdentityRequired      the session has no identity
+│   └── InvalidToken          the token isn't acceptable
+│       └── ExpiredToken      it was, until it expired
+├── KeysUnavailable           the provider's keys can't be fetched        (HTTP 503)
+└── BindingError              the identity can't be bound to the transaction (HTTP 500)
+    ├── UnsupportedTransaction   AUTOCOMMIT or two-phase: nothing can be bound to it
+    └── TransactionInProgress    the identity changes while a transaction is bound to another
+
+No message holds a token, a key or a claim.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sqlalchemy.exc import ArgumentError
+
+
+class RowSecurityError(Exception):
+    """Base of all errors of this library."""
+
+
+class DeclarationError(RowSecurityError, ArgumentError):
+    """A model declares what Postgres, or this library, won't take."""
+
+
+class MigrationError(RowSecurityError):
+    """A migration can't do its work on this database; it has done nothing."""
+
+
+class UnknownRole(MigrationError):
+    """A policy or a grant names a role that the database doesn't have."""
+
+
+class AuthSchemaUnusable(MigrationError):
+    """The functions in schema ``auth`` are there, but this role may not use them."""
+
+
+class AuthenticationError(RowSecurityError):
+    """Who is calling isn't established."""
+
+    http_status: ClassVar[int] = 401
+
+
+class IdentityRequired(AuthenticationError):
+    """The session has no identity."""
+
+
+class InvalidToken(AuthenticationError):
+    """The token isn't acceptable: malformed, forged, for somebody else, or of somebody else."""
+
+
+class ExpiredToken(InvalidToken):
+    """The token, or the identity that came of it, has expired."""
+
+
+class KeysUnavailable(RowSecurityError):
+    """The provider's keys can't be fetched, and those last known are too old to trust."""
+
+    http_status: ClassVar[int] = 503
+
+
+class BindingError(RowSecurityError):
+    """The identity can't be bound to the transaction; nothing was read or written."""
+
+    http_status: ClassVar[int] = 500
+
+
+class UnsupportedTransaction(BindingError):
+    """The transaction is one to which nothing can be bound: AUTOCOMMIT or two-phase."""
+
+
+class TransactionInProgress(BindingError):
+    """The identity can't change while a transaction is bound to another."""

@@ -1,0 +1,166 @@
+"""SQL about the caller: the functions of schema ``auth`` and the conditions made of them.
+
+Each reads the caller in a scalar subquery, which Postgres runs once per statement (an InitPlan) and
+whose result an index can be searched for.  A bare ``auth.user_id() = column`` runs once per row, and
+so does ``(SELECT auth.user_id() = column)``: 543 times the hand-written WHERE on a million rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Integer, Text, Uuid, cast, column, literal
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.coercions import expect
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.functions import Function
+from sqlalchemy.sql.roles import ExpressionElementRole
+from sqlalchemy.sql.sqltypes import Enum, String
+from sqlalchemy.sql.type_api import TypeEngine
+from sqlalchemy.sql.visitors import InternalTraversal
+
+from sqla_rls.exc import DeclarationError
+from sqla_rls.objects import AUTH_SCHEMA
+
+_T = TypeVar("_T")
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+#: A column as a model's class body, a Table or a name gives it.
+ColumnArgument: TypeAlias = Any
+
+
+class AuthFunction(Function[_T]):
+    """A call of a function in schema ``auth``, known as such wherever it stands in an expression."""
+
+    inherit_cache = True
+
+
+class auth:
+    """The functions of schema ``auth`` (extension pg_session_jwt, or the portable ones), as SQL.
+
+    Emitted: ``auth.user_id()`` and so on, for server defaults and queries.
+    """
+
+    @staticmethod
+    def user_id() -> AuthFunction[str]:
+        """The ``sub`` claim as text, NULL when there is none."""
+        return _function("user_id", Text())
+
+    @staticmethod
+    def uid() -> AuthFunction[Any]:
+        """The ``sub`` claim as uuid, NULL when it isn't one."""
+        return _function("uid", Uuid())
+
+    @staticmethod
+    def session() -> AuthFunction[Any]:
+        """All claims as jsonb; JSON ``null``, not SQL NULL, when there are none."""
+        return _function("session", postgresql.JSONB())
+
+    @staticmethod
+    def jwt() -> AuthFunction[Any]:
+        """An alias of :meth:`session`."""
+        return _function("jwt", postgresql.JSONB())
+
+    @staticmethod
+    def organization() -> AuthFunction[Any]:
+        """The ``o`` claim of Neon Auth as jsonb, NULL unless it is an object."""
+        return _function("organization", postgresql.JSONB())
+
+    @staticmethod
+    def organization_id() -> AuthFunction[Any]:
+        """``o.id`` as uuid, NULL when it isn't one."""
+        return _function("organization_id", Uuid())
+
+
+def _function(name: str, type_: TypeEngine[_T]) -> AuthFunction[_T]:
+    return AuthFunction(name, packagenames=(AUTH_SCHEMA,), type_=type_)
+
+
+class once(ColumnElement[_T]):
+    """``(SELECT expression)``: run once per statement, not once per row.
+
+    *expression* may name no column of the table.
+    """
+
+    __visit_name__ = "once"
+    _traverse_internals = [("element", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    inherit_cache = True
+
+    def __init__(self, element: ColumnElement[_T]) -> None:
+        self.element = element
+        self.type = element.type
+
+
+@compiles(once)
+def _once(element: once[Any], compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(SELECT {compiler.process(element.element, **kw)})"
+
+
+def jwt_claim(*path: str) -> ColumnElement[str]:
+    """A claim of the caller's token as text, NULL when it is missing.
+
+    *path* leads to it: ``jwt_claim("org", "id")`` emits
+    ``(SELECT (auth.session() -> 'org') ->> 'id')``.
+    """
+    if not path or not all(isinstance(key, str) for key in path):
+        raise DeclarationError(f"jwt_claim() takes the names that lead to the claim, not {path!r}")
+    value: ColumnElement[Any] = auth.session()
+    for key in path[:-1]:
+        value = value.op("->", return_type=postgresql.JSONB())(literal(key, Text()))
+    value = value.op("->>", return_type=Text())(literal(path[-1], Text()))
+    return once(value)
+
+
+class auth_uid(ColumnElement[bool]):
+    """Whether the row is the caller's: *column* holds the ``sub`` of the token.
+
+    *column* is a column of text, uuid or integer type, as it stands in a class body, or its name.
+    Emitted by type::
+
+        (SELECT auth.user_id()) = todos.user_id                    text, varchar
+        (SELECT auth.uid()) = todos.user_id                        uuid
+        (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
+
+    In a class body a column has no type, name or table yet, so all of it is looked up when the
+    expression is compiled.  Raises DeclarationError then, for a column of any other type.
+    """
+
+    __visit_name__ = "auth_uid"
+    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    inherit_cache = True
+    type = Boolean()
+
+    def __init__(self, column_: ColumnArgument) -> None:
+        self.column: ColumnElement[Any] = (
+            column(column_) if isinstance(column_, str) else expect(ExpressionElementRole, column_)
+        )
+
+    @property
+    def _from_objects(self) -> list[Any]:
+        return self.column._from_objects
+
+    def self_group(self, against: Any = None) -> Any:
+        return Grouping(self) if operators.is_precedent(operators.eq, against) else self
+
+
+@compiles(auth_uid)
+def _auth_uid(element: auth_uid, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(_caller(element.column) == element.column, **kw)
+
+
+def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
+    implementation = column_.type.dialect_impl(_DIALECT)
+    if isinstance(implementation, Uuid):
+        return once(auth.uid())
+    if isinstance(implementation, Integer):
+        # The widest: whatever fits the token is compared, and int4 = int8 uses the index.
+        return once(cast(auth.user_id(), BigInteger()))
+    if isinstance(implementation, String) and not isinstance(implementation, Enum):
+        return once(auth.user_id())
+    raise DeclarationError(
+        f"auth_uid() compares text, uuid and integer columns; {column_} is {column_.type!r}. "
+        "Compare it with auth.user_id() or jwt_claim() in an expression of your own"
+    )

@@ -1,0 +1,161 @@
+"""Postgres objects as frozen values, and the Snapshot that holds them.
+
+Models are made into one Snapshot, the database's catalog into another; everything else compares or
+reads the two.  Nothing here knows SQLAlchemy or a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+PUBLIC: Final = "public"
+#: Written without quotes in place of a role.
+ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"})
+#: NAMEDATALEN - 1: Postgres cuts longer names without an error.
+MAX_NAME_BYTES: Final = 63
+AUTH_SCHEMA: Final = "auth"
+AUTH_FUNCTIONS: Final = ("session", "jwt", "user_id", "uid", "organization", "organization_id")
+
+#: The table privilege that each command of a policy needs.
+COMMAND_PRIVILEGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "ALL": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "SELECT": ("SELECT",),
+    "INSERT": ("INSERT",),
+    "UPDATE": ("UPDATE",),
+    "DELETE": ("DELETE",),
+}
+
+
+class TableKey(NamedTuple):
+    """A table by its schema (``None``: the connection's default one) and name."""
+
+    schema: str | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """A role of the cluster, made where it is missing and never dropped by omission.
+
+    Emitted: ``CREATE ROLE name [LOGIN] [NOINHERIT]``.  No password: that belongs to whoever
+    deploys, not into a migration.
+    """
+
+    name: str = field(kw_only=False)
+    login: bool = False
+    inherit: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSecurity:
+    """The two flags of ``ALTER TABLE … ROW LEVEL SECURITY``, each on its own in Postgres, too."""
+
+    table: TableKey
+    enabled: bool = True
+    forced: bool = False
+
+
+class PolicyKey(NamedTuple):
+    table: TableKey
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One row of pg_policy; *using* and *with_check* are SQL text."""
+
+    table: TableKey
+    name: str
+    permissive: bool = True
+    command: str = "ALL"
+    roles: frozenset[str] = frozenset({PUBLIC})
+    using: str | None = None
+    with_check: str | None = None
+
+    @property
+    def key(self) -> PolicyKey:
+        return PolicyKey(self.table, self.name)
+
+
+class OwnedSequence(NamedTuple):
+    """A sequence by the serial column that owns it, since its name is Postgres' own choice."""
+
+    table: TableKey
+    column: str
+
+
+class Privilege(NamedTuple):
+    """One privilege that one role holds on one object, as in aclexplode()."""
+
+    object_type: str  # TABLE, SEQUENCE or SCHEMA
+    schema: str | None  # None for a schema itself, and for the default one
+    name: str
+    grantee: str
+    privilege: str
+
+
+class DefaultPrivilege(NamedTuple):
+    """One privilege on objects yet to be made, as in ``ALTER DEFAULT PRIVILEGES``.
+
+    It is about what the role that runs the migrations will make.
+    """
+
+    object_type: str  # TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS
+    schema: str | None  # None: wherever it is made
+    grantee: str
+    privilege: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything that is managed, of the models or of a database."""
+
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    auth_functions: bool = False
+    row_security: Mapping[TableKey, RowSecurity] = field(default_factory=dict)
+    policies: Mapping[PolicyKey, Policy] = field(default_factory=dict)
+    privileges: frozenset[Privilege] = frozenset()
+    default_privileges: frozenset[DefaultPrivilege] = frozenset()
+    #: The sequence of each serial column.
+    sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
+
+    def policies_of(self, table: TableKey) -> list[Policy]:
+        return [policy for policy in self.policies.values() if policy.table == table]
+
+    def with_policies(self, policies: Iterable[Policy]) -> Snapshot:
+        return replace(self, policies={policy.key: policy for policy in policies})
+
+
+def implied_privileges(
+    policies: Iterable[Policy],
+    sequences: Mapping[OwnedSequence, TableKey],
+    *,
+    default_schema: str,
+    auth_functions: bool,
+) -> Iterator[Privilege]:
+    """What the roles of *policies* need to get as far as the policy: without it a policy is dead.
+
+    The table privileges of its command, USAGE on the schema, on the sequences of serial columns where
+    it inserts, and on schema ``auth`` where the functions are.  A restrictive policy only narrows
+    what others allow, and implies nothing.
+    """
+    for policy in policies:
+        if not policy.permissive:
+            continue
+        schema, table = policy.table
+        needed = COMMAND_PRIVILEGES[policy.command]
+        for role in policy.roles - ROLE_KEYWORDS:
+            yield Privilege("SCHEMA", None, schema or default_schema, role, "USAGE")
+            if auth_functions:
+                yield Privilege("SCHEMA", None, AUTH_SCHEMA, role, "USAGE")
+            for privilege in needed:
+                yield Privilege("TABLE", schema, table, role, privilege)
+            if "INSERT" in needed:
+                for owned, sequence in sequences.items():
+                    if owned.table == policy.table:
+                        yield Privilege("SEQUENCE", *sequence, role, "USAGE")

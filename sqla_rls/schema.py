@@ -1,0 +1,370 @@
+"""What models declare: policies, privileges, roles.
+
+Each is a SchemaItem for ``__table_args__`` or a Core Table; declared.py makes values of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, TypeAlias
+
+from sqlalchemy import Boolean, Column, ColumnElement, MetaData, Table, event, false, literal_column, true
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.coercions import expect
+from sqlalchemy.sql.elements import ColumnClause
+from sqlalchemy.sql.roles import WhereHavingRole
+
+from sqla_rls import objects
+from sqla_rls.ddl import expression_text
+from sqla_rls.exc import DeclarationError
+from sqla_rls.expression import auth_uid
+from sqla_rls.objects import (
+    COMMAND_PRIVILEGES,
+    MAX_NAME_BYTES,
+    PUBLIC,
+    DefaultPrivilege,
+    Role,
+    RowSecurity,
+    TableKey,
+)
+
+#: An SQLAlchemy expression, SQL text, or a bool; a function without arguments that returns one is called
+#: when the models are complete, for expressions that name tables declared later.
+Expression: TypeAlias = "ColumnElement[bool] | str | bool | Callable[[], ColumnElement[bool] | str | bool]"
+#: Roles that are made where they are missing (Role), or that must be there (their names).
+Roles: TypeAlias = "Role | str | Collection[Role | str]"
+
+authenticated = Role("authenticated")
+anonymous = Role("anonymous")
+_READY_MADE = {role.name: role for role in (authenticated, anonymous)}
+
+#: Where MetaData.info keeps them.
+DEFAULT_PRIVILEGES = "sqla_rls.default_privileges"
+_GRANTABLE = {
+    "TABLES": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+    "SEQUENCES": {"USAGE", "SELECT", "UPDATE"},
+    "FUNCTIONS": {"EXECUTE"},
+    "TYPES": {"USAGE"},
+    "SCHEMAS": {"USAGE"},
+}
+
+
+class _Declaration(SchemaItem):
+    """What stands in ``__table_args__``; at home on one table."""
+
+    table: Table | None = None
+
+    def _set_parent(self, parent: Any, **kw: Any) -> None:
+        if not isinstance(parent, Table):
+            raise DeclarationError(f"{self!r} belongs on a Table, not on {parent!r}")
+        if self.table is not None and self.table is not parent:
+            raise DeclarationError(
+                f"{self!r} is on table {self.table.fullname} already, and can't be on {parent.fullname} too. "
+                "In a mixin, make __table_args__ a @declared_attr.directive, so that each class gets its own"
+            )
+        self.table = parent
+        self.attach(TableDeclarations.of(parent, create=True))
+
+    def attach(self, declarations: TableDeclarations) -> None:
+        raise NotImplementedError
+
+
+class Policy(_Declaration):
+    """A policy, as in ``CREATE POLICY``.
+
+    *command* is ALL, SELECT, INSERT, UPDATE or DELETE; *roles* Role objects, which are made where they
+    are missing, or names; *using* and *with_check* SQLAlchemy expressions, SQL text or bool.
+    Emitted: ``CREATE POLICY``, ``ENABLE ROW LEVEL SECURITY`` and, unless *permissive* is false, the
+    privileges that *command* needs.  Raises DeclarationError for a shape that Postgres refuses.
+    Source: https://www.postgresql.org/docs/current/sql-createpolicy.html
+    """
+
+    __visit_name__ = "policy"
+
+    def __init__(
+        self,
+        name: str,
+        command: str = "ALL",
+        roles: Roles = PUBLIC,
+        using: Expression | None = None,
+        with_check: Expression | None = None,
+        *,
+        permissive: bool = True,
+    ) -> None:
+        self.name, self.command, self.permissive = name, command.upper(), permissive
+        self.roles = _roles(roles)
+        self.using, self.with_check = using, with_check
+        self._check()
+        # A mixin's columns are copied into each table; what is marked here is found there again.
+        self._marks = {
+            element: _Mark(element)
+            for expression in (using, with_check)
+            if (whole := _element(expression)) is not None
+            for element in visitors.iterate(whole)
+            if isinstance(element, Column) and element.table is None
+        }
+
+    def __repr__(self) -> str:
+        return f"policy {self.name!r}"
+
+    def _check(self) -> None:
+        if not self.name or len(self.name.encode()) > MAX_NAME_BYTES:
+            raise DeclarationError(f"{self!r}: a name has 1 to {MAX_NAME_BYTES} bytes; Postgres would cut it")
+        if self.command not in COMMAND_PRIVILEGES:
+            raise DeclarationError(
+                f"{self!r}: {self.command} is no command of a policy; take one of {', '.join(COMMAND_PRIVILEGES)}"
+            )
+        if self.using is None and self.with_check is None:
+            raise DeclarationError(f"{self!r} has no expression: give using= or with_check=")
+        if self.command == "INSERT" and self.using is not None:
+            raise DeclarationError(
+                f"{self!r}: INSERT has no row to look at yet: give with_check=, not using="
+            )
+        if self.command in ("SELECT", "DELETE") and self.with_check is not None:
+            raise DeclarationError(f"{self!r}: {self.command} writes no row: give using=, not with_check=")
+
+    def attach(self, declarations: TableDeclarations) -> None:
+        if any(other.name == self.name for other in declarations.policies):
+            raise DeclarationError(f"{self!r} is declared twice on table {declarations.table.fullname}")
+        declarations.policies.append(self)
+
+    def expressions(self, table: Table) -> Iterator[ColumnElement[bool] | None]:
+        """*using* and *with_check* with the columns of *table*, which may be a copy of its own."""
+        for expression in (self.using, self.with_check):
+            whole = _element(
+                expression() if callable(expression) and _is_made_later(expression) else expression
+            )
+            yield None if whole is None else self._at_home(whole, table)
+
+    def _at_home(self, expression: ColumnElement[bool], table: Table) -> ColumnElement[bool]:
+        def own(element: Any, **kw: Any) -> Any:
+            if isinstance(element, auth_uid) and type(element.column) is ColumnClause:
+                return auth_uid(_column(table, element.column.name, self))
+            if not isinstance(element, Column):
+                return None
+            if element.table is None:
+                mark = self._marks.get(element)
+                found = next((c for c in table.c if mark and mark in c.dispatch.after_parent_attach), None)
+                if found is None:
+                    raise DeclarationError(
+                        f"{self!r} on {table.fullname} names a column of no table: {element!r}"
+                    )
+                return found
+            if element.table is self.table and table is not self.table:
+                return _column(table, element.key, self)
+            return None
+
+        moved: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, own)
+        return moved
+
+    def resolve(self, table: Table) -> objects.Policy:
+        """The policy as a value, for *table*."""
+        using, with_check = (
+            None if expression is None else expression_text(expression, table)
+            for expression in self.expressions(table)
+        )
+        names = frozenset(str(role) for role in self.roles)
+        return objects.Policy(
+            table=TableKey(table.schema, table.name),
+            name=self.name,
+            permissive=self.permissive,
+            command=self.command,
+            # TO PUBLIC swallows other roles.
+            roles=frozenset({PUBLIC}) if PUBLIC in names else names,
+            using=using,
+            with_check=with_check,
+        )
+
+
+class _Mark:
+    """Travels with a column into its copies."""
+
+    def __init__(self, column: object) -> None:
+        event.listen(column, "after_parent_attach", self, propagate=True)
+
+    def __call__(self, *_: Any) -> None:
+        """Nothing: being there is all."""
+
+
+class crud_policy(_Declaration):
+    """The policies of a table for one role, or several, as drizzle-orm's ``crudPolicy`` makes them.
+
+    *read* decides on SELECT, *modify* on INSERT, UPDATE and DELETE: an expression, True for every row,
+    False for none, None to leave the commands out.
+    Emitted: policies ``crud-{role}-policy-select``, ``-insert``, ``-update``, ``-delete`` (several
+    roles are joined by ``-``), and what ``Policy`` emits beside each.
+    """
+
+    __visit_name__ = "crud_policy"
+
+    def __init__(self, role: Roles, *, read: Expression | None, modify: Expression | None) -> None:
+        name = f"crud-{'-'.join(str(one) for one in _roles(role))}-policy"
+        self.policies: list[Policy] = []
+        if read is not None:
+            self.policies.append(Policy(f"{name}-select", "SELECT", role, using=read))
+        if modify is not None:
+            self.policies += [
+                Policy(f"{name}-insert", "INSERT", role, with_check=modify),
+                Policy(f"{name}-update", "UPDATE", role, using=modify, with_check=modify),
+                Policy(f"{name}-delete", "DELETE", role, using=modify),
+            ]
+        if not self.policies:
+            raise DeclarationError(f"{name}: read= and modify= are both None, so there is nothing to declare")
+
+    def __repr__(self) -> str:
+        return f"crud_policy of {self.policies[0]!r}"
+
+    def attach(self, declarations: TableDeclarations) -> None:
+        for policy in self.policies:
+            policy._set_parent_with_dispatch(declarations.table)
+
+
+class grant(_Declaration):
+    """Privileges on the table beyond those that its policies imply: ``grant("SELECT", to="reporting")``.
+
+    ALL, TRUNCATE, TRIGGER and REFERENCES are refused: row security doesn't reach what they allow.
+    Emitted: ``GRANT … ON TABLE … TO …``.
+    """
+
+    __visit_name__ = "grant"
+
+    def __init__(self, *privileges: str, to: Roles) -> None:
+        self.privileges = _checked_privileges(privileges, "TABLES")
+        self.roles = _roles(to)
+
+    def __repr__(self) -> str:
+        return f"grant of {', '.join(self.privileges)}"
+
+    def attach(self, declarations: TableDeclarations) -> None:
+        declarations.grants.append(self)
+
+
+class force_row_security(_Declaration):
+    """The policies hold for the table's owner, too.  Emitted: ``FORCE ROW LEVEL SECURITY``."""
+
+    __visit_name__ = "force_row_security"
+
+    def __repr__(self) -> str:
+        return "force_row_security()"
+
+    def attach(self, declarations: TableDeclarations) -> None:
+        declarations.forced = True
+
+
+class disable_row_security(_Declaration):
+    """The explicit word that opens a table: its policies go, and ``DISABLE ROW LEVEL SECURITY`` is emitted.
+
+    Without it a table that lost its last declaration stays as it is in the database.
+    """
+
+    __visit_name__ = "disable_row_security"
+
+    def __repr__(self) -> str:
+        return "disable_row_security()"
+
+    def attach(self, declarations: TableDeclarations) -> None:
+        declarations.disabled = True
+
+
+class TableDeclarations:
+    """What one table declares.
+
+    It hangs on the table as a listener, since that is what ``Table.to_metadata()`` takes along;
+    ``Table.info`` would be rendered into migrations.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.policies: list[Policy] = []
+        self.grants: list[grant] = []
+        self.forced = False
+        self.disabled = False
+
+    @classmethod
+    def of(cls, table: Table, *, create: bool = False) -> TableDeclarations:
+        """The declarations of *table*; an empty one, not kept, where there are none."""
+        for listener in table.dispatch.after_create:
+            if isinstance(listener, cls):
+                return listener
+        found = cls(table)
+        if create:
+            event.listen(table, "after_create", found, propagate=True)
+        return found
+
+    def __call__(self, *_: Any, **kw: Any) -> None:
+        """create.py emits what is declared; this listener only stays with the table."""
+
+    @property
+    def row_security(self) -> RowSecurity | None:
+        """The flags of the table; None where they are nobody's business."""
+        table = TableKey(self.table.schema, self.table.name)
+        if not self.disabled:
+            return RowSecurity(table=table, forced=self.forced) if self.policies or self.forced else None
+        if self.policies or self.forced:
+            raise DeclarationError(
+                f"{self.table.fullname} has policies beside disable_row_security(): take one"
+            )
+        return RowSecurity(table=table, enabled=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.policies or self.grants or self.forced or self.disabled)
+
+
+def default_privileges(
+    metadata: MetaData, *privileges: str, on: str = "TABLES", to: Roles, schema: str | None = None
+) -> None:
+    """Privileges on whatever the role that runs the migrations will make, in *schema* or anywhere.
+
+    *on* is TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS.
+    Emitted: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA …] GRANT … ON … TO …``.
+    """
+    on = on.upper()
+    if on not in _GRANTABLE:
+        raise DeclarationError(f"default_privileges(on={on!r}): take one of {', '.join(_GRANTABLE)}")
+    entries: list[tuple[DefaultPrivilege, Role | str]] = metadata.info.setdefault(DEFAULT_PRIVILEGES, [])
+    checked = _checked_privileges(privileges, on)
+    entries += [
+        (DefaultPrivilege(on, schema, str(role), one), role) for role in _roles(to) for one in checked
+    ]
+
+
+def _element(expression: Expression | None) -> ColumnElement[bool] | None:
+    """An expression as SQLAlchemy has it; None for one that is made later, by a function."""
+    if isinstance(expression, bool):
+        return true() if expression else false()
+    if isinstance(expression, str):
+        # Not text(): there a colon would be a parameter.
+        return literal_column(expression.strip(), Boolean())
+    if expression is None or _is_made_later(expression):
+        return None
+    return expect(WhereHavingRole, expression)
+
+
+def _is_made_later(expression: Any) -> bool:
+    return callable(expression) and not hasattr(expression, "__clause_element__")
+
+
+def _roles(roles: Roles) -> list[Role | str]:
+    listed = [roles] if isinstance(roles, str | Role) else list(roles)
+    if not listed:
+        raise DeclarationError("name at least one role, or PUBLIC for everybody")
+    return [_READY_MADE.get(str(role), PUBLIC if role == "PUBLIC" else role) for role in listed]
+
+
+def _checked_privileges(privileges: Iterable[str], object_type: str) -> list[str]:
+    allowed = _GRANTABLE[object_type]
+    listed = [privilege.upper() for privilege in privileges]
+    if not listed or not allowed.issuperset(listed):
+        raise DeclarationError(
+            f"privileges on {object_type} to declare are {', '.join(sorted(allowed))}, not "
+            f"{', '.join(listed) or 'none'}: row security doesn't reach what others allow"
+        )
+    return listed
+
+
+def _column(table: Table, key: str, policy: Policy) -> Column[Any]:
+    try:
+        return table.c[key]
+    except KeyError:
+        raise DeclarationError(f"{policy!r}: table {table.fullname} has no column {key!r}") from None

@@ -1,0 +1,11 @@
+-- Creates a role where it is missing.  Roles belong to the whole cluster: another database, or a
+-- migration that runs at the same moment, may have made it.
+DO $sqla_rls$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name}) THEN
+    CREATE ROLE {role} {options};
+    COMMENT ON ROLE {role} IS 'made by sqla_rls';
+  END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+  NULL;
+END $sqla_rls$
