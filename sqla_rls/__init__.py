@@ -1,7 +1,9 @@
 """Postgres row-level security for SQLAlchemy: what a model or an app imports."""
 
 from sqla_rls import create as _create  # noqa: F401 - create_all() emits what is declared
+from sqla_rls import provider
 from sqla_rls.expression import auth, auth_uid, jwt_claim
+from sqla_rls.identity import ANONYMOUS, Identity, Verifier
 from sqla_rls.objects import Role
 from sqla_rls.schema import (
     Policy,
@@ -13,10 +15,14 @@ from sqla_rls.schema import (
     force_row_security,
     grant,
 )
+from sqla_rls.session import enforce_row_security, identify
 
 __all__ = [
+    "ANONYMOUS",
+    "Identity",
     "Policy",
     "Role",
+    "Verifier",
     "anonymous",
     "auth",
     "auth_uid",
@@ -24,7 +30,10 @@ __all__ = [
     "crud_policy",
     "default_privileges",
     "disable_row_security",
+    "enforce_row_security",
     "force_row_security",
     "grant",
+    "identify",
     "jwt_claim",
+    "provider",
 ]

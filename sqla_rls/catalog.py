@@ -47,21 +47,25 @@ SELECT n.nspname, c.relname, p.polname, p.polpermissive,
  ORDER BY n.nspname, c.relname, p.polname
 """
 
-# An owner holds its privileges by nature; relacl is NULL until something was granted or revoked.
+# relacl is NULL until something was granted or revoked.
 _PRIVILEGES = """
+WITH object AS (
+  SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS object_type, n.nspname, c.relname AS name,
+         c.relowner AS owner,
+         coalesce(c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)) AS acl
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+   WHERE c.relkind IN ('r', 'p', 'S') AND n.nspname = ANY (:schemas)
+  UNION ALL
+  SELECT 'SCHEMA', NULL, n.nspname, n.nspowner, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
+    FROM pg_catalog.pg_namespace AS n
+   WHERE n.nspname = ANY (:schemas) OR n.nspname = 'auth'
+)
 SELECT o.object_type, o.nspname, o.name, a.privilege_type,
        CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee
-  FROM (SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, n.nspname, c.relname, c.relowner,
-               coalesce(c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))
-          FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p', 'S') AND n.nspname = ANY (:schemas)
-        UNION ALL
-        SELECT 'SCHEMA', NULL, n.nspname, n.nspowner, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
-          FROM pg_catalog.pg_namespace AS n
-         WHERE n.nspname = ANY (:schemas) OR n.nspname = 'auth'
-       ) AS o (object_type, nspname, name, owner, acl),
-       pg_catalog.aclexplode(o.acl) AS a
+  FROM object AS o, pg_catalog.aclexplode(o.acl) AS a
  WHERE a.grantee <> o.owner
+UNION ALL
+SELECT o.object_type, o.nspname, o.name, NULL, pg_catalog.pg_get_userbyid(o.owner)::text FROM object AS o
 """
 
 _DEFAULT_PRIVILEGES = """
@@ -100,13 +104,10 @@ SELECT current_user::text AS current_user, session_user::text AS session_user,
 """
 
 # How Postgres spells an expression depends on these.
-_PINNED = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "quote_all_identifiers": "off",
-}
-_PIN = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in _PINNED.items())
+_PIN = """
+SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true),
+       set_config('IntervalStyle', 'postgres', true), set_config('quote_all_identifiers', 'off', true)
+"""
 
 # A view takes an ACCESS SHARE lock, where CREATE POLICY would take ACCESS EXCLUSIVE.  Some spellings
 # settle only when read back once more, hence the second view.  The error at the end undoes both, and
@@ -118,7 +119,7 @@ DECLARE
   answer text;
 BEGIN
   EXECUTE format(E'CREATE TEMPORARY VIEW sqla_rls_1 AS SELECT (%s\\n) AS x FROM %I.%I', expression, schema_name, table_name);
-  {_PIN};
+  PERFORM {_PIN.strip().removeprefix("SELECT ")};
   EXECUTE format('CREATE TEMPORARY VIEW sqla_rls_2 AS %s', pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_1'::regclass));
   answer := pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_2'::regclass);
   RAISE EXCEPTION USING ERRCODE = 'RLS02';
@@ -155,8 +156,7 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
 
     names = {"schemas": list(schemas)}
     with _undone(connection):
-        for name, value in _PINNED.items():
-            connection.execute(text(f"SET LOCAL {name} = '{value}'"))
+        connection.execute(text(_PIN))
         policies = [
             Policy(
                 table=table_key(row),
@@ -169,6 +169,11 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
             )
             for row in _rows(connection, _POLICIES, names)
         ]
+    # An owner holds its privileges by nature: it comes without any.
+    privileges = [
+        Privilege(row["object_type"], *table_key(row, name="name"), row["grantee"], row["privilege_type"])
+        for row in _rows(connection, _PRIVILEGES, names)
+    ]
     auth = _rows(connection, _AUTH_FUNCTIONS, {"functions": list(AUTH_FUNCTIONS)})[0]
     missing = frozenset(AUTH_FUNCTIONS) - set(auth["ours"]) - set(auth["foreign_"])
     return Live(
@@ -192,10 +197,8 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
             for row in _rows(connection, _TABLES, names)
         },
         policies={policy.key: policy for policy in policies},
-        privileges=frozenset(
-            Privilege(row["object_type"], *table_key(row, name="name"), row["grantee"], row["privilege_type"])
-            for row in _rows(connection, _PRIVILEGES, names)
-        ),
+        privileges=frozenset(one for one in privileges if one.privilege),
+        owners=frozenset(one[:4] for one in privileges if not one.privilege),
         default_privileges=frozenset(
             DefaultPrivilege(row["object_type"], row["nspname"], row["grantee"], row["privilege_type"])
             for row in _rows(connection, _DEFAULT_PRIVILEGES)

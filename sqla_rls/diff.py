@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from sqla_rls.objects import (
+    PUBLIC,
     DefaultPrivilege,
     Policy,
     Privilege,
@@ -52,6 +53,7 @@ def diff(
     declared: Snapshot,
     *,
     default_schema: str,
+    current_user: str | None = None,
     dropped: Collection[TableKey] = (),
     replace_policies: bool = False,
 ) -> Changes:
@@ -59,13 +61,15 @@ def diff(
 
     Tables that declare nothing are left alone, but for those *dropped* in the same migration, whose
     policies go first.  With *replace_policies* a changed policy is dropped and created, so that
-    what it depended on can be dropped in between.
+    what it depended on can be dropped in between.  *current_user*, who migrates, needs no grants.
     """
     managed = {*declared.row_security, *dropped}
     before = [policy for policy in live.policies.values() if policy.table in managed]
     elsewhere = [policy for policy in live.policies.values() if policy.table not in managed]
     after = list(declared.policies.values())
     auth_functions = declared.auth_functions or live.auth_functions
+    # Everybody's USAGE on a schema is Postgres' own default, on "public" at least.
+    everybodys = {one for one in live.privileges if (one.object_type, one.grantee) == ("SCHEMA", PUBLIC)}
 
     def implied(policies: Collection[Policy], *, auth: bool) -> frozenset[Privilege]:
         return frozenset(
@@ -77,7 +81,9 @@ def diff(
     wanted = declared.privileges | implied(after, auth=declared.auth_functions)
     obsolete = implied(before, auth=auth_functions) - implied([*after, *elsewhere], auth=auth_functions)
     policy_changes = list(_policy_changes(before, after, replace_policies))
-    grants = wanted - live.privileges
+    grants = frozenset(
+        one for one in wanted - live.privileges if one.grantee != current_user and one[:4] not in live.owners
+    )
     return Changes(
         roles=[role for role in declared.roles.values() if _is_new(role.name, live, policy_changes, grants)],
         auth_functions=declared.auth_functions and not live.auth_functions,
@@ -91,7 +97,7 @@ def diff(
         grants=grants,
         revokes=frozenset(
             one
-            for one in (obsolete - wanted) & live.privileges
+            for one in (obsolete - wanted - everybodys) & live.privileges
             if TableKey(one.schema, one.name) not in dropped
         ),
         default_grants=declared.default_privileges - live.default_privileges,

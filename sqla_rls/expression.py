@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, Integer, Text, Uuid, cast, column, literal
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Integer,
+    Text,
+    TypeDecorator,
+    Uuid,
+    cast,
+    column,
+    literal,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
@@ -153,6 +164,8 @@ def _auth_uid(element: auth_uid, compiler: SQLCompiler, **kw: Any) -> str:
 
 def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
     implementation = column_.type.dialect_impl(_DIALECT)
+    while isinstance(implementation, TypeDecorator):
+        implementation = implementation.impl_instance
     if isinstance(implementation, Uuid):
         return once(auth.uid())
     if isinstance(implementation, Integer):

@@ -120,6 +120,8 @@ class Snapshot:
     row_security: Mapping[TableKey, RowSecurity] = field(default_factory=dict)
     policies: Mapping[PolicyKey, Policy] = field(default_factory=dict)
     privileges: frozenset[Privilege] = frozenset()
+    #: The owner of each object, as a Privilege begins; it needs no grant.
+    owners: frozenset[tuple[str, str | None, str, str]] = frozenset()
     default_privileges: frozenset[DefaultPrivilege] = frozenset()
     #: The sequence of each serial column.
     sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)

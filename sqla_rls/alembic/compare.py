@@ -61,6 +61,7 @@ def compare_row_security(
         live,
         models,
         default_schema=default_schema,
+        current_user=live.role_keywords["CURRENT_USER"],
         dropped=dropped,
         replace_policies=any(map(_takes_away, upgrade_ops.ops)),
     )

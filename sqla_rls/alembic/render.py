@@ -52,7 +52,7 @@ def _render(autogen_context: Any, call: Call) -> list[str]:
     if "\n" not in line and len(line) <= _LINE_LENGTH:
         return [line]
     lines = [", ".join(arguments), *keywords] if arguments else keywords
-    return [f"{function}(", *(f"    {one}," for one in "\n".join(lines).split("\n")), ")"]
+    return [f"{function}(", *(f"    {line}" for one in lines for line in f"{one},".split("\n")), ")"]
 
 
 def _literal(value: Any) -> str:

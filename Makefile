@@ -1,0 +1,37 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv, as uv.lock has it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 16
+
+install: $(VENV)/.installed ## Install everything into .venv
+
+$(VENV)/.installed: pyproject.toml uv.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --python $(BIN)/python
+	@touch $@
+
+demo: install ## The todos example, end to end, on a Postgres of its own
+	@$(BIN)/python examples/todos/demo.py
+
+test: install ## The whole test suite
+	$(BIN)/pytest
+
+lint: install ## Style, and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install ## mypy and pyright, as users see the library, too
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+clean: ## Remove what the other commands made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+
+.PHONY: help install demo test lint types clean

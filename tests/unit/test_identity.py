@@ -1,0 +1,844 @@
+"""Which tokens prove who is calling, and which don't."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import random
+import string
+import threading
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm
+
+from sqla_rls.exc import DeclarationError, ExpiredToken, InvalidToken, KeysUnavailable
+from sqla_rls.identity import ANONYMOUS, Identity, Verifier
+from sqla_rls.jwks import FetchLimits
+from sqla_rls.provider import Provider, custom, stack_auth
+from sqla_rls.testing.issuer import Issuer, Key
+
+ISSUER = "https://auth.example/"
+SECRET = "a secret claim"
+ES256, RS256, EDDSA, STRANGER = Key.generate(), Key.generate("RS256"), Key.generate("EdDSA"), Key.generate()
+P384 = Key(kid=ES256.kid, algorithm="ES384", private=ec.generate_private_key(ec.SECP384R1()))
+JWKS = {"keys": [ES256.jwk(), RS256.jwk(), EDDSA.jwk()]}
+PUBLIC_PEM = ES256.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def part(content: bytes) -> str:
+    return urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def token(
+    claims: dict[str, Any] | bytes | None = None,
+    header: dict[str, Any] | bytes | None = None,
+    key: Key = ES256,
+    algorithm: str | None = None,
+) -> str:
+    """A good token but for what is given; None leaves a member out, bytes go in as they are."""
+    now = int(time.time())
+    good: dict[str, Any] = {
+        "iss": ISSUER,
+        "aud": "app",
+        "sub": "alice",
+        "iat": now,
+        "exp": now + 600,
+        "note": SECRET,
+    }
+    if not isinstance(claims, bytes):
+        claims = json.dumps({k: v for k, v in (good | (claims or {})).items() if v is not None}).encode()
+    if not isinstance(header, bytes):
+        header = {"alg": key.algorithm, "kid": key.kid, "typ": "JWT"} | (header or {})
+        header = json.dumps({k: v for k, v in header.items() if v is not None}).encode()
+    signed = f"{part(header)}.{part(claims)}"
+    algorithms = jwt.get_algorithm_by_name(algorithm or key.algorithm)
+    return f"{signed}.{part(algorithms.sign(signed.encode(), key.private))}"
+
+
+def pinned(**changes: Any) -> Provider:
+    options: dict[str, Any] = {
+        "issuer": ISSUER,
+        "jwks": JWKS,
+        "algorithms": ("ES256", "RS256", "EdDSA"),
+        "audience": "app",
+    }
+    options.update(changes)
+    return custom(**options)
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Verifier:
+    return Verifier(pinned())
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with Issuer() as issuer:
+        yield issuer
+
+
+def trusting(issuer: Issuer, **options: Any) -> Verifier:
+    return Verifier(stack_auth(issuer.project_id, base_url=issuer.issuer.partition("/api/")[0]), **options)
+
+
+class Clocks(SimpleNamespace):
+    """All clocks that a verification reads, and how far they run ahead."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    clocks = Clocks()
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Ahead:
+            return super().now(tz) + timedelta(seconds=clocks.ahead)
+
+    monkeypatch.setattr("sqla_rls.identity.time", clocks)
+    monkeypatch.setattr("jwt.api_jwt.datetime", Ahead)
+    return clocks
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens whose signature was checked."""
+    checked: list[str] = []
+    decode = jwt.decode
+
+    def count(token: str, *args: Any, **options: Any) -> Any:
+        checked.append(token)
+        return decode(token, *args, **options)
+
+    monkeypatch.setattr(jwt, "decode", count)
+    return checked
+
+
+# Whose token is accepted, and what comes of it
+
+
+@pytest.mark.parametrize("key", [ES256, RS256, EDDSA], ids=lambda key: key.algorithm)
+def test_alice_proves_who_she_is(verifier: Verifier, key: Key) -> None:
+    alice = verifier.verify(token(key=key))
+
+    assert alice.subject == "alice"
+    assert alice.role == "authenticated"
+    assert alice.claims["aud"] == "app"
+    assert json.loads(alice.claims_json) == {**alice.claims}
+    assert alice.expires_at == alice.claims["exp"] + 30
+
+
+@pytest.mark.parametrize("algorithm", ["RS384", "RS512", "PS256", "PS384", "PS512"])
+def test_an_rsa_key_that_names_no_algorithm_serves_those_that_the_provider_pins(algorithm: str) -> None:
+    jwks = {"keys": [{name: value for name, value in RS256.jwk().items() if name != "alg"}]}
+    signed = token(header={"alg": algorithm}, key=RS256, algorithm=algorithm)
+
+    assert Verifier(pinned(jwks=jwks, algorithms=(algorithm,))).verify(signed).subject == "alice"
+    with pytest.raises(InvalidToken):
+        Verifier(pinned(jwks=jwks, algorithms=("RS256",))).verify(signed)
+
+
+@pytest.mark.parametrize(("algorithm", "curve"), [("ES384", ec.SECP384R1()), ("ES512", ec.SECP521R1())])
+def test_the_longer_curves_work(algorithm: str, curve: ec.EllipticCurve) -> None:
+    key = Key(kid="long", algorithm=algorithm, private=ec.generate_private_key(curve))
+
+    assert Verifier(pinned(jwks={"keys": [key.jwk()]}, algorithms=(algorithm,))).verify(token(key=key))
+
+
+@pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "application/at+jwt", None])
+def test_the_usual_types_are_accepted(verifier: Verifier, typ: str | None) -> None:
+    assert verifier.verify(token(header={"typ": typ}))
+
+
+@pytest.mark.parametrize("aud", ["app", ["app"], ["other", "app"]])
+def test_a_token_may_be_for_several_audiences(verifier: Verifier, aud: Any) -> None:
+    assert verifier.verify(token({"aud": aud}))
+
+
+def test_a_provider_may_accept_several_audiences() -> None:
+    verifier = Verifier(pinned(audience=("web", "mobile")))
+
+    assert verifier.verify(token({"aud": "mobile"}))
+    with pytest.raises(InvalidToken, match="audience"):
+        verifier.verify(token({"aud": "app"}))
+
+
+def test_where_the_audience_is_left_unchecked_there_may_be_any_or_none() -> None:
+    verifier = Verifier(pinned(audience=None))
+
+    assert verifier.verify(token({"aud": "somebody else"}))
+    assert verifier.verify(token({"aud": None}))
+
+
+def test_without_a_key_id_the_one_key_that_fits_is_used(verifier: Verifier) -> None:
+    assert verifier.verify(token(header={"kid": None}))
+    with pytest.raises(InvalidToken, match="key id"):
+        Verifier(pinned(jwks={"keys": [ES256.jwk(), STRANGER.jwk()]})).verify(token(header={"kid": None}))
+
+
+def test_with_a_pem_the_key_id_is_passed_over() -> None:
+    verifier = Verifier(pinned(jwks=None, public_key=PUBLIC_PEM, algorithms=("ES256",)))
+
+    assert verifier.verify(token(header={"kid": "anything"}))
+
+
+def test_each_provider_is_trusted_for_its_own_tokens_only() -> None:
+    other = "https://other.example"
+    verifier = Verifier(pinned(), pinned(issuer=other, jwks={"keys": [STRANGER.jwk()]}, role="partner"))
+
+    assert verifier.verify(token({"iss": other}, key=STRANGER)).role == "partner"
+    assert verifier.verify(token()).role == "authenticated"
+    for forged in (token(key=STRANGER), token({"iss": other})):
+        with pytest.raises(InvalidToken):
+            verifier.verify(forged)
+    borrowed = Key(kid=ES256.kid, algorithm="ES256", private=STRANGER.private)
+    with pytest.raises(InvalidToken, match="signed"):
+        verifier.verify(token(key=borrowed))
+
+
+def test_a_claim_chooses_among_the_configured_roles_only() -> None:
+    verifier = Verifier(pinned(role_claim="role", roles={"authenticated", "admin"}))
+
+    assert verifier.verify(token({"role": "admin"})).role == "admin"
+    assert verifier.verify(token()).role == "authenticated"
+    with pytest.raises(InvalidToken, match="role"):
+        verifier.verify(token({"role": "postgres"}))
+
+
+def test_stack_auth_end_to_end(issuer: Issuer) -> None:
+    verifier = trusting(issuer)
+
+    assert verifier.verify(issuer.token("alice")).subject == "alice"
+    anonymous_user = {
+        "iss": issuer.issuer.replace("/projects/", "/projects-anonymous-users/"),
+        "aud": f"{issuer.project_id}:anon",
+    }
+    for foreign in (
+        issuer.token("mallory", claims=anonymous_user),
+        issuer.token("mallory", audience=f"{issuer.project_id}:anon"),
+        issuer.token("mallory", key=Key.generate()),
+        issuer.token("mallory", algorithm="none"),
+        issuer.token("mallory", issuer=issuer.issuer + "/"),
+    ):
+        with pytest.raises(InvalidToken):
+            verifier.verify(foreign)
+
+
+def test_a_key_on_another_curve_than_its_algorithm_verifies_nothing() -> None:
+    jwk = {name: value for name, value in P384.jwk().items() if name != "alg"}
+    verifier = Verifier(pinned(jwks={"keys": [jwk]}, algorithms=("ES256", "ES384")))
+    header, claims, _ = token(header={"alg": "ES256"}, key=P384).split(".")
+    any_curve: Any = ECAlgorithm(ECAlgorithm.SHA256)
+    forged = f"{header}.{claims}.{part(any_curve.sign(f'{header}.{claims}'.encode(), P384.private))}"
+
+    with pytest.raises(InvalidToken, match="key id and algorithm"):
+        verifier.verify(forged)
+    assert verifier.verify(token(key=P384))
+
+
+# The attacks
+
+
+def signed_by_public_key(algorithm: str) -> str:
+    header, claims, _ = token(header={"alg": algorithm}).split(".")
+    mac = jwt.get_algorithm_by_name(algorithm).sign(f"{header}.{claims}".encode(), PUBLIC_PEM)
+    return f"{header}.{claims}.{part(mac)}"
+
+
+def unsigned(alg: Any) -> str:
+    return token(header={"alg": alg}).rpartition(".")[0] + "."
+
+
+def spliced() -> str:
+    """The claims of one good token with the signature of another."""
+    header, claims, _ = token({"sub": "mallory"}).split(".")
+    return f"{header}.{claims}.{token().rpartition('.')[2]}"
+
+
+def claims_text(more: str) -> bytes:
+    now = int(time.time())
+    return f'{{"iss":"{ISSUER}","aud":"app","sub":"alice","exp":{now + 600},{more}}}'.encode()
+
+
+def header_text(more: str) -> bytes:
+    return f'{{"alg":"ES256","kid":"{ES256.kid}",{more}}}'.encode()
+
+
+def last_character_changed() -> str:
+    """The same bytes in other base64: the last character of 64 bytes has four bits to spare."""
+    good = token()
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    return good[:-1] + alphabet[alphabet.index(good[-1]) ^ 1]
+
+
+ATTACKS: dict[str, Callable[[], Any]] = {
+    # the algorithm
+    "alg none": lambda: unsigned("none"),
+    "alg None": lambda: unsigned("None"),
+    "alg missing": lambda: unsigned(None),
+    "alg empty": lambda: unsigned(""),
+    "alg is a list": lambda: unsigned(["ES256"]),
+    "alg is an object": lambda: unsigned({"ES256": 1}),
+    "alg of another case": lambda: token(header={"alg": "es256"}),
+    "alg none, signed": lambda: token(header={"alg": "none"}),
+    "alg is not pinned": lambda: token(header={"alg": "ES512"}),
+    "RSA, but says EC": lambda: token(header={"alg": "ES256"}, key=RS256),
+    "EC, but says RSA": lambda: token(header={"alg": "RS256"}),
+    "EC, but says RSA, by the RSA key": lambda: token(header={"alg": "RS256", "kid": RS256.kid}),
+    "EC, but says EdDSA": lambda: token(header={"alg": "EdDSA"}),
+    "PS256 by a key for RS256": lambda: token(header={"alg": "PS256"}, key=RS256, algorithm="PS256"),
+    "wrong curve": lambda: token(key=P384),
+    "wrong curve, says ES256": lambda: token(header={"alg": "ES256"}, key=P384),
+    # the key
+    "signed by another key": lambda: token(header={"kid": ES256.kid}, key=STRANGER),
+    "of an unknown key": lambda: token(key=STRANGER),
+    "brings its key": lambda: token(header={"jwk": STRANGER.jwk()}, key=STRANGER),
+    "brings the right key": lambda: token(header={"jwk": ES256.jwk()}),
+    "brings a key URL": lambda: token(header={"jku": "https://evil.example/jwks.json"}),
+    "brings a certificate URL": lambda: token(header={"x5u": "https://evil.example/x"}),
+    "brings a certificate": lambda: token(header={"x5c": ["MIIB"]}),
+    "critical extension": lambda: token(header={"crit": ["exp"], "exp": 1}),
+    "unencoded payload": lambda: token(header={"b64": False, "crit": ["b64"]}),
+    "b64 true": lambda: token(header={"b64": True}),
+    "kid is a path": lambda: token(header={"kid": "../../../../dev/null"}),
+    "kid is a URL": lambda: token(header={"kid": "http://127.0.0.1/"}),
+    "kid is SQL": lambda: token(header={"kid": "x' UNION SELECT 'key' --"}),
+    "kid is empty": lambda: token(header={"kid": ""}),
+    "kid is a number": lambda: token(header={"kid": 7}),
+    "kid is a list": lambda: token(header={"kid": [ES256.kid]}),
+    "kid is an object": lambda: token(header={"kid": {"$ne": ""}}),
+    "kid holds a NUL": lambda: token(header={"kid": ES256.kid + "\0"}),
+    # the purpose
+    "logout token": lambda: token(header={"typ": "logout+jwt"}),
+    "event token": lambda: token(header={"typ": "secevent+jwt"}),
+    "typ is a number": lambda: token(header={"typ": 7}),
+    "wrong issuer": lambda: token({"iss": "https://evil.example/"}),
+    "issuer without its slash": lambda: token({"iss": ISSUER[:-1]}),
+    "issuer with a slash more": lambda: token({"iss": ISSUER + "/"}),
+    "issuer in capitals": lambda: token({"iss": ISSUER.upper()}),
+    "issuer with a space": lambda: token({"iss": ISSUER + " "}),
+    "issuer is a list": lambda: token({"iss": [ISSUER]}),
+    "issuer is missing": lambda: token({"iss": None}),
+    "wrong audience": lambda: token({"aud": "other"}),
+    "wrong audiences": lambda: token({"aud": ["other", "app2"]}),
+    "audience is a part": lambda: token({"aud": "ap"}),
+    "audience is missing": lambda: token({"aud": None}),
+    "audience is empty": lambda: token({"aud": ""}),
+    "audiences are empty": lambda: token({"aud": []}),
+    "audience is an object": lambda: token({"aud": {"app": 1}}),
+    "audience holds a number": lambda: token({"aud": ["app", 7]}),
+    "audience is nested": lambda: token({"aud": [["app"]]}),
+    # the subject
+    "subject is missing": lambda: token({"sub": None}),
+    "subject is empty": lambda: token({"sub": ""}),
+    "subject is null": lambda: token(claims_text('"x":1').replace(b'"alice"', b"null")),
+    "subject is a number": lambda: token({"sub": 7}),
+    "subject is a list": lambda: token({"sub": ["alice"]}),
+    "subject is an object": lambda: token({"sub": {"id": "alice"}}),
+    "subject is true": lambda: token({"sub": True}),
+    "subject holds a NUL": lambda: token({"sub": "alice\0"}),
+    "subject is half a pair": lambda: token({"sub": "alice\ud800"}),
+    # the times
+    "exp is missing": lambda: token({"exp": None}),
+    "exp is null": lambda: token(claims_text('"x":1').replace(b'"exp":', b'"exp":null,"y":')),
+    "exp is text": lambda: token({"exp": str(int(time.time()) + 600)}),
+    "exp is true": lambda: token({"exp": True}),
+    "exp is infinite": lambda: token({"exp": float("inf")}),
+    "exp is too large": lambda: token(claims_text('"x":1').replace(b'"exp":', b'"exp":1e999,"y":')),
+    "exp is NaN": lambda: token({"exp": float("nan")}),
+    "exp is negative": lambda: token({"exp": -1}),
+    "exp is in milliseconds": lambda: token({"exp": int(time.time()) * 1000}),
+    "exp is a list": lambda: token({"exp": [int(time.time()) + 600]}),
+    "nbf is to come": lambda: token({"nbf": int(time.time()) + 40}),
+    "nbf is text": lambda: token({"nbf": "0"}),
+    "iat is to come": lambda: token({"iat": int(time.time()) + 40}),
+    "iat is text": lambda: token({"iat": "now"}),
+    "iat is true": lambda: token({"iat": True}),
+    # the JSON
+    "two subjects": lambda: token(claims_text('"sub":"mallory"')),
+    "two subjects, one escaped": lambda: token(claims_text('"s\\u0075b":"mallory"')),
+    "two nested names": lambda: token(claims_text('"x":{"y":[{"a":1,"a":2}]}')),
+    "two algorithms": lambda: token(header=header_text('"alg":"none"')),
+    "two key ids": lambda: token(header=header_text('"kid":"x"')),
+    "NUL in a claim": lambda: token({"x": {"y": ["a\0"]}}),
+    "NUL in a name": lambda: token({"x": {"a\0": 1}}),
+    "raw NUL": lambda: token(claims_text('"x":"\0"')),
+    "half a surrogate pair": lambda: token({"x": "\udfff"}),
+    "half a pair in a name": lambda: token({"x": {"\ud800": 1}}),
+    "NaN": lambda: token({"x": float("nan")}),
+    "Infinity": lambda: token({"x": [float("-inf")]}),
+    "a number too large": lambda: token(claims_text('"x":1e999')),
+    "a number too long": lambda: token(claims_text('"x":' + "9" * 5000)),
+    "nested too deep": lambda: token(claims_text('"x":' + "[" * 40 + "]" * 40)),
+    "objects nested too deep": lambda: token(claims_text('"x":' + '{"x":' * 40 + "1" + "}" * 40)),
+    "deep JSON": lambda: token(claims_text('"x":' + "[" * 5000 + "]" * 5000)),
+    "deep JSON, open": lambda: token(b"[" * 10_000),
+    "deep header": lambda: token(header=b'{"x":' * 2000),
+    "claims are a list": lambda: token(b"[]"),
+    "claims are null": lambda: token(b"null"),
+    "claims are empty": lambda: token(b""),
+    "claims are no JSON": lambda: token(b"alice"),
+    "claims are followed by more": lambda: token(claims_text('"x":1') + b"{}"),
+    "claims in UTF-16": lambda: token(claims_text('"x":1').decode().encode("utf-16")),
+    "claims with a BOM": lambda: token(b"\xef\xbb\xbf" + claims_text('"x":1')),
+    "claims are no UTF-8": lambda: token(claims_text('"x":1').replace(b"alice", b"\xff\xfe")),
+    "header is a list": lambda: token(header=b"[]"),
+    "header is empty": lambda: token(header=b""),
+    # the text
+    "no text": lambda: None,
+    "bytes": lambda: token().encode(),
+    "a list": lambda: [token()],
+    "empty": lambda: "",
+    "dots": lambda: "..",
+    "more dots": lambda: "....",
+    "garbage": lambda: "garbage",
+    "not ASCII": lambda: token() + "é",
+    "a surrogate": lambda: token() + "\ud800",
+    "two parts": lambda: token().rpartition(".")[0],
+    "four parts": lambda: token() + ".AAAA",
+    "five parts": lambda: token() + ".AAAA.AAAA",
+    "no signature": lambda: token().rpartition(".")[0] + ".",
+    "signature of zeros": lambda: token().rpartition(".")[0] + "." + part(bytes(64)),
+    "signature cut": lambda: token()[:-4],
+    "signature continued": lambda: token() + "AAAA",
+    "claims of another": spliced,
+    "Bearer": lambda: "Bearer " + token(),
+    "space before": lambda: " " + token(),
+    "space after": lambda: token() + " ",
+    "line feed after": lambda: token() + "\n",
+    "space within": lambda: token().replace(".", ". ", 1),
+    "NUL after": lambda: token() + "\0",
+    "padded": lambda: token() + "==",
+    "standard base64": lambda: token().replace("-", "+").replace("_", "/") + "+",
+    "strange characters": lambda: token().replace(".", "!.", 1),
+    "last character": last_character_changed,
+    "1 MB": lambda: token({"x": "x" * 1_000_000}),
+    "1 MB of nothing": lambda: "." * 1_000_000,
+    "HS256 by the public key": lambda: signed_by_public_key("HS256"),
+}
+
+
+@pytest.fixture
+def hmac_with_a_pem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the libraries that fell for it."""
+    monkeypatch.setattr("jwt.algorithms.HMACAlgorithm.prepare_key", lambda self, key: key)
+
+
+@pytest.mark.usefixtures("hmac_with_a_pem")
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nobody_gets_in_by(verifier: Verifier, attack: str) -> None:
+    forged = ATTACKS[attack]()
+    with pytest.raises(InvalidToken) as refused:
+        verifier.verify(forged)
+    with pytest.raises(InvalidToken):
+        asyncio.run(verifier.verify_async(forged))
+
+    message = str(refused.value)
+    assert 10 < len(message) < 120
+    assert refused.value.__cause__ is None
+    for held in (SECRET, "alice", "mallory", "evil", ES256.jwk()["x"]):
+        assert held not in message
+    for piece in forged.split(".") if isinstance(forged, str) else ():
+        assert len(piece) < 8 or piece not in message
+
+
+@pytest.mark.parametrize("subject", ["x' OR 1=1 --", "\\u0000", "日本", "a\nb", '"}', "😀", "\x01"])
+def test_any_text_may_be_a_subject(verifier: Verifier, subject: str) -> None:
+    known = verifier.verify(token({"sub": subject}))
+
+    assert known.subject == subject
+    assert known.claims_json.isascii()
+    assert json.loads(known.claims_json)["sub"] == subject
+
+
+def test_a_token_ends_at_the_same_moment_wherever_it_is_looked_at(clocks: Clocks) -> None:
+    verifier = Verifier(pinned(), leeway=10)
+    now = int(time.time())
+    old = token({"exp": now})
+    known = verifier.verify(old)
+
+    assert known.expires_at == now + 10
+    assert not known.expired(now + 9.999)
+    assert known.expired(now + 10)
+    clocks.ahead = 10
+    for late in (verifier, Verifier(pinned(), leeway=10)):  # known to it, and not
+        with pytest.raises(ExpiredToken, match="refresh"):
+            late.verify(old)
+    assert known.expired()
+
+
+def test_leeway_counts_for_a_clock_that_is_slow(clocks: Clocks) -> None:
+    now = int(time.time())
+    early = token({"iat": now + 25, "nbf": now + 25})
+
+    assert Verifier(pinned()).verify(early)
+    with pytest.raises(InvalidToken, match="clock"):
+        Verifier(pinned(), leeway=0).verify(early)
+    clocks.ahead = 30
+    assert Verifier(pinned(), leeway=0).verify(early)
+
+
+def test_times_may_have_fractions(verifier: Verifier) -> None:
+    exp = time.time() + 600.5
+
+    assert verifier.verify(token({"exp": exp})).expires_at == int(exp) + 30
+
+
+def test_more_claims_may_be_required() -> None:
+    verifier = Verifier(pinned(), required_claims=["email"])
+
+    assert verifier.verify(token({"email": "alice@example.com"}))
+    with pytest.raises(InvalidToken, match="'email'"):
+        verifier.verify(token())
+    with pytest.raises(InvalidToken, match="'sub'"):
+        verifier.verify(token({"sub": None, "email": "alice@example.com"}))
+
+
+def mutated(good: str, chance: random.Random) -> str:
+    place = chance.randrange(len(good))
+    character = chance.choice(string.ascii_letters + string.digits + "-_.=+/ \n\0é")
+    header, claims, signature = parts = good.split(".")
+    match chance.randrange(10):
+        case 0 | 1 | 2:
+            return good[:place] + character + good[place + 1 :]
+        case 3:
+            return good[:place] + good[place + 1 :]
+        case 4:
+            return good[:place] + character + good[place:]
+        case 5:
+            return good[:place]
+        case 6:
+            return ".".join(chance.sample(parts, 3))
+        case 7:
+            length = chance.randrange(1, 20)
+            return good[:place] + good[place : place + length] * 2 + good[place + length :]
+        case 8:
+            return good[:-1] + character
+        case _:
+            chosen = bytearray(chance.randbytes(64))
+            return f"{header}.{claims}.{part(bytes(chosen))}" if signature else good
+
+
+def test_of_2000_mutated_tokens_none_is_accepted(verifier: Verifier) -> None:
+    seed = int(os.environ.get("SQLA_RLS_FUZZ_SEED", "20261123"))
+    chance = random.Random(seed)
+    good = [token(), token(key=RS256), token(key=EDDSA), token({"x": {"y": [1, 2.5, None]}})]
+    for text in good:
+        verifier.verify(text)
+
+    tried = 0
+    while tried < 2000:
+        text = mutated(chance.choice(good), chance)
+        if text not in good:
+            tried += 1
+            try:
+                verifier.verify(text)
+            except InvalidToken:
+                continue
+            pytest.fail(f"accepted with seed {seed}: {text!r}")
+
+
+# What is remembered
+
+
+def test_a_token_is_verified_once(checks: list[str]) -> None:
+    verifier = Verifier(pinned())
+    alice = token()
+
+    assert verifier.verify(alice) is verifier.verify(alice)
+    assert asyncio.run(verifier.verify_async(alice)) is verifier.verify(alice)
+    assert len(checks) == 1
+
+
+def test_what_is_refused_is_not_remembered(checks: list[str]) -> None:
+    verifier = Verifier(pinned())
+    forged = token(header={"kid": ES256.kid}, key=STRANGER)
+
+    for _ in range(2):
+        with pytest.raises(InvalidToken):
+            verifier.verify(forged)
+    assert len(checks) == 2
+
+
+def test_tokens_that_were_used_lately_are_remembered_and_no_more_than_that(checks: list[str]) -> None:
+    verifier = Verifier(pinned(), cache_size=2)
+    alice, bob, carol = (token({"sub": name}) for name in ("alice", "bob", "carol"))
+    for known in (alice, bob, alice, carol):
+        verifier.verify(known)
+    checks.clear()
+
+    verifier.verify(alice)
+    verifier.verify(carol)
+    assert checks == []
+    verifier.verify(bob)
+    assert checks == [bob]
+
+
+def test_nothing_is_remembered_if_not_wanted(checks: list[str]) -> None:
+    verifier = Verifier(pinned(), cache_size=0)
+    alice = token()
+
+    assert verifier.verify(alice) == verifier.verify(alice)
+    assert len(checks) == 2
+
+
+def test_a_withdrawn_key_takes_effect_although_its_tokens_are_remembered(
+    issuer: Issuer, clocks: Clocks
+) -> None:
+    limits = FetchLimits(lifespan=0.05, cooldown=0.05)
+    verifier = trusting(issuer, limits=limits, cache_for=60)
+    alice = issuer.token("alice")
+    verifier.verify(alice)
+    issuer.rotate()
+    time.sleep(0.1)
+
+    clocks.ahead = 59
+    assert verifier.verify(alice)
+    clocks.ahead = 60
+    with pytest.raises(InvalidToken, match="key id"):
+        verifier.verify(alice)
+
+
+def test_threads_share_what_is_remembered(checks: list[str]) -> None:
+    verifier = Verifier(pinned(), cache_size=8)
+    tokens = [token({"sub": f"user-{number}"}) for number in range(16)]
+
+    def work(seed: int) -> bool:
+        chance = random.Random(seed)
+        for _ in range(300):
+            number = chance.randrange(16)
+            if verifier.verify(tokens[number]).subject != f"user-{number}":
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(8)))
+
+
+# Keys that have to be fetched
+
+
+def test_32_threads_at_once_cost_one_fetch(issuer: Issuer) -> None:
+    issuer.delay = 0.2
+    verifier, start = trusting(issuer), threading.Barrier(32)
+    tokens = [issuer.token(f"user-{number}") for number in range(32)]
+
+    def ask(number: int) -> str | None:
+        start.wait()
+        return verifier.verify(tokens[number]).subject
+
+    with ThreadPoolExecutor(32) as threads:
+        assert list(threads.map(ask, range(32))) == [f"user-{number}" for number in range(32)]
+    assert issuer.fetches == 1
+
+
+def test_a_thousand_invented_key_ids_cost_one_fetch_and_no_threads(issuer: Issuer) -> None:
+    issuer.delay = 0.2
+    verifier = trusting(issuer)
+    forged = [issuer.token("mallory", headers={"kid": f"invented-{number}"}) for number in range(1000)]
+    alice = issuer.token("alice")
+
+    async def storm() -> tuple[list[Identity | BaseException], int]:
+        waiting = asyncio.gather(*map(verifier.verify_async, [*forged, alice]), return_exceptions=True)
+        await asyncio.sleep(0.1)
+        return await waiting, threading.active_count()
+
+    threads_before = threading.active_count()
+    results, threads = asyncio.run(storm())
+    assert {type(result) for result in results[:-1]} == {InvalidToken}
+    assert isinstance(results[-1], Identity)
+    assert issuer.fetches == 1
+    assert threads <= threads_before + 3  # the fetch, and two of the issuer's
+
+    for text in forged:
+        with pytest.raises(InvalidToken):
+            verifier.verify(text)
+    assert issuer.fetches == 1
+
+
+def test_the_event_loop_goes_on_while_keys_are_fetched(issuer: Issuer) -> None:
+    issuer.delay = 0.3
+    verifier = trusting(issuer)
+
+    async def look() -> tuple[Identity, float]:
+        verifying = asyncio.create_task(verifier.verify_async(issuer.token("alice")))
+        longest, last = 0.0, time.perf_counter()
+        while not verifying.done():
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+        return await verifying, longest
+
+    alice, longest = asyncio.run(look())
+    assert alice.subject == "alice"
+    assert longest < 0.2
+
+
+def test_known_keys_and_known_tokens_are_answered_without_giving_way_to_others(issuer: Issuer) -> None:
+    verifier = trusting(issuer)
+    verifier.verify(issuer.token("alice"))
+
+    bob = issuer.token("bob")
+    for _ in range(2):
+        with pytest.raises(StopIteration) as answered:
+            verifier.verify_async(bob).send(None)
+        assert answered.value.value.subject == "bob"
+
+
+def test_a_request_that_is_cancelled_does_not_take_the_keys_from_the_others(issuer: Issuer) -> None:
+    issuer.delay = 0.2
+    verifier = trusting(issuer)
+
+    async def both() -> Identity:
+        leaving = asyncio.create_task(verifier.verify_async(issuer.token("mallory")))
+        staying = asyncio.create_task(verifier.verify_async(issuer.token("alice")))
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        return await staying
+
+    assert asyncio.run(both()).subject == "alice"
+    assert issuer.fetches == 1
+
+
+def test_nobody_waits_for_keys_longer_than_the_limit(issuer: Issuer) -> None:
+    issuer.delay = 30
+    verifier = trusting(issuer, limits=FetchLimits(timeout=0.2))
+
+    for verify in (verifier.verify, lambda text: asyncio.run(verifier.verify_async(text))):
+        started_at = time.monotonic()
+        with pytest.raises(KeysUnavailable):
+            verify(issuer.token("alice"))
+        assert time.monotonic() - started_at < 1
+
+
+def test_in_an_outage_those_with_known_keys_get_in_and_nobody_else(issuer: Issuer) -> None:
+    verifier = trusting(issuer, limits=FetchLimits(lifespan=0.2, cooldown=0.1, max_stale=1.0))
+    verifier.verify(issuer.token("alice"))
+    issuer.status = 503
+
+    time.sleep(0.3)
+    assert verifier.verify(issuer.token("bob"))
+    with pytest.raises(KeysUnavailable):
+        verifier.verify(issuer.token("carol", headers={"kid": "new"}))
+    time.sleep(0.8)
+    with pytest.raises(KeysUnavailable):
+        verifier.verify(issuer.token("bob"))
+    issuer.status = 200
+    time.sleep(0.1)
+    assert verifier.verify(issuer.token("bob"))
+
+
+# Declaring a verifier
+
+
+@pytest.mark.parametrize(
+    ("providers", "options"),
+    [
+        ([], {}),
+        ([pinned(), pinned(audience=None)], {}),
+        ([pinned()], {"leeway": -1}),
+        ([pinned()], {"leeway": 301}),
+        ([pinned()], {"required_claims": "email"}),
+    ],
+)
+def test_a_verifier_that_can_not_be_meant_is_refused(
+    providers: list[Provider], options: dict[str, Any]
+) -> None:
+    with pytest.raises(DeclarationError):
+        Verifier(*providers, **options)
+
+
+# Identities
+
+
+def test_nobody_in_particular() -> None:
+    assert Identity(role="anonymous") == ANONYMOUS
+    assert ANONYMOUS.subject is None
+    assert ANONYMOUS.claims_json == "{}"
+    assert not ANONYMOUS.expired(now=1e12)
+    assert dataclasses.replace(ANONYMOUS, role="anon") == Identity(role="anon")
+
+
+def test_an_identity_may_be_made_by_hand() -> None:
+    alice = Identity(role="authenticated", subject="alice", claims={"org": 7})
+
+    assert alice.claims_json == '{"org":7,"sub":"alice"}'
+    assert alice.claims["sub"] == "alice"
+
+
+def test_equal_identities_are_equal() -> None:
+    first = Identity(role="a", subject="alice", claims={"x": {"a": 1, "b": [2]}, "y": 3})
+    second = Identity(role="a", subject="alice", claims={"y": 3, "x": {"b": (2,), "a": 1}})
+
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != Identity(role="a", subject="alice", claims={"y": 4})
+    assert first != dataclasses.replace(first, role="b")
+    assert first != dataclasses.replace(first, expires_at=1.0)
+
+
+def test_nobody_can_change_an_identity_that_others_share() -> None:
+    claims: dict[str, Any] = {"roles": ["reader"], "app": {"plan": "free"}}
+    alice = Identity(role="authenticated", subject="alice", claims=claims)
+    claims["roles"].append("admin")
+    claims["app"]["plan"] = "paid"
+
+    assert alice.claims["roles"] == ("reader",)
+    assert alice.claims["app"]["plan"] == "free"
+    changeable: Any = alice
+    with pytest.raises(TypeError):
+        changeable.claims["sub"] = "bob"
+    with pytest.raises(TypeError):
+        changeable.claims["app"]["plan"] = "paid"
+    for name in ("role", "subject", "claims", "claims_json"):
+        with pytest.raises(AttributeError):
+            setattr(changeable, name, "bob")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subject": "alice", "claims": {"sub": "bob"}},
+        {"claims": {"sub": "bob"}},
+        {"subject": ""},
+        {"subject": "a\0b"},
+        {"claims": {"x": "\ud800"}},
+        {"claims": {"x": float("nan")}},
+        {"claims": {"x": {1, 2}}},
+        {"claims": {"x": b"bytes"}},
+        {"claims": {1: "x"}},
+        {"role": "none"},
+        {"role": ""},
+        {"role": "x" * 64},
+    ],
+)
+def test_what_postgres_can_not_hold_or_would_misread_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError) as refused:
+        Identity(**{"role": "authenticated", **options})
+
+    assert "bob" not in str(refused.value)
+
+
+def test_repr_does_not_say_who_it_is() -> None:
+    alice = Identity(role="authenticated", subject="alice", claims={"email": SECRET}, expires_at=9.5)
+
+    assert repr(alice) == str(alice) == "Identity(role='authenticated', subject=…, expires_at=9.5)"
+    assert repr(ANONYMOUS) == "Identity(role='anonymous', subject=None, expires_at=None)"

@@ -1,0 +1,325 @@
+"""What a model may declare, and what it is told when it can't be."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    Uuid,
+    and_,
+    exists,
+    func,
+    not_,
+    select,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
+
+from sqla_rls import (
+    Policy,
+    Role,
+    auth,
+    auth_uid,
+    authenticated,
+    crud_policy,
+    default_privileges,
+    disable_row_security,
+    grant,
+    jwt_claim,
+)
+from sqla_rls.declared import declared
+from sqla_rls.exc import DeclarationError
+from sqla_rls.objects import PUBLIC, OwnedSequence, TableKey
+
+
+class Text2(TypeDecorator[str]):
+    impl = String
+    cache_ok = True
+
+
+class Key(TypeDecorator[UUID]):
+    impl = Uuid
+    cache_ok = True
+
+
+def table(*items: Any) -> Table:
+    return Table(
+        "todos",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("user_id", Text),
+        Column("number", BigInteger),
+        Column("key", Uuid),
+        Column("document", JSON),
+        *items,
+    )
+
+
+def using(expression: Any, on: Table | None = None) -> str | None:
+    """How *expression* is written on a table."""
+    on = table() if on is None else on
+    Policy("it", using=expression)._set_parent_with_dispatch(on)
+    (policy,) = declared([on.metadata]).policies.values()
+    return policy.using
+
+
+@pytest.mark.parametrize(
+    ("type_", "caller"),
+    [
+        (Text(), "(SELECT auth.user_id())"),
+        (String(36), "(SELECT auth.user_id())"),
+        (Text2(), "(SELECT auth.user_id())"),
+        (Uuid(), "(SELECT auth.uid())"),
+        (Key(), "(SELECT auth.uid())"),
+        (Integer(), "(SELECT CAST(auth.user_id() AS BIGINT))"),
+        (BigInteger(), "(SELECT CAST(auth.user_id() AS BIGINT))"),
+    ],
+)
+def test_the_caller_is_compared_by_the_type_of_the_column(type_: Any, caller: str) -> None:
+    todos = Table("todos", MetaData(), Column("owner", type_))
+    assert using(auth_uid("owner"), todos) == f"{caller} = todos.owner"
+
+
+def test_a_column_of_another_type_is_refused_by_name() -> None:
+    with pytest.raises(DeclarationError, match=r"todos\.document is JSON"):
+        using(auth_uid("document"))
+
+
+def test_a_column_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(DeclarationError, match=r"table todos has no column 'owner'"):
+        using(auth_uid("owner"))
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        (True, "true"),
+        (False, "false"),
+        ("  a = ':b' AND c LIKE '%d' ", "a = ':b' AND c LIKE '%d'"),
+        (not_(auth_uid("user_id")), "NOT (SELECT auth.user_id()) = todos.user_id"),
+        (auth_uid("user_id").is_(True), "((SELECT auth.user_id()) = todos.user_id) IS true"),
+        (
+            and_(auth_uid("user_id"), jwt_claim("org", "it's") == "100%"),
+            "(SELECT auth.user_id()) = todos.user_id AND "
+            "(SELECT (auth.session() -> 'org') ->> 'it''s') = '100%'",
+        ),
+        (auth.uid() == func.my.check(5), "auth.uid() = my.check(5)"),
+    ],
+)
+def test_expressions_become_sql_text(expression: Any, text: str) -> None:
+    assert using(expression) == text
+
+
+def test_a_class_body_knows_its_columns_before_they_have_a_type() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class User(Base):
+        __tablename__ = "users"
+        id: Mapped[UUID] = mapped_column(primary_key=True)
+
+    class Todo(Base):
+        __tablename__ = "todos"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        user_id: Mapped[UUID] = mapped_column()
+        author_id = mapped_column(ForeignKey("users.id"))
+        __table_args__ = (crud_policy("authenticated", read=auth_uid(user_id), modify=auth_uid(author_id)),)
+
+    policies = {policy.name: policy for policy in declared([Base.metadata]).policies.values()}
+    assert list(policies) == [
+        f"crud-authenticated-policy-{command}" for command in ("select", "insert", "update", "delete")
+    ]
+    assert policies["crud-authenticated-policy-select"].using == "(SELECT auth.uid()) = todos.user_id"
+    assert policies["crud-authenticated-policy-insert"].with_check == "(SELECT auth.uid()) = todos.author_id"
+
+
+def test_each_class_of_a_mixin_gets_policies_on_its_own_columns() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Owned:
+        user_id: Mapped[str] = mapped_column("owner", Text)
+
+        @declared_attr.directive
+        @classmethod
+        def __table_args__(cls) -> Any:
+            return (crud_policy(authenticated, read=auth_uid(cls.user_id), modify=cls.user_id == "x"),)
+
+    class Todo(Owned, Base):
+        __tablename__ = "todos"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Note(Owned, Base):
+        __tablename__ = "notes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Draft(Owned, Base):
+        __tablename__ = "drafts"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        __table_args__ = (Policy("read", using=auth_uid(Owned.user_id)),)
+
+    written = {policy.key: policy.using for policy in declared([Base.metadata]).policies.values()}
+    for name in ("todos", "notes"):
+        select_policy = (TableKey(None, name), "crud-authenticated-policy-select")
+        assert written[select_policy] == f"(SELECT auth.user_id()) = {name}.owner"  # type: ignore[index]
+    assert written[TableKey(None, "drafts"), "read"] == "(SELECT auth.user_id()) = drafts.owner"  # type: ignore[index]
+
+
+def test_a_mixin_that_shares_one_policy_is_told_about_declared_attr() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Owned:
+        __table_args__ = (Policy("read", using="true"),)
+
+    class Todo(Owned, Base):
+        __tablename__ = "todos"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    with pytest.raises(DeclarationError, match=r"on table todos already.*declared_attr"):
+
+        class Note(Owned, Base):
+            __tablename__ = "notes"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+
+def test_a_copied_table_takes_its_policies_along() -> None:
+    original = table(crud_policy(authenticated, read=auth_uid("user_id"), modify=None))
+    copy = original.to_metadata(MetaData(), schema="archive")
+
+    (policy,) = declared([copy.metadata]).policies.values()
+    assert policy.table == TableKey("archive", "todos")
+    assert policy.using == "(SELECT auth.user_id()) = archive.todos.user_id"
+    assert not original.info
+
+
+def test_a_subquery_correlates_with_the_table_of_the_policy() -> None:
+    todos = table()
+    members = Table("members", todos.metadata, Column("todo_id", Integer), Column("user_id", Uuid))
+    written = using(exists().where(members.c.todo_id == todos.c.id, auth_uid(members.c.user_id)), todos)
+    assert written is not None
+    assert "FROM members \n" in written
+    assert "todos," not in written
+
+
+def test_another_table_outside_a_subquery_is_refused() -> None:
+    todos = table()
+    members = Table("members", todos.metadata, Column("todo_id", Integer))
+    with pytest.raises(DeclarationError, match=r"another table outside a subquery"):
+        using(members.c.todo_id == todos.c.id, todos)
+
+
+def test_a_cte_is_refused_unless_it_is_nested() -> None:
+    todos = table()
+    members = Table("members", todos.metadata, Column("todo_id", Integer))
+
+    def condition(*, nesting: bool) -> Any:
+        mine = select(members.c.todo_id).cte("mine", nesting=nesting)
+        return exists().where(mine.c.todo_id == 1)
+
+    assert "WITH mine AS" in str(using(condition(nesting=True), todos))
+    with pytest.raises(DeclarationError, match=r"nesting=True"):
+        using(condition(nesting=False), table())
+
+
+def test_what_has_no_literal_is_refused() -> None:
+    todos = table()
+    with pytest.raises(DeclarationError, match=r"can't be written as SQL text"):
+        using(todos.c.document.op("@>")({"a": object()}), todos)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "it"}, "no expression"),
+        (
+            {"name": "it", "command": "MERGE", "using": True},
+            "MERGE is no command of a policy; take one of ALL",
+        ),
+        ({"name": "it", "command": "INSERT", "using": True}, "give with_check=, not using="),
+        ({"name": "it", "command": "SELECT", "with_check": True}, "give using=, not with_check="),
+        ({"name": "it", "command": "DELETE", "using": True, "with_check": True}, "not with_check="),
+        ({"name": "", "using": True}, "1 to 63 bytes"),
+        ({"name": "ä" * 32, "using": True}, "1 to 63 bytes"),
+        ({"name": "it", "roles": [], "using": True}, "at least one role"),
+    ],
+)
+def test_a_policy_of_a_wrong_shape_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DeclarationError, match=message):
+        Policy(**arguments)
+
+
+def test_a_crud_policy_must_say_something() -> None:
+    with pytest.raises(DeclarationError, match="both None"):
+        crud_policy(authenticated, read=None, modify=None)
+
+
+def test_names_are_unique_on_a_table() -> None:
+    with pytest.raises(DeclarationError, match="declared twice on table todos"):
+        table(Policy("it", using=True), Policy("it", using=False))
+
+
+def test_a_policy_belongs_on_a_table() -> None:
+    with pytest.raises(DeclarationError, match="belongs on a Table"):
+        Policy("it", using=True)._set_parent_with_dispatch(Column("id", Integer))
+
+
+def test_a_table_is_open_or_has_policies() -> None:
+    with pytest.raises(DeclarationError, match="take one"):
+        declared([table(disable_row_security(), Policy("it", using=True)).metadata])
+
+
+@pytest.mark.parametrize("privilege", ["ALL", "TRUNCATE", "TRIGGER", "REFERENCES", "FLY"])
+def test_privileges_that_row_security_does_not_reach_are_refused(privilege: str) -> None:
+    with pytest.raises(DeclarationError, match="row security doesn't reach"):
+        grant(privilege, to=authenticated)
+    with pytest.raises(DeclarationError, match="row security doesn't reach"):
+        default_privileges(MetaData(), privilege, to=authenticated)
+
+
+def test_roles_named_in_declarations_are_made_if_they_are_role_objects() -> None:
+    todos = table(
+        Policy("one", roles=[Role("editor"), "somebody", "authenticated"], using=True),
+        Policy("all", roles=["PUBLIC", "somebody"], using=True),
+        grant("SELECT", to=Role("reporting", login=True)),
+    )
+    snapshot = declared([todos.metadata])
+    assert set(snapshot.roles) == {"editor", "authenticated", "reporting"}
+    assert snapshot.policies[TableKey(None, "todos"), "all"].roles == {PUBLIC}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("declarations", "needed"),
+    [
+        ([Policy("it", using=auth_uid("user_id"))], True),
+        ([Policy("it", using=jwt_claim("a") == "b")], True),
+        ([Policy("it", using="current_user = 'x'")], True),
+        ([Policy("it", using=lambda: auth.uid() == auth.uid())], True),
+        ([Policy("it", using=func.now() > func.now())], False),
+        ([Policy("it", using=True)], False),
+        ([Column("by", Text, server_default=auth.user_id())], True),
+        ([Column("by", Text, server_default=func.now())], False),
+    ],
+)
+def test_the_auth_functions_are_needed_where_they_are_called(declarations: list[Any], needed: bool) -> None:
+    assert declared([table(*declarations).metadata]).auth_functions is needed
+
+
+def test_the_sequence_of_a_serial_column_has_the_name_that_postgres_gives_it() -> None:
+    name, column = "a" * 50, "b" * 40
+    todos = Table(name, MetaData(), Column(column, Integer, primary_key=True), Policy("it", using=True))
+    sequences = declared([todos.metadata]).sequences
+    assert sequences == {
+        OwnedSequence(TableKey(None, name), column): TableKey(None, f"{'a' * 29}_{'b' * 29}_seq")
+    }
