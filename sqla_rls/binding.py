@@ -63,8 +63,8 @@ def bind(connection: Connection, identity: Identity, *, set_role: bool = True) -
         raise BindingError(f"role {identity.role!r} can't be bound: {cure}") from error.orig
     if role != identity.role:
         raise BindingError(
-            f"the connection's role is {role!r} and the identity's is {identity.role!r}: log in as that role, "
-            "or let the login role switch with set_role=True"
+            f"the connection's role is {role!r} and the identity's is {identity.role!r}: log in as "
+            "that role, or let the login role switch with set_role=True"
         )
 
 

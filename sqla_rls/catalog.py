@@ -34,8 +34,8 @@ SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity
 
 _POLICIES = """
 SELECT n.nspname, c.relname, p.polname, p.polpermissive,
-       CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'
-                     ELSE 'ALL' END AS command,
+       CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                     WHEN 'd' THEN 'DELETE' ELSE 'ALL' END AS command,
        ARRAY(SELECT CASE WHEN role = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(role)::text END
                FROM unnest(p.polroles) AS role) AS roles,
        pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS using_,
@@ -50,11 +50,13 @@ SELECT n.nspname, c.relname, p.polname, p.polpermissive,
 # relacl is NULL until something was granted or revoked.
 _PRIVILEGES = """
 WITH object AS (
-  SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS object_type, n.nspname, c.relname AS name,
-         c.relowner AS owner,
-         coalesce(c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)) AS acl
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-   WHERE c.relkind IN ('r', 'p', 'S') AND n.nspname = ANY (:schemas)
+  SELECT t.object_type, n.nspname, c.relname AS name, c.relowner AS owner,
+         coalesce(c.relacl, pg_catalog.acldefault(t.letter, c.relowner)) AS acl
+    FROM (VALUES ('r'::"char", 'TABLE', 'r'::"char"), ('p', 'TABLE', 'r'), ('S', 'SEQUENCE', 's'))
+         AS t (relkind, object_type, letter)
+    JOIN pg_catalog.pg_class AS c USING (relkind)
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+   WHERE n.nspname = ANY (:schemas)
   UNION ALL
   SELECT 'SCHEMA', NULL, n.nspname, n.nspowner, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
     FROM pg_catalog.pg_namespace AS n
@@ -100,7 +102,8 @@ SELECT current_user::text AS current_user, session_user::text AS session_user,
        ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
               WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
                 AND p.proname = ANY (:functions)
-                AND pg_catalog.obj_description(p.oid, 'pg_proc') IS DISTINCT FROM 'made by sqla_rls') AS foreign_
+                AND pg_catalog.obj_description(p.oid, 'pg_proc') IS DISTINCT FROM 'made by sqla_rls'
+            ) AS foreign_
 """
 
 # How Postgres spells an expression depends on these.
@@ -118,20 +121,23 @@ LANGUAGE plpgsql AS $spelling$
 DECLARE
   answer text;
 BEGIN
-  EXECUTE format(E'CREATE TEMPORARY VIEW sqla_rls_1 AS SELECT (%s\\n) AS x FROM %I.%I', expression, schema_name, table_name);
+  EXECUTE format(E'CREATE TEMPORARY VIEW sqla_rls_1 AS SELECT (%s\\n) AS x FROM %I.%I',
+                 expression, schema_name, table_name);
   PERFORM {_PIN.strip().removeprefix("SELECT ")};
-  EXECUTE format('CREATE TEMPORARY VIEW sqla_rls_2 AS %s', pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_1'::regclass));
+  EXECUTE format('CREATE TEMPORARY VIEW sqla_rls_2 AS %s',
+                 pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_1'::regclass));
   answer := pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_2'::regclass);
   RAISE EXCEPTION USING ERRCODE = 'RLS02';
 EXCEPTION
   WHEN SQLSTATE 'RLS02' THEN RETURN answer;
   WHEN OTHERS THEN RETURN NULL;
 END $spelling$
-"""
+"""  # noqa: S608 - nothing in it comes from outside
 
 _SPELL = """
 SELECT pg_temp.sqla_rls_spelling(e.schema_name, e.table_name, e.expression)
-  FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY AS e (schema_name, table_name, expression, place)
+  FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY
+       AS e (schema_name, table_name, expression, place)
  ORDER BY e.place
 """
 

@@ -12,7 +12,6 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqla_rls import ddl
 from sqla_rls.declared import declared
 from sqla_rls.objects import Privilege, RowSecurity, Snapshot, implied_privileges
-from sqla_rls.schema import TableDeclarations
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
@@ -67,12 +66,6 @@ def _flags(row_security: RowSecurity) -> Iterable[ExecutableDDLElement]:
         yield ddl.AlterRowSecurity(row_security.table, "FORCE")
 
 
-def _execute(connection: Connection, statements: Iterable[ExecutableDDLElement]) -> None:
-    with ddl.explained():
-        for statement in statements:
-            connection.execute(statement)
-
-
 @event.listens_for(MetaData, "before_create")
 def _before_create(
     metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
@@ -86,7 +79,7 @@ def _after_create(
     metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
 ) -> None:
     if connection.dialect.name == "postgresql" and tables:
-        _execute(connection, protection(declared([metadata], tables=tables), _default_schema(connection)))
+        _protect(connection, [metadata], tables)
 
 
 @event.listens_for(MetaData, "before_drop")
@@ -107,14 +100,20 @@ def _before_create_table(table: Table, connection: Connection, **kw: Any) -> Non
 
 @event.listens_for(Table, "after_create")
 def _after_create_table(table: Table, connection: Connection, **kw: Any) -> None:
-    if (
-        not kw.get("_is_metadata_operation")
-        and connection.dialect.name == "postgresql"
-        and TableDeclarations.of(table)
-    ):
-        _execute(connection, protection(declared([], tables=[table]), _default_schema(connection)))
+    if not kw.get("_is_metadata_operation") and connection.dialect.name == "postgresql":
+        _protect(connection, [], [table])
 
 
-def _default_schema(connection: Connection) -> str:
-    translated = connection.get_execution_options().get("schema_translate_map") or {}
-    return translated.get(None) or connection.dialect.default_schema_name or "public"
+def _protect(connection: Connection, metadatas: list[MetaData], tables: Collection[Table]) -> None:
+    # A mock connection, which only shows the statements, has no options.
+    options = connection.get_execution_options() if isinstance(connection, Connection) else {}
+    translate = options.get("schema_translate_map")
+    default_schema = (translate or {}).get(None) or connection.dialect.default_schema_name
+    snapshot = declared(metadatas, tables=tables, schema_translate_map=translate)
+    _execute(connection, protection(snapshot, default_schema or "public"))
+
+
+def _execute(connection: Connection, statements: Iterable[ExecutableDDLElement]) -> None:
+    with ddl.explained():
+        for statement in statements:
+            connection.execute(statement)

@@ -5,7 +5,7 @@ Values come in, Postgres SQL goes out.  Nothing here reads a database.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -25,16 +25,23 @@ from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, Role, Tab
 _NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
-def expression_text(expression: ColumnElement[bool], table: Table) -> str:
-    """*expression* as SQL text, for a policy on *table*.
+def expression_text(
+    expression: ColumnElement[bool],
+    table: Table,
+    schema_translate_map: Mapping[str | None, str | None] | None = None,
+) -> str:
+    """*expression* as SQL text, for a policy on *table*; schemas are named as *schema_translate_map* has it.
 
     It is compiled as the WHERE of a DELETE: only then does a subquery over another table correlate
     with this one.  Raises DeclarationError for what can't stand in a policy.
     """
-    head = f"{delete(table).compile(dialect=_NEUTRAL)} WHERE "
-    statement = delete(table).where(expression)
+    options: dict[str, Any] = {"dialect": _NEUTRAL, "compile_kwargs": {"literal_binds": True}}
+    if schema_translate_map:
+        options.update(schema_translate_map=schema_translate_map, render_schema_translate=True)
+    statement = delete(table)
+    head = f"{statement.compile(**options)} WHERE "
     try:
-        sql = str(statement.compile(dialect=_NEUTRAL, compile_kwargs={"literal_binds": True}))
+        sql = str(statement.where(expression).compile(**options))
     except CompileError as error:
         raise DeclarationError(
             f"an expression on {table.fullname} can't be written as SQL text: {error}"
@@ -47,7 +54,7 @@ def expression_text(expression: ColumnElement[bool], table: Table) -> str:
     if not sql.startswith(head):
         raise DeclarationError(
             f"an expression on {table.fullname} names another table outside a subquery: put it into "
-            f"exists() or a scalar_subquery(): {sql.removeprefix('DELETE FROM ')}"
+            f"exists() or a scalar_subquery(): {sql[len('DELETE FROM ') :]}"
         )
     return sql.removeprefix(head)
 

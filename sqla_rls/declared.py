@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ def declared(
     *,
     default_schema: str | None = None,
     tables: Collection[Table] | None = None,
+    schema_translate_map: Mapping[str | None, str | None] | None = None,
 ) -> Snapshot:
     """Everything that *metadatas* declare, or what *tables* of theirs do.
 
@@ -52,7 +53,7 @@ def declared(
         if declarations.row_security is not None:
             row_security[key] = replace(declarations.row_security, table=key)
         for item in declarations.policies:
-            policy = replace(item.resolve(table), table=key)
+            policy = replace(item.resolve(table, schema_translate_map), table=key)
             policies[policy.key] = policy
             roles += item.roles
         for granted in declarations.grants:

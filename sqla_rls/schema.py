@@ -5,7 +5,7 @@ Each is a SchemaItem for ``__table_args__`` or a Core Table; declared.py makes v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from sqlalchemy import Boolean, Column, ColumnElement, MetaData, Table, event, false, literal_column, true
@@ -113,7 +113,8 @@ class Policy(_Declaration):
             raise DeclarationError(f"{self!r}: a name has 1 to {MAX_NAME_BYTES} bytes; Postgres would cut it")
         if self.command not in COMMAND_PRIVILEGES:
             raise DeclarationError(
-                f"{self!r}: {self.command} is no command of a policy; take one of {', '.join(COMMAND_PRIVILEGES)}"
+                f"{self!r}: {self.command} is no command of a policy; "
+                f"take one of {', '.join(COMMAND_PRIVILEGES)}"
             )
         if self.using is None and self.with_check is None:
             raise DeclarationError(f"{self!r} has no expression: give using= or with_check=")
@@ -158,10 +159,12 @@ class Policy(_Declaration):
         moved: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, own)
         return moved
 
-    def resolve(self, table: Table) -> objects.Policy:
+    def resolve(
+        self, table: Table, schema_translate_map: Mapping[str | None, str | None] | None = None
+    ) -> objects.Policy:
         """The policy as a value, for *table*."""
         using, with_check = (
-            None if expression is None else expression_text(expression, table)
+            None if expression is None else expression_text(expression, table, schema_translate_map)
             for expression in self.expressions(table)
         )
         names = frozenset(str(role) for role in self.roles)

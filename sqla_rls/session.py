@@ -111,7 +111,8 @@ def identify(session: AnySession, identity: Identity) -> None:
     Raises BindingError if row security isn't enforced on the session's factory, and
     TransactionInProgress while a transaction is bound to another identity.
     """
-    unscoped: Any = session.registry() if hasattr(session, "registry") else session
+    scoped: Any = session
+    unscoped: Any = scoped.registry() if hasattr(scoped, "registry") else scoped
     target: Any = getattr(unscoped, "sync_session", unscoped)
     if not isinstance(target, RowSecuritySession):
         raise BindingError(

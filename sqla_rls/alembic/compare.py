@@ -125,7 +125,8 @@ def _after_tables(changes: Changes, models: Snapshot, created: set[TableKey]) ->
 def _objects_of(tables: set[TableKey], snapshot: Snapshot) -> set[tuple[str, str | None, str]]:
     """The tables and the sequences that they own, as privileges name them."""
     sequences = {sequence for owned, sequence in snapshot.sequences.items() if owned.table in tables}
-    return {("TABLE", *table) for table in tables} | {("SEQUENCE", *sequence) for sequence in sequences}
+    kinds = (("TABLE", tables), ("SEQUENCE", sequences))
+    return {(kind, key.schema, key.name) for kind, keys in kinds for key in keys}
 
 
 def _create_policy(policy: Policy) -> Call:
@@ -176,7 +177,10 @@ def _privileges(function: str, undo: str, privileges: Iterable[Privilege]) -> It
     ordered = sorted(privileges, key=privilege_order)
     for (object_type, schema, name, grantee), group in groupby(ordered, key=lambda one: one[:4]):
         args = [one.privilege for one in group], name, [grantee]
-        options = {"object_type": None if object_type == "TABLE" else object_type, "schema": schema}
+        options: dict[str, Any] = {
+            "object_type": None if object_type == "TABLE" else object_type,
+            "schema": schema,
+        }
         yield Call(function, *args, **options).undone_by(Call(undo, *args, **options))
 
 

@@ -239,6 +239,6 @@ def _require_roles(operations: Operations, roles: Sequence[str]) -> None:
     missing = sorted(set(wanted) - set(found.scalars()))
     if missing:
         raise UnknownRole(
-            f"there is no role {', '.join(missing)} in this cluster: declare it as Role({missing[0]!r}) instead of "
-            "by name, so that the migration makes it, or have it created first"
+            f"there is no role {', '.join(missing)} in this cluster: declare it as Role({missing[0]!r}) "
+            "instead of by name, so that the migration makes it, or have it created first"
         )

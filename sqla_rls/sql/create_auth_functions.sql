@@ -46,7 +46,8 @@ BEGIN
   IF current_setting('server_version_num')::int >= 160000 THEN
     -- As the extension: what isn't JSON counts as no claims.  Before 16 it is an error, since only an
     -- exception block could tell, and those are not allowed in parallel queries.
-    claims := format($$CASE WHEN pg_input_is_valid(%1$s, 'jsonb') THEN %1$s::jsonb END$$, setting);
+    -- The type is named when it runs: with its schema, or a caller's pg_temp.jsonb would be asked.
+    claims := format($$CASE WHEN pg_input_is_valid(%1$s, 'pg_catalog.jsonb') THEN %1$s::jsonb END$$, setting);
   END IF;
 
   FOR definition IN

@@ -20,7 +20,8 @@ from sqlalchemy.pool import NullPool
 attributes = context.config.attributes
 options = {"target_metadata": attributes["metadata"], **attributes["options"]}
 if context.is_offline_mode():
-    context.configure(url=attributes["url"], literal_binds=True, dialect_opts={"paramstyle": "named"}, **options)
+    options |= {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
+    context.configure(url=attributes["url"], **options)
     with context.begin_transaction():
         context.run_migrations()
 else:
@@ -55,7 +56,8 @@ SELECT 'table', concat_ws(' ', c.oid::regclass, c.relkind, c.relrowsecurity, c.r
 UNION ALL
 SELECT 'privilege', concat_ws(' ', c.oid::regclass, a.grantee::regrole, a.privilege_type)
   FROM pg_catalog.pg_class AS c,
-       aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) AS a
+       aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char",
+                                                c.relowner))) AS a
  WHERE c.relnamespace::regnamespace::text !~ '^pg_|^information_schema$' AND c.relname !~ 'alembic_version'
 UNION ALL
 SELECT 'schema', concat_ws(' ', n.nspname, a.grantee::regrole, a.privilege_type)

@@ -215,7 +215,7 @@ def test_a_dropped_table_comes_back_with_its_protection(project: Project) -> Non
         )
     )
     execute(project, "GRANT UPDATE (task) ON todos TO authenticated", "GRANT DELETE ON todos TO reporting")
-    before = [line for line in project.state()]
+    before = project.state()
 
     written = project.migrate(MetaData())
     assert "disable_row_level_security" not in operations(written)
@@ -420,7 +420,9 @@ def test_the_number_of_statements_does_not_grow_with_the_tables(project: Project
             project.options["autogenerate_plugins"] = plugins
             seen: list[str] = []
             with project.engine.connect() as connection:
-                event.listen(connection, "before_cursor_execute", lambda *args: seen.append(args[2]))
+                event.listen(
+                    connection, "before_cursor_execute", lambda *args, seen=seen: seen.append(args[2])
+                )
                 _compare(connection, metadata, plugins)
             counts.append(len(seen))
         project.options.clear()

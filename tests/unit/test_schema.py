@@ -111,8 +111,10 @@ def test_a_column_that_is_not_there_is_refused_by_name() -> None:
         (auth_uid("user_id").is_(True), "((SELECT auth.user_id()) = todos.user_id) IS true"),
         (
             and_(auth_uid("user_id"), jwt_claim("org", "it's") == "100%"),
-            "(SELECT auth.user_id()) = todos.user_id AND "
-            "(SELECT (auth.session() -> 'org') ->> 'it''s') = '100%'",
+            (
+                "(SELECT auth.user_id()) = todos.user_id AND "
+                "(SELECT (auth.session() -> 'org') ->> 'it''s') = '100%'"
+            ),
         ),
         (auth.uid() == func.my.check(5), "auth.uid() = my.check(5)"),
     ],
@@ -167,7 +169,7 @@ def test_each_class_of_a_mixin_gets_policies_on_its_own_columns() -> None:
     class Draft(Owned, Base):
         __tablename__ = "drafts"
         id: Mapped[int] = mapped_column(primary_key=True)
-        __table_args__ = (Policy("read", using=auth_uid(Owned.user_id)),)
+        __table_args__ = (Policy("read", using=auth_uid(Owned.user_id)),)  # pyright: ignore[reportAssignmentType]
 
     written = {policy.key: policy.using for policy in declared([Base.metadata]).policies.values()}
     for name in ("todos", "notes"):
