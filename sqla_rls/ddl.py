@@ -53,8 +53,8 @@ def expression_text(
         )
     if not sql.startswith(head):
         raise DeclarationError(
-            f"an expression on {table.fullname} names another table outside a subquery: put it into "
-            f"exists() or a scalar_subquery(): {sql[len('DELETE FROM ') :]}"
+            f"an expression on {table.fullname} names another table outside a subquery, where a policy "
+            "has no room for it: put it into exists() or a scalar_subquery()"
         )
     return sql.removeprefix(head)
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     create_engine,
+    create_mock_engine,
     exists,
     inspect,
     text,

@@ -1,0 +1,90 @@
+"""What users write is typed, too: mypy and pyright read this file; nothing runs it."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Identity,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    exists,
+    select,
+)
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+
+import sqla_rls
+from sqla_rls import (
+    ANONYMOUS,
+    Policy,
+    Role,
+    Verifier,
+    auth,
+    auth_uid,
+    authenticated,
+    crud_policy,
+    default_privileges,
+    enforce_row_security,
+    force_row_security,
+    grant,
+    identify,
+    jwt_claim,
+    provider,
+)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Todo(Base):
+    __tablename__ = "todos"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    user_id: Mapped[str] = mapped_column(Text, server_default=auth.user_id())
+    team: Mapped[str] = mapped_column(Text)
+    __table_args__ = (
+        crud_policy(authenticated, read=auth_uid(user_id), modify=auth_uid(user_id)),
+        Policy(
+            "team", "SELECT", [Role("lead"), "manager"], using=jwt_claim("team") == team, permissive=False
+        ),
+        Policy("text", roles="manager", using="task <> ''", with_check=True),
+        Policy("later", using=lambda: exists(select(Todo.id).where(auth_uid(Todo.user_id)))),
+        grant("SELECT", to="reporting"),
+        force_row_security(),
+    )
+
+
+Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
+default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
+assert_type(jwt_claim("a", "b"), ColumnElement[str])
+condition: ColumnElement[bool] = auth_uid("user_id")
+
+verifier = Verifier(provider.stack_auth("project"))
+assert_type(verifier.verify("token"), sqla_rls.Identity)
+
+SessionLocal = sessionmaker(create_engine("postgresql+psycopg://"))
+enforce_row_security(SessionLocal, verifier=verifier)
+enforce_row_security(scoped_session(SessionLocal), set_role=False)
+with SessionLocal(token="…") as session:
+    assert_type(session, Session)
+    identify(session, ANONYMOUS)
+
+AsyncSessionLocal = async_sessionmaker(create_async_engine("postgresql+asyncpg://"))
+enforce_row_security(AsyncSessionLocal, verifier=verifier)
+
+
+async def read(registry: async_scoped_session[AsyncSession]) -> None:
+    async with AsyncSessionLocal(token="…") as session:
+        assert_type(session, AsyncSession)
+        identify(session, await verifier.verify_async("token"))
+    identify(registry, ANONYMOUS)
+
+
+crud_policy(authenticated, read=5, modify=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+crud_policy(authenticated, read=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+identify(SessionLocal(), "alice")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
