@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
+from alembic import context
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
-from todos.models import Base
 
-from alembic import context
+from todos.models import Base
 
 url = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg")
 

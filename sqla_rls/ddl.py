@@ -67,7 +67,8 @@ def explained() -> Iterator[None]:
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != "RLS01":
             raise
-        raise AuthSchemaUnusable(str(error.orig).splitlines()[0]) from error
+        message = str(error.orig).splitlines()[0]
+        raise AuthSchemaUnusable(message, message.partition("in this database: ")[2]) from error
 
 
 class CreatePolicy(ExecutableDDLElement):

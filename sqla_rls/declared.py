@@ -11,6 +11,7 @@ from sqlalchemy.sql import visitors
 
 from sqla_rls.expression import AuthFunction, auth_uid
 from sqla_rls.objects import (
+    AUTH_SCHEMA,
     MAX_NAME_BYTES,
     DefaultPrivilege,
     OwnedSequence,
@@ -22,7 +23,7 @@ from sqla_rls.objects import (
     Snapshot,
     TableKey,
 )
-from sqla_rls.schema import DEFAULT_PRIVILEGES, TableDeclarations
+from sqla_rls.schema import DEFAULT_PRIVILEGES, TableDeclarations, anonymous, authenticated
 
 
 def declared(
@@ -68,9 +69,15 @@ def declared(
         entry for metadata in metadatas for entry in metadata.info.get(DEFAULT_PRIVILEGES, ())
     ]
     roles += [role for _, role in defaults]
+    auth_functions = any(map(needs_auth_functions, tables))
+    if authenticated in roles:
+        # They come as a pair: who is nobody in particular has a role, too, and may ask who is calling.
+        roles.append(anonymous)
+        if auth_functions:
+            privileges.add(Privilege("SCHEMA", None, AUTH_SCHEMA, anonymous.name, "USAGE"))
     return Snapshot(
         roles={role.name: role for role in roles if isinstance(role, Role)},
-        auth_functions=any(map(needs_auth_functions, tables)),
+        auth_functions=auth_functions,
         row_security=row_security,
         policies=policies,
         privileges=frozenset(privileges),

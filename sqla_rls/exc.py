@@ -41,7 +41,14 @@ class UnknownRole(MigrationError):
 
 
 class AuthSchemaUnusable(MigrationError):
-    """The functions in schema ``auth`` are there, but this role may not use them."""
+    """The functions in schema ``auth`` are there, but this role may not use them.
+
+    *statement* is what a superuser must run in this database, once.
+    """
+
+    def __init__(self, message: str, statement: str) -> None:
+        super().__init__(message)
+        self.statement = statement
 
 
 class AuthenticationError(RowSecurityError):

@@ -35,6 +35,7 @@ Expression: TypeAlias = "ColumnElement[bool] | str | bool | Callable[[], ColumnE
 #: Roles that are made where they are missing (Role), or that must be there (their names).
 Roles: TypeAlias = "Role | str | Collection[Role | str]"
 
+#: Whoever has signed in, and whoever has not: names as on Neon.  Declaring the first makes the second.
 authenticated = Role("authenticated")
 anonymous = Role("anonymous")
 _READY_MADE = {role.name: role for role in (authenticated, anonymous)}

@@ -2,5 +2,5 @@
 
 - ``sqla_rls.testing.postgres``: a Postgres for the time of a test run or a demo
 - ``sqla_rls.testing.issuer``: an identity provider on this machine
-- ``sqla_rls.testing.pytest_plugin``: both as fixtures, known to pytest once this library is installed
+- ``sqla_rls.testing.pytest_plugin``: both as fixtures
 """

@@ -63,6 +63,7 @@ class Issuer:
 
     Attributes:
         project_id: of whom the tokens are.
+        base_url: where it listens, as ``provider.stack_auth()`` takes it.
         issuer: the ``iss`` of its tokens.
         jwks_uri: where its public keys are.
         fetches: how often they were asked for.
@@ -93,9 +94,9 @@ class Issuer:
         self.reset()
 
         self._server = _Server(self)
-        base = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self.issuer = base + issuer_path.format(project_id=self.project_id)
-        self.jwks_uri = base + self._path
+        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.issuer = self.base_url + issuer_path.format(project_id=self.project_id)
+        self.jwks_uri = self.base_url + self._path
         # The interval, in seconds, is how long closing may take.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()

@@ -1,7 +1,7 @@
 """Fixtures for pytest: a Postgres, a database for each test, a token issuer.
 
-pytest loads this module in every run of everybody who has this library installed, so it imports
-nothing until a fixture is used.
+In a ``conftest.py``: ``pytest_plugins = ["sqla_rls.testing.pytest_plugin"]``.  It isn't loaded on its own,
+since that would import SQLAlchemy in every run of everybody who has this library installed.
 """
 
 from __future__ import annotations

@@ -6,11 +6,10 @@ import io
 from pathlib import Path
 from typing import Any
 
+from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
-
-from alembic import command
 
 _ENV = """
 from alembic import context

@@ -266,6 +266,20 @@ def test_when_the_outage_is_over_its_news_arrive(issuer: Issuer, keys: FetchedKe
         get(keys, old.kid)
 
 
+def test_after_a_long_outage_the_first_to_come_gets_in(
+    issuer: Issuer, keys: FetchedKeySet, clock: Clock
+) -> None:
+    kid = issuer.key().kid
+    get(keys, kid)
+    issuer.status = 500
+    clock.now += 300
+    get(keys, kid)
+    issuer.reset()
+
+    clock.now += 10_000
+    assert get(keys, kid)
+
+
 def test_an_id_that_is_new_in_an_outage_is_not_called_invalid(
     issuer: Issuer, keys: FetchedKeySet, clock: Clock
 ) -> None:
@@ -318,15 +332,27 @@ def test_an_answer_that_is_no_key_document_is_a_failed_fetch(
 
 
 def test_a_fetch_that_was_lost_is_made_up_for(issuer: Issuer, keys: FetchedKeySet, clock: Clock) -> None:
-    issuer.delay = 30  # as a thread that a fork left behind
-    assert keys.refresh("any", "ES256") is keys.refresh("any", "ES256")
+    kid = issuer.key().kid
+    issuer.delay = 0.5
+    lost = keys.refresh(kid, "ES256")  # as if by a thread that a fork left behind
+    assert lost is not None
+    while not issuer.fetches:
+        time.sleep(0.01)
+    time.sleep(0.05)
     issuer.delay = 0
 
     clock.now += 10
+    assert keys.refresh(kid, "ES256") is lost
     with pytest.raises(KeysUnavailable):
-        keys.find(issuer.key().kid, "ES256")
+        keys.find(kid, "ES256")
     clock.now += 0.1
-    assert get(keys, issuer.key().kid)
+    assert get(keys, kid)
+    assert issuer.fetches == 2
+
+    issuer.status = 503
+    lost.result(timeout=5)  # what it brings in the end is old news
+    with pytest.raises(InvalidToken):
+        keys.find("new", "ES256")
 
 
 def test_a_waiter_that_gives_up_does_not_take_the_fetch_from_the_others(

@@ -297,7 +297,7 @@ def test_roles_named_in_declarations_are_made_if_they_are_role_objects() -> None
         grant("SELECT", to=Role("reporting", login=True)),
     )
     snapshot = declared([todos.metadata])
-    assert set(snapshot.roles) == {"editor", "authenticated", "reporting"}
+    assert set(snapshot.roles) == {"editor", "authenticated", "anonymous", "reporting"}
     assert snapshot.policies[TableKey(None, "todos"), "all"].roles == {PUBLIC}  # type: ignore[index]
 
 
