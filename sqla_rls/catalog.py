@@ -5,10 +5,11 @@ One query for each kind of object, however many tables there are.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 
@@ -24,7 +25,14 @@ from sqla_rls.objects import (
     TableKey,
 )
 
+log = logging.getLogger(__name__)
+
 _ROLES = "SELECT rolname, rolcanlogin, rolinherit FROM pg_catalog.pg_roles"
+
+_ROLE_KEYWORDS = """
+SELECT current_user::text AS "CURRENT_USER", current_user::text AS "CURRENT_ROLE",
+       session_user::text AS "SESSION_USER"
+"""
 
 _TABLES = """
 SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity
@@ -93,17 +101,14 @@ SELECT n.nspname, c.relname, a.attname, sn.nspname AS sequence_schema, s.relname
 """
 
 _AUTH_FUNCTIONS = """
-SELECT current_user::text AS current_user, session_user::text AS session_user,
-       EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_jwt') AS extension,
+SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_jwt') AS extension,
+       ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
+              WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
+                AND p.proname = ANY (:functions)) AS present,
        ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
               WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
                 AND p.proname = ANY (:functions)
-                AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS ours,
-       ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
-              WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
-                AND p.proname = ANY (:functions)
-                AND pg_catalog.obj_description(p.oid, 'pg_proc') IS DISTINCT FROM 'made by sqla_rls'
-            ) AS foreign_
+                AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS ours
 """
 
 # How Postgres spells an expression depends on these.
@@ -142,16 +147,44 @@ SELECT pg_temp.sqla_rls_spelling(e.schema_name, e.table_name, e.expression)
 """
 
 
+class AuthFunctions(NamedTuple):
+    """The functions of schema ``auth``: by the extension, or one by one."""
+
+    extension: bool
+    foreign: frozenset[str]  # made by something else
+    missing: frozenset[str]
+
+    @property
+    def settled(self) -> bool:
+        """Whether ``create_auth_functions`` has nothing to do, or nothing that it is allowed to."""
+        return self.extension or bool(self.foreign) or not self.missing
+
+    def warn(self) -> None:
+        """Say what is left as it is, if anything is."""
+        if self.foreign and not self.extension:
+            log.warning(
+                "schema auth holds functions that something else made, which are left as they are: %s; "
+                "missing: %s",
+                ", ".join(sorted(self.foreign)),
+                ", ".join(sorted(self.missing)) or "none",
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live(Snapshot):
     """A database's Snapshot, and what else it takes to compare it with another."""
 
     default_schema: str
+    auth: AuthFunctions
     #: What CURRENT_USER and its like stand for.
     role_keywords: dict[str, str]
-    #: Functions in schema ``auth`` that something else made, and those of ours that are missing there.
-    foreign_auth_functions: frozenset[str] = frozenset()
-    missing_auth_functions: frozenset[str] = frozenset()
+
+
+def auth_functions(connection: Connection) -> AuthFunctions:
+    """What there is in schema ``auth``."""
+    (row,) = _rows(connection, _AUTH_FUNCTIONS, {"functions": list(AUTH_FUNCTIONS)})
+    present = frozenset(row["present"])
+    return AuthFunctions(row["extension"], present - set(row["ours"]), frozenset(AUTH_FUNCTIONS) - present)
 
 
 def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> Live:
@@ -180,22 +213,17 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
         Privilege(row["object_type"], *table_key(row, name="name"), row["grantee"], row["privilege_type"])
         for row in _rows(connection, _PRIVILEGES, names)
     ]
-    auth = _rows(connection, _AUTH_FUNCTIONS, {"functions": list(AUTH_FUNCTIONS)})[0]
-    missing = frozenset(AUTH_FUNCTIONS) - set(auth["ours"]) - set(auth["foreign_"])
+    auth = auth_functions(connection)
+    (keywords,) = _rows(connection, _ROLE_KEYWORDS)
     return Live(
         default_schema=default_schema,
-        role_keywords={
-            "CURRENT_USER": auth["current_user"],
-            "CURRENT_ROLE": auth["current_user"],
-            "SESSION_USER": auth["session_user"],
-        },
+        auth=auth,
+        role_keywords=dict(keywords),
         roles={
             row["rolname"]: Role(row["rolname"], login=row["rolcanlogin"], inherit=row["rolinherit"])
             for row in _rows(connection, _ROLES)
         },
-        auth_functions=auth["extension"] or bool(auth["foreign_"]) or not missing,
-        foreign_auth_functions=frozenset() if auth["extension"] else frozenset(auth["foreign_"]),
-        missing_auth_functions=frozenset() if auth["extension"] else missing,
+        auth_functions=auth.settled,
         row_security={
             (key := table_key(row)): RowSecurity(
                 table=key, enabled=row["relrowsecurity"], forced=row["relforcerowsecurity"]

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.schema import ExecutableDDLElement
 
-from sqla_rls import ddl
+from sqla_rls import catalog, ddl
 from sqla_rls.declared import declared
 from sqla_rls.objects import Privilege, RowSecurity, Snapshot, implied_privileges
 
@@ -117,3 +117,5 @@ def _execute(connection: Connection, statements: Iterable[ExecutableDDLElement])
     with ddl.explained():
         for statement in statements:
             connection.execute(statement)
+            if isinstance(statement, ddl.CreateAuthFunctions) and isinstance(connection, Connection):
+                catalog.auth_functions(connection).warn()

@@ -58,9 +58,21 @@ class RowSecuritySession(Session):
             )
         self._token = token
 
+    # Who uses the session next identifies it anew.
+
     def close(self) -> None:
-        """Close the session, and forget the identity: who uses it next identifies it anew."""
+        """Close the session, and forget the identity."""
         super().close()
+        self._token = self._identity = None
+
+    def reset(self) -> None:
+        """Reset the session, and forget the identity."""
+        super().reset()
+        self._token = self._identity = None
+
+    def invalidate(self) -> None:
+        """Close the session and its connections, and forget the identity."""
+        super().invalidate()
         self._token = self._identity = None
 
     def _current_identity(self, connection: Connection) -> Identity:

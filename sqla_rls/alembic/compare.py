@@ -216,14 +216,8 @@ def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterab
                 "Declare disable_row_security() to drop them and open it",
                 table.fullname,
             )
-    if models.auth_functions and live.foreign_auth_functions:
-        log.warning(
-            "schema auth holds functions that something else made (%s): they are left as they are%s",
-            ", ".join(sorted(live.foreign_auth_functions)),
-            f", and these are missing: {missing}"
-            if (missing := ", ".join(sorted(live.missing_auth_functions)))
-            else "",
-        )
+    if models.auth_functions:
+        live.auth.warn()
 
 
 def _log(changes: Changes) -> None:

@@ -12,7 +12,7 @@ from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.schema import ExecutableDDLElement
 
-from sqla_rls import ddl
+from sqla_rls import catalog, ddl
 from sqla_rls.exc import UnknownRole
 from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, Role, TableKey
 
@@ -46,9 +46,9 @@ class RowSecurityOp(MigrateOperation):
         """Make the functions of schema ``auth``, where they are missing.
 
         That is the extension pg_session_jwt where the server offers it, else portable SQL functions of
-        the same names.  What something else made there is never replaced; the server says so in a
-        warning.  Raises AuthSchemaUnusable where the extension's schema may not be used, with the
-        statement that a superuser must run.
+        the same names.  What something else made there is never replaced, and logged as a warning.
+        Raises AuthSchemaUnusable where the extension's schema may not be used, with the statement that
+        a superuser must run.
         """
         operations.invoke(cls(ddl.CreateAuthFunctions()))
 
@@ -226,6 +226,8 @@ def _execute(operations: Operations, operation: RowSecurityOp) -> None:
     with ddl.explained():
         for statement in operation.statements:
             operations.execute(statement)
+            if isinstance(statement, ddl.CreateAuthFunctions) and not operations.migration_context.as_sql:
+                catalog.auth_functions(operations.get_bind()).warn()
 
 
 def _require_roles(operations: Operations, roles: Sequence[str]) -> None:

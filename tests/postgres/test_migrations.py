@@ -429,7 +429,7 @@ def test_the_number_of_statements_does_not_grow_with_the_tables(project: Project
         project.options.clear()
         return counts[0] - counts[1]
 
-    assert statements(2) == statements(40) == 14
+    assert statements(2) == statements(40) == 15
 
 
 def _compare(connection: Any, metadata: MetaData, plugins: list[str]) -> None:
@@ -480,6 +480,35 @@ def test_functions_of_somebody_else_are_never_replaced(
 ) -> None:
     supabase = "CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE RETURN NULL::uuid"
     execute(project, "CREATE SCHEMA auth", supabase)
-    metadata = own_todos()
-    project.revision(metadata)
-    assert "schema auth holds functions that something else made (uid)" in caplog.text
+    metadata = MetaData()
+    Table(
+        "notes",
+        metadata,
+        Column("user_id", Uuid),
+        crud_policy(authenticated, read=auth_uid("user_id"), modify=None),
+    )
+    assert "create_auth_functions" not in operations(project.migrate(metadata))
+    assert "which are left as they are: uid; missing: jwt, organization" in caplog.text
+
+
+def test_a_migration_made_elsewhere_leaves_what_it_finds_and_says_so(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = project.revision(own_todos())
+    assert "create_auth_functions" in operations(written)
+    execute(
+        project,
+        "CREATE SCHEMA auth",
+        "CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE RETURN NULL::uuid",
+    )
+    project.upgrade()
+    assert "which are left as they are: uid; missing: none" in caplog.text
+    with project.engine.connect() as connection:
+        assert connection.scalar(text("SELECT obj_description('auth.uid()'::regprocedure)")) is None
+        assert connection.scalar(text("SELECT auth.user_id()")) is None
+    project.downgrade("base")
+    with project.engine.connect() as connection:
+        assert (
+            connection.scalar(text("SELECT count(*) FROM pg_proc WHERE pronamespace = 'auth'::regnamespace"))
+            == 1
+        )
