@@ -1,0 +1,51 @@
+"""``sqla-rls``: what is done outside of an application."""
+
+from __future__ import annotations
+
+import signal
+
+import click
+from sqlalchemy.dialects import postgresql
+
+from sqla_rls.ddl import CreateAuthFunctions, DropAuthFunctions
+
+
+@click.group()
+@click.version_option(package_name="sqla-rls")
+def main() -> None:
+    """Postgres row-level security for SQLAlchemy."""
+
+
+@main.command()
+@click.option("--drop", is_flag=True, help="Instead, drop what it made.")
+def auth_functions(drop: bool) -> None:
+    """Print the SQL of op.create_auth_functions(), for whoever must run it by hand.
+
+    \b
+    $ sqla-rls auth-functions | psql "$SUPERUSER_URL"
+    """
+    statement = DropAuthFunctions() if drop else CreateAuthFunctions()
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    click.echo(f"{str(statement.compile(dialect=dialect)).strip()};")
+
+
+@main.command()
+@click.option("--token", "subjects", multiple=True, metavar="SUBJECT", help="Print a token for SUBJECT, too.")
+def dev(subjects: tuple[str, ...]) -> None:
+    """Run an empty Postgres and an identity provider until interrupted.
+
+    Prints, as lines for an .env file, where they are.  The server trusts whoever connects.
+    """
+    # Not above: printing SQL needs neither.
+    from sqla_rls.testing.issuer import Issuer
+    from sqla_rls.testing.postgres import find_server
+
+    with find_server() as server, Issuer() as issuer:
+        click.echo(
+            f"DATABASE_URL={server.url().set(drivername='postgresql').render_as_string(hide_password=False)}"
+        )
+        click.echo(f"STACK_BASE_URL={issuer.base_url}")
+        click.echo(f"STACK_PROJECT_ID={issuer.project_id}")
+        for subject in subjects:
+            click.echo(f"TOKEN_{subject}={issuer.token(subject)}")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
