@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import click
 from sqlalchemy.dialects import postgresql
@@ -40,6 +41,9 @@ def dev(subjects: tuple[str, ...]) -> None:
     from sqla_rls.testing.issuer import Issuer
     from sqla_rls.testing.postgres import find_server
 
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
     with find_server() as server, Issuer() as issuer:
         click.echo(
             f"DATABASE_URL={server.url().set(drivername='postgresql').render_as_string(hide_password=False)}"
@@ -48,4 +52,4 @@ def dev(subjects: tuple[str, ...]) -> None:
         click.echo(f"STACK_PROJECT_ID={issuer.project_id}")
         for subject in subjects:
             click.echo(f"TOKEN_{subject}={issuer.token(subject)}")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        interrupted.wait()
