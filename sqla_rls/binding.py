@@ -16,7 +16,8 @@ from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
 from sqla_rls.identity import Identity
 
 # true: transaction-local.  A plain SET survives COMMIT and would greet the next user of this connection.
-_SET_CLAIMS: Final = "set_config('request.jwt.claims', :claims, true)"
+# Their length comes back, not the claims: SQLAlchemy's debug log shows rows.
+_SET_CLAIMS: Final = "length(set_config('request.jwt.claims', :claims, true))"
 _SET_ROLE_AND_CLAIMS: Final = text(f"SELECT set_config('role', :role, true), {_SET_CLAIMS}")
 _SET_CLAIMS_ONLY: Final = text(f"SELECT current_user::text, {_SET_CLAIMS}")
 
@@ -73,6 +74,8 @@ def refuse(connection: Connection) -> None:
 
     A caller who goes on after an error would else run unbound.  Emitted: a DO block that fails.
     """
+    if connection.invalidated:
+        return
     try:
         _require_transaction(connection)
         connection.execute(_ABORT)

@@ -108,7 +108,8 @@ def enforce_row_security(
     if issubclass(base, RowSecuritySession):
         raise DeclarationError("row security is enforced on this session factory already")
     enforced = type(base.__name__, (RowSecuritySession, base), {"_verifier": verifier, "_set_role": set_role})
-    event.listen(enforced, "after_begin", _after_begin)
+    # First: what another listener executes is bound, too.
+    event.listen(enforced, "after_begin", _after_begin, insert=True)
     event.listen(enforced, "after_transaction_end", _after_transaction_end)
     if is_sync:
         maker.class_ = enforced
@@ -121,7 +122,7 @@ def identify(session: AnySession, identity: Identity) -> None:
     """Run the transactions of *session* as *identity* from now on.
 
     Raises BindingError if row security isn't enforced on the session's factory, and
-    TransactionInProgress while a transaction is bound to another identity.
+    TransactionInProgress while a transaction is bound to another identity, or its changes wait to be flushed.
     """
     scoped: Any = session
     unscoped: Any = scoped.registry() if hasattr(scoped, "registry") else scoped
@@ -139,6 +140,14 @@ def identify(session: AnySession, identity: Identity) -> None:
         raise TransactionInProgress(
             "a transaction is in progress as another identity; commit or roll back before identify()"
         )
+    if (target._token or target._identity) and target._identity != identity:
+        if target.new or target.dirty or target.deleted:
+            raise TransactionInProgress(
+                "changes made as another identity wait to be flushed, and would be as this one; "
+                "commit or expunge them before identify()"
+            )
+        # What the other has loaded is not this one's to see.
+        target.expire_all()
     target._identity, target._token = identity, None
 
 

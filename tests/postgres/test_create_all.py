@@ -20,9 +20,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from project import state
 from sqla_rls import Policy, Role, auth, auth_uid, authenticated, crud_policy, grant
 from sqla_rls.exc import DeclarationError
+
+from .project import state
 
 
 def two_tables() -> MetaData:

@@ -26,7 +26,6 @@ from sqlalchemy import (
     text,
 )
 
-from project import Project, operations
 from sqla_rls import (
     Policy,
     Role,
@@ -42,6 +41,8 @@ from sqla_rls import (
 from sqla_rls.ddl import DropRole
 from sqla_rls.exc import AuthSchemaUnusable, UnknownRole
 from sqla_rls.testing.postgres import Server
+
+from .project import Project, operations
 
 
 @pytest.fixture

@@ -1,0 +1,282 @@
+"""What the tests of sessions share: tables that are protected, and who may log in to reach them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import pytest
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Connection,
+    Engine,
+    ForeignKey,
+    Text,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
+from sqlalchemy import Identity as Generated
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
+from sqlalchemy.pool import NullPool
+
+from sqla_rls import (
+    Identity,
+    Policy,
+    Verifier,
+    anonymous,
+    auth,
+    auth_uid,
+    authenticated,
+    crud_policy,
+    enforce_row_security,
+    identify,
+    provider,
+)
+from sqla_rls.testing.issuer import Issuer, Key
+from sqla_rls.testing.postgres import Server
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Todo(Base):
+    __tablename__ = "todos"
+
+    id: Mapped[int] = mapped_column(BigInteger, Generated(), primary_key=True)
+    user_id: Mapped[str] = mapped_column(Text, server_default=auth.user_id(), index=True)
+    task: Mapped[str] = mapped_column(Text)
+    steps: Mapped[list[Step]] = relationship(order_by="Step.id", passive_deletes="all")
+
+    __table_args__ = (crud_policy(authenticated, read=auth_uid(user_id), modify=auth_uid(user_id)),)
+
+
+class Step(Base):
+    __tablename__ = "steps"
+
+    id: Mapped[int] = mapped_column(BigInteger, Generated(), primary_key=True)
+    todo_id: Mapped[int] = mapped_column(ForeignKey(Todo.id, ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(Text, server_default=auth.user_id())
+    what: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (crud_policy(authenticated, read=auth_uid(user_id), modify=auth_uid(user_id)),)
+
+
+class Document(Base):
+    __tablename__ = "documents"
+
+    id: Mapped[int] = mapped_column(BigInteger, Generated(), primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(server_default=auth.uid())
+    title: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (crud_policy(authenticated, read=auth_uid(user_id), modify=auth_uid(user_id)),)
+
+
+class Score(Base):
+    __tablename__ = "scores"
+
+    id: Mapped[int] = mapped_column(BigInteger, Generated(), primary_key=True)
+    user_id: Mapped[int] = mapped_column()
+    points: Mapped[int]
+
+    __table_args__ = (crud_policy(authenticated, read=auth_uid(user_id), modify=auth_uid(user_id)),)
+
+
+class Notice(Base):
+    """For everybody to read."""
+
+    __tablename__ = "notices"
+
+    id: Mapped[int] = mapped_column(BigInteger, Generated(), primary_key=True)
+    message: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (
+        Policy("all-read", "SELECT", [anonymous, authenticated], using=True),
+        Policy("none-write", "INSERT", [anonymous], with_check=False),
+    )
+
+
+#: The role and the subject that a transaction runs as.
+CALLER = text(
+    "SELECT current_user::text, nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub'"
+)
+#: That of a transaction to which nothing is bound.
+NOBODY = ("app", None)
+
+TASKS = select(Todo.task).order_by(Todo.id)
+#: What anybody may do, the login role included.
+ANYTHING = text("SELECT 1")
+Sessions: TypeAlias = Callable[[Identity], Session]
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[str]:
+    """A database with the tables on a server with the login roles."""
+    admin = create_engine(server.url(), poolclass=NullPool)
+    name = server.create_database()
+    owner = create_engine(server.url(name), poolclass=NullPool)
+    Base.metadata.create_all(owner)
+    with admin.begin() as connection:
+        # Roles belong to the server, which others may be testing on as well.
+        connection.execute(text("SELECT pg_advisory_xact_lock(20260101)"))
+        for role, inherit in (("app", False), ("authenticated_login", True)):
+            attributes = f"LOGIN PASSWORD '{role}' {'INHERIT' if inherit else 'NOINHERIT'}"
+            if not connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = :name"), {"name": role}):
+                connection.execute(text(f"CREATE ROLE {role} {attributes}"))
+            option = f"WITH INHERIT {inherit}, SET TRUE" if server.version >= 16 else ""
+            connection.execute(text(f"GRANT authenticated, anonymous TO {role} {option}"))
+    yield name
+    server.drop_database(name)
+
+
+@pytest.fixture
+def url(server: Server, template: str) -> Iterator[URL]:
+    """Of a database of its own, with the tables; logs in as ``app``, which may do nothing itself."""
+    name = server.create_database(template=template)
+    yield server.url(name, user="app", password="app")
+    server.drop_database(name)
+
+
+@pytest.fixture
+def admin(server: Server, url: URL) -> Iterator[Engine]:
+    """Sees and may do everything in that database."""
+    engine = create_engine(server.url(url.database), poolclass=NullPool)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def todos(admin: Engine) -> None:
+    """One of Alice's and one of Bob's, with a step each."""
+    with Session(admin) as session:
+        for name in ("alice", "bob"):
+            step = Step(user_id=name, what=f"{name}'s step")
+            session.add(Todo(user_id=name, task=f"{name}'s", steps=[step]))
+        session.commit()
+
+
+@pytest.fixture
+def pool(url: URL) -> Iterator[Engine]:
+    """Of one connection, which callers get in turns."""
+    engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=5)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def maker(pool: Engine) -> sessionmaker[Session]:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker)
+    return maker
+
+
+@pytest.fixture
+def sessions(maker: sessionmaker[Session]) -> Sessions:
+    """``sessions(alice)``: a session that runs as Alice."""
+
+    def open_session(identity: Identity) -> Session:
+        session = maker()
+        identify(session, identity)
+        return session
+
+    return open_session
+
+
+def statements_of(engine: Engine | Connection) -> list[str]:
+    """What *engine* sends from now on, BEGIN, COMMIT and ROLLBACK apart."""
+    sent: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(connection: object, cursor: object, statement: str, *more: object) -> None:
+        sent.append(statement)
+
+    return sent
+
+
+def bindings(statements: list[str]) -> int:
+    """How many of *statements* bind an identity."""
+    return sum("set_config" in statement for statement in statements)
+
+
+def assert_refused(session: Session, error: type[Exception], match: str | None = None) -> BaseException:
+    """Nobody reads anything through *session*, because of *error*, which must be of no help to go on."""
+    sent = statements_of(session.get_bind())
+    with pytest.raises(error, match=match) as refusal:
+        session.execute(select(Todo.task))
+    with pytest.raises(SQLAlchemyError):
+        session.execute(ANYTHING)
+    assert not any("todos" in statement for statement in sent)
+    return refusal.value
+
+
+def all_todos(admin: Engine) -> list[tuple[str, str]]:
+    """Whose there are, and what they say."""
+    with admin.connect() as connection:
+        rows = connection.execute(select(Todo.user_id, Todo.task).order_by(Todo.id))
+        return [(user_id, task) for user_id, task in rows]
+
+
+def kill(admin: Engine, backend: int | None) -> None:
+    with admin.connect() as connection:
+        assert connection.scalar(select(func.pg_terminate_backend(backend, 5000)))
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with Issuer() as issuer:
+        yield issuer
+
+
+def verifier_of(issuer: Issuer, *, leeway: float = 0.0, role: str = "authenticated") -> Verifier:
+    """A verifier that asks *issuer* for its keys, and knows none yet."""
+    base_url = issuer.issuer.removesuffix(f"/api/v1/projects/{issuer.project_id}")
+    return Verifier(provider.stack_auth(issuer.project_id, base_url=base_url, role=role), leeway=leeway)
+
+
+def _with_payload_of_another(issuer: Issuer) -> str:
+    (header, _, signature), (_, payload, _) = (issuer.token(name).split(".") for name in ("alice", "bob"))
+    return f"{header}.{payload}.{signature}"
+
+
+#: By what is wrong with them.
+BAD_TOKENS: dict[str, Callable[[Issuer], Any]] = {
+    "empty": lambda issuer: "",
+    "garbage": lambda issuer: "garbage",
+    "bytes": lambda issuer: issuer.token("alice").encode(),
+    "with its scheme": lambda issuer: f"Bearer {issuer.token('alice')}",
+    "expired": lambda issuer: issuer.token("alice", expires_in=-60),
+    "without end": lambda issuer: issuer.token("alice", expires_in=None),
+    "of nobody": lambda issuer: issuer.token(None),
+    "of another issuer": lambda issuer: issuer.token("alice", issuer="https://example.com"),
+    "for another audience": lambda issuer: issuer.token("alice", audience="another"),
+    "unsigned": lambda issuer: issuer.token("alice", algorithm="none"),
+    "by a shared secret": lambda issuer: issuer.token("alice", algorithm="HS256", key="x" * 32),
+    "by another key": lambda issuer: issuer.token("alice", key=Key.generate()),
+    "with another's payload": _with_payload_of_another,
+}
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """The event loop of a test that is a coroutine, and of its fixtures."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine in the event loop of fixture ``runner``, which it or a fixture takes."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments: dict[str, Any] = pyfuncitem.funcargs
+    names = inspect.signature(pyfuncitem.obj).parameters
+    arguments["runner"].run(pyfuncitem.obj(**{name: arguments[name] for name in names}))
+    return True
