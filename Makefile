@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 16
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):[^#]*## /\1\t/' | expand -t 24
 
 install: $(VENV)/.installed ## Install everything into .venv
 
@@ -22,6 +22,11 @@ demo: install ## The todos example, end to end, on a Postgres of its own
 test: install ## The whole test suite
 	$(BIN)/pytest
 
+test-sqlalchemy-2.0: install ## The same with the newest SQLAlchemy 2.0
+	UV_PROJECT_ENVIRONMENT=.venv-2.0 $(BIN)/uv sync --quiet --frozen --python $(BIN)/python
+	$(BIN)/uv pip install --quiet --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
+	.venv-2.0/bin/pytest
+
 lint: install ## Style, and which module may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +37,6 @@ types: install ## mypy and pyright, as users see the library, too
 	$(BIN)/pyright
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 
-.PHONY: help install demo test lint types clean
+.PHONY: help install demo test test-sqlalchemy-2.0 lint types clean
