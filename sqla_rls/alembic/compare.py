@@ -16,7 +16,7 @@ from alembic.operations import MigrateOperation, ops
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import Table
 
-from sqla_rls import catalog
+from sqla_rls import catalog, spelling
 from sqla_rls.alembic.render import Call
 from sqla_rls.create import privilege_order
 from sqla_rls.declared import declared
@@ -53,7 +53,7 @@ def compare_row_security(
         if (key := _key(table, default_schema)) in created
         or (key in live.row_security and _included(autogen_context, table, key))
     ]
-    models = catalog.align(
+    models = spelling.align(
         connection, live, declared(metadatas, default_schema=default_schema, tables=tables)
     )
     _say_what_is_left_alone(live, models, tables)
