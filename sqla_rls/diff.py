@@ -84,6 +84,8 @@ def diff(
     grants = frozenset(
         one for one in wanted - live.privileges if one.grantee != current_user and one[:4] not in live.owners
     )
+    # With a table go its sequences, and all privileges on them.
+    gone = {*dropped, *(name for owned, name in live.sequences.items() if owned.table in dropped)}
     return Changes(
         roles=[role for role in declared.roles.values() if _is_new(role.name, live, policy_changes, grants)],
         auth_functions=declared.auth_functions and not live.auth_functions,
@@ -98,7 +100,7 @@ def diff(
         revokes=frozenset(
             one
             for one in (obsolete - wanted - everybodys) & live.privileges
-            if TableKey(one.schema, one.name) not in dropped
+            if TableKey(one.schema, one.name) not in gone
         ),
         default_grants=declared.default_privileges - live.default_privileges,
     )

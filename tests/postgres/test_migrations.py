@@ -227,6 +227,26 @@ def test_a_dropped_table_comes_back_with_its_protection(project: Project) -> Non
     assert project.state() == before
 
 
+def test_what_goes_with_a_dropped_table_is_not_revoked_first(project: Project) -> None:
+    metadata = MetaData()
+    Table(
+        "notes",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("user_id", Text),
+        crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")),
+    )
+    project.migrate(metadata)
+    before = project.state()
+
+    written = project.migrate(MetaData())
+    assert "notes_id_seq" not in written.split("def downgrade")[0]
+    assert written.count("op.grant(['USAGE'], 'notes_id_seq'") == 1
+
+    project.downgrade()
+    assert project.state() == before
+
+
 def test_a_column_that_a_policy_named_can_be_dropped_with_the_change(project: Project) -> None:
     project.migrate(todos(Policy("it", roles=authenticated, using="owner = 'x'"), owner=Text))
     before = project.state()
