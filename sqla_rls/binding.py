@@ -82,8 +82,10 @@ def refuse(connection: Connection) -> None:
     except UnsupportedTransaction:
         # Nothing on the server to abort: what goes on must wait for a rollback all the same.
         connection.invalidate()
-    except DBAPIError:
-        pass
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) is None:
+            # Not from the server, so that nothing was aborted there.
+            connection.invalidate()
 
 
 def _require_transaction(connection: Connection) -> None:

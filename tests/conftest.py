@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,10 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity
 from sqla_rls.testing.postgres import Installation, Server, installations
+
+# Under nohup, or in the background of a script, these are ignored, by the children that tests interrupt, too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSTALLATIONS = [None] if "SQLA_RLS_TEST_URL" in os.environ else installations()
 
