@@ -57,7 +57,9 @@ AsyncSessions: TypeAlias = Callable[[Identity], AsyncSession]
 
 @pytest.fixture(params=["psycopg", "asyncpg"])
 def async_url(request: pytest.FixtureRequest, url: URL) -> URL:
-    return url.set(drivername=f"postgresql+{request.param}")
+    # asyncpg complains, on stderr, when it is cancelled while it asks for TLS.
+    query = {"ssl": "disable"} if request.param == "asyncpg" else {}
+    return url.set(drivername=f"postgresql+{request.param}").update_query_dict(query)
 
 
 @pytest.fixture
@@ -223,6 +225,7 @@ async def test_nothing_outlives_the_transaction(
     backend = select(func.pg_backend_pid())
     async with sessions(alice) as session:
         before = await session.scalar(backend)
+        await session.commit()
     async with pool.connect() as connection:
         assert await connection.scalar(backend) == before
         assert (await connection.execute(CALLER)).one() == NOBODY
@@ -321,17 +324,20 @@ async def test_the_event_loop_goes_on_while_keys_are_waited_for(
             await asyncio.sleep(0.01)
             turns += 1
         assert reading.result() == ["alice's"]
-    assert turns > 10
+    assert turns > 3
 
 
 async def test_who_goes_on_when_cancelled_while_keys_are_waited_for_reads_nothing(
     by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
 ) -> None:
-    issuer.delay = 0.2
+    issuer.delay = 0.5
     async with by_token(token=issuer.token("alice")) as session:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await tasks_of(session)
+        reading = asyncio.create_task(tasks_of(session))
+        while not issuer.fetches:
+            await asyncio.sleep(0.01)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
         with pytest.raises(SQLAlchemyError):
             await session.execute(ANYTHING)
         await session.rollback()
@@ -352,11 +358,11 @@ async def test_a_token_that_expires_is_refused_in_the_next_transaction(
     maker = async_sessionmaker(pool)
     now = time.time()
     # Tokens expire on the second.
-    enforce_row_security(maker, verifier=verifier_of(issuer, leeway=now % 1 + 0.5))
+    enforce_row_security(maker, verifier=verifier_of(issuer, leeway=now % 1 + 1))
     async with maker(token=issuer.token("alice", issued_at=now, expires_in=0)) as session:
         assert await tasks_of(session) == ["alice's"]
         await session.commit()
-        await asyncio.sleep(max(0.0, now + 0.5 - time.time()))
+        await asyncio.sleep(max(0.0, now + 1 - time.time()))
         await session.run_sync(assert_refused, ExpiredToken)
 
 
