@@ -73,6 +73,19 @@ def own_todos(**columns: Any) -> MetaData:
     return todos(crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")), **columns)
 
 
+def notes(declaration: Any) -> MetaData:
+    """A table with a serial column, and so with a sequence."""
+    metadata = MetaData()
+    Table(
+        "notes",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("user_id", Text),
+        declaration,
+    )
+    return metadata
+
+
 def execute(project: Project, *statements: str) -> None:
     with project.engine.begin() as connection:
         for statement in statements:
@@ -228,14 +241,7 @@ def test_a_dropped_table_comes_back_with_its_protection(project: Project) -> Non
 
 
 def test_what_goes_with_a_dropped_table_is_not_revoked_first(project: Project) -> None:
-    metadata = MetaData()
-    Table(
-        "notes",
-        metadata,
-        Column("id", Integer, primary_key=True),
-        Column("user_id", Text),
-        crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")),
-    )
+    metadata = notes(crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")))
     project.migrate(metadata)
     before = project.state()
 
@@ -261,23 +267,11 @@ def test_a_new_column_can_be_named_at_once(project: Project) -> None:
 
 
 def test_the_sequence_of_a_serial_column_is_granted_and_taken_back(project: Project) -> None:
-    metadata = MetaData()
-    Table(
-        "notes",
-        metadata,
-        Column("id", Integer, primary_key=True),
-        Column("user_id", Text),
-        crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")),
-    )
+    metadata = notes(crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")))
     assert "'notes_id_seq'" in project.migrate(metadata)
 
-    without = MetaData()
-    Table(
-        "notes",
-        without,
-        Column("id", Integer, primary_key=True),
-        Column("user_id", Text),
-        Policy("crud-authenticated-policy-select", "SELECT", authenticated, using=auth_uid("user_id")),
+    without = notes(
+        Policy("crud-authenticated-policy-select", "SELECT", authenticated, using=auth_uid("user_id"))
     )
     before = project.state()
     written = project.migrate(without)
