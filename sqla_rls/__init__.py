@@ -2,6 +2,7 @@
 
 from sqla_rls import create as _create  # noqa: F401 - create_all() emits what is declared
 from sqla_rls import provider
+from sqla_rls.binding import ServiceAccess
 from sqla_rls.expression import auth, auth_uid, jwt_claim
 from sqla_rls.identity import ANONYMOUS, Identity, Verifier
 from sqla_rls.objects import Role
@@ -15,13 +16,14 @@ from sqla_rls.schema import (
     force_row_security,
     grant,
 )
-from sqla_rls.session import enforce_row_security, identify
+from sqla_rls.session import enforce_row_security, identify, service_session
 
 __all__ = [
     "ANONYMOUS",
     "Identity",
     "Policy",
     "Role",
+    "ServiceAccess",
     "Verifier",
     "anonymous",
     "auth",
@@ -36,4 +38,5 @@ __all__ = [
     "identify",
     "jwt_claim",
     "provider",
+    "service_session",
 ]

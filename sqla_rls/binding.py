@@ -1,4 +1,4 @@
-"""An identity becomes settings of one transaction.
+"""A caller becomes settings of one transaction.
 
 The claims binder sets the role and ``request.jwt.claims``, both transaction-local, in one statement
 that any driver can send.  It trusts whoever can run SQL on the connection: verify the token first, and
@@ -7,13 +7,15 @@ keep other people's SQL away.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
+from sqla_rls.exc import BindingError, DeclarationError, ExpiredToken, UnsupportedTransaction
 from sqla_rls.identity import Identity
+from sqla_rls.provider import check_role
 
 # true: transaction-local.  A plain SET survives COMMIT and would greet the next user of this connection.
 # Their length comes back, not the claims: SQLAlchemy's debug log shows rows.
@@ -21,12 +23,30 @@ _SET_CLAIMS: Final = "length(set_config('request.jwt.claims', :claims, true))"
 _SET_ROLE_AND_CLAIMS: Final = text(f"SELECT set_config('role', :role, true), {_SET_CLAIMS}")
 _SET_CLAIMS_ONLY: Final = text(f"SELECT current_user::text, {_SET_CLAIMS}")
 
-_ABORT: Final = text("DO 'BEGIN RAISE EXCEPTION ''no identity is bound to this transaction''; END'")
-
 _CURES: Final = {
     "42501": "the login role may not SET ROLE to it; GRANT it to the login role",
     "22023": "there is no such role; create it, as a migration that declares it does",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAccess:
+    """Access on nobody's behalf, and the reason for it; *role* None is the login role's own."""
+
+    reason: str
+    role: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reason, str) or not self.reason.strip():
+            raise DeclarationError("service access needs a reason, for whoever reads the log")
+        if self.role is not None:
+            try:
+                check_role(self.role)
+            except ValueError as problem:
+                raise DeclarationError(f"{problem}") from None
+
+
+Caller: TypeAlias = Identity | ServiceAccess
 
 
 class _Unlogged(str):
@@ -38,54 +58,40 @@ class _Unlogged(str):
         return "'…'"
 
 
-def bind(connection: Connection, identity: Identity, *, set_role: bool = True) -> None:
-    """Bind *identity* to the transaction that *connection* is in.
+def bind(connection: Connection, caller: Caller, *, set_role: bool = True) -> None:
+    """Bind *caller* to the transaction that *connection* is in.
 
     Emitted: one SELECT of ``set_config('role', …, true)`` and ``set_config('request.jwt.claims', …,
-    true)``.  With *set_role* false the role is the login role's own, and must be the identity's.
+    true)``.  With *set_role* false the role is the login role's own, and must be the caller's.
     Raises ExpiredToken, UnsupportedTransaction for AUTOCOMMIT, and BindingError where the server
     refuses; nothing is bound then.
     """
-    if identity.expired():
-        raise ExpiredToken("the identity has expired: verify a fresh token and identify the session again")
     _require_transaction(connection)
-    claims = _Unlogged(identity.claims_json if identity.claims else "")
+    if isinstance(caller, ServiceAccess):
+        # SET ROLE none: back from what ALTER ROLE … SET role, or the last caller, may have left.
+        role, claims, set_role = caller.role or "none", _Unlogged(""), set_role or caller.role is None
+    else:
+        if caller.expired():
+            raise ExpiredToken(
+                "the identity has expired: verify a fresh token and identify the session again"
+            )
+        role, claims = caller.role, _Unlogged(caller.claims_json if caller.claims else "")
     try:
         if set_role:
-            role = connection.execute(
-                _SET_ROLE_AND_CLAIMS, {"role": identity.role, "claims": claims}
-            ).scalar()
+            answer = connection.execute(_SET_ROLE_AND_CLAIMS, {"role": role, "claims": claims})
         else:
-            role = connection.execute(_SET_CLAIMS_ONLY, {"claims": claims}).scalar()
+            answer = connection.execute(_SET_CLAIMS_ONLY, {"claims": claims})
+        bound = answer.scalar()
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
         cure = _CURES.get(getattr(error.orig, "sqlstate", None) or "", "the server refused")
-        raise BindingError(f"role {identity.role!r} can't be bound: {cure}") from error.orig
-    if role != identity.role:
+        raise BindingError(f"role {role!r} can't be bound: {cure}") from error.orig
+    if bound != role:
         raise BindingError(
-            f"the connection's role is {role!r} and the identity's is {identity.role!r}: log in as "
+            f"the connection's role is {bound!r} and the caller's is {role!r}: log in as "
             "that role, or let the login role switch with set_role=True"
         )
-
-
-def refuse(connection: Connection) -> None:
-    """Make the transaction that *connection* is in useless until it is rolled back.
-
-    A caller who goes on after an error would else run unbound.  Emitted: a DO block that fails.
-    """
-    if connection.invalidated:
-        return
-    try:
-        _require_transaction(connection)
-        connection.execute(_ABORT)
-    except UnsupportedTransaction:
-        # Nothing on the server to abort: what goes on must wait for a rollback all the same.
-        connection.invalidate()
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) is None:
-            # Not from the server, so that nothing was aborted there.
-            connection.invalidate()
 
 
 def _require_transaction(connection: Connection) -> None:

@@ -12,7 +12,10 @@ RowSecurityError
 ├── KeysUnavailable           the provider's keys can't be fetched        (HTTP 503)
 └── BindingError              the identity can't be bound to the transaction (HTTP 500)
     ├── UnsupportedTransaction   AUTOCOMMIT or two-phase: nothing can be bound to it
-    └── TransactionInProgress    the identity changes while a transaction is bound to another
+    ├── UnsafeRole               row security doesn't hold for the role
+    ├── IdentityChanged          the identity changes while the session holds what is another's
+    │   └── TransactionInProgress   … or while a transaction is bound to another
+    └── TransactionRefused       the transaction was refused before; roll back first
 
 No message holds a token, a key or a claim.
 """
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, PendingRollbackError
 
 
 class RowSecurityError(Exception):
@@ -85,5 +88,17 @@ class UnsupportedTransaction(BindingError):
     """The transaction is one to which nothing can be bound: AUTOCOMMIT or two-phase."""
 
 
-class TransactionInProgress(BindingError):
+class UnsafeRole(BindingError):
+    """Row security doesn't hold for the login role, or for the role that it takes on."""
+
+
+class IdentityChanged(BindingError):
+    """The session holds what was loaded or changed as another identity."""
+
+
+class TransactionInProgress(IdentityChanged):
     """The identity can't change while a transaction is bound to another."""
+
+
+class TransactionRefused(BindingError, PendingRollbackError):
+    """Nothing runs in a transaction to which nobody was bound, until the session is rolled back."""

@@ -1,4 +1,4 @@
-"""Sessions that run as somebody: the hook that binds an identity to every transaction.
+"""Sessions that run as somebody: the hook that binds a caller to every transaction.
 
 It listens to ``Session.after_begin``, which AsyncSession shares, so that there is one implementation
 for both.
@@ -6,19 +6,27 @@ for both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, overload
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, Pool, Transaction, event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 
-from sqla_rls.binding import bind, refuse
+from sqla_rls.binding import Caller, ServiceAccess, bind
 from sqla_rls.exc import (
     BindingError,
     DeclarationError,
+    IdentityChanged,
     IdentityRequired,
     TransactionInProgress,
+    TransactionRefused,
     UnsupportedTransaction,
 )
+from sqla_rls.guard import require_safe_roles
 from sqla_rls.identity import Identity, Verifier
 
 if TYPE_CHECKING:
@@ -29,76 +37,130 @@ if TYPE_CHECKING:
         sessionmaker[Any] | async_sessionmaker[Any] | scoped_session[Any] | async_scoped_session[Any]
     )
     AnySession: TypeAlias = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
+    _S = TypeVar("_S", bound=Session)
+    _AS = TypeVar("_AS", bound=AsyncSession)
+
+_Answer: TypeAlias = str | Identity | None
+TokenCallback: TypeAlias = Callable[[], _Answer | Awaitable[_Answer]]
+BindHook: TypeAlias = Callable[[Session, Connection, Caller], object]
 
 _UNIDENTIFIED: Final = (
     "this session has no identity; call identify(session, identity), "
     "or identify(session, ANONYMOUS) for public access"
 )
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """What ``enforce_row_security()`` was told."""
+
+    verifier: Verifier | None
+    token: TokenCallback | None
+    set_role: bool
+    check_login_role: bool
+    on_bind: BindHook | None
+    #: The roles that were found to be safe, by the pool of their connections.
+    safe: WeakKeyDictionary[Pool, set[str]] = field(default_factory=WeakKeyDictionary[Pool, set[str]])
+
 
 class RowSecuritySession(Session):
-    """A Session that runs each transaction as its identity, and none without one.
+    """A Session that runs each transaction as its caller, and none without one.
 
     ``enforce_row_security()`` derives it from the session class of a factory.  *token* is verified when a
-    transaction begins, and again for each one that follows; a verified token is remembered.
+    transaction begins, and again for each one that follows; a verified token is remembered.  If it is a
+    callable (under asyncio it may be a coroutine function), each transaction asks it for the token, or
+    for an Identity.
     """
 
-    _verifier: Verifier | None
-    _set_role: bool
-    _token: str | None = None
-    _identity: Identity | None = None
-    #: That of the transaction in progress.
-    _bound: Identity | None = None
+    _rules: ClassVar[_Rules]
+    _caller: Caller | str | TokenCallback | None = None
+    #: That of the transaction in progress, and of the last one.
+    _bound: Caller | None = None
+    _last: Caller | None = None
+    _refused: bool = False
 
-    def __init__(self, *args: Any, token: str | None = None, **kw: Any) -> None:
+    def __init__(self, *args: Any, token: str | TokenCallback | None = None, **kw: Any) -> None:
         super().__init__(*args, **kw)
-        if token is not None and self._verifier is None:
-            raise DeclarationError(
-                "a session with a token needs a verifier: enforce_row_security(factory, verifier=Verifier(…))"
-            )
-        self._token = token
+        if token is not None and not callable(token):
+            _require(self._rules.verifier)
+        self._caller = token
+        self._transactions: list[Transaction] = []
 
     # Who uses the session next identifies it anew.
 
     def close(self) -> None:
-        """Close the session, and forget the identity."""
+        """Close the session, and forget the caller."""
         super().close()
-        self._token = self._identity = None
+        self._caller = self._last = None
 
     def reset(self) -> None:
-        """Reset the session, and forget the identity."""
+        """Reset the session, and forget the caller."""
         super().reset()
-        self._token = self._identity = None
+        self._caller = self._last = None
 
     def invalidate(self) -> None:
-        """Close the session and its connections, and forget the identity."""
+        """Close the session and its connections, and forget the caller."""
         super().invalidate()
-        self._token = self._identity = None
+        self._caller = self._last = None
 
-    def _current_identity(self, connection: Connection) -> Identity:
-        if self._token is None:
-            if self._identity is None:
-                raise IdentityRequired(_UNIDENTIFIED)
-            return self._identity
-        verifier, token = self._verifier, self._token
-        assert verifier is not None
-        if not connection.dialect.is_async:
-            return verifier.verify(token)
-        driver_connection: Any = connection.connection.dbapi_connection
-        identity: Identity = driver_connection.run_async(lambda _: verifier.verify_async(token))
-        return identity
+    def get_bind(self, *args: Any, **kw: Any) -> Engine | Connection:
+        """As in Session, which asks it before whatever it sends.
+
+        Raises TransactionRefused in a transaction that is not, or no longer, bound.
+        """
+        if self._refused:
+            raise TransactionRefused("nobody is bound to this transaction: call rollback() first")
+        if not all(transaction.is_active for transaction in self._transactions):
+            raise TransactionRefused(
+                "the transaction was ended on its connection, and its binding with it: use the session's "
+                "commit() and rollback(), and call rollback() first"
+            )
+        return super().get_bind(*args, **kw)
+
+    def _ask(self, connection: Connection) -> Caller:
+        """Who the caller is, now."""
+        caller: Caller | Any = self._rules.token if self._caller is None else self._caller
+        if callable(caller):
+            caller = caller()
+            if inspect.isawaitable(caller):
+                caller = _wait(connection, caller)
+        if caller is None:
+            raise IdentityRequired(_UNIDENTIFIED)
+        if not isinstance(caller, Identity | ServiceAccess):
+            verifier = _require(self._rules.verifier)
+            if connection.dialect.is_async:
+                caller = _wait(connection, verifier.verify_async(caller))
+            else:
+                caller = verifier.verify(caller)
+        return caller
 
 
 def enforce_row_security(
-    factory: Factory, *, verifier: Verifier | None = None, set_role: bool = True
+    factory: Factory,
+    *,
+    verifier: Verifier | None = None,
+    token: TokenCallback | None = None,
+    set_role: bool = True,
+    check_login_role: bool = True,
+    on_bind: BindHook | None = None,
 ) -> None:
-    """Make every session of *factory* run as an identity, and refuse to run without one.
+    """Make every session of *factory* run as a caller, and refuse to run without one.
 
     *factory* is a sessionmaker, an async_sessionmaker, or a scoped session of one.  Its sessions take
-    ``token=…``, which *verifier* verifies, or are given an identity by ``identify()``.  With *set_role*
-    the login role switches to the identity's (``SET LOCAL ROLE``); without, it must be that role.
-    At the start of each transaction is emitted: one SELECT of ``set_config(…, true)``.
-    Raises DeclarationError for a factory that has it already.
+    ``token=…``, or are given an identity by ``identify()``.  At the start of each transaction is
+    emitted: one SELECT of ``set_config(…, true)``.  Raises DeclarationError for a factory that has it
+    already.
+
+    - ``verifier``: verifies the tokens.
+    - ``token``: asked by sessions that have neither token nor identity, as ``Session(token=…)`` is.
+    - ``set_role``: the login role switches to the caller's (``SET LOCAL ROLE``); without, it must be
+      that role.
+    - ``check_login_role``: the first time that a pool's connection takes on a role, one SELECT asks whether
+      row security holds for it; raises UnsafeRole.
+    - ``on_bind``: called with the Session, its Connection, and the Identity or ServiceAccess that is bound to
+      their transaction now, to audit or trace it.  What it raises refuses the transaction.
     """
     maker: Any = getattr(factory, "session_factory", factory)
     is_sync = isinstance(maker, sessionmaker)
@@ -107,7 +169,14 @@ def enforce_row_security(
     )
     if issubclass(base, RowSecuritySession):
         raise DeclarationError("row security is enforced on this session factory already")
-    enforced = type(base.__name__, (RowSecuritySession, base), {"_verifier": verifier, "_set_role": set_role})
+    rules = _Rules(
+        verifier=verifier,
+        token=token,
+        set_role=set_role,
+        check_login_role=check_login_role,
+        on_bind=on_bind,
+    )
+    enforced = type(base.__name__, (RowSecuritySession, base), {"_rules": rules})
     # First: what another listener executes is bound, too.
     event.listen(enforced, "after_begin", _after_begin, insert=True)
     event.listen(enforced, "after_transaction_end", _after_transaction_end)
@@ -121,17 +190,11 @@ def enforce_row_security(
 def identify(session: AnySession, identity: Identity) -> None:
     """Run the transactions of *session* as *identity* from now on.
 
-    Raises BindingError if row security isn't enforced on the session's factory, and
-    TransactionInProgress while a transaction is bound to another identity, or its changes wait to be flushed.
+    Raises BindingError if row security isn't enforced on the session's factory, TransactionInProgress
+    while a transaction is bound to another identity, and IdentityChanged while its changes wait to be
+    flushed.
     """
-    scoped: Any = session
-    unscoped: Any = scoped.registry() if hasattr(scoped, "registry") else scoped
-    target: Any = getattr(unscoped, "sync_session", unscoped)
-    if not isinstance(target, RowSecuritySession):
-        raise BindingError(
-            "row security isn't enforced on this session, so that the identity would be ignored; "
-            "call enforce_row_security() on its factory"
-        )
+    target = _enforced(session)
     if not isinstance(identity, Identity):
         raise IdentityRequired(
             f"identify() takes an Identity, not {type(identity).__name__}; verify the token first"
@@ -140,15 +203,36 @@ def identify(session: AnySession, identity: Identity) -> None:
         raise TransactionInProgress(
             "a transaction is in progress as another identity; commit or roll back before identify()"
         )
-    if (target._token or target._identity) and target._identity != identity:
+    if target._caller not in (None, identity) or target._last not in (None, identity):
         if target.new or target.dirty or target.deleted:
-            raise TransactionInProgress(
+            raise IdentityChanged(
                 "changes made as another identity wait to be flushed, and would be as this one; "
                 "commit or expunge them before identify()"
             )
         # What the other has loaded is not this one's to see.
         target.expire_all()
-    target._identity, target._token = identity, None
+    target._caller, target._last = identity, None
+
+
+@overload
+def service_session(
+    factory: async_sessionmaker[_AS] | async_scoped_session[_AS], *, reason: str, role: str | None = None
+) -> _AS: ...
+@overload
+def service_session(
+    factory: sessionmaker[_S] | scoped_session[_S], *, reason: str, role: str | None = None
+) -> _S: ...
+def service_session(factory: Any, *, reason: str, role: str | None = None) -> Any:
+    """A new session of *factory* that runs on nobody's behalf: a job, a repair.
+
+    Its transactions run as *role*, or as the login role itself, which may be above row security;
+    ``auth.user_id()`` is NULL.  *reason* is logged at INFO with each transaction, and passed to ``on_bind``.
+    Raises DeclarationError without a reason, and BindingError if row security isn't enforced on *factory*.
+    """
+    access = ServiceAccess(reason=reason, role=role)
+    session = getattr(factory, "session_factory", factory)()
+    _enforced(session)._caller = access
+    return session
 
 
 def _after_begin(
@@ -157,24 +241,77 @@ def _after_begin(
     if transaction.nested:
         # A savepoint; its transaction is bound.
         return
+    # Until all has gone well: the session keeps the connection, for whoever goes on after an error.
+    session._refused = True
+    rules = session._rules
     try:
         if session.twophase:
             raise UnsupportedTransaction(
                 "PREPARE TRANSACTION loses what is bound; use a Session without twophase"
             )
-        identity = session._bound or session._current_identity(connection)
-        bind(connection, identity, set_role=session._set_role)
-    except Exception:
-        # The session holds on to the connection, for whoever goes on after this error.
-        refuse(connection)
+        caller = session._bound or session._ask(connection)
+        if session._last is not None and _person(session._last) != _person(caller):
+            raise IdentityChanged(
+                "this session was somebody else's, and holds what they loaded; close it, or call identify()"
+            )
+        bind(connection, caller, set_role=rules.set_role)
+        if isinstance(caller, ServiceAccess):
+            _log.info("service session as role %r: %s", caller.role or "(login role)", caller.reason)
+        elif rules.check_login_role:
+            safe = rules.safe.setdefault(connection.engine.pool, set())
+            if caller.role not in safe:
+                require_safe_roles(connection)
+                safe.add(caller.role)
+        current = connection.get_transaction()
+        assert current is not None
+        session._transactions.append(current)
+        session._bound = session._last = caller
+        session._refused = False
+        if rules.on_bind is not None:
+            rules.on_bind(session, connection, caller)
+    except BaseException as error:
+        session._refused = True
+        if not isinstance(error, Exception):
+            # Cancelled: what reached the server isn't known, and nothing more can be waited for.
+            connection.invalidate()
         raise
-    except BaseException:
-        # Cancelled: what reached the server isn't known, and nothing more can be waited for.
-        connection.invalidate()
-        raise
-    session._bound = identity
 
 
 def _after_transaction_end(session: RowSecuritySession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session._bound = None
+        session._bound, session._refused = None, False
+        session._transactions.clear()
+
+
+def _enforced(session: Any) -> RowSecuritySession:
+    unscoped = session.registry() if hasattr(session, "registry") else session
+    target: Any = getattr(unscoped, "sync_session", unscoped)
+    if not isinstance(target, RowSecuritySession):
+        raise BindingError(
+            "row security isn't enforced on this session, so that the identity would be ignored; "
+            "call enforce_row_security() on its factory"
+        )
+    return target
+
+
+def _require(verifier: Verifier | None) -> Verifier:
+    if verifier is None:
+        raise DeclarationError(
+            "a session with a token needs a verifier: enforce_row_security(factory, verifier=Verifier(…))"
+        )
+    return verifier
+
+
+def _wait(connection: Connection, answer: Any) -> Any:
+    """What the awaitable *answer* comes to, if the session is one of asyncio."""
+    if not connection.dialect.is_async:
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise DeclarationError("this session can't wait for a coroutine: let token= return the token itself")
+    driver_connection: Any = connection.connection.dbapi_connection
+    return driver_connection.run_async(lambda _: answer)
+
+
+def _person(caller: Caller) -> tuple[type, str | None, str | None]:
+    """Two tokens of one person differ in their claims; two people in these."""
+    return type(caller), caller.role, caller.subject if isinstance(caller, Identity) else None

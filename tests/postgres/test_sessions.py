@@ -24,7 +24,13 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    OperationalError,
+    PendingRollbackError,
+    ProgrammingError,
+    SAWarning,
+    SQLAlchemyError,
+)
 from sqlalchemy.orm import Session, scoped_session, selectinload, sessionmaker
 from sqlalchemy.pool import NullPool
 
@@ -33,10 +39,12 @@ from sqla_rls.exc import (
     BindingError,
     DeclarationError,
     ExpiredToken,
+    IdentityChanged,
     IdentityRequired,
     InvalidToken,
     KeysUnavailable,
     TransactionInProgress,
+    TransactionRefused,
 )
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
@@ -204,15 +212,50 @@ def test_nobody_gets_anywhere_by_any_way_nor_by_going_on(
             with pytest.raises(IdentityRequired, match="call identify"):
                 first(session)
             for _ in range(2):
-                with pytest.raises((IdentityRequired, SQLAlchemyError)):
+                with pytest.raises(PendingRollbackError, match="rollback"):
                     then(session)
+
+
+def test_nobody_gets_anywhere_by_rolling_back_behind_the_session(
+    pool: Engine, maker: sessionmaker[Session]
+) -> None:
+    with maker() as session:
+        with pytest.raises(IdentityRequired):
+            session.execute(ANYTHING)
+        with pytest.raises(TransactionRefused):
+            session.execute(text("ROLLBACK"))
+    with (
+        pool.connect() as connection,
+        maker(bind=connection, join_transaction_mode="rollback_only") as session,
+    ):
+        savepoint = connection.begin_nested()
+        with pytest.raises(IdentityRequired):
+            session.execute(ANYTHING)
+        savepoint.rollback()
+        with pytest.raises(TransactionRefused):
+            session.execute(ANYTHING)
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_transaction_that_its_connection_ends_is_over(
+    sessions: Sessions, todos: None, alice: Identity, end: str
+) -> None:
+    with sessions(alice) as session:
+        connection = session.connection()
+        getattr(connection, end)()
+        for way in (lambda: session.execute(ANYTHING), session.connection):
+            with pytest.raises(TransactionRefused, match="use the session's"):
+                way()
+        with pytest.warns(SAWarning, match="deassociated"):
+            session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
 
 
 def test_who_identifies_late_rolls_back_first(maker: sessionmaker[Session], alice: Identity) -> None:
     with maker() as session:
         assert_refused(session, IdentityRequired)
         identify(session, alice)
-        with pytest.raises(SQLAlchemyError):
+        with pytest.raises(TransactionRefused, match="rollback"):
             session.execute(ANYTHING)
         session.rollback()
         assert session.execute(CALLER).one() == ("authenticated", "alice")
@@ -241,8 +284,10 @@ def test_each_transaction_is_bound_anew(pool: Engine, sessions: Sessions, alice:
 
 
 def test_a_flush_that_comes_first_is_bound(pool: Engine, sessions: Sessions, alice: Identity) -> None:
-    sent = statements_of(pool)
     with sessions(alice) as session:
+        session.execute(ANYTHING)
+        session.commit()
+        sent = statements_of(pool)
         for _ in range(2):
             session.add(Todo(task="buy milk"))
             session.commit()
@@ -749,7 +794,7 @@ def test_what_one_wrote_is_never_flushed_as_another(
     with maker() as session:
         identify(session, alice)
         session.add(Todo(task="alice's secret"))
-        with pytest.raises(TransactionInProgress, match="wait to be flushed"):
+        with pytest.raises(IdentityChanged, match="wait to be flushed"):
             identify(session, bob)
         session.commit()
         identify(session, bob)
