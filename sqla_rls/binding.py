@@ -1,18 +1,21 @@
 """A caller becomes settings of one transaction.
 
-The claims binder sets the role and ``request.jwt.claims``, both transaction-local, in one statement
-that any driver can send.  It trusts whoever can run SQL on the connection: verify the token first, and
-keep other people's SQL away.
+The claims binder sets the role and ``request.jwt.claims``, both transaction-local: with BEGIN, if the
+driver's connection can, else in a statement that any driver can send.  It trusts whoever can run SQL on
+the connection: verify the token first, and keep other people's SQL away.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from sqla_rls.driver import Binding, DriverConnection, Way, install
 from sqla_rls.exc import BindingError, DeclarationError, ExpiredToken, UnsupportedTransaction
 from sqla_rls.identity import Identity
 from sqla_rls.provider import check_role
@@ -22,11 +25,6 @@ from sqla_rls.provider import check_role
 _SET_CLAIMS: Final = "length(set_config('request.jwt.claims', :claims, true))"
 _SET_ROLE_AND_CLAIMS: Final = text(f"SELECT set_config('role', :role, true), {_SET_CLAIMS}")
 _SET_CLAIMS_ONLY: Final = text(f"SELECT current_user::text, {_SET_CLAIMS}")
-
-_CURES: Final = {
-    "42501": "the login role may not SET ROLE to it; GRANT it to the login role",
-    "22023": "there is no such role; create it, as a migration that declares it does",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,53 +56,76 @@ class _Unlogged(str):
         return "'…'"
 
 
-def bind(connection: Connection, caller: Caller, *, set_role: bool = True) -> None:
-    """Bind *caller* to the transaction that *connection* is in.
+def bind(
+    connection: Connection, caller: Caller, *, set_role: bool = True, way: Way = "statement"
+) -> Callable[[], None]:
+    """Bind *caller* to the transaction that *connection* is in, and return what takes an unsent binding back.
 
     Emitted: one SELECT of ``set_config('role', …, true)`` and ``set_config('request.jwt.claims', …,
-    true)``.  With *set_role* false the role is the login role's own, and must be the caller's.
+    true)``; unless *way* is "statement", it goes with BEGIN where the connection can do so, and an
+    error of the server's comes with the first statement.  With *set_role* false the role is the login
+    role's own, and must be the caller's.
     Raises ExpiredToken, UnsupportedTransaction for AUTOCOMMIT, and BindingError where the server
     refuses; nothing is bound then.
     """
+    binding = _binding(caller)
+    driver_connection = connection.connection.driver_connection
+    if way != "statement" and set_role:
+        if isinstance(driver_connection, DriverConnection):
+            _require_transaction(connection, autocommit=driver_connection.autocommit_is_bound)
+            if driver_connection.carry(binding, way):
+                return partial(driver_connection.drop, binding)
+        else:
+            # One that was open before, or of an engine that wasn't known: the next one can.
+            install(connection.engine)
     _require_transaction(connection)
+    _execute(connection, binding, set_role=set_role or binding.role == "none")
+    return _nothing
+
+
+def _binding(caller: Caller) -> Binding:
     if isinstance(caller, ServiceAccess):
         # SET ROLE none: back from what ALTER ROLE … SET role, or the last caller, may have left.
-        role, claims, set_role = caller.role or "none", _Unlogged(""), set_role or caller.role is None
-    else:
-        if caller.expired():
-            raise ExpiredToken(
-                "the identity has expired: verify a fresh token and identify the session again"
-            )
-        role, claims = caller.role, _Unlogged(caller.claims_json if caller.claims else "")
+        return Binding(caller.role or "none", "")
+    if caller.expired():
+        raise ExpiredToken("the identity has expired: verify a fresh token and identify the session again")
+    return Binding(caller.role, caller.claims_json if caller.claims else "")
+
+
+def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> None:
+    claims = _Unlogged(binding.claims)
     try:
         if set_role:
-            answer = connection.execute(_SET_ROLE_AND_CLAIMS, {"role": role, "claims": claims})
+            answer = connection.execute(_SET_ROLE_AND_CLAIMS, {"role": binding.role, "claims": claims})
         else:
             answer = connection.execute(_SET_CLAIMS_ONLY, {"claims": claims})
         bound = answer.scalar()
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        cure = _CURES.get(getattr(error.orig, "sqlstate", None) or "", "the server refused")
-        raise BindingError(f"role {role!r} can't be bound: {cure}") from error.orig
-    if bound != role:
+        raise binding.refused(getattr(error.orig, "sqlstate", None)) from error.orig
+    if bound != binding.role:
         raise BindingError(
-            f"the connection's role is {bound!r} and the caller's is {role!r}: log in as "
+            f"the connection's role is {bound!r} and the caller's is {binding.role!r}: log in as "
             "that role, or let the login role switch with set_role=True"
         )
 
 
-def _require_transaction(connection: Connection) -> None:
+def _nothing() -> None:
+    pass
+
+
+def _require_transaction(connection: Connection, *, autocommit: bool = False) -> None:
     dialect: Any = connection.dialect
     if dialect.name != "postgresql":
         raise UnsupportedTransaction(f"row security is enforced, and {dialect.name} has none")
     try:
-        autocommit = dialect.detect_autocommit_setting(connection.connection.dbapi_connection)
+        in_autocommit = dialect.detect_autocommit_setting(connection.connection.dbapi_connection)
     except NotImplementedError:
         raise UnsupportedTransaction(
             f"driver {dialect.driver} doesn't tell whether it is in AUTOCOMMIT"
         ) from None
-    if autocommit:
+    if in_autocommit and not autocommit:
         raise UnsupportedTransaction(
             "the connection is in AUTOCOMMIT, where a binding ends with its own statement; use a transaction"
         )

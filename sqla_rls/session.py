@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, Pool, Transaction, event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 
 from sqla_rls.binding import Caller, ServiceAccess, bind
+from sqla_rls.driver import Way, install
 from sqla_rls.exc import (
     BindingError,
     DeclarationError,
@@ -59,6 +60,7 @@ class _Rules:
     verifier: Verifier | None
     token: TokenCallback | None
     set_role: bool
+    way: Way
     check_login_role: bool
     on_bind: BindHook | None
     #: The roles that were found to be safe, by the pool of their connections.
@@ -87,6 +89,7 @@ class RowSecuritySession(Session):
             _require(self._rules.verifier)
         self._caller = token
         self._transactions: list[Transaction] = []
+        self._unsent: list[Callable[[], None]] = []
 
     # Who uses the session next identifies it anew.
 
@@ -143,20 +146,24 @@ def enforce_row_security(
     verifier: Verifier | None = None,
     token: TokenCallback | None = None,
     set_role: bool = True,
+    way: Way = "auto",
     check_login_role: bool = True,
     on_bind: BindHook | None = None,
 ) -> None:
     """Make every session of *factory* run as a caller, and refuse to run without one.
 
     *factory* is a sessionmaker, an async_sessionmaker, or a scoped session of one.  Its sessions take
-    ``token=…``, or are given an identity by ``identify()``.  At the start of each transaction is
-    emitted: one SELECT of ``set_config(…, true)``.  Raises DeclarationError for a factory that has it
+    ``token=…``, or are given an identity by ``identify()``.  Each transaction begins with one SELECT of
+    ``set_config(…, true)``.  Raises DeclarationError for a factory that has it
     already.
 
     - ``verifier``: verifies the tokens.
     - ``token``: asked by sessions that have neither token nor identity, as ``Session(token=…)`` is.
     - ``set_role``: the login role switches to the caller's (``SET LOCAL ROLE``); without, it must be
       that role.
+    - ``way``: how the binding travels.  "message" (psycopg, asyncpg): in one message with BEGIN.
+      "pipeline" (psycopg): in one flush with BEGIN and the first statement.  "statement" (any driver): as a
+      statement of its own.  "auto": in a pipeline if a round trip takes 0.4 ms or more, else a message.
     - ``check_login_role``: the first time that a pool's connection takes on a role, one SELECT asks whether
       row security holds for it; raises UnsafeRole.
     - ``on_bind``: called with the Session, its Connection, and the Identity or ServiceAccess that is bound to
@@ -173,6 +180,7 @@ def enforce_row_security(
         verifier=verifier,
         token=token,
         set_role=set_role,
+        way=way,
         check_login_role=check_login_role,
         on_bind=on_bind,
     )
@@ -185,6 +193,10 @@ def enforce_row_security(
     else:
         # async_sessionmaker takes no events; the session that it wraps does.
         maker.configure(sync_session_class=enforced)
+    if way != "statement":
+        for bind in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
+            if isinstance(engine := getattr(bind, "sync_engine", bind), Engine):
+                install(engine)
 
 
 def identify(session: AnySession, identity: Identity) -> None:
@@ -254,7 +266,7 @@ def _after_begin(
             raise IdentityChanged(
                 "this session was somebody else's, and holds what they loaded; close it, or call identify()"
             )
-        bind(connection, caller, set_role=rules.set_role)
+        session._unsent.append(bind(connection, caller, set_role=rules.set_role, way=rules.way))
         if isinstance(caller, ServiceAccess):
             _log.info("service session as role %r: %s", caller.role or "(login role)", caller.reason)
         elif rules.check_login_role:
@@ -262,7 +274,7 @@ def _after_begin(
             if caller.role not in safe:
                 require_safe_roles(connection)
                 safe.add(caller.role)
-        current = connection.get_transaction()
+        current = connection.get_nested_transaction() or connection.get_transaction()
         assert current is not None
         session._transactions.append(current)
         session._bound = session._last = caller
@@ -281,6 +293,8 @@ def _after_transaction_end(session: RowSecuritySession, transaction: SessionTran
     if transaction.parent is None:
         session._bound, session._refused = None, False
         session._transactions.clear()
+        while session._unsent:
+            session._unsent.pop()()
 
 
 def _enforced(session: Any) -> RowSecuritySession:

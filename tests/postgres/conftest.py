@@ -23,6 +23,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import Identity as Generated
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 from sqlalchemy.pool import NullPool
@@ -40,7 +41,7 @@ from sqla_rls import (
     identify,
     provider,
 )
-from sqla_rls.exc import TransactionRefused
+from sqla_rls.driver import Way
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import Server
 
@@ -172,10 +173,21 @@ def pool(url: URL) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture(params=["message", "pipeline", "statement"])
+def way(request: pytest.FixtureRequest) -> Way:
+    """How a binding travels."""
+    way: Way = request.param
+    return way
+
+
+#: Where bindings are counted, as the statements that they are then.
+by_statement = pytest.mark.parametrize("way", ["statement"], indirect=True)
+
+
 @pytest.fixture
-def maker(pool: Engine) -> sessionmaker[Session]:
+def maker(pool: Engine, way: Way) -> sessionmaker[Session]:
     maker = sessionmaker(pool)
-    enforce_row_security(maker)
+    enforce_row_security(maker, way=way)
     return maker
 
 
@@ -212,7 +224,7 @@ def assert_refused(session: Session, error: type[Exception], match: str | None =
     sent = statements_of(session.get_bind())
     with pytest.raises(error, match=match) as refusal:
         session.execute(select(Todo.task))
-    with pytest.raises(TransactionRefused):
+    with pytest.raises(SQLAlchemyError):
         session.execute(ANYTHING)
     assert not any("todos" in statement for statement in sent)
     return refusal.value
@@ -283,11 +295,32 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-@pytest.fixture(params=["psycopg", "asyncpg"])
-def async_url(request: pytest.FixtureRequest, url: URL) -> URL:
+_DRIVERS_AND_WAYS: list[tuple[str, Way]] = [
+    ("psycopg", "message"),
+    ("psycopg", "pipeline"),
+    ("psycopg", "statement"),
+    ("asyncpg", "message"),
+    ("asyncpg", "statement"),
+]
+
+
+@pytest.fixture(params=_DRIVERS_AND_WAYS, ids="-".join)
+def driver_and_way(request: pytest.FixtureRequest) -> tuple[str, Way]:
+    pair: tuple[str, Way] = request.param
+    return pair
+
+
+@pytest.fixture
+def async_way(driver_and_way: tuple[str, Way]) -> Way:
+    return driver_and_way[1]
+
+
+@pytest.fixture
+def async_url(driver_and_way: tuple[str, Way], url: URL) -> URL:
+    driver = driver_and_way[0]
     # asyncpg complains, on stderr, when it is cancelled while it asks for TLS.
-    query = {"ssl": "disable"} if request.param == "asyncpg" else {}
-    return url.set(drivername=f"postgresql+{request.param}").update_query_dict(query)
+    query = {"ssl": "disable"} if driver == "asyncpg" else {}
+    return url.set(drivername=f"postgresql+{driver}").update_query_dict(query)
 
 
 @pytest.fixture

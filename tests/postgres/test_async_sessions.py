@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
+from sqla_rls.driver import Way
 from sqla_rls.exc import (
     BindingError,
     DeclarationError,
@@ -57,9 +58,9 @@ AsyncSessions: TypeAlias = Callable[[Identity], AsyncSession]
 
 
 @pytest.fixture
-def maker(async_pool: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+def maker(async_pool: AsyncEngine, async_way: Way) -> async_sessionmaker[AsyncSession]:
     maker = async_sessionmaker(async_pool, expire_on_commit=False)
-    enforce_row_security(maker)
+    enforce_row_security(maker, way=async_way)
     return maker
 
 
@@ -148,7 +149,7 @@ async def test_a_closed_session_is_nobodys(sessions: AsyncSessions, alice: Ident
 
 
 async def test_each_transaction_is_bound_anew_by_one_statement(
-    async_pool: AsyncEngine, sessions: AsyncSessions, todos: None, alice: Identity
+    async_pool: AsyncEngine, async_way: Way, sessions: AsyncSessions, todos: None, alice: Identity
 ) -> None:
     async with sessions(alice) as session:
         await session.execute(ANYTHING)
@@ -158,7 +159,9 @@ async def test_each_transaction_is_bound_anew_by_one_statement(
             assert await tasks_of(session) == ["alice's"]
             assert await tasks_of(session) == ["alice's"]
             await end()
-    assert [bindings([statement]) for statement in sent] == [1, 0, 0] * 3
+    assert [bindings([statement]) for statement in sent] == (
+        [1, 0, 0] * 3 if async_way == "statement" else [0, 0] * 3
+    )
 
 
 async def test_a_flush_that_comes_first_is_bound(
@@ -171,7 +174,7 @@ async def test_a_flush_that_comes_first_is_bound(
         for _ in range(2):
             session.add(Todo(task="buy milk"))
             await session.commit()
-    assert [statement.split()[0] for statement in sent] == ["SELECT", "INSERT"] * 2
+    assert [statement.split()[0] for statement in sent if not bindings([statement])] == ["INSERT"] * 2
 
 
 async def test_what_is_loaded_after_a_commit_is_ones_own(
@@ -186,7 +189,7 @@ async def test_what_is_loaded_after_a_commit_is_ones_own(
 
 
 async def test_a_savepoint_is_bound_already(
-    async_pool: AsyncEngine, sessions: AsyncSessions, todos: None, alice: Identity
+    async_pool: AsyncEngine, async_way: Way, sessions: AsyncSessions, todos: None, alice: Identity
 ) -> None:
     sent = statements_of(async_pool.sync_engine)
     async with sessions(alice) as session, session.begin_nested():
@@ -194,7 +197,7 @@ async def test_a_savepoint_is_bound_already(
             async with session.begin_nested():
                 await session.execute(insert(Todo).values(user_id="bob", task="forged"))
         assert await tasks_of(session) == ["alice's"]
-    assert bindings(sent) == 1
+    assert bindings(sent) == (1 if async_way == "statement" else 0)
 
 
 async def test_nobody_else_may_go_on_in_a_transaction(
@@ -424,13 +427,14 @@ async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, al
     maker = async_sessionmaker(
         create_async_engine(async_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     )
-    enforce_row_security(maker)
+    enforce_row_security(maker, way="statement")
     async with maker() as session:
         identify(session, alice)
         await session.run_sync(assert_refused, UnsupportedTransaction, "AUTOCOMMIT")
     async with sessions(alice) as session:
-        with pytest.raises(UnsupportedTransaction, match="AUTOCOMMIT"):
-            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        if async_url.drivername.endswith("asyncpg"):
+            with pytest.raises(UnsupportedTransaction, match="AUTOCOMMIT"):
+                await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         await session.rollback()
         assert await caller_of(session) == ("authenticated", "alice")
 

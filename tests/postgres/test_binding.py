@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
 from sqla_rls.binding import bind
+from sqla_rls.driver import Way
 from sqla_rls.exc import BindingError, ExpiredToken, InvalidToken, UnsupportedTransaction
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
@@ -28,6 +29,7 @@ from .conftest import (
     Todo,
     assert_refused,
     bindings,
+    by_statement,
     statements_of,
     verifier_of,
 )
@@ -70,6 +72,7 @@ def test_anonymous_is_a_role_without_claims(pool: Engine, somebody: Identity) ->
         assert connection.execute(CALLER).one() == ("anonymous", None)
 
 
+@by_statement
 def test_a_transaction_costs_one_statement_more(pool: Engine, sessions: Sessions, alice: Identity) -> None:
     with sessions(alice) as session:
         session.execute(ANYTHING)
@@ -187,12 +190,13 @@ def test_autocommit_is_refused_from_the_engine(url: URL, alice: Identity) -> Non
         create_engine(url, poolclass=NullPool, connect_args={"autocommit": True}),
     ):
         maker = sessionmaker(engine)
-        enforce_row_security(maker)
+        enforce_row_security(maker, way="statement")
         with maker() as session:
             identify(session, alice)
             assert_refused(session, UnsupportedTransaction, "AUTOCOMMIT")
 
 
+@by_statement
 def test_autocommit_is_refused_from_the_session(sessions: Sessions, alice: Identity) -> None:
     with sessions(alice) as session:
         with pytest.raises(UnsupportedTransaction, match="AUTOCOMMIT"):
@@ -234,9 +238,9 @@ def test_a_role_that_cannot_be_bound_names_the_cure_and_no_claims(
         assert session.execute(CALLER).one() == ("authenticated", "bob")
 
 
-def test_a_role_that_cannot_be_bound_names_no_token(pool: Engine, issuer: Issuer) -> None:
+def test_a_role_that_cannot_be_bound_names_no_token(pool: Engine, issuer: Issuer, way: Way) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, verifier=verifier_of(issuer, role="nobody_has_it"))
+    enforce_row_security(maker, verifier=verifier_of(issuer, role="nobody_has_it"), way=way)
     token = issuer.token("alice")
     with maker(token=token) as session:
         refusal = assert_refused(session, BindingError)
@@ -282,18 +286,18 @@ def test_who_logs_in_as_another_role_is_refused(
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
 def test_logs_hold_neither_token_nor_claims(
-    url: URL, issuer: Issuer, caplog: pytest.LogCaptureFixture, level: int
+    url: URL, issuer: Issuer, caplog: pytest.LogCaptureFixture, level: int, way: Way
 ) -> None:
     caplog.set_level(level)
     engine = create_engine(url, poolclass=NullPool, echo="debug" if level == logging.DEBUG else True)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, verifier=verifier_of(issuer))
+    enforce_row_security(maker, verifier=verifier_of(issuer), way=way)
     token = issuer.token("alice")
     with maker(token=token) as session:
         session.execute(select(Todo.task))
         session.commit()
     with maker(token=token + "x") as session, pytest.raises(InvalidToken):
         session.execute(select(Todo.task))
-    assert "set_config" in caplog.text
+    assert "SELECT todos.task" in caplog.text
     assert SECRET not in caplog.text
     assert token not in caplog.text

@@ -64,6 +64,7 @@ from .conftest import (
     all_todos,
     assert_refused,
     bindings,
+    by_statement,
     kill,
     statements_of,
     verifier_of,
@@ -273,6 +274,7 @@ def test_a_closed_session_is_nobodys(sessions: Sessions, alice: Identity, way: s
 # From one transaction to the next
 
 
+@by_statement
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_each_transaction_is_bound_anew(pool: Engine, sessions: Sessions, alice: Identity, end: str) -> None:
     sent = statements_of(pool)
@@ -283,6 +285,7 @@ def test_each_transaction_is_bound_anew(pool: Engine, sessions: Sessions, alice:
             getattr(session, end)()
 
 
+@by_statement
 def test_a_flush_that_comes_first_is_bound(pool: Engine, sessions: Sessions, alice: Identity) -> None:
     with sessions(alice) as session:
         session.execute(ANYTHING)
@@ -295,6 +298,7 @@ def test_a_flush_that_comes_first_is_bound(pool: Engine, sessions: Sessions, ali
     assert bindings(sent) == 2
 
 
+@by_statement
 def test_what_is_loaded_after_a_commit_is_ones_own(
     pool: Engine, sessions: Sessions, todos: None, alice: Identity
 ) -> None:
@@ -310,6 +314,7 @@ def test_what_is_loaded_after_a_commit_is_ones_own(
     assert bindings(sent) == 4
 
 
+@by_statement
 def test_a_savepoint_is_bound_already(pool: Engine, sessions: Sessions, todos: None, alice: Identity) -> None:
     sent = statements_of(pool)
     with sessions(alice) as session, session.begin_nested():
@@ -494,7 +499,7 @@ def test_a_scoped_session_may_be_enforced_itself(pool: Engine, todos: None, issu
 @pytest.fixture
 def by_token(pool: Engine, issuer: Issuer) -> sessionmaker[Session]:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, verifier=verifier_of(issuer))
+    enforce_row_security(maker, verifier=verifier_of(issuer), way="statement")
     return maker
 
 
@@ -693,7 +698,7 @@ def test_every_database_of_a_session_is_bound(
     other = create_engine(url.set(database=server.create_database(template=template)), poolclass=NullPool)
     sent = statements_of(pool), statements_of(other)
     maker = sessionmaker(pool, binds={Document: other})
-    enforce_row_security(maker)
+    enforce_row_security(maker, way="statement")
     with maker() as session:
         identify(session, alice)
         assert session.scalars(TASKS).all() == ["alice's"]

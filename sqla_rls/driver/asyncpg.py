@@ -1,0 +1,88 @@
+"""Binding inside an asyncpg connection: BEGIN and the binding are one message.
+
+asyncpg's Transaction begins with ``Connection.execute("BEGIN …;")``.  Outside of a transaction, all else is
+refused while there is a binding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+
+from sqla_rls.driver import Binding, DriverConnection, Way
+from sqla_rls.exc import BindingError, UnsupportedTransaction
+
+
+class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
+    """Sends its binding with BEGIN."""
+
+    def carry(self, binding: Binding, way: Way) -> bool:
+        if way == "pipeline":
+            raise UnsupportedTransaction("asyncpg has no pipeline: use way='message'")
+        if self.is_in_transaction():
+            return False
+        self.binding = binding
+        return True
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+        binding = self.binding
+        if binding is None or self.is_in_transaction():
+            return await super().execute(query, *args, timeout=timeout)
+        if args or not query.startswith("BEGIN"):
+            raise UnsupportedTransaction(_NO_TRANSACTION)
+        try:
+            return await super().execute(query + binding.literal(), timeout=timeout)
+        except Exception as error:
+            if self.is_closed():
+                raise
+            raise binding.refused(getattr(error, "sqlstate", None)) from error
+
+
+_NO_TRANSACTION = "asyncpg binds an identity with BEGIN: start a transaction first"
+
+
+def _in_transaction(name: str) -> Any:
+    inherited = getattr(asyncpg.Connection, name)
+
+    def method(self: Connection, *args: Any, **kw: Any) -> Any:
+        if self.binding is not None and not self.is_in_transaction():
+            raise UnsupportedTransaction(_NO_TRANSACTION)
+        return inherited(self, *args, **kw)
+
+    return method
+
+
+for _name in (
+    *("cursor", "executemany", "fetch", "fetchmany", "fetchrow", "fetchval", "prepare"),
+    *("copy_from_query", "copy_from_table", "copy_records_to_table", "copy_to_table"),
+):
+    setattr(Connection, _name, _in_transaction(_name))
+
+
+def install(engine: Engine) -> None:
+    """Let *engine* open such connections."""
+    if not event.contains(engine, "do_connect", _use_our_class):
+        event.listen(engine, "do_connect", _use_our_class)
+        event.listen(engine, "handle_error", _discard)
+        event.listen(engine, "checkin", _forget)
+
+
+def _use_our_class(dialect: object, record: object, cargs: object, cparams: dict[str, Any]) -> None:
+    cparams.setdefault("connection_class", Connection)
+
+
+def _discard(context: ExceptionContext) -> None:
+    # A Transaction of asyncpg whose BEGIN failed can't be rolled back, and its connection has no other.
+    if isinstance(context.original_exception, BindingError):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+
+
+def _forget(connection: Any, record: object) -> None:
+    # The adapter sends no COMMIT where nothing was executed, so that nothing else says it is over.
+    # Not isinstance(…, Connection): to asyncpg's metaclass all of its own are instances.
+    if connection is not None and isinstance(connection.driver_connection, DriverConnection):
+        connection.driver_connection.binding = None
