@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.driver import Binding, DriverConnection, Way, install
-from sqla_rls.exc import BindingError, DeclarationError, ExpiredToken, UnsupportedTransaction
+from sqla_rls.exc import BindingError, DeclarationError, UnsupportedTransaction
 from sqla_rls.identity import Identity
 from sqla_rls.provider import check_role
 
@@ -69,6 +69,7 @@ def bind(
     refuses; nothing is bound then.
     """
     binding = _binding(caller)
+    binding.check()
     driver_connection = connection.connection.driver_connection
     if way != "statement" and set_role:
         if isinstance(driver_connection, DriverConnection):
@@ -87,18 +88,17 @@ def _binding(caller: Caller) -> Binding:
     if isinstance(caller, ServiceAccess):
         # SET ROLE none: back from what ALTER ROLE … SET role, or the last caller, may have left.
         return Binding(caller.role or "none", "")
-    if caller.expired():
-        raise ExpiredToken("the identity has expired: verify a fresh token and identify the session again")
-    return Binding(caller.role, caller.claims_json if caller.claims else "")
+    return Binding(caller.role, caller.claims_json if caller.claims else "", caller.expires_at)
 
 
 def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> None:
-    claims = _Unlogged(binding.claims)
+    role, claims = binding.parameters()
+    values = {"role": role, "claims": _Unlogged(claims)}
     try:
         if set_role:
-            answer = connection.execute(_SET_ROLE_AND_CLAIMS, {"role": binding.role, "claims": claims})
+            answer = connection.execute(_SET_ROLE_AND_CLAIMS, values)
         else:
-            answer = connection.execute(_SET_CLAIMS_ONLY, {"claims": claims})
+            answer = connection.execute(_SET_CLAIMS_ONLY, {"claims": values["claims"]})
         bound = answer.scalar()
     except DBAPIError as error:
         if error.connection_invalidated:

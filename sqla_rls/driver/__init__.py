@@ -6,12 +6,13 @@ A connection is given a ``Binding`` for one transaction, and sends it before wha
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from sqlalchemy import Engine
 
-from sqla_rls.exc import BindingError
+from sqla_rls.exc import BindingError, ExpiredToken
 
 #: How a binding travels: in one message with BEGIN; in one flush with BEGIN and the first statement; as a
 #: statement of its own.
@@ -29,13 +30,26 @@ class Binding:
 
     role: str
     claims: str
+    expires_at: float | None = None  # in seconds since the epoch
 
     def literal(self) -> str:
-        """One SELECT that makes the settings, and returns none of them.
+        """One SELECT that makes the settings, and returns none of them; raises ExpiredToken.
 
         Not ``SET LOCAL``: before PostgreSQL 18, pg_stat_statements keeps each of its texts.
         """
-        return QUERY % (_literal(self.role), _literal(self.claims))
+        return QUERY % tuple(map(_literal, self.parameters()))
+
+    def parameters(self) -> list[str]:
+        """Those of ``QUERY``; raises ExpiredToken."""
+        self.check()
+        return [self.role, self.claims]
+
+    def check(self) -> None:
+        """Raise ExpiredToken if it has expired."""
+        if self.expires_at is not None and self.expires_at <= time.time():
+            raise ExpiredToken(
+                "the identity has expired: verify a fresh token and identify the session again"
+            )
 
     def refused(self, sqlstate: str | None) -> BindingError:
         """The error for what the server answered."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import dropwhile, islice
 from typing import Any, Final
 
 import psycopg
 from psycopg import pq
-from sqlalchemy import Engine, event
+from sqlalchemy import Dialect, Engine, event
 
 from sqla_rls.driver import QUERY, Binding, DriverConnection, Way
 from sqla_rls.exc import BindingError, UnsupportedTransaction
@@ -76,7 +77,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         if not self._asked_autocommit:
             yield self._begin(), None
         if self.binding is not None:
-            yield QUERY, [self.binding.role, self.binding.claims]
+            yield QUERY, self.binding.parameters()
 
     def _in_one_flush(self, params: object) -> bool:
         # Without parameters it may be several statements, which a pipeline doesn't take.
@@ -106,9 +107,10 @@ class Cursor(psycopg.Cursor[Any]):
             connection.start()
             return super().execute(query, params, **kw)
         ahead = psycopg.Cursor(connection)
+        statements = list(connection._ahead())
         try:
             with connection.pipeline():
-                for statement, values in connection._ahead():
+                for statement, values in statements:
                     # Not prepared: the last caller may have left another statement of that name.
                     ahead.execute(statement, values, prepare=False)
                 super().execute(query, params, **kw)
@@ -203,9 +205,10 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
             await connection.start()
             return await super().execute(query, params, **kw)
         ahead = psycopg.AsyncCursor(connection)
+        statements = list(connection._ahead())
         try:
             async with connection.pipeline():
-                for statement, values in connection._ahead():
+                for statement, values in statements:
                     await ahead.execute(statement, values, prepare=False)
                 await super().execute(query, params, **kw)
         except psycopg.Error as error:
@@ -298,7 +301,12 @@ def install(engine: Engine) -> None:
         event.listen(engine, "do_connect", listener)
 
 
-def _open(dialect: object, record: object, cargs: Any, cparams: dict[str, Any]) -> Connection | None:
+def _open(dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
+    # What we return ends the search: ask those that were registered later, for a password of today perhaps.
+    later = dropwhile(lambda listener: listener is not _open, dialect.dispatch.do_connect)
+    for listener in islice(later, 1, None):
+        if (connection := listener(dialect, record, cargs, cparams)) is not None:
+            return connection
     if "cursor_factory" in cparams:
         return None
     connection = Connection.connect(*cargs, **{**cparams, "autocommit": True})

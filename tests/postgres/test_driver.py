@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Engine, create_engine, func, insert, select, text
+from sqlalchemy import URL, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -17,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity, enforce_row_security, identify
 from sqla_rls.driver import Binding, Way
-from sqla_rls.exc import BindingError, UnsupportedTransaction
+from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
 
 from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, all_todos, assert_refused, kill
 
@@ -348,6 +349,34 @@ def test_in_autocommit_a_binding_that_fails_runs_nothing(
     assert len(all_todos(admin)) == 2
 
 
+@CARRIED
+def test_in_autocommit_an_identity_expires_between_two_statements(one_shot: Sessions) -> None:
+    expires_at = time.time() + 1
+    with one_shot(Identity(role="authenticated", subject="alice", expires_at=expires_at)) as session:
+        assert session.execute(CALLER).one() == ALICE
+        time.sleep(max(0.0, expires_at - time.time()))
+        for _ in range(2):
+            with pytest.raises(ExpiredToken):
+                session.execute(CALLER)
+
+
+@CARRIED
+def test_an_identity_that_expires_before_the_first_statement_is_refused(
+    pool: Engine, sessions: Sessions
+) -> None:
+    expires_at = time.time() + 1
+    with sessions(Identity(role="authenticated", subject="alice", expires_at=expires_at)) as session:
+        session.execute(ANYTHING)
+        session.commit()
+        session.connection()
+        time.sleep(max(0.0, expires_at - time.time()))
+        for _ in range(2):
+            with pytest.raises(ExpiredToken):
+                session.execute(CALLER)
+    with pool.connect() as connection:
+        assert connection.execute(CALLER).one() == NOBODY
+
+
 # Others on the same engine
 
 
@@ -391,6 +420,27 @@ def test_an_application_keeps_a_cursor_class_of_its_own(url: URL, todos: None, a
     with maker() as session:
         identify(session, alice)
         assert isinstance(raw(session).cursor(), psycopg.ClientCursor)
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_application_may_provide_passwords_as_it_connects(
+    url: URL, todos: None, alice: Identity, when: str
+) -> None:
+    engine = create_engine(url.set(password="of yesterday"), poolclass=NullPool)
+    maker = sessionmaker(engine)
+    if when == "after":
+        enforce_row_security(maker, way="message")
+
+    @event.listens_for(engine, "do_connect")
+    def provide_password(dialect: object, record: object, cargs: object, cparams: dict[str, Any]) -> None:
+        cparams["password"] = url.password
+
+    if when == "before":
+        enforce_row_security(maker, way="message")
+    with maker() as session:
+        identify(session, alice)
+        assert type(raw(session)) is not psycopg.Connection
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
