@@ -12,54 +12,63 @@
 
 # No "from __future__ import annotations": FastAPI reads those of the inner functions.
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, HTTPException, WebSocket
+from fastapi.openapi.models import HTTPBearer
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.base import SecurityBase
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketState
 
-from sqla_rls.exc import AuthenticationError, IdentityRequired, KeysUnavailable, RowSecurityError
+from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable
+from sqla_rls.http import bearer_token, status_and_headers
 from sqla_rls.identity import Identity, Verifier
 from sqla_rls.session import identify
 
-IdentityDependency = Callable[..., Awaitable[Identity]]
+IdentityDependency: TypeAlias = Callable[..., Identity | Awaitable[Identity]]
 
 _S = TypeVar("_S", bound=Session)
 _AS = TypeVar("_AS", bound=AsyncSession)
 
 
-def bearer_identity(verifier: Verifier, *, anonymous: Identity | None = None) -> IdentityDependency:
-    """A dependency that is the Identity of the request's bearer token (RFC 6750).
+class bearer_identity(SecurityBase):
+    """A dependency that is the Identity of the request's bearer token (RFC 6750); of a WebSocket's, too.
 
     A request without an Authorization header is *anonymous*, if that is given.  Answers 401 with
-    WWW-Authenticate for a token that is missing or not believed, 503 where the provider's keys can't be
-    had.  In the OpenAPI document it is the security scheme ``HTTPBearer``.
+    WWW-Authenticate for a token that is missing or not believed, 503 with Retry-After where the
+    provider's keys can't be had.  In the OpenAPI document it is the security scheme ``HTTPBearer``.
     """
-    scheme = HTTPBearer(bearerFormat="JWT", auto_error=False)
 
-    async def identity(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]
-    ) -> Identity:
-        if credentials is not None:
-            try:
-                return await verifier.verify_async(credentials.credentials)
-            except (AuthenticationError, KeysUnavailable) as error:
-                raise _http_exception(error) from None
-        # Another scheme is no reason to take the caller for anonymous.
-        if anonymous is not None and "authorization" not in request.headers:
-            return anonymous
-        raise _http_exception(IdentityRequired("send the header Authorization: Bearer <token>"))
+    def __init__(self, verifier: Verifier, *, anonymous: Identity | None = None) -> None:
+        self.model = HTTPBearer(bearerFormat="JWT")
+        self.scheme_name = "HTTPBearer"
+        self._verifier, self._anonymous = verifier, anonymous
 
-    return identity
+    async def __call__(self, connection: HTTPConnection) -> Identity:
+        """The caller; FastAPI asks once per request."""
+        authorization = connection.headers.getlist("authorization")
+        # Another scheme, or an empty header, is no reason to take the caller for anonymous.
+        if self._anonymous is not None and not authorization:
+            return self._anonymous
+        try:
+            return await self._verifier.verify_async(bearer_token(authorization))
+        except (AuthenticationError, KeysUnavailable) as error:
+            status, headers = status_and_headers(error)
+            raise HTTPException(status, str(error), headers) from None
 
 
 def session_of(factory: sessionmaker[_S], identity: IdentityDependency) -> Callable[..., Iterator[_S]]:
-    """A dependency that is a session of *factory*, which runs as *identity* and is closed after the request.
+    """A dependency that is a session of *factory*, which runs as *identity* and is closed after the response.
 
-    Commit in the endpoint: what isn't committed is rolled back.
+    Commit in the endpoint: what isn't committed is rolled back.  *identity* is a ``bearer_identity``, or a
+    dependency of your own that returns an Identity.  Raises DeclarationError for another kind of factory.
     """
+    if not isinstance(factory, sessionmaker):
+        raise DeclarationError(_NO_FACTORY.format("session_of", "a sessionmaker", type(factory).__name__))
 
     def session(identity: Annotated[Identity, Depends(identity)]) -> Iterator[_S]:
         with factory() as session:
@@ -73,6 +82,10 @@ def async_session_of(
     factory: async_sessionmaker[_AS], identity: IdentityDependency
 ) -> Callable[..., AsyncIterator[_AS]]:
     """The same for asyncio."""
+    if not isinstance(factory, async_sessionmaker):
+        raise DeclarationError(
+            _NO_FACTORY.format("async_session_of", "an async_sessionmaker", type(factory).__name__)
+        )
 
     async def session(identity: Annotated[Identity, Depends(identity)]) -> AsyncIterator[_AS]:
         async with factory() as session:
@@ -82,27 +95,23 @@ def async_session_of(
     return session
 
 
-def add_exception_handlers(app: FastAPI) -> None:
-    """Answer 401, 503 or 500 to an error of this library that an endpoint lets through.
+# A scoped session is one per thread or task, and both serve several requests in turns.
+_NO_FACTORY = "{}() takes {}, which makes a session for each request, not {}"
 
-    An identity may expire between two transactions of a request.
+
+def add_exception_handlers(app: Starlette) -> None:
+    """Answer 401 or 503 to an AuthenticationError or KeysUnavailable that an endpoint lets through.
+
+    An identity may expire between two transactions of a request; an open WebSocket is closed then (1008,
+    policy violation, or 1013, try again later).  Other errors are the server's, for its log, and a 500.
     """
 
-    async def respond(request: Request, error: Exception) -> JSONResponse:
-        answer = _http_exception(error)
-        return JSONResponse({"detail": answer.detail}, answer.status_code, answer.headers)
+    async def respond(connection: HTTPConnection, error: Any) -> Any:
+        if isinstance(connection, WebSocket) and connection.application_state is WebSocketState.CONNECTED:
+            await connection.close(1013 if isinstance(error, KeysUnavailable) else 1008)
+            return None
+        status, headers = status_and_headers(error)
+        return JSONResponse({"detail": str(error)}, status, headers)
 
-    app.add_exception_handler(RowSecurityError, respond)
-
-
-def _http_exception(error: Any) -> HTTPException:
-    status: int = getattr(error, "http_status", 500)
-    if isinstance(error, IdentityRequired):
-        # RFC 6750, section 3.1: without credentials no error code.
-        headers = {"WWW-Authenticate": "Bearer"}
-    elif status == 401:
-        headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-    else:
-        headers = {}
-    # What went wrong inside is the server's business.
-    return HTTPException(status, str(error) if status != 500 else "Internal Server Error", headers)
+    for kind in (AuthenticationError, KeysUnavailable):
+        app.add_exception_handler(kind, respond)

@@ -1,136 +1,190 @@
 """What an HTTP client gets, by the token that it sends."""
 
-from __future__ import annotations
+# No "from __future__ import annotations": FastAPI reads those of the endpoints.
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
+import httpx2
 import pytest
-from fastapi import Depends, FastAPI
+import uvicorn
+from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, HTTPException, WebSocket
+from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, Text, create_engine, select, text
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy import URL, Engine, create_engine, func
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
+from starlette.testclient import WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
 
-from sqla_rls import (
-    ANONYMOUS,
-    Verifier,
-    anonymous,
-    auth,
-    auth_uid,
-    authenticated,
-    crud_policy,
-    enforce_row_security,
-    provider,
-)
+from sqla_rls import ANONYMOUS, Identity, Verifier, enforce_row_security
+from sqla_rls.exc import BindingError, DeclarationError, IdentityRequired
 from sqla_rls.fastapi import add_exception_handlers, async_session_of, bearer_identity, session_of
 from sqla_rls.testing.issuer import Issuer, Key
 
+from .conftest import ANYTHING, CALLER, TASKS, Todo, all_todos, verifier_of
 
-class Base(DeclarativeBase):
-    pass
-
-
-class Note(Base):
-    __tablename__ = "notes"
-    user_id: Mapped[str] = mapped_column(Text, server_default=auth.user_id(), primary_key=True)
-    __table_args__ = (
-        crud_policy(authenticated, read=auth_uid(user_id), modify=auth_uid(user_id)),
-        crud_policy(anonymous, read=False, modify=None),
-    )
+INVALID = 'Bearer realm="api", error="invalid_token"'
+MISSING = 'Bearer realm="api"'
 
 
 @pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    with Issuer() as issuer:
-        yield issuer
+def verifier(issuer: Issuer) -> Verifier:
+    return verifier_of(issuer)
 
 
 @pytest.fixture
-def client(engine: Engine, issuer: Issuer) -> Iterator[TestClient]:
-    Base.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(text("INSERT INTO notes VALUES ('alice'), ('bob')"))
-    verifier = Verifier(provider.stack_auth(issuer.project_id, base_url=issuer.base_url))
-    app_engine = create_engine(engine.url, poolclass=NullPool)
-    async_engine = create_async_engine(engine.url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
-    factory, async_factory = sessionmaker(app_engine), async_sessionmaker(async_engine)
-    # The login role is the superuser of the test's server.
-    enforce_row_security(factory, check_login_role=False)
-    enforce_row_security(async_factory, check_login_role=False)
-    caller, anybody = bearer_identity(verifier), bearer_identity(verifier, anonymous=ANONYMOUS)
+def caller(verifier: Verifier) -> bearer_identity:
+    return bearer_identity(verifier)
+
+
+@pytest.fixture
+def factory(url: URL) -> Iterator[sessionmaker[Session]]:
+    """Of a pool of two connections."""
+    engine = create_engine(url, pool_size=2, max_overflow=0, pool_timeout=20)
+    factory = sessionmaker(engine)
+    enforce_row_security(factory)
+    yield factory
+    engine.dispose()
+
+
+@pytest.fixture
+def async_factory(url: URL) -> async_sessionmaker[AsyncSession]:
+    engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    factory = async_sessionmaker(engine)
+    enforce_row_security(factory)
+    return factory
+
+
+@pytest.fixture
+def app(
+    verifier: Verifier,
+    caller: bearer_identity,
+    factory: sessionmaker[Session],
+    async_factory: async_sessionmaker[AsyncSession],
+) -> FastAPI:
+    """An app with an endpoint for each way to read."""
     app = FastAPI()
     add_exception_handlers(app)
+    anybody = bearer_identity(verifier, anonymous=ANONYMOUS)
 
     @app.get("/sync")
-    def read(session: Any = Depends(session_of(factory, caller))) -> list[str]:
-        return list(session.scalars(select(Note.user_id)))
+    def read(session: Annotated[Session, Depends(session_of(factory, caller))]) -> list[str]:
+        return list(session.scalars(TASKS))
 
     @app.get("/async")
-    async def read_async(session: Any = Depends(async_session_of(async_factory, caller))) -> list[str]:
-        return list(await session.scalars(select(Note.user_id)))
+    async def read_async(
+        session: Annotated[AsyncSession, Depends(async_session_of(async_factory, caller))],
+    ) -> list[str]:
+        return list(await session.scalars(TASKS))
 
     @app.get("/anybody")
-    def read_anybody(session: Any = Depends(session_of(factory, anybody))) -> list[str]:
-        return list(session.scalars(select(Note.user_id)))
+    def who(session: Annotated[Session, Depends(session_of(factory, anybody))]) -> list[Any]:
+        return list(session.execute(CALLER).one())
 
-    @app.get("/unidentified")
-    def read_unidentified() -> list[str]:
-        with factory() as session:
-            return list(session.scalars(select(Note.user_id)))
+    return app
 
+
+@pytest.fixture
+def client(app: FastAPI, todos: None) -> Iterator[TestClient]:
     with TestClient(app) as client:
         yield client
 
 
-@pytest.mark.parametrize("path", ["/sync", "/async", "/anybody"])
-@pytest.mark.parametrize("subject", ["alice", "bob", "carol"])
-def test_callers_get_their_own_rows(client: TestClient, issuer: Issuer, path: str, subject: str) -> None:
-    answer = client.get(path, headers={"Authorization": f"Bearer {issuer.token(subject)}"})
-    assert answer.json() == ([] if subject == "carol" else [subject])
+@pytest.fixture
+def session_dep(factory: sessionmaker[Session], caller: bearer_identity) -> Any:
+    return Depends(session_of(factory, caller))
 
 
-def test_anonymous_is_opt_in(client: TestClient) -> None:
-    assert client.get("/anybody").json() == []
+def sent_by(issuer: Issuer, subject: str, **kw: Any) -> dict[str, str]:
+    return {"Authorization": f"Bearer {issuer.token(subject, **kw)}"}
+
+
+# Who is calling
+
+
+@pytest.mark.parametrize("path", ["/sync", "/async"])
+def test_callers_get_their_own_rows(client: TestClient, issuer: Issuer, path: str) -> None:
+    for subject, rows in (("alice", ["alice's"]), ("bob", ["bob's"]), ("carol", [])):
+        assert client.get(path, headers=sent_by(issuer, subject)).json() == rows
+
+
+def test_anonymous_is_opt_in(client: TestClient, issuer: Issuer) -> None:
+    assert client.get("/anybody").json() == ["anonymous", None]
+    assert client.get("/anybody", headers=sent_by(issuer, "alice")).json() == ["authenticated", "alice"]
     for path in ("/sync", "/async"):
         answer = client.get(path)
-        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, MISSING)
+
+
+def test_the_name_of_the_scheme_may_be_in_any_case(client: TestClient, issuer: Issuer) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer "):
+        header = f"{scheme} {issuer.token('alice')}"
+        assert client.get("/sync", headers={"Authorization": header}).json() == ["alice's"]
 
 
 @pytest.mark.parametrize("path", ["/sync", "/async", "/anybody"])
 @pytest.mark.parametrize(
-    "authorization",
+    ("authorization", "challenge"),
     [
-        lambda issuer: f"Bearer {issuer.token('alice', expires_in=-3600)}",
-        lambda issuer: f"Bearer {issuer.token('alice', key=Key.generate())}",
-        lambda issuer: f"Bearer {issuer.token('alice', algorithm='none')}",
-        lambda issuer: "Bearer garbage",
-        lambda issuer: "Bearer ",
-        lambda issuer: "Basic YWxpY2U6",
-        lambda issuer: "",
+        (lambda issuer: [f"Bearer {issuer.token('alice', expires_in=-3600)}"], INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice', key=Key.generate())}"], INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice', algorithm='none')}"], INVALID),
+        (lambda issuer: ["Bearer garbage"], INVALID),
+        (lambda issuer: ["Bearer gärbage".encode()], INVALID),
+        (lambda issuer: ["Bearer "], INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice')}, Bearer {issuer.token('alice')}"], INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice')}"] * 2, INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice')}", "Basic YWxpY2U6"], INVALID),
+        (lambda issuer: ["Basic YWxpY2U6", f"Bearer {issuer.token('alice')}"], INVALID),
+        (lambda issuer: ["Basic YWxpY2U6"], MISSING),
+        (lambda issuer: [f"Token {issuer.token('alice')}"], MISSING),
+        (lambda issuer: [issuer.token("alice")], MISSING),
+        (lambda issuer: [f"Bearer\t{issuer.token('alice')}"], MISSING),
+        (lambda issuer: [""], MISSING),
     ],
-    ids=["expired", "forged", "unsigned", "garbage", "empty token", "another scheme", "empty"],
+    ids=[
+        "expired",
+        "forged",
+        "unsigned",
+        "garbage",
+        "not ascii",
+        "empty token",
+        "two in one",
+        "the same twice",
+        "basic beside it",
+        "basic first",
+        "basic",
+        "another scheme",
+        "no scheme",
+        "a tab",
+        "empty",
+    ],
 )
 def test_what_is_not_believed_is_401(
-    client: TestClient, issuer: Issuer, path: str, authorization: Callable[[Issuer], str]
+    client: TestClient,
+    issuer: Issuer,
+    path: str,
+    authorization: Callable[[Issuer], list[str | bytes]],
+    challenge: str,
 ) -> None:
-    header = authorization(issuer)
-    answer = client.get(path, headers={"Authorization": header})
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-    assert "eyJ" not in answer.text
+    headers = [("Authorization", value) for value in authorization(issuer)]
+    answer = client.get(path, headers=headers)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, challenge)
+    assert "eyJ" not in f"{answer.headers} {answer.text}"
 
 
 def test_keys_that_can_not_be_had_are_503(client: TestClient, issuer: Issuer) -> None:
     issuer.status = 500
-    assert (
-        client.get("/sync", headers={"Authorization": f"Bearer {issuer.token('alice')}"}).status_code == 503
-    )
-
-
-def test_an_endpoint_that_forgets_to_identify_is_401(client: TestClient) -> None:
-    assert client.get("/unidentified").status_code == 401
+    for path in ("/sync", "/async", "/anybody"):
+        answer = client.get(path, headers=sent_by(issuer, "alice"))
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+        assert "WWW-Authenticate" not in answer.headers
 
 
 def test_the_openapi_document_has_the_scheme(client: TestClient) -> None:
@@ -138,4 +192,344 @@ def test_the_openapi_document_has_the_scheme(client: TestClient) -> None:
     assert document["components"]["securitySchemes"] == {
         "HTTPBearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     }
-    assert document["paths"]["/sync"]["get"]["security"] == [{"HTTPBearer": []}]
+    for path in ("/sync", "/async", "/anybody"):
+        assert document["paths"][path]["get"]["security"] == [{"HTTPBearer": []}]
+        # Nothing of the dependencies looks like a parameter of the endpoint.
+        assert "parameters" not in document["paths"][path]["get"]
+
+
+def test_a_dependency_of_ones_own_may_tell_who_is_calling(
+    client: TestClient, app: FastAPI, factory: sessionmaker[Session], verifier: Verifier, issuer: Issuer
+) -> None:
+    async def from_cookie(token: Annotated[str, Cookie()] = "") -> Identity:
+        return await verifier.verify_async(token)
+
+    @app.get("/cookie")
+    def read(session: Annotated[Session, Depends(session_of(factory, from_cookie))]) -> list[str]:
+        return list(session.scalars(TASKS))
+
+    refused = client.get("/cookie")
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, INVALID)
+    assert client.get("/cookie", headers={"Cookie": f"token={issuer.token('bob')}"}).json() == ["bob's"]
+
+
+def test_a_router_may_require_a_caller(
+    client: TestClient, app: FastAPI, caller: bearer_identity, session_dep: Any, issuer: Issuer
+) -> None:
+    router = APIRouter(prefix="/router", dependencies=[Depends(caller)])
+
+    @router.get("/static")
+    def static() -> str:
+        return "for those who have signed in"
+
+    @router.get("/rows")
+    def rows(session: Annotated[Session, session_dep]) -> list[str]:
+        return list(session.scalars(TASKS))
+
+    app.include_router(router)
+    assert client.get("/router/static").status_code == 401
+    assert client.get("/router/static", headers=sent_by(issuer, "alice")).status_code == 200
+    assert client.get("/router/rows", headers=sent_by(issuer, "alice")).json() == ["alice's"]
+    security = client.get("/openapi.json").json()["paths"]["/router/static"]["get"]["security"]
+    assert security == [{"HTTPBearer": []}]
+
+
+def test_a_test_may_say_who_is_calling(
+    client: TestClient, app: FastAPI, caller: bearer_identity, alice: Identity
+) -> None:
+    app.dependency_overrides[caller] = lambda: alice
+    assert client.get("/sync").json() == client.get("/async").json() == ["alice's"]
+
+
+# The session
+
+
+def test_who_does_not_commit_has_written_nothing(
+    client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer
+) -> None:
+    before = all_todos(admin)
+
+    @app.post("/{how}")
+    def write(how: str, session: Annotated[Session, session_dep]) -> None:
+        session.add(Todo(task=how))
+        session.flush()
+        if how == "forbidden":
+            raise HTTPException(403)
+        if how == "broken":
+            raise ZeroDivisionError
+        if how == "committed":
+            session.commit()
+
+    headers = sent_by(issuer, "alice")
+    assert client.post("/forbidden", headers=headers).status_code == 403
+    with pytest.raises(ZeroDivisionError):
+        client.post("/broken", headers=headers)
+    assert client.post("/forgotten", headers=headers).status_code == 200
+    assert all_todos(admin) == before
+    assert client.post("/committed", headers=headers).status_code == 200
+    assert all_todos(admin) == [*before, ("alice", "committed")]
+
+
+def test_all_who_ask_within_a_request_get_the_same_session(
+    client: TestClient, app: FastAPI, session_dep: Any, issuer: Issuer
+) -> None:
+    def count(session: Annotated[Session, session_dep]) -> Session:
+        return session
+
+    @app.get("/same")
+    def same(session: Annotated[Session, session_dep], other: Annotated[Session, Depends(count)]) -> bool:
+        return session is other
+
+    assert client.get("/same", headers=sent_by(issuer, "alice")).json() is True
+
+
+def test_an_identity_that_expires_during_the_request_is_401(
+    client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer
+) -> None:
+    before = all_todos(admin)
+
+    @app.post("/slow")
+    def slow(session: Annotated[Session, session_dep]) -> None:
+        session.execute(ANYTHING)
+        session.rollback()
+        time.sleep(2.1)
+        session.add(Todo(task="late"))
+        session.commit()
+
+    answer = client.post("/slow", headers=sent_by(issuer, "alice", expires_in=2))
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, INVALID)
+    assert "expired" in answer.json()["detail"]
+    assert all_todos(admin) == before
+
+
+def test_an_endpoint_that_forgets_to_identify_is_401(
+    client: TestClient, app: FastAPI, factory: sessionmaker[Session]
+) -> None:
+    @app.get("/unidentified")
+    def read() -> list[str]:
+        with factory() as session:
+            return list(session.scalars(TASKS))
+
+    answer = client.get("/unidentified")
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, MISSING)
+
+
+def test_what_is_the_servers_fault_is_left_to_its_log(
+    app: FastAPI, client: TestClient, issuer: Issuer, factory: sessionmaker[Session], caller: bearer_identity
+) -> None:
+    def unheard_of() -> Identity:
+        return Identity(role="no_such_role")
+
+    @app.get("/unbound")
+    def read(session: Annotated[Session, Depends(session_of(factory, unheard_of))]) -> None:
+        session.execute(ANYTHING)
+
+    with pytest.raises(BindingError, match="no_such_role"):
+        client.get("/unbound")
+    answer = TestClient(app, raise_server_exceptions=False).get("/unbound")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+
+
+def test_only_a_factory_makes_a_session_for_each_request(
+    factory: sessionmaker[Session], async_factory: async_sessionmaker[AsyncSession], caller: bearer_identity
+) -> None:
+    wrong: Any
+    for wrong in (scoped_session(factory), async_factory, factory()):
+        with pytest.raises(DeclarationError, match="takes a sessionmaker"):
+            session_of(wrong, caller)
+    for wrong in (factory, async_factory()):
+        with pytest.raises(DeclarationError, match="takes an async_sessionmaker"):
+            async_session_of(wrong, caller)
+
+
+# After the endpoint has returned
+
+
+def test_a_response_may_be_streamed_from_the_session(
+    client: TestClient,
+    app: FastAPI,
+    async_factory: Any,
+    caller: bearer_identity,
+    session_dep: Any,
+    issuer: Issuer,
+) -> None:
+    @app.get("/stream")
+    def stream(session: Annotated[Session, session_dep]) -> StreamingResponse:
+        return StreamingResponse(iter(session.scalars(TASKS).yield_per(1)))
+
+    @app.get("/stream/async")
+    async def stream_async(
+        session: Annotated[AsyncSession, Depends(async_session_of(async_factory, caller))],
+    ) -> StreamingResponse:
+        async def tasks() -> AsyncIterator[str]:
+            async for task in await session.stream_scalars(TASKS):
+                yield task
+
+        return StreamingResponse(tasks())
+
+    for path in ("/stream", "/stream/async"):
+        for subject in ("alice", "bob"):
+            assert client.get(path, headers=sent_by(issuer, subject)).text == f"{subject}'s"
+
+
+def test_a_background_task_still_runs_as_the_caller(
+    client: TestClient, app: FastAPI, session_dep: Any, issuer: Issuer
+) -> None:
+    seen: list[str] = []
+
+    @app.get("/background")
+    def read(session: Annotated[Session, session_dep], tasks: BackgroundTasks) -> None:
+        session.commit()
+        tasks.add_task(lambda: seen.extend(session.scalars(TASKS)))
+
+    client.get("/background", headers=sent_by(issuer, "alice"))
+    assert seen == ["alice's"]
+
+
+def test_nobody_goes_on_in_a_session_that_was_closed_before_the_response(
+    client: TestClient, app: FastAPI, factory: sessionmaker[Session], caller: bearer_identity, issuer: Issuer
+) -> None:
+    refused: list[str] = []
+
+    @app.get("/early")
+    def read(
+        session: Annotated[Session, Depends(session_of(factory, caller), scope="function")],
+        tasks: BackgroundTasks,
+    ) -> list[str]:
+        def go_on() -> None:
+            with pytest.raises(IdentityRequired):
+                session.scalars(TASKS)
+            session.close()
+            refused.append("refused")
+
+        tasks.add_task(go_on)
+        return list(session.scalars(TASKS))
+
+    assert client.get("/early", headers=sent_by(issuer, "alice")).json() == ["alice's"]
+    assert refused == ["refused"]
+
+
+# WebSockets
+
+
+@pytest.fixture
+def socket_client(app: FastAPI, client: TestClient, session_dep: Any) -> TestClient:
+    @app.websocket("/socket")
+    async def read(websocket: WebSocket, session: Annotated[Session, session_dep]) -> None:
+        await websocket.accept()
+        async for _ in websocket.iter_text():
+            await websocket.send_json(list(session.scalars(TASKS)))
+            session.rollback()
+
+    return client
+
+
+def test_a_websocket_is_its_callers(socket_client: TestClient, issuer: Issuer) -> None:
+    for subject in ("alice", "bob"):
+        with socket_client.websocket_connect("/socket", headers=sent_by(issuer, subject)) as websocket:
+            for _ in range(2):
+                websocket.send_text("more")
+                assert websocket.receive_json() == [f"{subject}'s"]
+
+
+def test_a_websocket_of_nobody_is_not_opened(socket_client: TestClient, issuer: Issuer) -> None:
+    for headers, challenge in (({}, MISSING), ({"Authorization": "Bearer garbage"}, INVALID)):
+        with (
+            pytest.raises(WebSocketDenialResponse) as denial,
+            socket_client.websocket_connect("/socket", headers=headers),
+        ):
+            pass
+        assert (denial.value.status_code, denial.value.headers["WWW-Authenticate"]) == (401, challenge)
+
+
+def test_a_websocket_is_closed_when_its_identity_has_expired(
+    socket_client: TestClient, issuer: Issuer
+) -> None:
+    headers = sent_by(issuer, "alice", expires_in=2)
+    with socket_client.websocket_connect("/socket", headers=headers) as websocket:
+        websocket.send_text("more")
+        assert websocket.receive_json() == ["alice's"]
+        time.sleep(2.1)
+        websocket.send_text("more")
+        with pytest.raises(WebSocketDisconnect) as disconnect:
+            websocket.receive_json()
+    assert disconnect.value.code == 1008
+
+
+# Many at once
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The URL at which uvicorn serves *app*."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_everybody_sees_their_own_rows_while_many_share_two_connections(
+    url: URL,
+    admin: Engine,
+    issuer: Issuer,
+    caller: bearer_identity,
+    factory: sessionmaker[Session],
+    kind: str,
+) -> None:
+    people = [f"person {number}" for number in range(10)]
+    with Session(admin) as session:
+        session.add_all(Todo(user_id=name, task=f"{name}'s") for name in people)
+        session.commit()
+    async_engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg"), pool_size=2, max_overflow=0, pool_timeout=20
+    )
+    async_factory = async_sessionmaker(async_engine)
+    enforce_row_security(async_factory)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await async_engine.dispose()
+
+    app = FastAPI(lifespan=lifespan)
+    # Long enough for another request to come in between.
+    slow_tasks = TASKS.add_columns(func.pg_sleep(0.005))
+
+    # A session that is still in its transaction keeps its connection until the response is made, for which
+    # FastAPI needs a thread: all 40 may be waiting for a connection.
+    @app.get("/sync")
+    def read(session: Annotated[Session, Depends(session_of(factory, caller))]) -> list[str]:
+        rows: list[str] = []
+        for _ in range(2):
+            with session.begin():
+                rows += session.scalars(slow_tasks)
+        return rows
+
+    @app.get("/async")
+    async def read_async(
+        session: Annotated[AsyncSession, Depends(async_session_of(async_factory, caller))],
+    ) -> list[str]:
+        rows: list[str] = []
+        for _ in range(2):
+            async with session.begin():
+                rows += await session.scalars(slow_tasks)
+        return rows
+
+    async def ask(base_url: str) -> list[list[str]]:
+        limits = httpx2.Limits(max_connections=50)
+        async with httpx2.AsyncClient(base_url=base_url, limits=limits, timeout=60) as client:
+            answers = await asyncio.gather(
+                *(client.get(f"/{kind}", headers=sent_by(issuer, name)) for name in people * 5)
+            )
+        return [answer.json() for answer in answers]
+
+    with served(app) as base_url:
+        rows = asyncio.run(ask(base_url))
+    assert rows == [[f"{name}'s"] * 2 for name in people * 5]
