@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.coercions import expect
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.elements import BindParameter, Grouping, Null
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.sql.roles import ExpressionElementRole
 from sqlalchemy.sql.sqltypes import Enum, String
@@ -136,7 +136,8 @@ class auth_uid(ColumnElement[bool]):
         (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
 
     In a class body a column has no type, name or table yet, so all of it is looked up when the
-    expression is compiled.  Raises DeclarationError then, for a column of any other type.
+    expression is compiled.  Raises DeclarationError then for a column of any other type, and at once for
+    what is no column.
     """
 
     __visit_name__ = "auth_uid"
@@ -148,6 +149,11 @@ class auth_uid(ColumnElement[bool]):
         self.column: ColumnElement[Any] = (
             column(column_) if isinstance(column_, str) else expect(ExpressionElementRole, column_)
         )
+        if isinstance(self.column, BindParameter | Null):
+            raise DeclarationError(
+                f"auth_uid() takes a column or its name, not {type(column_).__name__}; in the body of an "
+                'SQLModel class, give the name: auth_uid("user_id")'
+            )
 
     @property
     def _from_objects(self) -> list[Any]:

@@ -170,6 +170,9 @@ def enforce_row_security(
       their transaction now, to audit or trace it.  What it raises refuses the transaction.
     """
     maker: Any = getattr(factory, "session_factory", factory)
+    if isinstance(inner := getattr(maker, "kw", {}).get("sync_session_class"), sessionmaker):
+        # An async_sessionmaker of which the inner sessions come from a factory, as in advanced-alchemy.
+        maker = inner
     is_sync = isinstance(maker, sessionmaker)
     base: type[Session] = (
         maker.class_ if is_sync else maker.kw.get("sync_session_class", maker.class_.sync_session_class)

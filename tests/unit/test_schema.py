@@ -25,6 +25,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
+from sqlmodel import Field
 
 from sqla_rls import (
     Policy,
@@ -94,6 +95,12 @@ def test_the_caller_is_compared_by_the_type_of_the_column(type_: Any, caller: st
 def test_a_column_of_another_type_is_refused_by_name() -> None:
     with pytest.raises(DeclarationError, match=r"todos\.document is JSON"):
         using(auth_uid("document"))
+
+
+@pytest.mark.parametrize("value", [None, 5, object(), Field(default=None)])
+def test_what_is_no_column_is_refused(value: Any) -> None:
+    with pytest.raises(DeclarationError, match=r"takes a column or its name.*SQLModel"):
+        auth_uid(value)
 
 
 def test_a_column_that_is_not_there_is_refused_by_name() -> None:

@@ -1,0 +1,1 @@
+"""An app for each framework, as docs/frameworks.md shows them."""
