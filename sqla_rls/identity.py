@@ -120,8 +120,9 @@ class Verifier:
         max_token_length: int = 16 * 1024,
         limits: FetchLimits | None = None,
     ) -> None:
-        self._issuers = {provider.issuer: (provider, provider.key_set(limits)) for provider in providers}
-        if not providers or len(self._issuers) != len(providers):
+        pairs = [(provider, provider.key_set(limits)) for provider in providers]
+        self._issuers = {issuer: pair for pair in pairs for issuer in pair[0].issuers}
+        if not providers or len(self._issuers) != sum(len(provider.issuers) for provider in providers):
             raise DeclarationError("a Verifier needs providers, each of another issuer")
         if not 0 <= leeway <= 300 or isinstance(required_claims, str):
             raise DeclarationError("leeway is 0 to 300 seconds, required_claims a sequence of names")
@@ -179,6 +180,10 @@ class Verifier:
         if not isinstance(issuer, str) or issuer not in self._issuers:
             raise InvalidToken("the token's issuer isn't configured; compare 'iss' to the letter")
         provider, keys = self._issuers[issuer]
+        if isinstance(algorithm, str) and algorithm.startswith("HS"):
+            raise InvalidToken(
+                f"the token is signed with a secret; let provider {provider.name!r} use a key pair"
+            )
         if algorithm not in provider.algorithms:
             raise InvalidToken(f"the token's algorithm isn't among those of provider {provider.name!r}")
         for claim in claims.keys() & {"exp", "nbf", "iat"}:
@@ -197,9 +202,10 @@ class Verifier:
                 [token.algorithm],  # one of the provider's, and one that the key fits
                 {"require": self._required, "verify_aud": provider.audience is not None},
                 audience=provider.audience,
-                issuer=provider.issuer,
+                issuer=provider.issuers,
                 leeway=self._leeway,
             )
+            provider.check_claims(claims)
             role, expires_at = provider.role_for(claims), int(claims["exp"]) + self._leeway
             identity = Identity(role=role, subject=claims["sub"], claims=claims, expires_at=expires_at)
         except jwt.ExpiredSignatureError:

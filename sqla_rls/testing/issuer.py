@@ -1,6 +1,7 @@
 """An identity provider on this machine: keys over HTTP, and tokens signed with them.
 
-By default it looks like Stack Auth: its URLs, its issuer, the claims of its access tokens.
+By default it looks like Stack Auth: its URLs, its issuer, the claims of its access tokens.  It can
+imitate any other provider, too.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import jwt
@@ -22,6 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
+
+from sqla_rls.provider import Provider, stack_auth
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
 
@@ -62,6 +66,7 @@ class Issuer:
     """An identity provider on 127.0.0.1; a context manager.
 
     Attributes:
+        provider: what to give to a ``Verifier``.
         project_id: of whom the tokens are.
         base_url: where it listens, as ``provider.stack_auth()`` takes it.
         issuer: the ``iss`` of its tokens.
@@ -72,31 +77,29 @@ class Issuer:
         body: what to answer instead of the keys; None for the keys.
     """
 
-    def __init__(
-        self,
-        project_id: str | None = None,
-        *,
-        issuer_path: str = "/api/v1/projects/{project_id}",
-        jwks_path: str = "/api/v1/projects/{project_id}/.well-known/jwks.json",
-    ) -> None:
+    def __init__(self, project_id: str | None = None, *, imitate: Provider | None = None) -> None:
         """Listen on a free port.
 
         Arguments:
-            project_id: default is a random UUID.
-            issuer_path: the path of ``issuer``; ``{project_id}`` is replaced, as in *jwks_path*.
-            jwks_path: the path of ``jwks_uri``.
+            project_id: of Stack Auth; default is a random UUID.
+            imitate: whose tokens to issue instead; only the keys are here: ``provider`` has the issuer,
+                the audience and all other rules of this one.
         """
         self.project_id = project_id or str(uuid4())
-        self._path = jwks_path.format(project_id=self.project_id)
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._keys = [Key.generate()]
-        self.reset()
-
         self._server = _Server(self)
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self.issuer = self.base_url + issuer_path.format(project_id=self.project_id)
+        imitated = imitate or stack_auth(self.project_id, base_url=self.base_url)
+        self._imitates = imitate is not None
+        self._path = urlsplit(imitated.jwks_uri or "/jwks.json").path
+        self.issuer = imitated.issuers[0]
+        self._audience = imitated.audience[0] if isinstance(imitated.audience, tuple) else imitated.audience
         self.jwks_uri = self.base_url + self._path
+        self.provider = replace(imitated, jwks_uri=self.jwks_uri, jwks=None, public_key=None)
+
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._keys = [Key.generate(imitated.algorithms[0])]
+        self.reset()
         # The interval, in seconds, is how long closing may take.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -108,8 +111,12 @@ class Issuer:
         self.delay = 0.0
         self.body: bytes | None = None
 
-    def key(self, algorithm: str = "ES256") -> Key:
-        """The key that tokens of *algorithm* are signed with now; made when first asked for."""
+    def key(self, algorithm: str | None = None) -> Key:
+        """The key that tokens of *algorithm* are signed with now; made when first asked for.
+
+        The default, here and below, is the first of the provider's.
+        """
+        algorithm = algorithm or self.provider.algorithms[0]
         with self._lock:
             # Not shared with other issuers: then the tokens of one would pass for those of another.
             for key in self._keys:
@@ -119,13 +126,14 @@ class Issuer:
             self._keys.append(key)
             return key
 
-    def rotate(self, algorithm: str = "ES256", *, keep: bool = False) -> Key:
+    def rotate(self, algorithm: str | None = None, *, keep: bool = False) -> Key:
         """Sign with a new key from now on.
 
         Arguments:
             algorithm: whose key to replace.
             keep: whether to publish the old ones still, as a provider does until their tokens expire.
         """
+        algorithm = algorithm or self.provider.algorithms[0]
         new = Key.generate(algorithm)
         with self._lock:
             self._keys = [new] + [key for key in self._keys if keep or key.algorithm != algorithm]
@@ -140,7 +148,7 @@ class Issuer:
         self,
         subject: str | None,
         *,
-        algorithm: str = "ES256",
+        algorithm: str | None = None,
         audience: str | Sequence[str] | None = None,
         issuer: str | None = None,
         issued_at: float | None = None,
@@ -149,14 +157,14 @@ class Issuer:
         headers: Mapping[str, Any] | None = None,
         key: Key | str | bytes | None = None,
     ) -> str:
-        """An access token as Stack Auth would issue it, or a bad one.
+        """An access token as the provider would issue it, or a bad one.
 
         In *claims* and *headers* None leaves a member out.
 
         Arguments:
             subject: who it is for; None leaves out ``sub``.
             algorithm: one of ``ALGORITHMS``; ``none``; or another one, with a *key* for it.
-            audience: default is the project's id.
+            audience: default is the provider's, or the first of several.
             issuer: default is this one.
             issued_at: seconds since 1970; default is now.
             expires_in: seconds from then; may be negative; None leaves out ``exp``.
@@ -168,18 +176,12 @@ class Issuer:
         payload = {
             "sub": subject,
             "iss": issuer or self.issuer,
-            "aud": self.project_id if audience is None else audience,
+            "aud": self._audience if audience is None else audience,
             "iat": now,
             "exp": None if expires_in is None else int(now + expires_in),
-            "role": "authenticated",
-            "project_id": self.project_id,
-            "branch_id": "main",
-            "refresh_token_id": str(uuid4()),
-            "name": subject,
-            "email": None if subject is None else f"{subject}@example.com",
-            "email_verified": None if subject is None else True,
-            "is_anonymous": False,
+            **(self._required_claims() if self._imitates else self._stack_auth_claims(subject)),
         }
+        algorithm = algorithm or self.provider.algorithms[0]
         if key is None:
             key = "" if algorithm == "none" else self.key(algorithm)
         kid: str | None = None
@@ -194,6 +196,22 @@ class Issuer:
             algorithm=algorithm,
             headers=_without_none({"kid": kid, **(headers or {})}),
         )
+
+    def _required_claims(self) -> dict[str, str | None]:
+        required = self.provider.required_claims.items()
+        return {name: values[0] if values else str(uuid4()) for name, values in required}
+
+    def _stack_auth_claims(self, subject: str | None) -> dict[str, Any]:
+        return {
+            "role": "authenticated",
+            "project_id": self.project_id,
+            "branch_id": "main",
+            "refresh_token_id": str(uuid4()),
+            "name": subject,
+            "email": None if subject is None else f"{subject}@example.com",
+            "email_verified": None if subject is None else True,
+            "is_anonymous": False,
+        }
 
     def close(self) -> None:
         """Stop answering; does nothing the second time."""

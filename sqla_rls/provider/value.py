@@ -1,19 +1,13 @@
-"""Who issues the tokens: one function per identity provider.
-
-A ``Provider`` pins everything that a token must not decide for itself: the issuer, the keys, the
-algorithms, the audience, and the Postgres roles that it may ask for.  Adding one is adding a function
-beside its siblings; where a provider shares its keys among customers, its audience is required.
-"""
+"""What is pinned about an issuer of tokens, so that no token can decide it for itself."""
 
 from __future__ import annotations
 
 import copy
 import re
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -31,45 +25,63 @@ from sqla_rls.jwks import (
 )
 
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+_WRITTEN_BY_USERS: Final = frozenset({"user_metadata", "unsafe_metadata"})  # Supabase and Auth0; Clerk
+
+
+class RoleOptions(TypedDict, total=False):
+    """Which Postgres role a token binds: see ``Provider``."""
+
+    role: str
+    role_claim: str | tuple[str, ...] | None
+    roles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """An issuer of tokens, and what its tokens must look like to be believed.
 
-    - ``issuer``: the ``iss`` claim, to the letter: a trailing slash counts.
+    - ``issuer``: the ``iss`` claim, to the letter: a trailing slash counts.  A tuple: any one of them.
     - ``jwks_uri``, ``jwks`` or ``public_key``: where the keys are; exactly one of them.
     - ``algorithms``: those that a token may be signed with, e.g. ``("ES256",)``.
     - ``audience``: what the ``aud`` claim must hold, any one of them; None to leave it unchecked.
+    - ``required_claims``: what other claims must hold: one of the values given, None among them if the
+      claim may be missing; none given, any value will do.
     - ``role``: the Postgres role that a verified token binds.
-    - ``role_claim``, ``roles``: a claim that may choose among these roles instead.  A token without
-      the claim gets ``role``; one that asks for anything else is refused.
+    - ``role_claim``, ``roles``: a claim that may choose among these roles instead, by its name, or by the
+      path to it: ``("realm_access", "roles")``.  A token without the claim gets ``role``; one whose claim
+      is another text, or no text, is refused.  Where the claim is a list, what it holds besides is passed
+      over: the first of ``roles`` that is in it wins, and ``role`` if none is.
     """
 
     name: str
-    issuer: str
+    issuer: str | tuple[str, ...]
     jwks_uri: str | None = field(default=None, repr=False)
     jwks: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
     public_key: str | bytes | None = field(default=None, repr=False)
     algorithms: tuple[str, ...]
     audience: str | tuple[str, ...] | None
+    required_claims: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict[str, Any], hash=False)
     role: str = "authenticated"
-    role_claim: str | None = None
-    roles: frozenset[str] = frozenset()
+    role_claim: str | tuple[str, ...] | None = None
+    roles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # What others hold a reference to isn't frozen.
         object.__setattr__(self, "jwks", copy.deepcopy(self.jwks))
+        object.__setattr__(self, "required_claims", dict(self.required_claims))
         try:
-            if not _is_text(self.issuer):
-                raise ValueError("issuer is empty; give the 'iss' claim of its tokens")
+            _check_names("issuer", self.issuer, "give the 'iss' claim of its tokens")
             _check_algorithms(self.algorithms)
-            _check_audience(self.audience)
+            if self.audience is not None:
+                _check_names("audience", self.audience, "None leaves it unchecked")
+            for values in self.required_claims.values():
+                if not isinstance(values, tuple) or not all(v is None or _is_text(v) for v in values):
+                    raise ValueError("required_claims is of the form {'typ': ('Bearer',)}")
             _check_roles(self.role, self.role_claim, self.roles)
             if [self.jwks_uri, self.jwks, self.public_key].count(None) != 2:
                 raise ValueError("its keys come from exactly one of jwks_uri, jwks and public_key")
             if self.jwks_uri is not None:
-                _check_uri(self.jwks_uri)
+                check_uri("jwks_uri", self.jwks_uri)
             elif not any(key.algorithms & set(self.algorithms) for key in self._declared_keys()):
                 raise ValueError("none of its keys fits its algorithms; RSA keys need 2048 bits")
         except ValueError as problem:
@@ -81,77 +93,38 @@ class Provider:
             return FetchedKeySet(self.jwks_uri, limits)
         return KeySet(self._declared_keys(), named=self.jwks is not None)
 
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """Each ``iss`` claim that is accepted."""
+        return (self.issuer,) if isinstance(self.issuer, str) else self.issuer
+
     def role_for(self, claims: Mapping[str, Any]) -> str:
         """The role for a token with *claims*; InvalidToken if they ask for one that isn't configured."""
-        if self.role_claim is None or self.role_claim not in claims:
+        if self.role_claim is None:
             return self.role
-        asked = claims[self.role_claim]
+        asked: Any = claims
+        for name in _path(self.role_claim):
+            if isinstance(asked, Mapping) and name not in asked:
+                return self.role
+            asked = asked[name] if isinstance(asked, Mapping) else None
+        if isinstance(asked, list):
+            return next((role for role in self.roles if role in asked), self.role)
         if not isinstance(asked, str) or asked not in self.roles:
             raise InvalidToken(f"claim {self.role_claim!r} asks for a role that provider {self.name!r} lacks")
         return asked
 
+    def check_claims(self, claims: Mapping[str, Any]) -> None:
+        """InvalidToken unless *claims* hold what ``required_claims`` says."""
+        for name, values in self.required_claims.items():
+            found = claims.get(name)
+            if (found not in values) if values else (found is None):
+                raise InvalidToken(
+                    f"claim {name!r} is missing, or not one that provider {self.name!r} accepts; "
+                    "send an access token issued for this application"
+                )
+
     def _declared_keys(self) -> tuple[Key, ...]:
         return _keys_in_pem(self.public_key) if self.public_key is not None else _public_keys_in(self.jwks)
-
-
-def stack_auth(
-    project_id: str,
-    *,
-    base_url: str = "https://api.stack-auth.com",
-    audience: str | tuple[str, ...] | None = None,
-    role: str = "authenticated",
-    role_claim: str | None = None,
-    roles: AbstractSet[str] = frozenset(),
-) -> Provider:
-    """Stack Auth (docs.stack-auth.com, JWT Tokens).  The audience is the project id unless given.
-
-    Its anonymous and restricted users have another issuer and another audience: they are refused.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", project_id):
-        raise DeclarationError("provider 'stack_auth': project_id has letters, digits, '-' and '_' only")
-    issuer = f"{base_url.rstrip('/')}/api/v1/projects/{project_id}"
-    return Provider(
-        name="stack_auth",
-        issuer=issuer,
-        jwks_uri=f"{issuer}/.well-known/jwks.json",
-        algorithms=("ES256",),
-        audience=project_id if audience is None else audience,
-        role=role,
-        role_claim=role_claim,
-        roles=frozenset(roles),
-    )
-
-
-def custom(
-    *,
-    issuer: str,
-    jwks_uri: str | None = None,
-    jwks: Mapping[str, Any] | None = None,
-    public_key: str | bytes | None = None,
-    algorithms: tuple[str, ...],
-    audience: str | tuple[str, ...] | None,
-    name: str = "custom",
-    role: str = "authenticated",
-    role_claim: str | None = None,
-    roles: AbstractSet[str] = frozenset(),
-) -> Provider:
-    """Any issuer, by the URL of its JWKS, the document itself, or a public key in PEM.
-
-    ``audience=None`` leaves ``aud`` unchecked, which is safe only for an issuer that issues tokens to
-    nobody else: else whoever runs another of its applications can sign in here with its users' tokens.
-    """
-    return Provider(
-        name=name,
-        issuer=issuer,
-        jwks_uri=jwks_uri,
-        jwks=jwks,
-        public_key=public_key,
-        algorithms=algorithms,
-        audience=audience,
-        role=role,
-        role_claim=role_claim,
-        roles=frozenset(roles),
-    )
 
 
 def check_role(role: object) -> None:
@@ -165,11 +138,27 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
-def _check_roles(role: str, role_claim: str | None, roles: frozenset[str]) -> None:
+def _path(role_claim: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (role_claim,) if isinstance(role_claim, str) else role_claim or ()
+
+
+def _check_names(what: str, names: object, hint: str) -> None:
+    wanted = (names,) if isinstance(names, str) else names
+    if not isinstance(wanted, tuple) or not wanted or not all(map(_is_text, wanted)):
+        raise ValueError(f"{what} is a name or a tuple of names; {hint}")
+
+
+def _check_roles(role: str, role_claim: str | tuple[str, ...] | None, roles: tuple[str, ...]) -> None:
+    if not isinstance(roles, tuple):
+        raise ValueError("roles is a tuple: of several roles that a claim lists, the first one given wins")
     for name in (role, *roles):
         check_role(name)
     if bool(role_claim) != bool(roles):
         raise ValueError("role_claim and roles go together: a claim, and the roles that it may choose")
+    if role_claim:
+        _check_names("role_claim", role_claim, "a tuple is the path to a nested claim")
+    if _WRITTEN_BY_USERS & set(_path(role_claim)):
+        raise ValueError("role_claim is in metadata that users write themselves; use what only you write")
 
 
 def _check_algorithms(algorithms: tuple[str, ...]) -> None:
@@ -186,24 +175,18 @@ def _check_algorithms(algorithms: tuple[str, ...]) -> None:
             )
 
 
-def _check_audience(audience: str | tuple[str, ...] | None) -> None:
-    if audience is not None:
-        wanted = (audience,) if isinstance(audience, str) else audience
-        if not isinstance(wanted, tuple) or not wanted or not all(map(_is_text, wanted)):
-            raise ValueError("audience is a name or a tuple of names; None leaves it unchecked")
-
-
-def _check_uri(uri: str) -> None:
+def check_uri(what: str, uri: str) -> None:
+    """ValueError unless *uri* is one that nobody on the way can answer for."""
     try:
         parts = urlsplit(uri)
         # The characters of RFC 3986: urlsplit drops some of the others in silence.
         usable = re.fullmatch(r"[!-\[\]-~]+", uri) and parts.hostname and parts.port != 0
     except ValueError:
-        raise ValueError("jwks_uri is no URL of the form https://host/path") from None
+        raise ValueError(f"{what} is no URL of the form https://host/path") from None
     if not usable or not parts.hostname or "@" in parts.netloc:
-        raise ValueError("jwks_uri is no URL of the form https://host/path")
+        raise ValueError(f"{what} is no URL of the form https://host/path")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
-        raise ValueError("jwks_uri must be https: on the way, http lets anyone put in keys of their own")
+        raise ValueError(f"{what} must be https: on the way, http lets anyone put in keys of their own")
 
 
 def _is_loopback(host: str) -> bool:
