@@ -194,36 +194,45 @@ class Verifier:
         return _Unverified(token, digest, claims, provider, keys, kid, algorithm, fetch)
 
     def _end(self, token: _Unverified) -> Identity:
-        provider, claims = token.provider, token.claims
         try:
-            jwt.decode(
-                token.text,
-                token.keys.find(token.kid, token.algorithm),
-                [token.algorithm],  # one of the provider's, and one that the key fits
-                {"require": self._required, "verify_aud": provider.audience is not None},
-                audience=provider.audience,
-                issuer=provider.issuers,
-                leeway=self._leeway,
-            )
-            provider.check_claims(claims)
-            role, expires_at = provider.role_for(claims), int(claims["exp"]) + self._leeway
-            identity = Identity(role=role, subject=claims["sub"], claims=claims, expires_at=expires_at)
-        except jwt.ExpiredSignatureError:
-            raise ExpiredToken("the token has expired; refresh it or sign in again") from None
-        except jwt.MissingRequiredClaimError as missing:
-            raise InvalidToken(f"the token lacks claim {missing.claim!r}") from None
-        except DeclarationError as problem:
-            raise InvalidToken(f"the token can't be used: {problem}") from None
-        except (jwt.PyJWTError, ValueError, TypeError) as problem:
-            raise InvalidToken(_REASONS.get(type(problem), "the token isn't valid; sign in again")) from None
-        with self._lock:
-            self._cache[token.digest] = identity, time.monotonic() + self._cache_for
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return identity
+            identity = self._verified(token)
+        except (jwt.PyJWTError, DeclarationError, ValueError, TypeError) as problem:
+            refusal = _refusal(problem)
+        else:
+            with self._lock:
+                self._cache[token.digest] = identity, time.monotonic() + self._cache_for
+                while len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
+            return identity
+        raise refusal  # here, where it has no context: that would hold claims
+
+    def _verified(self, token: _Unverified) -> Identity:
+        provider, claims = token.provider, token.claims
+        jwt.decode(
+            token.text,
+            token.keys.find(token.kid, token.algorithm),
+            [token.algorithm],  # one of the provider's, and one that the key fits
+            {"require": self._required, "verify_aud": provider.audience is not None},
+            audience=provider.audience,
+            issuer=provider.issuers,
+            leeway=self._leeway,
+        )
+        provider.check_claims(claims)
+        role, expires_at = provider.role_for(claims), int(claims["exp"]) + self._leeway
+        return Identity(role=role, subject=claims["sub"], claims=claims, expires_at=expires_at)
 
 
-@dataclass(frozen=True, slots=True)
+def _refusal(problem: Exception) -> InvalidToken:
+    if isinstance(problem, jwt.ExpiredSignatureError):
+        return ExpiredToken("the token has expired; refresh it or sign in again")
+    if isinstance(problem, jwt.MissingRequiredClaimError):
+        return InvalidToken(f"the token lacks claim {problem.claim!r}")
+    if isinstance(problem, DeclarationError):
+        return InvalidToken(f"the token can't be used: {problem}")
+    return InvalidToken(_REASONS.get(type(problem), "the token isn't valid; sign in again"))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class _Unverified:
     text: str
     digest: bytes
@@ -236,16 +245,14 @@ class _Unverified:
 
 
 def _objects_in(token: str) -> list[dict[str, Any]]:
-    try:
+    with suppress(ValueError, RecursionError):
         parts = [urlsafe_b64decode(part + "==") for part in token.split(".", 3)]
         # Python's reader passes over strange characters and what is left over at the end.
         canonical = ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
         objects = [json.loads(part.decode(), object_pairs_hook=_unique) for part in parts[:2]]
-        if canonical != token or len(parts) != 3 or not all(isinstance(value, dict) for value in objects):
-            raise ValueError
-    except (ValueError, RecursionError):
-        raise InvalidToken("the token isn't a JWT, or names something twice; send it as issued") from None
-    return objects
+        if canonical == token and len(parts) == 3 and all(isinstance(value, dict) for value in objects):
+            return objects
+    raise InvalidToken("the token isn't a JWT, or names something twice; send it as issued")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
