@@ -2,8 +2,8 @@
 
 Every function takes ``role``, ``role_claim`` and ``roles`` as ``Provider`` does.  Its docstring names
 the provider's public page, and the claims that carry a role or an organization: a role claim may be
-given to ``role_claim``, the others are for policies, as ``jwt_claim("org_id")``.  An audience that a
-provider shares its keys without is required.
+given to ``role_claim``, the others are for policies, as ``jwt_claim("org_id")``.  Where the same keys
+sign for the applications of others, the audience is required.
 """
 
 from __future__ import annotations
@@ -147,15 +147,15 @@ def entra(tenant_id: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> P
     """Microsoft Entra ID, formerly Azure AD (learn.microsoft.com, Access token claims reference).
 
     *audience* is the API's application id (tokens of version 2.0) or its application id URI (1.0).
-    *tenant_id* is a tenant's number, since ``common`` and the like let in every tenant there is: give a
-    ``Verifier`` one provider for each tenant that you serve.  Tokens without ``scp`` are refused: ID
+    *tenant_id* is a tenant's GUID: ``common`` and the like would let in every tenant there is.  For several
+    tenants give a ``Verifier`` one provider each.  Tokens without ``scp`` are refused: ID
     tokens, and those of applications without a user.  Claims: ``roles`` (a list), ``groups``, ``tid``,
     and ``oid``, which unlike ``sub`` is the same in all of a tenant's applications.
     """
     try:
         tenant = str(UUID(tenant_id))
     except (ValueError, AttributeError, TypeError):
-        raise DeclarationError("tenant_id is the number of one tenant, as 00000000-…") from None
+        raise DeclarationError("tenant_id is the GUID of one tenant: neither 'common' nor a domain") from None
     host = "https://login.microsoftonline.com"
     return Provider(
         name="entra",

@@ -41,7 +41,7 @@ def rls_database(rls_postgres: Server) -> Iterator[URL]:
 
 @pytest.fixture(scope="session")
 def rls_issuer() -> Iterator[Issuer]:
-    """An identity provider on this machine: ``rls_issuer.token("alice")``, ``rls_issuer.jwks_uri``.
+    """An identity provider on this machine: ``Verifier(rls_issuer.provider)``, ``rls_issuer.token("alice")``.
 
     One for the whole run, so that an app may be configured with it once; a test that breaks it calls
     ``rls_issuer.reset()`` afterwards.

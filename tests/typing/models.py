@@ -66,6 +66,8 @@ condition: ColumnElement[bool] = auth_uid("user_id")
 
 verifier = Verifier(provider.stack_auth("project"))
 assert_type(verifier.verify("token"), sqla_rls.Identity)
+provider.google(client_id=("web", "android"), role="member")
+provider.keycloak("host", "realm", audience="api", role_claim=("realm_access", "roles"), roles=("admin",))
 
 SessionLocal = sessionmaker(create_engine("postgresql+psycopg://"))
 enforce_row_security(SessionLocal, verifier=verifier)
@@ -88,3 +90,5 @@ async def read(registry: async_scoped_session[AsyncSession]) -> None:
 crud_policy(authenticated, read=5, modify=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 crud_policy(authenticated, read=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 identify(SessionLocal(), "alice")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+provider.google()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+provider.stack_auth("project", rolle="admin")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
