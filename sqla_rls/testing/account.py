@@ -13,9 +13,27 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from signal import SIGKILL
+from typing import IO, Final
 
 from sqla_rls.testing.installation import PostgresUnavailable
+
+# The server is the child of a shell which waits at a pipe for us to stop it, or to die however suddenly;
+# then it ends the server and removes its files.  A pipe rather than PR_SET_PDEATHSIG: that fires when the
+# thread that forked ends, not the process, needs Python between fork and exec, is there on Linux only, and
+# leaves the files.
+_SUPERVISOR: Final = """
+signal=$1 directory=$2 copy=$3
+shift 3
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+{ read -r _ <&3; kill -"$signal" "$server"; } 2>/dev/null &
+watcher=$!
+wait "$server"
+kill "$watcher" 2>/dev/null
+rm -rf "$directory" "$copy"
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +74,23 @@ class Account:
             extra_groups=None if self.user is None else [],
         )
 
+    def supervise(
+        self,
+        command: Sequence[str | Path],
+        output: IO[bytes],
+        directory: Path,
+        copy: Path | None = None,
+        *,
+        signal: str,
+    ) -> subprocess.Popen[bytes]:
+        """Start server *command*, which ends by *signal* when we do, or ``end()`` it; then its files go."""
+        supervisor = ["/bin/sh", "-c", _SUPERVISOR, "sqla_rls", signal, str(directory), str(copy or "")]
+        process = self.start([*supervisor, *map(str, command)], output)
+        assert process.stdin
+        # A forked child has a copy of the pipe's end, and might outlive us with it.
+        os.register_at_fork(after_in_child=process.stdin.close)
+        return process
+
     def succeeds(self, *command: str | Path) -> bool:
         """Whether the account can run *command*, with success."""
         try:
@@ -83,3 +118,12 @@ class Account:
         if self.user is not None and self.group is not None:
             for path in (tree, *tree.rglob("*")):
                 os.chown(path, self.user, self.group)
+
+
+def end(server: subprocess.Popen[bytes], timeout: float) -> None:
+    """End a *server* that is supervised, by force if it takes more than *timeout* seconds."""
+    try:
+        server.communicate(b"stop\n", timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, SIGKILL)
+        server.wait()

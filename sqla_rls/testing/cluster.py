@@ -1,14 +1,12 @@
 """A throw-away cluster: its files and its processes.
 
-Nothing outlives us.  The server is the child of a shell which waits at a pipe for us to stop it, or to
-die however suddenly; then it ends the server and removes its files.
+Nothing outlives us: account.py has the server ended, and its files removed, however suddenly we die.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -18,7 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Final
 
-from sqla_rls.testing.account import Account
+from sqla_rls.testing.account import Account, end
 from sqla_rls.testing.installation import Installation, PostgresUnavailable
 
 DEFAULT_SETTINGS: Final = {
@@ -34,32 +32,18 @@ MEMORY_NEEDED: Final = 2**30  # bytes: a cluster is 40 MB, each database in it 8
 START_TIMEOUT: Final = 60.0  # seconds
 STOP_TIMEOUT: Final = 10.0  # seconds
 
-# A pipe rather than PR_SET_PDEATHSIG: that fires when the thread that forked ends, not the process,
-# needs Python between fork and exec, is there on Linux only, and leaves the files.
-# QUIT, "immediate shutdown", because nothing is to be kept.
-_SUPERVISOR: Final = """
-data=$1 binaries=$2
-shift 2
-exec 3<&0
-"$@" </dev/null 3<&- &
-server=$!
-{ read -r _ <&3; kill -QUIT "$server"; } 2>/dev/null &
-watcher=$!
-wait "$server"
-kill "$watcher" 2>/dev/null
-rm -rf "$data" "$binaries"
-"""
-
 
 class Cluster:
-    """A throw-away cluster, running.
+    """A throw-away cluster, running; a hot standby of the server at port *primary*, if that is given.
 
     Attributes:
         port: on 127.0.0.1, and part of the socket's name.
         directory: holds the socket and, in ``data``, the cluster.
     """
 
-    def __init__(self, installation: Installation, settings: Mapping[str, str], port: int) -> None:
+    def __init__(
+        self, installation: Installation, settings: Mapping[str, str], port: int, primary: int | None
+    ) -> None:
         self.port = port
         self._account = Account.unprivileged()
         with ExitStack() as undo:
@@ -73,19 +57,25 @@ class Cluster:
                 undo.callback(shutil.rmtree, self._copy, ignore_errors=True)
                 installation = installation.copy(self._copy)
                 self._account.take(self._copy)
-            self._initdb(installation)
+            self._make(installation, primary)
             self._process = self._start(installation, settings)
             undo.callback(self.stop)
             self._wait_until_ready()
             undo.pop_all()
 
-    def _initdb(self, installation: Installation) -> None:
-        command = [str(installation.bindir / "initdb"), "-D", f"{self.directory}/data"]
-        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        with self._account.start([*command, *options], self._log) as process:
+    def _make(self, installation: Installation, primary: int | None) -> None:
+        if primary is None:
+            program = "initdb"
+            options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        else:
+            program = "pg_basebackup"
+            options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+            options += ["--host=127.0.0.1", f"--port={primary}", "--username=postgres"]
+        command = [str(installation.bindir / program), "-D", f"{self.directory}/data", *options]
+        with self._account.start(command, self._log) as process:
             process.communicate()
         if process.returncode:
-            raise PostgresUnavailable(f"initdb failed:\n{_text(self._log)}")
+            raise PostgresUnavailable(f"{program} failed:\n{_text(self._log)}")
 
     def _start(self, installation: Installation, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
         settings = {
@@ -95,14 +85,12 @@ class Cluster:
             "port": str(self.port),
             "unix_socket_directories": str(self.directory),
         }
-        supervisor = ["/bin/sh", "-c", _SUPERVISOR, "sqla_rls", str(self.directory), str(self._copy or "")]
         server = [str(installation.bindir / "postgres"), "-D", f"{self.directory}/data"]
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        process = self._account.start([*supervisor, *server, *options], self._log)
-        assert process.stdin
-        # A forked child has a copy of the pipe's end, and might outlive us with it.
-        os.register_at_fork(after_in_child=process.stdin.close)
-        return process
+        # QUIT, "immediate shutdown", because nothing is to be kept.
+        return self._account.supervise(
+            [*server, *options], self._log, self.directory, self._copy, signal="QUIT"
+        )
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
@@ -123,18 +111,14 @@ class Cluster:
         """End the server and remove its files; does nothing the second time."""
         if self._log.closed:
             return
-        try:
-            self._process.communicate(b"stop\n", timeout=STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        end(self._process, STOP_TIMEOUT)
         self._log.close()
         for directory in filter(None, (self.directory, self._copy)):
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def launch(installation: Installation, settings: Mapping[str, str]) -> Cluster:
-    """Make a cluster and start it on a port of its own.
+def launch(installation: Installation, settings: Mapping[str, str], *, primary: int | None = None) -> Cluster:
+    """Make a cluster, or a hot standby of the one at port *primary*, and start it on a port of its own.
 
     Raises:
         PostgresUnavailable: with what initdb or the server said.
@@ -142,7 +126,7 @@ def launch(installation: Installation, settings: Mapping[str, str]) -> Cluster:
     while True:
         port = free_port()
         try:
-            return Cluster(installation, settings, port)
+            return Cluster(installation, settings, port, primary)
         except PostgresUnavailable:
             # Somebody else may have been quicker; any other failure would only repeat itself.
             if not _taken(port):

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL, make_url
 
-from sqla_rls.testing.cluster import launch
+from sqla_rls.testing.cluster import Cluster, launch
 from sqla_rls.testing.installation import Installation, PostgresUnavailable, installations
 
 __all__ = ["Installation", "PostgresUnavailable", "Server", "find_server", "installations"]
@@ -44,18 +44,28 @@ class Server:
         host: where it listens, for TCP.
         port: of TCP, and of the socket's name.
         socket_directory: where its Unix socket is; None if it isn't one that we started.
+        installation: the binaries that it was started from; None likewise.
     """
 
-    def __init__(self, url: URL, *, socket_directory: str | None, stop: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        socket_directory: str | None,
+        stop: Callable[[], None] | None,
+        installation: Installation | None = None,
+    ) -> None:
         """Use ``start``, ``connect`` or ``docker`` instead.
 
         Arguments:
             url: of a superuser, for psycopg.
             socket_directory: see there.
             stop: ends the server; None if it is to go on, without the databases made here.
+            installation: see there.
         """
         self._url = url
         self._end_server = stop
+        self.installation = installation
         self._databases: set[str] = set()
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -92,11 +102,31 @@ class Server:
             installation = next(iter(installations()), None)
         if installation is None:
             raise PostgresUnavailable(_NOTHING_FOUND)
-        cluster = launch(installation, settings or {})
+        return cls._of(launch(installation, settings or {}), installation)
+
+    @classmethod
+    def _of(cls, cluster: Cluster, installation: Installation) -> Server:
         url = URL.create(
             "postgresql+psycopg", "postgres", host="127.0.0.1", port=cluster.port, database="postgres"
         )
-        return cls(url, socket_directory=str(cluster.directory), stop=cluster.stop)
+        directory = str(cluster.directory)
+        return cls(url, socket_directory=directory, stop=cluster.stop, installation=installation)
+
+    def standby(self, *, settings: Mapping[str, str] | None = None) -> Server:
+        """Start a hot standby of this server, for reads; stop it before this one.
+
+        It follows by streaming replication, and is behind by what it hasn't replayed yet.
+
+        Arguments:
+            settings: as for ``start``.
+
+        Raises:
+            PostgresUnavailable: with what pg_basebackup or the server said, or for a server that wasn't
+                started from binaries.
+        """
+        if self.installation is None:
+            raise PostgresUnavailable("only a server that was started from binaries can be given a standby")
+        return self._of(launch(self.installation, settings or {}, primary=self.port), self.installation)
 
     @classmethod
     def connect(cls, url: str | URL) -> Server:
