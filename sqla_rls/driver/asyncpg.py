@@ -22,14 +22,15 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def carry(self, binding: Binding, way: Way) -> bool:
         if way == "pipeline":
             raise UnsupportedTransaction("asyncpg has no pipeline: use way='message'")
-        if self.is_in_transaction():
+        # Once terminated it doesn't know whether it is in one; but what comes next says that it is closed.
+        if self.is_closed() or self.is_in_transaction():
             return False
         self.binding = binding
         return True
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         binding = self.binding
-        if binding is None or self.is_in_transaction():
+        if binding is None or self.is_closed() or self.is_in_transaction():
             return await super().execute(query, *args, timeout=timeout)
         if args or not query.startswith("BEGIN"):
             raise UnsupportedTransaction(_NO_TRANSACTION)
@@ -48,7 +49,7 @@ def _in_transaction(name: str) -> Any:
     inherited = getattr(asyncpg.Connection, name)
 
     def method(self: Connection, *args: Any, **kw: Any) -> Any:
-        if self.binding is not None and not self.is_in_transaction():
+        if self.binding is not None and not self.is_closed() and not self.is_in_transaction():
             raise UnsupportedTransaction(_NO_TRANSACTION)
         return inherited(self, *args, **kw)
 
