@@ -11,6 +11,7 @@ from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity
+from sqla_rls.testing.pgbouncer import find_pgbouncer
 from sqla_rls.testing.postgres import Installation, Server, installations
 
 # Under nohup, or in the background of a script, these are ignored, by the children that tests interrupt, too.
@@ -50,6 +51,13 @@ def engine(database: URL) -> Iterator[Engine]:
     engine = create_engine(database, poolclass=NullPool)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def pgbouncer() -> None:
+    """For tests that start one; in CI, where it must be there, they fail without."""
+    if find_pgbouncer() is None and "pgbouncer" not in os.environ.get("SQLA_RLS_TEST_REQUIRE", ""):
+        pytest.skip("there is no PgBouncer here: apt install pgbouncer")
 
 
 @pytest.fixture

@@ -1,0 +1,201 @@
+"""Reads on a hot standby, writes on the primary: one session, one caller on both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Engine, create_engine, func, insert, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.dml import UpdateBase
+
+from sqla_rls import Identity, enforce_row_security, identify
+from sqla_rls.driver import Way
+from sqla_rls.exc import BindingError, IdentityRequired, TransactionRefused
+from sqla_rls.testing.postgres import PostgresUnavailable, Server
+
+from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Todo, bindings, by_statement, kill, statements_of
+
+#: Where a statement runs: true on the standby.
+ON_STANDBY = select(func.pg_is_in_recovery())
+
+
+@pytest.fixture(scope="module")
+def standby_server(server: Server) -> Iterator[Server]:
+    try:
+        standby = server.standby()
+    except PostgresUnavailable as problem:
+        pytest.skip(str(problem))
+    with standby:
+        yield standby
+
+
+@pytest.fixture
+def standby(standby_server: Server, url: URL, admin: Engine) -> Iterator[Engine]:
+    """Logs in to the standby as ``app``, once it has all that the primary has."""
+    catch_up(standby_server, admin)
+    engine = create_engine(url.set(port=standby_server.port), pool_size=1, max_overflow=0)
+    yield engine
+    engine.dispose()
+
+
+def catch_up(standby: Server, admin: Engine) -> None:
+    """Wait until *standby* has replayed what was written by now."""
+    replayed = text("SELECT pg_last_wal_replay_lsn() >= CAST(:lsn AS pg_lsn)")
+    engine = create_engine(standby.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with admin.connect() as primary, engine.connect() as connection:
+        lsn = primary.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
+        deadline = time.monotonic() + 60
+        while not connection.scalar(replayed, {"lsn": lsn}):
+            assert time.monotonic() < deadline, "the standby doesn't follow"
+            time.sleep(0.01)
+
+
+def routing(writes: Engine, reads: Engine) -> type[Session]:
+    """A session class that sends what changes rows to *writes*, and the rest to *reads*."""
+
+    class RoutingSession(Session):
+        def get_bind(self, mapper: Any = None, *, clause: Any = None, bind: Any = None, **kw: Any) -> Engine:
+            if bind is not None:
+                assert isinstance(bind, Engine)
+                return bind
+            return writes if self._flushing or isinstance(clause, UpdateBase) else reads
+
+    return RoutingSession
+
+
+@pytest.fixture
+def maker(pool: Engine, standby: Engine, way: Way) -> sessionmaker[Session]:
+    maker = sessionmaker(class_=routing(pool, standby))
+    enforce_row_security(maker, way=way)
+    return maker
+
+
+def test_what_one_writes_on_the_primary_one_reads_on_the_standby(
+    maker: sessionmaker[Session], standby_server: Server, admin: Engine, alice: Identity, bob: Identity
+) -> None:
+    with maker() as session:
+        identify(session, alice)
+        assert session.scalar(ON_STANDBY) is True
+        session.add(Todo(task="buy milk"))
+        session.commit()
+        catch_up(standby_server, admin)
+        assert session.scalars(TASKS).all() == ["buy milk"]
+    with maker() as session:
+        identify(session, bob)
+        assert session.scalar(ON_STANDBY) is True
+        assert session.scalars(TASKS).all() == []
+
+
+@by_statement
+def test_both_are_bound_to_one_caller_once(
+    maker: sessionmaker[Session], pool: Engine, standby: Engine, alice: Identity, bob: Identity
+) -> None:
+    sent = statements_of(pool), statements_of(standby)
+    with maker() as session:
+        for who in (alice, bob):
+            identify(session, who)
+            for bind in (pool, standby, pool, standby):
+                caller = session.execute(CALLER, bind_arguments={"bind": bind}).one()
+                assert caller == ("authenticated", who.subject)
+            session.commit()
+    assert [bindings(one) for one in sent] == [2, 2]
+    for engine in (pool, standby):
+        with engine.connect() as connection:
+            assert connection.execute(CALLER).one() == NOBODY
+
+
+def test_a_transaction_has_one_caller_whatever_the_next_token_says(
+    pool: Engine, standby: Engine, alice: Identity, bob: Identity
+) -> None:
+    answers = iter([alice, bob])
+    maker = sessionmaker(class_=routing(pool, standby))
+    enforce_row_security(maker, token=lambda: next(answers))
+    with maker() as session:
+        for bind in (standby, pool):
+            assert session.execute(CALLER, bind_arguments={"bind": bind}).one() == ("authenticated", "alice")
+
+
+def test_nobody_is_refused_on_both(maker: sessionmaker[Session], pool: Engine, standby: Engine) -> None:
+    for first, then in ((pool, standby), (standby, pool)):
+        with maker() as session:
+            with pytest.raises(IdentityRequired):
+                session.execute(CALLER, bind_arguments={"bind": first})
+            with pytest.raises(TransactionRefused):
+                session.execute(CALLER, bind_arguments={"bind": then})
+
+
+def test_who_cannot_be_bound_on_one_is_refused_on_both(
+    maker: sessionmaker[Session], pool: Engine, standby: Engine
+) -> None:
+    with maker() as session:
+        identify(session, Identity(role="nobody_has_it", subject="alice"))
+        with pytest.raises(BindingError, match="nobody_has_it"):
+            session.execute(ANYTHING, bind_arguments={"bind": standby})
+        with pytest.raises(TransactionRefused):
+            session.execute(ANYTHING, bind_arguments={"bind": pool})
+
+
+def test_nothing_is_written_on_the_standby(
+    maker: sessionmaker[Session],
+    standby: Engine,
+    todos: None,
+    standby_server: Server,
+    admin: Engine,
+    alice: Identity,
+) -> None:
+    catch_up(standby_server, admin)
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            session.execute(insert(Todo).values(task="x"), bind_arguments={"bind": standby})
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
+def test_who_loses_the_standby_is_bound_on_it_again(
+    maker: sessionmaker[Session], todos: None, standby_server: Server, admin: Engine, alice: Identity
+) -> None:
+    catch_up(standby_server, admin)
+    above = create_engine(standby_server.url(), poolclass=NullPool)
+    with maker() as session:
+        identify(session, alice)
+        kill(above, session.scalar(select(func.pg_backend_pid())))
+        with pytest.raises(DBAPIError):
+            session.scalars(TASKS)
+        session.rollback()
+        assert session.scalar(ON_STANDBY) is True
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
+async def test_the_same_under_asyncio(
+    runner: object,
+    async_url: URL,
+    async_way: Way,
+    standby_server: Server,
+    admin: Engine,
+    todos: None,
+    alice: Identity,
+) -> None:
+    catch_up(standby_server, admin)
+    primary = create_async_engine(async_url, poolclass=NullPool)
+    standby = create_async_engine(async_url.set(port=standby_server.port), poolclass=NullPool)
+    maker = async_sessionmaker(sync_session_class=routing(primary.sync_engine, standby.sync_engine))
+    enforce_row_security(maker, way=async_way)
+    async with maker() as session:
+        identify(session, alice)
+        assert await session.scalar(ON_STANDBY) is True
+        assert (await session.scalars(TASKS)).all() == ["alice's"]
+        session.add(Todo(task="buy milk"))
+        await session.flush()
+        for bind in (primary, standby):
+            caller = (await session.execute(CALLER, bind_arguments={"bind": bind.sync_engine})).one()
+            assert caller == ("authenticated", "alice")
+        await session.commit()
+        catch_up(standby_server, admin)
+        assert (await session.scalars(TASKS)).all() == ["alice's", "buy milk"]
