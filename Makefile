@@ -22,6 +22,9 @@ demo: install ## The todos example, end to end, on a Postgres of its own
 test: install ## The whole test suite
 	$(BIN)/pytest
 
+test-long: install ## What takes minutes
+	$(BIN)/pytest -m long
+
 test-sqlalchemy-2.0: install ## The same with the newest SQLAlchemy 2.0
 	UV_PROJECT_ENVIRONMENT=.venv-2.0 $(BIN)/uv sync --quiet --frozen --python $(BIN)/python
 	$(BIN)/uv pip install --quiet --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
@@ -39,4 +42,4 @@ types: install ## mypy and pyright, as users see the library, too
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 
-.PHONY: help install demo test test-sqlalchemy-2.0 lint types clean
+.PHONY: help install demo test test-long test-sqlalchemy-2.0 lint types clean

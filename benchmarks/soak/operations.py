@@ -1,0 +1,320 @@
+"""What may happen in a turn, and how often: reads, writes, refusals, faults."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, TypeAlias
+
+from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from benchmarks.soak.turn import ListenerFailed, Turn, Violation, failing, fault_of, sever, token
+from benchmarks.soak.world import Fact, Note, auditor
+from sqla_rls import ANONYMOUS, Identity
+from sqla_rls.exc import BindingError, ExpiredToken, IdentityRequired, InvalidToken, TransactionRefused
+
+Operation: TypeAlias = Callable[[Turn], None]
+
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
+
+
+def only_mine(turn: Turn, owners: list[str]) -> None:
+    foreign = [owner for owner in owners if owner != turn.me.subject]
+    turn.tally["seen", "rows of another identity"] += len(foreign)
+    if foreign:
+        raise Violation(f"{turn.me.subject} got {foreign}")
+
+
+def end(turn: Turn) -> None:
+    if turn.chance.random() < 0.7:
+        turn.session.commit()
+    else:
+        turn.session.rollback()
+
+
+# As a person should
+
+
+def read(turn: Turn) -> None:
+    turn.check()
+    end(turn)
+
+
+def read_entities(turn: Turn) -> None:
+    facts = turn.session.scalars(select(Fact)).all()
+    only_mine(turn, [fact.user_id for fact in facts])
+    turn.check()
+    turn.session.commit()
+    # Expired: loaded anew, in a transaction of its own.
+    only_mine(turn, [fact.user_id for fact in facts])
+    turn.check()
+
+
+def write(turn: Turn) -> None:
+    only_mine(turn, list(turn.session.scalars(delete(Note).returning(Note.user_id))))
+    turn.check()
+    turn.session.add_all([Note(author=turn.me.subject) for _ in range(turn.chance.randrange(1, 4))])
+    turn.session.flush()
+    only_mine(
+        turn, list(turn.session.scalars(update(Note).values(author=turn.me.subject).returning(Note.user_id)))
+    )
+    end(turn)
+    only_mine(turn, list(turn.session.scalars(select(Note.user_id))))
+    turn.check()
+
+
+def bulk(turn: Turn) -> None:
+    rows = [{"author": turn.me.subject}] * 20
+    only_mine(turn, list(turn.session.scalars(insert(Note).returning(Note.user_id), rows)))
+    turn.check()
+    turn.session.rollback()
+
+
+def stream(turn: Turn) -> None:
+    turn.check()
+    found = turn.session.scalars(select(Fact.user_id), execution_options={"yield_per": 2})
+    only_mine(turn, list(found))
+    end(turn)
+
+
+def savepoints(turn: Turn) -> None:
+    session = turn.session
+    turn.check()
+    with session.begin_nested():
+        session.add(Note(author=turn.me.subject))
+        session.flush()
+        with turn.refused("forged write", DBAPIError, _INSUFFICIENT_PRIVILEGE), session.begin_nested():
+            forge(turn)
+        turn.check()
+        session.begin_nested().rollback()
+    turn.check()
+    end(turn)
+
+
+def take_turns(turn: Turn) -> None:
+    """Two people, one after the other, in one session."""
+    turn.check()
+    end(turn)
+    other = turn.another()
+    turn.become(other)
+    turn.check(other)
+    end(turn)
+
+
+def bring_a_token(turn: Turn) -> None:
+    turn.session.close()  # which forgets the identity; now it asks
+    token.set(turn.token)
+    turn.check()
+    end(turn)
+    turn.check()
+
+
+def audit(turn: Turn) -> None:
+    turn.become(Identity(role=auditor.name))
+    turn.check_auditor()
+
+
+def read_anonymously(turn: Turn) -> None:
+    turn.become(ANONYMOUS)
+    turn.check_anonymous()
+
+
+# As nobody should
+
+
+def forge(turn: Turn) -> None:
+    turn.session.execute(insert(Note).values(author=turn.me.subject, user_id=turn.another().subject))
+
+
+def forge_note(turn: Turn) -> None:
+    turn.check()
+    with turn.refused("forged write", DBAPIError, _INSUFFICIENT_PRIVILEGE):
+        forge(turn)
+    turn.session.rollback()
+    turn.check()
+
+
+def write_facts(turn: Turn) -> None:
+    turn.check()
+    with turn.refused("forbidden write", DBAPIError, _INSUFFICIENT_PRIVILEGE):
+        turn.session.execute(insert(Fact).values(user_id=turn.me.subject))
+    turn.session.rollback()
+    only_mine(turn, list(turn.session.scalars(update(Fact).values(user_id="x").returning(Fact.user_id))))
+    turn.check()
+
+
+def go_on(turn: Turn) -> None:
+    """Refused once, nothing is read until a rollback; then all is well for whom it may be."""
+    with turn.refused("going on", TransactionRefused):
+        turn.session.execute(text("SELECT 1"))
+    turn.session.rollback()
+    turn.become(turn.me)
+    turn.check()
+
+
+def nobody(turn: Turn) -> None:
+    turn.session.close()
+    with turn.unbound("no identity", IdentityRequired):
+        turn.check()
+    go_on(turn)
+
+
+def bring_a_forged_token(turn: Turn) -> None:
+    header, payload, signature = turn.token.split(".")
+    turn.session.close()
+    token.set(f"{header}.{payload}.{signature[::-1]}")
+    with turn.unbound("forged token", InvalidToken):
+        turn.check()
+    go_on(turn)
+
+
+def expired(turn: Turn) -> None:
+    turn.become(replace(turn.me, expires_at=time.time() - 1))
+    with turn.unbound("expired identity", ExpiredToken):
+        turn.check()
+    go_on(turn)
+
+
+def wrong_role(turn: Turn) -> None:
+    role = turn.chance.choice(["nobody_has_it", "pg_monitor", "postgres"])
+    turn.become(Identity(role=role, subject=turn.me.subject))
+    with turn.unbound("wrong role", BindingError):
+        turn.check()
+    go_on(turn)
+
+
+# Faults
+
+
+def fail_in_sql(turn: Turn) -> None:
+    turn.check()
+    with turn.ends_in("fault", "error in SQL", DBAPIError, "22012"):
+        turn.session.execute(text("SELECT 1 / 0"))
+    turn.session.rollback()
+    turn.check()
+
+
+def time_out(turn: Turn) -> None:
+    turn.check()
+    turn.session.execute(text("SET LOCAL statement_timeout = 5"))
+    with turn.ends_in("fault", "statement timeout", DBAPIError, "57014"):
+        turn.session.execute(text("SELECT pg_sleep(10)"))
+    turn.session.rollback()
+    turn.check()
+
+
+def drop_in_transaction(turn: Turn) -> None:
+    turn.check()
+    sever(turn.session.connection())
+    with turn.ends_in("fault", "connection dropped in a transaction", DBAPIError):
+        turn.check()
+    turn.session.rollback()
+    turn.check()
+
+
+def drop_in_pool(turn: Turn) -> None:
+    with turn.engine.connect() as connection:
+        sever(connection)
+    turn.tally["fault", "connection dropped in the pool"] += 1
+    turn.check()
+
+
+def fail_in_listener(turn: Turn) -> None:
+    """One of the application's own: of a transaction's begin, of a connection's checkout."""
+    name = turn.chance.choice(["after_begin", "checkout"])
+    failing.set(name)
+    with turn.ends_in("fault", f"error in listener {name}", ListenerFailed):
+        turn.check()
+    if turn.chance.random() < 0.5:
+        turn.session.rollback()
+    turn.check()
+
+
+def fail_in_on_bind(turn: Turn) -> None:
+    failing.set("on_bind")
+    with turn.unbound("error in on_bind", ListenerFailed):
+        turn.check()
+    go_on(turn)
+
+
+def fail_in_reset(turn: Turn) -> None:
+    """Which SQLAlchemy logs, and gives up the connection."""
+    turn.check()
+    failing.set("reset")
+    turn.session.rollback()
+    if failing.get():
+        failing.set(None)
+        raise Violation("listener reset wasn't called")
+    turn.tally["fault", "error in listener reset"] += 1
+    turn.check()
+
+
+def exhaust_pool(turn: Turn) -> None:
+    """Take connections until there are no more."""
+    taken = []
+    try:
+        with turn.ends_in("fault", "pool exhausted", PoolTimeout):
+            while True:
+                taken.append(turn.engine.connect())
+    finally:
+        for connection in taken:
+            connection.close()
+    turn.check()
+
+
+OPERATIONS: Final[dict[Operation, float]] = {
+    read: 40,
+    read_entities: 8,
+    write: 10,
+    bulk: 3,
+    stream: 5,
+    savepoints: 5,
+    take_turns: 6,
+    bring_a_token: 5,
+    audit: 2,
+    read_anonymously: 3,
+    forge_note: 2,
+    write_facts: 2,
+    nobody: 3,
+    bring_a_forged_token: 1,
+    expired: 2,
+    wrong_role: 2,
+}
+FAULTS: Final[dict[Operation, float]] = {
+    fail_in_sql: 0.5,
+    time_out: 0.2,
+    drop_in_transaction: 0.15,
+    drop_in_pool: 0.15,
+    fail_in_listener: 0.4,
+    fail_in_on_bind: 0.3,
+    fail_in_reset: 0.15,
+    exhaust_pool: 0.1,
+}
+
+
+def choose(turn: Turn, *, faults: bool) -> Operation:
+    operations = OPERATIONS | FAULTS if faults else OPERATIONS
+    (operation,) = turn.chance.choices(list(operations), list(operations.values()))
+    return operation
+
+
+def play(turn: Turn, *, faults: bool) -> None:
+    """A turn, to its end or to the fault that ends it; after which it is my turn all the same."""
+    operation = choose(turn, faults=faults)
+    while True:
+        failing.set(None)
+        token.set(None)
+        try:
+            turn.become(turn.me)
+            operation(turn)
+        except Exception as error:
+            if (fault := fault_of(error)) is None:
+                raise
+            turn.tally["fault", fault] += 1
+            turn.session.rollback()
+            operation = read
+        else:
+            return

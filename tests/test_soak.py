@@ -1,0 +1,66 @@
+"""The soak: nobody sees what is another's, and if somebody did, it would tell."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sqla_rls.testing.postgres import Server, installations
+
+ROOT = Path(__file__).parents[1]
+
+
+def soak(*options: str) -> tuple[int, dict[str, int], str]:
+    """Its exit status, the figures in its table, and all that it said."""
+    command = [sys.executable, "-m", "benchmarks.soak", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=3600)
+    said = ended.stdout + ended.stderr
+    figures = re.findall(r"^ *(\S.*?) +([\d,]+)$", ended.stdout, re.MULTILINE)
+    return ended.returncode, {name: int(count.replace(",", "")) for name, count in figures}, said
+
+
+def assert_nobody_saw_what_is_anothers(server: Server, transactions: int, *options: str) -> None:
+    url = server.url().render_as_string(hide_password=False)
+    status, figures, said = soak("--transactions", str(transactions), "--url", url, *options)
+    assert status == 0, said
+    assert figures["transactions"] >= transactions
+    assert figures["rows of another identity"] == figures["notes in another's name"] == 0
+    # Most faults hit a transaction before it is checked, if they hit one at all.
+    assert figures["bound to an identity"] - figures["bound and checked"] < figures["faults"]
+    assert figures["backend killed"] >= transactions // 500
+    for refusal in ("no identity", "expired identity", "wrong role", "forged write", "unbound connection"):
+        assert figures[refusal] > transactions / 1000
+
+
+def test_nobody_sees_what_is_anothers(server: Server) -> None:
+    assert_nobody_saw_what_is_anothers(server, 2000)
+
+
+@pytest.mark.usefixtures("pgbouncer")
+def test_nobody_sees_what_is_anothers_through_pgbouncer(server: Server) -> None:
+    assert_nobody_saw_what_is_anothers(server, 1000, "--through-pgbouncer")
+
+
+@pytest.mark.long
+def test_nobody_sees_what_is_anothers_for_long(server: Server) -> None:
+    assert_nobody_saw_what_is_anothers(server, 100_000, "--seed", "1")
+
+
+@pytest.mark.skipif(not installations(), reason="no Postgres to start")
+@pytest.mark.parametrize(
+    ("sabotage", "finding"),
+    [
+        ("unbound", "permission denied for table"),
+        ("another", "got \\['user-0'\\]|'user-0', 1, 1\\) found"),
+        ("lasting", "left on a connection: \\(False, 'authenticated', ''\\)"),
+    ],
+)
+def test_a_broken_binding_is_found(sabotage: str, finding: str) -> None:
+    status, figures, said = soak("--transactions", "800", "--without-faults", "--sabotage", sabotage)
+    assert status == 1
+    assert figures["violations"] > 0
+    assert re.search(finding, said), said
