@@ -13,7 +13,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.params import JSONBody
 from sqlalchemy import Text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sqla_rls import Verifier, auth, auth_uid, authenticated, crud_policy, enforce_row_security, identify
@@ -53,9 +53,9 @@ def refuse(request: Request[Any, Any, Any], error: Any) -> Response[dict[str, st
     return Response({"detail": str(error)}, status_code=status, headers=headers)
 
 
-def create_app(database_url: str, verifier: Verifier) -> Litestar:
+def create_app(engine: AsyncEngine, verifier: Verifier) -> Litestar:
     alchemy = SQLAlchemyAsyncConfig(
-        connection_string=database_url, session_config=AsyncSessionConfig(expire_on_commit=False)
+        engine_instance=engine, session_config=AsyncSessionConfig(expire_on_commit=False)
     )
     factory = alchemy.create_session_maker()
     assert isinstance(factory, async_sessionmaker)

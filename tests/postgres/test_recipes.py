@@ -106,13 +106,12 @@ def client(framework: str, request: pytest.FixtureRequest, issuer: Issuer) -> It
         return
     app: Any
     url: str = request.getfixturevalue("app_url")
-    async_url, verifier = url.replace("+psycopg", "+asyncpg"), verifier_of(issuer)
-    if framework == "fastapi":
-        app = fastapi_app.create_app(create_async_engine(async_url, poolclass=NullPool), verifier)
-    elif framework == "litestar":
-        app = litestar_app.create_app(async_url, verifier)
-    else:
+    verifier = verifier_of(issuer)
+    if framework == "sqlmodel":
         app = sqlmodel_app.create_app(create_engine(url, poolclass=NullPool), verifier)
+    else:
+        engine = create_async_engine(url.replace("+psycopg", "+asyncpg"), poolclass=NullPool)
+        app = (fastapi_app if framework == "fastapi" else litestar_app).create_app(engine, verifier)
     with TestClient(app) as client:
         yield client
 
