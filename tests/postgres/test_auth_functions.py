@@ -148,6 +148,21 @@ def test_what_a_caller_leaves_in_the_search_path_changes_nothing(connection: Con
     assert connection.execute(text("SELECT auth.uid()::pg_catalog.text")).scalar() == UUID
 
 
+def test_a_parallel_worker_asks_for_the_same_caller(connection: Connection, ask: Ask) -> None:
+    assert ask(json.dumps({"sub": UUID}), "user_id") == UUID
+    forced = connection.scalar(
+        text("SELECT name FROM pg_settings WHERE name IN ('debug_parallel_query', 'force_parallel_mode')")
+    )
+    for statement in (
+        "CREATE TABLE owners AS SELECT auth.user_id() AS id, auth.uid() AS key, auth.session() AS claims",
+        f"SET LOCAL {forced} = on",
+    ):
+        connection.execute(text(statement))
+    query = "SELECT count(*) FROM owners WHERE (id, key, claims) = (auth.user_id(), auth.uid(), auth.jwt())"
+    assert "Gather" in "".join(connection.execute(text(f"EXPLAIN {query}")).scalars())
+    assert connection.scalar(text(query)) == 1
+
+
 def test_it_makes_nothing_twice_and_drops_only_its_own(engine: Engine) -> None:
     functions = text("SELECT count(*) FROM pg_proc WHERE pronamespace = to_regnamespace('auth')")
     with engine.connect() as connection:
