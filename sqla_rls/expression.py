@@ -1,13 +1,13 @@
 """SQL about the caller: the functions of schema ``auth`` and the conditions made of them.
 
-Each reads the caller in a scalar subquery, which Postgres runs once per statement (an InitPlan) and
-whose result an index can be searched for.  A bare ``auth.user_id() = column`` runs once per row, and
-so does ``(SELECT auth.user_id() = column)``: 543 times the hand-written WHERE on a million rows.
+Each reads the caller in a subquery of its own, which Postgres runs once per statement (an InitPlan)
+and whose result an index can be searched for.  A bare ``auth.user_id() = column`` may run once per row,
+and ``(SELECT auth.user_id() = column)`` always does.  ``python -m benchmarks.policies`` measures it.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from sqlalchemy import (
     BigInteger,
@@ -18,7 +18,6 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
     cast,
-    column,
     literal,
 )
 from sqlalchemy.dialects import postgresql
@@ -26,7 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.coercions import expect
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import BindParameter, Grouping, Null
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Null
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.sql.roles import ExpressionElementRole
 from sqlalchemy.sql.sqltypes import Enum, String
@@ -110,11 +109,20 @@ def _once(element: once[Any], compiler: SQLCompiler, **kw: Any) -> str:
     return f"(SELECT {compiler.process(element.element, **kw)})"
 
 
-def jwt_claim(*path: str) -> ColumnElement[str]:
-    """A claim of the caller's token as text, NULL when it is missing.
+@overload
+def jwt_claim(*path: str) -> ColumnElement[str]: ...
+@overload
+def jwt_claim(*path: str, type_: type[TypeEngine[_T]] | TypeEngine[_T]) -> ColumnElement[_T]: ...
+def jwt_claim(*path: str, type_: Any = None) -> ColumnElement[Any]:
+    """A claim of the caller's token, as text or as *type_*; NULL when it is missing.
 
-    *path* leads to it: ``jwt_claim("org", "id")`` emits
-    ``(SELECT (auth.session() -> 'org') ->> 'id')``.
+    *path* leads to it.  Emitted::
+
+        (SELECT (auth.session() -> 'org') ->> 'id')                     jwt_claim("org", "id")
+        (SELECT CAST((auth.session() -> 'org') ->> 'id' AS UUID))       … with type_=Uuid
+
+    A column that isn't text needs its type here: the claim is cast, not the column, whose index stays
+    usable.  A claim that isn't of that type fails the statement.
     """
     if not path or not all(isinstance(key, str) for key in path):
         raise DeclarationError(f"jwt_claim() takes the names that lead to the claim, not {path!r}")
@@ -122,38 +130,37 @@ def jwt_claim(*path: str) -> ColumnElement[str]:
     for key in path[:-1]:
         value = value.op("->", return_type=postgresql.JSONB())(literal(key, Text()))
     value = value.op("->>", return_type=Text())(literal(path[-1], Text()))
-    return once(value)
+    return once(value if type_ is None else cast(value, type_))
 
 
-class auth_uid(ColumnElement[bool]):
-    """Whether the row is the caller's: *column* holds the ``sub`` of the token.
+class OwnColumn(ColumnClause[Any]):
+    """A column of the policy's table by its name, which is looked up when the policy meets its table."""
 
-    *column* is a column of text, uuid or integer type, as it stands in a class body, or its name.
-    Emitted by type::
+    inherit_cache = True
 
-        (SELECT auth.user_id()) = todos.user_id                    text, varchar
-        (SELECT auth.uid()) = todos.user_id                        uuid
-        (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
+
+def column_of(argument: ColumnArgument, function: str) -> ColumnElement[Any]:
+    """The column that *argument* of *function* is, or names; raises DeclarationError for what is none."""
+    if isinstance(argument, str):
+        return OwnColumn(argument)
+    column: ColumnElement[Any] = expect(ExpressionElementRole, argument)
+    if isinstance(column, BindParameter | Null):
+        raise DeclarationError(
+            f"{function}() takes a column or its name, not {type(argument).__name__}; in the body of an "
+            f'SQLModel class, give the name: {function}("user_id")'
+        )
+    return column
+
+
+class Condition(ColumnElement[bool]):
+    """A condition on a column of the policy's table.
 
     In a class body a column has no type, name or table yet, so all of it is looked up when the
-    expression is compiled.  Raises DeclarationError then for a column of any other type, and at once for
-    what is no column.
+    condition is compiled.
     """
 
-    __visit_name__ = "auth_uid"
-    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
-    inherit_cache = True
     type = Boolean()
-
-    def __init__(self, column_: ColumnArgument) -> None:
-        self.column: ColumnElement[Any] = (
-            column(column_) if isinstance(column_, str) else expect(ExpressionElementRole, column_)
-        )
-        if isinstance(self.column, BindParameter | Null):
-            raise DeclarationError(
-                f"auth_uid() takes a column or its name, not {type(column_).__name__}; in the body of an "
-                'SQLModel class, give the name: auth_uid("user_id")'
-            )
+    column: ColumnElement[Any]
 
     @property
     def _from_objects(self) -> list[Any]:
@@ -163,23 +170,57 @@ class auth_uid(ColumnElement[bool]):
         return Grouping(self) if operators.is_precedent(operators.eq, against) else self
 
 
+class auth_uid(Condition):
+    """Whether the row is the caller's: *column* holds the ``sub`` of the token.
+
+    *column* is a column of text, uuid or integer type, as it stands in a class body, or its name.
+    Emitted by type::
+
+        (SELECT auth.user_id()) = todos.user_id                    text, varchar
+        (SELECT auth.uid()) = todos.user_id                        uuid
+        (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
+
+    Raises DeclarationError when it is compiled, for a column of any other type, and at once for what is
+    no column.
+    """
+
+    __visit_name__ = "auth_uid"
+    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    inherit_cache = True
+
+    def __init__(self, column_: ColumnArgument) -> None:
+        self.column = column_of(column_, "auth_uid")
+
+
 @compiles(auth_uid)
 def _auth_uid(element: auth_uid, compiler: SQLCompiler, **kw: Any) -> str:
     return compiler.process(_caller(element.column) == element.column, **kw)
 
 
 def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
-    implementation = column_.type.dialect_impl(_DIALECT)
-    while isinstance(implementation, TypeDecorator):
-        implementation = implementation.impl_instance
-    if isinstance(implementation, Uuid):
+    family = family_of(column_)
+    if family == "uuid":
         return once(auth.uid())
-    if isinstance(implementation, Integer):
+    if family == "integer":
         # The widest: whatever fits the token is compared, and int4 = int8 uses the index.
         return once(cast(auth.user_id(), BigInteger()))
-    if isinstance(implementation, String) and not isinstance(implementation, Enum):
+    if family == "text":
         return once(auth.user_id())
     raise DeclarationError(
         f"auth_uid() compares text, uuid and integer columns; {column_} is {column_.type!r}. "
         "Compare it with auth.user_id() or jwt_claim() in an expression of your own"
     )
+
+
+def family_of(column_: ColumnElement[Any]) -> Literal["uuid", "integer", "text"] | None:
+    """The types that Postgres compares with one another, of those that people and groups have."""
+    implementation = column_.type.dialect_impl(_DIALECT)
+    while isinstance(implementation, TypeDecorator):
+        implementation = implementation.impl_instance
+    if isinstance(implementation, Uuid):
+        return "uuid"
+    if isinstance(implementation, Integer):
+        return "integer"
+    if isinstance(implementation, String) and not isinstance(implementation, Enum):
+        return "text"
+    return None

@@ -12,13 +12,13 @@ from sqlalchemy import Boolean, Column, ColumnElement, MetaData, Table, event, f
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.coercions import expect
-from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.sql.roles import WhereHavingRole
 
 from sqla_rls import objects
 from sqla_rls.ddl import expression_text
 from sqla_rls.exc import DeclarationError
-from sqla_rls.expression import auth_uid
+from sqla_rls.expression import OwnColumn
+from sqla_rls.membership import member_of
 from sqla_rls.objects import (
     COMMAND_PRIVILEGES,
     MAX_NAME_BYTES,
@@ -141,8 +141,8 @@ class Policy(_Declaration):
 
     def _at_home(self, expression: ColumnElement[bool], table: Table) -> ColumnElement[bool]:
         def own(element: Any, **kw: Any) -> Any:
-            if isinstance(element, auth_uid) and type(element.column) is ColumnClause:
-                return auth_uid(_column(table, element.column.name, self))
+            if isinstance(element, OwnColumn):
+                return _column(table, element.name, self)
             if not isinstance(element, Column):
                 return None
             if element.table is None:
@@ -158,6 +158,9 @@ class Policy(_Declaration):
             return None
 
         moved: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, own)
+        for element in visitors.iterate(moved):
+            if isinstance(element, member_of):
+                element.check(table)
         return moved
 
     def resolve(

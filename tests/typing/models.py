@@ -34,6 +34,7 @@ from sqla_rls import (
     grant,
     identify,
     jwt_claim,
+    member_of,
     provider,
 )
 
@@ -53,15 +54,24 @@ class Todo(Base):
             "team", "SELECT", [Role("lead"), "manager"], using=jwt_claim("team") == team, permissive=False
         ),
         Policy("text", roles="manager", using="task <> ''", with_check=True),
+        Policy("members", "SELECT", using=lambda: member_of(Todo.team, Member.team, Member.user_id)),
+        Policy("leads", "SELECT", using=member_of(team, select(jwt_claim("team")))),
         Policy("later", using=lambda: exists(select(Todo.id).where(auth_uid(Todo.user_id)))),
         grant("SELECT", to="reporting"),
         force_row_security(),
     )
 
 
+class Member(Base):
+    __tablename__ = "members"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    team: Mapped[str] = mapped_column(primary_key=True)
+
+
 Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
 assert_type(jwt_claim("a", "b"), ColumnElement[str])
+assert_type(jwt_claim("a", type_=BigInteger), ColumnElement[int])
 condition: ColumnElement[bool] = auth_uid("user_id")
 
 verifier = Verifier(provider.stack_auth("project"))
@@ -88,6 +98,7 @@ async def read(registry: async_scoped_session[AsyncSession]) -> None:
 
 
 crud_policy(authenticated, read=5, modify=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+member_of("team", Member.team, Member.user_id, Member.team)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 crud_policy(authenticated, read=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 identify(SessionLocal(), "alice")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 provider.google()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

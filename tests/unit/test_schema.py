@@ -38,6 +38,7 @@ from sqla_rls import (
     disable_row_security,
     grant,
     jwt_claim,
+    member_of,
 )
 from sqla_rls.declared import declared
 from sqla_rls.exc import DeclarationError
@@ -124,10 +125,121 @@ def test_a_column_that_is_not_there_is_refused_by_name() -> None:
             ),
         ),
         (auth.uid() == func.my.check(5), "auth.uid() = my.check(5)"),
+        (
+            jwt_claim("org", "id", type_=BigInteger) == 5,
+            "(SELECT CAST((auth.session() -> 'org') ->> 'id' AS BIGINT)) = 5",
+        ),
     ],
 )
 def test_expressions_become_sql_text(expression: Any, text: str) -> None:
     assert using(expression) == text
+
+
+MEMBERS = Table(
+    "members",
+    MetaData(),
+    Column("user_id", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("key", Uuid),
+)
+OF_CALLER = "FROM members \nWHERE (SELECT auth.uid()) = members.user_id))"
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        (
+            member_of("number", MEMBERS.c.number, MEMBERS.c.user_id),
+            f"todos.number = ANY (ARRAY(SELECT members.number \n{OF_CALLER}",
+        ),
+        (
+            member_of("key", select(MEMBERS.c.key).where(auth_uid(MEMBERS.c.user_id))),
+            f"todos.key = ANY (ARRAY(SELECT members.key \n{OF_CALLER}",
+        ),
+        (
+            not_(member_of("number", select(func.my.groups()))),
+            "NOT todos.number = ANY (ARRAY(SELECT my.groups() AS groups_1))",
+        ),
+        (
+            member_of("number", select(MEMBERS.c.number).union(select(MEMBERS.c.number))),
+            (
+                "todos.number = ANY (ARRAY(SELECT members.number \nFROM members "
+                "UNION SELECT members.number \nFROM members))"
+            ),
+        ),
+    ],
+)
+def test_the_groups_of_the_caller_are_an_array(expression: Any, text: str) -> None:
+    assert using(expression) == text
+
+
+def test_a_class_body_says_which_groups_may_read() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Organization(Base):
+        __tablename__ = "organizations"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        __table_args__ = (
+            Policy(
+                "members", "SELECT", using=lambda: member_of(Organization.id, Member.org_id, Member.user_id)
+            ),
+        )
+
+    class Member(Base):
+        __tablename__ = "members"
+        user_id: Mapped[str] = mapped_column(Text, primary_key=True)
+        org_id: Mapped[int] = mapped_column(ForeignKey(Organization.id), primary_key=True)
+        __table_args__ = (Policy("own", "SELECT", using=auth_uid(user_id)),)
+
+    class Document(Base):
+        __tablename__ = "documents"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        org_id = mapped_column(ForeignKey(Organization.id))
+        __table_args__ = (Policy("members", using=member_of(org_id, Member.org_id, Member.user_id)),)
+
+    groups = "ARRAY(SELECT members.org_id \nFROM members \nWHERE (SELECT auth.user_id()) = members.user_id)"
+    written = {policy.key: policy.using for policy in declared([Base.metadata]).policies.values()}
+    assert written[TableKey(None, "organizations"), "members"] == f"organizations.id = ANY ({groups})"  # type: ignore[index]
+    assert written[TableKey(None, "documents"), "members"] == f"documents.org_id = ANY ({groups})"  # type: ignore[index]
+
+
+def test_groups_of_another_type_are_refused_by_name() -> None:
+    expected = r"todos\.key, which is Uuid\(\), with members\.number, which is Integer\(\)"
+    with pytest.raises(DeclarationError, match=expected):
+        using(member_of("key", MEMBERS.c.number, MEMBERS.c.user_id))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (MEMBERS,),
+        (select(MEMBERS),),
+        (MEMBERS.c.number,),
+        (exists(select(MEMBERS.c.number)),),
+        ("number", MEMBERS.c.user_id),
+        (MEMBERS.c.number, Column("user_id", Uuid)),
+        (MEMBERS.c.number, MEMBERS.alias().c.user_id),
+    ],
+)
+def test_memberships_are_two_columns_of_a_table_or_one_of_a_select(arguments: Any) -> None:
+    with pytest.raises(DeclarationError, match=r"member_of\(\) takes"):
+        member_of("number", *arguments)
+
+
+def test_a_policy_that_reads_its_own_table_is_refused() -> None:
+    for aliased in (False, True):
+        members = MEMBERS.to_metadata(MetaData())
+        groups = members.alias() if aliased else members
+        with pytest.raises(DeclarationError, match=r"on members reads members itself.*42P17.*auth_uid\(\)"):
+            using(member_of("number", groups.c.number, groups.c.user_id), members)
+
+
+def test_memberships_that_depend_on_the_row_are_refused() -> None:
+    todos = table()
+    groups = select(MEMBERS.c.number).where(MEMBERS.c.user_id == todos.c.key)
+    with pytest.raises(DeclarationError, match="can't be compared with columns of todos"):
+        using(member_of("number", groups), todos)
 
 
 def test_a_class_body_knows_its_columns_before_they_have_a_type() -> None:
@@ -313,6 +425,8 @@ def test_roles_named_in_declarations_are_made_if_they_are_role_objects() -> None
     [
         ([Policy("it", using=auth_uid("user_id"))], True),
         ([Policy("it", using=jwt_claim("a") == "b")], True),
+        ([Policy("it", using=member_of("key", MEMBERS.c.key, MEMBERS.c.user_id))], True),
+        ([Policy("it", using=member_of("key", select(MEMBERS.c.key)))], False),
         ([Policy("it", using="current_user = 'x'")], True),
         ([Policy("it", using=lambda: auth.uid() == auth.uid())], True),
         ([Policy("it", using=func.now() > func.now())], False),
