@@ -1,0 +1,200 @@
+"""A network to a Postgres server: counts round trips, and takes as long as it is told.
+
+``Proxy`` runs this file in a process of its own, so that nobody's interpreter lock disturbs the time that
+it takes.  It reads no message: what is encrypted, refused or in pipelines counts the same.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+_CHUNK: Final = 65536  # bytes
+
+
+class Proxy:
+    """Passes on to *host* and *port* what it is sent; a context manager.
+
+    Attributes:
+        host: where it listens.
+        port: likewise.
+    """
+
+    def __init__(self, host: str, port: int, *, delay: float = 0.0) -> None:
+        """Listen on a free port of 127.0.0.1.
+
+        Arguments:
+            host: of the server.
+            port: likewise.
+            delay: as in ``set_delay()``.
+        """
+        # -I: of the directory that this file is in, nothing is a module to import.
+        command = [sys.executable, "-I", __file__, host, str(port)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        self._lock = threading.Lock()
+        self.host = "127.0.0.1"
+        self.port = self._ask("port")
+        self.set_delay(delay)
+
+    @property
+    def round_trips(self) -> int:
+        """How often the server has begun to answer after a client has sent something.
+
+        What is sent in one flush is one round trip.  Of a client that goes on sending while it is being
+        answered, as in a long COPY, there may be more than it waits for.
+        """
+        return self._ask("round_trips")
+
+    def set_delay(self, seconds: float) -> None:
+        """Let each way take *seconds* longer, and so a round trip twice that, from now on.
+
+        It takes some 0.1 ms more than that, which is what the timers of the kernel are good for.
+        """
+        self._ask(f"delay {seconds!r}")
+
+    def close(self) -> None:
+        """Cut all connections; does nothing the second time."""
+        with self._lock:
+            self._process.communicate()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _ask(self, question: str) -> int:
+        process = self._process
+        assert process.stdin
+        assert process.stdout
+        with self._lock:
+            process.stdin.write(f"{question}\n".encode())
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+
+class _Pipe:
+    """One direction of a connection: what was received and waits until it is due."""
+
+    def __init__(self, source: socket.socket, target: socket.socket) -> None:
+        self.source, self.target = source, target
+        self.other: _Pipe
+        self.from_server = False
+        #: Whether something has gone this way since the last answer came the other way.
+        self.unanswered = False
+        self.ended = False
+        self._waiting: deque[tuple[float, bytes]] = deque()
+
+    @property
+    def due(self) -> float | None:
+        """When the next bytes are to go on; no bytes are the end."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def receive(self, delay: float) -> bool:
+        """Whether what has come begins an answer."""
+        try:
+            data = self.source.recv(_CHUNK)
+        except OSError:
+            data = b""
+        self._waiting.append((time.perf_counter() + delay, data))
+        self.ended = not data
+        self.unanswered = not self.ended
+        begins = self.from_server and self.other.unanswered and not self.ended
+        self.other.unanswered = False
+        return begins
+
+    def send(self) -> None:
+        due, data = self._waiting.popleft()
+        try:
+            if not data:
+                self.target.shutdown(socket.SHUT_WR)
+            elif rest := data[self.target.send(data) :]:
+                self._waiting.appendleft((due, rest))
+        except OSError:
+            # Nobody listens there any more: the other side learns of it as it would without us.
+            self._waiting.clear()
+            with suppress(OSError):
+                self.source.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def over(self) -> bool:
+        return self.ended and not self._waiting
+
+
+class _Network:
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.delay = 0.0
+        self.round_trips = 0
+        self.pipes: list[_Pipe] = []
+
+    def answer(self, question: str) -> int:
+        match question.split():
+            case ["port"]:
+                return int(self.listener.getsockname()[1])
+            case ["delay", seconds]:
+                self.delay = float(seconds)
+            case _:
+                pass
+        return self.round_trips
+
+    def run(self) -> None:
+        while True:
+            now = time.perf_counter()
+            dues = [pipe.due for pipe in self.pipes if pipe.due is not None]
+            readers = [self.listener, *(pipe.source for pipe in self.pipes if not pipe.ended)]
+            writers = [pipe.target for pipe in self.pipes if pipe.due is not None and pipe.due <= now]
+            wait = min((due for due in dues if due > now), default=None)
+            # Not a selector: to epoll and poll a millisecond is the shortest time.
+            readable, writable, _ = select.select(readers, writers, [], wait and wait - now)
+            for pipe in self.pipes:
+                if pipe.source in readable:
+                    self.round_trips += pipe.receive(self.delay)
+                if pipe.target in writable:
+                    pipe.send()
+            if self.listener in readable:
+                self._accept()
+            self._forget()
+
+    def _accept(self) -> None:
+        client, _ = self.listener.accept()
+        try:
+            server = socket.create_connection(self.target)
+        except OSError:
+            client.close()
+            return
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            end.setblocking(False)
+        there, back = _Pipe(client, server), _Pipe(server, client)
+        there.other, back.other, back.from_server = back, there, True
+        self.pipes += [there, back]
+
+    def _forget(self) -> None:
+        for pipe in self.pipes:
+            if pipe.from_server and pipe.over and pipe.other.over:
+                pipe.source.close()
+                pipe.target.close()
+        self.pipes = [pipe for pipe in self.pipes if pipe.source.fileno() >= 0]
+
+
+def _serve(host: str, port: str) -> None:
+    network = _Network((host, int(port)))
+    threading.Thread(target=network.run, daemon=True).start()
+    # Until whoever started us closes the pipe, or dies.
+    for question in sys.stdin:
+        print(network.answer(question), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])
+    os._exit(0)  # the thread waits for its sockets
