@@ -73,7 +73,8 @@ def bind(
     driver_connection = connection.connection.driver_connection
     if way != "statement" and set_role:
         if isinstance(driver_connection, DriverConnection):
-            _require_transaction(connection, autocommit=driver_connection.autocommit_is_bound)
+            if not driver_connection.autocommit_is_bound:
+                _require_transaction(connection)
             if driver_connection.carry(binding, way):
                 return partial(driver_connection.drop, binding)
         else:
@@ -115,7 +116,7 @@ def _nothing() -> None:
     pass
 
 
-def _require_transaction(connection: Connection, *, autocommit: bool = False) -> None:
+def _require_transaction(connection: Connection) -> None:
     dialect: Any = connection.dialect
     if dialect.name != "postgresql":
         raise UnsupportedTransaction(f"row security is enforced, and {dialect.name} has none")
@@ -125,7 +126,7 @@ def _require_transaction(connection: Connection, *, autocommit: bool = False) ->
         raise UnsupportedTransaction(
             f"driver {dialect.driver} doesn't tell whether it is in AUTOCOMMIT"
         ) from None
-    if in_autocommit and not autocommit:
+    if in_autocommit:
         raise UnsupportedTransaction(
             "the connection is in AUTOCOMMIT, where a binding ends with its own statement; use a transaction"
         )

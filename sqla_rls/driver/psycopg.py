@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from itertools import dropwhile, islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg import pq
@@ -20,7 +21,23 @@ from sqla_rls.driver import QUERY, Binding, DriverConnection, Way
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 
 #: Seconds for a round trip from which on the pipeline is faster; below, a message costs less CPU.
-PIPELINE_FROM: Final = 0.0004
+PIPELINE_FROM: Final = 0.0002
+
+
+#: A statement, and its parameters.
+_Message: TypeAlias = tuple[Any, list[str] | None]
+
+
+@cache
+def _begin(isolation_level: int | None, read_only: bool | None, deferrable: bool | None) -> str:
+    parts = ["BEGIN"]
+    if isolation_level is not None:
+        parts.append("ISOLATION LEVEL " + psycopg.IsolationLevel(isolation_level).name.replace("_", " "))
+    if read_only is not None:
+        parts.append("READ ONLY" if read_only else "READ WRITE")
+    if deferrable is not None:
+        parts.append("DEFERRABLE" if deferrable else "NOT DEFERRABLE")
+    return " ".join(parts)
 
 
 class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
@@ -54,30 +71,26 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         )
 
     def _begin(self) -> str:
-        parts = ["BEGIN"]
-        if self.isolation_level is not None:
-            level = psycopg.IsolationLevel(self.isolation_level)
-            parts.append("ISOLATION LEVEL " + level.name.replace("_", " "))
-        if self.read_only is not None:
-            parts.append("READ ONLY" if self.read_only else "READ WRITE")
-        if self.deferrable is not None:
-            parts.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
-        return " ".join(parts)
+        return _begin(self.isolation_level, self.read_only, self.deferrable)
 
-    def _messages(self) -> list[tuple[Any, list[str] | None]]:
+    def _messages(self) -> list[_Message]:
+        """What waits, in as few messages as can be."""
         if self._asked_autocommit:
             raise UnsupportedTransaction(
                 "in AUTOCOMMIT an identity is bound to single statements only: use a transaction"
             )
         if self.binding is None or self.pgconn.pipeline_status:
-            return list(self._ahead())
+            return self._statements()
         return [(f"{self._begin()}; {self.binding.literal()}", None)]
 
-    def _ahead(self) -> Iterator[tuple[Any, list[str] | None]]:
+    def _statements(self) -> list[_Message]:
+        """What waits, one statement each, as a pipeline takes them."""
+        statements: list[_Message] = []
         if not self._asked_autocommit:
-            yield self._begin(), None
+            statements.append((self._begin(), None))
         if self.binding is not None:
-            yield QUERY, self.binding.parameters()
+            statements.append((QUERY, self.binding.parameters()))
+        return statements
 
     def _in_one_flush(self, params: object) -> bool:
         # Without parameters it may be several statements, which a pipeline doesn't take.
@@ -106,8 +119,7 @@ class Cursor(psycopg.Cursor[Any]):
         if not connection._in_one_flush(params):
             connection.start()
             return super().execute(query, params, **kw)
-        ahead = psycopg.Cursor(connection)
-        statements = list(connection._ahead())
+        ahead, statements = connection.ahead, connection._statements()
         try:
             with connection.pipeline():
                 for statement, values in statements:
@@ -151,14 +163,15 @@ class Connection(_Waiting, psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self.cursor_factory, self.server_cursor_factory = Cursor, ServerCursor
+        #: Sends what waits; kept, since a new one takes as long as all else that we do.
+        self.ahead = psycopg.Cursor(self)
 
     def start(self) -> None:
         """Send what waits."""
         if self._waits:
-            ahead = psycopg.Cursor(self)
             try:
                 for statement, values in self._messages():
-                    ahead.execute(statement, values, prepare=False)
+                    self.ahead.execute(statement, values, prepare=False)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
 
@@ -204,8 +217,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
         if not connection._in_one_flush(params):
             await connection.start()
             return await super().execute(query, params, **kw)
-        ahead = psycopg.AsyncCursor(connection)
-        statements = list(connection._ahead())
+        ahead, statements = connection.ahead, connection._statements()
         try:
             async with connection.pipeline():
                 for statement, values in statements:
@@ -251,14 +263,15 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self.cursor_factory, self.server_cursor_factory = AsyncCursor, AsyncServerCursor
+        #: Sends what waits; kept, since a new one takes as long as all else that we do.
+        self.ahead = psycopg.AsyncCursor(self)
 
     async def start(self) -> None:
         """Send what waits."""
         if self._waits:
-            ahead = psycopg.AsyncCursor(self)
             try:
                 for statement, values in self._messages():
-                    await ahead.execute(statement, values, prepare=False)
+                    await self.ahead.execute(statement, values, prepare=False)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
 
