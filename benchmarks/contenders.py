@@ -25,6 +25,7 @@ Maker: TypeAlias = sessionmaker[Session] | async_sessionmaker[AsyncSession]
 #: ``prepare(maker)`` lets its sessions run as somebody, and returns what opens one.
 Prepare: TypeAlias = Callable[[Maker], Callable[[Identity], Any]]
 
+DRIVERS = ("psycopg", "psycopg_async", "asyncpg")
 PEOPLE = [
     Identity(
         role="authenticated",
@@ -66,7 +67,8 @@ _TENANT = """
 DO $$ BEGIN CREATE ROLE tenant_{0} NOLOGIN; EXCEPTION WHEN duplicate_object THEN END $$;
 GRANT tenant_{0} TO bench_other;
 GRANT SELECT ON notes TO tenant_{0};
-CREATE POLICY tenant_{0} ON notes TO tenant_{0} USING ((SELECT replace(current_user, 'tenant_', '')) = user_id);
+CREATE POLICY tenant_{0} ON notes TO tenant_{0}
+  USING ((SELECT replace(current_user, 'tenant_', '')) = user_id);
 """
 
 

@@ -29,7 +29,7 @@ _Message: TypeAlias = tuple[Any, list[str] | None]
 
 
 @cache
-def _begin(isolation_level: int | None, read_only: bool | None, deferrable: bool | None) -> str:
+def _spell_begin(isolation_level: int | None, read_only: bool | None, deferrable: bool | None) -> str:
     parts = ["BEGIN"]
     if isolation_level is not None:
         parts.append("ISOLATION LEVEL " + psycopg.IsolationLevel(isolation_level).name.replace("_", " "))
@@ -71,7 +71,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         )
 
     def _begin(self) -> str:
-        return _begin(self.isolation_level, self.read_only, self.deferrable)
+        return _spell_begin(self.isolation_level, self.read_only, self.deferrable)
 
     def _messages(self) -> list[_Message]:
         """What waits, in as few messages as can be."""
