@@ -165,20 +165,18 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
         return TableKey(None if row[schema] == default_schema else row[schema], row[name])
 
     names = {"schemas": list(schemas)}
-    with undone(connection):
-        connection.execute(text(PIN))
-        policies = [
-            Policy(
-                table=table_key(row),
-                name=row["polname"],
-                permissive=row["polpermissive"],
-                command=row["command"],
-                roles=frozenset(row["roles"]),
-                using=row["using_"],
-                with_check=row["with_check"],
-            )
-            for row in _rows(connection, _POLICIES, names)
-        ]
+    policies = [
+        Policy(
+            table=table_key(row),
+            name=row["polname"],
+            permissive=row["polpermissive"],
+            command=row["command"],
+            roles=frozenset(row["roles"]),
+            using=row["using_"],
+            with_check=row["with_check"],
+        )
+        for row in _rows(connection, _POLICIES, names)
+    ]
     # An owner holds its privileges by nature: it comes without any.
     privileges = [
         Privilege(row["object_type"], *table_key(row, name="name"), row["grantee"], row["privilege_type"])
@@ -213,6 +211,14 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
             for row in _rows(connection, _SERIAL_SEQUENCES, names)
         },
     )
+
+
+@contextmanager
+def pinned(connection: Connection) -> Iterator[None]:
+    """Inside, expressions are read and spelled in one way, whatever the session's settings."""
+    with undone(connection):
+        connection.execute(text(PIN))
+        yield
 
 
 @contextmanager

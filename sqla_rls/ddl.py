@@ -11,12 +11,15 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from sqlalchemy import ColumnElement, MetaData, String, Table, delete, literal_column
+from sqlalchemy import Column, ColumnElement, MetaData, String, Table, delete, literal_column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import CompileError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import DDLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import ReturnsRows
 
 from sqla_rls.exc import AuthSchemaUnusable, DeclarationError
 from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, Role, TableKey
@@ -32,16 +35,19 @@ def expression_text(
 ) -> str:
     """*expression* as SQL text, for a policy on *table*; schemas are named as *schema_translate_map* has it.
 
-    It is compiled as the WHERE of a DELETE: only then does a subquery over another table correlate
-    with this one.  Raises DeclarationError for what can't stand in a policy.
+    With a subquery it is compiled as the WHERE of a DELETE: only then does one over another table
+    correlate with this one.  Raises DeclarationError for what can't stand in a policy.
     """
     options: dict[str, Any] = {"dialect": _NEUTRAL, "compile_kwargs": {"literal_binds": True}}
     if schema_translate_map:
         options.update(schema_translate_map=schema_translate_map, render_schema_translate=True)
-    statement = delete(table)
-    head = f"{statement.compile(**options)} WHERE "
+    statement, head = delete(table), ""
     try:
-        sql = str(statement.where(expression).compile(**options))
+        if _names_only(table, expression):
+            sql = str(expression.compile(**options))
+        else:
+            head = f"{statement.compile(**options)} WHERE "
+            sql = str(statement.where(expression).compile(**options))
     except CompileError as error:
         raise DeclarationError(
             f"an expression on {table.fullname} can't be written as SQL text: {error}"
@@ -57,6 +63,16 @@ def expression_text(
             "has no room for it: put it into exists() or a scalar_subquery()"
         )
     return sql.removeprefix(head)
+
+
+def _names_only(table: Table, expression: ColumnElement[bool]) -> bool:
+    """Whether there are columns of *table* in *expression*, but neither others nor subqueries."""
+    return all(
+        element.table is table
+        if isinstance(element, Column)
+        else isinstance(element, FunctionElement) or not isinstance(element, ReturnsRows)
+        for element in visitors.iterate(expression)
+    )
 
 
 @contextmanager

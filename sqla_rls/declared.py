@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import MetaData, Sequence, Table
+from sqlalchemy import ColumnElement, MetaData, Sequence, Table
 from sqlalchemy.sql import visitors
 
+from sqla_rls.ddl import expression_text
 from sqla_rls.expression import AuthFunction, auth_uid
 from sqla_rls.objects import (
     AUTH_SCHEMA,
@@ -46,15 +47,24 @@ def declared(
     row_security: dict[TableKey, RowSecurity] = {}
     privileges: set[Privilege] = set()
     sequences: dict[OwnedSequence, TableKey] = {}
+    auth_functions = False
     for table in tables:
         declarations = TableDeclarations.of(table)
+        expressions: dict[int, ColumnElement[bool]] = {}
+        pairs = [(item, *item.expressions(table, expressions)) for item in declarations.policies]
+        auth_functions = auth_functions or _needs_auth_functions(table, expressions.values())
         if not declarations:
             continue
         key = TableKey(None if table.schema == default_schema else table.schema, table.name)
         if declarations.row_security is not None:
             row_security[key] = replace(declarations.row_security, table=key)
-        for item in declarations.policies:
-            policy = replace(item.resolve(table, schema_translate_map), table=key)
+        texts = {
+            expression: expression_text(expression, table, schema_translate_map)
+            for expression in expressions.values()
+        }
+        for item, *pair in pairs:
+            using, with_check = (None if one is None else texts[one] for one in pair)
+            policy = item.value(key, using, with_check)
             policies[policy.key] = policy
             roles += item.roles
         for granted in declarations.grants:
@@ -69,7 +79,6 @@ def declared(
         entry for metadata in metadatas for entry in metadata.info.get(DEFAULT_PRIVILEGES, ())
     ]
     roles += [role for _, role in defaults]
-    auth_functions = any(map(needs_auth_functions, tables))
     if authenticated in roles:
         # They come as a pair: who is nobody in particular has a role, too, and may ask who is calling.
         roles.append(anonymous)
@@ -86,15 +95,12 @@ def declared(
     )
 
 
-def needs_auth_functions(table: Table) -> bool:
+def _needs_auth_functions(table: Table, expressions: Iterable[ColumnElement[bool]]) -> bool:
     """Whether *table* calls a function of schema ``auth``; a policy's SQL text counts as if it did."""
-    policies = TableDeclarations.of(table).policies
+    defaults = [getattr(column.server_default, "arg", None) for column in table.columns]
     return any(
         isinstance(element, AuthFunction | auth_uid) or getattr(element, "is_literal", False)
-        for expression in (
-            *(expression for policy in policies for expression in policy.expressions(table)),
-            *(getattr(column.server_default, "arg", None) for column in table.columns),
-        )
+        for expression in (*expressions, *defaults)
         if isinstance(expression, visitors.ExternallyTraversible)
         for element in visitors.iterate(expression)
     )

@@ -200,12 +200,11 @@ def _auth_uid(element: auth_uid, compiler: SQLCompiler, **kw: Any) -> str:
 def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
     family = family_of(column_)
     if family == "uuid":
-        return once(auth.uid())
+        return _UID
     if family == "integer":
-        # The widest: whatever fits the token is compared, and int4 = int8 uses the index.
-        return once(cast(auth.user_id(), BigInteger()))
+        return _USER_ID_AS_INTEGER
     if family == "text":
-        return once(auth.user_id())
+        return _USER_ID
     raise DeclarationError(
         f"auth_uid() compares text, uuid and integer columns; {column_} is {column_.type!r}. "
         "Compare it with auth.user_id() or jwt_claim() in an expression of your own"
@@ -224,3 +223,9 @@ def family_of(column_: ColumnElement[Any]) -> Literal["uuid", "integer", "text"]
     if isinstance(implementation, String) and not isinstance(implementation, Enum):
         return "text"
     return None
+
+
+_UID = once(auth.uid())
+_USER_ID = once(auth.user_id())
+# The widest: whatever fits the token is compared, and int4 = int8 uses the index.
+_USER_ID_AS_INTEGER = once(cast(auth.user_id(), BigInteger()))

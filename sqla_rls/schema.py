@@ -5,7 +5,7 @@ Each is a SchemaItem for ``__table_args__`` or a Core Table; declared.py makes v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeAlias
 
 from sqlalchemy import Boolean, Column, ColumnElement, MetaData, Table, event, false, literal_column, true
@@ -15,7 +15,6 @@ from sqlalchemy.sql.coercions import expect
 from sqlalchemy.sql.roles import WhereHavingRole
 
 from sqla_rls import objects
-from sqla_rls.ddl import expression_text
 from sqla_rls.exc import DeclarationError
 from sqla_rls.expression import OwnColumn
 from sqla_rls.membership import member_of
@@ -131,13 +130,26 @@ class Policy(_Declaration):
             raise DeclarationError(f"{self!r} is declared twice on table {declarations.table.fullname}")
         declarations.policies.append(self)
 
-    def expressions(self, table: Table) -> Iterator[ColumnElement[bool] | None]:
-        """*using* and *with_check* with the columns of *table*, which may be a copy of its own."""
-        for expression in (self.using, self.with_check):
-            whole = _element(
-                expression() if callable(expression) and _is_made_later(expression) else expression
-            )
-            yield None if whole is None else self._at_home(whole, table)
+    def expressions(
+        self, table: Table, known: dict[int, ColumnElement[bool]]
+    ) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
+        """*using* and *with_check* with the columns of *table*, which may be a copy of its own.
+
+        *known* are those of its other policies, by the id of what was declared: many share theirs.
+        """
+
+        def resolved(expression: Expression | None) -> ColumnElement[bool] | None:
+            if expression is None:
+                return None
+            if id(expression) not in known:
+                whole = _element(
+                    expression() if callable(expression) and _is_made_later(expression) else expression
+                )
+                assert whole is not None
+                known[id(expression)] = self._at_home(whole, table)
+            return known[id(expression)]
+
+        return resolved(self.using), resolved(self.with_check)
 
     def _at_home(self, expression: ColumnElement[bool], table: Table) -> ColumnElement[bool]:
         def own(element: Any, **kw: Any) -> Any:
@@ -163,17 +175,11 @@ class Policy(_Declaration):
                 element.check(table)
         return moved
 
-    def resolve(
-        self, table: Table, schema_translate_map: Mapping[str | None, str | None] | None = None
-    ) -> objects.Policy:
-        """The policy as a value, for *table*."""
-        using, with_check = (
-            None if expression is None else expression_text(expression, table, schema_translate_map)
-            for expression in self.expressions(table)
-        )
+    def value(self, table: TableKey, using: str | None, with_check: str | None) -> objects.Policy:
+        """The policy as a value, with SQL text for expressions."""
         names = frozenset(str(role) for role in self.roles)
         return objects.Policy(
-            table=TableKey(table.schema, table.name),
+            table=table,
             name=self.name,
             permissive=self.permissive,
             command=self.command,

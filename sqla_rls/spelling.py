@@ -2,42 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import logging
+import secrets
+from collections.abc import Collection
 from dataclasses import replace
+from typing import NamedTuple
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
+from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.catalog import PIN, Live, undone
+from sqla_rls.catalog import Live, undone
 from sqla_rls.objects import Policy, Snapshot, TableKey
 
-# A view takes an ACCESS SHARE lock, where CREATE POLICY would take ACCESS EXCLUSIVE.  Some spellings
-# settle only when read back once more, hence the second view.  The error at the end undoes both, and
-# gives their locks back.  What Postgres refuses to spell has no spelling: it equals nothing.
-_SPELLING = f"""
-CREATE FUNCTION pg_temp.sqla_rls_spelling(schema_name text, table_name text, expression text) RETURNS text
-LANGUAGE plpgsql AS $spelling$
-DECLARE
-  answer text;
-BEGIN
-  EXECUTE format(E'CREATE TEMPORARY VIEW sqla_rls_1 AS SELECT (%s\\n) AS x FROM %I.%I',
-                 expression, schema_name, table_name);
-  PERFORM {PIN.strip().removeprefix("SELECT ")};
-  EXECUTE format('CREATE TEMPORARY VIEW sqla_rls_2 AS %s',
-                 pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_1'::regclass));
-  answer := pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_2'::regclass);
-  RAISE EXCEPTION USING ERRCODE = 'RLS02';
-EXCEPTION
-  WHEN SQLSTATE 'RLS02' THEN RETURN answer;
-  WHEN OTHERS THEN RETURN NULL;
-END $spelling$
-"""  # noqa: S608 - nothing in it comes from outside
+log = logging.getLogger(__name__)
 
-_SPELL = """
-SELECT pg_temp.sqla_rls_spelling(e.schema_name, e.table_name, e.expression)
-  FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY
-       AS e (schema_name, table_name, expression, place)
- ORDER BY e.place
+# The body of a function takes ACCESS SHARE locks, where CREATE POLICY would take ACCESS EXCLUSIVE, and is
+# never run.  The error at the end of a batch undoes it, and gives the locks back.  A mark that no expression
+# can hold stands between the statements, so that each is found again in what Postgres makes of them all.
+# A batch that is refused is halved until what is refused stands alone.
+_SPELLING = """
+CREATE FUNCTION pg_temp.sqla_rls_spelling(statements text[], readings int, mark text)
+RETURNS TABLE (spelling text, refusal text) LANGUAGE plpgsql AS $spelling$
+DECLARE
+  size constant int := cardinality(statements);
+  part constant int := CASE WHEN size > 100 THEN 100 ELSE (size + 1) / 2 END;
+  body text := format('BEGIN ATOMIC SELECT %1$L; %2$s; SELECT %1$L; END',
+                      mark, array_to_string(statements, format('; SELECT %L; ', mark)));
+  parts text[];
+BEGIN
+  IF size <= 100 THEN
+    BEGIN
+      FOR reading IN 1 .. readings LOOP
+        EXECUTE 'CREATE OR REPLACE FUNCTION pg_temp.sqla_rls_body() RETURNS void LANGUAGE sql ' || body;
+        body := pg_catalog.pg_get_function_sqlbody(to_regprocedure('pg_temp.sqla_rls_body()'));
+      END LOOP;
+      RAISE EXCEPTION USING ERRCODE = 'RLS02';
+    EXCEPTION
+      WHEN SQLSTATE 'RLS02' THEN
+        parts := string_to_array(body, mark);
+        IF cardinality(parts) = size + 2 THEN
+          RETURN QUERY SELECT unnest(parts[2 : size + 1]), NULL;
+          RETURN;
+        END IF;
+        refusal := 'not an expression';
+      WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
+        RAISE;
+      WHEN OTHERS THEN
+        refusal := SQLERRM;
+    END;
+    IF size = 1 THEN
+      RETURN NEXT;
+      RETURN;
+    END IF;
+  END IF;
+  FOR place IN 1 .. size BY part LOOP
+    RETURN QUERY SELECT *
+      FROM pg_temp.sqla_rls_spelling(statements[place : place + part - 1], readings, mark);
+  END LOOP;
+END $spelling$
 """
+
+# The WHERE of a query takes what a policy takes.  The line break ends a comment.
+_SPELL = """
+SELECT s.spelling, s.refusal
+  FROM (SELECT array_agg(format(E'SELECT FROM %I.%I WHERE (%s\\n)', e.schema_name, e.table_name, e.expression)
+                         ORDER BY e.place) AS statements
+          FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY
+               AS e (schema_name, table_name, expression, place)) AS asked,
+       pg_temp.sqla_rls_spelling(asked.statements, :readings, :mark) AS s
+"""
+
+# insufficient_privilege, read_only_sql_transaction
+_MAY_NOT_ASK = {"42501", "25006"}
+
+
+class _Expression(NamedTuple):
+    table: TableKey
+    sql: str
 
 
 def align(connection: Connection, live: Live, declared: Snapshot) -> Snapshot:
@@ -47,22 +88,11 @@ def align(connection: Connection, live: Live, declared: Snapshot) -> Snapshot:
     declared, and so counts as changed.
     """
     ours = [policy for policy in declared.policies.values() if policy.table in live.row_security]
-    tables = {policy.table for policy in ours}
-    theirs = [policy for policy in live.policies.values() if policy.table in tables]
-    spellings = _spell(connection, live.default_schema, {*_expressions(ours), *_expressions(theirs)})
+    same = _same(connection, live, ours)
 
-    by_spelling: dict[tuple[TableKey, str], str] = {}
-    for table, expression in _expressions(theirs):
-        if (spelling := spellings[table, expression]) is not None:
-            by_spelling.setdefault((table, spelling), expression)
-
-    def aligned(table: TableKey, expression: str | None, twin: str | None) -> str | None:
-        spelling = expression and spellings[table, expression]
-        if spelling is None or expression is None:
-            return expression
-        if twin is not None and spellings[table, twin] == spelling:
-            return twin
-        return by_spelling.get((table, spelling), expression)
+    def aligned(table: TableKey, sql: str | None, twin: str | None) -> str | None:
+        found = same.get(_Expression(table, sql)) if sql is not None else None
+        return sql if not found else twin if twin in found else min(found)
 
     policies = dict(declared.policies)
     for policy in ours:
@@ -77,30 +107,69 @@ def align(connection: Connection, live: Live, declared: Snapshot) -> Snapshot:
     return replace(declared, policies=policies, sequences={**declared.sequences, **live.sequences})
 
 
-def _expressions(policies: Collection[Policy]) -> Iterator[tuple[TableKey, str]]:
-    for policy in policies:
-        for expression in (policy.using, policy.with_check):
-            if expression is not None:
-                yield policy.table, expression
+def _same(connection: Connection, live: Live, ours: Collection[Policy]) -> dict[_Expression, set[str]]:
+    """For each expression of *ours* those of its table in *live* that are the same."""
+    theirs: dict[TableKey, set[str]] = {}
+    for policy in live.policies.values():
+        theirs.setdefault(policy.table, set()).update(filter(None, _expressions(policy)))
+    # What each is hoped to be the same as; nothing where no policy of that name is, but one may be renamed.
+    wanted: dict[_Expression, set[str]] = {}
+    for policy in ours:
+        twin = live.policies.get(policy.key)
+        for sql, its in zip(_expressions(policy), _expressions(twin), strict=True):
+            if sql is not None and policy.table in theirs:
+                wanted.setdefault(_Expression(policy.table, sql), set()).update(filter(None, [its]))
+    same = {one: {one.sql} & theirs[one.table] for one in wanted}
+
+    # Most spellings are settled when read once, as those of the catalog are; all are when read twice.
+    for readings in (1, 2):
+        asked = {one for one, its in wanted.items() if not (its <= same[one] if its else same[one])}
+        candidates = {
+            _Expression(table, sql) for table in {one.table for one in asked} for sql in theirs[table]
+        }
+        spellings = _spell(connection, live.default_schema, asked | candidates, readings)
+        by_spelling: dict[tuple[TableKey, str], set[str]] = {}
+        for one in candidates & spellings.keys():
+            by_spelling.setdefault((one.table, spellings[one]), set()).add(one.sql)
+        for one in asked & spellings.keys():
+            same[one] |= by_spelling.get((one.table, spellings[one]), set())
+    return same
+
+
+def _expressions(policy: Policy | None) -> tuple[str | None, str | None]:
+    return (policy.using, policy.with_check) if policy else (None, None)
 
 
 def _spell(
-    connection: Connection, default_schema: str, expressions: Collection[tuple[TableKey, str]]
-) -> dict[tuple[TableKey, str], str | None]:
-    """How Postgres spells each expression over its table; None for what it refuses."""
+    connection: Connection, default_schema: str, expressions: Collection[_Expression], readings: int
+) -> dict[_Expression, str]:
+    """How Postgres spells each expression over its table, but for those that it refuses."""
     if not expressions:
         return {}
-    asked = sorted(expressions, key=str)
-    with undone(connection):
-        connection.execute(text(_SPELLING))
-        answers = connection.execute(
-            text(_SPELL).bindparams(
-                *(bindparam(name, type_=ARRAY(Text())) for name in ("schemas", "tables", "expressions"))
-            ),
-            {
-                "schemas": [table.schema or default_schema for table, _ in asked],
-                "tables": [table.name for table, _ in asked],
-                "expressions": [expression for _, expression in asked],
-            },
-        ).scalars()
-        return dict(zip(asked, answers, strict=True))
+    asked = list(expressions)
+    arrays = {
+        "schemas": [one.table.schema or default_schema for one in asked],
+        "tables": [one.table.name for one in asked],
+        "expressions": [one.sql for one in asked],
+    }
+    query = text(_SPELL).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
+    try:
+        with undone(connection):
+            connection.execute(text(_SPELLING))
+            answers = connection.execute(
+                query, {**arrays, "readings": readings, "mark": secrets.token_hex()}
+            ).all()
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_ASK:
+            raise
+        log.warning("every policy counts as changed, since Postgres can't be asked: %s", error.orig)
+        return {}
+    for one, (_, refusal) in zip(asked, answers, strict=True):
+        if refusal is not None:
+            log.warning(
+                "an expression on %r counts as changed, since Postgres doesn't read it now: %s: %s",
+                one.table.name,
+                refusal,
+                one.sql,
+            )
+    return {one: spelling for one, (spelling, _) in zip(asked, answers, strict=True) if spelling is not None}

@@ -42,20 +42,21 @@ def compare_row_security(
 
     created = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)}
     dropped = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
-    live = catalog.read(
-        connection,
-        default_schema=default_schema,
-        schemas=[schema or default_schema for schema in schemas],
-    )
-    tables = [
-        table
-        for table in autogen_context.sorted_tables
-        if (key := _key(table, default_schema)) in created
-        or (key in live.row_security and _included(autogen_context, table, key))
-    ]
-    models = spelling.align(
-        connection, live, declared(metadatas, default_schema=default_schema, tables=tables)
-    )
+    with catalog.pinned(connection):
+        live = catalog.read(
+            connection,
+            default_schema=default_schema,
+            schemas=[schema or default_schema for schema in schemas],
+        )
+        tables = [
+            table
+            for table in autogen_context.sorted_tables
+            if (key := _key(table, default_schema)) in created
+            or (key in live.row_security and _included(autogen_context, table, key))
+        ]
+        models = spelling.align(
+            connection, live, declared(metadatas, default_schema=default_schema, tables=tables)
+        )
     _say_what_is_left_alone(live, models, tables)
     changes = diff(
         live,
