@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 
+from sqla_rls.ddl import PINNED
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
     DefaultPrivilege,
@@ -109,12 +110,6 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_j
               WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
                 AND p.proname = ANY (:functions)
                 AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS ours
-"""
-
-# How Postgres spells an expression depends on these.
-PIN = """
-SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, MDY', true),
-       set_config('IntervalStyle', 'postgres', true), set_config('quote_all_identifiers', 'off', true)
 """
 
 
@@ -217,7 +212,7 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
 def pinned(connection: Connection) -> Iterator[None]:
     """Inside, expressions are read and spelled in one way, whatever the session's settings."""
     with undone(connection):
-        connection.execute(text(PIN))
+        connection.execute(text(f"SELECT {PINNED}"))
         yield
 
 

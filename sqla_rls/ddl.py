@@ -24,6 +24,32 @@ from sqlalchemy.sql.selectable import ReturnsRows
 from sqla_rls.exc import AuthSchemaUnusable, DeclarationError
 from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, Role, TableKey
 
+_PINS = {
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "array_nulls": "on",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "xmloption": "content",
+}
+#: Settings, local to the transaction, on which it depends how Postgres reads and spells an expression.  Names
+#: are looked up in the schema of the tables and in those of extensions; elsewhere they need their schema.
+PINNED = ",\n".join(
+    [
+        *(f"set_config('{name}', '{value}', true)" for name, value in _PINS.items()),
+        """set_config('search_path', concat_ws(', ', quote_ident(current_schema()),
+            (SELECT string_agg(DISTINCT quote_ident(n.nspname), ', ')
+               FROM pg_catalog.pg_extension AS e
+               JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+              WHERE n.nspname <> 'pg_catalog'), 'pg_temp'), true)""",
+    ]
+)
+
 # "%" stands for itself, as in a migration or a script; a driver's own escaping is added when it runs.
 _NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
@@ -81,9 +107,12 @@ def explained() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != "RLS01":
-            raise
+        sqlstate = getattr(error.orig, "sqlstate", None)
         message = str(error.orig).splitlines()[0]
+        if sqlstate == "RLS03":
+            raise DeclarationError(message) from error
+        if sqlstate != "RLS01":
+            raise
         raise AuthSchemaUnusable(message, message.partition("in this database: ")[2]) from error
 
 
@@ -177,12 +206,14 @@ class DropAuthFunctions(ExecutableDDLElement):
 @compiles(CreatePolicy, "postgresql")
 def _create_policy(create: CreatePolicy, compiler: DDLCompiler, **kw: Any) -> str:
     policy = create.policy
-    parts = [f"CREATE POLICY {compiler.preparer.quote(policy.name)} ON {_table(policy.table, compiler)}"]
+    parts = [f"CREATE POLICY {_policy(policy.key, compiler)}"]
     if not policy.permissive:
         parts.append("AS RESTRICTIVE")
     parts.append(f"FOR {policy.command}")
     parts.append(f"TO {_roles(policy.roles, compiler)}")
-    return " ".join(parts + _expressions(policy.using, policy.with_check, compiler))
+    expressions = _expressions(policy.using, policy.with_check, compiler)
+    again = " ".join([f"ALTER POLICY {_policy(policy.key, compiler)}", *expressions])
+    return _made_twice(policy.key, " ".join(parts + expressions), again, compiler)
 
 
 @compiles(AlterPolicy, "postgresql")
@@ -190,7 +221,9 @@ def _alter_policy(alter: AlterPolicy, compiler: DDLCompiler, **kw: Any) -> str:
     parts = [f"ALTER POLICY {_policy(alter.key, compiler)}"]
     if alter.roles is not None:
         parts.append(f"TO {_roles(alter.roles, compiler)}")
-    return " ".join(parts + _expressions(alter.using, alter.with_check, compiler))
+    expressions = _expressions(alter.using, alter.with_check, compiler)
+    statement = " ".join(parts + expressions)
+    return _made_twice(alter.key, statement, statement, compiler) if expressions else statement
 
 
 @compiles(RenamePolicy, "postgresql")
@@ -268,6 +301,32 @@ def _privileges(
     verb, preposition = ("REVOKE", "FROM") if statement.revoke else ("GRANT", "TO")
     privileges = ", ".join(statement.privileges)
     return f"{verb} {privileges} {subject} {preposition} {_roles(statement.grantees, compiler)}"
+
+
+def _made_twice(key: PolicyKey, statement: str, again: str, compiler: DDLCompiler) -> str:
+    """*statement*, such that it depends neither on the session's settings nor on the time: see the script."""
+    words = {
+        "names": _dollar_quoted(f"{{{','.join((*_PINS, 'search_path'))}}}"),
+        "statement": _dollar_quoted(statement),
+        "again": _dollar_quoted(again),
+        "table": _dollar_quoted(_table(key.table, compiler)),
+        "policy": compiler.sql_compiler.render_literal_value(key.name, String()),
+        "pins": _sql(PINNED, compiler),
+    }
+    tag = _tag("".join(words.values()), "sqla_rls")
+    return _sql(_script("policy.sql"), compiler).format(tag=tag, **words)
+
+
+def _dollar_quoted(text: str) -> str:
+    tag = _tag(text, "sql")
+    return f"{tag}{text}{tag}"
+
+
+def _tag(text: str, name: str) -> str:
+    """A dollar quote that isn't in *text*."""
+    while f"${name}$" in text:
+        name += "_"
+    return f"${name}$"
 
 
 def _expressions(using: str | None, with_check: str | None, compiler: DDLCompiler) -> list[str]:
