@@ -6,7 +6,7 @@ One query for each kind of object, however many tables there are.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -52,9 +52,29 @@ SELECT n.nspname, c.relname, p.polname, p.polpermissive,
   FROM pg_catalog.pg_policy AS p
   JOIN pg_catalog.pg_class AS c ON c.oid = p.polrelid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE n.nspname = ANY (:schemas)
- ORDER BY n.nspname, c.relname, p.polname
 """
+_POLICIES_OF_SCHEMAS = (
+    f"{_POLICIES} WHERE n.nspname = ANY (:schemas) ORDER BY n.nspname, c.relname, p.polname"
+)
+
+# What a parent loses, its partitions and heirs lose.
+_DEPENDENT_POLICIES = f"""
+WITH RECURSIVE taken (relid, attname) AS (
+  SELECT c.oid, t.column_name
+    FROM unnest(:schemas, :tables, :columns) AS t (schema_name, table_name, column_name)
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schema_name
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.table_name
+   UNION
+  SELECT i.inhrelid, t.attname FROM taken AS t JOIN pg_catalog.pg_inherits AS i ON i.inhparent = t.relid
+)
+{_POLICIES}
+ WHERE EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN taken AS t ON t.relid = d.refobjid
+                 LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = t.relid AND a.attname = t.attname
+                WHERE d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
+                  AND d.refclassid = 'pg_catalog.pg_class'::regclass
+                  AND (t.attname IS NULL OR d.refobjsubid = a.attnum))
+ ORDER BY n.nspname, c.relname, p.polname
+"""  # noqa: S608 - nothing in it comes from outside
 
 # relacl is NULL until something was granted or revoked.
 _PRIVILEGES = """
@@ -153,25 +173,29 @@ def auth_functions(connection: Connection) -> AuthFunctions:
     return AuthFunctions(row["extension"], present - set(row["ours"]), frozenset(AUTH_FUNCTIONS) - present)
 
 
+def dependent_policies(
+    connection: Connection, *, default_schema: str, columns: Iterable[tuple[TableKey, str | None]]
+) -> list[Policy]:
+    """The policies, of whatever table, that depend on any of *columns*; None stands for the whole table."""
+    taken = list(columns)
+    if not taken:
+        return []
+    parameters = {
+        "schemas": [table.schema or default_schema for table, _ in taken],
+        "tables": [table.name for table, _ in taken],
+        "columns": [column for _, column in taken],
+    }
+    return [_policy(row, default_schema) for row in _rows(connection, _DEPENDENT_POLICIES, parameters)]
+
+
 def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> Live:
     """Everything that is managed, as the database has it, of the tables in *schemas*."""
 
     def table_key(row: RowMapping, schema: str = "nspname", name: str = "relname") -> TableKey:
-        return TableKey(None if row[schema] == default_schema else row[schema], row[name])
+        return _table_key(row, default_schema, schema, name)
 
     names = {"schemas": list(schemas)}
-    policies = [
-        Policy(
-            table=table_key(row),
-            name=row["polname"],
-            permissive=row["polpermissive"],
-            command=row["command"],
-            roles=frozenset(row["roles"]),
-            using=row["using_"],
-            with_check=row["with_check"],
-        )
-        for row in _rows(connection, _POLICIES, names)
-    ]
+    policies = [_policy(row, default_schema) for row in _rows(connection, _POLICIES_OF_SCHEMAS, names)]
     # An owner holds its privileges by nature: it comes without any.
     privileges = [
         Privilege(row["object_type"], *table_key(row, name="name"), row["grantee"], row["privilege_type"])
@@ -224,6 +248,24 @@ def undone(connection: Connection) -> Iterator[None]:
         yield
     finally:
         savepoint.rollback()
+
+
+def _table_key(
+    row: RowMapping, default_schema: str, schema: str = "nspname", name: str = "relname"
+) -> TableKey:
+    return TableKey(None if row[schema] == default_schema else row[schema], row[name])
+
+
+def _policy(row: RowMapping, default_schema: str) -> Policy:
+    return Policy(
+        table=_table_key(row, default_schema),
+        name=row["polname"],
+        permissive=row["polpermissive"],
+        command=row["command"],
+        roles=frozenset(row["roles"]),
+        using=row["using_"],
+        with_check=row["with_check"],
+    )
 
 
 def _rows(connection: Connection, query: str, parameters: dict[str, Any] | None = None) -> list[RowMapping]:

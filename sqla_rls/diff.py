@@ -12,6 +12,7 @@ from sqla_rls.objects import (
     PUBLIC,
     DefaultPrivilege,
     Policy,
+    PolicyKey,
     Privilege,
     Role,
     RowSecurity,
@@ -55,13 +56,15 @@ def diff(
     default_schema: str,
     current_user: str | None = None,
     dropped: Collection[TableKey] = (),
-    replace_policies: bool = False,
+    replaced: Collection[PolicyKey] = (),
+    restored: Collection[Policy] = (),
 ) -> Changes:
     """What must happen to *live* for it to match *declared*.
 
     Tables that declare nothing are left alone, but for those *dropped* in the same migration, whose
-    policies go first.  With *replace_policies* a changed policy is dropped and created, so that
-    what it depended on can be dropped in between.  *current_user*, who migrates, needs no grants.
+    policies go first.  A policy that is *replaced* is dropped and created, so that what it depends on
+    can be changed in between; so are those *restored*, which are nobody's to change.  *current_user*,
+    who migrates, needs no grants.
     """
     managed = {*declared.row_security, *dropped}
     before = [policy for policy in live.policies.values() if policy.table in managed]
@@ -80,7 +83,7 @@ def diff(
 
     wanted = declared.privileges | implied(after, auth=declared.auth_functions)
     obsolete = implied(before, auth=auth_functions) - implied([*after, *elsewhere], auth=auth_functions)
-    policy_changes = list(_policy_changes(before, after, replace_policies))
+    policy_changes = list(_policy_changes([*before, *restored], [*after, *restored], replaced))
     grants = frozenset(
         one for one in wanted - live.privileges if one.grantee != current_user and one[:4] not in live.owners
     )
@@ -119,18 +122,23 @@ def _is_new(role: str, live: Snapshot, policies: list[PolicyChange], grants: fro
 
 
 def _policy_changes(
-    before: list[Policy], after: list[Policy], replace_policies: bool
+    before: Collection[Policy], after: Collection[Policy], replaced: Collection[PolicyKey]
 ) -> Iterator[PolicyChange]:
     old = {policy.key: policy for policy in before}
     new = {policy.key: policy for policy in after}
     gone = {key: policy for key, policy in old.items() if key not in new}
     for key, policy in new.items():
         twin = old.get(key) or next(
-            (other for other in gone.values() if replace(other, name=policy.name) == policy), None
+            (
+                other
+                for other in gone.values()
+                if other.key not in replaced and replace(other, name=policy.name) == policy
+            ),
+            None,
         )
-        if twin == policy:
+        if twin == policy and key not in replaced:
             continue
-        if twin is not None and not replace_policies and _can_be_altered(twin, policy):
+        if twin is not None and key not in replaced and _can_be_altered(twin, policy):
             gone.pop(twin.key, None)
             yield PolicyChange(twin, policy)
         else:

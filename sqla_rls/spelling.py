@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.catalog import Live, undone
-from sqla_rls.objects import Policy, Snapshot, TableKey
+from sqla_rls.objects import Policy, PolicyKey, Snapshot, TableKey
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,19 @@ class _Expression(NamedTuple):
     sql: str
 
 
-def align(connection: Connection, live: Live, declared: Snapshot) -> Snapshot:
+def align(
+    connection: Connection, live: Live, declared: Snapshot, *, replaced: Collection[PolicyKey] = ()
+) -> Snapshot:
     """*declared*, with what Postgres takes for the same as in *live* written as it stands in *live*.
 
     Afterwards two policies are equal when their values are.  What Postgres refuses to spell stays as
-    declared, and so counts as changed.
+    declared, and so counts as changed; so do those *replaced*, whose columns won't be what they are now.
     """
-    ours = [policy for policy in declared.policies.values() if policy.table in live.row_security]
+    ours = [
+        policy
+        for policy in declared.policies.values()
+        if policy.table in live.row_security and policy.key not in replaced
+    ]
     same = _same(connection, live, ours)
 
     def aligned(table: TableKey, sql: str | None, twin: str | None) -> str | None:

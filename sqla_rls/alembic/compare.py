@@ -21,7 +21,7 @@ from sqla_rls.alembic.render import Call
 from sqla_rls.create import privilege_order
 from sqla_rls.declared import declared
 from sqla_rls.diff import Changes, RowSecurityChange, diff
-from sqla_rls.objects import Policy, Privilege, RowSecurity, Snapshot, TableKey
+from sqla_rls.objects import Policy, PolicyKey, Privilege, RowSecurity, Snapshot, TableKey
 from sqla_rls.schema import TableDeclarations
 
 log = logging.getLogger(__name__)
@@ -54,17 +54,29 @@ def compare_row_security(
             if (key := _key(table, default_schema)) in created
             or (key in live.row_security and _included(autogen_context, table, key))
         ]
-        models = spelling.align(
-            connection, live, declared(metadatas, default_schema=default_schema, tables=tables)
+        models = declared(metadatas, default_schema=default_schema, tables=tables)
+        lost, held = (
+            {
+                policy.key: policy
+                for policy in catalog.dependent_policies(
+                    connection, default_schema=default_schema, columns=columns
+                )
+            }
+            for columns in _taken_away(upgrade_ops.ops, default_schema)
         )
+        replaced = {*lost, *held}
+        models = spelling.align(connection, live, models, replaced=replaced)
+    foreign = {key for key in replaced if key.table not in models.row_security and key.table not in dropped}
     _say_what_is_left_alone(live, models, tables)
+    _say_what_stands_in_the_way(foreign & lost.keys())
     changes = diff(
         live,
         models,
         default_schema=default_schema,
         current_user=live.role_keywords["CURRENT_USER"],
         dropped=dropped,
-        replace_policies=any(map(_takes_away, upgrade_ops.ops)),
+        replaced=replaced,
+        restored=[policy for key, policy in held.items() if key in foreign - lost.keys()],
     )
     _log(changes)
     upgrade_ops.ops[:] = [
@@ -82,9 +94,9 @@ def _before_tables(changes: Changes, live: Snapshot, dropped: set[TableKey]) -> 
     if changes.auth_functions:
         yield Call("create_auth_functions").undone_by(Call("drop_auth_functions"))
     yield from _privileges("revoke", "grant", changes.revokes)
-    for change in changes.policies:
-        if change.before and not change.after:
-            yield _create_policy(change.before).undo
+    # What narrows access goes last and comes first, here and on the way back.
+    for policy in sorted(_removed(changes), key=lambda policy: not policy.permissive):
+        yield _create_policy(policy).undo
     # What DROP TABLE takes along: nothing to do now, but to be restored by the downgrade.
     for table in sorted(dropped & live.row_security.keys(), key=str):
         closed, gone = live.row_security[table], RowSecurity(table=table, enabled=False)
@@ -105,9 +117,8 @@ def _after_tables(changes: Changes, models: Snapshot, created: set[TableKey]) ->
     for change in changes.policies:
         if change.before and change.after:
             yield _alter_policy(change.before, change.after)
-    for change in changes.policies:
-        if change.after and not change.before:
-            yield _create_policy(change.after)
+    for policy in sorted(_added(changes), key=lambda policy: policy.permissive):
+        yield _create_policy(policy)
     new_objects = _objects_of(created, models)
     for call in _privileges("grant", "revoke", changes.grants):
         call.undo.silent = (
@@ -121,6 +132,14 @@ def _after_tables(changes: Changes, models: Snapshot, created: set[TableKey]) ->
         yield Call("grant_default_privileges", *args, schema=default.schema).undone_by(
             Call("revoke_default_privileges", *args, schema=default.schema)
         )
+
+
+def _removed(changes: Changes) -> list[Policy]:
+    return [change.before for change in changes.policies if change.before and not change.after]
+
+
+def _added(changes: Changes) -> list[Policy]:
+    return [change.after for change in changes.policies if change.after and not change.before]
 
 
 def _objects_of(tables: set[TableKey], snapshot: Snapshot) -> set[tuple[str, str | None, str]]:
@@ -199,13 +218,25 @@ def _included(autogen_context: Any, table: Table, key: TableKey) -> bool:
     )
 
 
-def _takes_away(operation: MigrateOperation) -> bool:
-    """Whether *operation* fails while a policy depends on what it changes."""
-    if isinstance(operation, ops.ModifyTableOps):
-        return any(map(_takes_away, operation.ops))
-    if isinstance(operation, ops.AlterColumnOp):
-        return operation.modify_type is not None
-    return isinstance(operation, ops.DropTableOp | ops.DropColumnOp)
+def _taken_away(
+    operations: Iterable[MigrateOperation], default_schema: str
+) -> tuple[set[tuple[TableKey, str | None]], set[tuple[TableKey, str | None]]]:
+    """The columns, None for whole tables, that *operations* drop, and those whose type they change."""
+    dropped: set[tuple[TableKey, str | None]] = set()
+    retyped: set[tuple[TableKey, str | None]] = set()
+    for operation in operations:
+        if isinstance(operation, ops.ModifyTableOps):
+            for taken, more in zip(
+                (dropped, retyped), _taken_away(operation.ops, default_schema), strict=True
+            ):
+                taken |= more
+        elif isinstance(operation, ops.DropTableOp):
+            dropped.add((_key(operation, default_schema), None))
+        elif isinstance(operation, ops.DropColumnOp):
+            dropped.add((_key(operation, default_schema), operation.column_name))
+        elif isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
+            retyped.add((_key(operation, default_schema), operation.column_name))
+    return dropped, retyped
 
 
 def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:
@@ -221,10 +252,25 @@ def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterab
         live.auth.warn()
 
 
+def _say_what_stands_in_the_way(policies: Iterable[PolicyKey]) -> None:
+    for table, name in sorted(policies, key=str):
+        log.warning(
+            "policy %s on %s depends on what this migration drops: the migration will fail. "
+            "The models don't declare it; declare what it shall be, or drop it by hand",
+            name,
+            table.name,
+        )
+
+
 def _log(changes: Changes) -> None:
-    for change in changes.policies:
-        policy = change.after or change.before
-        verb = "changed" if change.before and change.after else "added" if change.after else "removed"
-        log.info("Detected %s policy %r on %r", verb, policy and policy.name, policy and policy.table.name)
+    added, removed = ({policy.key for policy in one} for one in (_added(changes), _removed(changes)))
+    altered = {change.after.key for change in changes.policies if change.before and change.after}
+    for verb, keys in (
+        ("added", added - removed),
+        ("removed", removed - added),
+        ("changed", altered | (added & removed)),
+    ):
+        for table, name in sorted(keys, key=str):
+            log.info("Detected %s policy %r on %r", verb, name, table.name)
     for flags in changes.row_security:
         log.info("Detected changed row security of %r", flags.after.table.name)

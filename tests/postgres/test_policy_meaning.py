@@ -136,5 +136,5 @@ def test_what_was_set_before_is_set_afterwards(engine: Engine, odd: URL) -> None
             AlterPolicy(PolicyKey(TableKey(None, "events"), "policy 0"), using="day > '1/2/2020'")
         )
         for name, value in {**ODD_SETTINGS, "TimeZone": "Europe/Rome"}.items():
-            setting = connection.scalar(select(func.current_setting(name)))
+            setting = connection.execute(select(func.current_setting(name))).scalar_one()
             assert setting.replace(" ", "").startswith(value), name
