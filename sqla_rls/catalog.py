@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
+from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.ddl import PINNED
+from sqla_rls.ddl import PINNED, ExpectedAuthFunctions
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
     DefaultPrivilege,
@@ -27,6 +28,9 @@ from sqla_rls.objects import (
 )
 
 log = logging.getLogger(__name__)
+
+# insufficient_privilege, read_only_sql_transaction
+_MAY_NOT_TRY = {"42501", "25006"}
 
 _ROLES = "SELECT rolname, rolcanlogin, rolinherit FROM pg_catalog.pg_roles"
 
@@ -133,12 +137,27 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_j
 """
 
 
+_EDITED = """
+WITH function AS (
+  SELECT proname, pronamespace, pg_get_function_sqlbody(oid), prosrc, prolang, prorettype, proretset,
+         provolatile, proparallel, prosecdef, proleakproof, proisstrict, proconfig
+    FROM pg_catalog.pg_proc
+   WHERE pronargs = 0 AND proname = ANY (:ours)
+)
+SELECT f.proname::text
+  FROM function AS f JOIN function AS expected USING (proname)
+ WHERE f.pronamespace = to_regnamespace('auth') AND expected.pronamespace = pg_my_temp_schema()
+   AND to_jsonb(f) - 'pronamespace' <> to_jsonb(expected) - 'pronamespace'
+"""
+
+
 class AuthFunctions(NamedTuple):
     """The functions of schema ``auth``: by the extension, or one by one."""
 
     extension: bool
     foreign: frozenset[str]  # made by something else
     missing: frozenset[str]
+    ours: frozenset[str]
 
     @property
     def settled(self) -> bool:
@@ -170,7 +189,21 @@ def auth_functions(connection: Connection) -> AuthFunctions:
     """What there is in schema ``auth``."""
     (row,) = _rows(connection, _AUTH_FUNCTIONS, {"functions": list(AUTH_FUNCTIONS)})
     present = frozenset(row["present"])
-    return AuthFunctions(row["extension"], present - set(row["ours"]), frozenset(AUTH_FUNCTIONS) - present)
+    ours = frozenset(row["ours"])
+    return AuthFunctions(row["extension"], present - ours, frozenset(AUTH_FUNCTIONS) - present, ours)
+
+
+def _edited(connection: Connection, auth: AuthFunctions) -> bool:
+    """Whether functions that were made as they should be no longer are."""
+    if auth.extension or not auth.ours:
+        return False
+    with trying(connection, "the functions of schema auth count as changed"):
+        connection.execute(ExpectedAuthFunctions())
+        edited = [row["proname"] for row in _rows(connection, _EDITED, {"ours": list(auth.ours)})]
+        if edited:
+            log.warning("schema auth holds functions that were edited by hand: %s", ", ".join(sorted(edited)))
+        return bool(edited)
+    return True
 
 
 def dependent_policies(
@@ -211,7 +244,7 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
             row["rolname"]: Role(row["rolname"], login=row["rolcanlogin"], inherit=row["rolinherit"])
             for row in _rows(connection, _ROLES)
         },
-        auth_functions=auth.settled,
+        auth_functions=auth.settled and not _edited(connection, auth),
         row_security={
             (key := table_key(row)): RowSecurity(
                 table=key, enabled=row["relrowsecurity"], forced=row["relforcerowsecurity"]
@@ -235,9 +268,18 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
 @contextmanager
 def pinned(connection: Connection) -> Iterator[None]:
     """Inside, expressions are read and spelled in one way, whatever the session's settings."""
-    with undone(connection):
-        connection.execute(text(f"SELECT {PINNED}"))
-        yield
+    # Without a transaction nothing could be undone.
+    dbapi_connection = connection.connection.dbapi_connection
+    autocommit = dbapi_connection and connection.dialect.detect_autocommit_setting(dbapi_connection)
+    if autocommit:
+        connection.exec_driver_sql("BEGIN")
+    try:
+        with undone(connection):
+            connection.execute(text(f"SELECT {PINNED}"))
+            yield
+    finally:
+        if autocommit:
+            connection.exec_driver_sql("ROLLBACK")
 
 
 @contextmanager
@@ -248,6 +290,18 @@ def undone(connection: Connection) -> Iterator[None]:
         yield
     finally:
         savepoint.rollback()
+
+
+@contextmanager
+def trying(connection: Connection, otherwise: str) -> Iterator[None]:
+    """As *undone*; where this role may make no temporary objects here, what follows is skipped and said."""
+    try:
+        with undone(connection):
+            yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_TRY:
+            raise
+        log.warning("%s, since nothing temporary can be made to compare it with: %s", otherwise, error.orig)
 
 
 def _table_key(

@@ -199,6 +199,10 @@ class CreateAuthFunctions(ExecutableDDLElement):
     """The extension pg_session_jwt, or the portable functions: see the SQL file of that name."""
 
 
+class ExpectedAuthFunctions(ExecutableDDLElement):
+    """The portable functions in pg_temp, to compare those of schema ``auth`` with."""
+
+
 class DropAuthFunctions(ExecutableDDLElement):
     """Undoes CreateAuthFunctions, where that made anything."""
 
@@ -273,6 +277,11 @@ def _alter_default_privileges(alter: AlterDefaultPrivileges, compiler: DDLCompil
 @compiles(CreateAuthFunctions, "postgresql")
 def _create_auth_functions(create: CreateAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
     return _sql(_script("create_auth_functions.sql"), compiler)
+
+
+@compiles(ExpectedAuthFunctions, "postgresql")
+def _expected_auth_functions(expected: ExpectedAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
+    return _sql(_script("expected_auth_functions.sql"), compiler)
 
 
 @compiles(DropAuthFunctions, "postgresql")
@@ -351,4 +360,6 @@ def _role_script(name: str, role: str, compiler: DDLCompiler, **words: str) -> s
 
 @cache
 def _script(name: str) -> str:
-    return (resources.files("sqla_rls") / "sql" / name).read_text(encoding="utf-8")
+    text = (resources.files("sqla_rls") / "sql" / name).read_text(encoding="utf-8")
+    included = "{auth_functions}"
+    return text.replace(included, _script("auth_functions.sql").rstrip()) if included in text else text

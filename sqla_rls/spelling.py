@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
-from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.catalog import Live, undone
+from sqla_rls.catalog import Live, trying
 from sqla_rls.objects import Policy, PolicyKey, Snapshot, TableKey
 
 log = logging.getLogger(__name__)
@@ -71,9 +70,6 @@ SELECT s.spelling, s.refusal
                AS e (schema_name, table_name, expression, place)) AS asked,
        pg_temp.sqla_rls_spelling(asked.statements, :readings, :mark) AS s
 """
-
-# insufficient_privilege, read_only_sql_transaction
-_MAY_NOT_ASK = {"42501", "25006"}
 
 
 class _Expression(NamedTuple):
@@ -159,16 +155,12 @@ def _spell(
         "expressions": [one.sql for one in asked],
     }
     query = text(_SPELL).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
-    try:
-        with undone(connection):
-            connection.execute(text(_SPELLING))
-            answers = connection.execute(
-                query, {**arrays, "readings": readings, "mark": secrets.token_hex()}
-            ).all()
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_ASK:
-            raise
-        log.warning("every policy counts as changed, since Postgres can't be asked: %s", error.orig)
+    answers: list[tuple[str | None, str | None]] = []
+    with trying(connection, "every policy counts as changed"):
+        connection.execute(text(_SPELLING))
+        rows = connection.execute(query, {**arrays, "readings": readings, "mark": secrets.token_hex()})
+        answers = [(row.spelling, row.refusal) for row in rows]
+    if not answers:
         return {}
     for one, (_, refusal) in zip(asked, answers, strict=True):
         if refusal is not None:

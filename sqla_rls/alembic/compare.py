@@ -87,12 +87,14 @@ def compare_row_security(
     return PriorityDispatchResult.CONTINUE
 
 
-def _before_tables(changes: Changes, live: Snapshot, dropped: set[TableKey]) -> Iterator[Call]:
+def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey]) -> Iterator[Call]:
     for role in changes.roles:
         options: dict[str, Any] = {"login": role.login or None, "inherit": None if role.inherit else False}
         yield Call("create_role", role.name, **options).undone_by(Call("drop_role", role.name))
     if changes.auth_functions:
-        yield Call("create_auth_functions").undone_by(Call("drop_auth_functions"))
+        # What was mended only is kept.
+        undo = Call("drop_auth_functions", silent=bool(live.auth.ours))
+        yield Call("create_auth_functions").undone_by(undo)
     yield from _privileges("revoke", "grant", changes.revokes)
     # What narrows access goes last and comes first, here and on the way back.
     for policy in sorted(_removed(changes), key=lambda policy: not policy.permissive):

@@ -66,8 +66,9 @@ UNION ALL
 SELECT 'default privilege', concat_ws(' ', d.defaclnamespace::regnamespace, d.defaclobjtype, d.defaclacl)
   FROM pg_catalog.pg_default_acl AS d
 UNION ALL
-SELECT 'function', concat_ws(' ', p.oid::regprocedure, obj_description(p.oid, 'pg_proc'))
-  FROM pg_catalog.pg_proc AS p WHERE p.pronamespace::regnamespace::text !~ '^pg_|^information_schema$'
+SELECT 'function', concat_ws(' ', pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc'))
+  FROM pg_catalog.pg_proc AS p
+ WHERE p.prokind <> 'a' AND p.pronamespace::regnamespace::text !~ '^pg_|^information_schema$'
 UNION ALL
 SELECT 'extension', e.extname::text FROM pg_catalog.pg_extension AS e
 UNION ALL

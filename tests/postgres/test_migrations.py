@@ -306,6 +306,9 @@ def test_a_table_is_opened_by_an_explicit_word(project: Project) -> None:
     assert project.state() == before
 
 
+USER_ID = "CREATE OR REPLACE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE"
+
+
 @pytest.mark.parametrize(
     "drift",
     [
@@ -318,6 +321,11 @@ def test_a_table_is_opened_by_an_explicit_word(project: Project) -> None:
         "REVOKE SELECT ON todos FROM authenticated",
         "REVOKE USAGE ON SCHEMA public FROM authenticated",
         "DROP FUNCTION auth.organization_id()",
+        f"{USER_ID} RETURN current_setting('my.user', true)",
+        f"{USER_ID} AS 'SELECT NULL'",
+        "ALTER FUNCTION auth.user_id() SECURITY DEFINER",
+        "ALTER FUNCTION auth.user_id() SET search_path = elsewhere",
+        "ALTER FUNCTION auth.user_id() VOLATILE",
     ],
 )
 def test_drift_by_hand_is_seen_and_mended(project: Project, drift: str) -> None:
@@ -332,6 +340,9 @@ def test_drift_by_hand_is_seen_and_mended(project: Project, drift: str) -> None:
 
     project.migrate(metadata)
     assert project.state() == before
+    if "FUNCTION" in drift:
+        project.downgrade()
+        assert project.state() == before
 
 
 def test_roles_by_object_are_made_and_by_name_must_be_there(project: Project) -> None:
@@ -447,7 +458,8 @@ def test_the_number_of_statements_does_not_grow_with_the_tables(project: Project
         project.options.clear()
         return counts[0] - counts[1]
 
-    assert statements(2) == statements(40) == 15
+    # The portable functions are looked at, those of the extension are not.
+    assert statements(2) == statements(40) in (15, 19)
 
 
 def _compare(connection: Any, metadata: MetaData, plugins: list[str]) -> None:
