@@ -91,21 +91,30 @@ def align(
         if policy.table in live.row_security and policy.key not in replaced
     ]
     same = _same(connection, live, ours)
+    gone: dict[TableKey, list[Policy]] = {}
+    for policy in live.policies.values():
+        if policy.key not in declared.policies:
+            gone.setdefault(policy.table, []).append(policy)
 
-    def aligned(table: TableKey, sql: str | None, twin: str | None) -> str | None:
-        found = same.get(_Expression(table, sql)) if sql is not None else None
-        return sql if not found else twin if twin in found else min(found)
+    def as_in(other: Policy, policy: Policy) -> Policy:
+        """*policy* as *other* has it, where the two say the same."""
+        roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
+        using, with_check = (
+            its if its in same.get(_Expression(policy.table, sql or ""), ()) else sql
+            for its, sql in zip(_expressions(other), _expressions(policy), strict=True)
+        )
+        return replace(
+            policy, roles=roles if roles == other.roles else policy.roles, using=using, with_check=with_check
+        )
 
     policies = dict(declared.policies)
     for policy in ours:
-        twin = live.policies.get(policy.key)
-        roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
-        policies[policy.key] = replace(
-            policy,
-            roles=roles if twin and roles == twin.roles else policy.roles,
-            using=aligned(policy.table, policy.using, twin.using if twin else None),
-            with_check=aligned(policy.table, policy.with_check, twin.with_check if twin else None),
-        )
+        if twin := live.policies.get(policy.key):
+            policies[policy.key] = as_in(twin, policy)
+            continue
+        for other in gone.get(policy.table, ()):
+            if (renamed := as_in(other, policy)) == replace(other, name=policy.name):
+                policies[policy.key] = renamed
     return replace(declared, policies=policies, sequences={**declared.sequences, **live.sequences})
 
 
@@ -123,13 +132,19 @@ def _same(connection: Connection, live: Live, ours: Collection[Policy]) -> dict[
                 wanted.setdefault(_Expression(policy.table, sql), set()).update(filter(None, [its]))
     same = {one: {one.sql} & theirs[one.table] for one in wanted}
 
+    refused: set[_Expression] = set()
     # Most spellings are settled when read once, as those of the catalog are; all are when read twice.
     for readings in (1, 2):
-        asked = {one for one, its in wanted.items() if not (its <= same[one] if its else same[one])}
+        asked = {
+            one
+            for one, its in wanted.items()
+            if one not in refused and not (its <= same[one] if its else same[one])
+        }
         candidates = {
             _Expression(table, sql) for table in {one.table for one in asked} for sql in theirs[table]
         }
         spellings = _spell(connection, live.default_schema, asked | candidates, readings)
+        refused |= asked - spellings.keys()
         by_spelling: dict[tuple[TableKey, str], set[str]] = {}
         for one in candidates & spellings.keys():
             by_spelling.setdefault((one.table, spellings[one]), set()).add(one.sql)

@@ -1,0 +1,120 @@
+"""Policies that Postgres accepts, each declared, and as one would write it by hand: what to expect.
+
+Add a case where it belongs; test_cases.py does the rest.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB, TSTZRANGE
+
+from sqla_rls import Policy
+
+READER, WRITER = "cases_reader", 'Cases "Writer", 100%'
+#: Schemas besides the default one.
+SCHEMAS = ("elsewhere", "Else Where")
+
+
+class Mood(enum.Enum):
+    sad = "sad"
+    ok = "ok"
+    happy = "happy"
+
+
+COLUMNS: dict[str, Any] = {
+    "name": Text,
+    "code": String(20),
+    "n": BigInteger,
+    "amount": Numeric(10, 2),
+    "ratio": Float,
+    "at": DateTime(timezone=True),
+    "local": DateTime,
+    "day": Date,
+    "lasts": Interval,
+    "tags": ARRAY(Text),
+    "data": JSONB,
+    "mood": Enum(Mood, name="mood"),
+    "owner": Uuid,
+    "flag": Boolean,
+    "raw": LargeBinary,
+    "address": INET,
+    "period": TSTZRANGE,
+}
+
+Build = Callable[[MetaData], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the models declare, and the statements that do the same."""
+
+    build: Build
+    by_hand: list[str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the catalog, or a change that autogenerate finds, says about it has one of *marks* in it."""
+
+    group: str
+    name: str
+    marks: tuple[str, ...]
+    created: Step
+    changed: Step
+    removed: Step
+    prepare: tuple[str, ...] = ()
+
+
+#: Keeps its table managed when the policy of the case is gone.
+STAYS = "CREATE POLICY stays ON {table} FOR SELECT USING (false)"
+ENABLE = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"
+
+
+def stays() -> Policy:
+    return Policy("stays", "SELECT", using=False)
+
+
+def by_hand(table: str, *statements: str) -> list[str]:
+    return [one.replace("{table}", table) for one in (ENABLE, STAYS, *statements)]
+
+
+def table(metadata: MetaData, name: str, *items: Any) -> Table:
+    return Table(name, metadata, Column("id", Integer, primary_key=True), stays(), *items)
+
+
+def shared_tables(metadata: MetaData) -> None:
+    """One with a column of every type, and one for subqueries to look into."""
+    columns = [Column(name, type_) for name, type_ in COLUMNS.items()]
+    table(metadata, "everything", *columns)
+    Table("notes_of", metadata, Column("id", Integer, primary_key=True), Column("t_id", Integer))
+
+
+_number = 0
+
+
+def next_name(prefix: str) -> str:
+    global _number
+    _number += 1
+    return f"{prefix}_{_number:03}"
