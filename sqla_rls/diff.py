@@ -5,6 +5,7 @@ Pure: equality was settled when the Snapshots were aligned.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -83,7 +84,11 @@ def diff(
 
     wanted = declared.privileges | implied(after, auth=declared.auth_functions)
     obsolete = implied(before, auth=auth_functions) - implied([*after, *elsewhere], auth=auth_functions)
-    policy_changes = list(_policy_changes([*before, *restored], [*after, *restored], replaced))
+    old_policies, new_policies = [*before, *restored], [*after, *restored]
+    policy_changes = list(_policy_changes(old_policies, new_policies, replaced))
+    if exposed := _exposed(policy_changes):
+        replaced = {*replaced, *(one.key for one in old_policies if one.permissive and one.table in exposed)}
+        policy_changes = list(_policy_changes(old_policies, new_policies, replaced))
     grants = frozenset(
         one for one in wanted - live.privileges if one.grantee != current_user and one[:4] not in live.owners
     )
@@ -147,6 +152,17 @@ def _policy_changes(
             yield PolicyChange(None, policy)
     for policy in gone.values():
         yield PolicyChange(policy, None)
+
+
+def _exposed(changes: Collection[PolicyChange]) -> set[TableKey]:
+    """The tables that would be more open, between two changes, than they are before and after.
+
+    That is so where what narrows access changes beside something else.  There what grants it goes first
+    and comes back last, and nobody sees more than they may, not even without a transaction.
+    """
+    changed = Counter(policy.table for change in changes if (policy := change.after or change.before))
+    narrowing = (change.before for change in changes if change.before and not change.before.permissive)
+    return {policy.table for policy in narrowing if changed[policy.table] > 1}
 
 
 def _can_be_altered(before: Policy, after: Policy) -> bool:

@@ -24,7 +24,7 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
-    engine = create_engine(attributes["url"], poolclass=NullPool)
+    engine = create_engine(attributes["url"], poolclass=NullPool, **attributes["engine_options"])
     with engine.connect() as connection:
         context.configure(connection=connection, **options)
         with context.begin_transaction():
@@ -77,12 +77,31 @@ ORDER BY 1, 2
 """
 
 
+# Some lists of varchar aren't read by Postgres as it spells them, so that neither a dump restores them
+# to the letter.  Read once more they are.
+_SETTLE = """
+DO $$
+DECLARE
+  p record;
+BEGIN
+  FOR p IN SELECT polname, polrelid::regclass AS relation,
+                  pg_get_expr(polqual, polrelid) AS qual, pg_get_expr(polwithcheck, polrelid) AS with_check
+             FROM pg_policy
+  LOOP
+    EXECUTE concat(format('ALTER POLICY %I ON %s', p.polname, p.relation),
+                   ' USING (' || p.qual || ')', ' WITH CHECK (' || p.with_check || ')');
+  END LOOP;
+END $$
+"""
+
+
 class Project:
     """``alembic`` commands on a folder of their own."""
 
     def __init__(self, folder: Path, url: URL) -> None:
         self.folder, self.url = folder, url
         self.options: dict[str, Any] = {}
+        self.engine_options: dict[str, Any] = {}
         (folder / "versions").mkdir(parents=True)
         (folder / "env.py").write_text(_ENV)
         (folder / "script.py.mako").write_text(_SCRIPT)
@@ -92,7 +111,9 @@ class Project:
         config = Config(output_buffer=output)
         config.set_main_option("script_location", str(self.folder))
         config.set_main_option("path_separator", "os")
-        config.attributes.update(metadata=metadata, url=self.url, options=self.options)
+        config.attributes.update(
+            metadata=metadata, url=self.url, options=self.options, engine_options=self.engine_options
+        )
         return config
 
     def revision(self, metadata: MetaData | list[MetaData]) -> str:
@@ -133,6 +154,15 @@ class Project:
 def state(connection: Connection) -> list[tuple[str, str]]:
     """Everything in the catalog that a migration of row security may change."""
     return [(kind, line) for kind, line in connection.execute(text(_STATE))]
+
+
+def settled_state(connection: Connection) -> list[tuple[str, str]]:
+    """The same, when Postgres has read once more what it spells of policies."""
+    savepoint = connection.begin_nested()
+    connection.execute(text(_SETTLE))
+    settled = state(connection)
+    savepoint.rollback()
+    return settled
 
 
 def operations(script: str, direction: str = "upgrade") -> list[str]:
