@@ -35,7 +35,7 @@ def expression(group: str, name: str, declared: Any, sql: str, changed: Any, cha
     def step(declared: Any, sql: str) -> Step:
         def build(metadata: MetaData) -> None:
             made = metadata.tables["everything"]
-            using = declared(made) if callable(declared) else declared
+            using: Any = declared(made) if callable(declared) else declared
             Policy(policy, using=using)._set_parent_with_dispatch(made)
 
         return Step(build, [f"CREATE POLICY {policy} ON everything USING ({sql}\n)"])

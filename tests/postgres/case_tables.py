@@ -353,7 +353,7 @@ def one_table(name: str, *items: Any) -> Build:
 
 
 def _declare(metadata: MetaData, name: str, items: tuple[Any, ...]) -> None:
-    made = [item() if callable(item) else item._copy() for item in items]
+    made: list[Any] = [item() if callable(item) else item._copy() for item in items]
     Table(name, metadata, Column("id", Integer), *made)
 
 
