@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -41,9 +42,12 @@ from sqla_rls import (
     identify,
     provider,
 )
+from sqla_rls.ddl import DropRole
 from sqla_rls.driver import Way
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import Server
+
+from .project import Project
 
 
 class Base(DeclarativeBase):
@@ -104,6 +108,16 @@ class Notice(Base):
         Policy("all-read", "SELECT", [anonymous, authenticated], using=True),
         Policy("none-write", "INSERT", [anonymous], with_check=False),
     )
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: URL) -> Project:
+    project = Project(tmp_path / "migrations", database)
+    # Roles outlive the databases of earlier tests.
+    with project.engine.begin() as connection:
+        for role in ("authenticated", "anonymous", "reporting"):
+            connection.execute(DropRole(role))
+    return project
 
 
 #: The role and the subject that a transaction runs as.

@@ -1,4 +1,5 @@
-"""An Alembic project whose env.py says nothing about this library, and what a database looks like."""
+"""An Alembic project whose env.py says nothing about this library, models for it, and what a database
+looks like."""
 
 from __future__ import annotations
 
@@ -8,8 +9,23 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, text
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Identity,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    text,
+)
 from sqlalchemy.pool import NullPool
+
+from sqla_rls import auth, auth_uid, authenticated, crud_policy
 
 _ENV = """
 from alembic import context
@@ -169,3 +185,40 @@ def operations(script: str, direction: str = "upgrade") -> list[str]:
     """The names of the operations in upgrade(), or downgrade(), in their order."""
     body = script.split(f"def {direction}():")[1].split("\ndef ")[0]
     return [line.strip()[3:].split("(")[0] for line in body.splitlines() if line.strip().startswith("op.")]
+
+
+def todos(*declarations: Any, **columns: Any) -> MetaData:
+    metadata = MetaData()
+    Table(
+        "todos",
+        metadata,
+        Column("id", BigInteger, Identity(), primary_key=True),
+        Column("user_id", Text, server_default=auth.user_id(), index=True),
+        Column("task", Text),
+        *[Column(name, type_) for name, type_ in columns.items()],
+        *declarations,
+    )
+    return metadata
+
+
+def own_todos(**columns: Any) -> MetaData:
+    return todos(crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")), **columns)
+
+
+def notes(declaration: Any) -> MetaData:
+    """A table with a serial column, and so with a sequence."""
+    metadata = MetaData()
+    Table(
+        "notes",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("user_id", Text),
+        declaration,
+    )
+    return metadata
+
+
+def execute(project: Project, *statements: str) -> None:
+    with project.engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
