@@ -5,6 +5,7 @@ from sqla_rls import provider
 from sqla_rls.binding import ServiceAccess
 from sqla_rls.expression import auth, auth_uid, jwt_claim
 from sqla_rls.identity import ANONYMOUS, Identity, Verifier
+from sqla_rls.ignore import ignore
 from sqla_rls.membership import member_of
 from sqla_rls.objects import Role
 from sqla_rls.schema import (
@@ -37,6 +38,7 @@ __all__ = [
     "force_row_security",
     "grant",
     "identify",
+    "ignore",
     "jwt_claim",
     "member_of",
     "provider",

@@ -95,26 +95,43 @@ WITH object AS (
     FROM pg_catalog.pg_namespace AS n
    WHERE n.nspname = ANY (:schemas) OR n.nspname = 'auth'
 )
-SELECT o.object_type, o.nspname, o.name, a.privilege_type,
-       CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee
+SELECT o.object_type, o.nspname, o.name, a.privilege_type, a.is_grantable,
+       CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee,
+       CASE WHEN a.grantor <> o.owner THEN pg_catalog.pg_get_userbyid(a.grantor)::text END AS grantor
   FROM object AS o, pg_catalog.aclexplode(o.acl) AS a
  WHERE a.grantee <> o.owner
 UNION ALL
-SELECT o.object_type, o.nspname, o.name, NULL, pg_catalog.pg_get_userbyid(o.owner)::text FROM object AS o
+SELECT o.object_type, o.nspname, o.name, NULL, NULL, pg_catalog.pg_get_userbyid(o.owner)::text, NULL
+  FROM object AS o
 """
 
+# Until something was granted or revoked everywhere, Postgres' own defaults are in force.
 _DEFAULT_PRIVILEGES = """
-SELECT CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS'
-                            WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' END AS object_type,
-       n.nspname, a.privilege_type,
+WITH kind (letter, acl_letter, object_type) AS (
+  VALUES ('r'::"char", 'r'::"char", 'TABLES'), ('S', 's', 'SEQUENCES'), ('f', 'f', 'FUNCTIONS'),
+         ('T', 'T', 'TYPES'), ('n', 'n', 'SCHEMAS')
+), me AS (
+  SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user
+), entry AS (
+  SELECT k.object_type, d.defaclnamespace AS namespace, d.defaclacl AS acl, me.oid AS me
+    FROM me JOIN pg_catalog.pg_default_acl AS d ON d.defaclrole = me.oid
+    JOIN kind AS k ON k.letter = d.defaclobjtype
+  UNION ALL
+  SELECT k.object_type, 0, pg_catalog.acldefault(k.acl_letter, me.oid), me.oid
+    FROM kind AS k, me
+   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_default_acl AS d
+                      WHERE d.defaclrole = me.oid AND d.defaclobjtype = k.letter AND d.defaclnamespace = 0)
+)
+SELECT e.object_type, n.nspname, a.privilege_type,
        CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee
-  FROM pg_catalog.pg_default_acl AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.defaclnamespace,
-       pg_catalog.aclexplode(d.defaclacl) AS a
- WHERE d.defaclrole = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+  FROM entry AS e LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace,
+       pg_catalog.aclexplode(e.acl) AS a
+ WHERE a.grantee <> e.me
 """
 
-_SERIAL_SEQUENCES = """
-SELECT n.nspname, c.relname, a.attname, sn.nspname AS sequence_schema, s.relname AS sequence
+_OWNED_SEQUENCES = """
+SELECT n.nspname, c.relname, a.attname, d.deptype = 'i' AS identity,
+       sn.nspname AS sequence_schema, s.relname AS sequence
   FROM pg_catalog.pg_depend AS d
   JOIN pg_catalog.pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
   JOIN pg_catalog.pg_namespace AS sn ON sn.oid = s.relnamespace
@@ -122,7 +139,7 @@ SELECT n.nspname, c.relname, a.attname, sn.nspname AS sequence_schema, s.relname
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
-   AND d.deptype = 'a' AND n.nspname = ANY (:schemas)
+   AND d.deptype IN ('a', 'i') AND n.nspname = ANY (:schemas)
 """
 
 _AUTH_FUNCTIONS = """
@@ -231,9 +248,25 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
     policies = [_policy(row, default_schema) for row in _rows(connection, _POLICIES_OF_SCHEMAS, names)]
     # An owner holds its privileges by nature: it comes without any.
     privileges = [
-        Privilege(row["object_type"], *table_key(row, name="name"), row["grantee"], row["privilege_type"])
+        Privilege(
+            row["object_type"],
+            *table_key(row, name="name"),
+            row["grantee"],
+            row["privilege_type"],
+            row["is_grantable"],
+            row["grantor"],
+        )
         for row in _rows(connection, _PRIVILEGES, names)
     ]
+    owned = _rows(connection, _OWNED_SEQUENCES, names)
+
+    def owned_sequences(*, identity: bool) -> dict[OwnedSequence, TableKey]:
+        return {
+            OwnedSequence(table_key(row), row["attname"]): table_key(row, "sequence_schema", "sequence")
+            for row in owned
+            if row["identity"] is identity
+        }
+
     auth = auth_functions(connection)
     (keywords,) = _rows(connection, _ROLE_KEYWORDS)
     return Live(
@@ -258,10 +291,8 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
             DefaultPrivilege(row["object_type"], row["nspname"], row["grantee"], row["privilege_type"])
             for row in _rows(connection, _DEFAULT_PRIVILEGES)
         ),
-        sequences={
-            OwnedSequence(table_key(row), row["attname"]): table_key(row, "sequence_schema", "sequence")
-            for row in _rows(connection, _SERIAL_SEQUENCES, names)
-        },
+        sequences=owned_sequences(identity=False),
+        identity_sequences=owned_sequences(identity=True),
     )
 
 

@@ -163,7 +163,10 @@ class DropRole(ExecutableDDLElement):
 
 
 class GrantOrRevoke(ExecutableDDLElement):
-    """GRANT, or REVOKE, privileges on a table, a sequence or a schema."""
+    """GRANT, or REVOKE, privileges on a table, a sequence or a schema.
+
+    With *option*, GRANT lets the grantees pass them on, and REVOKE takes away what they passed on, too.
+    """
 
     def __init__(
         self,
@@ -173,10 +176,11 @@ class GrantOrRevoke(ExecutableDDLElement):
         *,
         object_type: str = "TABLE",
         schema: str | None = None,
+        option: bool = False,
         revoke: bool = False,
     ) -> None:
         self.privileges, self.object_name, self.grantees = privileges, object_name, grantees
-        self.object_type, self.schema, self.revoke = object_type, schema, revoke
+        self.object_type, self.schema, self.option, self.revoke = object_type, schema, option, revoke
 
 
 class AlterDefaultPrivileges(ExecutableDDLElement):
@@ -265,7 +269,8 @@ def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> 
         name = compiler.preparer.quote_schema(grant.object_name)
     else:
         name = _table(TableKey(grant.schema, grant.object_name), compiler)
-    return _privileges(grant, f"ON {grant.object_type} {name}", compiler)
+    option = f" {'CASCADE' if grant.revoke else 'WITH GRANT OPTION'}" if grant.option else ""
+    return _privileges(grant, f"ON {grant.object_type} {name}", compiler) + option
 
 
 @compiles(AlterDefaultPrivileges, "postgresql")

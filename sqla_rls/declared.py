@@ -14,7 +14,6 @@ from sqla_rls.expression import AuthFunction, auth_uid
 from sqla_rls.objects import (
     AUTH_SCHEMA,
     MAX_NAME_BYTES,
-    DefaultPrivilege,
     OwnedSequence,
     Policy,
     PolicyKey,
@@ -24,7 +23,13 @@ from sqla_rls.objects import (
     Snapshot,
     TableKey,
 )
-from sqla_rls.schema import DEFAULT_PRIVILEGES, TableDeclarations, anonymous, authenticated
+from sqla_rls.schema import (
+    DEFAULT_PRIVILEGES,
+    DefaultPrivileges,
+    TableDeclarations,
+    anonymous,
+    authenticated,
+)
 
 
 def declared(
@@ -46,7 +51,8 @@ def declared(
     policies: dict[PolicyKey, Policy] = {}
     row_security: dict[TableKey, RowSecurity] = {}
     privileges: set[Privilege] = set()
-    sequences: dict[OwnedSequence, TableKey] = {}
+    sequences: dict[bool, dict[OwnedSequence, TableKey]] = {False: {}, True: {}}
+    managed: set[TableKey] = set()
     auth_functions = False
     for table in tables:
         declarations = TableDeclarations.of(table)
@@ -56,6 +62,7 @@ def declared(
         if not declarations:
             continue
         key = TableKey(None if table.schema == default_schema else table.schema, table.name)
+        managed.add(key)
         if declarations.row_security is not None:
             row_security[key] = replace(declarations.row_security, table=key)
         texts = {
@@ -74,11 +81,12 @@ def declared(
                 for privilege in granted.privileges
             }
             roles += granted.roles
-        sequences.update(_sequences(table, key))
-    defaults: list[tuple[DefaultPrivilege, Role | str]] = [
+        for owned, sequence, identity in _sequences(table, key):
+            sequences[identity][owned] = sequence
+    defaults: list[DefaultPrivileges] = [
         entry for metadata in metadatas for entry in metadata.info.get(DEFAULT_PRIVILEGES, ())
     ]
-    roles += [role for _, role in defaults]
+    roles += [role for entry in defaults for role in entry.roles]
     if authenticated in roles:
         # They come as a pair: who is nobody in particular has a role, too, and may ask who is calling.
         roles.append(anonymous)
@@ -90,8 +98,13 @@ def declared(
         row_security=row_security,
         policies=policies,
         privileges=frozenset(privileges),
-        default_privileges=frozenset(privilege for privilege, _ in defaults),
-        sequences=sequences,
+        default_privileges=frozenset(one for entry in defaults for one in entry.values()),
+        sequences=sequences[False],
+        identity_sequences=sequences[True],
+        managed=frozenset(managed),
+        managed_defaults=frozenset(
+            (entry.object_type, str(role)) for entry in defaults for role in entry.roles
+        ),
     )
 
 
@@ -106,16 +119,18 @@ def _needs_auth_functions(table: Table, expressions: Iterable[ColumnElement[bool
     )
 
 
-def _sequences(table: Table, key: TableKey) -> Iterator[tuple[OwnedSequence, TableKey]]:
+def _sequences(table: Table, key: TableKey) -> Iterator[tuple[OwnedSequence, TableKey, bool]]:
+    """The sequences that columns of *table* own, and whether it is one of an identity column."""
     for column in table.columns:
         owned = OwnedSequence(key, column.name)
         default: Any = column.default
         if isinstance(default, Sequence) and not default.optional:
-            yield owned, TableKey(default.schema or key.schema, default.name)
-        elif column is table.autoincrement_column and not (
-            column.identity or column.server_default or default
+            yield owned, TableKey(default.schema or key.schema, default.name), False
+        elif column.identity or (
+            column is table.autoincrement_column and not (column.server_default or default)
         ):
-            yield owned, TableKey(key.schema, _serial_sequence_name(table.name, column.name))
+            name = _serial_sequence_name(table.name, column.name)
+            yield owned, TableKey(key.schema, name), column.identity is not None
 
 
 def _serial_sequence_name(table: str, column: str) -> str:

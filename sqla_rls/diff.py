@@ -9,18 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-from sqla_rls.objects import (
-    PUBLIC,
-    DefaultPrivilege,
-    Policy,
-    PolicyKey,
-    Privilege,
-    Role,
-    RowSecurity,
-    Snapshot,
-    TableKey,
-    implied_privileges,
-)
+from sqla_rls.diff_privileges import PrivilegeChanges, diff_privileges
+from sqla_rls.objects import Policy, PolicyKey, Role, RowSecurity, Snapshot, TableKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +35,7 @@ class Changes:
     auth_functions: bool = False
     row_security: list[RowSecurityChange] = field(default_factory=list)
     policies: list[PolicyChange] = field(default_factory=list)
-    grants: frozenset[Privilege] = frozenset()
-    revokes: frozenset[Privilege] = frozenset()
-    default_grants: frozenset[DefaultPrivilege] = frozenset()
+    privileges: PrivilegeChanges = field(default_factory=PrivilegeChanges)
 
 
 def diff(
@@ -71,31 +59,24 @@ def diff(
     before = [policy for policy in live.policies.values() if policy.table in managed]
     elsewhere = [policy for policy in live.policies.values() if policy.table not in managed]
     after = list(declared.policies.values())
-    auth_functions = declared.auth_functions or live.auth_functions
-    # Everybody's USAGE on a schema is Postgres' own default, on "public" at least.
-    everybodys = {one for one in live.privileges if (one.object_type, one.grantee) == ("SCHEMA", PUBLIC)}
-
-    def implied(policies: Collection[Policy], *, auth: bool) -> frozenset[Privilege]:
-        return frozenset(
-            implied_privileges(
-                policies, declared.sequences, default_schema=default_schema, auth_functions=auth
-            )
-        )
-
-    wanted = declared.privileges | implied(after, auth=declared.auth_functions)
-    obsolete = implied(before, auth=auth_functions) - implied([*after, *elsewhere], auth=auth_functions)
     old_policies, new_policies = [*before, *restored], [*after, *restored]
     policy_changes = list(_policy_changes(old_policies, new_policies, replaced))
     if exposed := _exposed(policy_changes):
         replaced = {*replaced, *(one.key for one in old_policies if one.permissive and one.table in exposed)}
         policy_changes = list(_policy_changes(old_policies, new_policies, replaced))
-    grants = frozenset(
-        one for one in wanted - live.privileges if one.grantee != current_user and one[:4] not in live.owners
+    privileges = diff_privileges(
+        live,
+        declared,
+        policies_before=before,
+        policies_elsewhere=elsewhere,
+        default_schema=default_schema,
+        current_user=current_user,
+        dropped=dropped,
     )
-    # With a table go its sequences, and all privileges on them.
-    gone = {*dropped, *(name for owned, name in live.sequences.items() if owned.table in dropped)}
     return Changes(
-        roles=[role for role in declared.roles.values() if _is_new(role.name, live, policy_changes, grants)],
+        roles=[
+            role for role in declared.roles.values() if _is_new(role.name, live, policy_changes, privileges)
+        ],
         auth_functions=declared.auth_functions and not live.auth_functions,
         row_security=[
             RowSecurityChange(flags, wanted_flags)
@@ -104,24 +85,18 @@ def diff(
             != wanted_flags
         ],
         policies=policy_changes,
-        grants=grants,
-        revokes=frozenset(
-            one
-            for one in (obsolete - wanted - everybodys) & live.privileges
-            if TableKey(one.schema, one.name) not in gone
-        ),
-        default_grants=declared.default_privileges - live.default_privileges,
+        privileges=privileges,
     )
 
 
-def _is_new(role: str, live: Snapshot, policies: list[PolicyChange], grants: frozenset[Privilege]) -> bool:
+def _is_new(role: str, live: Snapshot, policies: list[PolicyChange], privileges: PrivilegeChanges) -> bool:
     """Whether *role* is missing, or new to this database: roles belong to the cluster, and that of the
     next database that is migrated may not have it yet."""
     known = any(role in policy.roles for policy in live.policies.values()) or any(
         role == privilege.grantee for privilege in live.privileges
     )
     needed = any(change.after and role in change.after.roles for change in policies) or any(
-        role == privilege.grantee for privilege in grants
+        role == privilege.grantee for privilege in privileges.grants
     )
     return role not in live.roles or (needed and not known)
 

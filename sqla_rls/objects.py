@@ -6,7 +6,7 @@ reads the two.  Nothing here knows SQLAlchemy or a connection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -89,14 +89,29 @@ class OwnedSequence(NamedTuple):
     column: str
 
 
-class Privilege(NamedTuple):
-    """One privilege that one role holds on one object, as in aclexplode()."""
+class ObjectKey(NamedTuple):
+    """What a privilege is on."""
 
     object_type: str  # TABLE, SEQUENCE or SCHEMA
     schema: str | None  # None for a schema itself, and for the default one
     name: str
+
+
+class Privilege(NamedTuple):
+    """One privilege that one role holds on one object, as in aclexplode(); begins like an ObjectKey."""
+
+    object_type: str
+    schema: str | None
+    name: str
     grantee: str
     privilege: str
+    grantable: bool = False
+    #: Who gave it, where that isn't the owner.
+    grantor: str | None = None
+
+    @property
+    def object(self) -> ObjectKey:
+        return ObjectKey(*self[:3])
 
 
 class DefaultPrivilege(NamedTuple):
@@ -125,6 +140,24 @@ class Snapshot:
     default_privileges: frozenset[DefaultPrivilege] = frozenset()
     #: The sequence of each serial column.
     sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
+    #: That of each identity column, which whoever inserts needs no privilege on.
+    identity_sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
+    #: The tables that declare anything: these are managed whole.
+    managed: frozenset[TableKey] = frozenset()
+    #: What kinds of default privileges of which roles are managed whole.
+    managed_defaults: frozenset[tuple[str, str]] = frozenset()
+
+    def objects_of(self, tables: Collection[TableKey]) -> set[ObjectKey]:
+        """*tables*, and the sequences that their columns own."""
+        sequences = {
+            sequence
+            for owned, sequence in (*self.sequences.items(), *self.identity_sequences.items())
+            if owned.table in tables
+        }
+        return {
+            *(ObjectKey("TABLE", *table) for table in tables),
+            *(ObjectKey("SEQUENCE", *sequence) for sequence in sequences),
+        }
 
     def policies_of(self, table: TableKey) -> list[Policy]:
         return [policy for policy in self.policies.values() if policy.table == table]

@@ -5,8 +5,8 @@ Each is a SchemaItem for ``__table_args__`` or a Core Table; declared.py makes v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Boolean, Column, ColumnElement, MetaData, Table, event, false, literal_column, true
 from sqlalchemy.schema import SchemaItem
@@ -329,17 +329,31 @@ def default_privileges(
 ) -> None:
     """Privileges on whatever the role that runs the migrations will make, in *schema* or anywhere.
 
-    *on* is TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS.
-    Emitted: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA …] GRANT … ON … TO …``.
+    *on* is TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS.  Those of the roles in *to* on it are managed
+    whole: what isn't declared is revoked.  Without any *privileges* they have none.
+    Emitted: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA …] GRANT … ON … TO …``, and ``REVOKE``.
     """
     on = on.upper()
     if on not in _GRANTABLE:
         raise DeclarationError(f"default_privileges(on={on!r}): take one of {', '.join(_GRANTABLE)}")
-    entries: list[tuple[DefaultPrivilege, Role | str]] = metadata.info.setdefault(DEFAULT_PRIVILEGES, [])
-    checked = _checked_privileges(privileges, on)
-    entries += [
-        (DefaultPrivilege(on, schema, str(role), one), role) for role in _roles(to) for one in checked
-    ]
+    checked = _checked_privileges(privileges, on) if privileges else []
+    metadata.info.setdefault(DEFAULT_PRIVILEGES, []).append(
+        DefaultPrivileges(on, schema, _roles(to), checked)
+    )
+
+
+class DefaultPrivileges(NamedTuple):
+    """What one call of ``default_privileges()`` says."""
+
+    object_type: str
+    schema: str | None
+    roles: list[Role | str]
+    privileges: list[str]
+
+    def values(self) -> Iterator[DefaultPrivilege]:
+        for role in self.roles:
+            for privilege in self.privileges:
+                yield DefaultPrivilege(self.object_type, self.schema, str(role), privilege)
 
 
 def _element(expression: Expression | None) -> ColumnElement[bool] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from typing import Any
 
 from alembic.operations import MigrateOperation, ops
@@ -17,12 +16,12 @@ from alembic.util import PriorityDispatchResult
 from sqlalchemy import Table
 
 from sqla_rls import catalog, spelling
+from sqla_rls.alembic.privileges import default_privileges, grants, log_privileges, revokes
 from sqla_rls.alembic.render import Call
-from sqla_rls.create import privilege_order
 from sqla_rls.declared import declared
 from sqla_rls.diff import Changes, RowSecurityChange, diff
-from sqla_rls.objects import Policy, PolicyKey, Privilege, RowSecurity, Snapshot, TableKey
-from sqla_rls.schema import TableDeclarations
+from sqla_rls.ignore import Ignored
+from sqla_rls.objects import Policy, PolicyKey, RowSecurity, Snapshot, TableKey
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ def compare_row_security(
     default_schema = autogen_context.dialect.default_schema_name
     metadatas = autogen_context.metadata
     metadatas = list(metadatas) if isinstance(metadatas, list | tuple) else [metadatas]
+    ignored = Ignored.by(metadatas)
 
     created = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)}
     dropped = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
@@ -46,7 +46,7 @@ def compare_row_security(
         live = catalog.read(
             connection,
             default_schema=default_schema,
-            schemas=[schema or default_schema for schema in schemas],
+            schemas=[schema for one in schemas if not ignored.schema(schema := one or default_schema)],
         )
         tables = [
             table
@@ -54,7 +54,8 @@ def compare_row_security(
             if (key := _key(table, default_schema)) in created
             or (key in live.row_security and _included(autogen_context, table, key))
         ]
-        models = declared(metadatas, default_schema=default_schema, tables=tables)
+        wanted = declared(metadatas, default_schema=default_schema, tables=tables)
+        ignored.refuse(wanted, default_schema)
         lost, held = (
             {
                 policy.key: policy
@@ -65,12 +66,17 @@ def compare_row_security(
             for columns in _taken_away(upgrade_ops.ops, default_schema)
         )
         replaced = {*lost, *held}
-        models = spelling.align(connection, live, models, replaced=replaced)
-    foreign = {key for key in replaced if key.table not in models.row_security and key.table not in dropped}
-    _say_what_is_left_alone(live, models, tables)
+        ours = ignored.without(live, keep=dropped)
+        models = spelling.align(connection, ours, ignored.without(wanted), replaced=replaced)
+    foreign = {
+        key
+        for key in replaced
+        if key.table not in dropped and (key.table not in models.row_security or key not in ours.policies)
+    }
+    _say_what_is_left_alone(ours, models, tables)
     _say_what_stands_in_the_way(foreign & lost.keys())
     changes = diff(
-        live,
+        ours,
         models,
         default_schema=default_schema,
         current_user=live.role_keywords["CURRENT_USER"],
@@ -80,14 +86,16 @@ def compare_row_security(
     )
     _log(changes)
     upgrade_ops.ops[:] = [
-        *_before_tables(changes, live, dropped),
+        *_before_tables(changes, live, models, created, dropped),
         *upgrade_ops.ops,
         *_after_tables(changes, models, created),
     ]
     return PriorityDispatchResult.CONTINUE
 
 
-def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey]) -> Iterator[Call]:
+def _before_tables(
+    changes: Changes, live: catalog.Live, models: Snapshot, created: set[TableKey], dropped: set[TableKey]
+) -> Iterator[Call]:
     for role in changes.roles:
         options: dict[str, Any] = {"login": role.login or None, "inherit": None if role.inherit else False}
         yield Call("create_role", role.name, **options).undone_by(Call("drop_role", role.name))
@@ -95,7 +103,8 @@ def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey])
         # What was mended only is kept.
         undo = Call("drop_auth_functions", silent=bool(live.auth.ours))
         yield Call("create_auth_functions").undone_by(undo)
-    yield from _privileges("revoke", "grant", changes.revokes)
+    new_objects = models.objects_of(created)
+    yield from revokes(one for one in changes.privileges.revokes if one.object not in new_objects)
     # What narrows access goes last and comes first, here and on the way back.
     for policy in sorted(_removed(changes), key=lambda policy: not policy.permissive):
         yield _create_policy(policy).undo
@@ -105,8 +114,8 @@ def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey])
         for call in _row_security(RowSecurityChange(closed, gone)):
             call.silent = True
             yield call
-    old_objects = _objects_of(dropped, live)
-    for call in _privileges("revoke", "grant", (one for one in live.privileges if one[:3] in old_objects)):
+    old_objects = live.objects_of(dropped)
+    for call in revokes(one for one in live.privileges if one.object in old_objects):
         call.silent = True
         yield call
 
@@ -121,19 +130,13 @@ def _after_tables(changes: Changes, models: Snapshot, created: set[TableKey]) ->
             yield _alter_policy(change.before, change.after)
     for policy in sorted(_added(changes), key=lambda policy: policy.permissive):
         yield _create_policy(policy)
-    new_objects = _objects_of(created, models)
-    for call in _privileges("grant", "revoke", changes.grants):
-        call.undo.silent = (
-            call.kwargs.get("object_type", "TABLE"),
-            call.kwargs.get("schema"),
-            call.args[1],
-        ) in new_objects
-        yield call
-    for default in sorted(changes.default_grants, key=str):
-        args = [default.privilege], default.object_type, [default.grantee]
-        yield Call("grant_default_privileges", *args, schema=default.schema).undone_by(
-            Call("revoke_default_privileges", *args, schema=default.schema)
-        )
+    new_objects = models.objects_of(created)
+    for calls, privileges in ((revokes, changes.privileges.revokes), (grants, changes.privileges.grants)):
+        for call in calls(one for one in privileges if one.object in new_objects):
+            call.undo.silent = True
+            yield call
+    yield from grants(one for one in changes.privileges.grants if one.object not in new_objects)
+    yield from default_privileges(changes.privileges)
 
 
 def _removed(changes: Changes) -> list[Policy]:
@@ -142,13 +145,6 @@ def _removed(changes: Changes) -> list[Policy]:
 
 def _added(changes: Changes) -> list[Policy]:
     return [change.after for change in changes.policies if change.after and not change.before]
-
-
-def _objects_of(tables: set[TableKey], snapshot: Snapshot) -> set[tuple[str, str | None, str]]:
-    """The tables and the sequences that they own, as privileges name them."""
-    sequences = {sequence for owned, sequence in snapshot.sequences.items() if owned.table in tables}
-    kinds = (("TABLE", tables), ("SEQUENCE", sequences))
-    return {(kind, key.schema, key.name) for kind, keys in kinds for key in keys}
 
 
 def _create_policy(policy: Policy) -> Call:
@@ -195,17 +191,6 @@ def _row_security(change: RowSecurityChange) -> Iterator[Call]:
             )
 
 
-def _privileges(function: str, undo: str, privileges: Iterable[Privilege]) -> Iterator[Call]:
-    ordered = sorted(privileges, key=privilege_order)
-    for (object_type, schema, name, grantee), group in groupby(ordered, key=lambda one: one[:4]):
-        args = [one.privilege for one in group], name, [grantee]
-        options: dict[str, Any] = {
-            "object_type": None if object_type == "TABLE" else object_type,
-            "schema": schema,
-        }
-        yield Call(function, *args, **options).undone_by(Call(undo, *args, **options))
-
-
 def _key(item: Any, default_schema: str) -> TableKey:
     """Of a Table or an operation on one."""
     name = item.name if isinstance(item, Table) else item.table_name
@@ -244,7 +229,7 @@ def _taken_away(
 def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:
     for table in tables:
         key = _key(table, live.default_schema)
-        if not TableDeclarations.of(table) and live.policies_of(key):
+        if key not in models.row_security and live.policies_of(key):
             log.warning(
                 "table %s has policies in the database and declares none: it is left as it is. "
                 "Declare disable_row_security() to drop them and open it",
@@ -276,3 +261,4 @@ def _log(changes: Changes) -> None:
             log.info("Detected %s policy %r on %r", verb, name, table.name)
     for flags in changes.row_security:
         log.info("Detected changed row security of %r", flags.after.table.name)
+    log_privileges(changes.privileges)

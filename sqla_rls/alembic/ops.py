@@ -162,10 +162,11 @@ class RowSecurityOp(MigrateOperation):
         *,
         object_type: str = "TABLE",
         schema: str | None = None,
+        grant_option: bool = False,
     ) -> None:
         """``GRANT privileges ON object_type object_name TO grantees``.  Raises UnknownRole."""
         statement = ddl.GrantOrRevoke(
-            privileges, object_name, grantees, object_type=object_type, schema=schema
+            privileges, object_name, grantees, object_type=object_type, schema=schema, option=grant_option
         )
         operations.invoke(cls(statement, roles=grantees))
 
@@ -179,10 +180,17 @@ class RowSecurityOp(MigrateOperation):
         *,
         object_type: str = "TABLE",
         schema: str | None = None,
+        cascade: bool = False,
     ) -> None:
         """``REVOKE privileges ON object_type object_name FROM grantees``."""
         statement = ddl.GrantOrRevoke(
-            privileges, object_name, grantees, object_type=object_type, schema=schema, revoke=True
+            privileges,
+            object_name,
+            grantees,
+            object_type=object_type,
+            schema=schema,
+            option=cascade,
+            revoke=True,
         )
         operations.invoke(cls(statement))
 

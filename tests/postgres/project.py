@@ -69,7 +69,8 @@ SELECT 'table', concat_ws(' ', c.oid::regclass, c.relkind, c.relrowsecurity, c.r
   FROM pg_catalog.pg_class AS c
  WHERE c.relnamespace::regnamespace::text !~ '^pg_|^information_schema$' AND c.relname !~ 'alembic_version'
 UNION ALL
-SELECT 'privilege', concat_ws(' ', c.oid::regclass, a.grantee::regrole, a.privilege_type)
+SELECT 'privilege', concat_ws(' ', c.oid::regclass, a.grantee::regrole, a.privilege_type,
+                              CASE WHEN a.is_grantable THEN 'with grant option' END)
   FROM pg_catalog.pg_class AS c,
        aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char",
                                                 c.relowner))) AS a

@@ -33,6 +33,7 @@ from sqla_rls import (
     force_row_security,
     grant,
     identify,
+    ignore,
     jwt_claim,
     member_of,
     provider,
@@ -70,6 +71,7 @@ class Member(Base):
 
 Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
+ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])
 assert_type(jwt_claim("a", "b"), ColumnElement[str])
 assert_type(jwt_claim("a", type_=BigInteger), ColumnElement[int])
 condition: ColumnElement[bool] = auth_uid("user_id")
