@@ -8,15 +8,14 @@ from sqla_rls.identity import ANONYMOUS, Identity, Verifier
 from sqla_rls.ignore import ignore
 from sqla_rls.membership import member_of
 from sqla_rls.objects import Role
+from sqla_rls.privileges import default_privileges, grant, grant_on
 from sqla_rls.schema import (
     Policy,
     anonymous,
     authenticated,
     crud_policy,
-    default_privileges,
     disable_row_security,
     force_row_security,
-    grant,
 )
 from sqla_rls.session import enforce_row_security, identify, service_session
 
@@ -37,6 +36,7 @@ __all__ = [
     "enforce_row_security",
     "force_row_security",
     "grant",
+    "grant_on",
     "identify",
     "ignore",
     "jwt_claim",

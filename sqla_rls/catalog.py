@@ -18,6 +18,7 @@ from sqla_rls.ddl import PINNED, ExpectedAuthFunctions
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
     DefaultPrivilege,
+    ObjectKey,
     OwnedSequence,
     Policy,
     Privilege,
@@ -83,7 +84,7 @@ WITH RECURSIVE taken (relid, attname) AS (
 # relacl is NULL until something was granted or revoked.
 _PRIVILEGES = """
 WITH object AS (
-  SELECT t.object_type, n.nspname, c.relname AS name, c.relowner AS owner,
+  SELECT t.object_type, n.nspname, c.relname AS name, NULL::name AS attname, c.relowner AS owner,
          coalesce(c.relacl, pg_catalog.acldefault(t.letter, c.relowner)) AS acl
     FROM (VALUES ('r'::"char", 'TABLE', 'r'::"char"), ('p', 'TABLE', 'r'), ('S', 'SEQUENCE', 's'))
          AS t (relkind, object_type, letter)
@@ -91,18 +92,32 @@ WITH object AS (
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = ANY (:schemas)
   UNION ALL
-  SELECT 'SCHEMA', NULL, n.nspname, n.nspowner, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
+  SELECT 'TABLE', n.nspname, c.relname, a.attname, c.relowner, a.attacl
+    FROM pg_catalog.pg_attribute AS a
+    JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+   WHERE a.attacl IS NOT NULL AND NOT a.attisdropped AND n.nspname = ANY (:schemas)
+  UNION ALL
+  SELECT 'FUNCTION', f.schema, f.name || '(' || f.arguments, NULL, p.proowner,
+         coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+    FROM unnest(:function_schemas, :functions, :arguments) AS f (schema, name, arguments)
+    JOIN pg_catalog.pg_proc AS p
+      ON p.oid = pg_catalog.to_regprocedure(format('%I.%I(', f.schema, f.name) || f.arguments)
+  UNION ALL
+  SELECT 'SCHEMA', NULL, n.nspname, NULL, n.nspowner,
+         coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
     FROM pg_catalog.pg_namespace AS n
    WHERE n.nspname = ANY (:schemas) OR n.nspname = 'auth'
 )
-SELECT o.object_type, o.nspname, o.name, a.privilege_type, a.is_grantable,
+SELECT o.object_type, o.nspname, o.name, o.attname, a.privilege_type, a.is_grantable,
        CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee,
        CASE WHEN a.grantor <> o.owner THEN pg_catalog.pg_get_userbyid(a.grantor)::text END AS grantor
   FROM object AS o, pg_catalog.aclexplode(o.acl) AS a
  WHERE a.grantee <> o.owner
 UNION ALL
-SELECT o.object_type, o.nspname, o.name, NULL, NULL, pg_catalog.pg_get_userbyid(o.owner)::text, NULL
+SELECT o.object_type, o.nspname, o.name, NULL, NULL, NULL, pg_catalog.pg_get_userbyid(o.owner)::text, NULL
   FROM object AS o
+ WHERE o.attname IS NULL
 """
 
 # Until something was granted or revoked everywhere, Postgres' own defaults are in force.
@@ -238,8 +253,14 @@ def dependent_policies(
     return [_policy(row, default_schema) for row in _rows(connection, _DEPENDENT_POLICIES, parameters)]
 
 
-def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> Live:
-    """Everything that is managed, as the database has it, of the tables in *schemas*."""
+def read(
+    connection: Connection,
+    *,
+    default_schema: str,
+    schemas: Collection[str],
+    objects: Collection[ObjectKey] = (),
+) -> Live:
+    """Everything that is managed, as the database has it, of the tables in *schemas* and of *objects*."""
 
     def table_key(row: RowMapping, schema: str = "nspname", name: str = "relname") -> TableKey:
         return _table_key(row, default_schema, schema, name)
@@ -253,10 +274,11 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
             *table_key(row, name="name"),
             row["grantee"],
             row["privilege_type"],
+            row["attname"],
             row["is_grantable"],
             row["grantor"],
         )
-        for row in _rows(connection, _PRIVILEGES, names)
+        for row in _rows(connection, _PRIVILEGES, _holders_of(objects, default_schema, schemas))
     ]
     owned = _rows(connection, _OWNED_SEQUENCES, names)
 
@@ -294,6 +316,25 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
         sequences=owned_sequences(identity=False),
         identity_sequences=owned_sequences(identity=True),
     )
+
+
+def _holders_of(
+    objects: Collection[ObjectKey], default_schema: str, schemas: Collection[str]
+) -> dict[str, list[str]]:
+    """The parameters of _PRIVILEGES."""
+    functions = [
+        (one.schema or default_schema, name, arguments)
+        for one in objects
+        if one.object_type == "FUNCTION"
+        for name, _, arguments in [one.name.partition("(")]
+    ]
+    others = {one.name if one.object_type == "SCHEMA" else one.schema or default_schema for one in objects}
+    return {
+        "schemas": sorted({*schemas, *others}),
+        "function_schemas": [schema for schema, _, _ in functions],
+        "functions": [name for _, name, _ in functions],
+        "arguments": [arguments for _, _, arguments in functions],
+    }
 
 
 @contextmanager

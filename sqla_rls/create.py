@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, MetaData, Table, event
@@ -11,7 +10,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
 from sqla_rls.declared import declared
-from sqla_rls.objects import Privilege, RowSecurity, Snapshot, implied_privileges
+from sqla_rls.objects import RowSecurity, Snapshot, granted_together, wanted_privileges
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
@@ -28,35 +27,20 @@ def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDD
         yield from _flags(row_security)
     for policy in snapshot.policies.values():
         yield ddl.CreatePolicy(policy)
-    implied = implied_privileges(
-        snapshot.policies.values(),
-        snapshot.sequences,
-        default_schema=default_schema,
-        auth_functions=snapshot.auth_functions,
-    )
-    for (object_type, schema, name, grantee), group in groupby(
-        sorted(snapshot.privileges.union(implied), key=privilege_order), key=lambda privilege: privilege[:4]
-    ):
+    wanted = wanted_privileges(snapshot, default_schema=default_schema)
+    for one in granted_together(wanted):
         yield ddl.GrantOrRevoke(
-            [one.privilege for one in group], name, [grantee], object_type=object_type, schema=schema
+            one.privileges,
+            one.object.name,
+            [one.grantee],
+            object_type=one.object.object_type,
+            schema=one.object.schema,
+            columns=one.columns,
         )
     for default in sorted(snapshot.default_privileges, key=str):
         yield ddl.AlterDefaultPrivileges(
             [default.privilege], default.object_type, [default.grantee], schema=default.schema
         )
-
-
-def privilege_order(privilege: Privilege) -> tuple[Any, ...]:
-    """Schemas first; the privileges of a table in the order of the manual."""
-    order = ("SCHEMA", "TABLE", "SEQUENCE"), ("SELECT", "INSERT", "UPDATE", "DELETE")
-    return (
-        order[0].index(privilege.object_type),
-        privilege.schema or "",
-        privilege.name,
-        privilege.grantee,
-        order[1].index(privilege.privilege) if privilege.privilege in order[1] else len(order[1]),
-        privilege.privilege,
-    )
 
 
 def _flags(row_security: RowSecurity) -> Iterable[ExecutableDDLElement]:

@@ -163,7 +163,7 @@ class DropRole(ExecutableDDLElement):
 
 
 class GrantOrRevoke(ExecutableDDLElement):
-    """GRANT, or REVOKE, privileges on a table, a sequence or a schema.
+    """GRANT, or REVOKE, privileges on a table or columns of it, a sequence, a schema or a function.
 
     With *option*, GRANT lets the grantees pass them on, and REVOKE takes away what they passed on, too.
     """
@@ -174,13 +174,15 @@ class GrantOrRevoke(ExecutableDDLElement):
         object_name: str,
         grantees: Sequence[str],
         *,
+        columns: Sequence[str] | None = None,
         object_type: str = "TABLE",
         schema: str | None = None,
         option: bool = False,
         revoke: bool = False,
     ) -> None:
         self.privileges, self.object_name, self.grantees = privileges, object_name, grantees
-        self.object_type, self.schema, self.option, self.revoke = object_type, schema, option, revoke
+        self.columns, self.object_type, self.schema = columns, object_type, schema
+        self.option, self.revoke = option, revoke
 
 
 class AlterDefaultPrivileges(ExecutableDDLElement):
@@ -267,6 +269,9 @@ def _drop_role(drop: DropRole, compiler: DDLCompiler, **kw: Any) -> str:
 def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> str:
     if grant.object_type == "SCHEMA":
         name = compiler.preparer.quote_schema(grant.object_name)
+    elif grant.object_type == "FUNCTION":
+        function, parenthesis, arguments = grant.object_name.partition("(")
+        name = f"{_table(TableKey(grant.schema, function), compiler)}{parenthesis}{arguments}"
     else:
         name = _table(TableKey(grant.schema, grant.object_name), compiler)
     option = f" {'CASCADE' if grant.revoke else 'WITH GRANT OPTION'}" if grant.option else ""
@@ -313,7 +318,9 @@ def _privileges(
     statement: GrantOrRevoke | AlterDefaultPrivileges, subject: str, compiler: DDLCompiler
 ) -> str:
     verb, preposition = ("REVOKE", "FROM") if statement.revoke else ("GRANT", "TO")
-    privileges = ", ".join(statement.privileges)
+    columns = getattr(statement, "columns", None)
+    of = f" ({', '.join(map(compiler.preparer.quote, columns))})" if columns else ""
+    privileges = ", ".join(f"{privilege}{of}" for privilege in statement.privileges)
     return f"{verb} {privileges} {subject} {preposition} {_roles(statement.grantees, compiler)}"
 
 

@@ -23,13 +23,8 @@ from sqla_rls.objects import (
     Snapshot,
     TableKey,
 )
-from sqla_rls.schema import (
-    DEFAULT_PRIVILEGES,
-    DefaultPrivileges,
-    TableDeclarations,
-    anonymous,
-    authenticated,
-)
+from sqla_rls.privileges import DEFAULT_PRIVILEGES, GRANTS, DefaultPrivileges, Grant
+from sqla_rls.schema import TableDeclarations, anonymous, authenticated
 
 
 def declared(
@@ -75,14 +70,14 @@ def declared(
             policies[policy.key] = policy
             roles += item.roles
         for granted in declarations.grants:
-            privileges |= {
-                Privilege("TABLE", *key, str(role), privilege)
-                for role in granted.roles
-                for privilege in granted.privileges
-            }
+            privileges.update(granted.values(table, key))
             roles += granted.roles
         for owned, sequence, identity in _sequences(table, key):
             sequences[identity][owned] = sequence
+    grants = grants_on(metadatas, default_schema)
+    for one in grants:
+        privileges.update(one.values())
+        roles += one.roles
     defaults: list[DefaultPrivileges] = [
         entry for metadata in metadatas for entry in metadata.info.get(DEFAULT_PRIVILEGES, ())
     ]
@@ -102,10 +97,26 @@ def declared(
         sequences=sequences[False],
         identity_sequences=sequences[True],
         managed=frozenset(managed),
+        managed_objects=frozenset(one.object for one in grants if one.object.object_type != "SCHEMA"),
+        managed_grantees=frozenset(
+            (one.object, str(role))
+            for one in grants
+            if one.object.object_type == "SCHEMA"
+            for role in one.roles
+        ),
         managed_defaults=frozenset(
             (entry.object_type, str(role)) for entry in defaults for role in entry.roles
         ),
     )
+
+
+def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list[Grant]:
+    """What is declared on sequences, functions and schemas; those in *default_schema* have none."""
+    return [
+        one._replace(object=one.object._replace(schema=None)) if one.object.schema == default_schema else one
+        for metadata in metadatas
+        for one in metadata.info.get(GRANTS, ())
+    ]
 
 
 def _needs_auth_functions(table: Table, expressions: Iterable[ColumnElement[bool]]) -> bool:

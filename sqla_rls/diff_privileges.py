@@ -7,7 +7,7 @@ implied is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from sqla_rls.objects import (
@@ -19,6 +19,7 @@ from sqla_rls.objects import (
     Snapshot,
     TableKey,
     implied_privileges,
+    wanted_privileges,
 )
 
 
@@ -26,6 +27,8 @@ from sqla_rls.objects import (
 class PrivilegeChanges:
     grants: frozenset[Privilege] = frozenset()
     revokes: frozenset[Privilege] = frozenset()
+    #: What default privileges will give on what isn't there yet.
+    revokes_on_new: frozenset[Privilege] = frozenset()
     default_grants: frozenset[DefaultPrivilege] = frozenset()
     default_revokes: frozenset[DefaultPrivilege] = frozenset()
 
@@ -43,43 +46,50 @@ def diff_privileges(
     """*policies_before* are those that the models decide about, *policies_elsewhere* the others."""
     auth_functions = declared.auth_functions or live.auth_functions
 
-    def implied(policies: Collection[Policy], *, auth: bool) -> frozenset[Privilege]:
+    def implied(policies: Collection[Policy]) -> frozenset[Privilege]:
         return frozenset(
             implied_privileges(
-                policies, declared.sequences, default_schema=default_schema, auth_functions=auth
+                policies, declared.sequences, default_schema=default_schema, auth_functions=auth_functions
             )
         )
 
-    wanted = declared.privileges | implied(declared.policies.values(), auth=declared.auth_functions)
-    new = declared.objects_of(declared.managed - live.row_security.keys())
-    managed = live.objects_of(declared.managed) | new
+    there = {ObjectKey(*owner[:3]) for owner in live.owners}
+    new = {
+        *declared.objects_of(declared.managed - live.row_security.keys()),
+        *(declared.managed_objects - there),
+    }
+    managed = live.objects_of(declared.managed) | declared.managed_objects | new
     # With a table go its sequences, and all privileges on them.
     gone = live.objects_of(dropped)
     # Whether a privilege on what is shared can be passed on is its owner's business.
-    held = {
-        one if one.object in managed else one._replace(grantable=False, grantor=None)
-        for one in live.privileges
-    }
-    coming = set(_given_by_default(live, new, default_schema))
-    allowed = set(_given_by_default(declared, managed, default_schema))
-    undeclared = {
-        one
-        for one in live.privileges | coming
-        if one.object in managed
-        and not one.grantee.startswith("pg_")
-        and one._replace(grantable=False, grantor=None) not in allowed
-    } - (wanted | implied(policies_elsewhere, auth=auth_functions))
+    held = {one if one.object in managed else _plain(one) for one in live.privileges}
+    wanted = wanted_privileges(declared, default_schema=default_schema)
+    allowed = implied(policies_elsewhere).union(_given_by_default(declared, managed, default_schema))
+
+    def undeclared(privileges: Iterable[Privilege]) -> set[Privilege]:
+        return {
+            one
+            for one in set(privileges) - wanted
+            if (one.object in managed or (one.object, one.grantee) in declared.managed_grantees)
+            and not one.grantee.startswith("pg_")
+            and _plain(one) not in allowed
+        }
+
     # Everybody's USAGE on a schema is Postgres' own default, on "public" at least.
     obsolete = {
         one
-        for one in implied(policies_before, auth=auth_functions) & held
+        for one in (implied(policies_before) & held) - implied(policies_elsewhere) - wanted
         if one.object_type == "SCHEMA" and one.grantee != PUBLIC
-    } - implied(policies_elsewhere, auth=auth_functions)
+    }
+    grants = {one for one in wanted - held if one.grantee != current_user and one[:4] not in live.owners}
+    revokes = {one for one in undeclared(held) | obsolete if one.object not in gone}
+    # What is revoked on a table is on each of its columns, too; when a grant is undone as well.
+    whole = {one[:5] for one in grants | revokes if one.column is None}
+    again = {one for one in held & wanted if one.column is not None and one[:5] in whole}
     return PrivilegeChanges(
-        grants=frozenset(
-            one for one in wanted - held if one.grantee != current_user and one[:4] not in live.owners
-        ),
-        revokes=frozenset(one for one in undeclared | (obsolete - wanted) if one.object not in gone),
+        grants=frozenset(grants | again),
+        revokes=frozenset(revokes | again),
+        revokes_on_new=frozenset(undeclared(_given_by_default(live, new, default_schema))),
         default_grants=declared.default_privileges - live.default_privileges,
         default_revokes=frozenset(
             one
@@ -87,6 +97,10 @@ def diff_privileges(
             if (one.object_type, one.grantee) in declared.managed_defaults
         ),
     )
+
+
+def _plain(privilege: Privilege) -> Privilege:
+    return privilege._replace(grantable=False, grantor=None)
 
 
 def _given_by_default(

@@ -67,10 +67,14 @@ class Ignored:
             *declared.roles,
             *(role for policy in declared.policies.values() for role in policy.roles),
             *(privilege.grantee for privilege in declared.privileges),
-            *(role for _, role in declared.managed_defaults),
+            *(role for _, role in (*declared.managed_defaults, *declared.managed_grantees)),
         }
         yield from (("role", role) for role in sorted(roles) if self.role(role))
-        schemas = {table.schema or default_schema for table in declared.managed}
+        schemas = {
+            *(table.schema or default_schema for table in declared.managed),
+            *(one.schema or default_schema for one in declared.managed_objects),
+            *(one.name for one, _ in declared.managed_grantees),
+        }
         yield from (("schema", schema) for schema in sorted(schemas) if self.schema(schema))
 
     def without(self, snapshot: _S, *, keep: Collection[TableKey] = ()) -> _S:

@@ -92,9 +92,9 @@ class OwnedSequence(NamedTuple):
 class ObjectKey(NamedTuple):
     """What a privilege is on."""
 
-    object_type: str  # TABLE, SEQUENCE or SCHEMA
+    object_type: str  # TABLE, SEQUENCE, SCHEMA or FUNCTION
     schema: str | None  # None for a schema itself, and for the default one
-    name: str
+    name: str  # of a function, with the types of its arguments
 
 
 class Privilege(NamedTuple):
@@ -105,6 +105,7 @@ class Privilege(NamedTuple):
     name: str
     grantee: str
     privilege: str
+    column: str | None = None
     grantable: bool = False
     #: Who gave it, where that isn't the owner.
     grantor: str | None = None
@@ -144,6 +145,10 @@ class Snapshot:
     identity_sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
     #: The tables that declare anything: these are managed whole.
     managed: frozenset[TableKey] = frozenset()
+    #: The sequences and functions that are managed whole on their own.
+    managed_objects: frozenset[ObjectKey] = frozenset()
+    #: On a schema, which is shared, that is what these roles hold.
+    managed_grantees: frozenset[tuple[ObjectKey, str]] = frozenset()
     #: What kinds of default privileges of which roles are managed whole.
     managed_defaults: frozenset[tuple[str, str]] = frozenset()
 
@@ -194,3 +199,54 @@ def implied_privileges(
                 for owned, sequence in sequences.items():
                     if owned.table == policy.table:
                         yield Privilege("SEQUENCE", *sequence, role, "USAGE")
+
+
+def wanted_privileges(snapshot: Snapshot, *, default_schema: str) -> frozenset[Privilege]:
+    """What *snapshot* declares, and what its policies imply, unless that is declared for some columns."""
+    narrowed = {one[:5] for one in snapshot.privileges if one.column is not None}
+    implied = implied_privileges(
+        snapshot.policies.values(),
+        snapshot.sequences,
+        default_schema=default_schema,
+        auth_functions=snapshot.auth_functions,
+    )
+    return snapshot.privileges.union(one for one in implied if one[:5] not in narrowed)
+
+
+class Grants(NamedTuple):
+    """Privileges that one statement can grant, or revoke."""
+
+    object: ObjectKey
+    grantee: str
+    grantable: bool
+    columns: tuple[str, ...] | None
+    privileges: list[str]
+
+
+def granted_together(privileges: Iterable[Privilege]) -> list[Grants]:
+    """*privileges* in as few statements as can be: those on schemas first, on columns last."""
+    columns: dict[tuple[ObjectKey, str, bool, bool, str], list[str]] = {}
+    for one in sorted(privileges, key=_order):
+        key = one.object, one.grantee, one.grantable, one.column is not None, one.privilege
+        columns.setdefault(key, []).extend([one.column] if one.column is not None else [])
+    found: dict[tuple[ObjectKey, str, bool, tuple[str, ...] | None], list[str]] = {}
+    for (on, grantee, grantable, narrow, privilege), names in columns.items():
+        found.setdefault((on, grantee, grantable, tuple(names) if narrow else None), []).append(privilege)
+    return [Grants(*key, listed) for key, listed in found.items()]
+
+
+def _order(one: Privilege) -> tuple[object, ...]:
+    kinds = ("SCHEMA", "TABLE", "SEQUENCE", "FUNCTION")
+    commands = COMMAND_PRIVILEGES["ALL"]
+    place = commands.index(one.privilege) if one.privilege in commands else len(commands)
+    return (
+        kinds.index(one.object_type),
+        one.schema or "",
+        one.name,
+        one.grantee,
+        one.grantable,
+        one.column is not None,
+        place,
+        one.privilege,
+        one.column or "",
+    )

@@ -1,14 +1,14 @@
-"""What models declare: policies, privileges, roles.
+"""What tables declare: policies, roles, the flags of row security; privileges are in privileges.py.
 
 Each is a SchemaItem for ``__table_args__`` or a Core Table; declared.py makes values of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Boolean, Column, ColumnElement, MetaData, Table, event, false, literal_column, true
+from sqlalchemy import Boolean, Column, ColumnElement, Table, event, false, literal_column, true
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.coercions import expect
@@ -22,11 +22,13 @@ from sqla_rls.objects import (
     COMMAND_PRIVILEGES,
     MAX_NAME_BYTES,
     PUBLIC,
-    DefaultPrivilege,
     Role,
     RowSecurity,
     TableKey,
 )
+
+if TYPE_CHECKING:
+    from sqla_rls.privileges import grant
 
 #: An SQLAlchemy expression, SQL text, or a bool; a function without arguments that returns one is called
 #: when the models are complete, for expressions that name tables declared later.
@@ -39,18 +41,8 @@ authenticated = Role("authenticated")
 anonymous = Role("anonymous")
 _READY_MADE = {role.name: role for role in (authenticated, anonymous)}
 
-#: Where MetaData.info keeps them.
-DEFAULT_PRIVILEGES = "sqla_rls.default_privileges"
-_GRANTABLE = {
-    "TABLES": {"SELECT", "INSERT", "UPDATE", "DELETE"},
-    "SEQUENCES": {"USAGE", "SELECT", "UPDATE"},
-    "FUNCTIONS": {"EXECUTE"},
-    "TYPES": {"USAGE"},
-    "SCHEMAS": {"USAGE"},
-}
 
-
-class _Declaration(SchemaItem):
+class Declaration(SchemaItem):
     """What stands in ``__table_args__``; at home on one table."""
 
     table: Table | None = None
@@ -70,7 +62,7 @@ class _Declaration(SchemaItem):
         raise NotImplementedError
 
 
-class Policy(_Declaration):
+class Policy(Declaration):
     """A policy, as in ``CREATE POLICY``.
 
     *command* is ALL, SELECT, INSERT, UPDATE or DELETE; *roles* Role objects, which are made where they
@@ -93,17 +85,19 @@ class Policy(_Declaration):
         permissive: bool = True,
     ) -> None:
         self.name, self.command, self.permissive = name, command.upper(), permissive
-        self.roles = _roles(roles)
+        self.roles = as_roles(roles)
         self.using, self.with_check = using, with_check
         self._check()
-        # A mixin's columns are copied into each table; what is marked here is found there again.
-        self._marks = {
-            element: _Mark(element)
-            for expression in (using, with_check)
-            if (whole := _element(expression)) is not None
-            for element in visitors.iterate(whole)
-            if isinstance(element, Column) and element.table is None
-        }
+        self._columns = Columns(
+            self,
+            (
+                element
+                for expression in (using, with_check)
+                if (whole := _element(expression)) is not None
+                for element in visitors.iterate(whole)
+                if isinstance(element, Column)
+            ),
+        )
 
     def __repr__(self) -> str:
         return f"policy {self.name!r}"
@@ -154,20 +148,11 @@ class Policy(_Declaration):
     def _at_home(self, expression: ColumnElement[bool], table: Table) -> ColumnElement[bool]:
         def own(element: Any, **kw: Any) -> Any:
             if isinstance(element, OwnColumn):
-                return _column(table, element.name, self)
+                return self._columns.on(table, element.name)
             if not isinstance(element, Column):
                 return None
-            if element.table is None:
-                mark = self._marks.get(element)
-                found = next((c for c in table.c if mark and mark in c.dispatch.after_parent_attach), None)
-                if found is None:
-                    raise DeclarationError(
-                        f"{self!r} on {table.fullname} names a column of no table: {element!r}"
-                    )
-                return found
-            if element.table is self.table and table is not self.table:
-                return _column(table, element.key, self)
-            return None
+            copied = element.table is self.table and table is not self.table
+            return self._columns.on(table, element) if copied or element.table is None else None
 
         moved: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, own)
         for element in visitors.iterate(moved):
@@ -190,6 +175,29 @@ class Policy(_Declaration):
         )
 
 
+class Columns:
+    """The columns that a declaration names, found again on its table: a mixin's are copied into each."""
+
+    def __init__(self, declaration: Declaration, columns: Iterable[Column[Any]]) -> None:
+        self.declaration = declaration
+        self.marks = {column: _Mark(column) for column in columns if column.table is None}
+
+    def on(self, table: Table, column: Column[Any] | str) -> Column[Any]:
+        """*column* of *table*; raises DeclarationError if there is none."""
+        if isinstance(column, str) or column.table is not None:
+            key = column if isinstance(column, str) else column.key
+            if key in table.c:
+                return table.c[key]
+            raise DeclarationError(f"{self.declaration!r}: table {table.fullname} has no column {key!r}")
+        mark = self.marks.get(column)
+        for found in table.c:
+            if mark and mark in found.dispatch.after_parent_attach:
+                return found
+        raise DeclarationError(
+            f"{self.declaration!r} on {table.fullname} names a column of no table: {column!r}"
+        )
+
+
 class _Mark:
     """Travels with a column into its copies."""
 
@@ -200,7 +208,7 @@ class _Mark:
         """Nothing: being there is all."""
 
 
-class crud_policy(_Declaration):
+class crud_policy(Declaration):
     """The policies of a table for one role, or several, as drizzle-orm's ``crudPolicy`` makes them.
 
     *read* decides on SELECT, *modify* on INSERT, UPDATE and DELETE: an expression, True for every row,
@@ -212,7 +220,7 @@ class crud_policy(_Declaration):
     __visit_name__ = "crud_policy"
 
     def __init__(self, role: Roles, *, read: Expression | None, modify: Expression | None) -> None:
-        name = f"crud-{'-'.join(str(one) for one in _roles(role))}-policy"
+        name = f"crud-{'-'.join(str(one) for one in as_roles(role))}-policy"
         self.policies: list[Policy] = []
         if read is not None:
             self.policies.append(Policy(f"{name}-select", "SELECT", role, using=read))
@@ -233,27 +241,7 @@ class crud_policy(_Declaration):
             policy._set_parent_with_dispatch(declarations.table)
 
 
-class grant(_Declaration):
-    """Privileges on the table beyond those that its policies imply: ``grant("SELECT", to="reporting")``.
-
-    ALL, TRUNCATE, TRIGGER and REFERENCES are refused: row security doesn't reach what they allow.
-    Emitted: ``GRANT … ON TABLE … TO …``.
-    """
-
-    __visit_name__ = "grant"
-
-    def __init__(self, *privileges: str, to: Roles) -> None:
-        self.privileges = _checked_privileges(privileges, "TABLES")
-        self.roles = _roles(to)
-
-    def __repr__(self) -> str:
-        return f"grant of {', '.join(self.privileges)}"
-
-    def attach(self, declarations: TableDeclarations) -> None:
-        declarations.grants.append(self)
-
-
-class force_row_security(_Declaration):
+class force_row_security(Declaration):
     """The policies hold for the table's owner, too.  Emitted: ``FORCE ROW LEVEL SECURITY``."""
 
     __visit_name__ = "force_row_security"
@@ -265,7 +253,7 @@ class force_row_security(_Declaration):
         declarations.forced = True
 
 
-class disable_row_security(_Declaration):
+class disable_row_security(Declaration):
     """The explicit word that opens a table: its policies go, and ``DISABLE ROW LEVEL SECURITY`` is emitted.
 
     Without it a table that lost its last declaration stays as it is in the database.
@@ -324,38 +312,6 @@ class TableDeclarations:
         return bool(self.policies or self.grants or self.forced or self.disabled)
 
 
-def default_privileges(
-    metadata: MetaData, *privileges: str, on: str = "TABLES", to: Roles, schema: str | None = None
-) -> None:
-    """Privileges on whatever the role that runs the migrations will make, in *schema* or anywhere.
-
-    *on* is TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS.  Those of the roles in *to* on it are managed
-    whole: what isn't declared is revoked.  Without any *privileges* they have none.
-    Emitted: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA …] GRANT … ON … TO …``, and ``REVOKE``.
-    """
-    on = on.upper()
-    if on not in _GRANTABLE:
-        raise DeclarationError(f"default_privileges(on={on!r}): take one of {', '.join(_GRANTABLE)}")
-    checked = _checked_privileges(privileges, on) if privileges else []
-    metadata.info.setdefault(DEFAULT_PRIVILEGES, []).append(
-        DefaultPrivileges(on, schema, _roles(to), checked)
-    )
-
-
-class DefaultPrivileges(NamedTuple):
-    """What one call of ``default_privileges()`` says."""
-
-    object_type: str
-    schema: str | None
-    roles: list[Role | str]
-    privileges: list[str]
-
-    def values(self) -> Iterator[DefaultPrivilege]:
-        for role in self.roles:
-            for privilege in self.privileges:
-                yield DefaultPrivilege(self.object_type, self.schema, str(role), privilege)
-
-
 def _element(expression: Expression | None) -> ColumnElement[bool] | None:
     """An expression as SQLAlchemy has it; None for one that is made later, by a function."""
     if isinstance(expression, bool):
@@ -372,26 +328,8 @@ def _is_made_later(expression: Any) -> bool:
     return callable(expression) and not hasattr(expression, "__clause_element__")
 
 
-def _roles(roles: Roles) -> list[Role | str]:
+def as_roles(roles: Roles) -> list[Role | str]:
     listed = [roles] if isinstance(roles, str | Role) else list(roles)
     if not listed:
         raise DeclarationError("name at least one role, or PUBLIC for everybody")
     return [_READY_MADE.get(str(role), PUBLIC if role == "PUBLIC" else role) for role in listed]
-
-
-def _checked_privileges(privileges: Iterable[str], object_type: str) -> list[str]:
-    allowed = _GRANTABLE[object_type]
-    listed = [privilege.upper() for privilege in privileges]
-    if not listed or not allowed.issuperset(listed):
-        raise DeclarationError(
-            f"privileges on {object_type} to declare are {', '.join(sorted(allowed))}, not "
-            f"{', '.join(listed) or 'none'}: row security doesn't reach what others allow"
-        )
-    return listed
-
-
-def _column(table: Table, key: str, policy: Policy) -> Column[Any]:
-    try:
-        return table.c[key]
-    except KeyError:
-        raise DeclarationError(f"{policy!r}: table {table.fullname} has no column {key!r}") from None

@@ -18,7 +18,7 @@ from sqlalchemy import Table
 from sqla_rls import catalog, spelling
 from sqla_rls.alembic.privileges import default_privileges, grants, log_privileges, revokes
 from sqla_rls.alembic.render import Call
-from sqla_rls.declared import declared
+from sqla_rls.declared import declared, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.ignore import Ignored
 from sqla_rls.objects import Policy, PolicyKey, RowSecurity, Snapshot, TableKey
@@ -42,11 +42,14 @@ def compare_row_security(
 
     created = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)}
     dropped = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
+    # What is granted on others than tables is known before the tables are.
+    named = [one.object for one in grants_on(metadatas, default_schema)]
     with catalog.pinned(connection):
         live = catalog.read(
             connection,
             default_schema=default_schema,
             schemas=[schema for one in schemas if not ignored.schema(schema := one or default_schema)],
+            objects=named,
         )
         tables = [
             table
@@ -86,16 +89,14 @@ def compare_row_security(
     )
     _log(changes)
     upgrade_ops.ops[:] = [
-        *_before_tables(changes, live, models, created, dropped),
+        *_before_tables(changes, live, dropped),
         *upgrade_ops.ops,
         *_after_tables(changes, models, created),
     ]
     return PriorityDispatchResult.CONTINUE
 
 
-def _before_tables(
-    changes: Changes, live: catalog.Live, models: Snapshot, created: set[TableKey], dropped: set[TableKey]
-) -> Iterator[Call]:
+def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey]) -> Iterator[Call]:
     for role in changes.roles:
         options: dict[str, Any] = {"login": role.login or None, "inherit": None if role.inherit else False}
         yield Call("create_role", role.name, **options).undone_by(Call("drop_role", role.name))
@@ -103,8 +104,7 @@ def _before_tables(
         # What was mended only is kept.
         undo = Call("drop_auth_functions", silent=bool(live.auth.ours))
         yield Call("create_auth_functions").undone_by(undo)
-    new_objects = models.objects_of(created)
-    yield from revokes(one for one in changes.privileges.revokes if one.object not in new_objects)
+    yield from revokes(changes.privileges.revokes)
     # What narrows access goes last and comes first, here and on the way back.
     for policy in sorted(_removed(changes), key=lambda policy: not policy.permissive):
         yield _create_policy(policy).undo
@@ -130,12 +130,13 @@ def _after_tables(changes: Changes, models: Snapshot, created: set[TableKey]) ->
             yield _alter_policy(change.before, change.after)
     for policy in sorted(_added(changes), key=lambda policy: policy.permissive):
         yield _create_policy(policy)
-    new_objects = models.objects_of(created)
-    for calls, privileges in ((revokes, changes.privileges.revokes), (grants, changes.privileges.grants)):
-        for call in calls(one for one in privileges if one.object in new_objects):
-            call.undo.silent = True
-            yield call
-    yield from grants(one for one in changes.privileges.grants if one.object not in new_objects)
+    created_objects = models.objects_of(created)
+    privileges = changes.privileges
+    for calls, found in ((revokes, privileges.revokes_on_new), (grants, privileges.grants)):
+        for goes_with_its_table in (True, False):
+            for call in calls(one for one in found if (one.object in created_objects) is goes_with_its_table):
+                call.undo.silent = goes_with_its_table
+                yield call
     yield from default_privileges(changes.privileges)
 
 

@@ -160,13 +160,20 @@ class RowSecurityOp(MigrateOperation):
         object_name: str,
         grantees: Sequence[str],
         *,
+        columns: Sequence[str] | None = None,
         object_type: str = "TABLE",
         schema: str | None = None,
         grant_option: bool = False,
     ) -> None:
-        """``GRANT privileges ON object_type object_name TO grantees``.  Raises UnknownRole."""
+        """``GRANT privileges [(columns)] ON object_type object_name TO grantees``.  Raises UnknownRole."""
         statement = ddl.GrantOrRevoke(
-            privileges, object_name, grantees, object_type=object_type, schema=schema, option=grant_option
+            privileges,
+            object_name,
+            grantees,
+            columns=columns,
+            object_type=object_type,
+            schema=schema,
+            option=grant_option,
         )
         operations.invoke(cls(statement, roles=grantees))
 
@@ -178,15 +185,17 @@ class RowSecurityOp(MigrateOperation):
         object_name: str,
         grantees: Sequence[str],
         *,
+        columns: Sequence[str] | None = None,
         object_type: str = "TABLE",
         schema: str | None = None,
         cascade: bool = False,
     ) -> None:
-        """``REVOKE privileges ON object_type object_name FROM grantees``."""
+        """``REVOKE privileges [(columns)] ON object_type object_name FROM grantees``."""
         statement = ddl.GrantOrRevoke(
             privileges,
             object_name,
             grantees,
+            columns=columns,
             object_type=object_type,
             schema=schema,
             option=cascade,

@@ -76,6 +76,15 @@ SELECT 'privilege', concat_ws(' ', c.oid::regclass, a.grantee::regrole, a.privil
                                                 c.relowner))) AS a
  WHERE c.relnamespace::regnamespace::text !~ '^pg_|^information_schema$' AND c.relname !~ 'alembic_version'
 UNION ALL
+SELECT 'column privilege',
+       concat_ws(' ', c.attrelid::regclass, c.attname, a.grantee::regrole, a.privilege_type)
+  FROM pg_catalog.pg_attribute AS c, aclexplode(c.attacl) AS a
+ WHERE c.attrelid >= 16384 AND NOT c.attisdropped
+UNION ALL
+SELECT 'function privilege', concat_ws(' ', p.oid::regprocedure, a.grantee::regrole, a.privilege_type)
+  FROM pg_catalog.pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
+ WHERE p.oid >= 16384
+UNION ALL
 SELECT 'schema', concat_ws(' ', n.nspname, a.grantee::regrole, a.privilege_type)
   FROM pg_catalog.pg_namespace AS n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
  WHERE n.nspname !~ '^pg_'

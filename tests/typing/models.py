@@ -32,6 +32,7 @@ from sqla_rls import (
     enforce_row_security,
     force_row_security,
     grant,
+    grant_on,
     identify,
     ignore,
     jwt_claim,
@@ -59,6 +60,7 @@ class Todo(Base):
         Policy("leads", "SELECT", using=member_of(team, select(jwt_claim("team")))),
         Policy("later", using=lambda: exists(select(Todo.id).where(auth_uid(Todo.user_id)))),
         grant("SELECT", to="reporting"),
+        grant("UPDATE", columns=["team", team], to="reporting"),
         force_row_security(),
     )
 
@@ -71,6 +73,7 @@ class Member(Base):
 
 Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
+grant_on(Base.metadata, "EXECUTE", function="is_member(uuid)", to=authenticated)
 ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])
 assert_type(jwt_claim("a", "b"), ColumnElement[str])
 assert_type(jwt_claim("a", type_=BigInteger), ColumnElement[int])

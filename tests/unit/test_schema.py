@@ -37,6 +37,7 @@ from sqla_rls import (
     default_privileges,
     disable_row_security,
     grant,
+    grant_on,
     jwt_claim,
     member_of,
 )
@@ -407,6 +408,36 @@ def test_privileges_that_row_security_does_not_reach_are_refused(privilege: str)
         grant(privilege, to=authenticated)
     with pytest.raises(DeclarationError, match="row security doesn't reach"):
         default_privileges(MetaData(), privilege, to=authenticated)
+
+
+@pytest.mark.parametrize("privilege", ["TRUNCATE", "TRIGGER", "REFERENCES", "MAINTAIN"])
+def test_privileges_that_row_security_does_not_reach_need_an_explicit_word(privilege: str) -> None:
+    with pytest.raises(DeclarationError, match="say beyond_row_security=True if you mean it"):
+        grant(privilege, to=authenticated)
+    todos = table(grant(privilege, to=authenticated, beyond_row_security=True))
+    (found,) = declared([todos.metadata]).privileges
+    assert found.privilege == privilege
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({}, "is about one thing"),
+        ({"sequence": "s", "function": "f()"}, "is about one thing"),
+        ({"function": "f"}, r"types of arguments, as in 'is_member\(uuid\)'"),
+    ],
+)
+def test_a_grant_is_on_one_thing(what: dict[str, Any], message: str) -> None:
+    with pytest.raises(DeclarationError, match=message):
+        grant_on(MetaData(), "USAGE", to=authenticated, **what)
+
+
+def test_a_grant_on_columns_names_some_of_its_table() -> None:
+    with pytest.raises(DeclarationError, match="columns= names none"):
+        grant("SELECT", columns=[], to=authenticated)
+    todos = table(grant("SELECT", columns=["owner"], to=authenticated))
+    with pytest.raises(DeclarationError, match="grant of SELECT: table todos has no column 'owner'"):
+        declared([todos.metadata])
 
 
 def test_roles_named_in_declarations_are_made_if_they_are_role_objects() -> None:

@@ -1,0 +1,185 @@
+"""The privileges that models declare: on a table, on what isn't one, and on what is yet to be made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+from sqlalchemy import Column, MetaData, Table
+from sqlalchemy.orm import Mapped, MappedColumn
+
+from sqla_rls.exc import DeclarationError
+from sqla_rls.objects import DefaultPrivilege, ObjectKey, Privilege, Role, TableKey
+from sqla_rls.schema import Columns, Declaration, Roles, TableDeclarations, as_roles
+
+#: Where MetaData.info keeps them.
+GRANTS = "sqla_rls.grants"
+DEFAULT_PRIVILEGES = "sqla_rls.default_privileges"
+
+_TABLE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
+_GRANTABLE = {
+    "TABLES": _TABLE,
+    "SEQUENCES": {"USAGE", "SELECT", "UPDATE"},
+    "FUNCTIONS": {"EXECUTE"},
+    "TYPES": {"USAGE"},
+    "SCHEMAS": {"USAGE"},
+    "COLUMNS": {"SELECT", "INSERT", "UPDATE"},
+}
+# What these allow, they allow past every policy.
+_BEYOND_ROW_SECURITY = {
+    "TABLES": {"TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"},
+    "SCHEMAS": {"CREATE"},
+    "COLUMNS": {"REFERENCES"},
+}
+_Column: TypeAlias = "str | Column[Any] | MappedColumn[Any] | Mapped[Any]"
+
+
+class grant(Declaration):
+    """Privileges on the table beyond those that its policies imply: ``grant("SELECT", to="reporting")``.
+
+    With *columns* only on these, and a policy of the same role then doesn't imply the privilege on the
+    others.  TRUNCATE, REFERENCES, TRIGGER and MAINTAIN need ``beyond_row_security=True``, since they
+    hold for the whole table, whatever its policies; ALL is refused.
+    Emitted: ``GRANT … [(columns)] ON TABLE … TO …``.
+    """
+
+    __visit_name__ = "grant"
+
+    def __init__(
+        self,
+        *privileges: str,
+        to: Roles,
+        columns: Collection[_Column] | None = None,
+        beyond_row_security: bool = False,
+    ) -> None:
+        kind = "TABLES" if columns is None else "COLUMNS"
+        self.privileges = _checked(privileges, kind, beyond_row_security)
+        self.roles = as_roles(to)
+        self.columns = None if columns is None else [_element(one) for one in columns]
+        if not self.columns and columns is not None:
+            raise DeclarationError(f"{self!r}: columns= names none; leave it out to grant on the table")
+        self._columns = Columns(self, (one for one in self.columns or () if not isinstance(one, str)))
+
+    def __repr__(self) -> str:
+        return f"grant of {', '.join(self.privileges)}"
+
+    def attach(self, declarations: TableDeclarations) -> None:
+        declarations.grants.append(self)
+
+    def values(self, table: Table, key: TableKey) -> Iterator[Privilege]:
+        """What is granted on *table*, whose key in the Snapshot is *key*."""
+        names = [None] if self.columns is None else [self._columns.on(table, c).name for c in self.columns]
+        for role in self.roles:
+            for privilege in self.privileges:
+                for name in names:
+                    yield Privilege("TABLE", *key, str(role), privilege, name)
+
+
+def grant_on(
+    metadata: MetaData,
+    *privileges: str,
+    to: Roles,
+    schema: str | None = None,
+    sequence: str | None = None,
+    function: str | None = None,
+    beyond_row_security: bool = False,
+) -> None:
+    """Privileges on a sequence, on a function or on a schema itself.
+
+    *function* is its name and the types of its arguments, ``"is_member(uuid)"``; *schema* alone is the
+    schema, beside the others where they are.  A sequence or function is managed whole, so that
+    everybody's EXECUTE is revoked; on a schema, which others share, what the roles in *to* hold is.
+    Without any *privileges* they have none.  CREATE on a schema needs ``beyond_row_security=True``.
+    Emitted: ``GRANT … ON SEQUENCE | FUNCTION | SCHEMA … TO …``, and ``REVOKE``.
+    """
+    if sequence is not None and function is None:
+        found = ObjectKey("SEQUENCE", schema, sequence)
+    elif function is not None and sequence is None:
+        name, parenthesis, rest = function.partition("(")
+        if not (name and parenthesis and rest.endswith(")")):
+            raise DeclarationError(
+                f"function {function!r}: give its name and types of arguments, as in 'is_member(uuid)'"
+            )
+        found = ObjectKey("FUNCTION", schema, function)
+    elif schema is not None and sequence is None:
+        found = ObjectKey("SCHEMA", None, schema)
+    else:
+        raise DeclarationError("grant_on() is about one thing: give sequence=, function=, or schema= alone")
+    checked = _checked(privileges, f"{found.object_type}S", beyond_row_security) if privileges else []
+    metadata.info.setdefault(GRANTS, []).append(Grant(found, as_roles(to), checked))
+
+
+class Grant(NamedTuple):
+    """What one call of ``grant_on()`` says."""
+
+    object: ObjectKey
+    roles: list[Role | str]
+    privileges: list[str]
+
+    def values(self) -> Iterator[Privilege]:
+        for role in self.roles:
+            for privilege in self.privileges:
+                yield Privilege(*self.object, str(role), privilege)
+
+
+def default_privileges(
+    metadata: MetaData,
+    *privileges: str,
+    on: str = "TABLES",
+    to: Roles,
+    schema: str | None = None,
+    beyond_row_security: bool = False,
+) -> None:
+    """Privileges on whatever the role that runs the migrations will make, in *schema* or anywhere.
+
+    *on* is TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS.  Those of the roles in *to* on it are managed
+    whole: what isn't declared is revoked.  Without any *privileges* they have none.
+    Emitted: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA …] GRANT … ON … TO …``, and ``REVOKE``.
+    """
+    on = on.upper()
+    if on not in _GRANTABLE or on == "COLUMNS":
+        raise DeclarationError(
+            f"default_privileges(on={on!r}): take TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS"
+        )
+    checked = _checked(privileges, on, beyond_row_security) if privileges else []
+    metadata.info.setdefault(DEFAULT_PRIVILEGES, []).append(
+        DefaultPrivileges(on, schema, as_roles(to), checked)
+    )
+
+
+class DefaultPrivileges(NamedTuple):
+    """What one call of ``default_privileges()`` says."""
+
+    object_type: str
+    schema: str | None
+    roles: list[Role | str]
+    privileges: list[str]
+
+    def values(self) -> Iterator[DefaultPrivilege]:
+        for role in self.roles:
+            for privilege in self.privileges:
+                yield DefaultPrivilege(self.object_type, self.schema, str(role), privilege)
+
+
+def _checked(privileges: Iterable[str], kind: str, beyond_row_security: bool) -> list[str]:
+    allowed, beyond = _GRANTABLE[kind], _BEYOND_ROW_SECURITY.get(kind, set())
+    listed = [privilege.upper() for privilege in privileges]
+    if listed and (allowed | (beyond if beyond_row_security else set())).issuperset(listed):
+        return listed
+    if beyond.intersection(listed) and (allowed | beyond).issuperset(listed):
+        raise DeclarationError(
+            f"row security doesn't reach what {', '.join(listed)} on {kind} allow: "
+            "say beyond_row_security=True if you mean it"
+        )
+    raise DeclarationError(
+        f"privileges on {kind} to declare are {', '.join(sorted(allowed))}, not "
+        f"{', '.join(listed) or 'none'}: row security doesn't reach what others allow"
+    )
+
+
+def _element(column: _Column) -> Column[Any] | str:
+    attribute: Any = column
+    found = column if isinstance(column, Column | str) else attribute.__clause_element__()
+    if not isinstance(found, Column | str):
+        raise DeclarationError(f"columns= takes columns and names of columns, not {column!r}")
+    return found
