@@ -8,7 +8,7 @@ from sqla_rls.identity import ANONYMOUS, Identity, Verifier
 from sqla_rls.ignore import ignore
 from sqla_rls.membership import member_of
 from sqla_rls.objects import Role
-from sqla_rls.privileges import default_privileges, grant, grant_on
+from sqla_rls.privileges import declare_roles, default_privileges, grant, grant_on
 from sqla_rls.schema import (
     Policy,
     anonymous,
@@ -31,6 +31,7 @@ __all__ = [
     "auth_uid",
     "authenticated",
     "crud_policy",
+    "declare_roles",
     "default_privileges",
     "disable_row_security",
     "enforce_row_security",

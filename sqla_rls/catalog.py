@@ -18,6 +18,7 @@ from sqla_rls.ddl import PINNED, ExpectedAuthFunctions
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
     DefaultPrivilege,
+    Membership,
     ObjectKey,
     OwnedSequence,
     Policy,
@@ -33,7 +34,16 @@ log = logging.getLogger(__name__)
 # insufficient_privilege, read_only_sql_transaction
 _MAY_NOT_TRY = {"42501", "25006"}
 
-_ROLES = "SELECT rolname, rolcanlogin, rolinherit FROM pg_catalog.pg_roles"
+# Before PostgreSQL 16 a membership has no option but ADMIN; since then several roles may have granted it.
+_ROLES = """
+SELECT r.rolname, r.rolcanlogin, r.rolinherit, r.rolbypassrls, g.rolname AS member_of,
+       bool_or(m.admin_option) AS admin, bool_or((m.options ->> 'inherit_option')::boolean) AS inherit,
+       bool_or((m.options ->> 'set_option')::boolean) AS set_
+  FROM pg_catalog.pg_roles AS r
+  LEFT JOIN (SELECT a.*, to_jsonb(a) AS options FROM pg_catalog.pg_auth_members AS a) AS m ON m.member = r.oid
+  LEFT JOIN pg_catalog.pg_roles AS g ON g.oid = m.roleid
+ GROUP BY r.rolname, r.rolcanlogin, r.rolinherit, r.rolbypassrls, g.rolname
+"""
 
 _ROLE_KEYWORDS = """
 SELECT current_user::text AS "CURRENT_USER", current_user::text AS "CURRENT_ROLE",
@@ -280,6 +290,7 @@ def read(
         )
         for row in _rows(connection, _PRIVILEGES, _holders_of(objects, default_schema, schemas))
     ]
+    roles = _rows(connection, _ROLES)
     owned = _rows(connection, _OWNED_SEQUENCES, names)
 
     def owned_sequences(*, identity: bool) -> dict[OwnedSequence, TableKey]:
@@ -296,9 +307,19 @@ def read(
         auth=auth,
         role_keywords=dict(keywords),
         roles={
-            row["rolname"]: Role(row["rolname"], login=row["rolcanlogin"], inherit=row["rolinherit"])
-            for row in _rows(connection, _ROLES)
+            row["rolname"]: Role(
+                row["rolname"],
+                login=row["rolcanlogin"],
+                inherit=row["rolinherit"],
+                bypassrls=row["rolbypassrls"],
+            )
+            for row in roles
         },
+        memberships=frozenset(
+            Membership(row["member_of"], row["rolname"], row["admin"], row["inherit"], row["set_"])
+            for row in roles
+            if row["member_of"] is not None
+        ),
         auth_functions=auth.settled and not _edited(connection, auth),
         row_security={
             (key := table_key(row)): RowSecurity(

@@ -9,14 +9,15 @@ from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
+from sqla_rls.ddl_roles import CreateRole
 from sqla_rls.declared import declared
-from sqla_rls.objects import RowSecurity, Snapshot, granted_together, wanted_privileges
+from sqla_rls.objects import RowSecurity, Snapshot, granted_together, members_last, wanted_privileges
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
     """What must be there before the tables are: roles, and the functions that defaults may call."""
-    for role in snapshot.roles.values():
-        yield ddl.CreateRole(role)
+    for role in members_last(snapshot.roles):
+        yield CreateRole(role)
     if snapshot.auth_functions:
         yield ddl.CreateAuthFunctions()
 

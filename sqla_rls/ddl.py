@@ -21,8 +21,8 @@ from sqlalchemy.sql.compiler import DDLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ReturnsRows
 
-from sqla_rls.exc import AuthSchemaUnusable, DeclarationError
-from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, Role, TableKey
+from sqla_rls.exc import AuthSchemaUnusable, DeclarationError, RoleNotPermitted
+from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 _PINS = {
     "DateStyle": "ISO, MDY",
@@ -103,7 +103,7 @@ def _names_only(table: Table, expression: ColumnElement[bool]) -> bool:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns what the scripts of this package refuse into errors of this package."""
+    """Turns what the server refuses into errors of this package, where it can say what to do."""
     try:
         yield
     except DBAPIError as error:
@@ -111,9 +111,11 @@ def explained() -> Iterator[None]:
         message = str(error.orig).splitlines()[0]
         if sqlstate == "RLS03":
             raise DeclarationError(message) from error
-        if sqlstate != "RLS01":
-            raise
-        raise AuthSchemaUnusable(message, message.partition("in this database: ")[2]) from error
+        if sqlstate == "RLS01":
+            raise AuthSchemaUnusable(message, message.partition("in this database: ")[2]) from error
+        if sqlstate == "RLS04":
+            raise RoleNotPermitted(message) from error
+        raise
 
 
 class CreatePolicy(ExecutableDDLElement):
@@ -150,16 +152,6 @@ class AlterRowSecurity(ExecutableDDLElement):
 
     def __init__(self, table: TableKey, action: str) -> None:
         self.table, self.action = table, action
-
-
-class CreateRole(ExecutableDDLElement):
-    def __init__(self, role: Role) -> None:
-        self.role = role
-
-
-class DropRole(ExecutableDDLElement):
-    def __init__(self, name: str) -> None:
-        self.name = name
 
 
 class GrantOrRevoke(ExecutableDDLElement):
@@ -253,18 +245,6 @@ def _alter_row_security(alter: AlterRowSecurity, compiler: DDLCompiler, **kw: An
     return f"ALTER TABLE {_table(alter.table, compiler)} {alter.action} ROW LEVEL SECURITY"
 
 
-@compiles(CreateRole, "postgresql")
-def _create_role(create: CreateRole, compiler: DDLCompiler, **kw: Any) -> str:
-    role = create.role
-    options = f"{'LOGIN' if role.login else 'NOLOGIN'} {'INHERIT' if role.inherit else 'NOINHERIT'}"
-    return _role_script("create_role.sql", role.name, compiler, options=options)
-
-
-@compiles(DropRole, "postgresql")
-def _drop_role(drop: DropRole, compiler: DDLCompiler, **kw: Any) -> str:
-    return _role_script("drop_role.sql", drop.name, compiler)
-
-
 @compiles(GrantOrRevoke, "postgresql")
 def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> str:
     if grant.object_type == "SCHEMA":
@@ -335,7 +315,7 @@ def _made_twice(key: PolicyKey, statement: str, again: str, compiler: DDLCompile
         "pins": _sql(PINNED, compiler),
     }
     tag = _tag("".join(words.values()), "sqla_rls")
-    return _sql(_script("policy.sql"), compiler).format(tag=tag, **words)
+    return filled_script("policy.sql", compiler, tag=tag, **words)
 
 
 def _dollar_quoted(text: str) -> str:
@@ -364,10 +344,9 @@ def _sql(text: str, compiler: DDLCompiler) -> str:
     return compiler.sql_compiler.process(literal_column(text))
 
 
-def _role_script(name: str, role: str, compiler: DDLCompiler, **words: str) -> str:
-    literal = compiler.sql_compiler.render_literal_value(role, String())
-    script = _sql(_script(name), compiler)
-    return script.format(name=literal, role=compiler.preparer.quote(role), **words)
+def filled_script(script: str, compiler: DDLCompiler, /, **words: str) -> str:
+    """A script of sql/ with *words* in it, which are SQL already."""
+    return _sql(_script(script), compiler).format(**words)
 
 
 @cache

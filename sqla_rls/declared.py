@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, MetaData, Sequence, Table
 from sqlalchemy.sql import visitors
 
 from sqla_rls.ddl import expression_text
+from sqla_rls.exc import DeclarationError
 from sqla_rls.expression import AuthFunction, auth_uid
 from sqla_rls.objects import (
     AUTH_SCHEMA,
@@ -23,8 +24,8 @@ from sqla_rls.objects import (
     Snapshot,
     TableKey,
 )
-from sqla_rls.privileges import DEFAULT_PRIVILEGES, GRANTS, DefaultPrivileges, Grant
-from sqla_rls.schema import TableDeclarations, anonymous, authenticated
+from sqla_rls.privileges import DEFAULT_PRIVILEGES, GRANTS, ROLES, DefaultPrivileges, Grant
+from sqla_rls.schema import TableDeclarations, anonymous, as_roles, authenticated
 
 
 def declared(
@@ -82,13 +83,15 @@ def declared(
         entry for metadata in metadatas for entry in metadata.info.get(DEFAULT_PRIVILEGES, ())
     ]
     roles += [role for entry in defaults for role in entry.roles]
-    if authenticated in roles:
+    roles += [role for metadata in metadatas for role in metadata.info.get(ROLES, ())]
+    made = _roles(roles)
+    if authenticated.name in made:
         # They come as a pair: who is nobody in particular has a role, too, and may ask who is calling.
-        roles.append(anonymous)
+        made.setdefault(anonymous.name, anonymous)
         if auth_functions:
             privileges.add(Privilege("SCHEMA", None, AUTH_SCHEMA, anonymous.name, "USAGE"))
     return Snapshot(
-        roles={role.name: role for role in roles if isinstance(role, Role)},
+        roles=made,
         auth_functions=auth_functions,
         row_security=row_security,
         policies=policies,
@@ -108,6 +111,27 @@ def declared(
             (entry.object_type, str(role)) for entry in defaults for role in entry.roles
         ),
     )
+
+
+def _roles(named: Iterable[Role | str]) -> dict[str, Role]:
+    """The roles to make, what is said of each in several places taken together, and those they belong to."""
+    found: dict[str, Role] = {}
+    waiting = list(named)
+    for role in waiting:  # which grows
+        if isinstance(role, Role):
+            found[role.name] = _together(found.get(role.name, role), role)
+            waiting += as_roles(role.member_of) if role.member_of else ()
+    return found
+
+
+def _together(one: Role, other: Role) -> Role:
+    said: dict[str, Any] = {}
+    for name in ("login", "inherit", "bypassrls", "member_of"):
+        values = {getattr(role, name) for role in (one, other)} - {None}
+        if len(values) > 1:
+            raise DeclarationError(f"role {one.name!r} is declared twice, and {name}= differs")
+        said[name] = next(iter(values), None)
+    return Role(one.name, **said)
 
 
 def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list[Grant]:

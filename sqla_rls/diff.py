@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from sqla_rls.diff_privileges import PrivilegeChanges, diff_privileges
-from sqla_rls.objects import Policy, PolicyKey, Role, RowSecurity, Snapshot, TableKey
+from sqla_rls.diff_roles import RoleChanges, diff_roles
+from sqla_rls.objects import Policy, PolicyKey, RowSecurity, Snapshot, TableKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class RowSecurityChange:
 class Changes:
     """What must happen for one Snapshot to match another."""
 
-    roles: list[Role] = field(default_factory=list)
+    roles: RoleChanges = field(default_factory=RoleChanges)
     auth_functions: bool = False
     row_security: list[RowSecurityChange] = field(default_factory=list)
     policies: list[PolicyChange] = field(default_factory=list)
@@ -73,10 +74,10 @@ def diff(
         current_user=current_user,
         dropped=dropped,
     )
+    needed = {role for change in policy_changes if change.after for role in change.after.roles}
+    needed |= {privilege.grantee for privilege in privileges.grants}
     return Changes(
-        roles=[
-            role for role in declared.roles.values() if _is_new(role.name, live, policy_changes, privileges)
-        ],
+        roles=diff_roles(live, declared, needed=needed),
         auth_functions=declared.auth_functions and not live.auth_functions,
         row_security=[
             RowSecurityChange(flags, wanted_flags)
@@ -87,18 +88,6 @@ def diff(
         policies=policy_changes,
         privileges=privileges,
     )
-
-
-def _is_new(role: str, live: Snapshot, policies: list[PolicyChange], privileges: PrivilegeChanges) -> bool:
-    """Whether *role* is missing, or new to this database: roles belong to the cluster, and that of the
-    next database that is migrated may not have it yet."""
-    known = any(role in policy.roles for policy in live.policies.values()) or any(
-        role == privilege.grantee for privilege in live.privileges
-    )
-    needed = any(change.after and role in change.after.roles for change in policies) or any(
-        role == privilege.grantee for privilege in privileges.grants
-    )
-    return role not in live.roles or (needed and not known)
 
 
 def _policy_changes(

@@ -4,6 +4,7 @@ RowSecurityError
 ├── DeclarationError          a model declares what Postgres, or this library, won't take
 ├── MigrationError            a migration can't do its work on this database
 │   ├── UnknownRole           a policy or a grant names a role that isn't there
+│   ├── RoleNotPermitted      who migrates may not make or alter a role so
 │   └── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
 ├── AuthenticationError       who is calling isn't established            (HTTP 401)
 │   ├── IdentityRequired      the session has no identity
@@ -41,6 +42,10 @@ class MigrationError(RowSecurityError):
 
 class UnknownRole(MigrationError):
     """A policy or a grant names a role that the database doesn't have."""
+
+
+class RoleNotPermitted(MigrationError):
+    """The server refuses to make or alter a role for whoever migrates; the message says for whom it would."""
 
 
 class AuthSchemaUnusable(MigrationError):

@@ -68,6 +68,7 @@ class Ignored:
             *(role for policy in declared.policies.values() for role in policy.roles),
             *(privilege.grantee for privilege in declared.privileges),
             *(role for _, role in (*declared.managed_defaults, *declared.managed_grantees)),
+            *(str(group) for role in declared.roles.values() for group in role.member_of or ()),
         }
         yield from (("role", role) for role in sorted(roles) if self.role(role))
         schemas = {
@@ -83,6 +84,7 @@ class Ignored:
         return replace(
             snapshot,
             auth_functions=snapshot.auth_functions and not self.schema(AUTH_SCHEMA),
+            memberships=frozenset(one for one in snapshot.memberships if not self.role(one.role)),
             policies={
                 key: policy
                 for key, policy in snapshot.policies.items()

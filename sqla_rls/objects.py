@@ -39,16 +39,35 @@ class TableKey(NamedTuple):
 class Role:
     """A role of the cluster, made where it is missing and never dropped by omission.
 
-    Emitted: ``CREATE ROLE name [LOGIN] [NOINHERIT]``.  No password: that belongs to whoever
-    deploys, not into a migration.
+    What is left unsaid isn't managed, nor is a password: that belongs to whoever deploys.  *member_of*
+    are all the roles that it is a member of; there it may SET ROLE, and inherits what *inherit* says.
+    Emitted: ``CREATE ROLE name [LOGIN] [NOINHERIT] [BYPASSRLS] [IN ROLE …]``, ``ALTER ROLE``, ``GRANT``
+    and ``REVOKE`` of memberships.
     """
 
     name: str = field(kw_only=False)
-    login: bool = False
-    inherit: bool = True
+    login: bool | None = None
+    inherit: bool | None = None
+    bypassrls: bool | None = None
+    member_of: Collection[Role | str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.member_of is not None:
+            listed = [self.member_of] if isinstance(self.member_of, str) else self.member_of
+            object.__setattr__(self, "member_of", tuple(listed))
 
     def __str__(self) -> str:
         return self.name
+
+
+class Membership(NamedTuple):
+    """That *member* is a member of *role*; None is whatever the server makes of it, or has no word for."""
+
+    role: str
+    member: str
+    admin: bool = False
+    inherit: bool | None = None
+    set: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +151,7 @@ class Snapshot:
     """Everything that is managed, of the models or of a database."""
 
     roles: Mapping[str, Role] = field(default_factory=dict)
+    memberships: frozenset[Membership] = frozenset()
     auth_functions: bool = False
     row_security: Mapping[TableKey, RowSecurity] = field(default_factory=dict)
     policies: Mapping[PolicyKey, Policy] = field(default_factory=dict)
@@ -250,3 +270,20 @@ def _order(one: Privilege) -> tuple[object, ...]:
         one.privilege,
         one.column or "",
     )
+
+
+def members_last(roles: Mapping[str, Role]) -> list[Role]:
+    """*roles*, each after those that it is a member of."""
+    visited: set[str] = set()
+    ordered: list[Role] = []
+
+    def visit(name: str) -> None:
+        if name in roles and name not in visited:
+            visited.add(name)
+            for group in roles[name].member_of or ():
+                visit(str(group))
+            ordered.append(roles[name])
+
+    for name in roles:
+        visit(name)
+    return ordered

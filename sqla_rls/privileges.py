@@ -13,6 +13,7 @@ from sqla_rls.objects import DefaultPrivilege, ObjectKey, Privilege, Role, Table
 from sqla_rls.schema import Columns, Declaration, Roles, TableDeclarations, as_roles
 
 #: Where MetaData.info keeps them.
+ROLES = "sqla_rls.roles"
 GRANTS = "sqla_rls.grants"
 DEFAULT_PRIVILEGES = "sqla_rls.default_privileges"
 
@@ -107,6 +108,11 @@ def grant_on(
         raise DeclarationError("grant_on() is about one thing: give sequence=, function=, or schema= alone")
     checked = _checked(privileges, f"{found.object_type}S", beyond_row_security) if privileges else []
     metadata.info.setdefault(GRANTS, []).append(Grant(found, as_roles(to), checked))
+
+
+def declare_roles(metadata: MetaData, *roles: Role) -> None:
+    """Roles that no table names: ``Role("app", login=True, inherit=False, member_of=[authenticated])``."""
+    metadata.info.setdefault(ROLES, []).extend(roles)
 
 
 class Grant(NamedTuple):

@@ -332,4 +332,5 @@ def as_roles(roles: Roles) -> list[Role | str]:
     listed = [roles] if isinstance(roles, str | Role) else list(roles)
     if not listed:
         raise DeclarationError("name at least one role, or PUBLIC for everybody")
-    return [_READY_MADE.get(str(role), PUBLIC if role == "PUBLIC" else role) for role in listed]
+    by_name: dict[str, Role | str] = {**_READY_MADE, "PUBLIC": PUBLIC}
+    return [by_name.get(role, role) if isinstance(role, str) else role for role in listed]

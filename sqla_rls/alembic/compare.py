@@ -18,6 +18,7 @@ from sqlalchemy import Table
 from sqla_rls import catalog, spelling
 from sqla_rls.alembic.privileges import default_privileges, grants, log_privileges, revokes
 from sqla_rls.alembic.render import Call
+from sqla_rls.alembic.roles import log_roles, roles
 from sqla_rls.declared import declared, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.ignore import Ignored
@@ -97,9 +98,7 @@ def compare_row_security(
 
 
 def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey]) -> Iterator[Call]:
-    for role in changes.roles:
-        options: dict[str, Any] = {"login": role.login or None, "inherit": None if role.inherit else False}
-        yield Call("create_role", role.name, **options).undone_by(Call("drop_role", role.name))
+    yield from roles(changes.roles)
     if changes.auth_functions:
         # What was mended only is kept.
         undo = Call("drop_auth_functions", silent=bool(live.auth.ours))
@@ -262,4 +261,5 @@ def _log(changes: Changes) -> None:
             log.info("Detected %s policy %r on %r", verb, name, table.name)
     for flags in changes.row_security:
         log.info("Detected changed row security of %r", flags.after.table.name)
+    log_roles(changes.roles)
     log_privileges(changes.privileges)

@@ -1,4 +1,4 @@
-"""What a migration can say: ``op.create_policy(…)`` and the rest.
+"""What a migration can say: ``op.create_policy(…)`` and the rest; about roles, see role_ops.py.
 
 To add an operation, add a class method here and its name to ``_NAMES``.
 """
@@ -14,13 +14,11 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
 from sqla_rls.exc import UnknownRole
-from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, Role, TableKey
+from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 _NAMES = (
     "create_auth_functions",
     "drop_auth_functions",
-    "create_role",
-    "drop_role",
     "enable_row_level_security",
     "disable_row_level_security",
     "force_row_level_security",
@@ -56,18 +54,6 @@ class RowSecurityOp(MigrateOperation):
     def drop_auth_functions(cls, operations: Operations) -> None:
         """Drop what ``op.create_auth_functions()`` made, and nothing that was there before."""
         operations.invoke(cls(ddl.DropAuthFunctions()))
-
-    @classmethod
-    def create_role(
-        cls, operations: Operations, name: str, *, login: bool = False, inherit: bool = True
-    ) -> None:
-        """``CREATE ROLE``, where it is missing in the cluster."""
-        operations.invoke(cls(ddl.CreateRole(Role(name, login=login, inherit=inherit))))
-
-    @classmethod
-    def drop_role(cls, operations: Operations, name: str) -> None:
-        """``DROP ROLE``, if ``op.create_role()`` made it and nothing in the cluster uses it."""
-        operations.invoke(cls(ddl.DropRole(name)))
 
     @classmethod
     def enable_row_level_security(

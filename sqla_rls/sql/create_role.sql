@@ -1,11 +1,18 @@
 -- Creates a role where it is missing.  Roles belong to the whole cluster: another database, or a
 -- migration that runs at the same moment, may have made it.
 DO $sqla_rls$
+DECLARE
+  reason text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name}) THEN
     CREATE ROLE {role} {options};
     COMMENT ON ROLE {role} IS 'made by sqla_rls';
   END IF;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN
-  NULL;
+EXCEPTION
+  WHEN duplicate_object OR unique_violation THEN
+    NULL;
+  WHEN insufficient_privilege THEN
+    GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
+    RAISE EXCEPTION USING ERRCODE = 'RLS04', MESSAGE = concat_ws(' ',
+      SQLERRM || '.', nullif(reason, ''), 'Have a superuser run:', {statement});
 END $sqla_rls$

@@ -42,7 +42,7 @@ from sqla_rls import (
     identify,
     provider,
 )
-from sqla_rls.ddl import DropRole
+from sqla_rls.ddl_roles import DropRole
 from sqla_rls.driver import Way
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import Server

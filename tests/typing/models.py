@@ -28,6 +28,7 @@ from sqla_rls import (
     auth_uid,
     authenticated,
     crud_policy,
+    declare_roles,
     default_privileges,
     enforce_row_security,
     force_row_security,
@@ -73,6 +74,7 @@ class Member(Base):
 
 Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
+declare_roles(Base.metadata, Role("app", login=True, member_of=[authenticated, "reporting"]))
 grant_on(Base.metadata, "EXECUTE", function="is_member(uuid)", to=authenticated)
 ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])
 assert_type(jwt_claim("a", "b"), ColumnElement[str])
