@@ -14,7 +14,9 @@ from sqla_rls.schema import (
     anonymous,
     authenticated,
     crud_policy,
+    declare,
     disable_row_security,
+    enable_row_security,
     force_row_security,
 )
 from sqla_rls.session import enforce_row_security, identify, service_session
@@ -31,9 +33,11 @@ __all__ = [
     "auth_uid",
     "authenticated",
     "crud_policy",
+    "declare",
     "declare_roles",
     "default_privileges",
     "disable_row_security",
+    "enable_row_security",
     "enforce_row_security",
     "force_row_security",
     "grant",

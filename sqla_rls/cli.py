@@ -6,7 +6,9 @@ import signal
 import threading
 
 import click
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.pool import NullPool
 
 from sqla_rls.ddl import CreateAuthFunctions, DropAuthFunctions
 
@@ -28,6 +30,30 @@ def auth_functions(drop: bool) -> None:
     statement = DropAuthFunctions() if drop else CreateAuthFunctions()
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
     click.echo(f"{str(statement.compile(dialect=dialect)).strip()};")
+
+
+@main.command("import")
+@click.argument("url", envvar="DATABASE_URL")
+@click.option(
+    "--schema", "schemas", multiple=True, help="A schema to look into; the default one if none is named."
+)
+def import_(url: str, schemas: tuple[str, ...]) -> None:
+    """Print the declarations of the row security that the database at URL has.
+
+    Connect as the role that migrates: the default privileges are those of its own.
+
+    \b
+    $ sqla-rls import "$DATABASE_URL" > row_security.py
+    """
+    # Not above: printing SQL needs no database.
+    from sqla_rls.adopt import declarations
+
+    found = make_url(url)
+    if found.drivername in ("postgres", "postgresql"):
+        found = found.set(drivername="postgresql+psycopg")
+    engine = create_engine(found, poolclass=NullPool)
+    with engine.connect() as connection:
+        click.echo(declarations(connection, schemas), nl=False)
 
 
 @main.command()

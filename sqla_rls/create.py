@@ -37,6 +37,7 @@ def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDD
             object_type=one.object.object_type,
             schema=one.object.schema,
             columns=one.columns,
+            option=one.grantable,
         )
     for default in sorted(snapshot.default_privileges, key=str):
         yield ddl.AlterDefaultPrivileges(

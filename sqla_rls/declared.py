@@ -85,7 +85,7 @@ def declared(
     roles += [role for entry in defaults for role in entry.roles]
     roles += [role for metadata in metadatas for role in metadata.info.get(ROLES, ())]
     made = _roles(roles)
-    if authenticated.name in made:
+    if authenticated in roles:
         # They come as a pair: who is nobody in particular has a role, too, and may ask who is calling.
         made.setdefault(anonymous.name, anonymous)
         if auth_functions:

@@ -76,9 +76,12 @@ def diff_privileges(
         }
 
     # Everybody's USAGE on a schema is Postgres' own default, on "public" at least.
+    silent = {policy.key for policy in declared.policies.values() if not policy.imply_privileges}
     obsolete = {
         one
-        for one in (implied(policies_before) & held) - implied(policies_elsewhere) - wanted
+        for one in (implied([one for one in policies_before if one.key not in silent]) & held)
+        - implied(policies_elsewhere)
+        - wanted
         if one.object_type == "SCHEMA" and one.grantee != PUBLIC
     }
     grants = {one for one in wanted - held if one.grantee != current_user and one[:4] not in live.owners}

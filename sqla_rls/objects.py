@@ -95,6 +95,8 @@ class Policy:
     roles: frozenset[str] = frozenset({PUBLIC})
     using: str | None = None
     with_check: str | None = None
+    #: A database doesn't know: there, each does.
+    imply_privileges: bool = field(default=True, compare=False)
 
     @property
     def key(self) -> PolicyKey:
@@ -205,7 +207,7 @@ def implied_privileges(
     what others allow, and implies nothing.
     """
     for policy in policies:
-        if not policy.permissive:
+        if not (policy.permissive and policy.imply_privileges):
             continue
         schema, table = policy.table
         needed = COMMAND_PRIVILEGES[policy.command]
@@ -230,7 +232,8 @@ def wanted_privileges(snapshot: Snapshot, *, default_schema: str) -> frozenset[P
         default_schema=default_schema,
         auth_functions=snapshot.auth_functions,
     )
-    return snapshot.privileges.union(one for one in implied if one[:5] not in narrowed)
+    everything = snapshot.privileges.union(one for one in implied if one[:5] not in narrowed)
+    return everything - {one._replace(grantable=False) for one in everything if one.grantable}
 
 
 class Grants(NamedTuple):

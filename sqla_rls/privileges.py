@@ -17,8 +17,9 @@ ROLES = "sqla_rls.roles"
 GRANTS = "sqla_rls.grants"
 DEFAULT_PRIVILEGES = "sqla_rls.default_privileges"
 
+#: What row security reaches.
 _TABLE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
-_GRANTABLE = {
+GRANTABLE = {
     "TABLES": _TABLE,
     "SEQUENCES": {"USAGE", "SELECT", "UPDATE"},
     "FUNCTIONS": {"EXECUTE"},
@@ -41,7 +42,8 @@ class grant(Declaration):
     With *columns* only on these, and a policy of the same role then doesn't imply the privilege on the
     others.  TRUNCATE, REFERENCES, TRIGGER and MAINTAIN need ``beyond_row_security=True``, since they
     hold for the whole table, whatever its policies; ALL is refused.
-    Emitted: ``GRANT … [(columns)] ON TABLE … TO …``.
+    With *grant_option* the roles may pass them on.
+    Emitted: ``GRANT … [(columns)] ON TABLE … TO … [WITH GRANT OPTION]``.
     """
 
     __visit_name__ = "grant"
@@ -51,11 +53,12 @@ class grant(Declaration):
         *privileges: str,
         to: Roles,
         columns: Collection[_Column] | None = None,
+        grant_option: bool = False,
         beyond_row_security: bool = False,
     ) -> None:
         kind = "TABLES" if columns is None else "COLUMNS"
         self.privileges = _checked(privileges, kind, beyond_row_security)
-        self.roles = as_roles(to)
+        self.roles, self.grant_option = as_roles(to), grant_option
         self.columns = None if columns is None else [_element(one) for one in columns]
         if not self.columns and columns is not None:
             raise DeclarationError(f"{self!r}: columns= names none; leave it out to grant on the table")
@@ -73,7 +76,7 @@ class grant(Declaration):
         for role in self.roles:
             for privilege in self.privileges:
                 for name in names:
-                    yield Privilege("TABLE", *key, str(role), privilege, name)
+                    yield Privilege("TABLE", *key, str(role), privilege, name, self.grant_option)
 
 
 def grant_on(
@@ -83,6 +86,7 @@ def grant_on(
     schema: str | None = None,
     sequence: str | None = None,
     function: str | None = None,
+    grant_option: bool = False,
     beyond_row_security: bool = False,
 ) -> None:
     """Privileges on a sequence, on a function or on a schema itself.
@@ -107,7 +111,7 @@ def grant_on(
     else:
         raise DeclarationError("grant_on() is about one thing: give sequence=, function=, or schema= alone")
     checked = _checked(privileges, f"{found.object_type}S", beyond_row_security) if privileges else []
-    metadata.info.setdefault(GRANTS, []).append(Grant(found, as_roles(to), checked))
+    metadata.info.setdefault(GRANTS, []).append(Grant(found, as_roles(to), checked, grant_option))
 
 
 def declare_roles(metadata: MetaData, *roles: Role) -> None:
@@ -121,11 +125,12 @@ class Grant(NamedTuple):
     object: ObjectKey
     roles: list[Role | str]
     privileges: list[str]
+    grant_option: bool
 
     def values(self) -> Iterator[Privilege]:
         for role in self.roles:
             for privilege in self.privileges:
-                yield Privilege(*self.object, str(role), privilege)
+                yield Privilege(*self.object, str(role), privilege, None, self.grant_option)
 
 
 def default_privileges(
@@ -143,7 +148,7 @@ def default_privileges(
     Emitted: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA …] GRANT … ON … TO …``, and ``REVOKE``.
     """
     on = on.upper()
-    if on not in _GRANTABLE or on == "COLUMNS":
+    if on not in GRANTABLE or on == "COLUMNS":
         raise DeclarationError(
             f"default_privileges(on={on!r}): take TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS"
         )
@@ -168,7 +173,7 @@ class DefaultPrivileges(NamedTuple):
 
 
 def _checked(privileges: Iterable[str], kind: str, beyond_row_security: bool) -> list[str]:
-    allowed, beyond = _GRANTABLE[kind], _BEYOND_ROW_SECURITY.get(kind, set())
+    allowed, beyond = GRANTABLE[kind], _BEYOND_ROW_SECURITY.get(kind, set())
     listed = [privilege.upper() for privilege in privileges]
     if listed and (allowed | (beyond if beyond_row_security else set())).issuperset(listed):
         return listed

@@ -67,8 +67,9 @@ class Policy(Declaration):
 
     *command* is ALL, SELECT, INSERT, UPDATE or DELETE; *roles* Role objects, which are made where they
     are missing, or names; *using* and *with_check* SQLAlchemy expressions, SQL text or bool.
-    Emitted: ``CREATE POLICY``, ``ENABLE ROW LEVEL SECURITY`` and, unless *permissive* is false, the
-    privileges that *command* needs.  Raises DeclarationError for a shape that Postgres refuses.
+    Emitted: ``CREATE POLICY``, ``ENABLE ROW LEVEL SECURITY`` and, unless *permissive* or
+    *imply_privileges* is false, the privileges that *command* needs.  Raises DeclarationError for a
+    shape that Postgres refuses.
     Source: https://www.postgresql.org/docs/current/sql-createpolicy.html
     """
 
@@ -83,8 +84,10 @@ class Policy(Declaration):
         with_check: Expression | None = None,
         *,
         permissive: bool = True,
+        imply_privileges: bool = True,
     ) -> None:
         self.name, self.command, self.permissive = name, command.upper(), permissive
+        self.imply_privileges = imply_privileges
         self.roles = as_roles(roles)
         self.using, self.with_check = using, with_check
         self._check()
@@ -172,6 +175,7 @@ class Policy(Declaration):
             roles=frozenset({PUBLIC}) if PUBLIC in names else names,
             using=using,
             with_check=with_check,
+            imply_privileges=self.imply_privileges,
         )
 
 
@@ -241,6 +245,21 @@ class crud_policy(Declaration):
             policy._set_parent_with_dispatch(declarations.table)
 
 
+class enable_row_security(Declaration):
+    """A table without policies, closed for all but its owner.  Emitted: ``ENABLE ROW LEVEL SECURITY``.
+
+    A policy says as much.
+    """
+
+    __visit_name__ = "enable_row_security"
+
+    def __repr__(self) -> str:
+        return "enable_row_security()"
+
+    def attach(self, declarations: TableDeclarations) -> None:
+        declarations.enabled = True
+
+
 class force_row_security(Declaration):
     """The policies hold for the table's owner, too.  Emitted: ``FORCE ROW LEVEL SECURITY``."""
 
@@ -279,6 +298,7 @@ class TableDeclarations:
         self.table = table
         self.policies: list[Policy] = []
         self.grants: list[grant] = []
+        self.enabled = False
         self.forced = False
         self.disabled = False
 
@@ -300,16 +320,23 @@ class TableDeclarations:
     def row_security(self) -> RowSecurity | None:
         """The flags of the table; None where they are nobody's business."""
         table = TableKey(self.table.schema, self.table.name)
+        closed = self.policies or self.enabled or self.forced
         if not self.disabled:
-            return RowSecurity(table=table, forced=self.forced) if self.policies or self.forced else None
-        if self.policies or self.forced:
+            return RowSecurity(table=table, forced=self.forced) if closed else None
+        if closed:
             raise DeclarationError(
                 f"{self.table.fullname} has policies beside disable_row_security(): take one"
             )
         return RowSecurity(table=table, enabled=False)
 
     def __bool__(self) -> bool:
-        return bool(self.policies or self.grants or self.forced or self.disabled)
+        return bool(self.policies or self.grants or self.enabled or self.forced or self.disabled)
+
+
+def declare(table: Table, *declarations: Declaration) -> None:
+    """Declare on a *table* that is there already what would stand in its ``__table_args__``."""
+    for one in declarations:
+        one._set_parent_with_dispatch(table)
 
 
 def _element(expression: Expression | None) -> ColumnElement[bool] | None:

@@ -201,8 +201,7 @@ def test_what_a_role_is_said_to_be_in_several_places_is_taken_together() -> None
     metadata = todos(Policy("it", roles=[app(), app(login=True)], using="true"))
     declare_roles(metadata, app(inherit=False), Role("authenticated", inherit=False))
     assert declared([metadata]).roles["rls_test_app"] == app(login=True, inherit=False)
-    assert declared([metadata]).roles["authenticated"] == Role("authenticated", inherit=False)
-    assert "anonymous" in declared([metadata]).roles
+    assert declared([metadata]).roles.keys() == {"rls_test_app", "authenticated"}
     declare_roles(metadata, app(login=False))
     with pytest.raises(DeclarationError, match="'rls_test_app' is declared twice, and login= differs"):
         declared([metadata])

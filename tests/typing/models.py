@@ -28,8 +28,10 @@ from sqla_rls import (
     auth_uid,
     authenticated,
     crud_policy,
+    declare,
     declare_roles,
     default_privileges,
+    enable_row_security,
     enforce_row_security,
     force_row_security,
     grant,
@@ -74,6 +76,9 @@ class Member(Base):
 
 Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
+declare(
+    Base.metadata.tables["todos"], enable_row_security(), Policy("none", using=False, imply_privileges=False)
+)
 declare_roles(Base.metadata, Role("app", login=True, member_of=[authenticated, "reporting"]))
 grant_on(Base.metadata, "EXECUTE", function="is_member(uuid)", to=authenticated)
 ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])

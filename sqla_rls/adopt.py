@@ -1,0 +1,264 @@
+"""Writes the declarations of the row security that a database has: ``sqla-rls import``.
+
+The module that comes out attaches them to the tables of a MetaData, so that autogenerate finds nothing
+to do.  What can't be declared stands in it as a comment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sqla_rls import catalog
+from sqla_rls.catalog import Live
+from sqla_rls.objects import (
+    AUTH_SCHEMA,
+    PUBLIC,
+    Grants,
+    Membership,
+    ObjectKey,
+    Policy,
+    Privilege,
+    Role,
+    TableKey,
+    granted_together,
+    implied_privileges,
+    members_last,
+)
+from sqla_rls.privileges import GRANTABLE
+from sqla_rls.schema import anonymous, authenticated
+
+_HEAD = '''"""Row security, as it was found in the database {database!r}.
+
+Call declare_row_security(Base.metadata) where the models are complete, before Alembic's env.py takes it.
+"""
+
+from sqlalchemy import MetaData
+
+import sqla_rls
+from sqla_rls import Policy, Role, declare, grant
+
+
+def declare_row_security(metadata: MetaData) -> None:
+'''
+#: What Postgres gives everybody on whatever is made.
+_BUILT_IN = {("FUNCTIONS", "EXECUTE"), ("TYPES", "USAGE")}
+
+
+def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
+    """The source of a module that declares what *connection* sees in *schemas*, or in the default one.
+
+    Default privileges are those of the role that is connected: let it be the one that migrates.
+    """
+    (default_schema,) = connection.exec_driver_sql("SELECT current_schema()").one()
+    with catalog.pinned(connection):
+        live = catalog.read(
+            connection, default_schema=default_schema, schemas=list(schemas) or [default_schema]
+        )
+    body = list(_Adoption(live).lines())
+    head = _HEAD.format(database=connection.engine.url.database)
+    return head + "".join(f"    {line}\n" if line else "\n" for line in body or ["pass"])
+
+
+class _Adoption:
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.remarks: list[str] = []
+        self.tables = sorted(filter(self._is_declared, live.row_security), key=str)
+        self.policies = [policy for table in self.tables for policy in live.policies_of(table)]
+        self.auth_functions = self._may_ask_who_is_calling()
+        self.objects = live.objects_of(self.tables)
+        self.silent = {policy.key for policy in self.policies if not self._holds_what_it_implies(policy)}
+        self.privileges = self._beyond_the_implied()
+
+    def lines(self) -> Iterator[str]:
+        if not self.auth_functions:
+            yield from _call("sqla_rls.ignore", "metadata", f"schemas=[{AUTH_SCHEMA!r}]")
+        tables = [line for table in self.tables for line in self._table(table)]
+        defaults = list(self._default_privileges())
+        yield from self._roles()
+        yield from tables
+        yield from defaults
+        yield from (f"# {remark}" for remark in self.remarks)
+
+    def _is_declared(self, table: TableKey) -> bool:
+        """Whether there is anything to declare on *table*, and a way to say it."""
+        flags = self.live.row_security[table]
+        if flags.enabled:
+            return True
+        if self.live.policies_of(table) or flags.forced:
+            self.remarks.append(
+                f"{_name(table)} has policies, or FORCE, but row security is disabled there: not declared, "
+                "since that would enable it"
+            )
+        return False
+
+    def _may_ask_who_is_calling(self) -> bool:
+        """Whether the functions of schema auth, which the text of a policy may call, need nothing more."""
+        callers = {role for policy in self.policies for role in policy.roles}
+        if authenticated.name in callers and anonymous.name in self.live.roles:
+            callers.add(anonymous.name)
+        usage = {Privilege("SCHEMA", None, AUTH_SCHEMA, role, "USAGE") for role in callers}
+        return self.live.auth_functions and not self._missing(usage)
+
+    def _missing(self, privileges: Iterable[Privilege]) -> set[Privilege]:
+        return {
+            one
+            for one in set(privileges) - self.live.privileges
+            if one[:4] not in self.live.owners and one.grantee != self.live.role_keywords["CURRENT_USER"]
+        }
+
+    def _implied(self, policies: Iterable[Policy]) -> set[Privilege]:
+        return set(
+            implied_privileges(
+                policies,
+                self.live.sequences,
+                default_schema=self.live.default_schema,
+                auth_functions=self.auth_functions,
+            )
+        )
+
+    def _holds_what_it_implies(self, policy: Policy) -> bool:
+        return not self._missing(self._implied([policy]))
+
+    def _beyond_the_implied(self) -> list[Privilege]:
+        held = set()
+        for one in self.live.privileges:
+            if one.object not in self.objects or one.grantee.startswith("pg_"):
+                continue
+            if one.grantor is None:
+                held.add(one)
+            else:
+                self.remarks.append(
+                    f"{one.grantee} holds {one.privilege} on {one.name} from {one.grantor}, who doesn't own "
+                    "it: autogenerate will revoke that"
+                )
+        beyond = held - self._implied(policy for policy in self.policies if policy.key not in self.silent)
+        # A grant on columns narrows what a policy implies.
+        narrowed = {one[:5] for one in beyond if one.column is not None}
+        return [one for one in held if one in beyond or one[:5] in narrowed]
+
+    def _roles(self) -> Iterator[str]:
+        named = {
+            *(role for policy in self.policies for role in policy.roles),
+            *(one.grantee for one in self.privileges),
+            *(one.grantee for one in self.live.default_privileges),
+        }
+        found = {name: self._role(name) for name in sorted(named - {PUBLIC}) if not name.startswith("pg_")}
+        if found:
+            calls = [_role_call(role) for role in members_last(found)]
+            yield from _call("sqla_rls.declare_roles", "metadata", *calls)
+
+    def _role(self, name: str) -> Role:
+        live = self.live.roles[name]
+        memberships = sorted(one for one in self.live.memberships if one.member == name)
+        if any(map(_has_options, memberships)):
+            self.remarks.append(f"the memberships of {name} have options, and are not declared")
+            memberships = []
+        return Role(
+            name,
+            # Said of "authenticated", it is a role like others, and brings no second one along.
+            login=True if live.login else False if self._is_single(name) else None,
+            inherit=None if live.inherit else False,
+            bypassrls=True if live.bypassrls else None,
+            member_of=[one.role for one in memberships] or None,
+        )
+
+    def _is_single(self, name: str) -> bool:
+        return name == authenticated.name and anonymous.name not in self.live.roles
+
+    def _named(self, roles: Iterable[str]) -> str:
+        calls = [
+            _role_call(self._role(role)) if self._is_single(role) else repr(role) for role in sorted(roles)
+        ]
+        return f"[{', '.join(calls)}]"
+
+    def _table(self, table: TableKey) -> Iterator[str]:
+        items = [self._policy(policy) for policy in self.live.policies_of(table)]
+        on_table = [one for one in self.privileges if one.object == ObjectKey("TABLE", *table)]
+        items += [self._grant("grant", one) for one in granted_together(on_table)]
+        if self.live.row_security[table].forced:
+            items.append("sqla_rls.force_row_security()")
+        elif not self.live.policies_of(table):
+            items.append("sqla_rls.enable_row_security()")
+        yield from _call("declare", f"metadata.tables[{_name(table)!r}]", *items)
+        sequences = self.live.objects_of([table]) - {ObjectKey("TABLE", *table)}
+        for one in granted_together(one for one in self.privileges if one.object in sequences):
+            yield self._grant("sqla_rls.grant_on", one)
+
+    def _policy(self, policy: Policy) -> str:
+        arguments = {
+            "using": policy.using,
+            "with_check": policy.with_check,
+            "permissive": None if policy.permissive else False,
+            "imply_privileges": False if policy.key in self.silent else None,
+        }
+        roles = self._named(policy.roles)
+        head = [repr(policy.name), repr(policy.command), roles]
+        return f"Policy({', '.join([*head, *_keywords(arguments)])})"
+
+    def _grant(self, function: str, one: Grants) -> str:
+        object_type, schema, name = one.object
+        beyond = not GRANTABLE["COLUMNS" if one.columns else f"{object_type}S"].issuperset(one.privileges)
+        arguments: dict[str, Any] = {
+            "sequence": name if object_type == "SEQUENCE" else None,
+            "schema": schema if object_type == "SEQUENCE" else None,
+            "columns": list(one.columns) if one.columns else None,
+            "grant_option": one.grantable or None,
+            "beyond_row_security": beyond or None,
+        }
+        head = ["metadata"] if function.endswith("grant_on") else []
+        listed = [
+            *head,
+            *map(repr, one.privileges),
+            f"to={self._named([one.grantee])}",
+            *_keywords(arguments),
+        ]
+        return f"{function}({', '.join(listed)})"
+
+    def _default_privileges(self) -> Iterator[str]:
+        everybodys = {
+            (one.object_type, one.privilege)
+            for one in self.live.default_privileges
+            if one.grantee == PUBLIC and one.schema is None
+        }
+        for object_type, _ in sorted(_BUILT_IN - everybodys):
+            yield f"sqla_rls.default_privileges(metadata, on={object_type!r}, to={PUBLIC!r})"
+        for one in sorted(self.live.default_privileges, key=str):
+            if one.grantee == PUBLIC and (one.object_type, one.privilege) in _BUILT_IN:
+                continue
+            beyond = one.privilege not in GRANTABLE[one.object_type]
+            arguments = {"on": one.object_type, "schema": one.schema, "beyond_row_security": beyond or None}
+            listed = [repr(one.privilege), f"to={self._named([one.grantee])}", *_keywords(arguments)]
+            yield f"sqla_rls.default_privileges(metadata, {', '.join(listed)})"
+
+
+def _name(table: TableKey) -> str:
+    """As the key of a table in ``MetaData.tables``."""
+    return f"{table.schema}.{table.name}" if table.schema else table.name
+
+
+def _has_options(one: Membership) -> bool:
+    return one.admin or one.set is False
+
+
+def _role_call(role: Role) -> str:
+    arguments = {
+        "login": role.login,
+        "inherit": role.inherit,
+        "bypassrls": role.bypassrls,
+        "member_of": list(map(str, role.member_of)) if role.member_of else None,
+    }
+    return f"Role({', '.join([repr(role.name), *_keywords(arguments)])})"
+
+
+def _keywords(arguments: dict[str, Any]) -> list[str]:
+    return [f"{name}={value!r}" for name, value in arguments.items() if value is not None]
+
+
+def _call(function: str, *arguments: str) -> Iterator[str]:
+    yield f"{function}("
+    yield from (f"    {argument}," for argument in arguments)
+    yield ")"

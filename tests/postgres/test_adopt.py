@@ -1,0 +1,178 @@
+"""``sqla-rls import``: what it writes leaves autogenerate nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import MetaData, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.cli import main
+from sqla_rls.testing.postgres import Server
+
+from .project import Project, operations, own_todos
+
+_ROLES = ("rls_adopt_app", "rls_adopt_admin", 'Rls adopt "odd" it\'s', "rls_adopt_etl", "rls_adopt_none")
+
+
+@pytest.fixture(autouse=True)
+def roles(server: Server) -> Iterator[None]:
+    """The roles of these tests, and neither "authenticated" nor "anonymous"."""
+    engine = create_engine(server.url(), poolclass=NullPool)
+    quote = engine.dialect.identifier_preparer.quote
+    with engine.begin() as connection:
+        for name in _ROLES:
+            connection.execute(text(f"CREATE ROLE {quote(name)}"))
+        connection.execute(text("ALTER ROLE rls_adopt_app LOGIN NOINHERIT"))
+        connection.execute(text("ALTER ROLE rls_adopt_admin BYPASSRLS"))
+        connection.execute(text("GRANT rls_adopt_etl TO rls_adopt_app"))
+    yield
+    with engine.begin() as connection:
+        for name in _ROLES:
+            connection.execute(text(f"DROP ROLE {quote(name)}"))
+
+
+def adopt(project: Project, *schemas: str) -> tuple[str, MetaData]:
+    """What is written, and the reflected tables with it."""
+    arguments = [argument for schema in schemas for argument in ("--schema", schema)]
+    url = project.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    written = CliRunner().invoke(main, ["import", url, *arguments], catch_exceptions=False).output
+    metadata = MetaData()
+    for schema in schemas or (None,):
+        metadata.reflect(project.engine, schema=None if schema == "public" else schema)
+    found: dict[str, Any] = {}
+    exec(compile(written, "row_security.py", "exec"), found)
+    found["declare_row_security"](metadata)
+    return written, metadata
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "task = 'it''s 100% :done' AND task LIKE '%\\_:x%' ESCAPE '\\'",
+        "task = E'a\\\\b\\nc' OR task = $$do$$ OR task = $x$ $$ {brace} %s %(x)s $x$",
+        '"User Id" = current_user AND "User Id"::varchar COLLATE "C" <> \'\'',
+        'EXISTS (SELECT FROM "Other one"."select" AS s WHERE s.id = todos.id)',
+        "current_setting('app.tenant', true)::int = ANY (ARRAY[1, 2])",
+        "todos IS NOT NULL AND tableoid > 0",
+    ],
+)
+def test_nothing_is_left_to_do_whatever_an_expression_says(project: Project, expression: str) -> None:
+    execute_raw(
+        project,
+        'CREATE SCHEMA "Other one"',
+        'CREATE TABLE "Other one"."select" (id int PRIMARY KEY)',
+        'CREATE TABLE todos (id int PRIMARY KEY, task text, "User Id" text)',
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        f"CREATE POLICY hairy ON todos USING ({expression}) WITH CHECK (({expression}) IS NOT FALSE)",
+    )
+    _, metadata = adopt(project)
+    project.check(metadata)
+
+
+def execute_raw(project: Project, *statements: str) -> None:
+    """Without SQLAlchemy's notion of parameters."""
+    with project.engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project) -> None:
+    project.options["include_schemas"] = True
+    execute_raw(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, TRUNCATE ON TABLES TO rls_adopt_etl",
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+        'CREATE SCHEMA "Other one"',
+        'CREATE TABLE "Other one"."Mixed Case" (id serial PRIMARY KEY, "Who?" text, '
+        "n int GENERATED ALWAYS AS IDENTITY)",
+        'ALTER TABLE "Other one"."Mixed Case" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY',
+        'CREATE POLICY "Pol: 100% \'q\' \\ $$" ON "Other one"."Mixed Case" AS RESTRICTIVE FOR UPDATE '
+        'TO rls_adopt_app, "Rls adopt ""odd"" it\'s" USING ("Who?" = current_user) WITH CHECK (true)',
+        'CREATE POLICY wide ON "Other one"."Mixed Case" USING (id > 0)',
+        'GRANT ALL ON "Other one"."Mixed Case" TO "Rls adopt ""odd"" it\'s" WITH GRANT OPTION',
+        'GRANT UPDATE ("Who?"), REFERENCES (id) ON "Other one"."Mixed Case" TO rls_adopt_app',
+        'GRANT ALL ON SEQUENCE "Other one"."Mixed Case_id_seq" TO rls_adopt_app',
+        'GRANT SELECT ON SEQUENCE "Other one"."Mixed Case_n_seq" TO PUBLIC',
+        "CREATE TABLE parts (id int NOT NULL, who text) PARTITION BY RANGE (id)",
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9)",
+        "ALTER TABLE parts ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE parts_1 ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON parts FOR INSERT TO rls_adopt_app WITH CHECK (who = current_user)",
+        "GRANT USAGE ON SCHEMA public TO rls_adopt_app",
+        "GRANT INSERT, SELECT (who) ON parts TO rls_adopt_app",
+        "CREATE POLICY dead ON parts FOR SELECT TO rls_adopt_none, rls_adopt_admin USING (true)",
+        "CREATE TABLE closed (id int)",
+        "ALTER TABLE closed ENABLE ROW LEVEL SECURITY",
+        "GRANT SELECT ON closed TO pg_monitor",
+        "CREATE TABLE open (id int)",
+        "GRANT ALL ON open TO PUBLIC",
+        "CREATE TABLE inert (id int)",
+        "CREATE POLICY inert ON inert USING (true)",
+    )
+    before = project.state()
+    written, metadata = adopt(project, "public", "Other one")
+    project.check(metadata)
+    assert project.state() == before
+
+    assert "Role('rls_adopt_app', login=True, inherit=False, member_of=['rls_adopt_etl'])" in written
+    assert "using='true', imply_privileges=False)" in written
+    assert "Policy('mine', 'INSERT', ['rls_adopt_app'], with_check='(who = CURRENT_USER)')," in written
+    assert "# inert has policies, or FORCE, but row security is disabled there: not declared" in written
+    assert "'open'" not in written
+
+
+def test_what_a_migration_made_is_found_again(project: Project) -> None:
+    project.migrate(own_todos())
+    written, metadata = adopt(project)
+    project.check(metadata)
+    assert "imply_privileges" not in written
+    assert "grant(" not in written
+
+
+def test_a_role_named_authenticated_brings_no_second_one_along(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE ROLE authenticated",
+        "COMMENT ON ROLE authenticated IS 'made by sqla_rls'",
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos TO authenticated USING (true)",
+        "GRANT SELECT ON todos TO authenticated",
+    )
+    _, metadata = adopt(project)
+    project.check(metadata)
+
+
+def test_what_cannot_be_declared_is_said(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "GRANT SELECT ON todos TO rls_adopt_app WITH GRANT OPTION",
+        "SET LOCAL ROLE rls_adopt_app",
+        "GRANT SELECT ON todos TO rls_adopt_etl",
+    )
+    written, metadata = adopt(project)
+    assert "# rls_adopt_etl holds SELECT on todos from rls_adopt_app, who doesn't own it" in written
+    assert operations(project.revision(metadata)) == ["revoke"]
+
+
+def test_a_new_database_gets_the_same(project: Project, server: Server) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int PRIMARY KEY, who text)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos TO rls_adopt_app USING (who = 'x')",
+        "GRANT SELECT ON todos TO rls_adopt_app",
+        "GRANT SELECT (id) ON todos TO rls_adopt_etl",
+    )
+    _, metadata = adopt(project)
+    name = server.create_database()
+    elsewhere = Project(project.folder.parent / "elsewhere", server.url(name))
+    elsewhere.migrate(metadata)
+    assert [line for line in elsewhere.state() if line[1] != "alembic_version"] == project.state()
+    server.drop_database(name)
