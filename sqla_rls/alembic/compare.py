@@ -16,6 +16,7 @@ from alembic.util import PriorityDispatchResult
 from sqlalchemy import Table
 
 from sqla_rls import catalog, spelling
+from sqla_rls.alembic.openings import say_what_opens
 from sqla_rls.alembic.privileges import default_privileges, grants, log_privileges, revokes
 from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
@@ -89,6 +90,7 @@ def compare_row_security(
         restored=[policy for key, policy in held.items() if key in foreign - lost.keys()],
     )
     _log(changes)
+    say_what_opens(changes, ours, dropped)
     upgrade_ops.ops[:] = [
         *_before_tables(changes, live, dropped),
         *upgrade_ops.ops,

@@ -1,0 +1,44 @@
+"""Says what a migration would open, before anybody runs it.
+
+Policies, grants and the attributes of roles are explicit in the models.  What opens a table by going is
+warned of, with whom it opens the table to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+
+from sqla_rls.diff import Changes
+from sqla_rls.objects import ObjectKey, Snapshot, TableKey
+
+log = logging.getLogger(__name__)
+
+
+def say_what_opens(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> None:
+    """*live* is what the migration finds; tables that are *dropped* open nothing."""
+    for table, opening in (*_flags(changes, live), *_restrictive_policies(changes, dropped)):
+        log.warning("this migration opens table %s: %s", table.name, opening)
+
+
+def _flags(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:
+    privileges = (live.privileges - changes.privileges.revokes) | changes.privileges.grants
+    for change in changes.row_security:
+        table = change.after.table
+        on = ObjectKey("TABLE", *table)
+        if change.before.enabled and not change.after.enabled:
+            holders = sorted({one.grantee for one in privileges if one.object == on})
+            whom = ", ".join(holders) or "nobody but its owner, until more is granted"
+            yield table, f"without row security every row is there for {whom}"
+        if change.before.forced and not change.after.forced:
+            owner = ", ".join(one for *found, one in live.owners if tuple(found) == on)
+            yield table, f"row security is no longer forced on its owner {owner}"
+
+
+def _restrictive_policies(changes: Changes, dropped: Collection[TableKey]) -> Iterator[tuple[TableKey, str]]:
+    stays = {change.after.key for change in changes.policies if change.after}
+    for change in changes.policies:
+        gone = change.before
+        if gone and not (gone.permissive or change.after or gone.key in stays or gone.table in dropped):
+            roles = ", ".join(sorted(gone.roles))
+            yield gone.table, f"what restrictive policy {gone.name!r} kept back from {roles} no longer is"

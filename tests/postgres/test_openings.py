@@ -1,0 +1,90 @@
+"""What a migration opens is said before it runs; what closes or is explicit is not."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from sqlalchemy import MetaData
+
+from sqla_rls import Policy, Role, authenticated, disable_row_security, force_row_security, grant
+
+from .project import Project, execute, todos
+
+READER = Role("reporting")
+
+
+def narrow(using: str = "task <> ''", *, permissive: bool = False) -> Policy:
+    return Policy("narrow", "SELECT", authenticated, using=using, permissive=permissive)
+
+
+def read() -> Policy:
+    return Policy("read", "SELECT", authenticated, using=True)
+
+
+def openings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == logging.WARNING and "opens" in record.getMessage()
+    ]
+
+
+def test_opening_a_table_says_to_whom(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    project.migrate(todos(read(), grant("SELECT", to=READER)))
+    project.revision(todos(disable_row_security(), grant("SELECT", to=READER)))
+    assert openings(caplog) == [
+        "this migration opens table todos: without row security every row is there for reporting"
+    ]
+
+
+def test_to_whom_not_is_said_too(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    project.migrate(todos(read()))
+    project.revision(todos(disable_row_security()))
+    (said,) = openings(caplog)
+    assert said.endswith("every row is there for nobody but its owner, until more is granted")
+
+
+def test_an_owner_who_is_no_longer_bound_is_named(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    project.migrate(todos(read(), force_row_security()))
+    project.revision(todos(read()))
+    (said,) = openings(caplog)
+    assert said == "this migration opens table todos: row security is no longer forced on its owner postgres"
+
+
+def test_a_restrictive_policy_that_goes_is_said_to_open(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.migrate(todos(read(), narrow()))
+    project.revision(todos(read()))
+    (said,) = openings(caplog)
+    assert said.endswith("what restrictive policy 'narrow' kept back from authenticated no longer is")
+
+
+def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    project.migrate(todos(read()))
+    execute(project, "CREATE POLICY by_hand ON todos AS RESTRICTIVE USING (false)")
+    project.revision(todos(read()))
+    (said,) = openings(caplog)
+    assert "what restrictive policy 'by_hand' kept back from public no longer is" in said
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda: todos(narrow("task <> ''")),
+        lambda: todos(read(), narrow("task = ''")),
+        lambda: todos(read(), narrow(permissive=True)),
+        lambda: todos(read(), narrow(), force_row_security()),
+        lambda: todos(),
+        MetaData,
+    ],
+    ids=["permissive gone", "altered", "made permissive", "forced", "nothing declared", "table dropped"],
+)
+def test_nothing_is_said_of_what_closes_or_is_explicit(
+    project: Project, after: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.migrate(todos(read(), narrow()))
+    assert callable(after)
+    project.revision(after())
+    assert openings(caplog) == []
