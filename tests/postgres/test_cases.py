@@ -19,7 +19,8 @@ from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from sqla_rls.ddl import CreateAuthFunctions, CreateRole
+from sqla_rls.ddl import CreateAuthFunctions
+from sqla_rls.ddl_roles import CreateRole
 from sqla_rls.objects import Role
 from sqla_rls.testing.postgres import Server
 
