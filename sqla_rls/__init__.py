@@ -4,6 +4,7 @@ from sqla_rls import create as _create  # noqa: F401 - create_all() emits what i
 from sqla_rls import provider
 from sqla_rls.binding import ServiceAccess
 from sqla_rls.expression import auth, auth_uid, jwt_claim
+from sqla_rls.functions import sql_function
 from sqla_rls.identity import ANONYMOUS, Identity, Verifier
 from sqla_rls.ignore import ignore
 from sqla_rls.membership import member_of
@@ -47,5 +48,6 @@ __all__ = [
     "jwt_claim",
     "member_of",
     "provider",
+    "sql_function",
     "service_session",
 ]

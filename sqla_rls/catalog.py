@@ -91,6 +91,17 @@ WITH RECURSIVE taken (relid, attname) AS (
  ORDER BY n.nspname, c.relname, p.polname
 """  # noqa: S608 - nothing in it comes from outside
 
+_CALLING_POLICIES = f"""
+{_POLICIES}
+ WHERE EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                 JOIN pg_catalog.pg_proc AS f ON f.oid = d.refobjid
+                 JOIN pg_catalog.pg_namespace AS fn ON fn.oid = f.pronamespace
+                WHERE d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
+                  AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+                  AND (fn.nspname, f.proname) IN (SELECT * FROM unnest(:schemas, :functions)))
+ ORDER BY n.nspname, c.relname, p.polname
+"""  # noqa: S608 - nothing in it comes from outside
+
 # relacl is NULL until something was granted or revoked.
 _PRIVILEGES = """
 WITH object AS (
@@ -108,11 +119,13 @@ WITH object AS (
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE a.attacl IS NOT NULL AND NOT a.attisdropped AND n.nspname = ANY (:schemas)
   UNION ALL
-  SELECT 'FUNCTION', f.schema, f.name || '(' || f.arguments, NULL, p.proowner,
+  SELECT 'FUNCTION', f.schema, concat(f.name, '(' || f.arguments), NULL, p.proowner,
          coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
     FROM unnest(:function_schemas, :functions, :arguments) AS f (schema, name, arguments)
     JOIN pg_catalog.pg_proc AS p
-      ON p.oid = pg_catalog.to_regprocedure(format('%I.%I(', f.schema, f.name) || f.arguments)
+      ON p.oid = coalesce(pg_catalog.to_regprocedure(format('%I.%I(', f.schema, f.name) || f.arguments)::oid,
+                          CASE WHEN f.arguments IS NULL
+                               THEN pg_catalog.to_regproc(format('%I.%I', f.schema, f.name))::oid END)
   UNION ALL
   SELECT 'SCHEMA', NULL, n.nspname, NULL, n.nspowner,
          coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
@@ -229,7 +242,7 @@ class Live(Snapshot):
 
 def auth_functions(connection: Connection) -> AuthFunctions:
     """What there is in schema ``auth``."""
-    (row,) = _rows(connection, _AUTH_FUNCTIONS, {"functions": list(AUTH_FUNCTIONS)})
+    (row,) = rows(connection, _AUTH_FUNCTIONS, {"functions": list(AUTH_FUNCTIONS)})
     present = frozenset(row["present"])
     ours = frozenset(row["ours"])
     return AuthFunctions(row["extension"], present - ours, frozenset(AUTH_FUNCTIONS) - present, ours)
@@ -241,7 +254,7 @@ def _edited(connection: Connection, auth: AuthFunctions) -> bool:
         return False
     with trying(connection, "the functions of schema auth count as changed"):
         connection.execute(ExpectedAuthFunctions())
-        edited = [row["proname"] for row in _rows(connection, _EDITED, {"ours": list(auth.ours)})]
+        edited = [row["proname"] for row in rows(connection, _EDITED, {"ours": list(auth.ours)})]
         if edited:
             log.warning("schema auth holds functions that were edited by hand: %s", ", ".join(sorted(edited)))
         return bool(edited)
@@ -260,7 +273,20 @@ def dependent_policies(
         "tables": [table.name for table, _ in taken],
         "columns": [column for _, column in taken],
     }
-    return [_policy(row, default_schema) for row in _rows(connection, _DEPENDENT_POLICIES, parameters)]
+    return [_policy(row, default_schema) for row in rows(connection, _DEPENDENT_POLICIES, parameters)]
+
+
+def calling_policies(
+    connection: Connection, *, default_schema: str, functions: Collection[ObjectKey]
+) -> list[Policy]:
+    """The policies, of whatever table, that call any of *functions*."""
+    if not functions:
+        return []
+    parameters = {
+        "schemas": [one.schema or default_schema for one in functions],
+        "functions": [one.name for one in functions],
+    }
+    return [_policy(row, default_schema) for row in rows(connection, _CALLING_POLICIES, parameters)]
 
 
 def read(
@@ -276,7 +302,7 @@ def read(
         return _table_key(row, default_schema, schema, name)
 
     names = {"schemas": list(schemas)}
-    policies = [_policy(row, default_schema) for row in _rows(connection, _POLICIES_OF_SCHEMAS, names)]
+    policies = [_policy(row, default_schema) for row in rows(connection, _POLICIES_OF_SCHEMAS, names)]
     # An owner holds its privileges by nature: it comes without any.
     privileges = [
         Privilege(
@@ -288,10 +314,10 @@ def read(
             row["is_grantable"],
             row["grantor"],
         )
-        for row in _rows(connection, _PRIVILEGES, _holders_of(objects, default_schema, schemas))
+        for row in rows(connection, _PRIVILEGES, _holders_of(objects, default_schema, schemas))
     ]
-    roles = _rows(connection, _ROLES)
-    owned = _rows(connection, _OWNED_SEQUENCES, names)
+    roles = rows(connection, _ROLES)
+    owned = rows(connection, _OWNED_SEQUENCES, names)
 
     def owned_sequences(*, identity: bool) -> dict[OwnedSequence, TableKey]:
         return {
@@ -301,7 +327,7 @@ def read(
         }
 
     auth = auth_functions(connection)
-    (keywords,) = _rows(connection, _ROLE_KEYWORDS)
+    (keywords,) = rows(connection, _ROLE_KEYWORDS)
     return Live(
         default_schema=default_schema,
         auth=auth,
@@ -325,14 +351,14 @@ def read(
             (key := table_key(row)): RowSecurity(
                 table=key, enabled=row["relrowsecurity"], forced=row["relforcerowsecurity"]
             )
-            for row in _rows(connection, _TABLES, names)
+            for row in rows(connection, _TABLES, names)
         },
         policies={policy.key: policy for policy in policies},
         privileges=frozenset(one for one in privileges if one.privilege),
         owners=frozenset(one[:4] for one in privileges if not one.privilege),
         default_privileges=frozenset(
             DefaultPrivilege(row["object_type"], row["nspname"], row["grantee"], row["privilege_type"])
-            for row in _rows(connection, _DEFAULT_PRIVILEGES)
+            for row in rows(connection, _DEFAULT_PRIVILEGES)
         ),
         sequences=owned_sequences(identity=False),
         identity_sequences=owned_sequences(identity=True),
@@ -341,13 +367,13 @@ def read(
 
 def _holders_of(
     objects: Collection[ObjectKey], default_schema: str, schemas: Collection[str]
-) -> dict[str, list[str]]:
+) -> dict[str, Any]:
     """The parameters of _PRIVILEGES."""
     functions = [
-        (one.schema or default_schema, name, arguments)
+        (one.schema or default_schema, name, arguments if parenthesis else None)
         for one in objects
         if one.object_type == "FUNCTION"
-        for name, _, arguments in [one.name.partition("(")]
+        for name, parenthesis, arguments in [one.name.partition("(")]
     ]
     others = {one.name if one.object_type == "SCHEMA" else one.schema or default_schema for one in objects}
     return {
@@ -415,6 +441,6 @@ def _policy(row: RowMapping, default_schema: str) -> Policy:
     )
 
 
-def _rows(connection: Connection, query: str, parameters: dict[str, Any] | None = None) -> list[RowMapping]:
+def rows(connection: Connection, query: str, parameters: dict[str, Any] | None = None) -> list[RowMapping]:
     arrays = [bindparam(name, type_=ARRAY(Text())) for name in parameters or ()]
     return list(connection.execute(text(query).bindparams(*arrays), parameters or {}).mappings())

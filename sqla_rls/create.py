@@ -9,9 +9,10 @@ from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
+from sqla_rls.ddl_functions import CreateFunction, DropFunction
 from sqla_rls.ddl_roles import CreateRole
-from sqla_rls.declared import declared
-from sqla_rls.objects import RowSecurity, Snapshot, granted_together, members_last, wanted_privileges
+from sqla_rls.declared import declared, functions
+from sqla_rls.objects import PUBLIC, RowSecurity, Snapshot, granted_together, members_last, wanted_privileges
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
@@ -26,6 +27,11 @@ def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDD
     """What follows the tables, closed before anything is opened: row security, policies, then privileges."""
     for row_security in snapshot.row_security.values():
         yield from _flags(row_security)
+    for key, function in snapshot.functions.items():
+        yield CreateFunction(function)
+        yield ddl.GrantOrRevoke(
+            ["EXECUTE"], key.name, [PUBLIC], object_type="FUNCTION", schema=key.schema, revoke=True
+        )
     for policy in snapshot.policies.values():
         yield ddl.CreatePolicy(policy)
     wanted = wanted_privileges(snapshot, default_schema=default_schema)
@@ -76,6 +82,13 @@ def _before_drop(
     if connection.dialect.name == "postgresql":
         policies = declared([metadata], tables=tables).policies
         _execute(connection, (ddl.DropPolicy(key, if_exists=True) for key in policies))
+
+
+@event.listens_for(MetaData, "after_drop")
+def _after_drop(metadata: MetaData, connection: Connection, **kw: Any) -> None:
+    if connection.dialect.name == "postgresql":
+        found = functions([metadata], None)
+        _execute(connection, (DropFunction(one.key, if_exists=True) for one in found))
 
 
 @event.listens_for(Table, "before_create")

@@ -242,7 +242,7 @@ def _drop_policy(drop: DropPolicy, compiler: DDLCompiler, **kw: Any) -> str:
 
 @compiles(AlterRowSecurity, "postgresql")
 def _alter_row_security(alter: AlterRowSecurity, compiler: DDLCompiler, **kw: Any) -> str:
-    return f"ALTER TABLE {_table(alter.table, compiler)} {alter.action} ROW LEVEL SECURITY"
+    return f"ALTER TABLE {qualified(alter.table, compiler)} {alter.action} ROW LEVEL SECURITY"
 
 
 @compiles(GrantOrRevoke, "postgresql")
@@ -251,9 +251,9 @@ def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> 
         name = compiler.preparer.quote_schema(grant.object_name)
     elif grant.object_type == "FUNCTION":
         function, parenthesis, arguments = grant.object_name.partition("(")
-        name = f"{_table(TableKey(grant.schema, function), compiler)}{parenthesis}{arguments}"
+        name = f"{qualified(TableKey(grant.schema, function), compiler)}{parenthesis}{arguments}"
     else:
-        name = _table(TableKey(grant.schema, grant.object_name), compiler)
+        name = qualified(TableKey(grant.schema, grant.object_name), compiler)
     option = f" {'CASCADE' if grant.revoke else 'WITH GRANT OPTION'}" if grant.option else ""
     return _privileges(grant, f"ON {grant.object_type} {name}", compiler) + option
 
@@ -266,25 +266,25 @@ def _alter_default_privileges(alter: AlterDefaultPrivileges, compiler: DDLCompil
 
 @compiles(CreateAuthFunctions, "postgresql")
 def _create_auth_functions(create: CreateAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    return _sql(_script("create_auth_functions.sql"), compiler)
+    return sql(_script("create_auth_functions.sql"), compiler)
 
 
 @compiles(ExpectedAuthFunctions, "postgresql")
 def _expected_auth_functions(expected: ExpectedAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    return _sql(_script("expected_auth_functions.sql"), compiler)
+    return sql(_script("expected_auth_functions.sql"), compiler)
 
 
 @compiles(DropAuthFunctions, "postgresql")
 def _drop_auth_functions(drop: DropAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    return _sql(_script("drop_auth_functions.sql"), compiler)
+    return sql(_script("drop_auth_functions.sql"), compiler)
 
 
-def _table(key: TableKey, compiler: DDLCompiler) -> str:
+def qualified(key: TableKey, compiler: DDLCompiler) -> str:
     return compiler.preparer.format_table(Table(key.name, MetaData(), schema=key.schema))
 
 
 def _policy(key: PolicyKey, compiler: DDLCompiler) -> str:
-    return f"{compiler.preparer.quote(key.name)} ON {_table(key.table, compiler)}"
+    return f"{compiler.preparer.quote(key.name)} ON {qualified(key.table, compiler)}"
 
 
 def _roles(roles: Iterable[str], compiler: DDLCompiler) -> str:
@@ -307,18 +307,18 @@ def _privileges(
 def _made_twice(key: PolicyKey, statement: str, again: str, compiler: DDLCompiler) -> str:
     """*statement*, such that it depends neither on the session's settings nor on the time: see the script."""
     words = {
-        "names": _dollar_quoted(f"{{{','.join((*_PINS, 'search_path'))}}}"),
-        "statement": _dollar_quoted(statement),
-        "again": _dollar_quoted(again),
-        "table": _dollar_quoted(_table(key.table, compiler)),
+        "names": dollar_quoted(f"{{{','.join((*_PINS, 'search_path'))}}}"),
+        "statement": dollar_quoted(statement),
+        "again": dollar_quoted(again),
+        "table": dollar_quoted(qualified(key.table, compiler)),
         "policy": compiler.sql_compiler.render_literal_value(key.name, String()),
-        "pins": _sql(PINNED, compiler),
+        "pins": sql(PINNED, compiler),
     }
     tag = _tag("".join(words.values()), "sqla_rls")
     return filled_script("policy.sql", compiler, tag=tag, **words)
 
 
-def _dollar_quoted(text: str) -> str:
+def dollar_quoted(text: str) -> str:
     tag = _tag(text, "sql")
     return f"{tag}{text}{tag}"
 
@@ -333,20 +333,20 @@ def _tag(text: str, name: str) -> str:
 def _expressions(using: str | None, with_check: str | None, compiler: DDLCompiler) -> list[str]:
     # The line break ends a comment that the expression may end with.
     return [
-        f"{clause} ({_sql(expression, compiler)}{chr(10) if '--' in expression else ''})"
+        f"{clause} ({sql(expression, compiler)}{chr(10) if '--' in expression else ''})"
         for clause, expression in (("USING", using), ("WITH CHECK", with_check))
         if expression is not None
     ]
 
 
-def _sql(text: str, compiler: DDLCompiler) -> str:
+def sql(text: str, compiler: DDLCompiler) -> str:
     """*text* as it must be handed to the driver: some take a lone ``%`` for a parameter."""
     return compiler.sql_compiler.process(literal_column(text))
 
 
 def filled_script(script: str, compiler: DDLCompiler, /, **words: str) -> str:
     """A script of sql/ with *words* in it, which are SQL already."""
-    return _sql(_script(script), compiler).format(**words)
+    return sql(_script(script), compiler).format(**words)
 
 
 @cache

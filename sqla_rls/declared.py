@@ -12,9 +12,11 @@ from sqlalchemy.sql import visitors
 from sqla_rls.ddl import expression_text
 from sqla_rls.exc import DeclarationError
 from sqla_rls.expression import AuthFunction, auth_uid
+from sqla_rls.functions import FUNCTIONS
 from sqla_rls.objects import (
     AUTH_SCHEMA,
     MAX_NAME_BYTES,
+    ObjectKey,
     OwnedSequence,
     Policy,
     PolicyKey,
@@ -22,6 +24,7 @@ from sqla_rls.objects import (
     Role,
     RowSecurity,
     Snapshot,
+    SQLFunction,
     TableKey,
 )
 from sqla_rls.privileges import DEFAULT_PRIVILEGES, GRANTS, ROLES, DefaultPrivileges, Grant
@@ -97,6 +100,7 @@ def declared(
         policies=policies,
         privileges=frozenset(privileges),
         default_privileges=frozenset(one for entry in defaults for one in entry.values()),
+        functions={one.key: one for one in functions(metadatas, default_schema)},
         sequences=sequences[False],
         identity_sequences=sequences[True],
         managed=frozenset(managed),
@@ -136,11 +140,23 @@ def _together(one: Role, other: Role) -> Role:
 
 def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list[Grant]:
     """What is declared on sequences, functions and schemas; those in *default_schema* have none."""
+    found: list[Grant] = []
+    for metadata in metadatas:
+        found += metadata.info.get(GRANTS, ())
+        found += [
+            Grant(ObjectKey("FUNCTION", *one.value.key), one.roles, ["EXECUTE"], False)
+            for one in metadata.info.get(FUNCTIONS, ())
+        ]
     return [
         one._replace(object=one.object._replace(schema=None)) if one.object.schema == default_schema else one
-        for metadata in metadatas
-        for one in metadata.info.get(GRANTS, ())
+        for one in found
     ]
+
+
+def functions(metadatas: Iterable[MetaData], default_schema: str | None) -> list[SQLFunction]:
+    """Those in *default_schema* have none."""
+    values = [one.value for metadata in metadatas for one in metadata.info.get(FUNCTIONS, ())]
+    return [replace(one, schema=None) if one.schema == default_schema else one for one in values]
 
 
 def _needs_auth_functions(table: Table, expressions: Iterable[ColumnElement[bool]]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from sqla_rls.diff_privileges import PrivilegeChanges, diff_privileges
 from sqla_rls.diff_roles import RoleChanges, diff_roles
-from sqla_rls.objects import Policy, PolicyKey, RowSecurity, Snapshot, TableKey
+from sqla_rls.objects import ObjectKey, Policy, PolicyKey, RowSecurity, Snapshot, TableKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ def diff(
     default_schema: str,
     current_user: str | None = None,
     dropped: Collection[TableKey] = (),
+    made_anew: Collection[ObjectKey] = (),
     replaced: Collection[PolicyKey] = (),
     restored: Collection[Policy] = (),
 ) -> Changes:
@@ -53,8 +54,8 @@ def diff(
 
     Tables that declare nothing are left alone, but for those *dropped* in the same migration, whose
     policies go first.  A policy that is *replaced* is dropped and created, so that what it depends on
-    can be changed in between; so are those *restored*, which are nobody's to change.  *current_user*,
-    who migrates, needs no grants.
+    can be changed in between; so are those *restored*, which are nobody's to change.  What is *made_anew*
+    has lost its privileges by then.  *current_user*, who migrates, needs no grants.
     """
     managed = {*declared.row_security, *dropped}
     before = [policy for policy in live.policies.values() if policy.table in managed]
@@ -66,7 +67,7 @@ def diff(
         replaced = {*replaced, *(one.key for one in old_policies if one.permissive and one.table in exposed)}
         policy_changes = list(_policy_changes(old_policies, new_policies, replaced))
     privileges = diff_privileges(
-        live,
+        live.before_making(made_anew),
         declared,
         policies_before=before,
         policies_elsewhere=elsewhere,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 PUBLIC: Final = "public"
 #: Written without quotes in place of a role.
@@ -103,6 +103,28 @@ class Policy:
         return PolicyKey(self.table, self.name)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SQLFunction:
+    """One row of pg_proc; *settings* are its own, as in proconfig."""
+
+    schema: str | None
+    name: str
+    arguments: str
+    returns: str
+    body: str
+    volatility: str
+    security_definer: bool
+    settings: tuple[str, ...]
+    language: str = "sql"
+    parallel: str = "UNSAFE"
+    strict: bool = False
+    leakproof: bool = False
+
+    @property
+    def key(self) -> TableKey:
+        return TableKey(self.schema, self.name)
+
+
 class OwnedSequence(NamedTuple):
     """A sequence by the serial column that owns it, since its name is Postgres' own choice."""
 
@@ -165,6 +187,7 @@ class Snapshot:
     sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
     #: That of each identity column, which whoever inserts needs no privilege on.
     identity_sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
+    functions: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
     #: The tables that declare anything: these are managed whole.
     managed: frozenset[TableKey] = frozenset()
     #: The sequences and functions that are managed whole on their own.
@@ -185,6 +208,14 @@ class Snapshot:
             *(ObjectKey("TABLE", *table) for table in tables),
             *(ObjectKey("SEQUENCE", *sequence) for sequence in sequences),
         }
+
+    def before_making(self, objects: Collection[ObjectKey]) -> Self:
+        """As if *objects* weren't there yet."""
+        return replace(
+            self,
+            privileges=frozenset(one for one in self.privileges if one.object not in objects),
+            owners=frozenset(one for one in self.owners if ObjectKey(*one[:3]) not in objects),
+        )
 
     def policies_of(self, table: TableKey) -> list[Policy]:
         return [policy for policy in self.policies.values() if policy.table == table]

@@ -15,15 +15,16 @@ from alembic.operations import MigrateOperation, ops
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import Table
 
-from sqla_rls import catalog, spelling
+from sqla_rls import catalog, function_catalog, spelling
+from sqla_rls.alembic.functions import created_functions, dropped_functions, log_functions
 from sqla_rls.alembic.openings import say_what_opens
 from sqla_rls.alembic.privileges import default_privileges, grants, log_privileges, revokes
 from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
-from sqla_rls.declared import declared, grants_on
+from sqla_rls.declared import declared, functions, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.ignore import Ignored
-from sqla_rls.objects import Policy, PolicyKey, RowSecurity, Snapshot, TableKey
+from sqla_rls.objects import ObjectKey, Policy, PolicyKey, RowSecurity, Snapshot, TableKey
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +47,19 @@ def compare_row_security(
     dropped = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
     # What is granted on others than tables is known before the tables are.
     named = [one.object for one in grants_on(metadatas, default_schema)]
+    looked_into = [schema for one in schemas if not ignored.schema(schema := one or default_schema)]
     with catalog.pinned(connection):
+        found = function_catalog.read(
+            connection,
+            functions(metadatas, default_schema),
+            default_schema=default_schema,
+            schemas=looked_into,
+        )
         live = catalog.read(
             connection,
             default_schema=default_schema,
-            schemas=[schema for one in schemas if not ignored.schema(schema := one or default_schema)],
-            objects=named,
+            schemas=looked_into,
+            objects=[*named, *found.objects],
         )
         tables = [
             table
@@ -61,14 +69,18 @@ def compare_row_security(
         ]
         wanted = declared(metadatas, default_schema=default_schema, tables=tables)
         ignored.refuse(wanted, default_schema)
+        again = found.made_anew & {ObjectKey("FUNCTION", *key) for key in found.declared}
         lost, held = (
             {
                 policy.key: policy
-                for policy in catalog.dependent_policies(
-                    connection, default_schema=default_schema, columns=columns
+                for policy in (
+                    *catalog.dependent_policies(connection, default_schema=default_schema, columns=columns),
+                    *catalog.calling_policies(connection, default_schema=default_schema, functions=called),
                 )
             }
-            for columns in _taken_away(upgrade_ops.ops, default_schema)
+            for columns, called in zip(
+                _taken_away(upgrade_ops.ops, default_schema), (found.made_anew - again, again), strict=True
+            )
         )
         replaced = {*lost, *held}
         ours = ignored.without(live, keep=dropped)
@@ -86,15 +98,19 @@ def compare_row_security(
         default_schema=default_schema,
         current_user=live.role_keywords["CURRENT_USER"],
         dropped=dropped,
+        made_anew=found.made_anew,
         replaced=replaced,
         restored=[policy for key, policy in held.items() if key in foreign - lost.keys()],
     )
     _log(changes)
+    log_functions(found.changes)
     say_what_opens(changes, ours, dropped)
     upgrade_ops.ops[:] = [
         *_before_tables(changes, live, dropped),
+        *dropped_functions(found.changes, live),
         *upgrade_ops.ops,
-        *_after_tables(changes, models, created),
+        *created_functions(found.changes),
+        *_after_tables(changes, models, created, found.made_anew),
     ]
     return PriorityDispatchResult.CONTINUE
 
@@ -121,7 +137,9 @@ def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey])
         yield call
 
 
-def _after_tables(changes: Changes, models: Snapshot, created: set[TableKey]) -> Iterator[Call]:
+def _after_tables(
+    changes: Changes, models: Snapshot, created: set[TableKey], functions: set[ObjectKey]
+) -> Iterator[Call]:
     for flags in changes.row_security:
         for call in _row_security(flags):
             call.undo.silent = flags.after.table in created
@@ -131,7 +149,7 @@ def _after_tables(changes: Changes, models: Snapshot, created: set[TableKey]) ->
             yield _alter_policy(change.before, change.after)
     for policy in sorted(_added(changes), key=lambda policy: policy.permissive):
         yield _create_policy(policy)
-    created_objects = models.objects_of(created)
+    created_objects = models.objects_of(created) | functions
     privileges = changes.privileges
     for calls, found in ((revokes, privileges.revokes_on_new), (grants, privileges.grants)):
         for goes_with_its_table in (True, False):

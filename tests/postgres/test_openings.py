@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import MetaData
@@ -82,9 +83,8 @@ def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogC
     ids=["permissive gone", "altered", "made permissive", "forced", "nothing declared", "table dropped"],
 )
 def test_nothing_is_said_of_what_closes_or_is_explicit(
-    project: Project, after: object, caplog: pytest.LogCaptureFixture
+    project: Project, after: Callable[[], MetaData], caplog: pytest.LogCaptureFixture
 ) -> None:
     project.migrate(todos(read(), narrow()))
-    assert callable(after)
     project.revision(after())
     assert openings(caplog) == []

@@ -41,6 +41,7 @@ from sqla_rls import (
     jwt_claim,
     member_of,
     provider,
+    sql_function,
 )
 
 
@@ -79,6 +80,7 @@ default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
 declare(
     Base.metadata.tables["todos"], enable_row_security(), Policy("none", using=False, imply_privileges=False)
 )
+sql_function(Base.metadata, "is_member", arguments="org uuid", returns="boolean", body="…", to=authenticated)
 declare_roles(Base.metadata, Role("app", login=True, member_of=[authenticated, "reporting"]))
 grant_on(Base.metadata, "EXECUTE", function="is_member(uuid)", to=authenticated)
 ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])

@@ -1,0 +1,62 @@
+"""Changes of functions as operations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+
+from sqla_rls.alembic.privileges import grants, revokes
+from sqla_rls.alembic.render import Call
+from sqla_rls.function_catalog import FunctionChange
+from sqla_rls.objects import PUBLIC, ObjectKey, Privilege, Snapshot, SQLFunction
+
+log = logging.getLogger(__name__)
+
+
+def dropped_functions(changes: Collection[FunctionChange], live: Snapshot) -> Iterator[Call]:
+    """What goes, with what the downgrade must restore of its privileges."""
+    for change in changes:
+        if change.before is None or change.replaces:
+            continue
+        found = ObjectKey("FUNCTION", *change.before.key)
+        held = {one for one in live.privileges if one.object == found}
+        everybodys = Privilege(*found, PUBLIC, "EXECUTE")
+        for call in (*grants({everybodys} - held), *revokes(held - {everybodys})):
+            call.silent = True
+            yield call
+        yield _create(change.before).undo
+
+
+def created_functions(changes: Collection[FunctionChange]) -> Iterator[Call]:
+    for change in changes:
+        if change.after is None:
+            continue
+        call = _create(change.after)
+        if change.replaces and change.before is not None:
+            call.undone_by(_create(change.before))
+        yield call
+
+
+def log_functions(changes: Collection[FunctionChange]) -> None:
+    for change in changes:
+        function = change.after or change.before
+        verb = "changed" if change.before and change.after else "added" if change.after else "removed"
+        log.info("Detected %s function %r", verb, function and function.name)
+
+
+def _create(function: SQLFunction) -> Call:
+    return Call(
+        "create_function",
+        function.name,
+        arguments=function.arguments or None,
+        returns=function.returns,
+        language=None if function.language == "sql" else function.language,
+        volatility=None if function.volatility == "VOLATILE" else function.volatility,
+        parallel=None if function.parallel == "UNSAFE" else function.parallel,
+        strict=function.strict or None,
+        leakproof=function.leakproof or None,
+        security_definer=function.security_definer or None,
+        settings=list(function.settings) or None,
+        body=function.body,
+        schema=function.schema,
+    ).undone_by(Call("drop_function", function.name, schema=function.schema))

@@ -1,0 +1,65 @@
+"""The policies' own SQL functions: ``sql_function(Base.metadata, "is_member", …)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import MetaData
+from sqlalchemy.dialects import postgresql
+
+from sqla_rls.exc import DeclarationError
+from sqla_rls.objects import Role, SQLFunction
+from sqla_rls.schema import Roles, as_roles
+
+#: Where MetaData.info keeps them.
+FUNCTIONS = "sqla_rls.functions"
+_VOLATILITIES = ("STABLE", "IMMUTABLE", "VOLATILE")
+_PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+
+
+class DeclaredFunction(NamedTuple):
+    """What one call of ``sql_function()`` says."""
+
+    value: SQLFunction
+    roles: list[Role | str]
+
+
+def sql_function(
+    metadata: MetaData,
+    name: str,
+    *,
+    returns: str,
+    body: str,
+    to: Roles,
+    arguments: str = "",
+    schema: str | None = None,
+    volatility: str = "STABLE",
+    security_definer: bool = False,
+    search_path: Sequence[str] = ("pg_catalog",),
+) -> None:
+    """A function in SQL that policies call, which the roles in *to* may execute and nobody else.
+
+    *arguments*, *returns* and *body* are SQL: ``"org uuid"``, ``"boolean"`` and a query.  While it runs,
+    the schemas of *search_path* are searched and temporary objects last, whatever the caller's path is:
+    qualify other names in *body*.  With *security_definer* it runs as its owner.  A function is known by
+    its name, which no other in its schema may have.
+    Emitted: ``CREATE OR REPLACE FUNCTION … SET search_path``, ``REVOKE EXECUTE … FROM PUBLIC``, ``GRANT``.
+    """
+    if volatility.upper() not in _VOLATILITIES:
+        raise DeclarationError(f"function {name!r}: volatility is one of {', '.join(_VOLATILITIES)}")
+    path = (*(one for one in search_path if one != "pg_temp"), "pg_temp")
+    value = SQLFunction(
+        schema=schema,
+        name=name,
+        arguments=arguments,
+        returns=returns,
+        body=body,
+        volatility=volatility.upper(),
+        security_definer=security_definer,
+        settings=(f"search_path={', '.join(map(_PREPARER.quote, path))}",),
+    )
+    found = metadata.info.setdefault(FUNCTIONS, [])
+    if any(other.value.key == value.key for other in found):
+        raise DeclarationError(f"function {name!r} is declared twice: it is known by its name")
+    found.append(DeclaredFunction(value, as_roles(to)))
