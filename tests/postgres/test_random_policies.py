@@ -42,7 +42,7 @@ from sqlalchemy import (
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, auth, force_row_security
-from sqla_rls.ddl import CreateRole
+from sqla_rls.ddl_roles import CreateRole
 from sqla_rls.declared import declared
 from sqla_rls.objects import Role
 from sqla_rls.testing.postgres import Server
