@@ -48,6 +48,6 @@ __all__ = [
     "jwt_claim",
     "member_of",
     "provider",
-    "sql_function",
     "service_session",
+    "sql_function",
 ]
