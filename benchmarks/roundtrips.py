@@ -5,7 +5,8 @@ connected, so that the same SELECT runs under the same policy and only the bindi
 take turns on one server in one run; round trips are counted by a proxy, which also adds the delays.
 
 Every transaction checks whose rows it sees: another's abort the run.  A way that spends more round trips
-than it should is the exit status 1.  Times are what this machine makes of them; compare the ratios.
+than it should is the exit status 1.  Times are what this machine makes of them; compare the ratios.  rls and
+sqlalchemy-tenants take part where they are installed: ``uv run --with rls --with sqlalchemy-tenants …``.
 """
 
 from __future__ import annotations

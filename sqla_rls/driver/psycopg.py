@@ -347,5 +347,8 @@ async def _connect_async(*cargs: Any, **cparams: Any) -> AsyncConnection:
 
 
 def _probes(connection: Connection | AsyncConnection) -> int:
-    """How often to measure: the shortest is that of the network; a Unix socket has none."""
-    return 0 if connection.info.host.startswith("/") else 3
+    """How often to measure: the shortest is that of the network.
+
+    Not at all on a Unix socket, which has none, nor with a libpq before 14, which has no pipeline.
+    """
+    return 0 if connection.info.host.startswith("/") or not psycopg.Pipeline.is_supported() else 3

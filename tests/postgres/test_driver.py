@@ -327,6 +327,7 @@ def test_in_autocommit_what_cannot_be_bound_is_refused(
         by_a_transaction_of_psycopgs,
         by_yield_per,
         lambda session: session.execute(insert(Todo), [{"task": "a"}, {"task": "b"}]),
+        by_a_pipeline_of_psycopgs,
         lambda session: session.execute(text("SELECT 1; SELECT 2")),
     ]
     for way in ways:
@@ -444,6 +445,18 @@ def test_an_application_may_provide_passwords_as_it_connects(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@CARRIED
+def test_a_cursor_made_by_hand_runs_as_the_login_role(
+    sessions: Sessions, todos: None, alice: Identity
+) -> None:
+    with sessions(alice) as session:
+        session.execute(ANYTHING)
+        session.commit()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            psycopg.Cursor(raw(session)).execute("SELECT * FROM todos")
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
 def test_pre_ping_goes_before_the_binding(admin: Engine, url: URL, todos: None, alice: Identity) -> None:
     engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=0)
     for way in ("message", "pipeline"):
@@ -540,6 +553,18 @@ async def test_asyncpg_discards_a_connection_whose_binding_failed_and_no_other(
     async with asyncpg_maker() as session:
         identify(session, alice)
         assert (await session.scalars(TASKS)).all() == ["alice's"]
+
+
+async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
+    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Identity
+) -> None:
+    async with asyncpg_maker() as session:
+        identify(session, alice)
+        await session.execute(text("COMMIT"))
+        with pytest.raises(UnsupportedTransaction, match="start a transaction"):
+            await session.execute(CALLER)
+        await session.rollback()
+        assert (await session.execute(CALLER)).one() == ALICE
 
 
 async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: Identity) -> None:

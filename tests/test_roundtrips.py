@@ -1,0 +1,39 @@
+"""The benchmark of round trips: it ends well, and finds what the documentation says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from sqla_rls.testing.postgres import Server
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_way_spends_what_it_may(server: Server) -> None:
+    options = ["--delays", "0", "--seconds", "0", "--drivers", "psycopg", "asyncpg"]
+    url = server.url().render_as_string(hide_password=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.roundtrips", *options],
+        cwd=ROOT,
+        env={**os.environ, "SQLA_RLS_TEST_URL": url},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    rows = re.findall(r"^(psycopg|asyncpg) +(\S.*?) +0 +(\d+) ", ended.stdout, re.MULTILINE)
+    assert {(driver, way): int(round_trips) for driver, way, round_trips in rows} == {
+        ("psycopg", "plain"): 3,
+        ("psycopg", "message"): 3,
+        ("psycopg", "pipeline"): 2,
+        ("psycopg", "statement"): 4,
+        ("psycopg", "one-shot"): 1,
+        ("psycopg", "two statements"): 5,
+        ("asyncpg", "plain"): 3,
+        ("asyncpg", "message"): 3,
+        ("asyncpg", "statement"): 4,
+        ("asyncpg", "two statements"): 5,
+    }
