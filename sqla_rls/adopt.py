@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sqla_rls import catalog
+from sqla_rls import catalog, function_catalog
 from sqla_rls.catalog import Live
 from sqla_rls.objects import (
     AUTH_SCHEMA,
@@ -54,10 +54,15 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     """
     (default_schema,) = connection.exec_driver_sql("SELECT current_schema()").one()
     with catalog.pinned(connection):
-        live = catalog.read(
-            connection, default_schema=default_schema, schemas=list(schemas) or [default_schema]
-        )
-    body = list(_Adoption(live).lines())
+        names = {"default_schema": default_schema, "schemas": list(schemas) or [default_schema]}
+        live = catalog.read(connection, **names)
+        functions = function_catalog.read(connection, (), **names)
+    adoption = _Adoption(live)
+    adoption.remarks += [
+        f"a migration made function {key.name}: autogenerate will drop it unless sql_function() declares it"
+        for key in functions.live
+    ]
+    body = list(adoption.lines())
     head = _HEAD.format(database=connection.engine.url.database)
     return head + "".join(f"    {line}\n" if line else "\n" for line in body or ["pass"])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from alembic.operations import MigrateOperation, ops
 from alembic.util import PriorityDispatchResult
-from sqlalchemy import Table
+from sqlalchemy import Connection, Table
 
 from sqla_rls import catalog, function_catalog, spelling
 from sqla_rls.alembic.functions import created_functions, dropped_functions, log_functions
@@ -23,6 +23,7 @@ from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
 from sqla_rls.declared import declared, functions, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
+from sqla_rls.function_catalog import Functions
 from sqla_rls.ignore import Ignored
 from sqla_rls.objects import ObjectKey, Policy, PolicyKey, RowSecurity, Snapshot, TableKey
 
@@ -69,19 +70,7 @@ def compare_row_security(
         ]
         wanted = declared(metadatas, default_schema=default_schema, tables=tables)
         ignored.refuse(wanted, default_schema)
-        again = found.made_anew & {ObjectKey("FUNCTION", *key) for key in found.declared}
-        lost, held = (
-            {
-                policy.key: policy
-                for policy in (
-                    *catalog.dependent_policies(connection, default_schema=default_schema, columns=columns),
-                    *catalog.calling_policies(connection, default_schema=default_schema, functions=called),
-                )
-            }
-            for columns, called in zip(
-                _taken_away(upgrade_ops.ops, default_schema), (found.made_anew - again, again), strict=True
-            )
-        )
+        lost, held = _in_the_way(connection, default_schema, upgrade_ops.ops, found)
         replaced = {*lost, *held}
         ours = ignored.without(live, keep=dropped)
         models = spelling.align(connection, ours, ignored.without(wanted), replaced=replaced)
@@ -113,6 +102,21 @@ def compare_row_security(
         *_after_tables(changes, models, created, found.made_anew),
     ]
     return PriorityDispatchResult.CONTINUE
+
+
+def _in_the_way(
+    connection: Connection, default_schema: str, operations: list[MigrateOperation], found: Functions
+) -> Iterator[dict[PolicyKey, Policy]]:
+    """The policies that depend on what *operations* drop for good, and those on what comes back changed."""
+    again = found.made_anew & {ObjectKey("FUNCTION", *key) for key in found.declared}
+    for columns, called in zip(
+        _taken_away(operations, default_schema), (found.made_anew - again, again), strict=True
+    ):
+        policies = (
+            *catalog.dependent_policies(connection, default_schema=default_schema, columns=columns),
+            *catalog.calling_policies(connection, default_schema=default_schema, functions=called),
+        )
+        yield {policy.key: policy for policy in policies}
 
 
 def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey]) -> Iterator[Call]:
