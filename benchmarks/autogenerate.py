@@ -1,7 +1,7 @@
 """What ``alembic check`` costs when nothing changed, beside Alembic alone.
 
 ``python -m benchmarks.autogenerate``.  Each table has the four policies of a ``crud_policy``.  Alone means
-the same tables without them, and this library's plugin left out.  The two take turns on one database in one run;
+the same tables without them, and this library's plugin left out.  They take turns on one database in one run;
 the comparison is timed in this process (statements are counted), the command as a process of its own, with
 its imports and the making of the models.  Times are medians in milliseconds, ratios medians of each
 round's ratio.
