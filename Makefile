@@ -20,7 +20,7 @@ demo: install ## The todos example, end to end, on a Postgres of its own
 	@$(BIN)/python examples/todos/demo.py
 
 test: install ## The whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-long: install ## What takes minutes
 	$(BIN)/pytest -m long
@@ -28,7 +28,7 @@ test-long: install ## What takes minutes
 test-sqlalchemy-2.0: install ## The same with the newest SQLAlchemy 2.0
 	UV_PROJECT_ENVIRONMENT=.venv-2.0 $(BIN)/uv sync --quiet --frozen --python $(BIN)/python
 	$(BIN)/uv pip install --quiet --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
-	.venv-2.0/bin/pytest
+	.venv-2.0/bin/pytest -n auto --dist loadfile
 
 lint: install ## Style, and which module may import which
 	$(BIN)/ruff check .
