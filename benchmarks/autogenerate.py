@@ -21,6 +21,7 @@ from pathlib import Path
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import URL, Column, Connection, Integer, MetaData, Table, Text, create_engine, event
+from sqlalchemy.schema import SchemaItem
 
 from sqla_rls.testing.postgres import find_server
 
@@ -58,7 +59,7 @@ def models(tables: int, *, policies: bool = True) -> MetaData:
     return metadata
 
 
-def _policies() -> list[object]:
+def _policies() -> list[SchemaItem]:
     # Not above: alone means without its import, too.
     from sqla_rls import auth_uid, authenticated, crud_policy
 

@@ -440,7 +440,8 @@ def test_of_two_in_a_deadlock_one_goes_on_and_one_tries_again(
 def test_a_server_that_crashes_and_comes_back(server: Server, alice: Identity, bob: Identity) -> None:
     if server.installation is None:
         pytest.skip("needs a server of its own to crash")
-    with Server.start(server.installation) as own:
+    # What was committed must outlast the crash, as it doesn't on servers that only tests see.
+    with Server.start(server.installation, settings={"synchronous_commit": "on"}) as own:
         superuser = create_engine(own.url(), poolclass=NullPool)
         Base.metadata.create_all(superuser)
         with superuser.begin() as connection:

@@ -312,7 +312,12 @@ def engine(server: Server) -> Iterator[Engine]:
     server.drop_database(name)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    print_blob=True,
+)
 @given(policies, policies)
 def test_whatever_the_policies(engine: Engine, before: dict[str, Drawn], after: dict[str, Drawn]) -> None:
     with engine.connect() as connection:
