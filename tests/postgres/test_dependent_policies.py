@@ -38,7 +38,13 @@ def models(
         Policy("but_not_all", using=of_accounts, permissive=False),
         Policy("by_id", using="id > 0"),
     )
-    Table("notes", metadata, Column("writer", Text), Policy("of_account", "SELECT", using=of_notes))
+    Table(
+        "notes",
+        metadata,
+        Column("writer", Text),
+        Policy("of_account", "SELECT", using=of_notes),
+        Policy("by_writer", "SELECT", using="writer = 'x'"),
+    )
     Table("unmanaged", metadata, Column("owner", Text))
     for name in tables:
         Table(name, metadata, Column("id", Integer), Policy("its_own", using="id > 0"))
@@ -79,6 +85,7 @@ def test_a_retyped_column_takes_along_those_that_depend_on_it_and_no_others(proj
     assert {name for name, oid in after.items() if oid != policies[name]} == {
         "accounts.by_owner",
         "accounts.but_not_all",
+        "accounts.by_id",  # which but_not_all narrows
         "notes.of_account",
         "unmanaged.by_hand",
         "elsewhere.files.by_hand",
