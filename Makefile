@@ -28,7 +28,8 @@ test-long: install ## What takes minutes
 test-sqlalchemy-2.0: install ## What depends on SQLAlchemy, on one Postgres, with its newest 2.0
 	UV_PROJECT_ENVIRONMENT=.venv-2.0 $(BIN)/uv sync --quiet --frozen --python $(BIN)/python
 	$(BIN)/uv pip install --quiet --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
-	.venv-2.0/bin/pytest -n auto --dist loadfile -k 'not postgres15' tests/postgres tests/unit/test_schema.py
+	.venv-2.0/bin/pytest -n auto --dist loadfile tests/postgres tests/unit/test_schema.py \
+	  -k 'not (postgres15 or test_faults or test_standby or test_pgbouncer or test_policy_plans or test_testing_postgres)'
 
 lint: install ## Style, and which module may import which
 	$(BIN)/ruff check .
