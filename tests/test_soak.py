@@ -56,10 +56,7 @@ def test_nobody_sees_what_is_anothers_for_long(server: Server) -> None:
     [
         ("unbound", "permission denied for (schema|table)"),
         ("another", "got \\['user-0'\\]|'user-0', 1, 1\\) found"),
-        (
-            "lasting",
-            "left on a connection: \\(False, 'authenticated', ''\\)|expected, \\('authenticated', None, 0\\) found",
-        ),
+        ("lasting", "left on a connection: \\(False, 'authenticated'|\\('authenticated', None, 0\\) found"),
     ],
 )
 def test_a_broken_binding_is_found(sabotage: str, finding: str) -> None:
