@@ -52,6 +52,8 @@ PINNED = ",\n".join(
 
 # "%" stands for itself, as in a migration or a script; a driver's own escaping is added when it runs.
 _NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+# Before 2.1, SQLAlchemy doubles backslashes until a connection has told that strings are standard.
+_NEUTRAL._backslash_escapes = False
 
 
 def expression_text(

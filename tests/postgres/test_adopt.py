@@ -136,7 +136,7 @@ def test_what_a_migration_made_is_found_again(project: Project) -> None:
 def test_a_role_named_authenticated_brings_no_second_one_along(project: Project) -> None:
     execute_raw(
         project,
-        "CREATE ROLE authenticated",
+        "DO 'BEGIN CREATE ROLE authenticated; EXCEPTION WHEN duplicate_object THEN END'",
         "COMMENT ON ROLE authenticated IS 'made by sqla_rls'",
         "CREATE TABLE todos (id int)",
         "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
