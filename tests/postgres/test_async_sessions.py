@@ -423,6 +423,20 @@ async def test_a_session_may_join_a_transaction(
 # What is refused
 
 
+async def test_who_did_nothing_on_a_connection_leaves_nothing_on_it(
+    async_pool: AsyncEngine, maker: async_sessionmaker[AsyncSession], alice: Identity
+) -> None:
+    async with async_pool.connect() as connection:
+        for _ in range(2):
+            async with maker(bind=connection) as session:
+                identify(session, alice)
+                await session.execute(ANYTHING)
+                await session.commit()
+                await session.connection()
+            assert (await connection.execute(CALLER)).one() == NOBODY
+            await connection.rollback()
+
+
 async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, alice: Identity) -> None:
     maker = async_sessionmaker(
         create_async_engine(async_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
