@@ -324,10 +324,14 @@ def _open(dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) ->
         return None
     connection = Connection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
-    for _ in range(_probes(connection)):
-        began = time.perf_counter()
-        psycopg.Cursor(connection).execute("")
-        connection._round_trip = min(connection._round_trip or 1, time.perf_counter() - began)
+    try:
+        for _ in range(_probes(connection)):
+            began = time.perf_counter()
+            psycopg.Cursor(connection).execute("")
+            connection._round_trip = min(connection._round_trip or 1, time.perf_counter() - began)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -339,10 +343,14 @@ def _open_async(dialect: object, record: object, cargs: Any, cparams: dict[str, 
 async def _connect_async(*cargs: Any, **cparams: Any) -> AsyncConnection:
     connection = await AsyncConnection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
-    for _ in range(_probes(connection)):
-        began = time.perf_counter()
-        await psycopg.AsyncCursor(connection).execute("")
-        connection._round_trip = min(connection._round_trip or 1, time.perf_counter() - began)
+    try:
+        for _ in range(_probes(connection)):
+            began = time.perf_counter()
+            await psycopg.AsyncCursor(connection).execute("")
+            connection._round_trip = min(connection._round_trip or 1, time.perf_counter() - began)
+    except BaseException:  # cancelled, too
+        await connection.close()
+        raise
     return connection
 
 

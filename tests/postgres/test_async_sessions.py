@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable
@@ -520,6 +521,25 @@ async def test_a_task_may_be_cancelled_at_any_moment(
             assert (await connection.execute(CALLER)).one() == NOBODY
     assert cancelled
     assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
+
+
+async def test_who_is_cancelled_while_connecting_leaves_no_connection_behind(async_url: URL) -> None:
+    engine = create_async_engine(async_url, poolclass=NullPool)
+    enforce_row_security(async_sessionmaker(engine))
+
+    async def work() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(ANYTHING)
+
+    for moment in range(100):
+        task = asyncio.create_task(work())
+        await asyncio.sleep(moment * 0.0002)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    # One that nobody has closed warns as it goes; pytest fails the test for it.
+    del task
+    gc.collect()
 
 
 async def test_tasks_do_not_see_each_others_rows(async_url: URL, admin: Engine) -> None:

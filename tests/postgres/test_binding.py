@@ -174,7 +174,7 @@ def test_an_identity_that_has_expired_is_refused(sessions: Sessions) -> None:
 
 
 def test_an_identity_that_expires_is_refused_in_the_next_transaction(sessions: Sessions) -> None:
-    expires_at = time.time() + 1
+    expires_at = time.time() + 3
     with sessions(Identity(role="authenticated", subject="alice", expires_at=expires_at)) as session:
         session.execute(select(Todo.task))
         session.commit()

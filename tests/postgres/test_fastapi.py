@@ -292,11 +292,11 @@ def test_an_identity_that_expires_during_the_request_is_401(
     def slow(session: Annotated[Session, session_dep]) -> None:
         session.execute(ANYTHING)
         session.rollback()
-        time.sleep(2.1)
+        time.sleep(4.1)
         session.add(Todo(task="late"))
         session.commit()
 
-    answer = client.post("/slow", headers=sent_by(issuer, "alice", expires_in=2))
+    answer = client.post("/slow", headers=sent_by(issuer, "alice", expires_in=4))
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, INVALID)
     assert "expired" in answer.json()["detail"]
     assert all_todos(admin) == before
@@ -445,11 +445,11 @@ def test_a_websocket_of_nobody_is_not_opened(socket_client: TestClient, issuer: 
 def test_a_websocket_is_closed_when_its_identity_has_expired(
     socket_client: TestClient, issuer: Issuer
 ) -> None:
-    headers = sent_by(issuer, "alice", expires_in=2)
+    headers = sent_by(issuer, "alice", expires_in=4)
     with socket_client.websocket_connect("/socket", headers=headers) as websocket:
         websocket.send_text("more")
         assert websocket.receive_json() == ["alice's"]
-        time.sleep(2.1)
+        time.sleep(4.1)
         websocket.send_text("more")
         with pytest.raises(WebSocketDisconnect) as disconnect:
             websocket.receive_json()
