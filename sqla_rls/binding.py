@@ -1,30 +1,30 @@
 """A caller becomes settings of one transaction.
 
-The claims binder sets the role and ``request.jwt.claims``, both transaction-local: with BEGIN, if the
-driver's connection can, else in a statement that any driver can send.  It trusts whoever can run SQL on
-the connection: verify the token first, and keep other people's SQL away.
+The role is set with ``set_config('role', …, true)``.  The claims are told as ``request.jwt.claims``, which
+trusts whoever can run SQL on the connection, or as ``pg_session_jwt.jwt``, a token that the database
+verifies.  All of it ends with the transaction; it goes with BEGIN, if the driver's connection can, else in a
+statement that any driver can send.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.driver import Binding, DriverConnection, Way, install
+from sqla_rls.driver import Binding, DriverConnection
 from sqla_rls.exc import BindingError, DeclarationError, UnsupportedTransaction
 from sqla_rls.identity import Identity
 from sqla_rls.provider import check_role
+from sqla_rls.rules import Rules
+from sqla_rls.signing import HS256Signer
 
-# true: transaction-local.  A plain SET survives COMMIT and would greet the next user of this connection.
-# Their length comes back, not the claims: SQLAlchemy's debug log shows rows.
-_SET_CLAIMS: Final = "length(set_config('request.jwt.claims', :claims, true))"
-_SET_ROLE_AND_CLAIMS: Final = text(f"SELECT set_config('role', :role, true), {_SET_CLAIMS}")
-_SET_CLAIMS_ONLY: Final = text(f"SELECT current_user::text, {_SET_CLAIMS}")
+#: What a signed nobody claims: a token of their own, so that none that is left behind counts.
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,50 +56,88 @@ class _Unlogged(str):
         return "'…'"
 
 
-def bind(
-    connection: Connection, caller: Caller, *, set_role: bool = True, way: Way = "statement"
-) -> Callable[[], None]:
+def bind(connection: Connection, caller: Caller, rules: Rules | None = None) -> Callable[[], None]:
     """Bind *caller* to the transaction that *connection* is in, and return what takes an unsent binding back.
 
-    Emitted: one SELECT of ``set_config('role', …, true)`` and ``set_config('request.jwt.claims', …,
-    true)``; unless *way* is "statement", it goes with BEGIN where the connection can do so, and an
-    error of the server's comes with the first statement.  With *set_role* false the role is the login
-    role's own, and must be the caller's.
-    Raises ExpiredToken, UnsupportedTransaction for AUTOCOMMIT, and BindingError where the server
-    refuses; nothing is bound then.
+    Emitted: one SELECT of ``set_config(…, true)`` for the role, the claims or the token, and the settings of
+    *rules*.  Unless their way is "statement", it goes with BEGIN where the connection can do so, and an error
+    of the server's comes with the first statement; to be clean, BEGIN has explicit modes, and RESET ALL
+    follows.  If no role may be set, it is the login role's own, and must be the caller's.
+    Raises ExpiredToken, SigningUnavailable, UnsupportedTransaction for AUTOCOMMIT, and BindingError where the
+    server refuses; nothing is bound then.
     """
-    binding = _binding(caller)
-    binding.check()
-    driver_connection = connection.connection.driver_connection
-    if way != "statement" and set_role:
+    rules = rules or Rules()
+    driver_connection: Any = connection.connection.driver_connection
+    if rules.strict and not isinstance(driver_connection, DriverConnection):
+        rules.install(connection.engine)
+        raise UnsupportedTransaction(_STRICT)
+    binding = _binding(connection, caller, rules)
+    if rules.way != "statement" and rules.set_role:
         if isinstance(driver_connection, DriverConnection):
             if not driver_connection.autocommit_is_bound:
                 _require_transaction(connection)
-            if driver_connection.carry(binding, way):
+            if driver_connection.carry(binding, rules.way):
                 return partial(driver_connection.drop, binding)
         else:
             # One that was open before, or of an engine that wasn't known: the next one can.
-            install(connection.engine)
+            rules.install(connection.engine)
+    if rules.strict:
+        raise UnsupportedTransaction(_STRICT)
     _require_transaction(connection)
-    _execute(connection, binding, set_role=set_role or binding.role == "none")
+    _execute(connection, binding, set_role=rules.set_role or binding.role == "none")
     return _nothing
 
 
-def _binding(caller: Caller) -> Binding:
+_STRICT: Final = (
+    "strict=True sends DISCARD ALL before BEGIN: that takes psycopg or asyncpg, without a creator or "
+    "connection class of the application's own, connected to the server directly, a way that isn't "
+    "'statement', and a session that begins the transaction itself"
+)
+
+
+def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
     if isinstance(caller, ServiceAccess):
         # SET ROLE none: back from what ALTER ROLE … SET role, or the last caller, may have left.
-        return Binding(caller.role or "none", "")
-    return Binding(caller.role, caller.claims_json if caller.claims else "", caller.expires_at)
+        role, claims, claims_json, expires_at = caller.role or "none", _NOTHING, "", None
+    else:
+        role, claims, expires_at = caller.role, caller.claims, caller.expires_at
+        claims_json = caller.claims_json if claims else ""
+    Binding(role=role, settings={}, expires_at=expires_at).check()
+    found = rules.origin(connection)
+    signer = None if found is None else rules.signer(connection, found)
+    settings = {"request.jwt.claims": claims_json}
+    if signer is not None:
+        token = signer.token(claims, claims_json, expires_at)
+        settings = {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
+    if rules.clean and found is not None:
+        settings |= {**found.lent, "search_path": found.search_path, **rules.settings}
+        # Where it isn't named, pg_temp is searched first.
+        settings["search_path"] = ", ".join(filter(None, (settings["search_path"], "pg_temp")))
+    else:
+        settings |= rules.settings
+    return Binding(
+        role=role,
+        settings=settings,
+        expires_at=expires_at,
+        modes=found.modes if rules.clean and found is not None else None,
+        person=person(caller) if rules.strict else None,
+        confidential=isinstance(signer, HS256Signer) and not signer.bound,
+    )
+
+
+def person(caller: Caller) -> tuple[type, str | None, str | None]:
+    """Two tokens of one person differ in their claims; two people in these."""
+    return type(caller), caller.role, caller.subject if isinstance(caller, Identity) else None
 
 
 def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> None:
-    role, claims = binding.parameters()
-    values = {"role": role, "claims": _Unlogged(claims)}
+    role, *values = map(_Unlogged, binding.parameters())
+    names = [f"value_{number}" for number in range(len(values))]
+    parameters = dict(zip(names, values, strict=True))
+    if set_role:
+        parameters["role"] = role
     try:
-        if set_role:
-            answer = connection.execute(_SET_ROLE_AND_CLAIMS, values)
-        else:
-            answer = connection.execute(_SET_CLAIMS_ONLY, {"claims": values["claims"]})
+        answer = connection.execute(_select(tuple(binding.settings), set_role), parameters)
         bound = answer.scalar()
     except DBAPIError as error:
         if error.connection_invalidated:
@@ -112,14 +150,24 @@ def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> Non
         )
 
 
+@cache
+def _select(names: tuple[str, ...], set_role: bool) -> TextClause:
+    # true: transaction-local.  A plain SET survives COMMIT and would greet the next user of this connection.
+    # Their lengths come back, not the values: SQLAlchemy's debug log shows rows.
+    role = "pg_catalog.set_config('role', :role, true)" if set_role else "current_user::pg_catalog.text"
+    values = [
+        f"pg_catalog.length(pg_catalog.set_config('{name}', :value_{number}, true))"
+        for number, name in enumerate(names)
+    ]
+    return text("SELECT " + ", ".join([role, *values]))
+
+
 def _nothing() -> None:
     pass
 
 
 def _require_transaction(connection: Connection) -> None:
     dialect: Any = connection.dialect
-    if dialect.name != "postgresql":
-        raise UnsupportedTransaction(f"row security is enforced, and {dialect.name} has none")
     try:
         in_autocommit = dialect.detect_autocommit_setting(connection.connection.dbapi_connection)
     except NotImplementedError:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, overload
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Connection, Engine, Pool, Transaction, event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 
-from sqla_rls.binding import Caller, ServiceAccess, bind
-from sqla_rls.driver import Way, install
+from sqla_rls.binding import Caller, ServiceAccess, bind, person
+from sqla_rls.driver import DriverConnection, Way
 from sqla_rls.exc import (
     BindingError,
     DeclarationError,
@@ -27,8 +28,15 @@ from sqla_rls.exc import (
     TransactionRefused,
     UnsupportedTransaction,
 )
-from sqla_rls.guard import require_safe_roles
+from sqla_rls.guard import (
+    explain_rejections,
+    require_declared_settings,
+    require_safe_roles,
+    require_verified,
+)
 from sqla_rls.identity import Identity, Verifier
+from sqla_rls.rules import Rules, Strength
+from sqla_rls.signing import HS256Signer, SigningKey
 
 if TYPE_CHECKING:
     # Not at run time: the asyncio extension needs greenlet, which sync applications may not have.
@@ -59,10 +67,11 @@ class _Rules:
 
     verifier: Verifier | None
     token: TokenCallback | None
-    set_role: bool
-    way: Way
+    binding: Rules
     check_login_role: bool
     on_bind: BindHook | None
+    #: Pools whose connections were looked at before their first caller.
+    known: WeakSet[Pool] = field(default_factory=WeakSet[Pool])
     #: The roles that were found to be safe, by the pool of their connections.
     safe: WeakKeyDictionary[Pool, set[str]] = field(default_factory=WeakKeyDictionary[Pool, set[str]])
 
@@ -145,6 +154,11 @@ def enforce_row_security(
     *,
     verifier: Verifier | None = None,
     token: TokenCallback | None = None,
+    binding: Strength = "auto",
+    signing_key: SigningKey | None = None,
+    clean: bool = True,
+    strict: bool = False,
+    settings: Mapping[str, str] | None = None,
     set_role: bool = True,
     way: Way = "auto",
     check_login_role: bool = True,
@@ -159,6 +173,17 @@ def enforce_row_security(
 
     - ``verifier``: verifies the tokens.
     - ``token``: asked by sessions that have neither token nor identity, as ``Session(token=…)`` is.
+    - ``binding``: "signed" has the database verify who is bound, so that no SQL of a caller's can become
+      somebody else; it takes the extension pg_session_jwt, on a direct connection of psycopg or asyncpg, or
+      ``op.create_auth_functions(signed=True)`` and its key.  "claims" trusts what it is told.  "auto" is the
+      strongest that a connection offers, logged once at INFO.
+    - ``signing_key``: as ``sqla-rls rotate-key`` prints it, or what returns the one of now; None is that of
+      the environment variable SQLA_RLS_SIGNING_KEY.  Who has one is never bound by claims, unless told so.
+    - ``clean``: what the last caller may have left on the connection doesn't count: the search_path ends with
+      pg_temp; with "message" and "pipeline" BEGIN has explicit modes, and RESET ALL follows.
+    - ``strict``: no statement stays prepared, and DISCARD ALL goes before another person's transaction, in a
+      round trip of its own ("pipeline": in none).  Direct connections of psycopg and asyncpg only.
+    - ``settings``: of the application's own, for every transaction: ``{"statement_timeout": "10s"}``.
     - ``set_role``: the login role switches to the caller's (``SET LOCAL ROLE``); without, it must be
       that role.
     - ``way``: how the binding travels.  "message" (psycopg, asyncpg): in one message with BEGIN.
@@ -182,8 +207,15 @@ def enforce_row_security(
     rules = _Rules(
         verifier=verifier,
         token=token,
-        set_role=set_role,
-        way=way,
+        binding=Rules(
+            strength=binding,
+            signing_key=signing_key or os.environ.get("SQLA_RLS_SIGNING_KEY"),
+            clean=clean or strict,
+            strict=strict,
+            settings=dict(settings or {}),
+            set_role=set_role,
+            way=way,
+        ),
         check_login_role=check_login_role,
         on_bind=on_bind,
     )
@@ -196,10 +228,9 @@ def enforce_row_security(
     else:
         # async_sessionmaker takes no events; the session that it wraps does.
         maker.configure(sync_session_class=enforced)
-    if way != "statement":
-        for bind in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
-            if isinstance(engine := getattr(bind, "sync_engine", bind), Engine):
-                install(engine)
+    for bound_to in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
+        if isinstance(engine := getattr(bound_to, "sync_engine", bound_to), Engine):
+            rules.binding.install(engine)
 
 
 def identify(session: AnySession, identity: Identity) -> None:
@@ -265,18 +296,17 @@ def _after_begin(
                 "PREPARE TRANSACTION loses what is bound; use a Session without twophase"
             )
         caller = session._bound or session._ask(connection)
-        if session._last is not None and _person(session._last) != _person(caller):
+        if session._last is not None and person(session._last) != person(caller):
             raise IdentityChanged(
                 "this session was somebody else's, and holds what they loaded; close it, or call identify()"
             )
-        session._unsent.append(bind(connection, caller, set_role=rules.set_role, way=rules.way))
+        _look(connection, rules)
+        session._unsent.append(bind(connection, caller, rules.binding))
         if isinstance(caller, ServiceAccess):
             _log.info("service session as role %r: %s", caller.role or "(login role)", caller.reason)
-        elif rules.check_login_role:
-            safe = rules.safe.setdefault(connection.engine.pool, set())
-            if caller.role not in safe:
-                require_safe_roles(connection)
-                safe.add(caller.role)
+        elif caller.role not in (safe := rules.safe.setdefault(connection.engine.pool, set())):
+            _check(connection, caller, rules)
+            safe.add(caller.role)
         current = connection.get_nested_transaction() or connection.get_transaction()
         assert current is not None
         session._transactions.append(current)
@@ -290,6 +320,34 @@ def _after_begin(
             # Cancelled: what reached the server isn't known, and nothing more can be waited for.
             connection.invalidate()
         raise
+
+
+def _look(connection: Connection, rules: _Rules) -> None:
+    """Look at the first connection of a pool, before anybody is bound."""
+    binding, pool = rules.binding, connection.engine.pool
+    if pool in rules.known:
+        return
+    if (found := binding.origin(connection)) is not None:
+        signer = binding.signer(connection, found)
+        _log.info("identities are bound %s", "as claims" if signer is None else f"signed: {signer.kind}")
+        if isinstance(signer, HS256Signer):
+            explain_rejections(connection.engine)
+        driver_connection = connection.connection.driver_connection
+        if binding.clean and found.direct and isinstance(driver_connection, DriverConnection):
+            if not driver_connection.idle:
+                return
+            require_declared_settings(connection, binding)
+    rules.known.add(pool)
+
+
+def _check(connection: Connection, identity: Identity, rules: _Rules) -> None:
+    """Look at what a role is, when it is bound for the first time on a pool."""
+    if rules.check_login_role:
+        require_safe_roles(connection)
+    if (found := rules.binding.origin(connection)) is not None:
+        signed = rules.binding.signer(connection, found) is not None
+        if signed or (found.verifier and identity.claims):
+            require_verified(connection, signed=signed, strict=rules.binding.strength == "signed")
 
 
 def _after_transaction_end(session: RowSecuritySession, transaction: SessionTransaction) -> None:
@@ -327,8 +385,3 @@ def _wait(connection: Connection, answer: Any) -> Any:
         raise DeclarationError("this session can't wait for a coroutine: let token= return the token itself")
     driver_connection: Any = connection.connection.dbapi_connection
     return driver_connection.run_async(lambda _: answer)
-
-
-def _person(caller: Caller) -> tuple[type, str | None, str | None]:
-    """Two tokens of one person differ in their claims; two people in these."""
-    return type(caller), caller.role, caller.subject if isinstance(caller, Identity) else None

@@ -1,16 +1,17 @@
 """Driver connections that send a binding together with BEGIN, and so for no round trip of its own.
 
 A connection is given a ``Binding`` for one transaction, and sends it before whatever comes first in it.
-``install()`` lets an engine open such connections; one module for each driver says how they work.
+opening.py lets an engine open such connections, origin.py asks what they are; one module for each driver says
+how they work.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal, TypeAlias
-
-from sqlalchemy import Engine
 
 from sqla_rls.exc import BindingError, ExpiredToken
 
@@ -24,25 +25,56 @@ _CURES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modes:
+    """The modes of a transaction, as BEGIN has them; None leaves one to the session."""
+
+    isolation_level: str | None = None
+    read_only: bool | None = None
+    deferrable: bool | None = None
+
+    def begin(self) -> str:
+        """``BEGIN …``."""
+        parts = ["BEGIN"]
+        if self.isolation_level is not None:
+            parts.append(f"ISOLATION LEVEL {self.isolation_level.upper()}")
+        if self.read_only is not None:
+            parts.append("READ ONLY" if self.read_only else "READ WRITE")
+        if self.deferrable is not None:
+            parts.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """The settings of one transaction, for a driver to send."""
 
     role: str
-    claims: str
+    #: Settings besides the role, by their names.
+    settings: Mapping[str, str]
     expires_at: float | None = None  # in seconds since the epoch
+    #: What the session's own settings may not decide: begin in these modes, after RESET ALL.
+    modes: Modes | None = None
+    #: DISCARD ALL goes first, unless the connection's last binding was this person's; None: it never does.
+    person: Hashable = None
+    #: It holds a token that is good on other connections, too: not for texts, which others can see.
+    confidential: bool = False
 
     def literal(self) -> str:
         """One SELECT that makes the settings, and returns none of them; raises ExpiredToken.
 
         Not ``SET LOCAL``: before PostgreSQL 18, pg_stat_statements keeps each of its texts.
         """
-        return QUERY % tuple(map(_literal, self.parameters()))
+        return self.query() % tuple(map(_literal, self.parameters()))
+
+    def query(self) -> str:
+        """The same, of parameters."""
+        return _query(tuple(self.settings))
 
     def parameters(self) -> list[str]:
-        """Those of ``QUERY``; raises ExpiredToken."""
+        """Those of ``query()``; raises ExpiredToken."""
         self.check()
-        return [self.role, self.claims]
+        return [self.role, *self.settings.values()]
 
     def check(self) -> None:
         """Raise ExpiredToken if it has expired."""
@@ -60,10 +92,12 @@ class Binding:
         return f"Binding(role={self.role!r})"  # claims are personal
 
 
-#: Of two parameters, the role and the claims.
-QUERY: Final = (
-    "SELECT set_config('role', %s, true) IS NULL, set_config('request.jwt.claims', %s, true) IS NULL"
-)
+@cache
+def _query(names: tuple[str, ...]) -> str:
+    # With its schema: the last caller may have left another search_path.
+    return "SELECT " + ", ".join(
+        f"pg_catalog.set_config({_literal(name)}, %s, true) IS NULL" for name in ("role", *names)
+    )
 
 
 def _literal(value: str) -> str:
@@ -77,6 +111,13 @@ class DriverConnection:
     binding: Binding | None = None
     #: Whether a binding reaches each statement in AUTOCOMMIT.
     autocommit_is_bound: bool = False
+    #: Whose binding was the last that it sent.
+    last_person: Hashable = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is in no transaction, and works."""
+        raise NotImplementedError
 
     def carry(self, binding: Binding, way: Way) -> bool:
         """Send *binding* with the transaction that comes next; False if one is in progress already.
@@ -85,22 +126,12 @@ class DriverConnection:
         """
         raise NotImplementedError
 
+    @property
+    def discards(self) -> bool:
+        """Whether DISCARD ALL goes before the binding."""
+        return self.binding is not None and self.binding.person not in (None, self.last_person)
+
     def drop(self, binding: Binding) -> None:
         """Forget *binding*, if it still waits to be sent."""
         if self.binding is binding:
             self.binding = None
-
-
-def install(engine: Engine) -> None:
-    """Let *engine* open connections that send bindings, if its driver can; open ones stay as they are.
-
-    An engine that has a creator or a connection class of the application's own keeps it.
-    """
-    if engine.dialect.driver == "psycopg":
-        from sqla_rls.driver import psycopg
-
-        psycopg.install(engine)
-    elif engine.dialect.driver == "asyncpg":
-        from sqla_rls.driver import asyncpg
-
-        asyncpg.install(engine)

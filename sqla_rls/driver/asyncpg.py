@@ -6,10 +6,10 @@ refused while there is a binding.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import Engine, event
+from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver import Binding, DriverConnection, Way
@@ -19,27 +19,39 @@ from sqla_rls.exc import BindingError, UnsupportedTransaction
 class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
     """Sends its binding with BEGIN."""
 
+    @property
+    def idle(self) -> bool:
+        # Once terminated it doesn't know whether it is in one; but what comes next says that it is closed.
+        return not self.is_closed() and not self.is_in_transaction()
+
     def carry(self, binding: Binding, way: Way) -> bool:
         if way == "pipeline":
             raise UnsupportedTransaction("asyncpg has no pipeline: use way='message'")
-        # Once terminated it doesn't know whether it is in one; but what comes next says that it is closed.
-        if self.is_closed() or self.is_in_transaction():
+        if not self.idle or (binding.confidential and way == "auto"):
             return False
         self.binding = binding
         return True
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         binding = self.binding
-        if binding is None or self.is_closed() or self.is_in_transaction():
+        if binding is None or not self.idle:
             return await super().execute(query, *args, timeout=timeout)
         if args or not query.startswith("BEGIN"):
             raise UnsupportedTransaction(_NO_TRANSACTION)
+        if binding.modes is not None:
+            # Of modes that are given twice the last counts: what asyncpg has asked for.
+            query = f"{query.replace('BEGIN', binding.modes.begin(), 1)} RESET ALL; "
         try:
-            return await super().execute(query + binding.literal(), timeout=timeout)
+            if self.discards:
+                # Postgres refuses it in one message with BEGIN.
+                await super().execute("DISCARD ALL", timeout=timeout)
+            answer = await super().execute(query + binding.literal(), timeout=timeout)
         except Exception as error:
             if self.is_closed():
                 raise
             raise binding.refused(getattr(error, "sqlstate", None)) from error
+        self.last_person = binding.person
+        return answer
 
 
 _NO_TRANSACTION = "asyncpg binds an identity with BEGIN: start a transaction first"
@@ -49,7 +61,7 @@ def _in_transaction(name: str) -> Any:
     inherited = getattr(asyncpg.Connection, name)
 
     def method(self: Connection, *args: Any, **kw: Any) -> Any:
-        if self.binding is not None and not self.is_closed() and not self.is_in_transaction():
+        if self.binding is not None and self.idle:
             raise UnsupportedTransaction(_NO_TRANSACTION)
         return inherited(self, *args, **kw)
 
@@ -63,16 +75,24 @@ for _name in (
     setattr(Connection, _name, _in_transaction(_name))
 
 
-def install(engine: Engine) -> None:
-    """Let *engine* open such connections."""
-    if not event.contains(engine, "do_connect", _use_our_class):
-        event.listen(engine, "do_connect", _use_our_class)
-        event.listen(engine, "handle_error", _discard)
-        event.listen(engine, "checkin", _forget)
+#: Arguments of connect() by which no prepared statement is kept, by asyncpg or by SQLAlchemy.
+UNPREPARED: Final[dict[str, Any]] = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
 
 
-def _use_our_class(dialect: object, record: object, cargs: object, cparams: dict[str, Any]) -> None:
-    cparams.setdefault("connection_class", Connection)
+def listen(engine: Engine) -> None:
+    """Listen to what ends a binding."""
+    event.listen(engine, "handle_error", _discard)
+    event.listen(engine, "checkin", _forget)
+
+
+def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
+    """*cparams* with *settings* among the startup parameters; those that are there win."""
+    return {**cparams, "server_settings": {**settings, **cparams.get("server_settings", {})}}
+
+
+def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
+    """Open a connection of ours, unless the application has a class of its own."""
+    return dialect.connect(*cargs, **{"connection_class": Connection, **cparams})
 
 
 def _discard(context: ExceptionContext) -> None:

@@ -6,18 +6,19 @@ wait for; what the application sets as ``autocommit`` is kept beside it.
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
-from itertools import dropwhile, islice
 from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg import pq
-from sqlalchemy import Dialect, Engine, event
+from sqlalchemy import Dialect, Engine
 
-from sqla_rls.driver import QUERY, Binding, DriverConnection, Way
+from sqla_rls.driver import Binding, DriverConnection, Modes, Way
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 
 #: Seconds for a round trip from which on the pipeline is faster; below, a message costs less CPU.
@@ -28,16 +29,19 @@ PIPELINE_FROM: Final = 0.0002
 _Message: TypeAlias = tuple[Any, list[str] | None]
 
 
+#: By what psycopg calls it.
+_ISOLATION_LEVELS: Final = {level.value: level.name.replace("_", " ") for level in psycopg.IsolationLevel}
+
+
+_NO_MODES: Final = Modes()
+_RESET: Final = "RESET ALL"
+#: Refused in a transaction, also in one that only the other statements of its message make.
+_DISCARD: Final = "DISCARD ALL"
+
+
 @cache
-def _spell_begin(isolation_level: int | None, read_only: bool | None, deferrable: bool | None) -> str:
-    parts = ["BEGIN"]
-    if isolation_level is not None:
-        parts.append("ISOLATION LEVEL " + psycopg.IsolationLevel(isolation_level).name.replace("_", " "))
-    if read_only is not None:
-        parts.append("READ ONLY" if read_only else "READ WRITE")
-    if deferrable is not None:
-        parts.append("DEFERRABLE" if deferrable else "NOT DEFERRABLE")
-    return " ".join(parts)
+def _begin(isolation_level: str | None, read_only: bool | None, deferrable: bool | None) -> str:
+    return Modes(isolation_level=isolation_level, read_only=read_only, deferrable=deferrable).begin()
 
 
 class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
@@ -48,10 +52,16 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     _pipelined = False
     _round_trip = 0.0  # seconds
 
+    @property
+    def idle(self) -> bool:
+        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
     def carry(self, binding: Binding, way: Way) -> bool:
-        if self.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        if not self.idle:
             return False
-        self._pipelined = way == "pipeline" or (way == "auto" and self._round_trip >= PIPELINE_FROM)
+        self._pipelined = way == "pipeline" or (
+            way == "auto" and (binding.confidential or self._round_trip >= PIPELINE_FROM)
+        )
         self.binding = binding
         return True
 
@@ -66,12 +76,16 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
 
     @property
     def _waits(self) -> bool:
-        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE and (
-            self.binding is not None or not self._asked_autocommit
-        )
+        return self.idle and (self.binding is not None or not self._asked_autocommit)
 
     def _begin(self) -> str:
-        return _spell_begin(self.isolation_level, self.read_only, self.deferrable)
+        default = (self.binding and self.binding.modes) or _NO_MODES
+        level, read_only, deferrable = self.isolation_level, self.read_only, self.deferrable
+        return _begin(
+            default.isolation_level if level is None else _ISOLATION_LEVELS[level],
+            default.read_only if read_only is None else read_only,
+            default.deferrable if deferrable is None else deferrable,
+        )
 
     def _messages(self) -> list[_Message]:
         """What waits, in as few messages as can be."""
@@ -79,17 +93,30 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             raise UnsupportedTransaction(
                 "in AUTOCOMMIT an identity is bound to single statements only: use a transaction"
             )
-        if self.binding is None or self.pgconn.pipeline_status:
+        binding = self.binding
+        if binding is None or binding.confidential or self.pgconn.pipeline_status:
             return self._statements()
-        return [(f"{self._begin()}; {self.binding.literal()}", None)]
+        parts = [self._begin(), binding.literal()]
+        if binding.modes is not None:
+            parts.insert(1, _RESET)
+        return [*self._discard(), ("; ".join(parts), None)]
+
+    def _discard(self) -> list[_Message]:
+        return [(_DISCARD, None)] if self.discards else []
+
+    def _sent(self) -> None:
+        if self.binding is not None:
+            self.last_person = self.binding.person
 
     def _statements(self) -> list[_Message]:
         """What waits, one statement each, as a pipeline takes them."""
-        statements: list[_Message] = []
+        statements = self._discard()
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
         if self.binding is not None:
-            statements.append((QUERY, self.binding.parameters()))
+            if self.binding.modes is not None:
+                statements.append((_RESET, None))
+            statements.append((self.binding.query(), self.binding.parameters()))
         return statements
 
     def _in_one_flush(self, params: object) -> bool:
@@ -121,10 +148,12 @@ class Cursor(psycopg.Cursor[Any]):
             return super().execute(query, params, **kw)
         ahead, statements = connection.ahead, connection._statements()
         try:
-            with connection.pipeline():
+            with connection.pipeline() as pipeline:
                 for statement, values in statements:
                     # Not prepared: the last caller may have left another statement of that name.
                     ahead.execute(statement, values, prepare=False)
+                    if statement == _DISCARD:
+                        pipeline.sync()
                 super().execute(query, params, **kw)
         except psycopg.Error as error:
             if (refusal := connection._refusal(error, ahead.pgresult)) is not None:
@@ -134,6 +163,7 @@ class Cursor(psycopg.Cursor[Any]):
             psycopg.Connection.rollback(connection)
             connection.start()
             return super().execute(query, params, **kw)
+        connection._sent()
         return self
 
     def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
@@ -174,6 +204,7 @@ class Connection(_Waiting, psycopg.Connection[Any]):
                     self.ahead.execute(statement, values, prepare=False)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
+            self._sent()
 
     def set_autocommit(self, value: bool) -> None:
         super().set_autocommit(True)
@@ -219,9 +250,11 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
             return await super().execute(query, params, **kw)
         ahead, statements = connection.ahead, connection._statements()
         try:
-            async with connection.pipeline():
+            async with connection.pipeline() as pipeline:
                 for statement, values in statements:
                     await ahead.execute(statement, values, prepare=False)
+                    if statement == _DISCARD:
+                        await pipeline.sync()
                 await super().execute(query, params, **kw)
         except psycopg.Error as error:
             if (refusal := connection._refusal(error, ahead.pgresult)) is not None:
@@ -231,6 +264,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
             await psycopg.AsyncConnection.rollback(connection)
             await connection.start()
             return await super().execute(query, params, **kw)
+        connection._sent()
         return self
 
     async def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
@@ -274,6 +308,7 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
                     await self.ahead.execute(statement, values, prepare=False)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
+            self._sent()
 
     async def set_autocommit(self, value: bool) -> None:
         await super().set_autocommit(True)
@@ -307,21 +342,28 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
         await super().set_autocommit(True)
 
 
-def install(engine: Engine) -> None:
-    """Let *engine* open such connections."""
-    listener = _open_async if engine.dialect.is_async else _open
-    if not event.contains(engine, "do_connect", listener):
-        event.listen(engine, "do_connect", listener)
+#: Arguments of connect() by which it prepares no statement.
+UNPREPARED: Final[dict[str, Any]] = {"prepare_threshold": None}
 
 
-def _open(dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
-    # What we return ends the search: ask those that were registered later, for a password of today perhaps.
-    later = dropwhile(lambda listener: listener is not _open, dialect.dispatch.do_connect)
-    for listener in islice(later, 1, None):
-        if (connection := listener(dialect, record, cargs, cparams)) is not None:
-            return connection
+def listen(engine: Engine) -> None:
+    pass
+
+
+def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
+    """*cparams* with *settings* among the startup parameters; those that are there win."""
+    options = ["-c " + re.sub(r"([ \\])", r"\\\1", f"{name}={value}") for name, value in settings.items()]
+    # libpq reads the variable only where there are no options.
+    options.append(cparams.get("options") or os.environ.get("PGOPTIONS", ""))
+    return {**cparams, "options": " ".join(options)}
+
+
+def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
+    """Open a connection of ours, unless the application asks for cursors, or connections, of its own."""
     if "cursor_factory" in cparams:
-        return None
+        return dialect.connect(*cargs, **cparams)
+    if dialect.is_async:
+        return dialect.connect(*cargs, **{"async_creator_fn": _connect_async, **cparams})
     connection = Connection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
@@ -333,11 +375,6 @@ def _open(dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) ->
         connection.close()
         raise
     return connection
-
-
-def _open_async(dialect: object, record: object, cargs: Any, cparams: dict[str, Any]) -> None:
-    if "cursor_factory" not in cparams:
-        cparams.setdefault("async_creator_fn", _connect_async)
 
 
 async def _connect_async(*cargs: Any, **cparams: Any) -> AsyncConnection:

@@ -120,10 +120,15 @@ def project(tmp_path: Path, database: URL) -> Project:
     return project
 
 
-#: The role and the subject that a transaction runs as.
-CALLER = text(
-    "SELECT current_user::text, nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub'"
-)
+#: The role and the subject that a transaction runs as: of the claims, or of the token, as they were bound.
+CALLER = text("""
+SELECT current_user::text, coalesce(
+         nullif(current_setting('request.jwt.claims', true), '')::json,
+         convert_from(decode(rpad(payload, (length(payload) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::json
+       ) ->> 'sub'
+  FROM nullif(current_setting('pg_session_jwt.jwt', true), '') AS token,
+       translate(split_part(token, '.', 2), '-_', '+/') AS payload
+""")
 #: That of a transaction to which nothing is bound.
 NOBODY = ("app", None)
 

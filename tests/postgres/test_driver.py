@@ -577,4 +577,6 @@ async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: 
 
 
 def test_a_binding_shows_no_claims() -> None:
-    assert "secret" not in repr(Binding("authenticated", '{"sub":"secret"}'))
+    assert "secret" not in repr(
+        Binding(role="authenticated", settings={"request.jwt.claims": '{"sub":"secret"}'})
+    )

@@ -1,0 +1,102 @@
+"""How callers are bound, and what that takes of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from sqlalchemy import Connection, Engine
+
+from sqla_rls.driver import Way, origin
+from sqla_rls.driver.opening import ORIGIN, SIGNER, install
+from sqla_rls.driver.origin import Origin
+from sqla_rls.exc import SigningUnavailable, UnsupportedTransaction
+from sqla_rls.signing import Ed25519Signer, HS256Signer, Signer, SigningKey
+
+#: Whether the database believes the claims that it is told, or verifies who has signed them.
+Strength: TypeAlias = Literal["auto", "claims", "signed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Rules:
+    """What ``enforce_row_security()`` was told about binding."""
+
+    strength: Strength = "claims"
+    signing_key: SigningKey | None = None
+    set_role: bool = True
+    way: Way = "statement"
+    clean: bool = False
+    strict: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def install(self, engine: Engine) -> None:
+        """Let *engine* open the connections that it takes."""
+        sign = self.strength != "claims"
+        if sign or self.clean or self.strict or self.way != "statement":
+            install(engine, sign=sign, clean=self.clean, strict=self.strict)
+
+    def origin(self, connection: Connection) -> Origin | None:
+        """What *connection* is, if it matters.  One that was opened in another way is asked: one SELECT.
+
+        Raises UnsupportedTransaction if it isn't to Postgres.
+        """
+        if connection.dialect.name != "postgresql":
+            raise UnsupportedTransaction(f"row security is enforced, and {connection.dialect.name} has none")
+        if self.strength == "claims" and not self.clean:
+            return None
+        proxied = connection.connection
+        if (found := proxied.info.get(ORIGIN)) is None:
+            answer: str = connection.exec_driver_sql(origin.QUERY).scalar_one()
+            found = proxied.info[ORIGIN] = origin.read(answer, proxied.driver_connection)
+        return found
+
+    def signer(self, connection: Connection, found: Origin) -> Signer | None:
+        """What signs for *connection*, the strongest that it can have; None if nothing does.
+
+        Raises SigningUnavailable where these rules want more than that.
+        """
+        info = connection.connection.info
+        if self not in info:
+            info[self] = self._choose(found, info.get(SIGNER))
+        signer: Signer | None = info[self]
+        return signer
+
+    def _choose(self, found: Origin, own: Ed25519Signer | None) -> Signer | None:
+        verifies = found.extension and own is not None and found.jwk == own.jwk
+        if found.extension and found.jwk and not verifies:
+            raise SigningUnavailable(
+                "pg_session_jwt has a key that isn't this connection's: take pg_session_jwt.jwk out of its "
+                "options and the server's configuration, and let binding='signed' or 'auto' set it"
+            )
+        if self.strength == "claims":
+            return None
+        if verifies:
+            return own
+        if found.verifier and self.signing_key is not None:
+            return HS256Signer(self.signing_key, found.backend_pid if found.direct else None)
+        if self.strength == "auto" and self.signing_key is None:
+            return None
+        raise SigningUnavailable(f"{_obstacle(found)}; or let binding='claims' trust what it is told")
+
+
+def _obstacle(found: Origin) -> str:
+    if found.extension and not found.direct:
+        return (
+            "pg_session_jwt takes its key from a connection's startup parameters, which the pooler in "
+            "between drops: connect to the server directly"
+        )
+    if found.extension:
+        return (
+            "pg_session_jwt takes its key from a connection's startup parameters, and this one was opened "
+            "without: by psycopg or asyncpg, and no creator= of the engine's, it would have one"
+        )
+    if found.verifier:
+        return (
+            "the database verifies signed identities: give the application its key, as signing_key= or in "
+            "SQLA_RLS_SIGNING_KEY"
+        )
+    return (
+        "the database verifies no signatures: let a migration install what does, by "
+        "op.create_auth_functions(), where the server has pg_session_jwt, or with signed=True"
+    )
