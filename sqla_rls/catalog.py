@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqla_rls.ddl import PINNED, ExpectedAuthFunctions
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
+    KEYHOLDER,
     DefaultPrivilege,
     Membership,
     ObjectKey,
@@ -188,21 +189,30 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_j
        ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
               WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
                 AND p.proname = ANY (:functions)
-                AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS ours
+                AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS ours,
+       EXISTS (SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+                WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0 AND p.prosecdef
+                  AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS verifier,
+       (SELECT pg_catalog.pg_get_userbyid(c.relowner)::text
+          FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'sqla_rls_secret' AND c.relname = 'signing_key') AS keyholder
 """
 
 
 _EDITED = """
 WITH function AS (
-  SELECT proname, pronamespace, pg_get_function_sqlbody(oid), prosrc, prolang, prorettype, proretset,
+  SELECT proname, proargtypes, pronamespace, pg_get_function_sqlbody(oid), prosrc, prolang, prorettype, proretset,
          provolatile, proparallel, prosecdef, proleakproof, proisstrict, proconfig
     FROM pg_catalog.pg_proc
-   WHERE pronargs = 0 AND proname = ANY (:ours)
+   WHERE proname = ANY (:ours)
+), live AS (
+  SELECT * FROM function
+   WHERE pronamespace IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'sqla_rls_secret'))
 )
-SELECT f.proname::text
-  FROM function AS f JOIN function AS expected USING (proname)
- WHERE f.pronamespace = to_regnamespace('auth') AND expected.pronamespace = pg_my_temp_schema()
-   AND to_jsonb(f) - 'pronamespace' <> to_jsonb(expected) - 'pronamespace'
+SELECT expected.proname::text
+  FROM function AS expected LEFT JOIN live USING (proname, proargtypes)
+ WHERE expected.pronamespace = pg_my_temp_schema()
+   AND to_jsonb(live) - 'pronamespace' IS DISTINCT FROM to_jsonb(expected) - 'pronamespace'
 """
 
 
@@ -213,6 +223,12 @@ class AuthFunctions(NamedTuple):
     foreign: frozenset[str]  # made by something else
     missing: frozenset[str]
     ours: frozenset[str]
+    verifier: bool  # whether they verify, rather than believe
+    keyholder: str | None  # who owns the key that they verify with, if it is there
+
+    @property
+    def signed(self) -> bool:
+        return self.verifier or self.keyholder is not None
 
     @property
     def settled(self) -> bool:
@@ -227,6 +243,14 @@ class AuthFunctions(NamedTuple):
                 "missing: %s",
                 ", ".join(sorted(self.foreign)),
                 ", ".join(sorted(self.missing)) or "none",
+            )
+        if self.keyholder not in (None, KEYHOLDER):
+            log.warning(
+                "the signing key belongs to %s, since %s can't own it: whoever can be that role can read the key, "
+                "and be anyone. Never let an application log in as that role, or have a superuser run "
+                "create_auth_functions(signed=True), too",
+                self.keyholder,
+                KEYHOLDER,
             )
 
 
@@ -245,16 +269,29 @@ def auth_functions(connection: Connection) -> AuthFunctions:
     (row,) = rows(connection, _AUTH_FUNCTIONS, {"functions": list(AUTH_FUNCTIONS)})
     present = frozenset(row["present"])
     ours = frozenset(row["ours"])
-    return AuthFunctions(row["extension"], present - ours, frozenset(AUTH_FUNCTIONS) - present, ours)
+    return AuthFunctions(
+        row["extension"],
+        present - ours,
+        frozenset(AUTH_FUNCTIONS) - present,
+        ours,
+        row["verifier"],
+        row["keyholder"],
+    )
 
 
 def _edited(connection: Connection, auth: AuthFunctions) -> bool:
     """Whether functions that were made as they should be no longer are."""
     if auth.extension or not auth.ours:
         return False
+    if auth.signed and not (auth.verifier and auth.keyholder):
+        log.warning(
+            "the functions of schema auth are signed in part: what they verify with was edited by hand"
+        )
+        return True
+    names = [*auth.ours, *["rotate_signing_key"] * auth.signed]
     with trying(connection, "the functions of schema auth count as changed"):
-        connection.execute(ExpectedAuthFunctions())
-        edited = [row["proname"] for row in rows(connection, _EDITED, {"ours": list(auth.ours)})]
+        connection.execute(ExpectedAuthFunctions(signed=auth.signed))
+        edited = [row["proname"] for row in rows(connection, _EDITED, {"ours": names})]
         if edited:
             log.warning("schema auth holds functions that were edited by hand: %s", ", ".join(sorted(edited)))
         return bool(edited)

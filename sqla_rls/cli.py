@@ -6,11 +6,15 @@ import signal
 import threading
 
 import click
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import Engine, Interval, cast, create_engine, make_url, select
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DataError
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.ddl import CreateAuthFunctions, DropAuthFunctions
+from sqla_rls.ddl_roles import DropRole
+from sqla_rls.exc import RowSecurityError
+from sqla_rls.objects import KEYHOLDER
 
 
 @click.group()
@@ -20,16 +24,43 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--signed", is_flag=True, help="Functions that verify who is calling.")
 @click.option("--drop", is_flag=True, help="Instead, drop what it made.")
-def auth_functions(drop: bool) -> None:
+def auth_functions(signed: bool, drop: bool) -> None:
     """Print the SQL of op.create_auth_functions(), for whoever must run it by hand.
 
     \b
     $ sqla-rls auth-functions | psql "$SUPERUSER_URL"
     """
-    statement = DropAuthFunctions() if drop else CreateAuthFunctions()
+    statements = [DropAuthFunctions(), DropRole(KEYHOLDER)] if drop else [CreateAuthFunctions(signed=signed)]
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    click.echo(f"{str(statement.compile(dialect=dialect)).strip()};")
+    for statement in statements:
+        click.echo(f"{str(statement.compile(dialect=dialect)).strip()};")
+
+
+@main.command()
+@click.argument("url", envvar="DATABASE_URL")
+@click.option("--grace", default="1 hour", show_default=True, help="How long the previous key stays good.")
+def rotate_key(url: str, grace: str) -> None:
+    """Make a new signing key, and print it: it is SQLA_RLS_SIGNING_KEY of the application.
+
+    The database at URL has signed functions; connect as the role that made them.  GRACE is as Postgres
+    spells intervals.
+
+    \b
+    $ export SQLA_RLS_SIGNING_KEY=$(sqla-rls rotate-key "$DATABASE_URL")
+    """
+    # Not above: printing SQL needs no database.
+    from sqla_rls.rotation import rotate_signing_key
+
+    with _engine(url).connect() as connection:
+        try:
+            good_for = connection.scalar(select(cast(grace, Interval)))
+            key = rotate_signing_key(connection, grace=good_for)
+        except (DataError, RowSecurityError) as error:
+            raise click.ClickException(str(getattr(error, "orig", error))) from error
+        connection.commit()
+    click.echo(key)
 
 
 @main.command("import")
@@ -48,11 +79,7 @@ def import_(url: str, schemas: tuple[str, ...]) -> None:
     # Not above: printing SQL needs no database.
     from sqla_rls.adopt import declarations
 
-    found = make_url(url)
-    if found.drivername in ("postgres", "postgresql"):
-        found = found.set(drivername="postgresql+psycopg")
-    engine = create_engine(found, poolclass=NullPool)
-    with engine.connect() as connection:
+    with _engine(url).connect() as connection:
         click.echo(declarations(connection, schemas), nl=False)
 
 
@@ -79,3 +106,10 @@ def dev(subjects: tuple[str, ...]) -> None:
         for subject in subjects:
             click.echo(f"TOKEN_{subject}={issuer.token(subject)}")
         interrupted.wait()
+
+
+def _engine(url: str) -> Engine:
+    found = make_url(url)
+    if found.drivername in ("postgres", "postgresql"):
+        found = found.set(drivername="postgresql+psycopg")
+    return create_engine(found, poolclass=NullPool)

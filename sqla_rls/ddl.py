@@ -21,7 +21,7 @@ from sqlalchemy.sql.compiler import DDLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ReturnsRows
 
-from sqla_rls.exc import AuthSchemaUnusable, DeclarationError, RoleNotPermitted
+from sqla_rls.exc import AuthSchemaUnusable, DeclarationError, RoleNotPermitted, SigningUnavailable
 from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 _PINS = {
@@ -49,6 +49,9 @@ PINNED = ",\n".join(
               WHERE n.nspname <> 'pg_catalog'), 'pg_temp'), true)""",
     ]
 )
+
+#: Scripts that stand in others.
+_PARTS = ("auth_functions", "auth_readers", "keyholder_borrowed", "secret_dropped", "signed_functions")
 
 # "%" stands for itself, as in a migration or a script; a driver's own escaping is added when it runs.
 _NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
@@ -117,6 +120,8 @@ def explained() -> Iterator[None]:
             raise AuthSchemaUnusable(message, message.partition("in this database: ")[2]) from error
         if sqlstate == "RLS04":
             raise RoleNotPermitted(message) from error
+        if sqlstate == "RLS05":
+            raise SigningUnavailable(message) from error
         raise
 
 
@@ -196,11 +201,21 @@ class AlterDefaultPrivileges(ExecutableDDLElement):
 
 
 class CreateAuthFunctions(ExecutableDDLElement):
-    """The extension pg_session_jwt, or the portable functions: see the SQL file of that name."""
+    """The extension pg_session_jwt, or the portable functions, *signed* or as they are: see the SQL files."""
+
+    def __init__(self, *, signed: bool = False) -> None:
+        self.signed = signed
 
 
 class ExpectedAuthFunctions(ExecutableDDLElement):
     """The portable functions in pg_temp, to compare those of schema ``auth`` with."""
+
+    def __init__(self, *, signed: bool) -> None:
+        self.signed = signed
+
+
+class DropSigning(ExecutableDDLElement):
+    """The functions that verify are left for CreateAuthFunctions to replace, and fail until then."""
 
 
 class DropAuthFunctions(ExecutableDDLElement):
@@ -268,12 +283,17 @@ def _alter_default_privileges(alter: AlterDefaultPrivileges, compiler: DDLCompil
 
 @compiles(CreateAuthFunctions, "postgresql")
 def _create_auth_functions(create: CreateAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    return sql(_script("create_auth_functions.sql"), compiler)
+    return sql(_script(f"create{'_signed' * create.signed}_auth_functions.sql"), compiler)
 
 
 @compiles(ExpectedAuthFunctions, "postgresql")
 def _expected_auth_functions(expected: ExpectedAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    return sql(_script("expected_auth_functions.sql"), compiler)
+    return sql(_script(f"expected_{'signed' if expected.signed else 'auth'}_functions.sql"), compiler)
+
+
+@compiles(DropSigning, "postgresql")
+def _drop_signing(drop: DropSigning, compiler: DDLCompiler, **kw: Any) -> str:
+    return sql(_script("drop_signing.sql"), compiler)
 
 
 @compiles(DropAuthFunctions, "postgresql")
@@ -354,5 +374,7 @@ def filled_script(script: str, compiler: DDLCompiler, /, **words: str) -> str:
 @cache
 def _script(name: str) -> str:
     text = (resources.files("sqla_rls") / "sql" / name).read_text(encoding="utf-8")
-    included = "{auth_functions}"
-    return text.replace(included, _script("auth_functions.sql").rstrip()) if included in text else text
+    for part in _PARTS:
+        if f"{{{part}}}" in text:
+            text = text.replace(f"{{{part}}}", _script(f"{part}.sql").rstrip())
+    return text

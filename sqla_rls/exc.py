@@ -5,7 +5,8 @@ RowSecurityError
 ├── MigrationError            a migration can't do its work on this database
 │   ├── UnknownRole           a policy or a grant names a role that isn't there
 │   ├── RoleNotPermitted      who migrates may not make or alter a role so
-│   └── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
+│   ├── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
+│   └── SigningUnavailable    functions that verify callers can't be made here, or there are none
 ├── AuthenticationError       who is calling isn't established            (HTTP 401)
 │   ├── IdentityRequired      the session has no identity
 │   └── InvalidToken          the token isn't acceptable
@@ -59,6 +60,10 @@ class AuthSchemaUnusable(MigrationError):
     def __init__(self, message: str, statement: str) -> None:
         super().__init__(message)
         self.statement = statement
+
+
+class SigningUnavailable(MigrationError):
+    """The database can't have functions that verify callers, or has none; the message says what to do."""
 
 
 class AuthenticationError(RowSecurityError):

@@ -16,6 +16,10 @@ ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"
 #: NAMEDATALEN - 1: Postgres cuts longer names without an error.
 MAX_NAME_BYTES: Final = 63
 AUTH_SCHEMA: Final = "auth"
+#: Where the key is that signed callers are verified with.
+SECRET_SCHEMA: Final = "sqla_rls_secret"
+#: Owns the key, and nothing else.
+KEYHOLDER: Final = "sqla_rls_keyholder"
 AUTH_FUNCTIONS: Final = ("session", "jwt", "user_id", "uid", "organization", "organization_id")
 
 #: The table privilege that each command of a policy needs.

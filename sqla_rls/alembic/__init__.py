@@ -20,8 +20,11 @@ def setup(plugin: Plugin) -> None:
     from alembic.util import DispatchPriority
 
     from sqla_rls.alembic import function_ops, ops, role_ops  # noqa: F401 - they register operations
-    from sqla_rls.alembic.compare import compare_row_security
+    from sqla_rls.alembic.compare import compare_row_security, leave_out_the_secret
 
+    plugin.add_autogenerate_comparator(
+        leave_out_the_secret, "schema", "secret", qualifier="postgresql", priority=DispatchPriority.FIRST
+    )
     plugin.add_autogenerate_comparator(
         compare_row_security, "schema", "row_security", qualifier="postgresql", priority=DispatchPriority.LAST
     )

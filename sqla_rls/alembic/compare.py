@@ -25,12 +25,20 @@ from sqla_rls.declared import declared, functions, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.function_catalog import Functions
 from sqla_rls.ignore import Ignored
-from sqla_rls.objects import ObjectKey, Policy, PolicyKey, RowSecurity, Snapshot, TableKey
+from sqla_rls.objects import SECRET_SCHEMA, ObjectKey, Policy, PolicyKey, RowSecurity, Snapshot, TableKey
 
 log = logging.getLogger(__name__)
 
 #: The key of UpgradeOps.info that says that this ran, for reminder.py.
 COMPARED = "sqla_rls.compared"
+
+
+def leave_out_the_secret(
+    autogen_context: Any, upgrade_ops: ops.UpgradeOps, schemas: set[str | None]
+) -> PriorityDispatchResult:
+    """With ``include_schemas`` the key's table is nobody's to drop."""
+    schemas.discard(SECRET_SCHEMA)
+    return PriorityDispatchResult.CONTINUE
 
 
 def compare_row_security(
@@ -124,7 +132,7 @@ def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey])
     if changes.auth_functions:
         # What was mended only is kept.
         undo = Call("drop_auth_functions", silent=bool(live.auth.ours))
-        yield Call("create_auth_functions").undone_by(undo)
+        yield Call("create_auth_functions", signed=live.auth.signed or None).undone_by(undo)
     yield from revokes(changes.privileges.revokes)
     # What narrows access goes last and comes first, here and on the way back.
     for policy in sorted(_removed(changes), key=lambda policy: not policy.permissive):

@@ -13,8 +13,9 @@ from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
+from sqla_rls.ddl_roles import DropRole
 from sqla_rls.exc import UnknownRole
-from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
+from sqla_rls.objects import KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 _NAMES = (
     "create_auth_functions",
@@ -40,20 +41,27 @@ class RowSecurityOp(MigrateOperation):
         self.statements, self.roles = statements, roles
 
     @classmethod
-    def create_auth_functions(cls, operations: Operations) -> None:
+    def create_auth_functions(cls, operations: Operations, *, signed: bool | None = None) -> None:
         """Make the functions of schema ``auth``, where they are missing.
 
         That is the extension pg_session_jwt where the server offers it, else portable SQL functions of
         the same names.  What something else made there is never replaced, and logged as a warning.
         Raises AuthSchemaUnusable where the extension's schema may not be used, with the statement that
         a superuser must run.
+
+        *signed* makes portable functions that verify who is calling, once ``rotate_signing_key()`` has
+        made a key; one that is there is kept.  False takes that away, with the key; by default it stays
+        as it is.  Raises SigningUnavailable where the extension or something else made these functions.
         """
-        operations.invoke(cls(ddl.CreateAuthFunctions()))
+        if signed is False:
+            operations.invoke(cls(ddl.DropSigning(), ddl.CreateAuthFunctions(), DropRole(KEYHOLDER)))
+        else:
+            operations.invoke(cls(ddl.CreateAuthFunctions(signed=bool(signed))))
 
     @classmethod
     def drop_auth_functions(cls, operations: Operations) -> None:
         """Drop what ``op.create_auth_functions()`` made, and nothing that was there before."""
-        operations.invoke(cls(ddl.DropAuthFunctions()))
+        operations.invoke(cls(ddl.DropAuthFunctions(), DropRole(KEYHOLDER)))
 
     @classmethod
     def enable_row_level_security(

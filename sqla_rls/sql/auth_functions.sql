@@ -18,15 +18,7 @@ SELECT d.name, format($template$RETURNS %s
          -- exception block could tell, and those are not allowed in parallel queries.
          CASE WHEN current_setting('server_version_num')::int >= 160000
               THEN $$pg_input_is_valid(setting, 'jsonb')$$ ELSE 'true' END,
-         format(d.value, u.value)) AS body
-  FROM (SELECT format('^(%1$s|urn:uuid:%1$s|[{]%1$s[}]|[0-9A-Fa-f]{32})$',
-                      '[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}')) AS u (value), (VALUES
-    ('session',         'jsonb', 'claims'),
-    ('jwt',             'jsonb', 'claims'),
-    ('user_id',         'text',  $$CASE WHEN jsonb_typeof(claims -> 'sub') = 'string' THEN claims ->> 'sub' END$$),
-    ('uid',             'uuid',  $$CASE WHEN jsonb_typeof(claims -> 'sub') = 'string' AND claims ->> 'sub' ~ %L
-                                   THEN replace(claims ->> 'sub', 'urn:uuid:', '')::uuid END$$),
-    ('organization',    'jsonb', $$CASE WHEN jsonb_typeof(claims -> 'o') = 'object' THEN claims -> 'o' END$$),
-    ('organization_id', 'uuid',  $$CASE WHEN jsonb_typeof(claims -> 'o' -> 'id') = 'string' AND claims -> 'o' ->> 'id' ~ %L
-                                   THEN replace(claims -> 'o' ->> 'id', 'urn:uuid:', '')::uuid END$$)
-  ) AS d (name, returns, value)
+         d.value) AS body
+  FROM (
+{auth_readers}
+  ) AS d

@@ -33,6 +33,16 @@ BEGIN
   END IF;
 
   PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+  -- Signing is never taken away in passing: drop_signing.sql does.
+  IF EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+              WHERE n.nspname = 'sqla_rls_secret' AND c.relname = 'signing_key')
+     OR EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+                 WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0 AND p.prosecdef
+                   AND obj_description(p.oid, 'pg_proc') = made_by) THEN
+    PERFORM set_config('search_path', path, true);
+    RETURN;
+  END IF;
+
   IF to_regnamespace('auth') IS NULL THEN
     CREATE SCHEMA auth;
     EXECUTE format('COMMENT ON SCHEMA auth IS %L', made_by);

@@ -1,0 +1,12 @@
+-- The functions as create_signed_auth_functions.sql would make them, in pg_temp, for comparison.
+DO $sqla_rls$
+DECLARE
+  definition record;
+BEGIN
+  PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+  FOR definition IN
+{signed_functions}
+  LOOP
+    EXECUTE format('CREATE FUNCTION pg_temp.%I(%s) %s', definition.name, definition.arguments, definition.body);
+  END LOOP;
+END $sqla_rls$

@@ -1,0 +1,138 @@
+-- What stands behind CREATE FUNCTION schema.name(arguments) where the caller is verified.  Those that read the
+-- key are for its holder to own.
+--
+-- Rules kept below
+--   * search_path ends in pg_temp.  One without it, '' included, is searched in pg_temp first for types and
+--     tables: a temporary domain called "jsonb" then runs its CHECK as the key's holder.
+--   * The key is never a variable or a parameter, nor in an error: auto_explain logs those.
+--   * Nothing of a token is parsed before its signature is right.
+--   * No regular expression with counts over the whole token: that takes 18 µs.
+--   * No backslash in a literal: standard_conforming_strings belongs to the caller.
+--   * No exception block: it starts a subtransaction, which parallel mode may refuse.
+--   * PARALLEL RESTRICTED: pg_backend_pid() in a worker is the worker's.  As an InitPlan,
+--     (SELECT auth.user_id()), they let the rest of a query run in parallel.
+SELECT 'auth' AS schema, d.name, '' AS arguments, false AS reads_key, format($template$RETURNS %s
+  LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+  DECLARE
+    claims constant jsonb := auth.session();
+  BEGIN
+    RETURN %s;
+  END $function$$template$, d.returns, d.value) AS body
+  FROM (
+{auth_readers}
+  ) AS d
+ WHERE d.name <> 'session'
+UNION ALL
+SELECT 'auth', 'session', '', true, format($template$RETURNS jsonb
+  LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+  DECLARE
+    token   constant text := coalesce(current_setting('pg_session_jwt.jwt', true), '');
+    setting constant text := current_setting('request.jwt.claims', true);
+    payload text;
+    claims  jsonb := 'null';
+  BEGIN
+    IF NOT EXISTS (SELECT FROM sqla_rls_secret.signing_key) THEN
+      IF token <> '' THEN
+        RAISE EXCEPTION USING ERRCODE = '02000', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
+          MESSAGE = 'there is no key to verify the JWT with',
+          HINT = 'The database has no signing key yet, or was restored without it: make one with'
+                 ' "sqla-rls rotate-key", and give it to the application.';
+      END IF;
+      IF setting <> '' AND %s THEN
+        claims := setting;
+      END IF;
+      RETURN claims;
+    END IF;
+    IF token = '' THEN
+      RETURN claims;
+    END IF;
+
+    IF octet_length(token) > 8192 THEN  -- before anything that takes longer on a longer text
+      RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'invalid JWT encoding',
+        HINT = 'A token of more than 8192 bytes is not looked at.';
+    END IF;
+    -- header.payload.signature in base64url.  The header is {"alg":"HS256","typ":"rls+jwt"} to the letter: the
+    -- algorithm is never the token's to choose, and a token made for something else with the same key is not
+    -- one of ours (RFC 8725, 3.1 and 3.11).
+    payload := split_part(token, '.', 2);
+    IF left(token, 43) <> 'eyJhbGciOiJIUzI1NiIsInR5cCI6InJscytqd3QifQ.'
+       OR length(token) <> 43 + length(payload) + 1 + 43
+       OR token ~ '[^A-Za-z0-9_.-]' COLLATE "C" THEN
+      RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'invalid JWT encoding';
+    END IF;
+    -- HMAC (RFC 2104).  Both sides are hashed under the key once more before they are compared: how long that
+    -- takes says nothing about the right signature.  Comparing what is encoded leaves it one spelling.
+    IF NOT EXISTS (
+      SELECT FROM sqla_rls_secret.signing_key AS k
+       WHERE k.accept_until > now()
+         AND sha256(k.outer_pad || convert_to(right(token, 43), 'UTF8'))
+           = sha256(k.outer_pad || convert_to(rtrim(translate(encode(
+               sha256(k.outer_pad || sha256(k.inner_pad || convert_to(left(token, -44), 'UTF8'))),
+               'base64'), '+/', '-_'), '='), 'UTF8'))) THEN
+      RAISE EXCEPTION USING ERRCODE = '23514', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
+        MESSAGE = 'invalid JWT signature',
+        HINT = 'If nobody forged it, the application signs with another key than the database has: give it the'
+               ' one that "sqla-rls rotate-key" printed last, or make a new one with that.';
+    END IF;
+
+    payload := translate(payload, '-_', '+/');
+    claims := convert_from(decode(rpad(payload, (length(payload) + 3) / 4 * 4, '='), 'base64'), 'UTF8');
+    IF jsonb_typeof(claims) <> 'object' THEN
+      RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'could not parse JWT component';
+    END IF;
+    -- Required, unlike in the extension: without a rising jti it is what ends a stolen token.
+    IF jsonb_typeof(claims -> 'exp') IS DISTINCT FROM 'number'
+       OR claims ->> 'exp' !~ '^[0-9]{1,15}$' COLLATE "C" THEN
+      RAISE EXCEPTION USING ERRCODE = '42804',
+        MESSAGE = '''exp'' (Expiration) must be an integer representing seconds since unix epoch';
+    END IF;
+    IF claims ? 'nbf' AND (jsonb_typeof(claims -> 'nbf') <> 'number'
+                           OR claims ->> 'nbf' !~ '^[0-9]{1,15}$' COLLATE "C") THEN
+      RAISE EXCEPTION USING ERRCODE = '42804',
+        MESSAGE = '''nbf'' (Not Before) must be an integer representing seconds since unix epoch';
+    END IF;
+    IF claims ? 'sub' AND jsonb_typeof(claims -> 'sub') <> 'string' THEN
+      RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'invalid subject claim in the JWT';
+    END IF;
+    -- now() is when the transaction began: a token that was good then is good to its end.  60 seconds of
+    -- leeway, as the extension has.
+    IF (claims ->> 'exp')::bigint + 60 < extract(epoch FROM now()) THEN
+      RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = 'Token used after it has expired';
+    END IF;
+    IF (claims ->> 'nbf')::bigint - 60 > extract(epoch FROM now()) THEN
+      RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = 'Token used before it is ready';
+    END IF;
+    IF claims ? 'pid' AND claims -> 'pid' IS DISTINCT FROM to_jsonb(pg_backend_pid()) THEN
+      RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = 'Token belongs to another connection';
+    END IF;
+    RETURN claims;
+  END $function$$template$,
+         CASE WHEN current_setting('server_version_num')::int >= 160000
+              THEN $$pg_input_is_valid(setting, 'jsonb')$$ ELSE 'true' END)
+UNION ALL
+-- Made inside of statements without parameters, and read back: nothing that a log shows holds the key.
+SELECT 'sqla_rls_secret', 'rotate_signing_key', 'grace interval', true, $template$RETURNS text
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+  BEGIN
+    -- Else the error would be that of a constraint, which quotes the row, and with it the key.
+    IF grace IS NULL OR NOT isfinite(now() + grace) OR grace < '0' THEN
+      RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'grace must be an interval of 0 or more';
+    END IF;
+    LOCK TABLE sqla_rls_secret.signing_key IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM sqla_rls_secret.signing_key WHERE slot = 1;
+    UPDATE sqla_rls_secret.signing_key SET slot = 1, accept_until = now() + grace;
+    WITH fresh AS MATERIALIZED (  -- three version 4 UUIDs: 366 bits of pg_strong_random()
+      SELECT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
+                    || uuid_send(gen_random_uuid())) AS key)
+    INSERT INTO sqla_rls_secret.signing_key (slot, inner_pad, outer_pad)
+    SELECT 0,
+           decode(string_agg(lpad(to_hex(byte # 54), 2, '0'), '' ORDER BY i), 'hex'),
+           decode(string_agg(lpad(to_hex(byte # 92), 2, '0'), '' ORDER BY i), 'hex')
+      FROM (SELECT i, CASE WHEN i < 32 THEN get_byte(key, i) ELSE 0 END AS byte
+              FROM fresh, generate_series(0, 63) AS i) AS block;
+    RETURN (
+      SELECT rtrim(translate(encode(decode(string_agg(lpad(to_hex(get_byte(inner_pad, i) # 54), 2, '0'),
+                                                      '' ORDER BY i), 'hex'), 'base64'), '+/', '-_'), '=')
+        FROM sqla_rls_secret.signing_key, generate_series(0, 31) AS i
+       WHERE slot = 0);
+  END $function$$template$
