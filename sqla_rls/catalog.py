@@ -201,13 +201,14 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_j
 
 _EDITED = """
 WITH function AS (
-  SELECT proname, proargtypes, pronamespace, pg_get_function_sqlbody(oid), prosrc, prolang, prorettype, proretset,
-         provolatile, proparallel, prosecdef, proleakproof, proisstrict, proconfig
+  SELECT proname, proargtypes, pronamespace, pg_get_function_sqlbody(oid), prosrc, prolang, prorettype,
+         proretset, provolatile, proparallel, prosecdef, proleakproof, proisstrict, proconfig
     FROM pg_catalog.pg_proc
    WHERE proname = ANY (:ours)
 ), live AS (
-  SELECT * FROM function
-   WHERE pronamespace IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'sqla_rls_secret'))
+  SELECT f.*
+    FROM function AS f JOIN pg_catalog.pg_namespace AS n ON n.oid = f.pronamespace
+   WHERE n.nspname IN ('auth', 'sqla_rls_secret')
 )
 SELECT expected.proname::text
   FROM function AS expected LEFT JOIN live USING (proname, proargtypes)
@@ -246,9 +247,9 @@ class AuthFunctions(NamedTuple):
             )
         if self.keyholder not in (None, KEYHOLDER):
             log.warning(
-                "the signing key belongs to %s, since %s can't own it: whoever can be that role can read the key, "
-                "and be anyone. Never let an application log in as that role, or have a superuser run "
-                "create_auth_functions(signed=True), too",
+                "the signing key belongs to %s, since %s can't own it: whoever can be that role can read "
+                "the key, and be anyone. Never let an application log in as that role, or have a superuser "
+                "run sqla-rls auth-functions --signed, too",
                 self.keyholder,
                 KEYHOLDER,
             )
@@ -284,9 +285,7 @@ def _edited(connection: Connection, auth: AuthFunctions) -> bool:
     if auth.extension or not auth.ours:
         return False
     if auth.signed and not (auth.verifier and auth.keyholder):
-        log.warning(
-            "the functions of schema auth are signed in part: what they verify with was edited by hand"
-        )
+        log.warning("the functions of schema auth verify callers in part: they were edited by hand")
         return True
     names = [*auth.ours, *["rotate_signing_key"] * auth.signed]
     with trying(connection, "the functions of schema auth count as changed"):

@@ -55,7 +55,7 @@ def rotate_key(url: str, grace: str) -> None:
 
     with _engine(url).connect() as connection:
         try:
-            good_for = connection.scalar(select(cast(grace, Interval)))
+            good_for = connection.execute(select(cast(grace, Interval))).scalar_one()
             key = rotate_signing_key(connection, grace=good_for)
         except (DataError, RowSecurityError) as error:
             raise click.ClickException(str(getattr(error, "orig", error))) from error

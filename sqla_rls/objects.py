@@ -17,7 +17,7 @@ ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"
 MAX_NAME_BYTES: Final = 63
 AUTH_SCHEMA: Final = "auth"
 #: Where the key is that signed callers are verified with.
-SECRET_SCHEMA: Final = "sqla_rls_secret"
+SECRET_SCHEMA: Final = "sqla_rls_secret"  # noqa: S105 - a name
 #: Owns the key, and nothing else.
 KEYHOLDER: Final = "sqla_rls_keyholder"
 AUTH_FUNCTIONS: Final = ("session", "jwt", "user_id", "uid", "organization", "organization_id")

@@ -31,14 +31,12 @@ def rotate_signing_key(connection: Connection, *, grace: timedelta = timedelta(h
     may_rotate = connection.scalar(_MAY_ROTATE)
     if may_rotate is None:
         raise SigningUnavailable(
-            "this database has no signed functions: run op.create_auth_functions(signed=True) in a migration, or "
-            "sqla-rls auth-functions --signed"
+            "this database has no functions that verify callers: have a migration run "
+            "op.create_auth_functions(signed=True)"
         )
     if not may_rotate:
         raise SigningUnavailable(
-            "this role may not rotate the signing key: connect as the one that made the functions, or have it run "
-            "GRANT USAGE ON SCHEMA sqla_rls_secret, and GRANT EXECUTE ON FUNCTION "
-            "sqla_rls_secret.rotate_signing_key(interval)"
+            "this role may not rotate the signing key: connect as the one that made the functions"
         )
     # The driver's own cursor: SQLAlchemy's would log the row with echo="debug".
     cursor = connection.connection.cursor()
@@ -46,7 +44,7 @@ def rotate_signing_key(connection: Connection, *, grace: timedelta = timedelta(h
         cursor.execute(
             f"SELECT sqla_rls_secret.rotate_signing_key(make_interval(secs => {grace.total_seconds()}))"
         )
-        (key,) = cursor.fetchone()
+        (row,) = cursor.fetchall()
     finally:
         cursor.close()
-    return str(key)
+    return str(row[0])

@@ -28,55 +28,50 @@ SELECT 'auth', 'session', '', true, format($template$RETURNS jsonb
   DECLARE
     token   constant text := coalesce(current_setting('pg_session_jwt.jwt', true), '');
     setting constant text := current_setting('request.jwt.claims', true);
-    payload text;
-    claims  jsonb := 'null';
+    -- header.payload.signature in base64url.  The header is {"alg":"HS256","typ":"rls+jwt"} to the letter: the
+    -- algorithm is never the token's to choose, and a token made for something else with the same key is not
+    -- one of ours (RFC 8725, 3.1 and 3.11).  How long it is comes first: the rest takes longer on a longer one.
+    is_token constant boolean :=
+      octet_length(token) <= 8192
+      AND left(token, 43) = 'eyJhbGciOiJIUzI1NiIsInR5cCI6InJscytqd3QifQ.'
+      AND length(token) = 43 + length(split_part(token, '.', 2)) + 1 + 43
+      AND token !~ '[^A-Za-z0-9_.-]' COLLATE "C";
+    claims jsonb := 'null';
   BEGIN
-    IF NOT EXISTS (SELECT FROM sqla_rls_secret.signing_key) THEN
+    -- HMAC (RFC 2104).  Both sides are hashed under the key once more before they are compared: how long that
+    -- takes says nothing about the right signature.  Comparing what is encoded leaves it one spelling.
+    IF is_token AND EXISTS (
+         SELECT FROM sqla_rls_secret.signing_key AS k
+          WHERE k.accept_until > now()
+            AND sha256(k.outer_pad || convert_to(right(token, 43), 'UTF8'))
+              = sha256(k.outer_pad || convert_to(rtrim(translate(encode(
+                  sha256(k.outer_pad || sha256(k.inner_pad || convert_to(left(token, -44), 'UTF8'))),
+                  'base64'), '+/', '-_'), '='), 'UTF8'))) THEN
+      claims := convert_from(decode(translate(split_part(token, '.', 2), '-_', '+/')
+                                    || repeat('=', (length(token) - 87) * 3 %% 4), 'base64'), 'UTF8');
+    ELSIF NOT EXISTS (SELECT FROM sqla_rls_secret.signing_key) THEN
       IF token <> '' THEN
         RAISE EXCEPTION USING ERRCODE = '02000', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
           MESSAGE = 'there is no key to verify the JWT with',
           HINT = 'The database has no signing key yet, or was restored without it: make one with'
                  ' "sqla-rls rotate-key", and give it to the application.';
-      END IF;
-      IF setting <> '' AND %s THEN
+      ELSIF setting <> '' AND %s THEN
         claims := setting;
       END IF;
       RETURN claims;
-    END IF;
-    IF token = '' THEN
+    ELSIF token = '' THEN
       RETURN claims;
-    END IF;
-
-    IF octet_length(token) > 8192 THEN  -- before anything that takes longer on a longer text
+    ELSIF NOT is_token THEN
       RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'invalid JWT encoding',
-        HINT = 'A token of more than 8192 bytes is not looked at.';
-    END IF;
-    -- header.payload.signature in base64url.  The header is {"alg":"HS256","typ":"rls+jwt"} to the letter: the
-    -- algorithm is never the token's to choose, and a token made for something else with the same key is not
-    -- one of ours (RFC 8725, 3.1 and 3.11).
-    payload := split_part(token, '.', 2);
-    IF left(token, 43) <> 'eyJhbGciOiJIUzI1NiIsInR5cCI6InJscytqd3QifQ.'
-       OR length(token) <> 43 + length(payload) + 1 + 43
-       OR token ~ '[^A-Za-z0-9_.-]' COLLATE "C" THEN
-      RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'invalid JWT encoding';
-    END IF;
-    -- HMAC (RFC 2104).  Both sides are hashed under the key once more before they are compared: how long that
-    -- takes says nothing about the right signature.  Comparing what is encoded leaves it one spelling.
-    IF NOT EXISTS (
-      SELECT FROM sqla_rls_secret.signing_key AS k
-       WHERE k.accept_until > now()
-         AND sha256(k.outer_pad || convert_to(right(token, 43), 'UTF8'))
-           = sha256(k.outer_pad || convert_to(rtrim(translate(encode(
-               sha256(k.outer_pad || sha256(k.inner_pad || convert_to(left(token, -44), 'UTF8'))),
-               'base64'), '+/', '-_'), '='), 'UTF8'))) THEN
+        HINT = 'It must be signed with HS256, have the header {"alg":"HS256","typ":"rls+jwt"}, to the letter, and'
+               ' no more than 8192 bytes.';
+    ELSE
       RAISE EXCEPTION USING ERRCODE = '23514', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
         MESSAGE = 'invalid JWT signature',
         HINT = 'If nobody forged it, the application signs with another key than the database has: give it the'
                ' one that "sqla-rls rotate-key" printed last, or make a new one with that.';
     END IF;
 
-    payload := translate(payload, '-_', '+/');
-    claims := convert_from(decode(rpad(payload, (length(payload) + 3) / 4 * 4, '='), 'base64'), 'UTF8');
     IF jsonb_typeof(claims) <> 'object' THEN
       RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'could not parse JWT component';
     END IF;
