@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -45,9 +46,10 @@ from sqla_rls import (
 from sqla_rls.ddl_roles import DropRole
 from sqla_rls.driver import Way
 from sqla_rls.testing.issuer import Issuer, Key
-from sqla_rls.testing.postgres import Server
+from sqla_rls.testing.postgres import Server, installations
 
 from .project import Project
+from .stand_in import can_have_stand_in, has_extension, server_with_stand_in
 
 
 class Base(DeclarativeBase):
@@ -108,6 +110,24 @@ class Notice(Base):
         Policy("all-read", "SELECT", [anonymous, authenticated], using=True),
         Policy("none-write", "INSERT", [anonymous], with_check=False),
     )
+
+
+_SIGNING = [("pg_session_jwt", found) for found in installations() if has_extension(found)]
+_SIGNING += [("stand-in", found) for found in installations()]
+
+
+@pytest.fixture(scope="session", params=_SIGNING, ids=lambda param: f"{param[0]}-postgres{param[1].version}")
+def signing_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Offers pg_session_jwt: the extension itself, or the stand-in, which in CI must not be missing."""
+    name, installation = request.param
+    if name == "pg_session_jwt":
+        with Server.start(installation) as server:
+            yield server
+        return
+    if not can_have_stand_in(installation) and name not in os.environ.get("SQLA_RLS_TEST_REQUIRE", ""):
+        pytest.skip("the stand-in takes a C compiler, and the headers of OpenSSL and of this Postgres")
+    with server_with_stand_in(installation) as server:
+        yield server
 
 
 @pytest.fixture
