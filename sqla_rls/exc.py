@@ -15,7 +15,7 @@ RowSecurityError
 └── BindingError              the identity can't be bound to the transaction (HTTP 500)
     ├── UnsupportedTransaction   AUTOCOMMIT or two-phase: nothing can be bound to it
     ├── UnsafeRole               row security doesn't hold for the role
-    ├── SigningUnavailable       the database can't verify what would be signed
+    ├── SignedBindingUnavailable   the database can't verify what would be signed
     ├── SigningKeyRejected       the application has no signing key, or another than the database
     ├── IdentityChanged          the identity changes while the session holds what is another's
     │   └── TransactionInProgress   … or while a transaction is bound to another
@@ -104,7 +104,7 @@ class UnsafeRole(BindingError):
     """Row security doesn't hold for the login role, or for the role that it takes on."""
 
 
-class SigningUnavailable(BindingError):
+class SignedBindingUnavailable(BindingError):
     """The database, or the way to it, can't verify a signed identity; the message says what it takes."""
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.exc import DeclarationError, SigningKeyRejected, SigningUnavailable, UnsafeRole
+from sqla_rls.exc import DeclarationError, SigningKeyRejected, SignedBindingUnavailable, UnsafeRole
 from sqla_rls.rules import Rules
 
 # Membership counts whether it is inherited or not: SET ROLE is all that a caller's own SQL would need.
@@ -76,25 +76,20 @@ _MAY_ASK: Final = text("SELECT pg_catalog.has_schema_privilege('auth', 'USAGE'),
 _IS_KNOWN: Final = text("SELECT auth.session()::pg_catalog.text OPERATOR(pg_catalog.<>) 'null'")
 
 
-def require_verified(connection: Connection, *, signed: bool, strict: bool) -> None:
+def require_verified(connection: Connection, *, must_ask: bool) -> None:
     """Raise SigningKeyRejected if the database knows nobody, though somebody is bound.
 
-    Emitted: two SELECTs, as the caller.  A role that may not use schema ``auth`` can't ask; with *strict*
-    that raises SigningUnavailable.
+    Emitted: two SELECTs, as the caller.  A role that may not use schema ``auth`` can't ask; where it
+    *must_ask*, that raises SignedBindingUnavailable.
     """
     may_ask, role = connection.execute(_MAY_ASK).one()
     if not may_ask:
-        if strict:
-            raise SigningUnavailable(
+        if must_ask:
+            raise SignedBindingUnavailable(
                 f"role {role!r} may not use schema auth, so that nothing shows whether identities are "
                 "verified: grant it USAGE; if the schema is a superuser's, a superuser must"
             )
     elif not connection.scalar(_IS_KNOWN):
-        if signed:
-            raise SigningKeyRejected(
-                "the database has no signing key, as after a restore, and believes what it is told: make one "
-                "with `sqla-rls rotate-key`, and give it to the application"
-            )
         raise SigningKeyRejected(
             "the database believes signed identities only: give the application its key, as signing_key= or "
             "in SQLA_RLS_SIGNING_KEY"
@@ -111,9 +106,14 @@ def _explained(context: ExceptionContext) -> Exception | None:
     error: Any = context.original_exception
     # psycopg has the constraint in .diag, asyncpg on the error that SQLAlchemy's adapter wraps.
     sources = (getattr(error, "diag", None), error.__cause__)
-    if "signing_key" in [getattr(source, "constraint_name", None) for source in sources]:
+    if "signing_key" not in [getattr(source, "constraint_name", None) for source in sources]:
+        return None
+    if error.sqlstate == "02000":
         return SigningKeyRejected(
-            "the database refused the application's signature: give it the key that `sqla-rls rotate-key` "
-            "made last"
+            "the database has no signing key, as after a restore: make one with `sqla-rls rotate-key`, and "
+            "give it to the application"
         )
-    return None
+    return SigningKeyRejected(
+        "the database refused the application's signature: give it the key that `sqla-rls rotate-key` made "
+        "last"
+    )

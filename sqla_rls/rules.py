@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqla_rls.driver import Way, origin
 from sqla_rls.driver.opening import ORIGIN, SIGNER, install
 from sqla_rls.driver.origin import Origin
-from sqla_rls.exc import SigningUnavailable, UnsupportedTransaction
+from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
 from sqla_rls.signing import Ed25519Signer, HS256Signer, Signer, SigningKey
 
 #: Whether the database believes the claims that it is told, or verifies who has signed them.
@@ -54,7 +54,7 @@ class Rules:
     def signer(self, connection: Connection, found: Origin) -> Signer | None:
         """What signs for *connection*, the strongest that it can have; None if nothing does.
 
-        Raises SigningUnavailable where these rules want more than that.
+        Raises SignedBindingUnavailable where these rules want more than that.
         """
         info = connection.connection.info
         if self not in info:
@@ -65,7 +65,7 @@ class Rules:
     def _choose(self, found: Origin, own: Ed25519Signer | None) -> Signer | None:
         verifies = found.extension and own is not None and found.jwk == own.jwk
         if found.extension and found.jwk and not verifies:
-            raise SigningUnavailable(
+            raise SignedBindingUnavailable(
                 "pg_session_jwt has a key that isn't this connection's: take pg_session_jwt.jwk out of its "
                 "options and the server's configuration, and let binding='signed' or 'auto' set it"
             )
@@ -77,7 +77,7 @@ class Rules:
             return HS256Signer(self.signing_key, found.backend_pid if found.direct else None)
         if self.strength == "auto" and self.signing_key is None:
             return None
-        raise SigningUnavailable(f"{_obstacle(found)}; or let binding='claims' trust what it is told")
+        raise SignedBindingUnavailable(f"{_obstacle(found)}; or let binding='claims' trust what it is told")
 
 
 def _obstacle(found: Origin) -> str:

@@ -347,7 +347,7 @@ def _check(connection: Connection, identity: Identity, rules: _Rules) -> None:
     if (found := rules.binding.origin(connection)) is not None:
         signed = rules.binding.signer(connection, found) is not None
         if signed or (found.verifier and identity.claims):
-            require_verified(connection, signed=signed, strict=rules.binding.strength == "signed")
+            require_verified(connection, must_ask=rules.binding.strength == "signed")
 
 
 def _after_transaction_end(session: RowSecuritySession, transaction: SessionTransaction) -> None:
