@@ -63,8 +63,8 @@ def bind(connection: Connection, caller: Caller, rules: Rules | None = None) -> 
     *rules*.  Unless their way is "statement", it goes with BEGIN where the connection can do so, and an error
     of the server's comes with the first statement; to be clean, BEGIN has explicit modes, and RESET ALL
     follows.  If no role may be set, it is the login role's own, and must be the caller's.
-    Raises ExpiredToken, SignedBindingUnavailable, UnsupportedTransaction for AUTOCOMMIT, and BindingError where the
-    server refuses; nothing is bound then.
+    Raises ExpiredToken, SignedBindingUnavailable, UnsupportedTransaction for AUTOCOMMIT, and BindingError
+    where the server refuses; nothing is bound then.
     """
     rules = rules or Rules()
     driver_connection: Any = connection.connection.driver_connection

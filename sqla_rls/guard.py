@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.exc import DeclarationError, SigningKeyRejected, SignedBindingUnavailable, UnsafeRole
+from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, SigningKeyRejected, UnsafeRole
 from sqla_rls.rules import Rules
 
 # Membership counts whether it is inherited or not: SET ROLE is all that a caller's own SQL would need.
