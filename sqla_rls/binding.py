@@ -21,7 +21,6 @@ from sqla_rls.exc import BindingError, DeclarationError, UnsupportedTransaction
 from sqla_rls.identity import Identity
 from sqla_rls.provider import check_role
 from sqla_rls.rules import Rules
-from sqla_rls.signing import HS256Signer
 
 #: What a signed nobody claims: a token of their own, so that none that is left behind counts.
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -121,7 +120,7 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
         expires_at=expires_at,
         modes=found.modes if rules.clean and found is not None else None,
         person=person(caller) if rules.strict else None,
-        confidential=isinstance(signer, HS256Signer) and not signer.bound,
+        confidential=signer is not None,
     )
 
 

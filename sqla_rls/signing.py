@@ -80,8 +80,6 @@ class HS256Signer:
 
     def __init__(self, key: SigningKey, pid: int | None) -> None:
         self._key = key
-        #: Whether a token is of no use on other connections.
-        self.bound = pid is not None
         self._more = {} if pid is None else {"pid": pid}
         self._last: tuple[str | None, str, float, str] = (None, "", 0.0, "")
 

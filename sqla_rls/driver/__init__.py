@@ -57,7 +57,7 @@ class Binding:
     modes: Modes | None = None
     #: DISCARD ALL goes first, unless the connection's last binding was this person's; None: it never does.
     person: Hashable = None
-    #: It holds a token that is good on other connections, too: not for texts, which others can see.
+    #: It holds a token.  Statements show in pg_stat_activity and in logs, parameters don't.
     confidential: bool = False
 
     def literal(self) -> str:

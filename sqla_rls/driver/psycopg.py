@@ -87,30 +87,24 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             default.deferrable if deferrable is None else deferrable,
         )
 
-    def _messages(self) -> list[_Message]:
-        """What waits, in as few messages as can be."""
-        if self._asked_autocommit:
-            raise UnsupportedTransaction(
-                "in AUTOCOMMIT an identity is bound to single statements only: use a transaction"
-            )
-        binding = self.binding
-        if binding is None or binding.confidential or self.pgconn.pipeline_status:
-            return self._statements()
-        parts = [self._begin(), binding.literal()]
-        if binding.modes is not None:
-            parts.insert(1, _RESET)
-        return [*self._discard(), ("; ".join(parts), None)]
+    @property
+    def _in_text(self) -> bool:
+        """Whether what waits goes as one text."""
+        return not self.pgconn.pipeline_status and not (
+            self._pipelined and self.binding is not None and self.binding.confidential
+        )
 
-    def _discard(self) -> list[_Message]:
-        return [(_DISCARD, None)] if self.discards else []
-
-    def _sent(self) -> None:
-        if self.binding is not None:
-            self.last_person = self.binding.person
+    def _text(self) -> str:
+        if self.binding is None:
+            return self._begin()
+        reset = [] if self.binding.modes is None else [_RESET]
+        return "; ".join([self._begin(), *reset, self.binding.literal()])
 
     def _statements(self) -> list[_Message]:
         """What waits, one statement each, as a pipeline takes them."""
-        statements = self._discard()
+        statements: list[_Message] = []
+        if self.discards:
+            statements.append((_DISCARD, None))
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
         if self.binding is not None:
@@ -118,6 +112,16 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
                 statements.append((_RESET, None))
             statements.append((self.binding.query(), self.binding.parameters()))
         return statements
+
+    def _require_transaction(self) -> None:
+        if self._asked_autocommit:
+            raise UnsupportedTransaction(
+                "in AUTOCOMMIT an identity is bound to single statements only: use a transaction"
+            )
+
+    def _sent(self) -> None:
+        if self.binding is not None:
+            self.last_person = self.binding.person
 
     def _in_one_flush(self, params: object) -> bool:
         # Without parameters it may be several statements, which a pipeline doesn't take.
@@ -146,17 +150,12 @@ class Cursor(psycopg.Cursor[Any]):
         if not connection._in_one_flush(params):
             connection.start()
             return super().execute(query, params, **kw)
-        ahead, statements = connection.ahead, connection._statements()
         try:
             with connection.pipeline() as pipeline:
-                for statement, values in statements:
-                    # Not prepared: the last caller may have left another statement of that name.
-                    ahead.execute(statement, values, prepare=False)
-                    if statement == _DISCARD:
-                        pipeline.sync()
+                connection.send(pipeline)
                 super().execute(query, params, **kw)
         except psycopg.Error as error:
-            if (refusal := connection._refusal(error, ahead.pgresult)) is not None:
+            if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
                 raise refusal from error
             if params or not isinstance(error, psycopg.errors.SyntaxError):
                 raise
@@ -199,12 +198,26 @@ class Connection(_Waiting, psycopg.Connection[Any]):
     def start(self) -> None:
         """Send what waits."""
         if self._waits:
+            self._require_transaction()
             try:
-                for statement, values in self._messages():
-                    self.ahead.execute(statement, values, prepare=False)
+                if not self._in_text:
+                    with self.pipeline() as pipeline:
+                        self.send(pipeline)
+                    return
+                if self.discards:
+                    self.ahead.execute(_DISCARD, prepare=False)
+                self.ahead.execute(self._text(), prepare=False)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
             self._sent()
+
+    def send(self, pipeline: psycopg.Pipeline) -> None:
+        """Send what waits into *pipeline*."""
+        for statement, values in self._statements():
+            # Not prepared: the last caller may have left another statement of that name.
+            self.ahead.execute(statement, values, prepare=False)
+            if statement == _DISCARD:
+                pipeline.sync()
 
     def set_autocommit(self, value: bool) -> None:
         super().set_autocommit(True)
@@ -248,16 +261,12 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
         if not connection._in_one_flush(params):
             await connection.start()
             return await super().execute(query, params, **kw)
-        ahead, statements = connection.ahead, connection._statements()
         try:
             async with connection.pipeline() as pipeline:
-                for statement, values in statements:
-                    await ahead.execute(statement, values, prepare=False)
-                    if statement == _DISCARD:
-                        await pipeline.sync()
+                await connection.send(pipeline)
                 await super().execute(query, params, **kw)
         except psycopg.Error as error:
-            if (refusal := connection._refusal(error, ahead.pgresult)) is not None:
+            if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
                 raise refusal from error
             if params or not isinstance(error, psycopg.errors.SyntaxError):
                 raise
@@ -303,12 +312,26 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
     async def start(self) -> None:
         """Send what waits."""
         if self._waits:
+            self._require_transaction()
             try:
-                for statement, values in self._messages():
-                    await self.ahead.execute(statement, values, prepare=False)
+                if not self._in_text:
+                    async with self.pipeline() as pipeline:
+                        await self.send(pipeline)
+                    return
+                if self.discards:
+                    await self.ahead.execute(_DISCARD, prepare=False)
+                await self.ahead.execute(self._text(), prepare=False)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
             self._sent()
+
+    async def send(self, pipeline: psycopg.AsyncPipeline) -> None:
+        """Send what waits into *pipeline*."""
+        for statement, values in self._statements():
+            # Not prepared: the last caller may have left another statement of that name.
+            await self.ahead.execute(statement, values, prepare=False)
+            if statement == _DISCARD:
+                await pipeline.sync()
 
     async def set_autocommit(self, value: bool) -> None:
         await super().set_autocommit(True)

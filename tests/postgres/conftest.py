@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -29,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import (
     Identity,
@@ -45,6 +47,7 @@ from sqla_rls import (
 )
 from sqla_rls.ddl_roles import DropRole
 from sqla_rls.driver import Way
+from sqla_rls.testing.installation import Installation
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import Server, installations
 
@@ -112,15 +115,22 @@ class Notice(Base):
     )
 
 
-_SIGNING = [("pg_session_jwt", found) for found in installations() if has_extension(found)]
-_SIGNING += [("stand-in", found) for found in installations()]
+#: What verifies a signature, and which Postgres it is part of.
+SIGNING = [("pg_session_jwt", found) for found in installations() if has_extension(found)]
+SIGNING += [("stand-in", found) for found in installations()]
 
 
-@pytest.fixture(scope="session", params=_SIGNING, ids=lambda param: f"{param[0]}-postgres{param[1].version}")
+@pytest.fixture(scope="session", params=SIGNING, ids=lambda param: f"{param[0]}-postgres{param[1].version}")
 def signing_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Offers pg_session_jwt: the extension itself, or the stand-in, which in CI must not be missing."""
-    name, installation = request.param
-    if name == "pg_session_jwt":
+    with start_signing_server(*request.param) as server:
+        yield server
+
+
+@contextmanager
+def start_signing_server(name: str, installation: Installation) -> Iterator[Server]:
+    """One with that extension, or for the functions that do without it."""
+    if name != "stand-in":
         with Server.start(installation) as server:
             yield server
         return
@@ -161,9 +171,19 @@ Sessions: TypeAlias = Callable[[Identity], Session]
 @pytest.fixture(scope="session")
 def template(server: Server) -> Iterator[str]:
     """A database with the tables on a server with the login roles."""
+    with database_with_tables(server) as name:
+        yield name
+
+
+@contextmanager
+def database_with_tables(server: Server, *statements: ExecutableDDLElement) -> Iterator[str]:
+    """One with the login roles beside it, made after *statements*."""
     admin = create_engine(server.url(), poolclass=NullPool)
     name = server.create_database()
     owner = create_engine(server.url(name), poolclass=NullPool)
+    with owner.begin() as connection:
+        for statement in statements:
+            connection.execute(statement)
     Base.metadata.create_all(owner)
     with admin.begin() as connection:
         # Roles belong to the server, which others may be testing on as well.
