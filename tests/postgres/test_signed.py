@@ -1,19 +1,24 @@
-"""Sessions whose callers the database verifies: by pg_session_jwt, by its stand-in, by the portable functions."""
+"""Sessions whose callers the database verifies: by pg_session_jwt, a stand-in, or the portable functions."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import jwt
+import psycopg
 import pytest
-from sqlalchemy import URL, Connection, Engine, create_engine, func, insert, select, text
+from sqlalchemy import URL, Engine, create_engine, func, select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -23,10 +28,9 @@ from sqlalchemy.schema import CreateSchema
 from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify, service_session
 from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.driver import Way
-from sqla_rls.exc import BindingError, ExpiredToken, SignedBindingUnavailable, SigningKeyRejected
+from sqla_rls.exc import DeclarationError, ExpiredToken, SignedBindingUnavailable, SigningKeyRejected
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.signing import Ed25519Signer, HS256Signer
-from sqla_rls.testing.installation import Installation
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server, installations
 
@@ -209,7 +213,6 @@ def test_an_identity_ends_when_it_does_whatever_the_database_remembers(sessions:
 # Connections
 
 
-@one_way
 def test_each_connection_has_a_key_of_its_own(
     by_extension: None, url: URL, alice: Identity, bob: Identity, admin: Engine
 ) -> None:
@@ -321,3 +324,397 @@ async def test_asyncio(
             assert (await session.scalars(TASKS)).all() == [f"{name}'s"]
             await session.commit()
     await engine.dispose()
+
+
+# What an attacker tries, who injects SQL as Alice
+
+
+def of_whom(session: Session) -> str | None:
+    """Who the database takes the caller for; "refused" if it raises."""
+    try:
+        with session.begin_nested():
+            return session.scalar(USER)
+    except (DBAPIError, SigningKeyRejected):
+        return "refused"
+
+
+def forged(subject: str, kind: str, session: Session) -> str:
+    """A token of *subject* as good as an attacker can make it."""
+    claims = {"sub": subject, "jti": 10**9, "exp": int(time.time()) + 600}
+    if kind == "by a key of one's own, Ed25519":
+        return Ed25519Signer().token(claims, "", time.time() + 600)
+    if kind == "by a key of one's own, HS256":
+        return HS256Signer("A" * 43, None).token(claims, "", None)
+    if kind == "unsigned":
+        return jwt.encode(claims, None, "none")
+    header, payload, signature = session.scalar(TOKEN).split(".")
+    own = json.loads(urlsafe_b64decode(payload + "=="))
+    another = urlsafe_b64encode(json.dumps({**own, "sub": subject}).encode()).decode().rstrip("=")
+    if kind == "with one's own signature":
+        return f"{header}.{another}.{signature}"
+    return f"{header}.{another}."
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("by a key of one's own, Ed25519", "by a key of one's own, HS256", "unsigned"),
+        *("with one's own signature", "without a signature"),
+    ],
+)
+@pytest.mark.parametrize("local", [True, False])
+@one_way
+def test_no_forged_token_is_believed(
+    sessions: Sessions, alice: Identity, bob: Identity, kind: str, local: bool
+) -> None:
+    with sessions(alice) as session:
+        token = forged("bob", kind, session)
+        session.execute(
+            text("SELECT set_config('pg_session_jwt.jwt', :token, :local)"), {"token": token, "local": local}
+        )
+        assert of_whom(session) == "refused"
+        session.commit()
+    with sessions(bob) as session:
+        assert session.scalar(USER) == "bob"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', true)""",
+        """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', false)""",
+        """SET LOCAL request.jwt.claims = '{"sub":"bob"}'""",
+        "RESET request.jwt.claims",
+        "SET pg_session_jwt.jwt = ''",
+        "SET LOCAL pg_session_jwt.jwt = ''",
+        "RESET pg_session_jwt.jwt",
+        "RESET ALL",
+        "RESET ROLE",
+        "SET ROLE anonymous",
+        "SET SESSION AUTHORIZATION DEFAULT",
+        "SET search_path = pg_temp",
+        "CREATE TEMPORARY TABLE signing_key (slot int)",
+        "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (false)",
+        "CREATE DOMAIN pg_temp.jsonb AS pg_catalog.jsonb CHECK (false)",
+        "CREATE FUNCTION pg_temp.sha256(bytea) RETURNS bytea LANGUAGE sql AS 'SELECT $1'",
+        "SET debug_print_plan = on",
+        "SET plan_cache_mode = force_generic_plan",
+    ],
+)
+@pytest.mark.parametrize("after", ["", """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', true)"""])
+@one_way
+def test_no_setting_makes_another_person(
+    sessions: Sessions, todos: None, alice: Identity, bob: Identity, statement: str, after: str
+) -> None:
+    with sessions(alice) as session:
+        for injected in filter(None, [statement, after]):
+            with suppress(DBAPIError), session.begin_nested():
+                session.execute(text(injected.replace(":", r"\:")))
+        assert of_whom(session) in ("alice", None, "refused")
+        with suppress(DBAPIError):
+            assert "bob's" not in session.scalars(TASKS).all()
+            session.commit()
+    with sessions(bob) as session:
+        assert session.scalar(USER) == "bob"
+        assert session.scalars(TASKS).all() == ["bob's"]
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_nobody_changes_the_key_of_a_connection(
+    by_extension: None, sessions: Sessions, alice: Identity, fresh: bool
+) -> None:
+    # Until a function of the extension is called, the setting isn't the extension's yet.
+    mallory = Ed25519Signer()
+    with sessions(alice) as session:
+        if not fresh:
+            assert session.scalar(USER) == "alice"
+        for statement in (
+            "SELECT set_config('pg_session_jwt.jwk', :jwk, false)",
+            "SELECT set_config('pg_session_jwt.jwk', :jwk, true)",
+        ):
+            with suppress(DBAPIError), session.begin_nested():
+                session.execute(text(statement), {"jwk": mallory.jwk})
+        token = mallory.token({"sub": "bob", "jti": 5}, "", None)
+        session.execute(text("SELECT set_config('pg_session_jwt.jwt', :token, true)"), {"token": token})
+        assert of_whom(session) == "refused"
+
+
+@one_way
+def test_an_earlier_token_is_refused_once_a_later_one_was_read(
+    by_extension: None, sessions: Sessions, alice: Identity, bob: Identity
+) -> None:
+    with sessions(bob) as session:
+        stolen = session.scalar(TOKEN)
+        assert session.scalar(USER) == "bob"
+    with sessions(alice) as session:
+        assert session.scalar(USER) == "alice"
+        session.execute(text("SELECT set_config('pg_session_jwt.jwt', :token, true)"), {"token": stolen})
+        assert of_whom(session) == "refused"
+
+
+def test_a_token_of_another_connection_is_refused(
+    url: URL, key: str | None, alice: Identity, bob: Identity
+) -> None:
+    engine = create_engine(url, pool_size=2)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, binding="signed", signing_key=key)
+    with maker() as session, maker() as another:
+        identify(session, alice)
+        identify(another, bob)
+        stolen = another.scalar(TOKEN)
+        assert another.scalar(USER) == "bob"
+        for read_first in (False, True):
+            if read_first:
+                assert session.scalar(USER) == "alice"
+            with session.begin_nested():
+                session.execute(
+                    text("SELECT set_config('pg_session_jwt.jwt', :token, true)"), {"token": stolen}
+                )
+                assert of_whom(session) == "refused"
+                session.execute(text("SELECT set_config('pg_session_jwt.jwt', '', true)"))
+            session.rollback()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_no_statement_shows_a_token(
+    url: URL, key: str | None, admin: Engine, runner: asyncio.Runner, driver: str
+) -> None:
+    query = {"ssl": "disable"} if driver == "asyncpg" else {}
+    engine = create_async_engine(
+        url.set(drivername=f"postgresql+{driver}").update_query_dict(query), pool_size=1, max_overflow=0
+    )
+    maker = async_sessionmaker(engine)
+    enforce_row_security(maker, binding="signed", signing_key=key)
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def poll() -> None:
+        query = text(
+            "SELECT query FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()"
+        )
+        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while not done.is_set():
+                seen.update(connection.scalars(query))
+
+    with ThreadPoolExecutor(1) as threads:
+        polling = threads.submit(poll)
+        for number in range(300):
+            async with maker() as session:
+                identify(session, Identity(role="authenticated", subject=f"user {number}"))
+                await session.scalar(USER)
+                await session.commit()
+        done.set()
+        polling.result()
+    await engine.dispose()
+    assert any("set_config" in statement for statement in seen)
+    assert not [statement for statement in seen if "eyJ" in statement]
+
+
+# Where it can't be
+
+
+def refusal(
+    maker: sessionmaker[Session], match: str, error: type[Exception] = SignedBindingUnavailable
+) -> None:
+    with maker() as session:
+        identify(session, Identity(role="authenticated", subject="alice"))
+        assert_refused(session, error, match)
+
+
+def signed_sessions(engine: Engine, key: Any = None) -> sessionmaker[Session]:
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, binding="signed", signing_key=key)
+    return maker
+
+
+def test_without_the_key_it_says_so(by_functions: None, pool: Engine, key: str, alice: Identity) -> None:
+    refusal(signed_sessions(pool), "SQLA_RLS_SIGNING_KEY")
+    auto = sessionmaker(pool)
+    enforce_row_security(auto)
+    refusal(auto, "signed identities only.*SQLA_RLS_SIGNING_KEY", SigningKeyRejected)
+
+
+@pytest.mark.parametrize("wrong", ["A" * 43, "not base64!", "c2hvcnQ"])
+def test_with_another_key_it_says_so(by_functions: None, pool: Engine, key: str, wrong: str) -> None:
+    refusal(signed_sessions(pool, wrong), "rotate-key", SigningKeyRejected)
+
+
+def test_a_database_that_lost_its_key_is_noticed(
+    by_functions: None, pool: Engine, key: str, admin: Engine
+) -> None:
+    with admin.begin() as connection:
+        connection.execute(text("TRUNCATE sqla_rls_secret.signing_key"))
+    refusal(signed_sessions(pool, key), "no signing key, as after a restore", SigningKeyRejected)
+
+
+def test_a_key_lost_while_sessions_run_is_noticed(
+    by_functions: None, sessions: Sessions, admin: Engine, alice: Identity
+) -> None:
+    with sessions(alice) as session:
+        assert session.scalar(USER) == "alice"
+    make_key(admin, grace=0)
+    with sessions(alice) as session:
+        with pytest.raises(SigningKeyRejected, match="refused the application's signature"):
+            session.execute(TASKS)
+
+
+@pytest.fixture
+def another_database(server: Server) -> Iterator[URL]:
+    """One of that server, where nothing verifies."""
+    with database_with_tables(server, CreateSchema("auth")) as name:
+        yield server.url(name, user="app", password="app")
+
+
+def test_where_nothing_verifies_it_says_what_to_install(another_database: URL) -> None:
+    engine = create_engine(another_database)
+    refusal(signed_sessions(engine), "op.create_auth_functions")
+    # Who has a key wants it to count.
+    auto = sessionmaker(engine)
+    enforce_row_security(auto, signing_key="A" * 43)
+    refusal(auto, "op.create_auth_functions")
+    engine.dispose()
+
+
+def test_a_key_of_somebody_elses_is_no_key(by_extension: None, url: URL) -> None:
+    jwk = Ed25519Signer().jwk
+    for binding in ("signed", "auto", "claims"):
+        engine = create_engine(url, connect_args={"options": f"-c pg_session_jwt.jwk={jwk}"})
+        maker = sessionmaker(engine)
+        enforce_row_security(maker, binding=binding)
+        refusal(maker, "isn't this connection's")
+        engine.dispose()
+
+
+def test_a_connection_of_the_applications_making_has_no_key(by_extension: None, url: URL) -> None:
+    engine = create_engine(
+        url, creator=lambda: psycopg.connect(host=url.host, port=url.port, user="app", dbname=url.database)
+    )
+    refusal(signed_sessions(engine), "creator")
+    engine.dispose()
+
+
+def test_a_role_that_may_not_use_the_schema_is_refused_if_it_must_be_signed(
+    pool: Engine, key: str | None, admin: Engine
+) -> None:
+    with admin.begin() as connection:
+        connection.execute(text("REVOKE USAGE ON SCHEMA auth FROM authenticated"))
+    refusal(signed_sessions(pool, key), "may not use schema auth.*a superuser must")
+
+
+def test_a_pooler_that_drops_the_key_is_told_apart(
+    by_extension: None, pgbouncer: None, url: URL, todos: None, alice: Identity
+) -> None:
+    with PgBouncer(url, pool_size=2) as bouncer:
+        engine = create_engine(bouncer.url, connect_args=CONNECT_ARGS["psycopg"])
+        refusal(signed_sessions(engine), "pooler.*connect to the server directly")
+        auto = sessionmaker(engine)
+        enforce_row_security(auto)
+        with auto() as session:
+            identify(session, alice)
+            assert session.scalars(TASKS).all() == ["alice's"]
+        engine.dispose()
+
+
+# Which it is
+
+
+def test_auto_takes_the_strongest_and_says_which_once(
+    pool: Engine, key: str | None, alice: Identity, bob: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, signing_key=key)
+    with caplog.at_level(logging.INFO, "sqla_rls"):
+        for person in (alice, bob):
+            with maker() as session:
+                identify(session, person)
+                assert session.scalar(TOKEN)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("identities are bound signed: " + ("HS256" if key else "Ed25519"))
+
+
+def test_the_key_comes_from_the_environment(
+    by_functions: None, pool: Engine, key: str, alice: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLA_RLS_SIGNING_KEY", key)
+    with signed_sessions(pool)() as session:
+        identify(session, alice)
+        assert session.scalar(USER) == "alice"
+
+
+def test_claims_are_bound_where_that_is_said(by_extension: None, pool: Engine, alice: Identity) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, binding="claims")
+    with maker() as session:
+        identify(session, alice)
+        assert session.scalar(USER) == "alice"
+        assert not session.scalar(TOKEN)
+
+
+def test_the_sessions_of_an_engine_agree(pool: Engine, maker: sessionmaker[Session]) -> None:
+    with pytest.raises(DeclarationError, match="an engine of their own"):
+        enforce_row_security(sessionmaker(pool), binding="claims")
+
+
+# The shared key
+
+
+def test_a_key_is_rotated_without_a_transaction_refused(
+    by_functions: None, url: URL, key: str, admin: Engine, todos: None
+) -> None:
+    keys = [key]
+    engine = create_engine(url, pool_size=4)
+    maker = signed_sessions(engine, lambda: keys[-1])
+    done = threading.Event()
+
+    def work(name: str) -> int:
+        count = 0
+        while not done.is_set():
+            with maker() as session:
+                identify(session, Identity(role="authenticated", subject=name))
+                assert session.scalars(TASKS).all() == [f"{name}'s"]
+                session.commit()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as threads:
+        working = [threads.submit(work, name) for name in ("alice", "bob") * 2]
+        for _ in range(5):
+            time.sleep(0.1)
+            new = make_key(admin)
+            time.sleep(0.1)
+            keys.append(new)
+        done.set()
+        assert all(one.result() for one in working)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_behind_a_pooler(
+    by_functions: None,
+    pgbouncer: None,
+    url: URL,
+    key: str,
+    todos: None,
+    runner: asyncio.Runner,
+    driver: str,
+) -> None:
+    with PgBouncer(url, pool_size=2) as bouncer:
+        query = {"ssl": "disable"} if driver == "asyncpg" else {}
+        engine = create_async_engine(
+            bouncer.url.set(drivername=f"postgresql+{driver}").update_query_dict(query),
+            pool_size=6,
+            connect_args=CONNECT_ARGS[driver],
+        )
+        maker = async_sessionmaker(engine)
+        enforce_row_security(maker, binding="signed", signing_key=key)
+
+        async def work(name: str) -> None:
+            for _ in range(10):
+                async with maker() as session:
+                    identify(session, Identity(role="authenticated", subject=name))
+                    assert (await session.scalars(TASKS)).all() == [f"{name}'s"]
+                    await session.commit()
+
+        await asyncio.gather(*[work(name) for name in ("alice", "bob") * 3])
+        await engine.dispose()
