@@ -9,7 +9,7 @@ from sqla_rls.identity import ANONYMOUS, Identity, Verifier
 from sqla_rls.ignore import ignore
 from sqla_rls.membership import member_of
 from sqla_rls.objects import Role
-from sqla_rls.privileges import declare_roles, default_privileges, grant, grant_on
+from sqla_rls.privileges import declare_roles, default_privileges, grant, grant_on, revoke_from_public
 from sqla_rls.schema import (
     Policy,
     anonymous,
@@ -48,6 +48,7 @@ __all__ = [
     "jwt_claim",
     "member_of",
     "provider",
+    "revoke_from_public",
     "service_session",
     "sql_function",
 ]

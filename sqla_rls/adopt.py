@@ -16,6 +16,7 @@ from sqla_rls.catalog import Live
 from sqla_rls.objects import (
     AUTH_SCHEMA,
     PUBLIC,
+    DefaultPrivilege,
     Grants,
     Membership,
     ObjectKey,
@@ -27,7 +28,7 @@ from sqla_rls.objects import (
     implied_privileges,
     members_last,
 )
-from sqla_rls.privileges import GRANTABLE
+from sqla_rls.privileges import GRANTABLE, callers, is_beyond_row_security
 from sqla_rls.schema import anonymous, authenticated
 
 _HEAD = '''"""Row security, as it was found in the database {database!r}.
@@ -75,10 +76,13 @@ class _Adoption:
         self.policies = [policy for table in self.tables for policy in live.policies_of(table)]
         self.auth_functions = self._may_ask_who_is_calling()
         self.objects = live.objects_of(self.tables)
+        self.callers = callers(role for policy in self.policies for role in policy.roles)
         self.silent = {policy.key for policy in self.policies if not self._holds_what_it_implies(policy)}
         self.privileges = self._beyond_the_implied()
 
     def lines(self) -> Iterator[str]:
+        if not self.live.held_by_public:
+            yield "sqla_rls.revoke_from_public(metadata)"
         if not self.auth_functions:
             yield from _call("sqla_rls.ignore", "metadata", f"schemas=[{AUTH_SCHEMA!r}]")
         tables = [line for table in self.tables for line in self._table(table)]
@@ -140,10 +144,20 @@ class _Adoption:
                     f"{one.grantee} holds {one.privilege} on {one.name} from {one.grantor}, who doesn't own "
                     "it: autogenerate will revoke that"
                 )
+        refused = {one for one in held if self._is_refused(one)}
+        self.remarks += [
+            f"{one.grantee} holds {', '.join(one.privileges)} on {one.object.name}, which row security "
+            "doesn't reach: autogenerate will revoke that"
+            for one in granted_together(refused)
+        ]
+        held -= refused
         beyond = held - self._implied(policy for policy in self.policies if policy.key not in self.silent)
         # A grant on columns narrows what a policy implies.
         narrowed = {one[:5] for one in beyond if one.column is not None}
         return [one for one in held if one in beyond or one[:5] in narrowed]
+
+    def _is_refused(self, one: Privilege | DefaultPrivilege) -> bool:
+        return one.grantee in self.callers and is_beyond_row_security(one)
 
     def _roles(self) -> Iterator[str]:
         named = {
@@ -234,9 +248,17 @@ class _Adoption:
         for one in sorted(self.live.default_privileges, key=str):
             if one.grantee == PUBLIC and (one.object_type, one.privilege) in _BUILT_IN:
                 continue
-            beyond = one.privilege not in GRANTABLE[one.object_type]
+            refused = self._is_refused(one)
+            if refused:
+                self.remarks.append(
+                    f"{one.grantee} gets {one.privilege} on new {one.object_type}, which row security "
+                    "doesn't reach: autogenerate will revoke that"
+                )
+            beyond = is_beyond_row_security(one) and not refused
             arguments = {"on": one.object_type, "schema": one.schema, "beyond_row_security": beyond or None}
-            listed = [repr(one.privilege), f"to={self._named([one.grantee])}", *_keywords(arguments)]
+            # Without any privilege it says that there is to be none.
+            privilege = [] if refused else [repr(one.privilege)]
+            listed = [*privilege, f"to={self._named([one.grantee])}", *_keywords(arguments)]
             yield f"sqla_rls.default_privileges(metadata, {', '.join(listed)})"
 
 

@@ -131,13 +131,17 @@ WITH object AS (
   SELECT 'SCHEMA', NULL, n.nspname, NULL, n.nspowner,
          coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
     FROM pg_catalog.pg_namespace AS n
-   WHERE n.nspname = ANY (:schemas) OR n.nspname = 'auth'
+   WHERE n.nspname = ANY (:schemas) OR n.nspname IN ('auth', 'public')
+  UNION ALL
+  SELECT 'DATABASE', NULL, '', NULL, d.datdba, coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))
+    FROM pg_catalog.pg_database AS d
+   WHERE d.datname = pg_catalog.current_database()
 )
 SELECT o.object_type, o.nspname, o.name, o.attname, a.privilege_type, a.is_grantable,
        CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee,
        CASE WHEN a.grantor <> o.owner THEN pg_catalog.pg_get_userbyid(a.grantor)::text END AS grantor
   FROM object AS o, pg_catalog.aclexplode(o.acl) AS a
- WHERE a.grantee <> o.owner
+ WHERE a.grantee <> o.owner AND (a.grantee = 0 OR o.object_type <> 'DATABASE')
 UNION ALL
 SELECT o.object_type, o.nspname, o.name, NULL, NULL, NULL, pg_catalog.pg_get_userbyid(o.owner)::text, NULL
   FROM object AS o
@@ -214,6 +218,13 @@ SELECT expected.proname::text
   FROM function AS expected LEFT JOIN live USING (proname, proargtypes)
  WHERE expected.pronamespace = pg_my_temp_schema()
    AND to_jsonb(live) - 'pronamespace' IS DISTINCT FROM to_jsonb(expected) - 'pronamespace'
+"""
+
+
+# The owner of a database keeps what is revoked from PUBLIC; who owns but tables in it doesn't.
+_MAY_MAKE_TEMPORARY = """
+SELECT format('. Have its owner run: GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), current_user)
+ WHERE NOT pg_catalog.has_database_privilege(current_database(), 'TEMPORARY')
 """
 
 
@@ -456,7 +467,10 @@ def trying(connection: Connection, otherwise: str) -> Iterator[None]:
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_TRY:
             raise
-        log.warning("%s, since nothing temporary can be made to compare it with: %s", otherwise, error.orig)
+        cure = "".join(connection.scalars(text(_MAY_MAKE_TEMPORARY)))
+        log.warning(
+            "%s, since nothing temporary can be made to compare it with: %s%s", otherwise, error.orig, cure
+        )
 
 
 def _table_key(

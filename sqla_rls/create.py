@@ -10,13 +10,16 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
 from sqla_rls.ddl_functions import CreateFunction, DropFunction
+from sqla_rls.ddl_public import RevokeFromPublic
 from sqla_rls.ddl_roles import CreateRole
 from sqla_rls.declared import declared, functions
 from sqla_rls.objects import PUBLIC, RowSecurity, Snapshot, granted_together, members_last, wanted_privileges
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
-    """What must be there before the tables are: roles, and the functions that defaults may call."""
+    """What comes before the tables: what PUBLIC loses, roles, and the functions that defaults may call."""
+    if snapshot.revoked_from_public:
+        yield RevokeFromPublic()
     for role in members_last(snapshot.roles):
         yield CreateRole(role)
     if snapshot.auth_functions:

@@ -21,7 +21,13 @@ from sqlalchemy.sql.compiler import DDLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ReturnsRows
 
-from sqla_rls.exc import AuthSchemaUnusable, DeclarationError, RoleNotPermitted, SigningUnavailable
+from sqla_rls.exc import (
+    AuthSchemaUnusable,
+    DeclarationError,
+    PrivilegeNotPermitted,
+    RoleNotPermitted,
+    SigningUnavailable,
+)
 from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 _PINS = {
@@ -122,6 +128,8 @@ def explained() -> Iterator[None]:
             raise RoleNotPermitted(message) from error
         if sqlstate == "RLS05":
             raise SigningUnavailable(message) from error
+        if sqlstate == "RLS06":
+            raise PrivilegeNotPermitted(message) from error
         raise
 
 

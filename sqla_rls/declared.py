@@ -27,7 +27,15 @@ from sqla_rls.objects import (
     SQLFunction,
     TableKey,
 )
-from sqla_rls.privileges import DEFAULT_PRIVILEGES, GRANTS, ROLES, DefaultPrivileges, Grant
+from sqla_rls.privileges import (
+    DEFAULT_PRIVILEGES,
+    GRANTS,
+    REVOKED_FROM_PUBLIC,
+    ROLES,
+    DefaultPrivileges,
+    Grant,
+    refuse_beyond_row_security,
+)
 from sqla_rls.schema import TableDeclarations, anonymous, as_roles, authenticated
 
 
@@ -87,6 +95,8 @@ def declared(
     ]
     roles += [role for entry in defaults for role in entry.roles]
     roles += [role for metadata in metadatas for role in metadata.info.get(ROLES, ())]
+    default_values = frozenset(one for entry in defaults for one in entry.values())
+    refuse_beyond_row_security(privileges | default_values, _named_by_policies(metadatas, tables))
     made = _roles(roles)
     if authenticated in roles:
         # They come as a pair: who is nobody in particular has a role, too, and may ask who is calling.
@@ -99,10 +109,11 @@ def declared(
         row_security=row_security,
         policies=policies,
         privileges=frozenset(privileges),
-        default_privileges=frozenset(one for entry in defaults for one in entry.values()),
+        default_privileges=default_values,
         functions={one.key: one for one in functions(metadatas, default_schema)},
         sequences=sequences[False],
         identity_sequences=sequences[True],
+        revoked_from_public=any(REVOKED_FROM_PUBLIC in metadata.info for metadata in metadatas),
         managed=frozenset(managed),
         managed_objects=frozenset(one.object for one in grants if one.object.object_type != "SCHEMA"),
         managed_grantees=frozenset(
@@ -115,6 +126,14 @@ def declared(
             (entry.object_type, str(role)) for entry in defaults for role in entry.roles
         ),
     )
+
+
+def _named_by_policies(metadatas: Iterable[MetaData], tables: Collection[Table]) -> Iterator[Role | str]:
+    """By those of *tables*, and of the tables beside them."""
+    for metadata in {*metadatas, *(table.metadata for table in tables)}:
+        for table in metadata.tables.values():
+            for policy in TableDeclarations.of(table).policies:
+                yield from policy.roles
 
 
 def _roles(named: Iterable[Role | str]) -> dict[str, Role]:

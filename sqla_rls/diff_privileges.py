@@ -29,6 +29,8 @@ class PrivilegeChanges:
     revokes: frozenset[Privilege] = frozenset()
     #: What default privileges will give on what isn't there yet.
     revokes_on_new: frozenset[Privilege] = frozenset()
+    #: What PUBLIC holds of PUBLIC_PRIVILEGES, and shall not.
+    revokes_from_public: tuple[str, ...] = ()
     default_grants: frozenset[DefaultPrivilege] = frozenset()
     default_revokes: frozenset[DefaultPrivilege] = frozenset()
 
@@ -93,6 +95,7 @@ def diff_privileges(
         grants=frozenset(grants | again),
         revokes=frozenset(revokes | again),
         revokes_on_new=frozenset(undeclared(_given_by_default(live, new, default_schema))),
+        revokes_from_public=live.held_by_public if declared.revoked_from_public else (),
         default_grants=declared.default_privileges - live.default_privileges,
         default_revokes=frozenset(
             one

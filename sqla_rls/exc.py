@@ -5,6 +5,7 @@ RowSecurityError
 ├── MigrationError            a migration can't do its work on this database
 │   ├── UnknownRole           a policy or a grant names a role that isn't there
 │   ├── RoleNotPermitted      who migrates may not make or alter a role so
+│   ├── PrivilegeNotPermitted who migrates may not take from PUBLIC what it holds
 │   ├── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
 │   └── SigningUnavailable    functions that verify callers can't be made here, or there are none
 ├── AuthenticationError       who is calling isn't established            (HTTP 401)
@@ -49,6 +50,10 @@ class UnknownRole(MigrationError):
 
 class RoleNotPermitted(MigrationError):
     """The server refuses to make or alter a role for whoever migrates; the message says for whom it would."""
+
+
+class PrivilegeNotPermitted(MigrationError):
+    """What PUBLIC holds isn't for whoever migrates to change; the message says what to run, and as whom."""
 
 
 class AuthSchemaUnusable(MigrationError):

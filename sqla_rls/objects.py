@@ -139,7 +139,7 @@ class OwnedSequence(NamedTuple):
 class ObjectKey(NamedTuple):
     """What a privilege is on."""
 
-    object_type: str  # TABLE, SEQUENCE, SCHEMA or FUNCTION
+    object_type: str  # TABLE, SEQUENCE, SCHEMA or FUNCTION; DATABASE in PUBLIC_PRIVILEGES alone
     schema: str | None  # None for a schema itself, and for the default one
     name: str  # of a function, with the types of its arguments
 
@@ -174,6 +174,16 @@ class DefaultPrivilege(NamedTuple):
     privilege: str
 
 
+#: What Postgres gives everybody, CREATE up to version 14, and one caller can lay traps for another with:
+#: a temporary table that hides the real one, a function that is found before Postgres' own.
+PUBLIC_PRIVILEGES: Final = frozenset(
+    {
+        Privilege("DATABASE", None, "", PUBLIC, "TEMPORARY"),  # the one at hand, whatever its name
+        Privilege("SCHEMA", None, "public", PUBLIC, "CREATE"),
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything that is managed, of the models or of a database."""
@@ -192,6 +202,8 @@ class Snapshot:
     #: That of each identity column, which whoever inserts needs no privilege on.
     identity_sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
     functions: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
+    #: Whether PUBLIC shall hold none of PUBLIC_PRIVILEGES.
+    revoked_from_public: bool = False
     #: The tables that declare anything: these are managed whole.
     managed: frozenset[TableKey] = frozenset()
     #: The sequences and functions that are managed whole on their own.
@@ -220,6 +232,12 @@ class Snapshot:
             privileges=frozenset(one for one in self.privileges if one.object not in objects),
             owners=frozenset(one for one in self.owners if ObjectKey(*one[:3]) not in objects),
         )
+
+    @property
+    def held_by_public(self) -> tuple[str, ...]:
+        """Of PUBLIC_PRIVILEGES, which there are."""
+        held = {one._replace(grantor=None) for one in self.privileges}
+        return tuple(sorted(one.privilege for one in PUBLIC_PRIVILEGES & held))
 
     def policies_of(self, table: TableKey) -> list[Policy]:
         return [policy for policy in self.policies.values() if policy.table == table]

@@ -9,13 +9,22 @@ from sqlalchemy import Column, MetaData, Table
 from sqlalchemy.orm import Mapped, MappedColumn
 
 from sqla_rls.exc import DeclarationError
-from sqla_rls.objects import DefaultPrivilege, ObjectKey, Privilege, Role, TableKey
-from sqla_rls.schema import Columns, Declaration, Roles, TableDeclarations, as_roles
+from sqla_rls.objects import PUBLIC, DefaultPrivilege, ObjectKey, Privilege, Role, TableKey
+from sqla_rls.schema import (
+    Columns,
+    Declaration,
+    Roles,
+    TableDeclarations,
+    anonymous,
+    as_roles,
+    authenticated,
+)
 
 #: Where MetaData.info keeps them.
 ROLES = "sqla_rls.roles"
 GRANTS = "sqla_rls.grants"
 DEFAULT_PRIVILEGES = "sqla_rls.default_privileges"
+REVOKED_FROM_PUBLIC = "sqla_rls.revoked_from_public"
 
 #: What row security reaches.
 _TABLE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
@@ -41,7 +50,8 @@ class grant(Declaration):
 
     With *columns* only on these, and a policy of the same role then doesn't imply the privilege on the
     others.  TRUNCATE, REFERENCES, TRIGGER and MAINTAIN need ``beyond_row_security=True``, since they
-    hold for the whole table, whatever its policies; ALL is refused.
+    hold for the whole table, whatever its policies; a role that a policy names can't have them, nor can
+    PUBLIC, ``authenticated`` and ``anonymous``.  ALL is refused.
     With *grant_option* the roles may pass them on.
     Emitted: ``GRANT … [(columns)] ON TABLE … TO … [WITH GRANT OPTION]``.
     """
@@ -158,6 +168,20 @@ def default_privileges(
     )
 
 
+def revoke_from_public(metadata: MetaData) -> None:
+    """Take from PUBLIC, and keep from it, what one caller can lay traps for the next with.
+
+    TEMPORARY on the database lets a temporary table or type hide the real one from whoever comes next on
+    the connection; CREATE on schema public, which databases made since PostgreSQL 15 don't give, lets a
+    function be found before Postgres' own.  Others who share the database lose both, unless they hold
+    them by name.  Taken out of the models, this gives nothing back.
+    Emitted: ``REVOKE TEMPORARY ON DATABASE … FROM PUBLIC``, ``REVOKE CREATE ON SCHEMA public FROM PUBLIC``,
+    which are for the owner of the database, and of the schema, to do.  Who compares needs TEMPORARY: the
+    owner of the database keeps it, whoever owns but tables must be granted it by name.
+    """
+    metadata.info[REVOKED_FROM_PUBLIC] = True
+
+
 class DefaultPrivileges(NamedTuple):
     """What one call of ``default_privileges()`` says."""
 
@@ -170,6 +194,36 @@ class DefaultPrivileges(NamedTuple):
         for role in self.roles:
             for privilege in self.privileges:
                 yield DefaultPrivilege(self.object_type, self.schema, str(role), privilege)
+
+
+def callers(roles: Iterable[Role | str]) -> set[str]:
+    """The roles of those who call an application whose policies name *roles*; everybody is one."""
+    return {PUBLIC, authenticated.name, anonymous.name, *map(str, roles)}
+
+
+def is_beyond_row_security(one: Privilege | DefaultPrivilege) -> bool:
+    """Whether what it allows it allows past every policy."""
+    if isinstance(one, DefaultPrivilege):
+        kind = one.object_type
+    else:
+        kind = f"{one.object_type}S" if one.column is None else "COLUMNS"
+    return one.privilege in _BEYOND_ROW_SECURITY.get(kind, ())
+
+
+def refuse_beyond_row_security(
+    privileges: Iterable[Privilege | DefaultPrivilege], named: Iterable[Role | str]
+) -> None:
+    """Raise DeclarationError for what row security doesn't reach and callers get; policies name *named*."""
+    beyond = [one for one in privileges if is_beyond_row_security(one)]
+    refused = callers(named) if beyond else set()
+    for one in beyond:
+        if one.grantee in refused:
+            on = one.name if isinstance(one, Privilege) else one.object_type
+            raise DeclarationError(
+                f"{one.privilege} on {on} can't be granted to {one.grantee}, as which callers run: row "
+                "security doesn't reach it, and by a trigger, say, one caller could take the rows of others. "
+                "Grant it to a role that no policy names"
+            )
 
 
 def _checked(privileges: Iterable[str], kind: str, beyond_row_security: bool) -> list[str]:

@@ -48,6 +48,8 @@ from todos.stage import (
 
 MIGRATION: Final = ROOT / "alembic" / "versions" / "0001_todos.py"
 PERMISSION_DENIED: Final[Refusal] = InsufficientPrivilege, "permission denied for table todos"
+NO_TEMPORARY: Final[Refusal] = InsufficientPrivilege, "permission denied to create temporary tables"
+NO_FUNCTION: Final[Refusal] = InsufficientPrivilege, "permission denied for schema public"
 ROW_SECURITY: Final[Refusal] = InsufficientPrivilege, "new row violates row-level security policy"
 
 
@@ -185,6 +187,11 @@ def try_hers(transcript: Transcript, alice: Caller, bob: Caller) -> None:
     handed_over = update(Todo).where(his).values(user_id="alice")
     transcript.refused("handing his over to her", ROW_SECURITY, bob.run, handed_over)
     transcript.refused("emptying the table", PERMISSION_DENIED, bob.run, text("TRUNCATE todos"))
+    # Either would wait on the pooled connection, or in the database, for whoever comes next.
+    trap = text("CREATE TEMPORARY TABLE todos AS SELECT * FROM todos")
+    transcript.refused("hiding it behind a temporary one", NO_TEMPORARY, bob.run, trap)
+    trap = text("CREATE FUNCTION lower(varchar) RETURNS text LANGUAGE sql RETURN 'bob'")
+    transcript.refused("putting a function before Postgres' own", NO_FUNCTION, bob.run, trap)
     transcript.equal("alice still has", ["buy milk", "call mum"], alice.tasks)
 
 

@@ -57,7 +57,7 @@ class Database:
         return row and row[0]
 
     def inventory(self) -> set[str]:
-        """What is in the database and who may use its schemas; without Alembic's own table."""
+        """What is in the database and who may use it and its schemas; without Alembic's own table."""
         return {line for (line,) in self.superuser.execute(INVENTORY)}
 
     def differences(self, before: set[str]) -> list[str]:
@@ -71,6 +71,8 @@ WITH schemas AS (
 SELECT format('schema %s', nspname) FROM schemas
 UNION SELECT format('%s on schema %s for %s', privilege_type, nspname, grantee::regrole)
   FROM schemas, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
+UNION SELECT format('%s on the database for %s', privilege_type, grantee::regrole)
+  FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE datname = current_database()
 UNION SELECT format('relation %s', c.oid::regclass)
   FROM pg_class AS c JOIN schemas AS s ON c.relnamespace = s.oid WHERE relname !~ '^alembic_version'
 UNION SELECT format('function %s', p.oid::regprocedure)

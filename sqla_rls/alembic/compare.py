@@ -18,7 +18,13 @@ from sqlalchemy import Connection, Table
 from sqla_rls import catalog, function_catalog, spelling
 from sqla_rls.alembic.functions import created_functions, dropped_functions, log_functions
 from sqla_rls.alembic.openings import say_what_opens
-from sqla_rls.alembic.privileges import default_privileges, grants, log_privileges, revokes
+from sqla_rls.alembic.privileges import (
+    default_privileges,
+    grants,
+    log_privileges,
+    revokes,
+    revokes_from_public,
+)
 from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
 from sqla_rls.declared import declared, functions, grants_on
@@ -128,6 +134,7 @@ def _in_the_way(
 
 
 def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey]) -> Iterator[Call]:
+    yield from revokes_from_public(changes.privileges)
     yield from roles(changes.roles)
     if changes.auth_functions:
         # What was mended only is kept.

@@ -34,6 +34,12 @@ def revokes(privileges: Iterable[Privilege]) -> Iterator[Call]:
         yield call.undo
 
 
+def revokes_from_public(changes: PrivilegeChanges) -> Iterator[Call]:
+    if changes.revokes_from_public:
+        held = list(changes.revokes_from_public)
+        yield Call("revoke_from_public").undone_by(Call("grant_to_public", held))
+
+
 def default_privileges(changes: PrivilegeChanges) -> Iterator[Call]:
     for default in sorted(changes.default_revokes, key=str):
         yield _grant_default(default).undo
@@ -42,6 +48,8 @@ def default_privileges(changes: PrivilegeChanges) -> Iterator[Call]:
 
 
 def log_privileges(changes: PrivilegeChanges) -> None:
+    for privilege in changes.revokes_from_public:
+        log.info("Detected %s of PUBLIC, which shall not hold it", privilege)
     for what, calls in (
         ("privileges that nobody declared:", revokes(changes.revokes | changes.revokes_on_new)),
         ("missing privileges:", grants(changes.grants)),
