@@ -11,7 +11,10 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 
 from sqla_rls.ddl import filled_script
+from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import PUBLIC_PRIVILEGES
+
+_NAMES = {one.privilege for one in PUBLIC_PRIVILEGES}
 
 
 class PublicPrivileges(ExecutableDDLElement):
@@ -19,13 +22,15 @@ class PublicPrivileges(ExecutableDDLElement):
 
     def __init__(self, privileges: Iterable[str], *, revoke: bool = False) -> None:
         self.privileges, self.revoke = sorted(privileges), revoke
+        if unknown := {*self.privileges} - _NAMES:
+            raise DeclarationError(f"{', '.join(unknown)} isn't what was revoked from PUBLIC")
 
 
 class RevokeFromPublic(PublicPrivileges):
     """Revokes them all."""
 
     def __init__(self) -> None:
-        super().__init__((one.privilege for one in PUBLIC_PRIVILEGES), revoke=True)
+        super().__init__(_NAMES, revoke=True)
 
 
 @compiles(PublicPrivileges, "postgresql")

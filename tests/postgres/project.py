@@ -89,6 +89,10 @@ SELECT 'schema', concat_ws(' ', n.nspname, a.grantee::regrole, a.privilege_type)
   FROM pg_catalog.pg_namespace AS n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
  WHERE n.nspname !~ '^pg_'
 UNION ALL
+SELECT 'database', concat_ws(' ', a.grantee::regrole, a.privilege_type, 'by', a.grantor::regrole)
+  FROM pg_catalog.pg_database AS d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
+ WHERE d.datname = current_database()
+UNION ALL
 SELECT 'default privilege', concat_ws(' ', d.defaclnamespace::regnamespace, d.defaclobjtype, d.defaclacl)
   FROM pg_catalog.pg_default_acl AS d
 UNION ALL

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from sqla_rls import revoke_from_public
 from sqla_rls.cli import main
 from sqla_rls.testing.postgres import Server
 
@@ -33,6 +34,12 @@ def roles(server: Server) -> Iterator[None]:
     with engine.begin() as connection:
         for name in _ROLES:
             connection.execute(text(f"DROP ROLE {quote(name)}"))
+
+
+def closed() -> MetaData:
+    metadata = MetaData()
+    revoke_from_public(metadata)
+    return metadata
 
 
 def adopt(project: Project, *schemas: str) -> tuple[str, MetaData]:
@@ -93,8 +100,10 @@ def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project)
         'CREATE POLICY "Pol: 100% \'q\' \\ $$" ON "Other one"."Mixed Case" AS RESTRICTIVE FOR UPDATE '
         'TO rls_adopt_app, "Rls adopt ""odd"" it\'s" USING ("Who?" = current_user) WITH CHECK (true)',
         'CREATE POLICY wide ON "Other one"."Mixed Case" USING (id > 0)',
-        'GRANT ALL ON "Other one"."Mixed Case" TO "Rls adopt ""odd"" it\'s" WITH GRANT OPTION',
-        'GRANT UPDATE ("Who?"), REFERENCES (id) ON "Other one"."Mixed Case" TO rls_adopt_app',
+        'GRANT DELETE ON "Other one"."Mixed Case" TO "Rls adopt ""odd"" it\'s" WITH GRANT OPTION',
+        'GRANT ALL ON "Other one"."Mixed Case" TO rls_adopt_etl WITH GRANT OPTION',
+        'GRANT UPDATE ("Who?") ON "Other one"."Mixed Case" TO rls_adopt_app',
+        'GRANT REFERENCES (id) ON "Other one"."Mixed Case" TO rls_adopt_etl',
         'GRANT ALL ON SEQUENCE "Other one"."Mixed Case_id_seq" TO rls_adopt_app',
         'GRANT SELECT ON SEQUENCE "Other one"."Mixed Case_n_seq" TO PUBLIC',
         "CREATE TABLE parts (id int NOT NULL, who text) PARTITION BY RANGE (id)",
@@ -123,6 +132,7 @@ def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project)
     assert "Policy('mine', 'INSERT', ['rls_adopt_app'], with_check='(who = CURRENT_USER)')," in written
     assert "# inert has policies, or FORCE, but row security is disabled there: not declared" in written
     assert "'open'" not in written
+    assert "revoke_from_public" not in written
 
 
 def test_what_a_migration_made_is_found_again(project: Project) -> None:
@@ -159,6 +169,37 @@ def test_what_cannot_be_declared_is_said(project: Project) -> None:
     written, metadata = adopt(project)
     assert "# rls_adopt_etl holds SELECT on todos from rls_adopt_app, who doesn't own it" in written
     assert operations(project.revision(metadata)) == ["revoke"]
+
+
+def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Project) -> None:
+    execute_raw(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, TRIGGER ON TABLES TO rls_adopt_app",
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos TO rls_adopt_app USING (true)",
+        "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER ON todos TO rls_adopt_app",
+        "GRANT REFERENCES (id) ON todos TO PUBLIC",
+    )
+    written, metadata = adopt(project)
+    for said in (
+        "# rls_adopt_app holds TRIGGER, TRUNCATE on todos, which row security doesn't reach",
+        "# public holds REFERENCES on todos, which row security doesn't reach",
+        "# rls_adopt_app gets TRIGGER on new TABLES, which row security doesn't reach",
+    ):
+        assert f"{said}: autogenerate will revoke that" in written
+    revokes = project.migrate(metadata)
+    assert operations(revokes) == ["revoke", "revoke", "revoke_default_privileges"]
+    assert "op.revoke_default_privileges(['TRIGGER'], 'TABLES', ['rls_adopt_app'])" in revokes
+
+
+def test_what_was_taken_from_public_is_declared(project: Project) -> None:
+    project.migrate(closed())
+    written, metadata = adopt(project)
+    assert "sqla_rls.revoke_from_public(metadata)" in written
+    project.check(metadata)
+    execute_raw(project, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+    assert "revoke_from_public" not in adopt(project)[0]
 
 
 def test_a_new_database_gets_the_same(project: Project, server: Server) -> None:

@@ -44,6 +44,7 @@ def own_notes() -> MetaData:
     [
         "GRANT SELECT ON notes TO reporting",
         "GRANT TRUNCATE, REFERENCES, TRIGGER ON notes TO authenticated",
+        "GRANT ALL ON notes TO authenticated",
         "GRANT DELETE ON notes TO PUBLIC",
         "GRANT SELECT ON notes TO reporting WITH GRANT OPTION",
         "GRANT SELECT ON notes TO authenticated WITH GRANT OPTION",

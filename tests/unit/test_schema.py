@@ -414,9 +414,36 @@ def test_privileges_that_row_security_does_not_reach_are_refused(privilege: str)
 def test_privileges_that_row_security_does_not_reach_need_an_explicit_word(privilege: str) -> None:
     with pytest.raises(DeclarationError, match="say beyond_row_security=True if you mean it"):
         grant(privilege, to=authenticated)
-    todos = table(grant(privilege, to=authenticated, beyond_row_security=True))
+    todos = table(grant(privilege, to="etl", beyond_row_security=True))
     (found,) = declared([todos.metadata]).privileges
     assert found.privilege == privilege
+
+
+@pytest.mark.parametrize("privilege", ["TRUNCATE", "TRIGGER", "REFERENCES", "MAINTAIN"])
+@pytest.mark.parametrize("caller", ["editor", "PUBLIC", "authenticated", "anonymous"])
+def test_those_who_call_never_hold_them(privilege: str, caller: str) -> None:
+    message = f"{privilege} on .* can't be granted to (?i:{caller}), as which callers run"
+    on_table = table(grant(privilege, to=["etl", caller], beyond_row_security=True))
+    policy = Policy("it", roles=Role("editor"), using=True)
+    Table("documents", on_table.metadata, Column("id", Integer), policy)
+    later = table(Policy("it", roles="editor", using=True)).metadata
+    default_privileges(later, privilege, to=["etl", caller], beyond_row_security=True)
+    with pytest.raises(DeclarationError, match=message):
+        declared([on_table.metadata])
+    with pytest.raises(DeclarationError, match=message):
+        declared([], tables=[on_table])
+    with pytest.raises(DeclarationError, match=message):
+        declared([later])
+
+
+def test_nor_on_columns_and_schemas() -> None:
+    columns = table(grant("REFERENCES", columns=["id"], to=authenticated, beyond_row_security=True))
+    with pytest.raises(DeclarationError, match="REFERENCES on todos can't be granted to authenticated"):
+        declared([columns.metadata])
+    schema = MetaData()
+    grant_on(schema, "USAGE", "CREATE", schema="app", to=authenticated, beyond_row_security=True)
+    with pytest.raises(DeclarationError, match="CREATE on app can't be granted to authenticated"):
+        declared([schema])
 
 
 @pytest.mark.parametrize(
