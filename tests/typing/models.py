@@ -41,6 +41,7 @@ from sqla_rls import (
     jwt_claim,
     member_of,
     provider,
+    revoke_from_public,
     sql_function,
 )
 
@@ -83,6 +84,7 @@ declare(
 sql_function(Base.metadata, "is_member", arguments="org uuid", returns="boolean", body="…", to=authenticated)
 declare_roles(Base.metadata, Role("app", login=True, member_of=[authenticated, "reporting"]))
 grant_on(Base.metadata, "EXECUTE", function="is_member(uuid)", to=authenticated)
+revoke_from_public(Base.metadata)
 ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])
 assert_type(jwt_claim("a", "b"), ColumnElement[str])
 assert_type(jwt_claim("a", type_=BigInteger), ColumnElement[int])
