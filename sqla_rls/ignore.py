@@ -10,7 +10,7 @@ from typing import TypeVar
 from sqlalchemy import MetaData
 
 from sqla_rls.exc import DeclarationError
-from sqla_rls.objects import AUTH_SCHEMA, PUBLIC, Snapshot, TableKey
+from sqla_rls.objects import AUTH_SCHEMA, PUBLIC, PUBLIC_PRIVILEGES, Snapshot, TableKey
 
 #: Where MetaData.info keeps them.
 IGNORED = "sqla_rls.ignored"
@@ -95,6 +95,7 @@ class Ignored:
                 one
                 for one in snapshot.privileges
                 if one.object in kept
+                or one._replace(grantor=None) in PUBLIC_PRIVILEGES
                 or not (
                     self.role(one.grantee)
                     or self.role(one.grantor)

@@ -104,7 +104,8 @@ def grant_on(
     *function* is its name and the types of its arguments, ``"is_member(uuid)"``; *schema* alone is the
     schema, beside the others where they are.  A sequence or function is managed whole, so that
     everybody's EXECUTE is revoked; on a schema, which others share, what the roles in *to* hold is.
-    Without any *privileges* they have none.  CREATE on a schema needs ``beyond_row_security=True``.
+    Without any *privileges* they have none.  CREATE on a schema needs ``beyond_row_security=True``, and is
+    refused for whom ``grant`` refuses TRIGGER.
     Emitted: ``GRANT … ON SEQUENCE | FUNCTION | SCHEMA … TO …``, and ``REVOKE``.
     """
     if sequence is not None and function is None:
