@@ -43,6 +43,7 @@ class Signer(Protocol):
 
     def token(self, claims: Mapping[str, Any], claims_json: str, expires_at: float | None) -> str:
         """A token of *claims*, of which *claims_json* is the text, good until *expires_at*."""
+        ...
 
 
 class Ed25519Signer:

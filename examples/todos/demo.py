@@ -231,7 +231,11 @@ def try_without(
             return connection.scalars(select(Todo.task)).all()
 
     def bound_and_after() -> list[str]:
-        state = text("SELECT pg_backend_pid(), current_user, current_setting('request.jwt.claims', true)")
+        # As claims or, where the database verifies them, as a token.
+        state = text(
+            "SELECT pg_backend_pid(), current_user, concat(current_setting('request.jwt.claims', true), "
+            "current_setting('pg_session_jwt.jwt', true))"
+        )
         with sessions(token=alice.token) as session:
             backend, role, claims = session.execute(state).one()
         with engine.connect() as connection:

@@ -26,14 +26,17 @@ SIGNER: Final = "sqla_rls.signer"
 class DriverModule(Protocol):
     """What a module for a driver has."""
 
-    #: Arguments of connect() by which it keeps no prepared statement.
-    UNPREPARED: dict[str, Any]
+    @property
+    def UNPREPARED(self) -> dict[str, Any]:
+        """Arguments of connect() by which it keeps no prepared statement."""
+        ...
 
     def connect(self, dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
         """Open one of its connections that send bindings, or the application's own."""
 
     def with_settings(self, cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
         """*cparams* with *settings* among the startup parameters; those that are there win."""
+        ...
 
     def listen(self, engine: Engine) -> None:
         """Listen to what else it must know about the connections of *engine*."""

@@ -94,7 +94,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             self._pipelined and self.binding is not None and self.binding.confidential
         )
 
-    def _text(self) -> str:
+    def _text(self) -> Any:
         if self.binding is None:
             return self._begin()
         reset = [] if self.binding.modes is None else [_RESET]

@@ -333,7 +333,8 @@ def of_whom(session: Session) -> str | None:
     """Who the database takes the caller for; "refused" if it raises."""
     try:
         with session.begin_nested():
-            return session.scalar(USER)
+            user: str | None = session.scalar(USER)
+            return user
     except (DBAPIError, SigningKeyRejected):
         return "refused"
 
@@ -346,7 +347,7 @@ def forged(subject: str, kind: str, session: Session) -> str:
     if kind == "by a key of one's own, HS256":
         return HS256Signer("A" * 43, None).token(claims, "", None)
     if kind == "unsigned":
-        return jwt.encode(claims, None, "none")
+        return jwt.encode(claims, "", "none")
     header, payload, signature = session.scalar(TOKEN).split(".")
     own = json.loads(urlsafe_b64decode(payload + "=="))
     another = urlsafe_b64encode(json.dumps({**own, "sub": subject}).encode()).decode().rstrip("=")
@@ -554,9 +555,8 @@ def test_a_key_lost_while_sessions_run_is_noticed(
     with sessions(alice) as session:
         assert session.scalar(USER) == "alice"
     make_key(admin, grace=0)
-    with sessions(alice) as session:
-        with pytest.raises(SigningKeyRejected, match="refused the application's signature"):
-            session.execute(TASKS)
+    with sessions(alice) as session, pytest.raises(SigningKeyRejected, match="the application's signature"):
+        session.execute(TASKS)
 
 
 @pytest.fixture
