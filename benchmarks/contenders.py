@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import URL, Column, Connection, MetaData, Table, Text, create_engine, event, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import Identity, auth_uid, authenticated, crud_policy, enforce_row_security, identify
 from sqla_rls.driver import Way
@@ -72,10 +73,13 @@ CREATE POLICY tenant_{0} ON notes TO tenant_{0}
 """
 
 
-def create_database(server: Server) -> str:
-    """A database with a note of everybody's, and who may log in; its name."""
+def create_database(server: Server, *statements: ExecutableDDLElement) -> str:
+    """A database with a note of everybody's, made after *statements*, and who may log in; its name."""
     name = server.create_database()
     engine = create_engine(server.url(name))
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(statement)
     _metadata.create_all(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql(_LOGINS)
@@ -96,6 +100,7 @@ class Contender:
     prepare: Prepare
     login: str = "bench_app"
     autocommit: bool = False
+    people: int = len(PEOPLE)
 
     def open(self, url: URL, pool_size: int = 1) -> Runner:
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0}
@@ -114,7 +119,7 @@ class Contender:
         return (SyncRunner if self.driver == "psycopg" else AsyncRunner)(self, url, options)
 
     def callers(self) -> Sequence[Identity]:
-        return PEOPLE[:1] if self.login == "bench_plain" else PEOPLE
+        return PEOPLE[: 1 if self.login == "bench_plain" else self.people]
 
 
 class Runner:
@@ -191,9 +196,11 @@ def plain(maker: Maker) -> Callable[[Identity], Any]:
     return lambda caller: maker()
 
 
-def ours(way: Way) -> Prepare:
+def ours(way: Way, **rules: Any) -> Prepare:
+    """Row security enforced by *rules*."""
+
     def prepare(maker: Maker) -> Callable[[Identity], Any]:
-        enforce_row_security(maker, way=way)
+        enforce_row_security(maker, way=way, **rules)
 
         def open_session(caller: Identity) -> Any:
             session = maker()
