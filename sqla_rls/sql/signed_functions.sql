@@ -1,5 +1,4 @@
--- What stands behind CREATE FUNCTION schema.name(arguments) where the caller is verified.  Those that read the
--- key are for its holder to own.
+-- What stands behind CREATE FUNCTION schema.name(arguments) where callers are verified.
 --
 -- Rules kept below
 --   * search_path ends in pg_temp.  One without it, '' included, is searched in pg_temp first for types and
@@ -11,7 +10,7 @@
 --   * No exception block: it starts a subtransaction, which parallel mode may refuse.
 --   * PARALLEL RESTRICTED: pg_backend_pid() in a worker is the worker's.  As an InitPlan,
 --     (SELECT auth.user_id()), they let the rest of a query run in parallel.
-SELECT 'auth' AS schema, d.name, '' AS arguments, false AS reads_key, format($template$RETURNS %s
+SELECT 'auth' AS schema, d.name, '' AS arguments, format($template$RETURNS %s
   LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
   DECLARE
     claims constant jsonb := auth.session();
@@ -23,7 +22,7 @@ SELECT 'auth' AS schema, d.name, '' AS arguments, false AS reads_key, format($te
   ) AS d
  WHERE d.name <> 'session'
 UNION ALL
-SELECT 'auth', 'session', '', true, format($template$RETURNS jsonb
+SELECT 'auth', 'session', '', format($template$RETURNS jsonb
   LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
   DECLARE
     token   constant text := coalesce(current_setting('pg_session_jwt.jwt', true), '');
@@ -106,7 +105,7 @@ SELECT 'auth', 'session', '', true, format($template$RETURNS jsonb
               THEN $$pg_input_is_valid(setting, 'jsonb')$$ ELSE 'true' END)
 UNION ALL
 -- Made inside of statements without parameters, and read back: nothing that a log shows holds the key.
-SELECT 'sqla_rls_secret', 'rotate_signing_key', 'grace interval', true, $template$RETURNS text
+SELECT 'sqla_rls_secret', 'rotate_signing_key', 'grace interval', $template$RETURNS text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
   BEGIN
     -- Else the error would be that of a constraint, which quotes the row, and with it the key.
