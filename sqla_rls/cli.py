@@ -57,7 +57,7 @@ def rotate_key(url: str, grace: str) -> None:
         try:
             good_for = connection.execute(select(cast(grace, Interval))).scalar_one()
             key = rotate_signing_key(connection, grace=good_for)
-        except (DataError, RowSecurityError) as error:
+        except (DataError, RowSecurityError, ValueError) as error:
             raise click.ClickException(str(getattr(error, "orig", error))) from error
         connection.commit()
     click.echo(key)

@@ -45,13 +45,16 @@ from sqla_rls import (
     identify,
     provider,
 )
+from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.ddl_roles import DropRole
 from sqla_rls.driver import Way
+from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.installation import Installation
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import Server, installations
 
 from .project import Project
+from .signing import Signed
 from .stand_in import can_have_stand_in, has_extension, server_with_stand_in
 
 
@@ -222,6 +225,35 @@ def todos(admin: Engine) -> None:
             step = Step(user_id=name, what=f"{name}'s step")
             session.add(Todo(user_id=name, task=f"{name}'s", steps=[step]))
         session.commit()
+
+
+@pytest.fixture(scope="session")
+def signed_template(server: Server, template: str) -> Iterator[tuple[str, str]]:
+    """The name of a database that verifies callers, and its key; *template* has made the login role."""
+    name = server.create_database()
+    admin = create_engine(server.url(name), poolclass=NullPool)
+    with admin.begin() as connection:
+        connection.execute(CreateAuthFunctions(signed=True))
+        key = rotate_signing_key(connection)
+    Base.metadata.create_all(admin)
+    with Session(admin) as session:
+        session.add_all([Todo(user_id=subject, task=f"{subject}'s") for subject in ("alice", "bob")])
+        session.commit()
+    yield name, key
+    server.drop_database(name)
+
+
+@pytest.fixture
+def signed(server: Server, signed_template: tuple[str, str]) -> Iterator[Signed]:
+    """Of one's own, with the tables, and a todo each of Alice and Bob."""
+    template, key = signed_template
+    name = server.create_database(template=template)
+    yield Signed(
+        key,
+        create_engine(server.url(name), poolclass=NullPool),
+        create_engine(server.url(name, user="app", password="app"), poolclass=NullPool),
+    )
+    server.drop_database(name)
 
 
 @pytest.fixture

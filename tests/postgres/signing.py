@@ -1,4 +1,4 @@
-"""Tokens for the functions that verify callers, good and forged ones, and what must not be seen of a key."""
+"""A database that verifies callers, tokens for it, good and forged, and what must not be seen of its key."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 HEADER: Final = b'{"alg":"HS256","typ":"rls+jwt"}'
 ENCODING: Final = "invalid JWT encoding"
@@ -58,13 +65,56 @@ def traces(key: str) -> list[str]:
     ]
 
 
-def _replaced(text: str, at: int, by: str) -> str:
-    at %= len(text)
-    return text[:at] + by + text[at + 1 :]
+@dataclass(frozen=True)
+class Signed:
+    """A database that verifies callers: its key, its superuser, and the login role ``app``."""
+
+    key: str
+    admin: Engine
+    app: Engine
+
+    def token(self, subject: str | None = "alice", **claims: Any) -> str:
+        return token(self.key, claims_of(subject, **claims))
 
 
-def _flipped(text: str, at: int) -> str:
-    return _replaced(text, at, "A" if text[at] != "A" else "B")
+@contextmanager
+def as_authenticated(signed: Signed) -> Iterator[Connection]:
+    """The application's, in a transaction to which nothing is bound but the role."""
+    with signed.app.connect() as connection:
+        bind(connection, "authenticated", "role")
+        yield connection
+
+
+def bind(connection: Connection, value: str, setting: str = "pg_session_jwt.jwt") -> None:
+    connection.execute(
+        text("SELECT set_config(:setting, :value, true)"), {"setting": setting, "value": value}
+    )
+
+
+def ask(connection: Connection, function: str = "user_id") -> Any:
+    return connection.scalar(text(f"SELECT auth.{function}()"))
+
+
+def tasks(connection: Connection) -> list[str]:
+    return list(connection.scalars(text("SELECT task FROM public.todos ORDER BY id")))
+
+
+def refusal(connection: Connection) -> psycopg.Error:
+    """The error of whoever reads who is calling; the transaction goes on."""
+    savepoint = connection.begin_nested()
+    with pytest.raises(DBAPIError) as raised:
+        ask(connection)
+    savepoint.rollback()
+    assert isinstance(raised.value.orig, psycopg.Error)
+    return raised.value.orig
+
+
+def _replaced(whole: str, at: int, by: str) -> str:
+    return whole[:at] + by + whole[at + 1 :]
+
+
+def _flipped(whole: str, at: int) -> str:
+    return _replaced(whole, at, "A" if whole[at] != "A" else "B")
 
 
 def _signature(change: Callable[[str], str]) -> Callable[[str], str]:

@@ -5,105 +5,33 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
-from sqlalchemy.pool import NullPool
 
-from sqla_rls.ddl import CreateAuthFunctions
-from sqla_rls.rotation import rotate_signing_key
-from sqla_rls.testing.postgres import Server
-
-from .conftest import Base, Todo
-from .signing import FORGED, SIGNATURE, claims_of, token, traces
+from .signing import (
+    FORGED,
+    SIGNATURE,
+    Signed,
+    as_authenticated,
+    ask,
+    bind,
+    claims_of,
+    refusal,
+    tasks,
+    token,
+    traces,
+)
 
 UUID = "9c7d6a2e-0b1f-4c3d-8e5f-a1b2c3d4e5f6"
-
-
-@dataclass(frozen=True)
-class Signed:
-    """A database whose functions verify, with a key, and a todo each of Alice and Bob."""
-
-    key: str
-    admin: Engine
-    app: Engine
-
-    def token(self, subject: str | None = "alice", **claims: Any) -> str:
-        return token(self.key, claims_of(subject, **claims))
-
-
-@pytest.fixture(scope="module")
-def signed_template(server: Server, template: str) -> Iterator[tuple[str, str]]:
-    """The name of such a database, and its key; *template* has made the login role."""
-    name = server.create_database()
-    admin = create_engine(server.url(name), poolclass=NullPool)
-    with admin.begin() as connection:
-        connection.execute(CreateAuthFunctions(signed=True))
-        key = rotate_signing_key(connection)
-    Base.metadata.create_all(admin)
-    with admin.begin() as connection:
-        for subject in ("alice", "bob"):
-            connection.execute(
-                Todo.__table__.insert(),  # type: ignore[attr-defined]
-                {"user_id": subject, "task": f"{subject}'s"},
-            )
-    yield name, key
-    server.drop_database(name)
-
-
-@pytest.fixture
-def signed(server: Server, signed_template: tuple[str, str]) -> Iterator[Signed]:
-    template, key = signed_template
-    name = server.create_database(template=template)
-    yield Signed(
-        key,
-        create_engine(server.url(name), poolclass=NullPool),
-        create_engine(server.url(name, user="app", password="app"), poolclass=NullPool),
-    )
-    server.drop_database(name)
-
-
-@contextmanager
-def as_authenticated(signed: Signed) -> Iterator[Connection]:
-    """The application's, in a transaction to which nothing is bound but the role."""
-    with signed.app.connect() as connection:
-        bind(connection, "authenticated", "role")
-        yield connection
 
 
 @pytest.fixture
 def connection(signed: Signed) -> Iterator[Connection]:
     with as_authenticated(signed) as connection:
         yield connection
-
-
-def bind(connection: Connection, value: str, setting: str = "pg_session_jwt.jwt") -> None:
-    connection.execute(
-        text("SELECT set_config(:setting, :value, true)"), {"setting": setting, "value": value}
-    )
-
-
-def ask(connection: Connection, function: str = "user_id") -> Any:
-    return connection.scalar(text(f"SELECT auth.{function}()"))
-
-
-def tasks(connection: Connection) -> list[str]:
-    return list(connection.scalars(text("SELECT task FROM public.todos ORDER BY id")))
-
-
-def refusal(connection: Connection) -> psycopg.Error:
-    """The error of whoever reads who is calling; the transaction goes on."""
-    savepoint = connection.begin_nested()
-    with pytest.raises(DBAPIError) as raised:
-        ask(connection)
-    savepoint.rollback()
-    assert isinstance(raised.value.orig, psycopg.Error)
-    return raised.value.orig
 
 
 def assert_verified_still(connection: Connection, signed: Signed) -> None:
