@@ -120,9 +120,9 @@ BEGIN
     EXECUTE format('REVOKE ALL ON %s FROM %s', made.name, made.grantee);
   END LOOP;
 
+  EXECUTE format('GRANT CREATE ON SCHEMA sqla_rls_secret TO %I', keyholder);
   EXECUTE format('ALTER FUNCTION auth.session() OWNER TO %I', keyholder);
   EXECUTE format('ALTER TABLE sqla_rls_secret.signing_key OWNER TO %I', keyholder);
-  EXECUTE format('GRANT CREATE ON SCHEMA sqla_rls_secret TO %I', keyholder);
   EXECUTE format('ALTER FUNCTION sqla_rls_secret.rotate_signing_key(interval) OWNER TO %I', keyholder);
   EXECUTE format('ALTER SCHEMA sqla_rls_secret OWNER TO %I', keyholder);
   IF keyholder <> current_user THEN
