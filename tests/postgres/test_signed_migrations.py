@@ -176,6 +176,19 @@ def test_an_owner_who_keeps_it_drops_it(cluster: Cluster) -> None:
         assert list(connection.scalars(_TRACES)) == []
 
 
+def test_an_owner_who_inherits_nothing_can_all_the_same(cluster: Cluster) -> None:
+    owner, _ = cluster.database_of("maker", "CREATEROLE NOINHERIT")
+    with owner.begin() as connection:
+        for _ in range(2):
+            sign(connection)
+        # Before 16 there is no inheriting for a moment.
+        holder = KEYHOLDER if cluster.server.version >= 16 else "maker"
+        assert set(connection.scalars(_HOLDERS)) == {holder}
+        assert_signed(connection, rotate_signing_key(connection))
+        op(connection).drop_auth_functions()
+        assert list(connection.scalars(_TRACES)) == []
+
+
 def test_an_owner_who_may_make_roles_later_gives_it_away(cluster: Cluster) -> None:
     owner, superuser = cluster.database_of("plain")
     with owner.begin() as connection:

@@ -17,9 +17,11 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqla_rls import Identity, enforce_row_security, identify
 from sqla_rls.driver import Way
 from sqla_rls.exc import BindingError, IdentityRequired, TransactionRefused
+from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import PostgresUnavailable, Server
 
 from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Todo, bindings, by_statement, kill, statements_of
+from .signing import Signed, as_authenticated, bind, refusal, tasks, token
 
 #: Where a statement runs: true on the standby.
 ON_STANDBY = select(func.pg_is_in_recovery())
@@ -199,3 +201,17 @@ async def test_the_same_under_asyncio(
         await session.commit()
         catch_up(standby_server, admin)
         assert (await session.scalars(TASKS)).all() == ["alice's", "buy milk"]
+
+
+def test_a_standby_verifies_callers_once_it_knows_the_key(signed: Signed, standby_server: Server) -> None:
+    with signed.admin.begin() as connection:
+        key = rotate_signing_key(connection)
+    catch_up(standby_server, signed.admin)
+    reads = create_engine(signed.app.url.set(port=standby_server.port), poolclass=NullPool)
+    with as_authenticated(Signed(key, signed.admin, reads)) as connection:
+        assert connection.scalar(ON_STANDBY)
+        for good in (token(key), signed.token()):
+            bind(connection, good)
+            assert tasks(connection) == ["alice's"]
+        bind(connection, token("A" * 43))
+        refusal(connection)
