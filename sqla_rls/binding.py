@@ -68,7 +68,7 @@ def bind(connection: Connection, caller: Caller, rules: Rules | None = None) -> 
     rules = rules or Rules()
     driver_connection: Any = connection.connection.driver_connection
     if rules.strict and not isinstance(driver_connection, DriverConnection):
-        rules.install(connection.engine)
+        rules.replace(connection)
         raise UnsupportedTransaction(_STRICT)
     binding = _binding(connection, caller, rules)
     if rules.way != "statement" and rules.set_role:
@@ -78,8 +78,7 @@ def bind(connection: Connection, caller: Caller, rules: Rules | None = None) -> 
             if driver_connection.carry(binding, rules.way):
                 return partial(driver_connection.drop, binding)
         else:
-            # One that was open before, or of an engine that wasn't known: the next one can.
-            rules.install(connection.engine)
+            rules.replace(connection)
     if rules.strict:
         raise UnsupportedTransaction(_STRICT)
     _require_transaction(connection)
@@ -104,14 +103,16 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
     Binding(role=role, settings={}, expires_at=expires_at).check()
     found = rules.origin(connection)
     signer = None if found is None else rules.signer(connection, found)
-    settings = {"request.jwt.claims": claims_json}
+    settings: dict[str, str | Callable[[], str]] = {"request.jwt.claims": claims_json}
     if signer is not None:
-        token = signer.token(claims, claims_json, expires_at)
+        # Asked for when it is sent: in AUTOCOMMIT that is long after, and the token shortlived.
+        token = partial(signer.token, claims, claims_json, expires_at)
         settings = {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
     if rules.clean and found is not None:
-        settings |= {**found.lent, "search_path": found.search_path, **rules.settings}
+        path = rules.settings.get("search_path", found.search_path)
         # Where it isn't named, pg_temp is searched first.
-        settings["search_path"] = ", ".join(filter(None, (settings["search_path"], "pg_temp")))
+        ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
+        settings |= {**found.lent, **rules.settings, **ours}
     else:
         settings |= rules.settings
     return Binding(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from sqlalchemy import Connection, Engine
 
@@ -16,6 +16,9 @@ from sqla_rls.signing import Ed25519Signer, HS256Signer, Signer, SigningKey
 
 #: Whether the database believes the claims that it is told, or verifies who has signed them.
 Strength: TypeAlias = Literal["auto", "claims", "signed"]
+
+#: Where ``record_info`` keeps that it was tried.
+_REPLACED: Final = "sqla_rls.replaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -47,9 +50,19 @@ class Rules:
             return None
         proxied = connection.connection
         if (found := proxied.info.get(ORIGIN)) is None:
+            self.replace(connection)
             answer: str = connection.exec_driver_sql(origin.QUERY).scalar_one()
             found = proxied.info[ORIGIN] = origin.read(answer, proxied.driver_connection)
         return found
+
+    def replace(self, connection: Connection) -> None:
+        """Have the pool open another when *connection* is back: it was opened before its engine was known."""
+        self.install(connection.engine)
+        proxied = connection.connection
+        if proxied.record_info is not None and not proxied.record_info.get(_REPLACED):
+            # Once: a creator of the application's own makes the next one like it.
+            proxied.record_info[_REPLACED] = True
+            proxied.invalidate(soft=True)
 
     def signer(self, connection: Connection, found: Origin) -> Signer | None:
         """What signs for *connection*, the strongest that it can have; None if nothing does.
@@ -89,7 +102,8 @@ def _obstacle(found: Origin) -> str:
     if found.extension:
         return (
             "pg_session_jwt takes its key from a connection's startup parameters, and this one was opened "
-            "without: by psycopg or asyncpg, and no creator= of the engine's, it would have one"
+            "without: before enforce_row_security() knew its engine, by a creator= of the engine's, or by "
+            "another driver than psycopg and asyncpg"
         )
     if found.verifier:
         return (

@@ -8,7 +8,7 @@ how they work.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, TypeAlias
@@ -50,8 +50,8 @@ class Binding:
     """The settings of one transaction, for a driver to send."""
 
     role: str
-    #: Settings besides the role, by their names.
-    settings: Mapping[str, str]
+    #: Settings besides the role, by their names; a token is asked for when it is sent.
+    settings: Mapping[str, str | Callable[[], str]]
     expires_at: float | None = None  # in seconds since the epoch
     #: What the session's own settings may not decide: begin in these modes, after RESET ALL.
     modes: Modes | None = None
@@ -74,7 +74,7 @@ class Binding:
     def parameters(self) -> list[str]:
         """Those of ``query()``; raises ExpiredToken."""
         self.check()
-        return [self.role, *self.settings.values()]
+        return [self.role, *(value() if callable(value) else value for value in self.settings.values())]
 
     def check(self) -> None:
         """Raise ExpiredToken if it has expired."""

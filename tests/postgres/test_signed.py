@@ -239,6 +239,36 @@ def test_each_connection_has_a_key_of_its_own(
     assert len(keys) == 4
 
 
+def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, alice: Identity) -> None:
+    with pool.connect() as connection:
+        before = connection.scalar(select(func.pg_backend_pid()))
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, signing_key=key)
+    backends = []
+    for _ in range(3):
+        with maker() as session:
+            identify(session, alice)
+            backends.append(session.scalar(select(func.pg_backend_pid())))
+            assert session.scalar(USER) == "alice"
+            signed = session.scalar(TOKEN)
+    assert signed
+    assert backends[0] == before != backends[1] == backends[2]
+
+
+def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
+    by_functions: None, pool: Engine, key: str, alice: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqla_rls.signing.RENEWAL", 0)
+    maker = sessionmaker(pool.execution_options(isolation_level="AUTOCOMMIT"))
+    enforce_row_security(maker, binding="signed", signing_key=key)
+    with maker() as session:
+        identify(session, alice)
+        first = session.scalar(TOKEN)
+        time.sleep(1.1)
+        assert session.scalar(TOKEN) != first
+        assert session.scalar(USER) == "alice"
+
+
 @pytest.mark.parametrize("options", [{"poolclass": NullPool}, {"pool_recycle": 0}, {"pool_pre_ping": True}])
 def test_any_pool_will_do(
     url: URL, key: str | None, alice: Identity, bob: Identity, options: dict[str, Any]
