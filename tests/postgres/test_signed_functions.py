@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import jwt
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
@@ -19,6 +20,7 @@ from .signing import (
     ask,
     bind,
     claims_of,
+    decoded,
     refusal,
     tasks,
     token,
@@ -47,6 +49,24 @@ def assert_verified_still(connection: Connection, signed: Signed) -> None:
     assert tasks(connection) == []
 
 
+def test_their_types_and_volatility(connection: Connection) -> None:
+    """As the extension's, but that a parallel worker may not call them, since it has a pid of its own."""
+    rows = connection.execute(
+        text(
+            "SELECT proname, prorettype::regtype::text, provolatile, proparallel, prosecdef FROM pg_proc"
+            " WHERE pronamespace = 'auth'::regnamespace"
+        )
+    )
+    assert {tuple(row) for row in rows} == {
+        ("session", "jsonb", "s", "r", True),
+        ("jwt", "jsonb", "s", "r", False),
+        ("user_id", "text", "s", "r", False),
+        ("uid", "uuid", "s", "r", False),
+        ("organization", "jsonb", "s", "r", False),
+        ("organization_id", "uuid", "s", "r", False),
+    }
+
+
 def test_alice_sees_what_is_hers(connection: Connection, signed: Signed) -> None:
     bind(connection, signed.token())
     assert tasks(connection) == ["alice's"]
@@ -61,6 +81,14 @@ def test_the_claims_come_whole(connection: Connection, signed: Signed) -> None:
     assert str(ask(connection, "uid")) == UUID
     assert ask(connection, "organization") == claims["o"]
     assert str(ask(connection, "organization_id")) == UUID
+
+
+def test_a_token_of_another_library_is_good(connection: Connection, signed: Signed) -> None:
+    made = jwt.encode(
+        claims_of(), decoded(signed.key), "HS256", headers={"typ": "rls+jwt"}, sort_headers=True
+    )
+    bind(connection, made)
+    assert ask(connection) == "alice"
 
 
 def test_whoever_binds_nothing_or_no_subject_is_nobody(connection: Connection, signed: Signed) -> None:
@@ -288,6 +316,9 @@ def test_hijacked_names_are_not_used(signed: Signed, schema: str, path: str) -> 
         for function in ("user_id", "uid"):
             found = connection.exec_driver_sql(f"SELECT auth.{function}()::pg_catalog.varchar").scalar()
             assert found == UUID
+        for function in ("session", "jwt"):
+            claims = connection.exec_driver_sql(f"SELECT auth.{function}()").scalar_one()
+            assert claims["sub"] == UUID
         forged = token("A" * 43)
         connection.exec_driver_sql(f"SELECT pg_catalog.set_config('pg_session_jwt.jwt', '{forged}', true)")
         assert refusal(connection).diag.message_primary == SIGNATURE
