@@ -23,7 +23,7 @@ from sqla_rls.exc import SigningUnavailable
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import Server
 
-from .signing import Signed, as_authenticated, ask, bind, claims_of, decoded, refusal, token, traces
+from .signing import Signed, as_authenticated, ask, bind, decoded, refusal, token, traces
 
 KEY_TABLE = "sqla_rls_secret.signing_key"
 
@@ -129,6 +129,7 @@ def test_a_key_is_32_random_bytes(signed: Signed) -> None:
     assert len(set(keys)) == 21
     assert {len(decoded(key)) for key in keys} == {32}
     assert {len(key) for key in keys} == {43}
+    assert all(len(set(position)) > 1 for position in zip(*map(decoded, keys), strict=True))
 
 
 def test_the_previous_key_stays_good_for_a_while(signed: Signed) -> None:
@@ -182,7 +183,8 @@ def test_rotating_under_load_refuses_nobody(signed: Signed) -> None:
             while not stop.is_set():
                 try:
                     bind(connection, "authenticated", "role")
-                    bind(connection, token(current[-1], claims_of(pid=None)))
+                    bind(connection, "1ms", "lock_timeout")
+                    bind(connection, token(current[-1]))
                     assert ask(connection) == "alice"
                     connection.commit()
                     transactions[number] += 1
@@ -196,7 +198,7 @@ def test_rotating_under_load_refuses_nobody(signed: Signed) -> None:
     with signed.admin.connect() as connection:
         for _ in range(20):
             key = rotate_signing_key(connection, grace=timedelta(minutes=1))
-            connection.execute(text("SELECT pg_sleep(0.02)"))  # nobody waits for the lock meanwhile
+            connection.execute(text("SELECT pg_sleep(0.02)"))  # nobody waits for what it locks
             connection.commit()
             current.append(key)
             before = list(transactions)
