@@ -21,6 +21,7 @@ from sqla_rls.schema import (
     force_row_security,
 )
 from sqla_rls.session import enforce_row_security, identify, service_session
+from sqla_rls.views import view
 
 __all__ = [
     "ANONYMOUS",
@@ -51,4 +52,5 @@ __all__ = [
     "revoke_from_public",
     "service_session",
     "sql_function",
+    "view",
 ]

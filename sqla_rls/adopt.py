@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sqla_rls import catalog, function_catalog
+from sqla_rls import catalog, function_catalog, view_catalog
 from sqla_rls.catalog import Live
 from sqla_rls.objects import (
     AUTH_SCHEMA,
@@ -24,6 +24,7 @@ from sqla_rls.objects import (
     Privilege,
     Role,
     TableKey,
+    View,
     granted_together,
     implied_privileges,
     members_last,
@@ -58,7 +59,11 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
         names = {"default_schema": default_schema, "schemas": list(schemas) or [default_schema]}
         live = catalog.read(connection, **names)
         functions = function_catalog.read(connection, (), **names)
-    adoption = _Adoption(live)
+        keys = live.made_views | live.other_views
+        views = view_catalog.read_live(connection, keys, default_schema=default_schema)
+    adoption = _Adoption(
+        live, [one for key, one in views.items() if one.security_invoker or key in live.made_views]
+    )
     adoption.remarks += [
         f"a migration made function {key.name}: autogenerate will drop it unless sql_function() declares it"
         for key in functions.live
@@ -69,13 +74,13 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
 
 
 class _Adoption:
-    def __init__(self, live: Live) -> None:
-        self.live = live
+    def __init__(self, live: Live, views: Collection[View]) -> None:
+        self.live, self.views = live, views
         self.remarks: list[str] = []
         self.tables = sorted(filter(self._is_declared, live.row_security), key=str)
         self.policies = [policy for table in self.tables for policy in live.policies_of(table)]
         self.auth_functions = self._may_ask_who_is_calling()
-        self.objects = live.objects_of(self.tables)
+        self.objects = live.objects_of(self.tables) | {view.object for view in views}
         self.callers = callers(role for policy in self.policies for role in policy.roles)
         self.silent = {policy.key for policy in self.policies if not self._holds_what_it_implies(policy)}
         self.privileges = self._beyond_the_implied()
@@ -89,6 +94,8 @@ class _Adoption:
         defaults = list(self._default_privileges())
         yield from self._roles()
         yield from tables
+        for view in self.views:
+            yield from self._view(view)
         yield from defaults
         yield from (f"# {remark}" for remark in self.remarks)
 
@@ -206,6 +213,17 @@ class _Adoption:
         sequences = self.live.objects_of([table]) - {ObjectKey("TABLE", *table)}
         for one in granted_together(one for one in self.privileges if one.object in sequences):
             yield self._grant("sqla_rls.grant_on", one)
+
+    def _view(self, view: View) -> Iterator[str]:
+        held = granted_together(one for one in self.privileges if one.object == view.object)
+        options = {
+            "schema": view.schema,
+            "security_invoker": None if view.security_invoker else False,
+            "security_barrier": view.security_barrier or None,
+            "check_option": view.check_option,
+        }
+        arguments = [*(self._grant("grant", one) for one in held), *_keywords(options)]
+        yield from _call("sqla_rls.view", repr(view.name), "metadata", repr(view.definition), *arguments)
 
     def _policy(self, policy: Policy) -> str:
         arguments = {

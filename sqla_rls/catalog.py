@@ -52,9 +52,10 @@ SELECT current_user::text AS "CURRENT_USER", current_user::text AS "CURRENT_ROLE
 """
 
 _TABLES = """
-SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity
+SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relkind IN ('v', 'm') AS is_view,
+       c.relkind = 'v' AND pg_catalog.obj_description(c.oid, 'pg_class') = 'made by sqla_rls' AS is_ours
   FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (:schemas)
+ WHERE c.relkind IN ('r', 'p', 'v', 'm') AND n.nspname = ANY (:schemas)
 """
 
 _POLICIES = """
@@ -108,15 +109,15 @@ _PRIVILEGES = """
 WITH object AS (
   SELECT t.object_type, n.nspname, c.relname AS name, NULL::name AS attname, c.relowner AS owner,
          coalesce(c.relacl, pg_catalog.acldefault(t.letter, c.relowner)) AS acl
-    FROM (VALUES ('r'::"char", 'TABLE', 'r'::"char"), ('p', 'TABLE', 'r'), ('S', 'SEQUENCE', 's'))
-         AS t (relkind, object_type, letter)
+    FROM (VALUES ('r'::"char", 'TABLE', 'r'::"char"), ('p', 'TABLE', 'r'), ('v', 'TABLE', 'r'),
+                 ('S', 'SEQUENCE', 's')) AS t (relkind, object_type, letter)
     JOIN pg_catalog.pg_class AS c USING (relkind)
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = ANY (:schemas)
   UNION ALL
   SELECT 'TABLE', n.nspname, c.relname, a.attname, c.relowner, a.attacl
     FROM pg_catalog.pg_attribute AS a
-    JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+    JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v')
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE a.attacl IS NOT NULL AND NOT a.attisdropped AND n.nspname = ANY (:schemas)
   UNION ALL
@@ -274,6 +275,9 @@ class Live(Snapshot):
     auth: AuthFunctions
     #: What CURRENT_USER and its like stand for.
     role_keywords: dict[str, str]
+    #: The views that a migration made, and all others.
+    made_views: frozenset[TableKey]
+    other_views: frozenset[TableKey]
 
 
 def auth_functions(connection: Connection) -> AuthFunctions:
@@ -373,12 +377,16 @@ def read(
             if row["identity"] is identity
         }
 
+    relations = rows(connection, _TABLES, names)
+    made_views = frozenset(table_key(row) for row in relations if row["is_ours"])
     auth = auth_functions(connection)
     (keywords,) = rows(connection, _ROLE_KEYWORDS)
     return Live(
         default_schema=default_schema,
         auth=auth,
         role_keywords=dict(keywords),
+        made_views=made_views,
+        other_views=frozenset(table_key(row) for row in relations if row["is_view"]) - made_views,
         roles={
             row["rolname"]: Role(
                 row["rolname"],
@@ -398,7 +406,8 @@ def read(
             (key := table_key(row)): RowSecurity(
                 table=key, enabled=row["relrowsecurity"], forced=row["relforcerowsecurity"]
             )
-            for row in rows(connection, _TABLES, names)
+            for row in relations
+            if not row["is_view"]
         },
         policies={policy.key: policy for policy in policies},
         privileges=frozenset(one for one in privileges if one.privilege),

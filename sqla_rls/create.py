@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, event
+from sqlalchemy import Connection, MetaData, Table, event, inspect
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
 from sqla_rls.ddl_functions import CreateFunction, DropFunction
 from sqla_rls.ddl_public import RevokeFromPublic
 from sqla_rls.ddl_roles import CreateRole
+from sqla_rls.ddl_views import CreateView, DropView, MarkView
 from sqla_rls.declared import declared, functions
-from sqla_rls.objects import PUBLIC, RowSecurity, Snapshot, granted_together, members_last, wanted_privileges
+from sqla_rls.objects import (
+    PUBLIC,
+    RowSecurity,
+    Snapshot,
+    TableKey,
+    granted_together,
+    members_last,
+    wanted_privileges,
+)
+from sqla_rls.views import declared_views
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
@@ -35,6 +46,9 @@ def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDD
         yield ddl.GrantOrRevoke(
             ["EXECUTE"], key.name, [PUBLIC], object_type="FUNCTION", schema=key.schema, revoke=True
         )
+    for view in snapshot.views.values():
+        yield CreateView(view)
+        yield MarkView(view.key)
     for policy in snapshot.policies.values():
         yield ddl.CreatePolicy(policy)
     wanted = wanted_privileges(snapshot, default_schema=default_schema)
@@ -85,6 +99,7 @@ def _before_drop(
     if connection.dialect.name == "postgresql":
         policies = declared([metadata], tables=tables).policies
         _execute(connection, (ddl.DropPolicy(key, if_exists=True) for key in policies))
+        _execute(connection, (DropView(key, if_exists=True) for key in _views_of(metadata, tables)))
 
 
 @event.listens_for(MetaData, "after_drop")
@@ -112,7 +127,50 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
     translate = options.get("schema_translate_map")
     default_schema = (translate or {}).get(None) or connection.dialect.default_schema_name
     snapshot = declared(metadatas, tables=tables, schema_translate_map=translate)
+    if isinstance(connection, Connection):
+        snapshot = _with_views(snapshot, set(_missing_views(connection, metadatas, translate or {})))
     _execute(connection, protection(snapshot, default_schema or "public"))
+
+
+def _views_of(metadata: MetaData, tables: Collection[Table]) -> Iterable[TableKey]:
+    """The views that read any of *tables*, each before those that it reads."""
+    taken = {table.key for table in tables}
+    found: list[TableKey] = []
+    for view in declared_views([metadata]) if taken else ():
+        if view.is_of(taken):
+            taken.add(view.table.key)
+            found.append(_key(view.table))
+    return reversed(found)
+
+
+def _missing_views(
+    connection: Connection, metadatas: list[MetaData], translate: Mapping[str | None, str | None]
+) -> Iterator[TableKey]:
+    """The views that aren't there, although all that they read is, or will be by then."""
+    made: set[TableKey] = set()
+
+    def is_there(table: Table) -> bool:
+        schema = translate.get(table.schema, table.schema)
+        return _key(table) in made or inspect(connection).has_table(table.name, schema=schema)
+
+    for view in declared_views(metadatas):
+        if not is_there(view.table) and all(map(is_there, view.reads())):
+            made.add(_key(view.table))
+            yield _key(view.table)
+
+
+def _with_views(snapshot: Snapshot, keys: Collection[TableKey]) -> Snapshot:
+    """*snapshot* with these views of it, and with no privileges on others."""
+    others = {view.object for key, view in snapshot.views.items() if key not in keys}
+    return replace(
+        snapshot,
+        views={key: view for key, view in snapshot.views.items() if key in keys},
+        privileges=frozenset(one for one in snapshot.privileges if one.object not in others),
+    )
+
+
+def _key(table: Table) -> TableKey:
+    return TableKey(table.schema, table.name)
 
 
 def _execute(connection: Connection, statements: Iterable[ExecutableDDLElement]) -> None:

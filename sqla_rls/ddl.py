@@ -65,6 +65,14 @@ _NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-cal
 _NEUTRAL._backslash_escapes = False
 
 
+def literally(schema_translate_map: Mapping[str | None, str | None] | None) -> dict[str, Any]:
+    """How to compile what shall stand in a migration; schemas are named as *schema_translate_map* has it."""
+    options: dict[str, Any] = {"dialect": _NEUTRAL, "compile_kwargs": {"literal_binds": True}}
+    if schema_translate_map:
+        options.update(schema_translate_map=schema_translate_map, render_schema_translate=True)
+    return options
+
+
 def expression_text(
     expression: ColumnElement[bool],
     table: Table,
@@ -75,9 +83,7 @@ def expression_text(
     With a subquery it is compiled as the WHERE of a DELETE: only then does one over another table
     correlate with this one.  Raises DeclarationError for what can't stand in a policy.
     """
-    options: dict[str, Any] = {"dialect": _NEUTRAL, "compile_kwargs": {"literal_binds": True}}
-    if schema_translate_map:
-        options.update(schema_translate_map=schema_translate_map, render_schema_translate=True)
+    options = literally(schema_translate_map)
     statement, head = delete(table), ""
     try:
         if _names_only(table, expression):
@@ -240,7 +246,7 @@ def _create_policy(create: CreatePolicy, compiler: DDLCompiler, **kw: Any) -> st
     parts.append(f"TO {_roles(policy.roles, compiler)}")
     expressions = _expressions(policy.using, policy.with_check, compiler)
     again = " ".join([f"ALTER POLICY {_policy(policy.key, compiler)}", *expressions])
-    return _made_twice(policy.key, " ".join(parts + expressions), again, compiler)
+    return _policy_made_twice(policy.key, " ".join(parts + expressions), again, compiler)
 
 
 @compiles(AlterPolicy, "postgresql")
@@ -250,7 +256,7 @@ def _alter_policy(alter: AlterPolicy, compiler: DDLCompiler, **kw: Any) -> str:
         parts.append(f"TO {_roles(alter.roles, compiler)}")
     expressions = _expressions(alter.using, alter.with_check, compiler)
     statement = " ".join(parts + expressions)
-    return _made_twice(alter.key, statement, statement, compiler) if expressions else statement
+    return _policy_made_twice(alter.key, statement, statement, compiler) if expressions else statement
 
 
 @compiles(RenamePolicy, "postgresql")
@@ -334,14 +340,30 @@ def _privileges(
     return f"{verb} {privileges} {subject} {preposition} {_roles(statement.grantees, compiler)}"
 
 
-def _made_twice(key: PolicyKey, statement: str, again: str, compiler: DDLCompiler) -> str:
-    """*statement*, such that it depends neither on the session's settings nor on the time: see the script."""
+def _policy_made_twice(key: PolicyKey, statement: str, again: str, compiler: DDLCompiler) -> str:
+    table = qualified(key.table, compiler)
+    name = compiler.sql_compiler.render_literal_value(key.name, String())
+    return made_twice(
+        statement,
+        again,
+        subject=f"policy {sql(key.name, compiler)} on {table}",
+        stored="SELECT concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))"  # noqa: S608
+        f" FROM pg_catalog.pg_policy WHERE polrelid = {dollar_quoted(table)}::regclass AND polname = {name}",
+        compiler=compiler,
+    )
+
+
+def made_twice(statement: str, again: str, *, subject: str, stored: str, compiler: DDLCompiler) -> str:
+    """*statement*, such that it depends neither on the session's settings nor on the time: see the script.
+
+    *stored* is the query for what was made, and *subject* what an error calls it.
+    """
     words = {
         "names": dollar_quoted(f"{{{','.join((*_PINS, 'search_path'))}}}"),
         "statement": dollar_quoted(statement),
         "again": dollar_quoted(again),
-        "table": dollar_quoted(qualified(key.table, compiler)),
-        "policy": compiler.sql_compiler.render_literal_value(key.name, String()),
+        "stored": dollar_quoted(stored),
+        "subject": dollar_quoted(subject),
         "pins": sql(PINNED, compiler),
     }
     tag = _tag("".join(words.values()), "sqla_rls")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnElement, MetaData, Sequence, Table
@@ -26,6 +27,7 @@ from sqla_rls.objects import (
     Snapshot,
     SQLFunction,
     TableKey,
+    View,
 )
 from sqla_rls.privileges import (
     DEFAULT_PRIVILEGES,
@@ -37,6 +39,7 @@ from sqla_rls.privileges import (
     refuse_beyond_row_security,
 )
 from sqla_rls.schema import TableDeclarations, anonymous, as_roles, authenticated
+from sqla_rls.views import declared_views
 
 
 def declared(
@@ -65,10 +68,10 @@ def declared(
         declarations = TableDeclarations.of(table)
         expressions: dict[int, ColumnElement[bool]] = {}
         pairs = [(item, *item.expressions(table, expressions)) for item in declarations.policies]
-        auth_functions = auth_functions or _needs_auth_functions(table, expressions.values())
+        auth_functions = auth_functions or _ask_who_is_calling(expressions.values(), _defaults(table))
         if not declarations:
             continue
-        key = TableKey(None if table.schema == default_schema else table.schema, table.name)
+        key = _key(table, default_schema)
         managed.add(key)
         if declarations.row_security is not None:
             row_security[key] = replace(declarations.row_security, table=key)
@@ -86,6 +89,14 @@ def declared(
             roles += granted.roles
         for owned, sequence, identity in _sequences(table, key):
             sequences[identity][owned] = sequence
+    views: dict[TableKey, View] = {}
+    for view in declared_views(metadatas):
+        key = _key(view.table, default_schema)
+        views[key] = view.value(key, schema_translate_map)
+        auth_functions = auth_functions or view.has_text or _ask_who_is_calling([view.query])
+        for granted in view.grants():
+            privileges.update(granted.values(view.table, key))
+            roles += granted.roles
     grants = grants_on(metadatas, default_schema)
     for one in grants:
         privileges.update(one.values())
@@ -111,11 +122,13 @@ def declared(
         privileges=frozenset(privileges),
         default_privileges=default_values,
         functions={one.key: one for one in functions(metadatas, default_schema)},
+        views=views,
         sequences=sequences[False],
         identity_sequences=sequences[True],
         revoked_from_public=any(REVOKED_FROM_PUBLIC in metadata.info for metadata in metadatas),
         managed=frozenset(managed),
-        managed_objects=frozenset(one.object for one in grants if one.object.object_type != "SCHEMA"),
+        managed_objects=frozenset(one.object for one in grants if one.object.object_type != "SCHEMA")
+        | {view.object for view in views.values()},
         managed_grantees=frozenset(
             (one.object, str(role))
             for one in grants
@@ -178,15 +191,22 @@ def functions(metadatas: Iterable[MetaData], default_schema: str | None) -> list
     return [replace(one, schema=None) if one.schema == default_schema else one for one in values]
 
 
-def _needs_auth_functions(table: Table, expressions: Iterable[ColumnElement[bool]]) -> bool:
-    """Whether *table* calls a function of schema ``auth``; a policy's SQL text counts as if it did."""
-    defaults = [getattr(column.server_default, "arg", None) for column in table.columns]
+def _key(table: Table, default_schema: str | None) -> TableKey:
+    return TableKey(None if table.schema == default_schema else table.schema, table.name)
+
+
+def _ask_who_is_calling(*expressions: Iterable[Any]) -> bool:
+    """Whether any of *expressions* calls a function of schema ``auth``; SQL text counts as if it did."""
     return any(
         isinstance(element, AuthFunction | auth_uid) or getattr(element, "is_literal", False)
-        for expression in (*expressions, *defaults)
+        for expression in chain(*expressions)
         if isinstance(expression, visitors.ExternallyTraversible)
         for element in visitors.iterate(expression)
     )
+
+
+def _defaults(table: Table) -> list[Any]:
+    return [getattr(column.server_default, "arg", None) for column in table.columns]
 
 
 def _sequences(table: Table, key: TableKey) -> Iterator[tuple[OwnedSequence, TableKey, bool]]:

@@ -66,7 +66,7 @@ def diff_privileges(
     # Whether a privilege on what is shared can be passed on is its owner's business.
     held = {one if one.object in managed else _plain(one) for one in live.privileges}
     wanted = wanted_privileges(declared, default_schema=default_schema)
-    allowed = implied(policies_elsewhere).union(_given_by_default(declared, managed, default_schema))
+    allowed = implied(policies_elsewhere).union(given_by_default(declared, managed, default_schema))
 
     def undeclared(privileges: Iterable[Privilege]) -> set[Privilege]:
         return {
@@ -94,7 +94,7 @@ def diff_privileges(
     return PrivilegeChanges(
         grants=frozenset(grants | again),
         revokes=frozenset(revokes | again),
-        revokes_on_new=frozenset(undeclared(_given_by_default(live, new, default_schema))),
+        revokes_on_new=frozenset(undeclared(given_by_default(live, new, default_schema))),
         revokes_from_public=live.held_by_public if declared.revoked_from_public else (),
         default_grants=declared.default_privileges - live.default_privileges,
         default_revokes=frozenset(
@@ -109,7 +109,7 @@ def _plain(privilege: Privilege) -> Privilege:
     return privilege._replace(grantable=False, grantor=None)
 
 
-def _given_by_default(
+def given_by_default(
     snapshot: Snapshot, objects: Collection[ObjectKey], default_schema: str
 ) -> Iterator[Privilege]:
     """What the default privileges of *snapshot* give on *objects* when they are made."""

@@ -129,6 +129,27 @@ class SQLFunction:
         return TableKey(self.schema, self.name)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A view and its options; *definition* is the SQL text of a query."""
+
+    schema: str | None
+    name: str
+    definition: str
+    security_invoker: bool = True
+    security_barrier: bool = False
+    check_option: str | None = None  # local or cascaded
+
+    @property
+    def key(self) -> TableKey:
+        return TableKey(self.schema, self.name)
+
+    @property
+    def object(self) -> ObjectKey:
+        """As a privilege has it: there, a view is a table."""
+        return ObjectKey("TABLE", *self.key)
+
+
 class OwnedSequence(NamedTuple):
     """A sequence by the serial column that owns it, since its name is Postgres' own choice."""
 
@@ -139,7 +160,7 @@ class OwnedSequence(NamedTuple):
 class ObjectKey(NamedTuple):
     """What a privilege is on."""
 
-    object_type: str  # TABLE, SEQUENCE, SCHEMA or FUNCTION; DATABASE in PUBLIC_PRIVILEGES alone
+    object_type: str  # TABLE (or view), SEQUENCE, SCHEMA or FUNCTION; DATABASE in PUBLIC_PRIVILEGES alone
     schema: str | None  # None for a schema itself, and for the default one
     name: str  # of a function, with the types of its arguments
 
@@ -202,11 +223,13 @@ class Snapshot:
     #: That of each identity column, which whoever inserts needs no privilege on.
     identity_sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
     functions: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
+    #: Each after those that it reads.
+    views: Mapping[TableKey, View] = field(default_factory=dict)
     #: Whether PUBLIC shall hold none of PUBLIC_PRIVILEGES.
     revoked_from_public: bool = False
     #: The tables that declare anything: these are managed whole.
     managed: frozenset[TableKey] = frozenset()
-    #: The sequences and functions that are managed whole on their own.
+    #: The sequences, functions and views that are managed whole on their own.
     managed_objects: frozenset[ObjectKey] = frozenset()
     #: On a schema, which is shared, that is what these roles hold.
     managed_grantees: frozenset[tuple[ObjectKey, str]] = frozenset()

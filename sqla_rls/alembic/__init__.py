@@ -19,7 +19,8 @@ def setup(plugin: Plugin) -> None:
     # Not above: whichever of the two packages is imported first would find the other half made.
     from alembic.util import DispatchPriority
 
-    from sqla_rls.alembic import function_ops, ops, public_ops, role_ops  # noqa: F401 - they register operations
+    # They register operations.
+    from sqla_rls.alembic import function_ops, ops, public_ops, role_ops, view_ops  # noqa: F401
     from sqla_rls.alembic.compare import compare_row_security, leave_out_the_secret
 
     plugin.add_autogenerate_comparator(

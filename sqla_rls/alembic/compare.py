@@ -2,22 +2,23 @@
 
 Drops come first, since a column that a policy names can't be dropped under it; creates come last,
 since a policy may name a table or column that is new; roles and functions stand before the tables
-whose defaults call them.  Each part opens nothing before it is closed.
+whose defaults call them, and views between the tables and the policies.  Each part opens nothing before
+it is closed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from alembic.operations import MigrateOperation, ops
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import Connection, Table
 
-from sqla_rls import catalog, function_catalog, spelling
+from sqla_rls import catalog, function_catalog, spelling, view_catalog
 from sqla_rls.alembic.functions import created_functions, dropped_functions, log_functions
-from sqla_rls.alembic.openings import say_what_opens
+from sqla_rls.alembic.openings import say_what_opens, say_which_views_open
 from sqla_rls.alembic.privileges import (
     default_privileges,
     grants,
@@ -27,14 +28,18 @@ from sqla_rls.alembic.privileges import (
 )
 from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
+from sqla_rls.alembic.views import created_views, dropped_views, log_views
 from sqla_rls.declared import declared, functions, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.function_catalog import Functions
 from sqla_rls.ignore import Ignored
 from sqla_rls.objects import SECRET_SCHEMA, ObjectKey, Policy, PolicyKey, RowSecurity, Snapshot, TableKey
+from sqla_rls.view_catalog import Views
 
 log = logging.getLogger(__name__)
 
+#: A column, None for the whole table.
+_Taken: TypeAlias = tuple[TableKey, str | None]
 #: The key of UpgradeOps.info that says that this ran, for reminder.py.
 COMPARED = "sqla_rls.compared"
 
@@ -84,7 +89,19 @@ def compare_row_security(
         ]
         wanted = declared(metadatas, default_schema=default_schema, tables=tables)
         ignored.refuse(wanted, default_schema)
-        lost, held = _in_the_way(connection, default_schema, upgrade_ops.ops, found)
+        taken = _taken_away(upgrade_ops.ops, default_schema)
+        views = view_catalog.read(
+            connection,
+            wanted.views,
+            made=live.made_views,
+            default_schema=default_schema,
+            columns=set().union(*taken),
+            functions=found.made_anew,
+        )
+        view_catalog.warn_of_past_row_security(
+            connection, live.other_views - wanted.views.keys(), default_schema=default_schema
+        )
+        lost, held = _in_the_way(connection, default_schema, taken, found, views)
         replaced = {*lost, *held}
         ours = ignored.without(live, keep=dropped)
         models = spelling.align(connection, ours, ignored.without(wanted), replaced=replaced)
@@ -95,37 +112,50 @@ def compare_row_security(
     }
     _say_what_is_left_alone(ours, models, tables)
     _say_what_stands_in_the_way(foreign & lost.keys())
+    made_anew = found.made_anew | views.objects_made_anew
     changes = diff(
         ours,
         models,
         default_schema=default_schema,
         current_user=live.role_keywords["CURRENT_USER"],
         dropped=dropped,
-        made_anew=found.made_anew,
+        made_anew=made_anew,
         replaced=replaced,
         restored=[policy for key, policy in held.items() if key in foreign - lost.keys()],
     )
     _log(changes)
     log_functions(found.changes)
+    log_views(views)
     say_what_opens(changes, ours, dropped)
+    say_which_views_open(views)
     upgrade_ops.ops[:] = [
         *_before_tables(changes, live, dropped),
+        *dropped_views(views, live),
         *dropped_functions(found.changes, live),
         *upgrade_ops.ops,
         *created_functions(found.changes),
-        *_after_tables(changes, models, created, found.made_anew),
+        *created_views(views, live.privileges - ours.privileges),
+        *_after_tables(changes, models, created, made_anew),
     ]
     return PriorityDispatchResult.CONTINUE
 
 
 def _in_the_way(
-    connection: Connection, default_schema: str, operations: list[MigrateOperation], found: Functions
+    connection: Connection,
+    default_schema: str,
+    taken: tuple[set[_Taken], set[_Taken]],
+    found: Functions,
+    views: Views,
 ) -> Iterator[dict[PolicyKey, Policy]]:
-    """The policies that depend on what *operations* drop for good, and those on what comes back changed."""
+    """The policies that depend on what goes for good, and those on what comes back changed.
+
+    *taken* are the columns of both kinds.
+    """
     again = found.made_anew & {ObjectKey("FUNCTION", *key) for key in found.declared}
-    for columns, called in zip(
-        _taken_away(operations, default_schema), (found.made_anew - again, again), strict=True
-    ):
+    gone = {(view.key, None) for view in views.gone}
+    anew = {(key, None) for key in views.made_anew}
+    dropped, retyped = taken
+    for columns, called in ((dropped | gone, found.made_anew - again), (retyped | anew, again)):
         policies = (
             *catalog.dependent_policies(connection, default_schema=default_schema, columns=columns),
             *catalog.calling_policies(connection, default_schema=default_schema, functions=called),
@@ -157,7 +187,7 @@ def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey])
 
 
 def _after_tables(
-    changes: Changes, models: Snapshot, created: set[TableKey], functions: set[ObjectKey]
+    changes: Changes, models: Snapshot, created: set[TableKey], made_anew: set[ObjectKey]
 ) -> Iterator[Call]:
     for flags in changes.row_security:
         for call in _row_security(flags):
@@ -168,7 +198,7 @@ def _after_tables(
             yield _alter_policy(change.before, change.after)
     for policy in sorted(_added(changes), key=lambda policy: policy.permissive):
         yield _create_policy(policy)
-    created_objects = models.objects_of(created) | functions
+    created_objects = models.objects_of(created) | made_anew
     privileges = changes.privileges
     for calls, found in ((revokes, privileges.revokes_on_new), (grants, privileges.grants)):
         for goes_with_its_table in (True, False):
@@ -246,10 +276,10 @@ def _included(autogen_context: Any, table: Table, key: TableKey) -> bool:
 
 def _taken_away(
     operations: Iterable[MigrateOperation], default_schema: str
-) -> tuple[set[tuple[TableKey, str | None]], set[tuple[TableKey, str | None]]]:
-    """The columns, None for whole tables, that *operations* drop, and those whose type they change."""
-    dropped: set[tuple[TableKey, str | None]] = set()
-    retyped: set[tuple[TableKey, str | None]] = set()
+) -> tuple[set[_Taken], set[_Taken]]:
+    """The columns that *operations* drop, and those whose type they change."""
+    dropped: set[_Taken] = set()
+    retyped: set[_Taken] = set()
     for operation in operations:
         if isinstance(operation, ops.ModifyTableOps):
             for taken, more in zip(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 
 from sqla_rls.diff import Changes
 from sqla_rls.objects import ObjectKey, Snapshot, TableKey
+from sqla_rls.view_catalog import Views
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,16 @@ def say_what_opens(changes: Changes, live: Snapshot, dropped: Collection[TableKe
     """*live* is what the migration finds; tables that are *dropped* open nothing."""
     for table, opening in (*_flags(changes, live), *_restrictive_policies(changes, dropped)):
         log.warning("this migration opens table %s: %s", table.name, opening)
+
+
+def say_which_views_open(views: Views) -> None:
+    for change in views.created:
+        before, after = change.before, change.after
+        if not after.security_invoker and (before is None or before.security_invoker):
+            log.warning(
+                "this migration opens view %s: without security_invoker its tables are read as its owner",
+                after.name,
+            )
 
 
 def _flags(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:

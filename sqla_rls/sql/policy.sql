@@ -1,6 +1,6 @@
--- Makes or alters a policy under settings that give its text one meaning, whatever those of the session.
+-- Makes or alters a policy, or a view, under settings that give its text one meaning, whatever those of the session.
 --
--- 'now', 'today' and the like are read once, when the policy is made.  So it is made twice, in two time zones
+-- 'now', 'today' and the like are read once, when it is made.  So it is made twice, in two time zones
 -- that never share a date: what depends on the day or hour then differs both as an instant and on the clock.
 -- A timestamp without time zone differs as an instant only, and one with it on the clock only.
 DO {tag}
@@ -10,9 +10,7 @@ DECLARE
   zones   constant text[] := ARRAY[CASE WHEN extract(hour FROM now() AT TIME ZONE 'UTC') < 10
                                         THEN '<here>12' ELSE '<here>-14' END, '<here>0'];
   made    constant text[] := ARRAY[{statement}, {again}];
-  stored  constant text   := format('SELECT concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))'
-                                    ' FROM pg_catalog.pg_policy WHERE polrelid = %L::regclass AND polname = %L',
-                                    {table}, {policy});
+  stored  constant text   := {stored};
   reading text;
   clock   text[];
   instant text[];
@@ -28,10 +26,10 @@ BEGIN
     instant := instant || reading;
   END LOOP;
   IF strpos(instant[2], now()::time::text) > 0 OR (instant[1] <> instant[2] AND clock[1] <> clock[2]) THEN
-    RAISE EXCEPTION USING ERRCODE = 'RLS03', MESSAGE = format(
-      'policy %s on %s would hold the moment at which it is made: ''now'', ''today'' and the like are read once, when'
-      ' the policy is made. Write now(), CURRENT_DATE or LOCALTIME, which every query reads anew. If there is nothing of'
-      ' the kind in it, write the time zone into every time that has one', {policy}, {table});
+    RAISE EXCEPTION USING ERRCODE = 'RLS03', MESSAGE = {subject} ||
+      ' would hold the moment at which it is made: ''now'', ''today'' and the like are read once, when it is made.'
+      ' Write now(), CURRENT_DATE or LOCALTIME, which every query reads anew. If there is nothing of the kind in it,'
+      ' write the time zone into every time that has one';
   END IF;
   PERFORM set_config(name, value, true) FROM unnest(names, before) AS setting (name, value);
 END {tag}
