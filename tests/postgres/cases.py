@@ -85,6 +85,8 @@ class Case:
     changed: Step
     removed: Step
     prepare: tuple[str, ...] = ()
+    #: Whether the statements grant, too; most leave out what policies imply.
+    grants: bool = False
 
 
 #: Keeps its table managed when the policy of the case is gone.

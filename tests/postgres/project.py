@@ -69,6 +69,12 @@ SELECT 'table', concat_ws(' ', c.oid::regclass, c.relkind, c.relrowsecurity, c.r
   FROM pg_catalog.pg_class AS c
  WHERE c.relnamespace::regnamespace::text !~ '^pg_|^information_schema$' AND c.relname !~ 'alembic_version'
 UNION ALL
+SELECT 'view', concat_ws(' ', c.oid::regclass, c.reloptions, pg_get_viewdef(c.oid),
+                         ARRAY(SELECT format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute
+                                WHERE attrelid = c.oid ORDER BY attnum))
+  FROM pg_catalog.pg_class AS c
+ WHERE c.relkind = 'v' AND c.relnamespace::regnamespace::text !~ '^pg_|^information_schema$'
+UNION ALL
 SELECT 'privilege', concat_ws(' ', c.oid::regclass, a.grantee::regrole, a.privilege_type,
                               CASE WHEN a.is_grantable THEN 'with grant option' END)
   FROM pg_catalog.pg_class AS c,
@@ -113,6 +119,7 @@ _SETTLE = """
 DO $$
 DECLARE
   p record;
+  v record;
 BEGIN
   FOR p IN SELECT polname, polrelid::regclass AS relation,
                   pg_get_expr(polqual, polrelid) AS qual, pg_get_expr(polwithcheck, polrelid) AS with_check
@@ -120,6 +127,11 @@ BEGIN
   LOOP
     EXECUTE concat(format('ALTER POLICY %I ON %s', p.polname, p.relation),
                    ' USING (' || p.qual || ')', ' WITH CHECK (' || p.with_check || ')');
+  END LOOP;
+  FOR v IN SELECT oid::regclass AS relation, ' WITH (' || array_to_string(reloptions, ', ') || ')' AS options
+             FROM pg_class WHERE relkind = 'v' AND oid >= 16384
+  LOOP
+    EXECUTE concat('CREATE OR REPLACE VIEW ', v.relation, v.options, ' AS ', pg_get_viewdef(v.relation));
   END LOOP;
 END $$
 """

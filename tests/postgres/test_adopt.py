@@ -217,3 +217,26 @@ def test_a_new_database_gets_the_same(project: Project, server: Server) -> None:
     elsewhere.migrate(metadata)
     assert [line for line in elsewhere.state() if line[1] != "alembic_version"] == project.state()
     server.drop_database(name)
+
+
+def test_views_that_read_as_whoever_asks_are_declared(project: Project) -> None:
+    execute_raw(
+        project,
+        'CREATE SCHEMA "Other one"',
+        "CREATE TABLE todos (id int PRIMARY KEY, task varchar(9))",
+        "CREATE VIEW top WITH (security_invoker) AS SELECT 1 AS id",
+        "CREATE VIEW lower WITH (security_invoker) AS SELECT id, task FROM todos"
+        " WHERE task IN ('100%', ':b') AND task NOT IN ('c', '\\')",
+        'CREATE VIEW "Other one"."Up ""100%""" WITH (security_invoker, security_barrier, check_option=local)'
+        " AS SELECT id, task FROM lower",
+        'CREATE OR REPLACE VIEW top WITH (security_invoker) AS SELECT id FROM "Other one"."Up ""100%"""',
+        "GRANT SELECT, TRIGGER ON lower TO PUBLIC",
+        'GRANT UPDATE (task, id) ON "Other one"."Up ""100%""" TO rls_adopt_app WITH GRANT OPTION',
+        "CREATE VIEW as_owner AS SELECT id FROM todos",
+    )
+    project.options["include_schemas"] = True
+    before = project.state()
+    written, metadata = adopt(project, "public", "Other one")
+    assert written.count("sqla_rls.view(") == 3
+    project.check(metadata)
+    assert project.state() == before

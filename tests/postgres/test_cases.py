@@ -26,10 +26,11 @@ from sqla_rls.testing.postgres import Server
 
 from .case_expressions import EXPRESSIONS, TEXTS
 from .case_tables import POLICIES, REVISIONS, ROLES, TABLES
+from .case_views import VIEWS
 from .cases import READER, SCHEMAS, WRITER, Case, Step, shared_tables
 from .project import Project, settled_state, state
 
-CASES: list[Case] = [*EXPRESSIONS, *TEXTS, *POLICIES, *ROLES, *TABLES, *REVISIONS]
+CASES: list[Case] = [*EXPRESSIONS, *TEXTS, *POLICIES, *ROLES, *TABLES, *REVISIONS, *VIEWS]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cases.md"
 STEPS: list[Callable[[Case], Step]] = [
     lambda case: case.created,
@@ -112,8 +113,9 @@ class Run:
     expected: list[State]
 
     def verdicts(self, case: Case) -> Verdicts:
+        kinds = ["policy", "table", "view", *(["privilege", "column privilege"] if case.grants else [])]
         made = [
-            _of(case, exact, "policy", "table") == _of(case, expected, "policy", "table")
+            _of(case, exact, *kinds) == _of(case, expected, *kinds)
             for (exact, _), expected in zip(self.up[1:], self.expected, strict=True)
         ]
         differ = [_of(case, a) != _of(case, b) for (a, _), (b, _) in pairwise(self.up)]

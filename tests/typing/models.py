@@ -43,6 +43,7 @@ from sqla_rls import (
     provider,
     revoke_from_public,
     sql_function,
+    view,
 )
 
 
@@ -82,6 +83,10 @@ declare(
     Base.metadata.tables["todos"], enable_row_security(), Policy("none", using=False, imply_privileges=False)
 )
 sql_function(Base.metadata, "is_member", arguments="org uuid", returns="boolean", body="…", to=authenticated)
+open_todos = view(
+    "open_todos", Base.metadata, select(Todo.user_id), grant("SELECT", to=authenticated), schema="app"
+)
+assert_type(open_todos, Table)
 declare_roles(Base.metadata, Role("app", login=True, member_of=[authenticated, "reporting"]))
 grant_on(Base.metadata, "EXECUTE", function="is_member(uuid)", to=authenticated)
 revoke_from_public(Base.metadata)
