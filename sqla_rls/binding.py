@@ -8,7 +8,7 @@ statement that any driver can send.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final, TypeAlias
@@ -67,9 +67,10 @@ def bind(connection: Connection, caller: Caller, rules: Rules | None = None) -> 
     """
     rules = rules or Rules()
     driver_connection: Any = connection.connection.driver_connection
-    if rules.strict and not isinstance(driver_connection, DriverConnection):
-        rules.replace(connection)
-        raise UnsupportedTransaction(_STRICT)
+    if rules.strict:
+        found = rules.origin(connection)
+        if found is None or not found.direct or not isinstance(driver_connection, DriverConnection):
+            raise UnsupportedTransaction(_STRICT)
     binding = _binding(connection, caller, rules)
     if rules.way != "statement" and rules.set_role:
         if isinstance(driver_connection, DriverConnection):
@@ -120,7 +121,7 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
         settings=settings,
         expires_at=expires_at,
         modes=found.modes if rules.clean and found is not None else None,
-        person=person(caller) if rules.strict else None,
+        person=_discarded_after(caller) if rules.strict else None,
         confidential=signer is not None,
     )
 
@@ -128,6 +129,12 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
 def person(caller: Caller) -> tuple[type, str | None, str | None]:
     """Two tokens of one person differ in their claims; two people in these."""
     return type(caller), caller.role, caller.subject if isinstance(caller, Identity) else None
+
+
+def _discarded_after(caller: Caller) -> Hashable:
+    """Equal for the transactions of one person: two whom nobody knows may be two."""
+    unknown = isinstance(caller, Identity) and caller.subject is None
+    return object() if unknown else person(caller)
 
 
 def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> None:

@@ -182,7 +182,7 @@ def enforce_row_security(
     - ``clean``: what the last caller may have left on the connection doesn't count: the search_path ends with
       pg_temp; with "message" and "pipeline" BEGIN has explicit modes, and RESET ALL follows.
     - ``strict``: no statement stays prepared, and DISCARD ALL goes before another person's transaction, in a
-      round trip of its own ("pipeline": in none).  Direct connections of psycopg and asyncpg only.
+      round trip of its own.  Direct connections of psycopg and asyncpg only.
     - ``settings``: of the application's own, for every transaction: ``{"statement_timeout": "10s"}``.
     - ``set_role``: the login role switches to the caller's (``SET LOCAL ROLE``); without, it must be
       that role.

@@ -105,6 +105,13 @@ def _literal(value: str) -> str:
     return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+class NotDiscarded(BindingError):
+    """The connection is closed, since DISCARD ALL has failed on it."""
+
+    def __init__(self) -> None:
+        super().__init__("what the last caller left can't be discarded: the connection was closed")
+
+
 class DriverConnection:
     """A driver's connection that sends bindings."""
 

@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver import Binding, DriverConnection, Way
+from sqla_rls.driver import Binding, DriverConnection, NotDiscarded, Way
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 
 
@@ -41,10 +41,16 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if binding.modes is not None:
             # Of modes that are given twice the last counts: what asyncpg has asked for.
             query = f"{query.replace('BEGIN', binding.modes.begin(), 1)} RESET ALL; "
-        try:
-            if self.discards:
+        if self.discards:
+            self.last_person = None
+            try:
                 # Postgres refuses it in one message with BEGIN.
                 await super().execute("DISCARD ALL", timeout=timeout)
+            except asyncpg.PostgresError as error:
+                if self.is_closed():
+                    raise
+                raise NotDiscarded from error
+        try:
             answer = await super().execute(query + binding.literal(), timeout=timeout)
         except Exception as error:
             if self.is_closed():

@@ -10,15 +10,16 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
 from psycopg import pq
-from sqlalchemy import Dialect, Engine
+from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver import Binding, DriverConnection, Modes, Way
+from sqla_rls.driver import Binding, DriverConnection, Modes, NotDiscarded, Way
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 
 #: Seconds for a round trip from which on the pipeline is faster; below, a message costs less CPU.
@@ -51,6 +52,10 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     _asked_autocommit = False
     _pipelined = False
     _round_trip = 0.0  # seconds
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self._encoding = _client_encoding(self)
 
     @property
     def idle(self) -> bool:
@@ -103,8 +108,6 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     def _statements(self) -> list[_Message]:
         """What waits, one statement each, as a pipeline takes them."""
         statements: list[_Message] = []
-        if self.discards:
-            statements.append((_DISCARD, None))
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
         if self.binding is not None:
@@ -118,6 +121,27 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             raise UnsupportedTransaction(
                 "in AUTOCOMMIT an identity is bound to single statements only: use a transaction"
             )
+
+    def _first(self, in_text: bool) -> LiteralString | None:
+        if self.discards:
+            # What fails from here on may have left something.
+            self.last_person = None
+            return _DISCARD
+        return _RESET if self._misread and not in_text else None
+
+    def _not_cleared(self, error: psycopg.Error) -> Exception:
+        if self.pgconn.status != pq.ConnStatus.OK:
+            return error
+        self.pgconn.finish()
+        return NotDiscarded()
+
+    @property
+    def _misread(self) -> bool:
+        """Whether what is encoded now would be decoded otherwise, since RESET ALL goes ahead of it."""
+        if self.binding is None or self.binding.modes is None:
+            return False
+        expected = self.binding.settings.get("client_encoding", self._encoding)
+        return _client_encoding(self) != expected
 
     def _sent(self) -> None:
         if self.binding is not None:
@@ -136,6 +160,10 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         return self.binding.refused(error.sqlstate)
 
 
+def _client_encoding(connection: psycopg.BaseConnection[Any]) -> str:
+    return (connection.pgconn.parameter_status(b"client_encoding") or b"").decode()
+
+
 def _ours(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> Any:
     return cursor.connection
 
@@ -147,12 +175,14 @@ class Cursor(psycopg.Cursor[Any]):
         connection = _ours(self)
         if not connection._waits:
             return super().execute(query, params, **kw)
-        if not connection._in_one_flush(params):
+        if connection._in_one_flush(params):
+            connection.clear(in_text=False)
+        if connection._misread or not connection._in_one_flush(params):
             connection.start()
             return super().execute(query, params, **kw)
         try:
-            with connection.pipeline() as pipeline:
-                connection.send(pipeline)
+            with connection.pipeline():
+                connection.send()
                 super().execute(query, params, **kw)
         except psycopg.Error as error:
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
@@ -199,25 +229,33 @@ class Connection(_Waiting, psycopg.Connection[Any]):
         """Send what waits."""
         if self._waits:
             self._require_transaction()
+            self.clear(in_text=self._in_text)
             try:
-                if not self._in_text:
-                    with self.pipeline() as pipeline:
-                        self.send(pipeline)
-                    return
-                if self.discards:
-                    self.ahead.execute(_DISCARD, prepare=False)
-                self.ahead.execute(self._text(), prepare=False)
+                if self._in_text:
+                    self.ahead.execute(self._text(), prepare=False)
+                else:
+                    with self.pipeline():
+                        self.send()
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
             self._sent()
 
-    def send(self, pipeline: psycopg.Pipeline) -> None:
-        """Send what waits into *pipeline*."""
+    def clear(self, *, in_text: bool) -> None:
+        """Send what must be over before what waits is sent."""
+        if (first := self._first(in_text)) is not None:
+            try:
+                with self.pipeline() if self.pgconn.pipeline_status else nullcontext():
+                    self.ahead.execute(first, prepare=False)
+            except psycopg.Error as error:
+                raise self._not_cleared(error) from None
+            if first == _DISCARD:
+                self._sent()
+
+    def send(self) -> None:
+        """Send what waits into a pipeline."""
         for statement, values in self._statements():
             # Not prepared: the last caller may have left another statement of that name.
             self.ahead.execute(statement, values, prepare=False)
-            if statement == _DISCARD:
-                pipeline.sync()
 
     def set_autocommit(self, value: bool) -> None:
         super().set_autocommit(True)
@@ -258,12 +296,14 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
         connection = _ours(self)
         if not connection._waits:
             return await super().execute(query, params, **kw)
-        if not connection._in_one_flush(params):
+        if connection._in_one_flush(params):
+            await connection.clear(in_text=False)
+        if connection._misread or not connection._in_one_flush(params):
             await connection.start()
             return await super().execute(query, params, **kw)
         try:
-            async with connection.pipeline() as pipeline:
-                await connection.send(pipeline)
+            async with connection.pipeline():
+                await connection.send()
                 await super().execute(query, params, **kw)
         except psycopg.Error as error:
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
@@ -313,25 +353,33 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
         """Send what waits."""
         if self._waits:
             self._require_transaction()
+            await self.clear(in_text=self._in_text)
             try:
-                if not self._in_text:
-                    async with self.pipeline() as pipeline:
-                        await self.send(pipeline)
-                    return
-                if self.discards:
-                    await self.ahead.execute(_DISCARD, prepare=False)
-                await self.ahead.execute(self._text(), prepare=False)
+                if self._in_text:
+                    await self.ahead.execute(self._text(), prepare=False)
+                else:
+                    async with self.pipeline():
+                        await self.send()
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
             self._sent()
 
-    async def send(self, pipeline: psycopg.AsyncPipeline) -> None:
-        """Send what waits into *pipeline*."""
+    async def clear(self, *, in_text: bool) -> None:
+        """Send what must be over before what waits is sent."""
+        if (first := self._first(in_text)) is not None:
+            try:
+                async with self.pipeline() if self.pgconn.pipeline_status else nullcontext():
+                    await self.ahead.execute(first, prepare=False)
+            except psycopg.Error as error:
+                raise self._not_cleared(error) from None
+            if first == _DISCARD:
+                self._sent()
+
+    async def send(self) -> None:
+        """Send what waits into a pipeline."""
         for statement, values in self._statements():
             # Not prepared: the last caller may have left another statement of that name.
             await self.ahead.execute(statement, values, prepare=False)
-            if statement == _DISCARD:
-                await pipeline.sync()
 
     async def set_autocommit(self, value: bool) -> None:
         await super().set_autocommit(True)
@@ -370,7 +418,8 @@ UNPREPARED: Final[dict[str, Any]] = {"prepare_threshold": None}
 
 
 def listen(engine: Engine) -> None:
-    pass
+    """Listen to what ends a connection."""
+    event.listen(engine, "handle_error", _replace)
 
 
 def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
@@ -398,6 +447,12 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
         connection.close()
         raise
     return connection
+
+
+def _replace(context: ExceptionContext) -> None:
+    if isinstance(context.original_exception, NotDiscarded):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
 
 
 async def _connect_async(*cargs: Any, **cparams: Any) -> AsyncConnection:

@@ -250,8 +250,9 @@ def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, ali
             identify(session, alice)
             backends.append(session.scalar(select(func.pg_backend_pid())))
             assert session.scalar(USER) == "alice"
-            signed = session.scalar(TOKEN)
-    assert signed
+    with maker() as session:
+        identify(session, alice)
+        assert session.scalar(TOKEN)
     assert backends[0] == before != backends[1] == backends[2]
 
 

@@ -1,0 +1,244 @@
+"""What alice leaves on a connection, by SQL that she has injected, does nothing to bob, who comes next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from sqla_rls import Identity
+from sqla_rls.exc import RowSecurityError
+from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer, find_pgbouncer
+from sqla_rls.testing.postgres import Server
+
+from .conftest import Todo
+from .leftovers import LEFTOVERS, Leftover, Look, Verdict, Verdicts
+from .line import HOWS, How, Line
+
+BACKEND = text("SELECT pg_catalog.pg_backend_pid()")
+
+
+MODES: dict[str, dict[str, Any]] = {"unclean": {"clean": False}, "clean": {}, "strict": {"strict": True}}
+
+
+def inject(session: Session, sql: tuple[str, ...], how: How) -> int:
+    """What alice's SQL leaves; the server process that she leaves it on."""
+    backend = session.scalar(BACKEND)
+    for statement in sql:
+        session.execute(text(statement))
+    if how.driver == "asyncpg" and how.way == "message":
+        # A COMMIT in her text would end the connection.
+        session.commit()
+    elif not how.autocommit:
+        session.execute(text("COMMIT"))
+        session.rollback()
+    assert isinstance(backend, int)
+    return backend
+
+
+def found_by(look: Look, admin: Engine) -> Callable[[Session], tuple[object, int]]:
+    def visit(session: Session) -> tuple[object, int]:
+        try:
+            found = look(session, admin)
+        except (SQLAlchemyError, UnicodeError) as error:
+            if isinstance(error, RowSecurityError):
+                raise
+            found = type(error)
+            session.rollback()
+        backend = session.scalar(BACKEND) or 0
+        # psycopg forgets what it has prepared when a transaction is rolled back.
+        session.commit()
+        return found, backend
+
+    return visit
+
+
+def verdict(leftover: Leftover, alices: Line, bobs: Line, admin: Engine) -> Verdict:
+    """What happens to bob, whose connection was alice's."""
+    alice, bob = (Identity(role="authenticated", subject=name) for name in ("alice", "bob"))
+    look = found_by(leftover.look, admin)
+    try:
+        before = [bobs.visit(bob, look) for _ in range(leftover.looks)]
+        backend = alices.visit(alice, lambda session: inject(session, leftover.sql, alices.how))
+    except RowSecurityError:
+        return "refused"
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != "42501":
+            raise
+        return "denied"
+    after = bobs.visit(bob, look)
+    assert after[1] == before[-1][1] == backend
+    return "closed" if after == before[-1] else "open"
+
+
+@pytest.fixture(scope="module")
+def place(server: Server, template: str) -> Iterator[str]:
+    """A database for all that is left behind, with a todo of each."""
+    name = server.create_database(template=template)
+    engine = create_engine(server.url(name), poolclass=NullPool)
+    with Session(engine) as session:
+        session.add_all([Todo(user_id=who, task=f"{who}'s") for who in ("alice", "bob")])
+        session.commit()
+    yield name
+    server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def superuser(server: Server, place: str) -> Iterator[Engine]:
+    engine = create_engine(server.url(place))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def lines(server: Server, place: str) -> Iterator[dict[tuple[str, str], Line]]:
+    url = server.url(place, user="app", password="app")
+    with asyncio.Runner() as runner:
+        lines = {
+            (how, mode): Line(url, HOWS[how], runner, **options)
+            for how in HOWS
+            for mode, options in MODES.items()
+        }
+        yield lines
+        for line in lines.values():
+            line.hang_up()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stored(superuser: Engine) -> Iterator[None]:
+    yield
+    with superuser.begin() as connection:
+        connection.execute(text("SELECT lo_unlink(oid) FROM pg_largeobject_metadata"))
+
+
+def expected(verdicts: Verdicts, how: How, mode: str) -> Verdict:
+    if mode == "unclean":
+        return verdicts.unclean
+    if mode == "strict":
+        return "refused" if how.way == "statement" else verdicts.strict
+    if how.autocommit:
+        return verdicts.one_shot
+    return verdicts.statement if how.way == "statement" else verdicts.with_begin
+
+
+@pytest.mark.parametrize("leftover", LEFTOVERS, ids=[leftover.name for leftover in LEFTOVERS])
+def test_what_alice_leaves_does_to_bob_what_the_table_says(
+    lines: dict[tuple[str, str], Line], superuser: Engine, leftover: Leftover
+) -> None:
+    surprises = {}
+    for (how, mode), line in lines.items():
+        found = verdict(leftover, line, line, superuser)
+        if found != expected(leftover.verdicts, HOWS[how], mode):
+            surprises[how, mode] = found
+        line.hang_up()
+    assert surprises == {}
+
+
+# Through a pooler, where the next one is any client's
+
+
+POOLED = [name for name, how in HOWS.items() if how.way != "statement"]
+
+
+@pytest.fixture(scope="module")
+def bouncer(server: Server, place: str) -> Iterator[PgBouncer]:
+    """It has one connection to the server, for all of its clients."""
+    if find_pgbouncer() is None and "pgbouncer" not in os.environ.get("SQLA_RLS_TEST_REQUIRE", ""):
+        pytest.skip("there is no PgBouncer here: apt install pgbouncer")
+    with PgBouncer(server.url(place, user="app", password="app"), pool_size=1) as bouncer:
+        yield bouncer
+
+
+@pytest.fixture(scope="module")
+def pooled(bouncer: PgBouncer) -> Iterator[dict[str, tuple[Line, Line]]]:
+    """Alice's connection and bob's."""
+    with asyncio.Runner() as runner:
+        pairs = {
+            name: (
+                Line(bouncer.url, HOWS[name], runner, CONNECT_ARGS[HOWS[name].driver]),
+                Line(bouncer.url, HOWS[name], runner, CONNECT_ARGS[HOWS[name].driver]),
+            )
+            for name in POOLED
+        }
+        yield pairs
+        for line in chain(*pairs.values()):
+            line.hang_up()
+
+
+def end_connections(superuser: Engine) -> None:
+    ended = text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
+    with superuser.begin() as connection:
+        connection.execute(ended)
+
+
+@pytest.mark.parametrize("leftover", LEFTOVERS, ids=[leftover.name for leftover in LEFTOVERS])
+def test_a_pooler_changes_nothing_about_it(
+    pooled: dict[str, tuple[Line, Line]], superuser: Engine, leftover: Leftover
+) -> None:
+    surprises = {}
+    for name, (alices, bobs) in pooled.items():
+        found = verdict(leftover, alices, bobs, superuser)
+        how = HOWS[name]
+        # Behind a pooler no driver may prepare any.
+        if found != ("closed" if leftover.looks > 1 else expected(leftover.verdicts, how, "clean")):
+            surprises[name] = found
+        for line in (alices, bobs):
+            line.hang_up()
+        end_connections(superuser)
+    assert surprises == {}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_what_a_client_of_a_pooler_is_opened_with_stays(
+    bouncer: PgBouncer,
+    superuser: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    runner: asyncio.Runner,
+    name: str,
+    alice: Identity,
+    bob: Identity,
+) -> None:
+    how = HOWS[name]
+    opened = {"application_name": "todos", "TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"}
+    if how.driver == "psycopg" and not how.autocommit:
+        opened["client_encoding"] = "LATIN1"
+
+    def line(settings: dict[str, str]) -> Line:
+        if how.driver == "asyncpg":
+            return Line(bouncer.url, how, runner, {**CONNECT_ARGS[how.driver], "server_settings": settings})
+        # psycopg takes these two from the environment.
+        monkeypatch.setenv("PGTZ", settings.pop("TimeZone"))
+        monkeypatch.setenv("PGDATESTYLE", settings.pop("DateStyle"))
+        made = Line(bouncer.url, how, runner, {**CONNECT_ARGS[how.driver], **settings})
+        made.visit(alice, look)
+        return made
+
+    def look(session: Session) -> list[object]:
+        return [session.scalar(text(f"SHOW {name}")) for name in opened]
+
+    def spell(session: Session) -> object:
+        # By the bytes of Latin-1 it is one letter of UTF-8.
+        return session.scalar(select(func.octet_length("Ã¤")))
+
+    like_this = line({**opened})
+    others = {"application_name": "others", "TimeZone": "UTC", "DateStyle": "ISO, MDY"}
+    otherwise = line({**others})
+    for begun_by, next_one in ((like_this, otherwise), (otherwise, like_this)):
+        # The server's connection begins as its first client asks.
+        end_connections(superuser)
+        begun_by.visit(alice, look)
+        next_one.visit(bob, look)
+        for _ in range(2):
+            assert like_this.visit(alice, look) == list(opened.values())
+            assert otherwise.visit(bob, look)[:3] == list(others.values())
+            assert like_this.visit(alice, spell) == otherwise.visit(bob, spell) == 4
+    for one in (like_this, otherwise):
+        one.hang_up()
