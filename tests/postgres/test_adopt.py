@@ -230,7 +230,8 @@ def test_views_that_read_as_whoever_asks_are_declared(project: Project) -> None:
         'CREATE VIEW "Other one"."Up ""100%""" WITH (security_invoker, security_barrier, check_option=local)'
         " AS SELECT id, task FROM lower",
         'CREATE OR REPLACE VIEW top WITH (security_invoker) AS SELECT id FROM "Other one"."Up ""100%"""',
-        "GRANT SELECT, TRIGGER ON lower TO PUBLIC",
+        "GRANT SELECT ON lower TO PUBLIC",
+        "GRANT TRIGGER ON lower TO rls_adopt_etl",
         'GRANT UPDATE (task, id) ON "Other one"."Up ""100%""" TO rls_adopt_app WITH GRANT OPTION',
         "CREATE VIEW as_owner AS SELECT id FROM todos",
     )
