@@ -226,6 +226,37 @@ def test_policies_that_read_it_make_room(project: Project, caplog: pytest.LogCap
     assert project.state() == before
 
 
+def test_one_that_reads_another_makes_room_when_that_goes(project: Project) -> None:
+    def upper(query: str, *lower: str) -> MetaData:
+        metadata = models(None)
+        for name in lower:
+            view(name, metadata, "SELECT id, task FROM todos")
+        view("upper", metadata, query, grant("SELECT", to=READER))
+        return metadata
+
+    project.migrate(upper("SELECT lower.id FROM lower, other", "lower", "other"))
+    before = project.state()
+    written = project.migrate(upper("SELECT id FROM other", "other"))
+    assert about_views(written) == ["drop_view", "drop_view", "create_view"]
+    assert [row[0] for row in views_of(project)] == ["other", "upper"]
+    project.downgrade()
+    assert project.state() == before
+
+
+def test_where_public_is_not_the_default_schema(project: Project) -> None:
+    execute(project, "CREATE SCHEMA app")
+    project.url = project.url.update_query_dict({"options": "-c search_path=app"})
+    project.migrate(models("SELECT id FROM todos"))
+    assert [row[0] for row in views_of(project)] == ["app.my_todos"]
+    before = project.state()
+    written = project.migrate(models("SELECT id FROM todos", schema="app", columns={"task": String(9)}))
+    assert about_views(written) == []
+    written = project.migrate(models("SELECT id, task FROM todos", columns={"task": Text}))
+    assert about_views(written) == ["drop_view", "create_view"]
+    project.downgrade("-2")
+    assert project.state() == before
+
+
 def test_one_by_hand_that_is_in_the_way_is_left_alone_and_said(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
