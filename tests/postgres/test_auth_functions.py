@@ -1,6 +1,6 @@
-"""The functions of schema ``auth``, in claims mode: the extension's and the portable ones.
+"""The functions of schema ``auth``, in claims mode, as callers and migrations meet them.
 
-What is asserted is the contract of pg_session_jwt 0.5.0.
+What they say of which claims is in test_conformance.py.
 """
 
 from __future__ import annotations
@@ -40,97 +40,6 @@ def ask(connection: Connection) -> Ask:
         return connection.execute(text(f"SELECT to_jsonb(auth.{function}())")).scalar()
 
     return ask
-
-
-def test_their_types_and_volatility(connection: Connection) -> None:
-    rows = connection.execute(
-        text(
-            "SELECT proname, prorettype::regtype::text, provolatile, proparallel, prosecdef FROM pg_proc"
-            " WHERE pronamespace = 'auth'::regnamespace AND provolatile <> 'v'"
-        )
-    )
-    assert {tuple(row) for row in rows} == {
-        ("session", "jsonb", "s", "s", False),
-        ("jwt", "jsonb", "s", "s", False),
-        ("user_id", "text", "s", "s", False),
-        ("uid", "uuid", "s", "s", False),
-        ("organization", "jsonb", "s", "s", False),
-        ("organization_id", "uuid", "s", "s", False),
-    }
-
-
-@pytest.mark.parametrize("claims", [None, "", "null", "5", '"text"', "[]", '["sub"]', "{}"])
-@pytest.mark.parametrize("function", ["user_id", "uid", "organization", "organization_id"])
-def test_nobody_without_claims(ask: Ask, claims: str | None, function: str) -> None:
-    assert ask(claims, function) is None
-
-
-@pytest.mark.parametrize("claims", [None, "", "null"])
-def test_no_claims_are_json_null_not_sql_null(connection: Connection, ask: Ask, claims: str | None) -> None:
-    ask(claims, "user_id")
-    assert connection.execute(text("SELECT auth.session()::text, auth.jwt()::text")).one() == ("null", "null")
-
-
-def test_the_claims_come_whole(ask: Ask) -> None:
-    claims = {"sub": "alice", "role": "authenticated", "n": [1, {"a": None}], "ü": "\\'$$%s :x"}
-    assert ask(json.dumps(claims), "session") == ask(None, "jwt") == claims
-
-
-@pytest.mark.parametrize(
-    ("sub", "user_id", "uid"),
-    [
-        ("alice", "alice", None),
-        ("", "", None),
-        ("it's; DROP TABLE x", "it's; DROP TABLE x", None),
-        (UUID, UUID, UUID),
-        (UUID.upper(), UUID.upper(), UUID),
-        (UUID.replace("-", ""), UUID.replace("-", ""), UUID),
-        (f"{{{UUID}}}", f"{{{UUID}}}", UUID),
-        (f"urn:uuid:{UUID}", f"urn:uuid:{UUID}", UUID),
-        (f"{UUID}\n", f"{UUID}\n", None),
-        (f" {UUID}", f" {UUID}", None),
-        (UUID[:-1], UUID[:-1], None),
-        (5, None, None),
-        (None, None, None),
-        ({"a": 1}, None, None),
-        (["alice"], None, None),
-        (True, None, None),
-    ],
-)
-def test_the_subject(ask: Ask, sub: Any, user_id: str | None, uid: str | None) -> None:
-    claims = json.dumps({"sub": sub})
-    assert ask(claims, "user_id") == user_id
-    assert ask(claims, "uid") == uid
-
-
-@pytest.mark.parametrize(
-    ("o", "organization", "organization_id"),
-    [
-        ({"id": UUID, "rol": "admin"}, {"id": UUID, "rol": "admin"}, UUID),
-        ({"id": "acme"}, {"id": "acme"}, None),
-        ({"id": 5}, {"id": 5}, None),
-        ({}, {}, None),
-        ("acme", None, None),
-        (None, None, None),
-        ([UUID], None, None),
-    ],
-)
-def test_the_organization(ask: Ask, o: Any, organization: Any, organization_id: str | None) -> None:
-    claims = json.dumps({"sub": "alice", "o": o})
-    assert ask(claims, "organization") == organization
-    assert ask(claims, "organization_id") == organization_id
-
-
-def test_what_is_not_json_is_nobody(engine: Engine, connection: Connection, ask: Ask) -> None:
-    extension = connection.execute(
-        text("SELECT count(*) FROM pg_extension WHERE extname = 'pg_session_jwt'")
-    ).scalar()
-    if not extension and engine.dialect.server_version_info < (16,):  # type: ignore[operator]
-        # Before 16 a function that may run in parallel can't tell: it refuses.
-        with pytest.raises(Exception, match="invalid input syntax for type json"):
-            ask("{sub: alice}", "user_id")
-    else:
-        assert ask("{sub: alice}", "user_id") is None
 
 
 def test_what_a_caller_leaves_in_the_search_path_changes_nothing(connection: Connection, ask: Ask) -> None:

@@ -1,0 +1,301 @@
+"""One contract for whatever stands behind the functions of schema ``auth``: pg_session_jwt 0.5.0, the
+stand-in for it, and the portable functions; where callers are verified, and where claims are believed.
+
+``SQLA_RLS_WRITE_CASES=1 pytest tests/postgres/test_conformance.py`` writes docs/conformance.md anew.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.utils import base64url_decode
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.ddl import CreateAuthFunctions
+from sqla_rls.ddl_roles import DropRole
+from sqla_rls.objects import KEYHOLDER
+from sqla_rls.testing.postgres import Server
+
+from .conformance import UNASKED, Answer, Caller, Name, Refused, Row, Signer, jwk
+from .conformance_claims import CLAIMS
+from .conformance_sequences import SEQUENCES
+from .conformance_tokens import TOKENS
+
+SIGNED: Final = [*TOKENS, *SEQUENCES]
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
+OURS, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+OUR_JWK, STRANGER_JWK = (jwk(private.public_key().public_bytes_raw()) for private in (OURS, STRANGER))
+
+
+def ed25519(private: Ed25519PrivateKey) -> Signer:
+    return Signer(b'{"alg":"EdDSA"}', private.sign)
+
+
+def hs256(key: bytes) -> Signer:
+    return Signer(b'{"alg":"HS256","typ":"rls+jwt"}', lambda text: hmac.digest(key, text, "sha256"))
+
+
+@dataclass(kw_only=True)
+class Implementation:
+    """A database with the functions, and a role of its name that may call them and no more.
+
+    Attributes:
+        name: whose they are.
+        key: that the portable ones verify with.
+        opened: closes the connections to it.
+    """
+
+    name: Name
+    server: Server
+    database: str
+    key: bytes | None = None
+    opened: ExitStack = field(default_factory=ExitStack)
+
+    def connect(self, key: str | None) -> psycopg.Connection[Any]:
+        url = self.server.url(self.database, user=self.database).set(drivername="postgresql")
+        options = None if key is None else f"-c pg_session_jwt.jwk={key}"
+        connection = psycopg.connect(url.render_as_string(False), autocommit=True, options=options)
+        return self.opened.enter_context(closing(connection))
+
+    @cached_property
+    def verifying(self) -> Caller:
+        """To a caller of this one, tokens are bound."""
+        if self.key is None:
+            signer, stranger, other = ed25519(OURS), ed25519(STRANGER), hs256(b"")
+        else:
+            signer, stranger, other = hs256(self.key), hs256(os.urandom(32)), ed25519(OURS)
+        ours = OUR_JWK if self.key is None else None
+        return Caller(
+            setting="pg_session_jwt.jwt",
+            signer=signer,
+            stranger=stranger,
+            other=other,
+            public=(ours or "").encode(),
+            stranger_jwk=STRANGER_JWK,
+            connect=self.connect,
+            key=ours,
+        )
+
+    @cached_property
+    def believing(self) -> Caller:
+        """To a caller of this one, claims are bound."""
+        nobody = ed25519(OURS)
+        return Caller(
+            setting="request.jwt.claims",
+            signer=nobody,
+            stranger=nobody,
+            other=nobody,
+            public=b"",
+            stranger_jwk=STRANGER_JWK,
+            connect=self.connect,
+        )
+
+
+@contextmanager
+def _database(server: Server, *, portable: bool = False, signed: bool = False) -> Iterator[Implementation]:
+    name = server.create_database()
+    engine = create_engine(server.url(name), poolclass=NullPool)
+    with engine.begin() as connection:
+        if portable:
+            # A schema that is there already keeps the extension out.
+            connection.execute(text("CREATE SCHEMA auth"))
+        connection.execute(CreateAuthFunctions(signed=signed))
+        connection.execute(text(f"CREATE ROLE {name} LOGIN"))
+        connection.execute(text(f"GRANT USAGE ON SCHEMA auth TO {name}"))
+        key = connection.scalar(text("SELECT sqla_rls_secret.rotate_signing_key('0')")) if signed else None
+        stand_in = connection.scalar(
+            text(
+                "SELECT comment LIKE '%stand-in%' FROM pg_available_extensions WHERE name = 'pg_session_jwt'"
+            )
+        )
+    kind: Name = "stand-in" if stand_in else "pg_session_jwt"
+    if portable:
+        kind = "portable" if server.version >= 16 else "portable before 16"
+    found = Implementation(name=kind, server=server, database=name, key=key and base64url_decode(key))
+    with found.opened:
+        yield found
+    server.drop_database(name)
+    with create_engine(server.url(), poolclass=NullPool).begin() as connection:
+        connection.execute(text(f"DROP ROLE {name}"))
+        connection.execute(DropRole(KEYHOLDER))
+
+
+@pytest.fixture(scope="module")
+def extension_database(signing_server: Server) -> Iterator[Implementation]:
+    with _database(signing_server) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def signed_database(server: Server) -> Iterator[Implementation]:
+    with _database(server, portable=True, signed=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def claims_database(server: Server) -> Iterator[Implementation]:
+    with _database(server, portable=True) as made:
+        yield made
+
+
+@pytest.fixture
+def extension(extension_database: Implementation) -> Iterator[Implementation]:
+    """Its connections are closed after the test."""
+    with ExitStack() as opened:
+        yield replace(extension_database, opened=opened)
+
+
+@pytest.fixture
+def signed(signed_database: Implementation) -> Iterator[Implementation]:
+    """Likewise."""
+    with ExitStack() as opened:
+        yield replace(signed_database, opened=opened)
+
+
+def each(rows: list[Row], *, portable: bool = False) -> pytest.MarkDecorator:
+    asked = [row for row in rows if not (portable and row.portable is UNASKED)]
+    return pytest.mark.parametrize("row", asked, ids=lambda row: row.name)
+
+
+def again(caller: Caller) -> Caller:
+    """A caller that others were before."""
+    caller.run("DISCARD ALL")
+    return caller
+
+
+@each(TOKENS)
+def test_what_the_extension_verifies(extension_database: Implementation, row: Row) -> None:
+    assert row.ask(again(extension_database.verifying)) == row.answers[extension_database.name]
+
+
+@each(TOKENS, portable=True)
+def test_what_sql_verifies(signed_database: Implementation, row: Row) -> None:
+    assert row.ask(again(signed_database.verifying)) == row.answers[signed_database.name]
+
+
+@each(CLAIMS)
+def test_what_the_extension_believes(extension_database: Implementation, row: Row) -> None:
+    assert row.ask(again(extension_database.believing)) == row.answers[extension_database.name]
+
+
+@each(CLAIMS)
+def test_what_sql_believes(claims_database: Implementation, row: Row) -> None:
+    assert row.ask(again(claims_database.believing)) == row.answers[claims_database.name]
+
+
+@each(SEQUENCES)
+def test_what_the_extension_remembers(extension: Implementation, row: Row) -> None:
+    assert row.ask(extension.verifying) == row.answers[extension.name]
+
+
+@each(SEQUENCES, portable=True)
+def test_what_sql_remembers(signed: Implementation, row: Row) -> None:
+    assert row.ask(signed.verifying) == row.answers[signed.name]
+
+
+def test_the_settings_have_their_contexts(extension: Implementation) -> None:
+    connection = extension.verifying.connection
+    connection.execute("SELECT auth.user_id()")
+    rows = connection.execute(
+        "SELECT name, context, vartype FROM pg_settings"
+        " WHERE name ~ '^(pg_session_jwt|request)[.]' ORDER BY name"
+    )
+    assert rows.fetchall() == [
+        ("pg_session_jwt.audit_log", "superuser", "string"),
+        ("pg_session_jwt.jwk", "backend", "string"),
+        ("pg_session_jwt.jwt", "user", "string"),
+        ("request.jwt.claims", "user", "string"),
+    ]
+
+
+def test_the_extension_logs_what_was_read_when_a_superuser_wants_that(extension: Implementation) -> None:
+    caller = extension.verifying
+    notices: list[str | None] = []
+    caller.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    with create_engine(extension.server.url(), poolclass=NullPool).begin() as connection:
+        connection.execute(text(f"ALTER ROLE {extension.database} SET pg_session_jwt.audit_log = 'on'"))
+    assert caller.ask(caller.signer.token()) == "alice"
+    assert notices == []
+    caller = caller.again()
+    caller.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    caller.run("SET client_min_messages = log")
+    for token in (caller.signer.token({"aud": "app"}), caller.stranger.token({"jti": 10**6})):
+        caller.ask(token)
+    assert notices == ['JWT issued for sub="alice" and aud="app" was succesfully validated']
+
+
+def test_the_extension_is_trusted_and_stays_where_it_is(extension: Implementation) -> None:
+    connection = extension.verifying.connection
+    about = "SELECT trusted, relocatable, schema, superuser FROM pg_available_extension_versions"
+    row = connection.execute(f"{about} WHERE name = 'pg_session_jwt' AND installed").fetchone()
+    assert row == (True, False, None, True)
+    member = "SELECT deptype::text FROM pg_depend WHERE objid = 'auth'::regnamespace"
+    assert connection.execute(f"{member} AND refclassid = 'pg_extension'::regclass").fetchall() == [("e",)]
+
+
+def test_without_a_jwk_no_session_can_be_begun(extension: Implementation) -> None:
+    caller = extension.believing
+    missing = Refused("02000", "Missing runtime parameter: pg_session_jwt.jwk")
+    assert caller.run("SELECT auth.init()") == missing
+    assert caller.run("SELECT auth.jwt_session_init('a.b.c')") == missing
+    assert caller.ask(None, "current_setting('pg_session_jwt.jwt')") == ""
+
+
+def test_the_document_says_what_is_asserted() -> None:
+    written = document()
+    if os.environ.get("SQLA_RLS_WRITE_CASES"):
+        DOCUMENT.write_text(written, encoding="utf-8")
+    assert DOCUMENT.read_text(encoding="utf-8") == written
+
+
+_INTRODUCTION = """\
+# Conformance
+
+The functions of schema `auth` are those of the extension
+[pg_session_jwt](https://github.com/neondatabase/pg_session_jwt) 0.5.0, or portable ones of the same contract.
+`tests/postgres/test_conformance.py` asks both the same, and a stand-in for the extension, too, which is
+compiled for tests. Where their answers differ it asserts the difference, writes it down here, and fails when
+this is out of date. A number is the SQLSTATE of a refusal.
+"""
+
+
+def document() -> str:
+    names: list[Name] = ["pg_session_jwt", "stand-in", "portable"]
+    verified = "\n".join(_table(SIGNED, names))
+    believed = "\n".join(_table(CLAIMS, [*names, "portable before 16"]))
+    return (
+        f"{_INTRODUCTION}\n## Callers are verified: {len(SIGNED)} questions\n\n{verified}\n"
+        f"\n## Claims are believed: {len(CLAIMS)} questions\n\n{believed}\n"
+    )
+
+
+def _table(rows: list[Row], names: list[Name]) -> Iterator[str]:
+    yield f"| where they differ | {' | '.join(names)} |"
+    yield f"| --- |{' --- |' * len(names)}"
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if len({row.answers[name] for name in names} - {UNASKED}) > 1:
+            assert row.differs, row.name
+            found.setdefault(row.differs, []).append(row)
+    for difference, of_it in found.items():
+        cells = [", ".join(dict.fromkeys(_cell(row.answers[name]) for row in of_it)) for name in names]
+        yield f"| {difference} | {' | '.join(cells)} |"
+
+
+def _cell(answer: Answer) -> str:
+    if answer is None:
+        return "nobody"
+    if answer == UNASKED:
+        return "–"  # noqa: RUF001
+    return answer.sqlstate if isinstance(answer, Refused) else f"`{answer}`"
