@@ -219,20 +219,25 @@ def test_the_settings_have_their_contexts(extension: Implementation) -> None:
     ]
 
 
-def test_the_extension_logs_what_was_read_when_a_superuser_wants_that(extension: Implementation) -> None:
-    caller = extension.verifying
-    notices: list[str | None] = []
-    caller.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+@pytest.mark.parametrize("wanted", ["on", "off"])
+def test_the_extension_logs_what_was_read_when_a_superuser_wants_that(
+    extension: Implementation, wanted: str
+) -> None:
     with create_engine(extension.server.url(), poolclass=NullPool).begin() as connection:
-        connection.execute(text(f"ALTER ROLE {extension.database} SET pg_session_jwt.audit_log = 'on'"))
-    assert caller.ask(caller.signer.token()) == "alice"
-    assert notices == []
-    caller = caller.again()
-    caller.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
-    caller.run("SET client_min_messages = log")
-    for token in (caller.signer.token({"aud": "app"}), caller.stranger.token({"jti": 10**6})):
-        caller.ask(token)
-    assert notices == ['JWT issued for sub="alice" and aud="app" was succesfully validated']
+        connection.execute(text(f"ALTER ROLE {extension.database} SET pg_session_jwt.audit_log = '{wanted}'"))
+    verifying, believing = extension.verifying, extension.believing
+    notices: list[str | None] = []
+    for caller in (verifying, believing):
+        caller.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+        caller.run("SET client_min_messages = log")
+    verifying.ask(verifying.signer.token({"aud": "app"}))
+    verifying.ask(verifying.stranger.token({"jti": 10**6}))
+    believing.ask('{"sub":"alice"}')
+    logged = [
+        'JWT issued for sub="alice" and aud="app" was succesfully validated',
+        'JWT claims from GUC \'request.jwt.claims\': sub="alice" and aud=""',
+    ]
+    assert notices == (logged if wanted == "on" else [])
 
 
 def test_the_extension_is_trusted_and_stays_where_it_is(extension: Implementation) -> None:

@@ -22,6 +22,7 @@
 
 PG_MODULE_MAGIC;
 
+#define FUNCTION(name) PG_FUNCTION_INFO_V1(name); Datum name(PG_FUNCTION_ARGS)
 #define LEEWAY 60 /* seconds */
 #define REFUSE(code, ...) ereport(ERROR, errcode(code), errmsg(__VA_ARGS__))
 #define MALFORMED(...) REFUSE(ERRCODE_DATATYPE_MISMATCH, __VA_ARGS__)
@@ -178,16 +179,26 @@ payload_of(const char *part, int length)
 	return claims;
 }
 
+/* The claim *name*, in seconds since the epoch; *otherwise* if it isn't there. */
+static int64
+seconds(Jsonb *claims, const char *name, const char *title, int64 otherwise)
+{
+	JsonbValue *value = member(&claims->root, name);
+
+	if (value && !is_integer(value, &otherwise))
+		MALFORMED("'%s' (%s) must be an integer representing seconds since unix epoch", name, title);
+	return otherwise;
+}
+
 /* The claims of the token in force.  The text that was accepted last is accepted again. */
 static Jsonb *
 verified(void)
 {
 	unsigned char *key = public_key(), *signature;
-	char	   *first = strchr(jwt, '.'), *second = strrchr(jwt, '.');
+	char	   *first = strchr(jwt, '.'), *second = strrchr(jwt, '.'), *token;
 	int			size;
 	int64		jti, nbf, exp, now = time(NULL);
-	Jsonb	   *claims;
-	JsonbValue *value;
+	Jsonb	   *claims, *kept;
 	MemoryContext context;
 
 	if (last_token && strcmp(jwt, last_token) == 0)
@@ -206,30 +217,24 @@ verified(void)
 		MALFORMED("JWT payload must contain a valid 'jti' (JWT ID)");
 	if (jti <= last_jti)
 		UNTRUE("Token ID must be strictly monotonically increasing.");
-	if ((value = member(&claims->root, "nbf")))
-	{
-		if (!is_integer(value, &nbf))
-			MALFORMED("'nbf' (Not Before) must be an integer representing seconds since unix epoch");
-		if (nbf > now + LEEWAY)
-			ereport(ERROR, errcode(ERRCODE_CHECK_VIOLATION), errmsg("Token used before it is ready"),
-					errdetail("nbf=%lld", (long long) nbf));
-	}
-	if ((value = member(&claims->root, "exp")))
-	{
-		if (!is_integer(value, &exp))
-			MALFORMED("'exp' (Expiration) must be an integer representing seconds since unix epoch");
-		if (exp < now - LEEWAY)
-			ereport(ERROR, errcode(ERRCODE_CHECK_VIOLATION), errmsg("Token used after it has expired"),
-					errdetail("exp=%lld", (long long) exp));
-	}
+	nbf = seconds(claims, "nbf", "Not Before", now);
+	if (nbf > now + LEEWAY)
+		ereport(ERROR, errcode(ERRCODE_CHECK_VIOLATION), errmsg("Token used before it is ready"),
+				errdetail("nbf=%lld", (long long) nbf));
+	exp = seconds(claims, "exp", "Expiration", now);
+	if (exp < now - LEEWAY)
+		ereport(ERROR, errcode(ERRCODE_CHECK_VIOLATION), errmsg("Token used after it has expired"),
+				errdetail("exp=%lld", (long long) exp));
 
-	last_jti = jti;
+	context = MemoryContextSwitchTo(TopMemoryContext);
+	token = pstrdup(jwt);
+	kept = DatumGetJsonbPCopy(JsonbPGetDatum(claims));
+	MemoryContextSwitchTo(context);
 	if (last_token)
 		pfree(last_token), pfree(last_claims);
-	context = MemoryContextSwitchTo(TopMemoryContext);
-	last_token = pstrdup(jwt);
-	last_claims = DatumGetJsonbPCopy(JsonbPGetDatum(claims));
-	MemoryContextSwitchTo(context);
+	last_token = token;
+	last_claims = kept;
+	last_jti = jti;
 	return claims;
 }
 
@@ -308,17 +313,13 @@ uuid_of(FunctionCallInfo fcinfo, JsonbValue *value)
 	return DirectFunctionCall1(uuid_in, CStringGetDatum(hex));
 }
 
-PG_FUNCTION_INFO_V1(init);
-Datum
-init(PG_FUNCTION_ARGS)
+FUNCTION(init)
 {
 	public_key();
 	PG_RETURN_VOID();
 }
 
-PG_FUNCTION_INFO_V1(jwt_session_init);
-Datum
-jwt_session_init(PG_FUNCTION_ARGS)
+FUNCTION(jwt_session_init)
 {
 	public_key();
 	SetConfigOption("pg_session_jwt.jwt", text_to_cstring(PG_GETARG_TEXT_PP(0)), PGC_USERSET, PGC_S_SESSION);
@@ -326,18 +327,14 @@ jwt_session_init(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-PG_FUNCTION_INFO_V1(session);
-Datum
-session(PG_FUNCTION_ARGS)
+FUNCTION(session)
 {
 	Jsonb	   *claims = current_claims();
 
 	PG_RETURN_JSONB_P(claims ? claims : parsed("null"));
 }
 
-PG_FUNCTION_INFO_V1(user_id);
-Datum
-user_id(PG_FUNCTION_ARGS)
+FUNCTION(user_id)
 {
 	JsonbValue *sub = subject_of(current_claims());
 
@@ -346,16 +343,12 @@ user_id(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(sub->val.string.val, sub->val.string.len));
 }
 
-PG_FUNCTION_INFO_V1(uid);
-Datum
-uid(PG_FUNCTION_ARGS)
+FUNCTION(uid)
 {
 	return uuid_of(fcinfo, subject_of(current_claims()));
 }
 
-PG_FUNCTION_INFO_V1(organization);
-Datum
-organization(PG_FUNCTION_ARGS)
+FUNCTION(organization)
 {
 	JsonbValue *o = organization_of(current_claims());
 
@@ -364,9 +357,7 @@ organization(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(JsonbValueToJsonb(o));
 }
 
-PG_FUNCTION_INFO_V1(organization_id);
-Datum
-organization_id(PG_FUNCTION_ARGS)
+FUNCTION(organization_id)
 {
 	JsonbValue *o = organization_of(current_claims());
 
