@@ -1,6 +1,6 @@
 """What it takes to ask every implementation of the functions of schema ``auth`` the same.
 
-A row of the contract is asked of each; where the answers differ, the row says so, and why.
+A row of the contract is asked of each; where the answers differ, the row says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import psycopg
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.utils import base64url_encode
 
 Name: TypeAlias = Literal["pg_session_jwt", "stand-in", "portable", "portable before 16"]
@@ -57,10 +56,6 @@ class Signer:
 
 def part(content: bytes) -> str:
     return base64url_encode(content).decode()
-
-
-def ed25519(private: Ed25519PrivateKey) -> Signer:
-    return Signer(b'{"alg":"EdDSA"}', private.sign)
 
 
 def jwk(public: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from .conformance import UNASKED, Answer, Ask, Caller, Refused, Row, jwk, part
 from .conformance_tokens import ENCODING, EXPIRED, EXPONENT, JTI, RISES, RISING, SIGNATURE, claims, payload
@@ -24,8 +23,8 @@ _JWK = "pg_session_jwt.jwk"
 _JWK_CHANGES = {
     "SET": f"SET {_JWK} = '{{}}'",
     "SET LOCAL": f"SET LOCAL {_JWK} = '{{}}'",
+    "RESET": f"RESET {_JWK}",
     "set_config()": f"SELECT set_config('{_JWK}', '{{}}', false)",
-    "RESET": f"SET {_JWK} = '{{}}'; RESET {_JWK}",
 }
 
 
@@ -46,11 +45,11 @@ def by_the_stranger(caller: Caller) -> Answer:
     return caller.ask(caller.stranger.token({"sub": "mallory", "jti": 10**6}))
 
 
-def twice(between: Callable[[Caller], object], **changed: Any) -> Ask:
+def twice(between: Callable[[Caller], object]) -> Ask:
     """The same token again, *between* which something happens."""
 
     def ask(caller: Caller) -> Answer:
-        token = caller.signer.token(changed)
+        token = caller.signer.token()
         caller.ask(token)
         between(caller)
         return caller.ask(token)
@@ -95,6 +94,12 @@ def _elsewhere(caller: Caller) -> Answer:
     token = caller.signer.token()
     caller.ask(token)
     return caller.again().ask(token)
+
+
+def _under_another_key(caller: Caller) -> Answer:
+    token = caller.signer.token()
+    caller.ask(token)
+    return caller.again(caller.stranger_jwk).ask(token)
 
 
 def _session_init(token: Callable[[Caller], str], question: str) -> Ask:
@@ -178,6 +183,12 @@ SEQUENCES: list[Row] = [
         differs=_CACHE,
     ),
     Row(name="the same on another connection", ask=_elsewhere, answer="alice"),
+    Row(
+        name="the same on another connection, of another key",
+        ask=_under_another_key,
+        answer=SIGNATURE,
+        portable=UNASKED,
+    ),
     Row(name="in a parallel query", ask=_in_parallel, answer="true"),
     Row(
         name="nobody afterwards",

@@ -176,32 +176,38 @@ def again(caller: Caller) -> Caller:
 
 @each(TOKENS)
 def test_what_the_extension_verifies(extension_database: Implementation, row: Row) -> None:
-    assert row.ask(again(extension_database.verifying)) == row.answers[extension_database.name]
+    answer = row.ask(again(extension_database.verifying))
+    assert answer == row.answers[extension_database.name]
 
 
 @each(TOKENS, portable=True)
 def test_what_sql_verifies(signed_database: Implementation, row: Row) -> None:
-    assert row.ask(again(signed_database.verifying)) == row.answers[signed_database.name]
+    answer = row.ask(again(signed_database.verifying))
+    assert answer == row.answers[signed_database.name]
 
 
 @each(CLAIMS)
 def test_what_the_extension_believes(extension_database: Implementation, row: Row) -> None:
-    assert row.ask(again(extension_database.believing)) == row.answers[extension_database.name]
+    answer = row.ask(again(extension_database.believing))
+    assert answer == row.answers[extension_database.name]
 
 
 @each(CLAIMS)
 def test_what_sql_believes(claims_database: Implementation, row: Row) -> None:
-    assert row.ask(again(claims_database.believing)) == row.answers[claims_database.name]
+    answer = row.ask(again(claims_database.believing))
+    assert answer == row.answers[claims_database.name]
 
 
 @each(SEQUENCES)
 def test_what_the_extension_remembers(extension: Implementation, row: Row) -> None:
-    assert row.ask(extension.verifying) == row.answers[extension.name]
+    answer = row.ask(extension.verifying)
+    assert answer == row.answers[extension.name]
 
 
 @each(SEQUENCES, portable=True)
 def test_what_sql_remembers(signed: Implementation, row: Row) -> None:
-    assert row.ask(signed.verifying) == row.answers[signed.name]
+    answer = row.ask(signed.verifying)
+    assert answer == row.answers[signed.name]
 
 
 def test_the_settings_have_their_contexts(extension: Implementation) -> None:
