@@ -231,6 +231,20 @@ def test_two_databases_share_the_role(cluster: Cluster) -> None:
         assert list(connection.scalars(_TRACES)) == []
 
 
+def test_who_drops_it_keeps_no_way_to_the_keys_of_others(cluster: Cluster) -> None:
+    maker, _ = cluster.database_of("maker", "CREATEROLE")
+    _, superuser = cluster.database_of("plain")
+    for engine in (maker, superuser):
+        with engine.begin() as connection:
+            sign(connection)
+    with maker.begin() as connection:
+        op(connection).drop_auth_functions()
+        assert list(connection.scalars(_TRACES)) == [KEYHOLDER]
+        assert not [member for member, acts in members(connection) if acts]
+    with superuser.begin() as connection:
+        op(connection).drop_auth_functions()
+
+
 def test_what_a_superuser_installed_is_for_an_owner_to_leave_alone(cluster: Cluster) -> None:
     owner, superuser = cluster.database_of("plain")
     with superuser.begin() as connection:
