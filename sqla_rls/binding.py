@@ -72,7 +72,7 @@ def bind(connection: Connection, caller: Caller, rules: Rules | None = None) -> 
         if found is None or not found.direct or not isinstance(driver_connection, DriverConnection):
             raise UnsupportedTransaction(_STRICT)
     binding = _binding(connection, caller, rules)
-    if rules.way != "statement" and rules.set_role:
+    if rules.is_carried:
         if isinstance(driver_connection, DriverConnection):
             if not driver_connection.autocommit_is_bound:
                 _require_transaction(connection)
@@ -123,6 +123,7 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
         modes=found.modes if rules.clean and found is not None else None,
         person=_discarded_after(caller) if rules.strict else None,
         confidential=signer is not None,
+        transferable=signer is not None and not signer.bound,
     )
 
 

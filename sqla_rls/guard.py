@@ -56,13 +56,17 @@ SELECT name FROM pg_catalog.pg_settings
 """
 
 
-def require_declared_settings(connection: Connection, rules: Rules) -> None:
-    """Raise DeclarationError if the application has made settings that RESET ALL is going to undo.
+def require_declared_settings(connection: Connection, rules: Rules, *, resets: bool) -> None:
+    """Raise DeclarationError if the application has made settings that are going to be undone.
 
-    Emitted: one SELECT over pg_settings, in a transaction of its own.
+    All of them if the driver *resets*; else the search_path, which is bound anew.
+    Emitted: one SELECT over pg_settings; if it resets, in a transaction of its own.
     """
     names = connection.exec_driver_sql(_MADE_IN_SESSION).scalars().all()
-    connection.dialect.do_rollback(connection.connection)
+    if resets:
+        connection.dialect.do_rollback(connection.connection)
+    else:
+        names = [name for name in names if name == "search_path"]
     if undeclared := [name for name in names if name not in rules.settings]:
         raise DeclarationError(
             f"settings were made on this connection, {', '.join(undeclared)}, which would be reset before "

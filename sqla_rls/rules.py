@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqla_rls.driver import Way, origin
 from sqla_rls.driver.opening import ORIGIN, SIGNER, install
 from sqla_rls.driver.origin import Origin
-from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
+from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, UnsupportedTransaction
 from sqla_rls.signing import Ed25519Signer, HS256Signer, Signer, SigningKey
 
 #: Whether the database believes the claims that it is told, or verifies who has signed them.
@@ -19,6 +20,11 @@ Strength: TypeAlias = Literal["auto", "claims", "signed"]
 
 #: Where ``record_info`` keeps that it was tried.
 _REPLACED: Final = "sqla_rls.replaced"
+
+#: What no transaction of an application's makes itself.
+_TAKEN: Final = frozenset(
+    {"client_encoding", "pg_session_jwt.jwt", "request.jwt.claims", "role", "session_authorization"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -33,11 +39,27 @@ class Rules:
     strict: bool = False
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def install(self, engine: Engine) -> None:
-        """Let *engine* open the connections that it takes."""
+    def __post_init__(self) -> None:
+        for name, value in self.settings.items():
+            if not re.fullmatch(r"[A-Za-z_][\w$.]*", name, re.ASCII) or not isinstance(value, str):
+                raise DeclarationError(f"settings= takes names of settings and text, not {name!r}: {value!r}")
+            if name.lower() in _TAKEN:
+                raise DeclarationError(
+                    f"{name} isn't for settings=: the driver has an argument for client_encoding; the others "
+                    "are what an identity is bound by"
+                )
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether a binding goes with BEGIN, where the connection can do so."""
+        return self.way != "statement" and self.set_role
+
+    def install(self, engine: Engine) -> bool:
+        """Let *engine* open the connections that it takes; False if they are as any."""
         sign = self.strength != "claims"
         if sign or self.clean or self.strict or self.way != "statement":
-            install(engine, sign=sign, clean=self.clean, strict=self.strict)
+            return install(engine, sign=sign, clean=self.clean, strict=self.strict)
+        return False
 
     def origin(self, connection: Connection) -> Origin | None:
         """What *connection* is, if it matters.  One that was opened in another way is asked: one SELECT.
@@ -57,12 +79,11 @@ class Rules:
 
     def replace(self, connection: Connection) -> None:
         """Have the pool open another when *connection* is back: it was opened before its engine was known."""
-        self.install(connection.engine)
-        proxied = connection.connection
-        if proxied.record_info is not None and not proxied.record_info.get(_REPLACED):
+        kept = connection.connection.record_info
+        if self.install(connection.engine) and kept is not None and not kept.get(_REPLACED):
             # Once: a creator of the application's own makes the next one like it.
-            proxied.record_info[_REPLACED] = True
-            proxied.invalidate(soft=True)
+            kept[_REPLACED] = True
+            connection.connection.invalidate(soft=True)
 
     def signer(self, connection: Connection, found: Origin) -> Signer | None:
         """What signs for *connection*, the strongest that it can have; None if nothing does.

@@ -332,11 +332,14 @@ def _look(connection: Connection, rules: _Rules) -> None:
         _log.info("identities are bound %s", "as claims" if signer is None else f"signed: {signer.kind}")
         if isinstance(signer, HS256Signer):
             explain_rejections(connection.engine)
-        driver_connection = connection.connection.driver_connection
-        if binding.clean and found.direct and isinstance(driver_connection, DriverConnection):
-            if not driver_connection.idle:
+        if binding.clean and found.direct:
+            driver_connection = connection.connection.driver_connection
+            if not (binding.is_carried and isinstance(driver_connection, DriverConnection)):
+                require_declared_settings(connection, binding, resets=False)
+            elif driver_connection.idle:
+                require_declared_settings(connection, binding, resets=True)
+            else:
                 return
-            require_declared_settings(connection, binding)
     rules.known.add(pool)
 
 

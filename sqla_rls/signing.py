@@ -40,6 +40,8 @@ class Signer(Protocol):
 
     #: For the log.
     kind: str
+    #: Whether its tokens are good on that connection only.
+    bound: bool
 
     def token(self, claims: Mapping[str, Any], claims_json: str, expires_at: float | None) -> str:
         """A token of *claims*, of which *claims_json* is the text, good until *expires_at*."""
@@ -54,6 +56,7 @@ class Ed25519Signer:
     """
 
     kind = "Ed25519, by a key of each connection, for pg_session_jwt"
+    bound = True
 
     def __init__(self) -> None:
         self._key = Ed25519PrivateKey.generate()
@@ -81,6 +84,7 @@ class HS256Signer:
 
     def __init__(self, key: SigningKey, pid: int | None) -> None:
         self._key = key
+        self.bound = pid is not None
         self._more = {} if pid is None else {"pid": pid}
         self._last: tuple[str | None, str, float, str] = (None, "", 0.0, "")
 

@@ -59,6 +59,8 @@ class Binding:
     person: Hashable = None
     #: It holds a token.  Statements show in pg_stat_activity and in logs, parameters don't.
     confidential: bool = False
+    #: One that is good on other connections, too, so that it is never in a statement.
+    transferable: bool = False
 
     def literal(self) -> str:
         """One SELECT that makes the settings, and returns none of them; raises ExpiredToken.

@@ -1,4 +1,4 @@
-"""Binding inside an asyncpg connection: BEGIN and the binding are one message.
+"""Binding inside an asyncpg connection: BEGIN and the binding are one message, unless it may not be a text.
 
 asyncpg's Transaction begins with ``Connection.execute("BEGIN …;")``.  Outside of a transaction, all else is
 refused while there is a binding.
@@ -13,11 +13,13 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver import Binding, DriverConnection, NotDiscarded, Way
-from sqla_rls.exc import BindingError, UnsupportedTransaction
+from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
 
 
 class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
     """Sends its binding with BEGIN."""
+
+    _in_text = True
 
     @property
     def idle(self) -> bool:
@@ -27,8 +29,9 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def carry(self, binding: Binding, way: Way) -> bool:
         if way == "pipeline":
             raise UnsupportedTransaction("asyncpg has no pipeline: use way='message'")
-        if not self.idle or (binding.confidential and way == "auto"):
+        if not self.idle:
             return False
+        self._in_text = not binding.confidential or (way == "message" and not binding.transferable)
         self.binding = binding
         return True
 
@@ -41,6 +44,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if binding.modes is not None:
             # Of modes that are given twice the last counts: what asyncpg has asked for.
             query = f"{query.replace('BEGIN', binding.modes.begin(), 1)} RESET ALL; "
+        binding.check()
         if self.discards:
             self.last_person = None
             try:
@@ -51,7 +55,13 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
                     raise
                 raise NotDiscarded from error
         try:
-            answer = await super().execute(query + binding.literal(), timeout=timeout)
+            if self._in_text:
+                answer = await super().execute(query + binding.literal(), timeout=timeout)
+            else:
+                parameters = binding.parameters()
+                numbered = binding.query() % tuple(f"${number + 1}" for number in range(len(parameters)))
+                answer = await super().execute(query, timeout=timeout)
+                await super().fetchrow(numbered, *parameters, timeout=timeout)
         except Exception as error:
             if self.is_closed():
                 raise
@@ -103,7 +113,7 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
 
 def _discard(context: ExceptionContext) -> None:
     # A Transaction of asyncpg whose BEGIN failed can't be rolled back, and its connection has no other.
-    if isinstance(context.original_exception, BindingError):
+    if isinstance(context.original_exception, BindingError | ExpiredToken):
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False
 

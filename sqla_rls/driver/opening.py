@@ -42,15 +42,17 @@ class DriverModule(Protocol):
         """Listen to what else it must know about the connections of *engine*."""
 
 
-def install(engine: Engine, *, sign: bool = False, clean: bool = False, strict: bool = False) -> None:
-    """Let *engine* open connections that send bindings, if its driver can; open ones stay as they are.
+def install(engine: Engine, *, sign: bool = False, clean: bool = False, strict: bool = False) -> bool:
+    """Let *engine* open connections that send bindings; False if its driver can't.
+
+    Those that are open stay as they are.
 
     With *sign* each has a key for pg_session_jwt, with *clean* the role ``none``, with *strict* it prepares
     no statement.  An engine that has a creator or a connection class of the application's own keeps it.
     Raises DeclarationError if the engine opens them in another way already.
     """
     if (driver := _module(engine.dialect.driver)) is None:
-        return
+        return False
     wanted = (sign, clean, strict)
     for listener in engine.dialect.dispatch.do_connect:
         if isinstance(found := getattr(listener, "__self__", None), _Opening):
@@ -59,9 +61,10 @@ def install(engine: Engine, *, sign: bool = False, clean: bool = False, strict: 
                     "the sessions of one engine must agree on binding=, clean= and strict=; give the others "
                     "an engine of their own"
                 )
-            return
+            return True
     event.listen(engine, "do_connect", _Opening(driver, wanted).open)
     driver.listen(engine)
+    return True
 
 
 def _module(driver: str) -> DriverModule | None:
@@ -107,9 +110,13 @@ class _Opening:
                 )
             except dialect.loaded_dbapi.Error:
                 # Perhaps a pooler that doesn't show.  If it is the server, this fails, too.
-                pass
-            else:
-                return self._kept(record, connection, found, signer)
+                connection, found = self._asked(dialect, record, cargs, cparams)
+                if signer is not None and found.extension:
+                    # Whatever it was, callers aren't to be bound by less for it.
+                    dialect.do_close(connection)
+                    raise
+                return self._kept(record, connection, found)
+            return self._kept(record, connection, found, signer)
         return self._kept(record, *self._asked(dialect, record, cargs, cparams))
 
     def _kept(self, record: Any, connection: Any, found: Origin, signer: Ed25519Signer | None = None) -> Any:

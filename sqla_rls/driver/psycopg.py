@@ -64,9 +64,8 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     def carry(self, binding: Binding, way: Way) -> bool:
         if not self.idle:
             return False
-        self._pipelined = way == "pipeline" or (
-            way == "auto" and (binding.confidential or self._round_trip >= PIPELINE_FROM)
-        )
+        better = binding.confidential or self._round_trip >= PIPELINE_FROM
+        self._pipelined = way == "pipeline" or binding.transferable or (way == "auto" and better)
         self.binding = binding
         return True
 

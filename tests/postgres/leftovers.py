@@ -36,7 +36,8 @@ class Leftover:
     sql: tuple[str, ...]
     look: Look
     verdicts: Verdicts
-    #: What else keeps it from being left, or found.
+    #: What else closes it: SQL of the database owner's, or words.
+    cure_sql: str = ""
     cure: str = ""
     #: How often the next caller has looked before.
     looks: int = 1
@@ -110,12 +111,14 @@ _NEVER = Verdicts("closed", "closed", "closed", "closed", "closed")
 _DENIED = Verdicts("denied", "denied", "denied", "denied", "denied")
 _ALWAYS = Verdicts("open", "open", "open", "open", "open")
 
-_REVOKE_TEMPORARY = "`REVOKE TEMPORARY ON DATABASE … FROM PUBLIC`"
-_REVOKE_LARGE_OBJECTS = "REVOKE the functions `lo_…` that make and write them FROM PUBLIC"
+_REVOKE_TEMPORARY = "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC"
+_REVOKE_LARGE_OBJECTS = (
+    "REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC"
+)
 
 LEFTOVERS = [
     Leftover(
-        name="role, claims and token of the session",
+        name="role, claims or token, set for the session",
         sql=(
             "SELECT set_config('role', 'anonymous', false)",
             """SELECT set_config('request.jwt.claims', '{"sub": "alice"}', false)""",
@@ -125,28 +128,28 @@ LEFTOVERS = [
         verdicts=_NEVER,
     ),
     Leftover(
-        name="a temporary table that is named like one of yours, and catches rows",
+        name="a temporary table named like one of yours, which catches rows",
         sql=(_TABLE, "GRANT ALL ON pg_temp.todos TO PUBLIC"),
         look=writes,
         verdicts=_BY_PATH,
-        cure=_REVOKE_TEMPORARY,
+        cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a temporary view that shows others",
+        name="a temporary view that shows invented rows",
         sql=("CREATE TEMP VIEW todos AS SELECT 1 AS id, 'bob' AS user_id, 'planted' AS task",),
         look=reads,
         verdicts=_BY_PATH,
-        cure=_REVOKE_TEMPORARY,
+        cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a view with a trigger, which passes rows on and copies them or the caller's token",
+        name="a temporary view with a trigger, which passes rows on, and copies them and the claims or token",
         sql=("CREATE TEMP VIEW todos AS SELECT * FROM public.todos", *_TRIGGER),
         look=writes,
         verdicts=_BY_PATH,
-        cure=_REVOKE_TEMPORARY,
+        cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a table with a rule, likewise",
+        name="a temporary table with a rule, which copies",
         sql=(
             _TABLE,
             "CREATE TEMP TABLE copies (copy oid)",
@@ -155,10 +158,10 @@ LEFTOVERS = [
         ),
         look=writes,
         verdicts=_BY_PATH,
-        cure=_REVOKE_TEMPORARY,
+        cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a table with a policy, likewise",
+        name="a temporary table with a policy, which copies",
         sql=(
             _TABLE,
             "INSERT INTO pg_temp.todos (user_id, task) VALUES ('bob', 'bob''s')",
@@ -167,14 +170,14 @@ LEFTOVERS = [
         ),
         look=reads_with_loot,
         verdicts=_BY_PATH,
-        cure=_REVOKE_TEMPORARY,
+        cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a temporary domain that is named like a type, such as `uuid`: its CHECK runs at each `::uuid`",
+        name="a temporary domain named like a type, `uuid` say, whose CHECK copies at each `::uuid`",
         sql=(f"CREATE DOMAIN pg_temp.uuid AS pg_catalog.uuid CHECK ({_COPY} IS NOT NULL)",),
         look=reads_by_uuid,
         verdicts=_BY_PATH,
-        cure=_REVOKE_TEMPORARY,
+        cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
         name="temporary functions and operators",
@@ -250,7 +253,7 @@ LEFTOVERS = [
         verdicts=_BY_BEGIN,
     ),
     Leftover(
-        name="megabytes in a setting of their own",
+        name="megabytes in a setting of their own making",
         sql=("SELECT set_config('planted.value', repeat('x', 1000000), false) IS NULL",),
         look=scalar("SELECT coalesce(length(current_setting('planted.value', true)), 0)"),
         verdicts=_BY_BEGIN,
@@ -268,7 +271,7 @@ LEFTOVERS = [
         verdicts=_BY_MODES,
     ),
     Leftover(
-        name="other statements under the names of those that the driver has prepared",
+        name="other SQL under the names of statements that the driver has prepared, run as the next caller",
         sql=(
             """DO $$DECLARE one record; BEGIN
                  FOR one IN SELECT name FROM pg_prepared_statements WHERE statement ~ 'FROM todos' LOOP
@@ -280,7 +283,7 @@ LEFTOVERS = [
         look=reads,
         looks=7,
         verdicts=_BY_STRICT,
-        cure="let the driver prepare none: `prepare_threshold=None`, `statement_cache_size=0`",
+        cure="`prepare_threshold=None`; asyncpg: `statement_cache_size=0, prepared_statement_cache_size=0`",
     ),
     Leftover(
         name="held cursors",
@@ -301,11 +304,11 @@ LEFTOVERS = [
         verdicts=_BY_STRICT,
     ),
     Leftover(
-        name="large objects, which anybody reads",
+        name="large objects",
         sql=(f"SELECT {_COPY}",),
         look=lambda session, admin: loot(session, admin),
         verdicts=_ALWAYS,
-        cure=_REVOKE_LARGE_OBJECTS,
+        cure_sql=_REVOKE_LARGE_OBJECTS,
     ),
     Leftover(
         name="an open transaction",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import URL, create_engine
+from sqlalchemy import URL, Executable, create_engine
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -79,6 +79,17 @@ class Line:
         async with self._async_maker() as session:
             identify(session, who)
             return await session.run_sync(work)
+
+    def unbound(self, statement: Executable) -> object:
+        """What *statement* says on a connection of the engine that is no session's."""
+        if self.how.is_async:
+            return self._runner.run(self._unbound(statement))
+        with self.engine.connect() as connection:
+            return connection.scalar(statement)
+
+    async def _unbound(self, statement: Executable) -> object:
+        async with self.async_engine.connect() as connection:
+            return await connection.scalar(statement)
 
     def hang_up(self) -> None:
         """Let the next one have a new connection."""

@@ -567,6 +567,23 @@ async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
         assert (await session.execute(CALLER)).one() == ALICE
 
 
+async def test_asyncpg_refuses_who_expires_before_the_first_statement(
+    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Identity
+) -> None:
+    async with asyncpg_maker() as session:
+        expires_at = time.time() + 3
+        identify(session, Identity(role="authenticated", subject="alice", expires_at=expires_at))
+        await session.execute(ANYTHING)
+        await session.commit()
+        await session.connection()
+        await asyncio.sleep(max(0.0, expires_at - time.time()))
+        with pytest.raises(ExpiredToken):
+            await session.execute(CALLER)
+    async with asyncpg_maker() as session:
+        identify(session, alice)
+        assert (await session.execute(CALLER)).one() == ALICE
+
+
 async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: Identity) -> None:
     engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
     maker = async_sessionmaker(engine)

@@ -18,7 +18,7 @@ from typing import Any
 import jwt
 import psycopg
 import pytest
-from sqlalchemy import URL, Engine, create_engine, func, select, text
+from sqlalchemy import URL, Engine, create_engine, event, func, select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -645,6 +645,24 @@ def test_a_pooler_that_drops_the_key_is_told_apart(
             identify(session, alice)
             assert session.scalars(TASKS).all() == ["alice's"]
         engine.dispose()
+
+
+def test_nobody_is_bound_by_less_where_startup_parameters_fail(by_extension: None, url: URL) -> None:
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "do_connect")
+    def refuse(dialect: object, record: object, cargs: object, cparams: dict[str, Any]) -> None:
+        if "options" in cparams:
+            cparams["password"], cparams["user"] = "wrong", "nobody_such"
+
+    maker = sessionmaker(engine)
+    enforce_row_security(maker)
+    for _ in range(2):
+        with maker() as session:
+            identify(session, Identity(role="authenticated", subject="alice"))
+            with pytest.raises(DBAPIError, match="nobody_such"):
+                session.execute(TASKS)
+    engine.dispose()
 
 
 # Which it is
