@@ -25,6 +25,10 @@ _CURES: Final = {
 }
 
 
+#: Those that every binding may make; others are the application's.
+_OURS: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt", "search_path"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modes:
     """The modes of a transaction, as BEGIN has them; None leaves one to the session."""
@@ -88,6 +92,8 @@ class Binding:
     def refused(self, sqlstate: str | None) -> BindingError:
         """The error for what the server answered."""
         cure = _CURES.get(sqlstate or "", "the server refused")
+        if own := [name for name in self.settings if name not in _OURS]:
+            cure += f"; or it refuses one of the settings {', '.join(own)}"
         return BindingError(f"role {self.role!r} can't be bound: {cure}")
 
     def __repr__(self) -> str:

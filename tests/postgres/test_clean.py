@@ -25,10 +25,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.exc import DeclarationError
+from sqla_rls.driver import Way
+from sqla_rls.exc import BindingError, DeclarationError
 from sqla_rls.testing.postgres import Server
 
-from .conftest import ANYTHING, TASKS
+from .conftest import ANYTHING, TASKS, assert_refused
 from .line import HOWS, How, Line
 
 BY_BEGIN = {name: how for name, how in HOWS.items() if how.way != "statement" and not how.autocommit}
@@ -418,3 +419,14 @@ def test_a_connection_of_the_applications_own_has_its_path_only(
         assert session.scalar(PATH) == '"$user", public, pg_temp'
         assert session.scalar(TIMEOUT) == "1h"
     engine.dispose()
+
+
+@pytest.mark.parametrize("settings", [{"statement_timeout": "soon"}, {"log_statement": "all"}])
+def test_a_setting_that_postgres_refuses_is_named(
+    pool: Engine, way: Way, alice: Identity, settings: dict[str, str]
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, way=way, settings=settings)
+    with maker() as session:
+        identify(session, alice)
+        assert_refused(session, BindingError, next(iter(settings)))
