@@ -20,7 +20,7 @@ demo: install ## The todos example, end to end, on a Postgres of its own
 	@$(BIN)/python examples/todos/demo.py
 
 test: install ## The whole test suite
-	$(BIN)/pytest -n 4 --dist loadfile
+	$(BIN)/pytest -n 4 --dist worksteal
 
 test-long: install ## What takes minutes
 	$(BIN)/pytest -m long
@@ -28,7 +28,7 @@ test-long: install ## What takes minutes
 test-sqlalchemy-2.0: install ## What depends on SQLAlchemy, on one Postgres, with its newest 2.0
 	UV_PROJECT_ENVIRONMENT=.venv-2.0 $(BIN)/uv sync --quiet --frozen --python $(BIN)/python
 	$(BIN)/uv pip install --quiet --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
-	.venv-2.0/bin/pytest -n 4 --dist loadfile tests/postgres tests/unit/test_schema.py \
+	.venv-2.0/bin/pytest -n 4 --dist worksteal tests/postgres tests/unit/test_schema.py \
 	  -k 'not (postgres15 or test_faults or test_standby or test_pgbouncer or test_policy_plans or test_testing_postgres or test_conformance or test_leftovers or test_seen_tokens or test_signed_functions or test_signing_key)'
 
 lint: install ## Style, and which module may import which
