@@ -50,8 +50,12 @@ def catch_up(standby: Server, admin: Engine) -> None:
     """Wait until *standby* has replayed what was written by now."""
     replayed = text("SELECT pg_last_wal_replay_lsn() >= CAST(:lsn AS pg_lsn)")
     engine = create_engine(standby.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with admin.begin() as primary:
+        # A server for tests commits without waiting for the disk: have it written, not some seconds later.
+        primary.execute(text("SET LOCAL synchronous_commit = on"))
+        primary.execute(text("SELECT pg_logical_emit_message(true, 'catch up', '')"))
     with admin.connect() as primary, engine.connect() as connection:
-        lsn = primary.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
+        lsn = primary.scalar(text("SELECT pg_current_wal_flush_lsn()::text"))
         deadline = time.monotonic() + 60
         while not connection.scalar(replayed, {"lsn": lsn}):
             assert time.monotonic() < deadline, "the standby doesn't follow"
