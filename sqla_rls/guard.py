@@ -67,7 +67,7 @@ def require_declared_settings(connection: Connection, rules: Rules, *, resets: b
         connection.dialect.do_rollback(connection.connection)
     else:
         names = [name for name in names if name == "search_path"]
-    if undeclared := [name for name in names if name not in rules.settings]:
+    if undeclared := [name for name in names if name.lower() not in rules.settings]:
         raise DeclarationError(
             f"settings were made on this connection, {', '.join(undeclared)}, which would be reset before "
             f"each caller. Name them: enforce_row_security(…, settings={{{undeclared[0]!r}: '…'}}); or make "

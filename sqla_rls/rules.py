@@ -49,6 +49,10 @@ class Rules:
                     "are what an identity is bound by"
                 )
 
+        # As Postgres takes them: in any case.
+        lowered = {name.lower(): value for name, value in self.settings.items()}
+        object.__setattr__(self, "settings", lowered)
+
     @property
     def is_carried(self) -> bool:
         """Whether a binding goes with BEGIN, where the connection can do so."""

@@ -103,7 +103,7 @@ def listen(engine: Engine) -> None:
 
 def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
     """*cparams* with *settings* among the startup parameters; those that are there win."""
-    return {**cparams, "server_settings": {**settings, **cparams.get("server_settings", {})}}
+    return {**cparams, "server_settings": {**settings, **(cparams.get("server_settings") or {})}}
 
 
 def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:

@@ -430,3 +430,17 @@ def test_a_setting_that_postgres_refuses_is_named(
     with maker() as session:
         identify(session, alice)
         assert_refused(session, BindingError, next(iter(settings)))
+
+
+@pytest.mark.parametrize("name", ["TimeZone", "timezone"])
+def test_a_setting_is_named_in_any_case(pool: Engine, alice: Identity, name: str) -> None:
+    @event.listens_for(pool, "connect")
+    def connect(connection: Any, record: object) -> None:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
+        connection.commit()
+
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, settings={name: "Asia/Tokyo"})
+    with maker() as session:
+        identify(session, alice)
+        assert session.scalar(text("SHOW TimeZone")) == "Asia/Tokyo"

@@ -25,3 +25,10 @@ from sqla_rls.rules import Rules
 def test_settings_are_names_and_text_and_never_who_the_caller_is(settings: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError):
         Rules(settings=settings)
+
+
+def test_settings_may_be_spelled_in_any_case() -> None:
+    assert Rules(settings={"Search_Path": "app", "TimeZone": "UTC"}).settings == {
+        "search_path": "app",
+        "timezone": "UTC",
+    }
