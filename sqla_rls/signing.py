@@ -25,6 +25,8 @@ SigningKey: TypeAlias = str | Callable[[], str]
 #: 60 seconds clocks may differ by 90.
 LIFETIME: Final = 60
 RENEWAL: Final = 30
+#: Of how many people a connection keeps the HS256 tokens.
+KEPT: Final = 100
 
 # To the letter what the verifier wants: no token that was made for another purpose passes (RFC 8725, 3.11).
 _HS256_HEADERS: Final = {"typ": "rls+jwt"}
@@ -36,7 +38,7 @@ _encode: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=("
 
 
 class Signer(Protocol):
-    """Signs for one connection; the last token is used again as long as it is good."""
+    """Signs for one connection; a token is used again as long as it is good."""
 
     #: For the log.
     kind: str
@@ -86,16 +88,22 @@ class HS256Signer:
         self._key = key
         self.bound = pid is not None
         self._more = {} if pid is None else {"pid": pid}
-        self._last: tuple[str | None, str, float, str] = (None, "", 0.0, "")
+        self._signed_by = ""
+        #: By the text of the claims: until when a token is used again, and the token.
+        self._kept: dict[tuple[str, float | None], tuple[float, str]] = {}
 
     def token(self, claims: Mapping[str, Any], claims_json: str, expires_at: float | None) -> str:
         key = self._key() if callable(self._key) else self._key
-        known, signed_by, until, token = self._last
+        if key != self._signed_by:
+            self._signed_by, self._kept = key, {}
         now = time.time()
-        if known != claims_json or signed_by != key or now >= until:
+        until, token = self._kept.get((claims_json, expires_at), (0.0, ""))
+        if now >= until:
             end = now + LIFETIME if expires_at is None else min(now + LIFETIME, expires_at)
             token = _sign(claims, self._more, end, _decoded(key), "HS256", _HS256_HEADERS)
-            self._last = claims_json, key, min(now + RENEWAL, end), token
+            if len(self._kept) >= KEPT:
+                self._kept = {}
+            self._kept[claims_json, expires_at] = min(now + RENEWAL, end), token
         return token
 
 

@@ -5,7 +5,8 @@
 --     tables: a temporary domain called "jsonb" then runs its CHECK as the key's holder.
 --   * The key is never a variable or a parameter, nor in an error: auto_explain logs those.
 --   * Nothing of a token is parsed before its signature is right.
---   * No regular expression with counts over the whole token: that takes 18 µs.
+--   * No regular expression with counts over the whole token: that takes 18 µs.  Nor its length(), where its
+--     octet_length() does.
 --   * No backslash in a literal: standard_conforming_strings belongs to the caller.
 --   * No exception block: it starts a subtransaction, which parallel mode may refuse.
 --   * PARALLEL RESTRICTED: pg_backend_pid() in a worker is the worker's.  As an InitPlan,
@@ -25,18 +26,20 @@ UNION ALL
 SELECT 'auth', 'session', '', format($template$RETURNS jsonb
   LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
   DECLARE
-    token   constant text := coalesce(current_setting('pg_session_jwt.jwt', true), '');
-    setting constant text := current_setting('request.jwt.claims', true);
+    token    constant text := coalesce(current_setting('pg_session_jwt.jwt', true), '');
+    payload  constant text := split_part(token, '.', 2);
+    setting  constant text := current_setting('request.jwt.claims', true);
     -- header.payload.signature in base64url.  The header is {"alg":"HS256","typ":"rls+jwt"} to the letter: the
     -- algorithm is never the token's to choose, and a token made for something else with the same key is not
     -- one of ours (RFC 8725, 3.1 and 3.11).  How long it is comes first: the rest takes longer on a longer one.
     is_token constant boolean :=
       octet_length(token) <= 8192
       AND left(token, 43) = 'eyJhbGciOiJIUzI1NiIsInR5cCI6InJscytqd3QifQ.'
-      AND length(token) = 43 + length(split_part(token, '.', 2)) + 1 + 43
+      AND octet_length(token) = 43 + octet_length(payload) + 1 + 43
       AND token !~ '[^A-Za-z0-9_.-]' COLLATE "C";
     verified boolean := false;
-    claims jsonb := 'null';
+    claims   jsonb := 'null';
+    problem  text[];
   BEGIN
     -- HMAC (RFC 2104).  Both sides are hashed under the key once more before they are compared: how long that
     -- takes says nothing about the right signature.  Comparing what is encoded leaves it one spelling.
@@ -46,13 +49,13 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
          WHERE k.accept_until > now()
            AND sha256(k.outer_pad || convert_to(right(token, 43), 'UTF8'))
              = sha256(k.outer_pad || convert_to(translate(encode(
-                 sha256(k.outer_pad || sha256(k.inner_pad || convert_to(left(token, -44), 'UTF8'))),
+                 sha256(k.outer_pad || sha256(k.inner_pad || convert_to(left(token, 43) || payload, 'UTF8'))),
                  'base64'), '+/=', '-_'), 'UTF8')));
     END IF;
     IF verified THEN
-      -- Not translate(), which takes 1.6 µs longer.
-      claims := convert_from(decode(replace(replace(split_part(token, '.', 2), '-', '+'), '_', '/')
-                                    || repeat('=', (length(token) - 87) * 3 %% 4), 'base64'), 'UTF8');
+      -- Not translate(), which takes 6 µs longer.
+      claims := convert_from(decode(replace(replace(payload, '-', '+'), '_', '/')
+                                    || repeat('=', octet_length(payload) * 3 %% 4), 'base64'), 'UTF8');
     ELSIF NOT EXISTS (SELECT FROM sqla_rls_secret.signing_key) THEN
       IF token <> '' THEN
         RAISE EXCEPTION USING ERRCODE = '02000', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
@@ -76,33 +79,29 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
                ' one that "sqla-rls rotate-key" printed last, or make a new one with that.';
     END IF;
 
-    IF jsonb_typeof(claims) <> 'object' THEN
-      RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'could not parse JWT component';
-    END IF;
-    -- Required, unlike in the extension: without a rising jti it is what ends a stolen token.
-    IF jsonb_typeof(claims -> 'exp') IS DISTINCT FROM 'number'
-       OR claims ->> 'exp' !~ '^[0-9]{1,15}$' COLLATE "C" THEN
-      RAISE EXCEPTION USING ERRCODE = '42804',
-        MESSAGE = '''exp'' (Expiration) must be an integer representing seconds since unix epoch';
-    END IF;
-    IF claims ? 'nbf' AND (jsonb_typeof(claims -> 'nbf') <> 'number'
-                           OR claims ->> 'nbf' !~ '^[0-9]{1,15}$' COLLATE "C") THEN
-      RAISE EXCEPTION USING ERRCODE = '42804',
-        MESSAGE = '''nbf'' (Not Before) must be an integer representing seconds since unix epoch';
-    END IF;
-    IF claims ? 'sub' AND jsonb_typeof(claims -> 'sub') <> 'string' THEN
-      RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'invalid subject claim in the JWT';
-    END IF;
-    -- now() is when the transaction began: a token that was good then is good to its end.  60 seconds of
-    -- leeway, as the extension has.
-    IF (claims ->> 'exp')::bigint + 60 < extract(epoch FROM now()) THEN
-      RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = 'Token used after it has expired';
-    END IF;
-    IF (claims ->> 'nbf')::bigint - 60 > extract(epoch FROM now()) THEN
-      RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = 'Token used before it is ready';
-    END IF;
-    IF claims ? 'pid' AND claims -> 'pid' IS DISTINCT FROM to_jsonb(pg_backend_pid()) THEN
-      RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = 'Token belongs to another connection';
+    -- One expression: several take as long to start as all that is in them.
+    problem := CASE
+      WHEN jsonb_typeof(claims) <> 'object' THEN ARRAY['42804', 'could not parse JWT component']
+      -- Required, unlike in the extension: without a rising jti it is what ends a stolen token.
+      WHEN jsonb_typeof(claims -> 'exp') IS DISTINCT FROM 'number'
+           OR (claims -> 'exp')::numeric NOT BETWEEN 0 AND 999999999999999 OR scale((claims -> 'exp')::numeric) <> 0
+        THEN ARRAY['42804', '''exp'' (Expiration) must be an integer representing seconds since unix epoch']
+      WHEN jsonb_typeof(claims -> 'nbf') <> 'number'
+           OR (claims -> 'nbf')::numeric NOT BETWEEN 0 AND 999999999999999 OR scale((claims -> 'nbf')::numeric) <> 0
+        THEN ARRAY['42804', '''nbf'' (Not Before) must be an integer representing seconds since unix epoch']
+      WHEN jsonb_typeof(claims -> 'sub') <> 'string'
+        THEN ARRAY['42804', 'invalid subject claim in the JWT']
+      -- now() is when the transaction began: a token that was good then is good to its end.  60 seconds of
+      -- leeway, as the extension has.
+      WHEN (claims -> 'exp')::numeric < extract(epoch FROM now()) - 60
+        THEN ARRAY['23514', 'Token used after it has expired']
+      WHEN (claims -> 'nbf')::numeric > extract(epoch FROM now()) + 60
+        THEN ARRAY['23514', 'Token used before it is ready']
+      WHEN claims -> 'pid' <> to_jsonb(pg_backend_pid())
+        THEN ARRAY['23514', 'Token belongs to another connection']
+    END;
+    IF problem IS NOT NULL THEN
+      RAISE EXCEPTION USING ERRCODE = problem[1], MESSAGE = problem[2];
     END IF;
     RETURN claims;
   END $function$$template$,
