@@ -6,6 +6,7 @@ RowSecurityError
 │   ├── UnknownRole           a policy or a grant names a role that isn't there
 │   ├── RoleNotPermitted      who migrates may not make or alter a role so
 │   ├── PrivilegeNotPermitted who migrates may not take from PUBLIC what it holds
+│   ├── OpeningNotConfirmed   it would open a table by what the models leave out
 │   ├── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
 │   └── SigningUnavailable    functions that verify callers can't be made here, or there are none
 ├── AuthenticationError       who is calling isn't established            (HTTP 401)
@@ -54,6 +55,10 @@ class RoleNotPermitted(MigrationError):
 
 class PrivilegeNotPermitted(MigrationError):
     """What PUBLIC holds isn't for whoever migrates to change; the message says what to run, and as whom."""
+
+
+class OpeningNotConfirmed(MigrationError):
+    """The migration would open a table, and nobody has confirmed that it shall; the message says how."""
 
 
 class AuthSchemaUnusable(MigrationError):

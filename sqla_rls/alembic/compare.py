@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Table
 
 from sqla_rls import catalog, function_catalog, spelling, view_catalog
 from sqla_rls.alembic.functions import created_functions, dropped_functions, log_functions
-from sqla_rls.alembic.openings import say_what_opens, say_which_views_open
+from sqla_rls.alembic.openings import openings, say_which_views_open
 from sqla_rls.alembic.privileges import (
     default_privileges,
     grants,
@@ -126,9 +126,10 @@ def compare_row_security(
     _log(changes)
     log_functions(found.changes)
     log_views(views)
-    say_what_opens(changes, ours, dropped)
+    to_confirm = list(openings(changes, ours, dropped))
     say_which_views_open(views)
     upgrade_ops.ops[:] = [
+        *to_confirm,
         *_before_tables(changes, live, dropped),
         *dropped_views(views, live),
         *dropped_functions(found.changes, live),

@@ -1,7 +1,8 @@
 """Says what a migration would open, before anybody runs it.
 
-Policies, grants and the attributes of roles are explicit in the models.  What opens a table by going is
-warned of, with whom it opens the table to.
+Policies, grants and the attributes of roles are explicit in the models.  What opens a table is warned of,
+with whom it opens the table to; what does so by being left out of the models must be confirmed in the
+migration, too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 
+from sqla_rls.alembic.render import Call
 from sqla_rls.diff import Changes
 from sqla_rls.objects import ObjectKey, Snapshot, TableKey
 from sqla_rls.view_catalog import Views
@@ -16,10 +18,24 @@ from sqla_rls.view_catalog import Views
 log = logging.getLogger(__name__)
 
 
-def say_what_opens(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> None:
-    """*live* is what the migration finds; tables that are *dropped* open nothing."""
-    for table, opening in (*_flags(changes, live), *_restrictive_policies(changes, dropped)):
-        log.warning("this migration opens table %s: %s", table.name, opening)
+def openings(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> Iterator[Call]:
+    """What there is to confirm.
+
+    *live* is what the migration finds; tables that are *dropped* open nothing.
+    """
+    for table, opening in _disabled(changes, live):
+        _say(table, opening)
+    for table, opening in (*_no_longer_forced(changes, live), *_restrictive_policies(changes, dropped)):
+        _say(table, opening)
+        call, undo = (
+            Call("confirm_opening", table.name, opening, silent=silent, confirmed=False, schema=table.schema)
+            for silent in (False, True)
+        )
+        yield call.undone_by(undo)
+
+
+def _say(table: TableKey, opening: str) -> None:
+    log.warning("this migration opens table %s: %s", table.name, opening)
 
 
 def say_which_views_open(views: Views) -> None:
@@ -32,18 +48,22 @@ def say_which_views_open(views: Views) -> None:
             )
 
 
-def _flags(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:
+def _disabled(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:
     privileges = (live.privileges - changes.privileges.revokes) | changes.privileges.grants
     for change in changes.row_security:
-        table = change.after.table
-        on = ObjectKey("TABLE", *table)
         if change.before.enabled and not change.after.enabled:
+            on = ObjectKey("TABLE", *change.after.table)
             holders = sorted({one.grantee for one in privileges if one.object == on})
             whom = ", ".join(holders) or "nobody but its owner, until more is granted"
-            yield table, f"without row security every row is there for {whom}"
-        if change.before.forced and not change.after.forced:
+            yield change.after.table, f"without row security every row is there for {whom}"
+
+
+def _no_longer_forced(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:
+    for change in changes.row_security:
+        if change.before.forced and not change.after.forced and change.after.enabled:
+            on = ObjectKey("TABLE", *change.after.table)
             owner = ", ".join(one for *found, one in live.owners if tuple(found) == on)
-            yield table, f"row security is no longer forced on its owner {owner}"
+            yield change.after.table, f"row security is no longer forced on its owner {owner}"
 
 
 def _restrictive_policies(changes: Changes, dropped: Collection[TableKey]) -> Iterator[tuple[TableKey, str]]:

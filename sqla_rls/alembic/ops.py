@@ -14,10 +14,11 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
 from sqla_rls.ddl_roles import DropRole
-from sqla_rls.exc import UnknownRole
+from sqla_rls.exc import OpeningNotConfirmed, UnknownRole
 from sqla_rls.objects import KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 _NAMES = (
+    "confirm_opening",
     "create_auth_functions",
     "drop_auth_functions",
     "enable_row_level_security",
@@ -39,6 +40,26 @@ class RowSecurityOp(MigrateOperation):
 
     def __init__(self, *statements: ExecutableDDLElement, roles: Sequence[str] = ()) -> None:
         self.statements, self.roles = statements, roles
+
+    @classmethod
+    def confirm_opening(
+        cls,
+        operations: Operations,
+        table_name: str,
+        opening: str,
+        *,
+        confirmed: bool,
+        schema: str | None = None,
+    ) -> None:
+        """Nothing, if what this migration opens *table_name* by is *confirmed*.
+
+        Autogenerate writes False; whoever means it writes True.  Raises OpeningNotConfirmed.
+        """
+        if not confirmed:
+            raise OpeningNotConfirmed(
+                f"this migration opens table {table_name}: {opening}. If that is meant, say confirmed=True "
+                "in its op.confirm_opening(); else declare what shall stay, and generate it anew"
+            )
 
     @classmethod
     def create_auth_functions(cls, operations: Operations, *, signed: bool | None = None) -> None:

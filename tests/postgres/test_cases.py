@@ -158,6 +158,7 @@ def run(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
     found = Run([states(project)], [], [], [expected(server, step) for step in STEPS])
     for step in STEPS:
         project.revision(models(step))
+        project.confirm()
         project.upgrade()
         found.up.append(states(project))
         found.differences.append(differences(project, models(step)))

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import MetaData
 
 from sqla_rls import Policy, Role, authenticated, disable_row_security, force_row_security, grant
+from sqla_rls.exc import OpeningNotConfirmed
 
-from .project import Project, execute, todos
+from .project import Project, execute, operations, todos
 
 READER = Role("reporting")
 
@@ -68,6 +69,45 @@ def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogC
     project.revision(todos(read()))
     (said,) = openings(caplog)
     assert "what restrictive policy 'by_hand' kept back from public no longer is" in said
+
+
+@pytest.mark.parametrize(
+    "before",
+    [lambda: todos(read(), narrow()), lambda: todos(read(), force_row_security())],
+    ids=["a restrictive policy goes", "no longer forced"],
+)
+def test_what_opens_by_omission_is_done_when_it_is_confirmed(
+    project: Project, before: Callable[[], MetaData]
+) -> None:
+    closed = project.migrate(before())
+    assert "confirm_opening" not in closed
+    before_it = project.state()
+    assert operations(project.revision(todos(read())))[0] == "confirm_opening"
+
+    with pytest.raises(OpeningNotConfirmed, match=r"this migration opens table todos: .* confirmed=True"):
+        project.upgrade()
+    with pytest.raises(OpeningNotConfirmed):
+        project.script("upgrade", "head")
+    assert project.state() == before_it
+
+    project.confirm()
+    project.upgrade()
+    project.check(todos(read()))
+    project.downgrade()
+    assert project.state() == before_it
+
+
+def test_what_the_models_say_in_so_many_words_needs_no_other(project: Project) -> None:
+    project.migrate(todos(read(), force_row_security()))
+    assert "confirm_opening" not in project.migrate(todos(disable_row_security()))
+
+
+def test_the_way_back_is_not_asked_about(project: Project) -> None:
+    project.migrate(todos(read()))
+    opened = project.state()
+    project.migrate(todos(read(), narrow(), force_row_security()))
+    project.downgrade()
+    assert project.state() == opened
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from sqlalchemy import (
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, auth, force_row_security
+from sqla_rls.alembic.render import Call
 from sqla_rls.ddl_roles import CreateRole
 from sqla_rls.declared import declared
 from sqla_rls.objects import Role
@@ -260,6 +261,9 @@ def autogenerate(connection: Connection, metadata: MetaData) -> UpgradeOps:
 def run(connection: Connection, operations: OpContainer) -> None:
     runner = Operations(MigrationContext.configure(connection))
     for operation in operations.ops:
+        assert isinstance(operation, Call)
+        if "confirmed" in operation.kwargs:
+            operation.kwargs["confirmed"] = True
         runner.invoke(operation)
 
 
