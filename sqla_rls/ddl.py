@@ -18,6 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import DDLCompiler
+from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ReturnsRows
 
@@ -59,10 +60,24 @@ PINNED = ",\n".join(
 #: Scripts that stand in others.
 _PARTS = ("auth_functions", "auth_readers", "keyholder_borrowed", "secret_dropped", "signed_functions")
 
+
 # "%" stands for itself, as in a migration or a script; a driver's own escaping is added when it runs.
 _NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 # Before 2.1, SQLAlchemy doubles backslashes until a connection has told that strings are standard.
 _NEUTRAL._backslash_escapes = False
+
+
+class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, misc]
+    """Of a parameter without a value SQLAlchemy makes NULL, and a warning."""
+
+    def render_literal_bindparam(self, bindparam: BindParameter[Any], *args: Any, **kw: Any) -> str:
+        if bindparam.required and bindparam.callable is None:
+            raise CompileError(f"its parameter :{bindparam.key} has no value, and nobody would give it one")
+        literal: str = super().render_literal_bindparam(bindparam, *args, **kw)
+        return literal
+
+
+_NEUTRAL.statement_compiler = _Literally
 
 
 def literally(schema_translate_map: Mapping[str | None, str | None] | None) -> dict[str, Any]:

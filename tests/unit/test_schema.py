@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -19,10 +20,13 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
     and_,
+    bindparam,
+    column,
     exists,
     func,
     not_,
     select,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlmodel import Field
@@ -359,6 +363,34 @@ def test_what_has_no_literal_is_refused() -> None:
     todos = table()
     with pytest.raises(DeclarationError, match=r"can't be written as SQL text"):
         using(todos.c.document.op("@>")({"a": object()}), todos)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        lambda todos: todos.c.id == bindparam("who"),
+        lambda todos: todos.c.id.in_(bindparam("who", expanding=True)),
+        lambda todos: text("id = :who"),
+        lambda todos: exists().where(todos.alias().c.id == bindparam("who")),
+    ],
+    ids=["column", "IN", "text", "subquery"],
+)
+def test_a_parameter_that_nobody_gives_a_value_is_refused(condition: Callable[[Table], Any]) -> None:
+    todos = table()
+    with pytest.raises(DeclarationError, match=r"parameter :who has no value"):
+        using(condition(todos), todos)
+
+
+@pytest.mark.parametrize(
+    ("condition", "written"),
+    [
+        (text("id = :who").bindparams(who=7), "id = 7"),
+        (column("id") == bindparam("who", type_=Integer(), callable_=lambda: 7), "id = 7"),
+        (column("id").in_(bindparam("who", [7, 8], expanding=True)), "id IN (7, 8)"),
+    ],
+)
+def test_a_parameter_with_a_value_is_written_as_that(condition: Any, written: str) -> None:
+    assert using(condition) == written
 
 
 @pytest.mark.parametrize(
