@@ -36,7 +36,7 @@ from sqla_rls.guard import (
 )
 from sqla_rls.identity import Identity, Verifier
 from sqla_rls.rules import Rules, Strength
-from sqla_rls.signing import HS256Signer, SigningKey
+from sqla_rls.signing import SigningKey
 
 if TYPE_CHECKING:
     # Not at run time: the asyncio extension needs greenlet, which sync applications may not have.
@@ -330,7 +330,7 @@ def _look(connection: Connection, rules: _Rules) -> None:
     if (found := binding.origin(connection)) is not None:
         signer = binding.signer(connection, found)
         _log.info("identities are bound %s", "as claims" if signer is None else f"signed: {signer.kind}")
-        if isinstance(signer, HS256Signer):
+        if found.verifier:
             explain_rejections(connection.engine)
         if binding.clean and found.direct:
             driver_connection = connection.connection.driver_connection

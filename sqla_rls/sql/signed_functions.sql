@@ -57,7 +57,8 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
       claims := convert_from(decode(replace(replace(payload, '-', '+'), '_', '/')
                                     || repeat('=', octet_length(payload) * 3 %% 4), 'base64'), 'UTF8');
     ELSIF NOT EXISTS (SELECT FROM sqla_rls_secret.signing_key) THEN
-      IF token <> '' THEN
+      IF token <> ''
+         OR setting <> '' AND obj_description('sqla_rls_secret.signing_key'::regclass, 'pg_class') <> '' THEN
         RAISE EXCEPTION USING ERRCODE = '02000', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
           MESSAGE = 'there is no key to verify the JWT with',
           HINT = 'The database has no signing key yet, or was restored without it: make one with'
@@ -117,6 +118,8 @@ SELECT 'sqla_rls_secret', 'rotate_signing_key', 'grace interval', $template$RETU
       RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'grace must be an interval of 0 or more';
     END IF;
     LOCK TABLE sqla_rls_secret.signing_key IN SHARE ROW EXCLUSIVE MODE;
+    -- Which a dump without the key has, too: claims mode is over.
+    COMMENT ON TABLE sqla_rls_secret.signing_key IS 'callers are verified';
     DELETE FROM sqla_rls_secret.signing_key WHERE slot = 1;
     UPDATE sqla_rls_secret.signing_key SET slot = 1, accept_until = now() + grace;
     WITH fresh AS MATERIALIZED (  -- three version 4 UUIDs: 366 bits of pg_strong_random()

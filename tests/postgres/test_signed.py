@@ -577,6 +577,9 @@ def test_a_database_that_lost_its_key_is_noticed(
     with admin.begin() as connection:
         connection.execute(text("TRUNCATE sqla_rls_secret.signing_key"))
     refusal(signed_sessions(pool, key), "no signing key, as after a restore", SigningKeyRejected)
+    auto = sessionmaker(pool)
+    enforce_row_security(auto)
+    refusal(auto, "no signing key, as after a restore", SigningKeyRejected)
 
 
 def test_a_key_lost_while_sessions_run_is_noticed(

@@ -224,17 +224,33 @@ def test_a_parallel_query_asks_for_the_same_caller(signed: Signed) -> None:
             assert connection.scalar(text(query)) == 1000
 
 
-def test_without_a_key_they_are_in_claims_mode(signed: Signed) -> None:
+def test_until_there_was_a_key_they_are_in_claims_mode(signed: Signed) -> None:
     with signed.admin.begin() as connection:
         connection.execute(text("DELETE FROM sqla_rls_secret.signing_key"))
+        connection.execute(text("COMMENT ON TABLE sqla_rls_secret.signing_key IS NULL"))
     with as_authenticated(signed) as connection:
         assert tasks(connection) == []
         bind(connection, json.dumps({"sub": "bob"}), "request.jwt.claims")
         assert tasks(connection) == ["bob's"]
         bind(connection, signed.token())
-        error = refusal(connection)
-        assert (error.sqlstate, error.diag.constraint_name) == ("02000", "signing_key")
-        assert "rotate-key" in str(error.diag.message_hint)
+        refuse_for_want_of_a_key(connection)
+
+
+def test_without_the_key_that_there_was_nobody_is_believed(signed: Signed) -> None:
+    with signed.admin.begin() as connection:
+        connection.execute(text("DELETE FROM sqla_rls_secret.signing_key"))
+    with as_authenticated(signed) as connection:
+        assert tasks(connection) == []
+        bind(connection, json.dumps({"sub": "bob"}), "request.jwt.claims")
+        refuse_for_want_of_a_key(connection)
+        bind(connection, signed.token())
+        refuse_for_want_of_a_key(connection)
+
+
+def refuse_for_want_of_a_key(connection: Connection) -> None:
+    error = refusal(connection)
+    assert (error.sqlstate, error.diag.constraint_name) == ("02000", "signing_key")
+    assert "rotate-key" in str(error.diag.message_hint)
 
 
 # What the functions, and the queries of whoever is next, may name.

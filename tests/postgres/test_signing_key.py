@@ -412,10 +412,12 @@ def test_a_dump_holds_the_key_unless_it_is_left_out(server: Server, signed: Sign
         create_engine(database, poolclass=NullPool),
         create_engine(database.set(username="app", password="app"), poolclass=NullPool),
     )
-    with as_authenticated(restored) as connection:
-        bind(connection, restored.token())
-        error = refusal(connection)
-        assert (error.sqlstate, error.diag.constraint_name) == ("02000", "signing_key")
+    bindings = {"pg_session_jwt.jwt": restored.token(), "request.jwt.claims": '{"sub":"alice"}'}
+    for setting, value in bindings.items():
+        with as_authenticated(restored) as connection:
+            bind(connection, value, setting)
+            error = refusal(connection)
+            assert (error.sqlstate, error.diag.constraint_name) == ("02000", "signing_key")
     with restored.admin.begin() as admin:
         key = rotate_signing_key(admin)
     with as_authenticated(restored) as connection:
