@@ -282,6 +282,9 @@ def implied_privileges(
     it inserts, and on schema ``auth`` where the functions are.  A restrictive policy only narrows
     what others allow, and implies nothing.
     """
+    sequences_of: dict[TableKey, list[TableKey]] = {}
+    for owned, sequence in sequences.items():
+        sequences_of.setdefault(owned.table, []).append(sequence)
     for policy in policies:
         if not (policy.permissive and policy.imply_privileges):
             continue
@@ -294,9 +297,8 @@ def implied_privileges(
             for privilege in needed:
                 yield Privilege("TABLE", schema, table, role, privilege)
             if "INSERT" in needed:
-                for owned, sequence in sequences.items():
-                    if owned.table == policy.table:
-                        yield Privilege("SEQUENCE", *sequence, role, "USAGE")
+                for sequence in sequences_of.get(policy.table, ()):
+                    yield Privilege("SEQUENCE", *sequence, role, "USAGE")
 
 
 def wanted_privileges(snapshot: Snapshot, *, default_schema: str) -> frozenset[Privilege]:

@@ -297,9 +297,9 @@ def _taken_away(
 
 
 def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:
+    left_alone = {policy.table for policy in live.policies.values()} - models.row_security.keys()
     for table in tables:
-        key = _key(table, live.default_schema)
-        if key not in models.row_security and live.policies_of(key):
+        if _key(table, live.default_schema) in left_alone:
             log.warning(
                 "table %s has policies in the database and declares none: it is left as it is. "
                 "Declare disable_row_security() to drop them and open it",
