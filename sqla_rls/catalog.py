@@ -502,4 +502,5 @@ def _policy(row: RowMapping, default_schema: str) -> Policy:
 
 def rows(connection: Connection, query: str, parameters: dict[str, Any] | None = None) -> list[RowMapping]:
     arrays = [bindparam(name, type_=ARRAY(Text())) for name in parameters or ()]
-    return list(connection.execute(text(query).bindparams(*arrays), parameters or {}).mappings())
+    found = connection.execute(text(query).bindparams(*arrays), parameters or {})
+    return list(found.mappings().all())

@@ -152,7 +152,7 @@ def _named_by_policies(metadatas: Iterable[MetaData], tables: Collection[Table])
 def _roles(named: Iterable[Role | str]) -> dict[str, Role]:
     """The roles to make, what is said of each in several places taken together, and those they belong to."""
     found: dict[str, Role] = {}
-    waiting = list(named)
+    waiting = list(dict.fromkeys(named))
     for role in waiting:  # which grows
         if isinstance(role, Role):
             found[role.name] = _together(found.get(role.name, role), role)

@@ -194,7 +194,8 @@ class auth_uid(Condition):
 
 @compiles(auth_uid)
 def _auth_uid(element: auth_uid, compiler: SQLCompiler, **kw: Any) -> str:
-    return compiler.process(_caller(element.column) == element.column, **kw)
+    sides = _caller(element.column), element.column.self_group(operators.eq)
+    return " = ".join(compiler.process(side, **kw) for side in sides)
 
 
 def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -81,6 +81,8 @@ class Ignored:
 
     def without(self, snapshot: _S, *, keep: Collection[TableKey] = ()) -> _S:
         """*snapshot*, but for what is ignored; tables to *keep* keep all, since it goes along with them."""
+        if self == Ignored():
+            return snapshot
         kept = snapshot.objects_of(keep)
         return replace(
             snapshot,
