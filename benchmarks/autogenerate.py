@@ -1,15 +1,19 @@
 """What ``alembic check`` costs when nothing changed, beside Alembic alone.
 
-``python -m benchmarks.autogenerate``.  Each table has the four policies of a ``crud_policy``.  Alone means
-the same tables without them, and this library's plugin left out.  They take turns on one database in one run;
-the comparison is timed in this process (statements are counted), the command as a process of its own, with
-its imports and the making of the models.  Times are medians in milliseconds, ratios medians of each
-round's ratio.
+``python -m benchmarks.autogenerate``.  Each table has four policies.  Alone means the same tables without
+them, and no plugin; the two take turns on one database in one run.  The command is a process of its own, with
+its imports and the making of the models; the comparison is what Alembic does in it.  Times are medians in
+milliseconds, ratios medians of each round's ratio, and the least.
+
+Other libraries take part where they are installed, each with a database of its own, as it spells its policies
+in its own way: ``uv run --with rls --with pgalchemy --with alembic_utils …``.  Differences are what a library
+finds in a database that is as declared.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -17,112 +21,106 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import URL, Column, Connection, Integer, MetaData, Table, Text, create_engine, event
-from sqlalchemy.schema import SchemaItem
+from alembic import context
+from alembic.operations import ops
+from sqlalchemy import URL, create_engine, event
 
+from benchmarks import peers
 from sqla_rls.testing.postgres import find_server
 
-ALONE = ["alembic.autogenerate.*", "~alembic.autogenerate.sqla_rls"]
-WITH_US = ["alembic.autogenerate.*"]
-
-_ENV = """
-import os
-from alembic import context
-from benchmarks.autogenerate import ALONE, WITH_US, models
-from sqlalchemy import create_engine
-
-alone = "ALONE" in os.environ
-with create_engine(os.environ["URL"]).connect() as connection:
-    context.configure(
-        connection=connection,
-        target_metadata=models(int(os.environ["TABLES"]), policies=not alone),
-        autogenerate_plugins=ALONE if alone else WITH_US,
-    )
-    with context.begin_transaction():
-        context.run_migrations()
-"""
+_ENV = "from benchmarks.autogenerate import environment\n\nenvironment()\n"
+_PLUGINS, _OURS = ["alembic.autogenerate.*"], "alembic.autogenerate.sqla_rls"
 
 
-def models(tables: int, *, policies: bool = True) -> MetaData:
-    metadata = MetaData()
-    for number in range(tables):
-        Table(
-            f"table_{number}",
-            metadata,
-            Column("id", Integer, primary_key=True),
-            Column("user_id", Text, index=True),
-            *(_policies() if policies else ()),
-        )
-    return metadata
+class Run(NamedTuple):
+    statements: int
+    differences: int
+    comparison: float  # seconds
+    command: float = 0
 
 
-def _policies() -> list[SchemaItem]:
-    # Not above: alone means without its import, too.
-    from sqla_rls import auth_uid, authenticated, crud_policy
-
-    return [crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id"))]
-
-
-def compare(connection: Connection, metadata: MetaData, plugins: list[str]) -> tuple[int, float]:
-    """The number of statements and the seconds that a comparison takes."""
+def environment() -> None:
+    """What ``env.py`` does; it prints a Run."""
+    library = os.environ["LIBRARY"]
+    metadata, create = peers.LIBRARIES.get(library, peers.alone)(int(os.environ["TABLES"]))
     statements = 0
 
     def count(*_: object) -> None:
         nonlocal statements
         statements += 1
 
-    event.listen(connection, "before_cursor_execute", count)
-    context = MigrationContext.configure(connection, opts={"autogenerate_plugins": plugins})
-    begin = time.perf_counter()
-    changes = compare_metadata(context, metadata)
-    seconds = time.perf_counter() - begin
-    event.remove(connection, "before_cursor_execute", count)
-    if changes:
-        raise SystemExit(f"not a comparison without changes: {changes[:3]}")
-    return statements, seconds
+    def report(_: object, __: object, scripts: list[ops.MigrationScript]) -> None:
+        taken = time.perf_counter() - begin
+        assert scripts[0].upgrade_ops
+        print(json.dumps(Run(statements, _operations(scripts[0].upgrade_ops), taken)))
 
-
-def check(folder: Path, url: URL, tables: int, *, alone: bool) -> float:
-    """The seconds that the command takes."""
-    environment = {**os.environ, "URL": url.render_as_string(hide_password=False), "TABLES": str(tables)}
-    environment |= {"ALONE": "1"} if alone else {}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    begin = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(folder / "alembic.ini"), "check"],
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
-    return time.perf_counter() - begin
-
-
-def measure(server_url: URL, tables: int, rounds: int, folder: Path) -> None:
-    engine = create_engine(server_url)
-    bare, protected = models(tables, policies=False), models(tables)
-    protected.create_all(engine)
-    compared, commands = [], []
+    engine = create_engine(os.environ["URL"])
+    if os.environ["CREATE"]:
+        create(engine)
     with engine.connect() as connection:
-        compare(connection, protected, WITH_US)  # SQLAlchemy remembers some answers
-    for _ in range(rounds):
-        with engine.connect() as connection:
-            compared.append((compare(connection, bare, ALONE), compare(connection, protected, WITH_US)))
-        commands.append(
-            (
-                check(folder, server_url, tables, alone=True),
-                check(folder, server_url, tables, alone=False),
-            )
+        event.listen(connection, "before_cursor_execute", count)
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            autogenerate_plugins=_PLUGINS if library == "sqla-rls" else [*_PLUGINS, f"~{_OURS}"],
+            process_revision_directives=report,
         )
-    engine.dispose()
-    (alone, _), (ours, _) = compared[-1]
-    print(f"{tables:6}{alone:11}{ours - alone:+5}", end="")
-    for pairs in ([(a[1], b[1]) for a, b in compared], commands):
+        begin = time.perf_counter()
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+def _operations(container: ops.OpContainer) -> int:
+    return sum(_operations(one) if isinstance(one, ops.OpContainer) else 1 for one in container.ops)
+
+
+def check(folder: Path, url: URL, tables: int, library: str, *, create: bool = False) -> Run:
+    """``alembic check`` with the models of *library*; with *create*, what they declare is made before."""
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", str(folder / "alembic.ini"), "check"],
+        env={
+            **os.environ,
+            "URL": url.render_as_string(hide_password=False),
+            "TABLES": str(tables),
+            "LIBRARY": library,
+            "CREATE": "1" * create,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    command = time.perf_counter() - begin
+    try:
+        return Run(*json.loads(done.stdout.partition("\n")[0]))._replace(command=command)
+    except ValueError:
+        raise SystemExit(f"{library} could not be measured: {done.stdout}{done.stderr}") from None
+
+
+def measure(
+    folder: Path, url: URL, tables: int, library: str, rounds: int, seconds: float
+) -> list[tuple[Run, Run]]:
+    """Alone and with *library* by turns, until *seconds* have passed."""
+    check(folder, url, tables, library, create=True)
+    found: list[tuple[Run, Run]] = []
+    end = time.monotonic() + seconds
+    while not found or (len(found) < rounds and time.monotonic() < end):
+        found.append((check(folder, url, tables, "alone"), check(folder, url, tables, library)))
+    return found
+
+
+def show(tables: int, library: str, found: list[tuple[Run, Run]]) -> None:
+    alone, beside = found[-1]
+    more = beside.statements - alone.statements
+    print(f"{tables:6}  {library:20}{alone.statements:7}{more:+7}{beside.differences:13}", end="")
+    for kind in ("comparison", "command"):
+        pairs = [(getattr(one, kind), getattr(other, kind)) for one, other in found]
         for side in (0, 1):
-            print(f"{statistics.median(pair[side] for pair in pairs) * 1000:11.1f}", end="")
-        print(f"{statistics.median(b / a for a, b in pairs):7.2f}", end="")
+            print(f"{statistics.median(pair[side] for pair in pairs) * 1000:10.0f}", end="")
+        ratios = [other / one for one, other in pairs]
+        print(f"{statistics.median(ratios):8.2f}{min(ratios):7.2f}", end="")
     print(flush=True)
 
 
@@ -130,16 +128,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=180, help="for each library and number of tables")
     arguments = parser.parse_args()
-    print("                         comparison: ms                  command: ms")
-    print("tables  statements       alone  sqla_rls  ratio      alone  sqla_rls  ratio")
+    versions = peers.installed()
+    print(f"{'comparison: ms':>72}{'command: ms':>35}")
+    times = "     alone      with   ratio  least"
+    print(f"tables  {'':20}  statements   differences{times}{times}")
+    took: dict[str, float] = {}
     with find_server() as server, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "versions").mkdir()
         (folder / "alembic.ini").write_text(f"[alembic]\nscript_location = {name}\npath_separator = os\n")
         (folder / "env.py").write_text(_ENV)
         for tables in arguments.tables:
-            measure(server.url(server.create_database()), tables, arguments.rounds, folder)
+            for library, version in versions.items():
+                if (expected := took.get(library, 0) * tables) > arguments.seconds:
+                    print(f"{tables:6}  {library} {version} isn't tried: {expected:.0f} s or more a time")
+                    continue
+                database = server.create_database()
+                url = server.url(database)
+                found = measure(folder, url, tables, library, arguments.rounds, arguments.seconds)
+                server.drop_database(database)
+                show(tables, f"{library} {version}", found)
+                took[library] = found[-1][1].comparison / tables
+                if library == "sqla-rls" and found[-1][1].differences:
+                    raise SystemExit("sqla-rls finds differences where there are none")
 
 
 if __name__ == "__main__":
