@@ -28,13 +28,18 @@ from sqla_rls.views import declared_views
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
-    """What comes before the tables: what PUBLIC loses, roles, and the functions that defaults may call."""
+    """What comes before the tables: what PUBLIC loses, roles, and the functions that defaults may call.
+
+    A function whose body names a table is made when they are there.
+    """
     if snapshot.revoked_from_public:
         yield RevokeFromPublic()
     for role in members_last(snapshot.roles):
         yield CreateRole(role)
     if snapshot.auth_functions:
         yield ddl.CreateAuthFunctions()
+    for function in snapshot.functions.values():
+        yield CreateFunction(function, if_possible=True)
 
 
 def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDDLElement]:
@@ -95,11 +100,13 @@ def _after_create(
 def _before_drop(
     metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
 ) -> None:
-    # DROP TABLE fails while a policy of another table names it.
+    # DROP TABLE fails while a policy of another table names it, or a function its rows.
     if connection.dialect.name == "postgresql":
         policies = declared([metadata], tables=tables).policies
         _execute(connection, (ddl.DropPolicy(key, if_exists=True) for key in policies))
         _execute(connection, (DropView(key, if_exists=True) for key in _views_of(metadata, tables)))
+        found = functions([metadata], None)
+        _execute(connection, (DropFunction(one.key, if_exists=True, if_possible=True) for one in found))
 
 
 @event.listens_for(MetaData, "after_drop")

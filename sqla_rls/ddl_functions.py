@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import String
@@ -14,25 +15,52 @@ from sqla_rls.objects import SQLFunction, TableKey
 
 #: A setting whose value is a list of names, as Postgres keeps it; others are literals.
 _SEARCH_PATH = "search_path"
+_IF_POSSIBLE = """\
+  REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC;
+EXCEPTION WHEN OTHERS THEN
+  NULL;
+"""
+_IS_NOT_THERE = "undefined_object OR undefined_table OR undefined_column OR invalid_schema_name"
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class CreateFunction(ExecutableDDLElement):
-    """Or replaces it.  A new one is marked, so that it can be told from what others made."""
+    """Or replaces it.  A new one is marked, so that it can be told from what others made.
 
-    def __init__(self, function: SQLFunction) -> None:
-        self.function = function
+    *if_possible*: nothing happens where Postgres refuses it, and else nobody may execute it yet.
+    """
+
+    def __init__(self, function: SQLFunction, *, if_possible: bool = False) -> None:
+        self.function, self.if_possible = function, if_possible
 
 
 class CreateTemporaryFunctions(ExecutableDDLElement):
-    """The functions in pg_temp, with bodies unchecked: for Postgres to spell them."""
+    """The functions in pg_temp, with bodies unchecked: for Postgres to spell them.
+
+    One whose arguments or result name what isn't there is left out.
+    """
 
     def __init__(self, *functions: SQLFunction) -> None:
         self.functions = functions
 
+    @staticmethod
+    def name(place: int) -> str:
+        """Of the one at *place*: in pg_temp, those of several schemas may have the same."""
+        return f"sqla_rls_{place}"
+
 
 class DropFunction(ExecutableDDLElement):
-    def __init__(self, key: TableKey, *, if_exists: bool = False) -> None:
-        self.key, self.if_exists = key, if_exists
+    """*if_possible*: nothing happens where anything depends on it."""
+
+    def __init__(self, key: TableKey, *, if_exists: bool = False, if_possible: bool = False) -> None:
+        self.key, self.if_exists, self.if_possible = key, if_exists, if_possible
+
+
+class HideFunction(ExecutableDDLElement):
+    """Gives it another name."""
+
+    def __init__(self, key: TableKey) -> None:
+        self.key = key
 
 
 @compiles(CreateFunction, "postgresql")
@@ -44,22 +72,35 @@ def _create_function(create: CreateFunction, compiler: DDLCompiler, **kw: Any) -
         function=name,
         name=compiler.sql_compiler.render_literal_value(name, String()),
         statement=dollar_quoted(_statement(create.function, name, compiler)),
+        if_possible=_IF_POSSIBLE.format(function=name) if create.if_possible else "",
     )
 
 
 @compiles(CreateTemporaryFunctions, "postgresql")
 def _create_temporary(create: CreateTemporaryFunctions, compiler: DDLCompiler, **kw: Any) -> str:
     statements = [
-        _statement(one, qualified(TableKey("pg_temp", one.name), compiler), compiler)
-        for one in create.functions
+        _statement(one, f"pg_temp.{CreateTemporaryFunctions.name(place)}", compiler)
+        for place, one in enumerate(create.functions)
     ]
-    body = "".join(f"EXECUTE {dollar_quoted(statement)};\n" for statement in statements)
+    body = "".join(
+        f"BEGIN EXECUTE {dollar_quoted(statement)}; EXCEPTION WHEN {_IS_NOT_THERE} THEN NULL; END;\n"
+        for statement in statements
+    )
     return f"DO {dollar_quoted(f'BEGIN SET LOCAL check_function_bodies = off; {body} END')}"
 
 
 @compiles(DropFunction, "postgresql")
 def _drop_function(drop: DropFunction, compiler: DDLCompiler, **kw: Any) -> str:
-    return f"DROP FUNCTION {'IF EXISTS ' if drop.if_exists else ''}{qualified(drop.key, compiler)}"
+    statement = f"DROP FUNCTION {'IF EXISTS ' if drop.if_exists else ''}{qualified(drop.key, compiler)}"
+    if drop.if_possible:
+        body = f"BEGIN {statement}; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END"
+        return f"DO {dollar_quoted(body)}"
+    return statement
+
+
+@compiles(HideFunction, "postgresql")
+def _hide_function(hide: HideFunction, compiler: DDLCompiler, **kw: Any) -> str:
+    return f"ALTER FUNCTION {qualified(hide.key, compiler)} RENAME TO sqla_rls_hidden"
 
 
 def _statement(function: SQLFunction, name: str, compiler: DDLCompiler) -> str:
@@ -74,5 +115,10 @@ def _statement(function: SQLFunction, name: str, compiler: DDLCompiler) -> str:
     for setting in function.settings:
         key, _, value = setting.partition("=")
         literal = compiler.sql_compiler.render_literal_value(value, String())
-        options.append(f"SET {key} = {sql(value, compiler) if key == _SEARCH_PATH else literal}")
+        options.append(f"SET {key} = {sql(_schemas(value), compiler) if key == _SEARCH_PATH else literal}")
     return " ".join([*options, f"AS {dollar_quoted(sql(function.body, compiler))}"])
+
+
+def _schemas(search_path: str) -> str:
+    """*search_path* as a statement takes it: what Postgres keeps as ``""`` it reads as ``''`` alone."""
+    return _QUOTED.sub(lambda found: "''" if found[0] == '""' else found[0], search_path)

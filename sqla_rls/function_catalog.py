@@ -5,18 +5,25 @@ A function that is no longer declared is known by the comment that it was made w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping
+from sqlalchemy.exc import DBAPIError
 
 from sqla_rls import catalog
-from sqla_rls.ddl_functions import CreateTemporaryFunctions
+from sqla_rls.ddl import CreateAuthFunctions
+from sqla_rls.ddl_functions import CreateFunction, CreateTemporaryFunctions, HideFunction
 from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import AUTH_SCHEMA, ObjectKey, SQLFunction, TableKey
 
-_FUNCTIONS = """
-SELECT n.nspname, p.proname, pg_catalog.pg_get_function_arguments(p.oid) AS arguments,
+log = logging.getLogger(__name__)
+
+FUNCTIONS = """
+SELECT p.oid, n.nspname, p.proname, pg_catalog.pg_get_function_arguments(p.oid) AS arguments,
        pg_catalog.pg_get_function_result(p.oid) AS returns, p.prosrc AS body, l.lanname AS language,
        CASE p.provolatile WHEN 's' THEN 'STABLE' WHEN 'i' THEN 'IMMUTABLE' ELSE 'VOLATILE' END AS volatility,
        CASE p.proparallel WHEN 's' THEN 'SAFE' WHEN 'r' THEN 'RESTRICTED' ELSE 'UNSAFE' END AS parallel,
@@ -27,18 +34,29 @@ SELECT n.nspname, p.proname, pg_catalog.pg_get_function_arguments(p.oid) AS argu
   JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
  WHERE p.prokind = 'f'
 """
-_OURS_OR_NAMED = f"""{_FUNCTIONS}
+_OURS_OR_NAMED = f"""{FUNCTIONS}
    AND (n.nspname, p.proname) IN (SELECT * FROM unnest(:function_schemas, :functions))
     OR n.nspname = ANY (:schemas) AND n.nspname <> '{AUTH_SCHEMA}'
    AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls'
+ ORDER BY oid
 """  # noqa: S608 - nothing in it comes from outside
-_TEMPORARY = f"{_FUNCTIONS} AND p.pronamespace = pg_catalog.pg_my_temp_schema()"
+_TEMPORARY = f"{FUNCTIONS} AND p.pronamespace = pg_catalog.pg_my_temp_schema()"
+
+# By column defaults, constraints and indexes; policies and views make room before a function goes.
+_CALLED_BY_TABLES = f"""{FUNCTIONS}
+   AND (n.nspname, p.proname) IN (SELECT * FROM unnest(:function_schemas, :functions))
+   AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = p.oid
+                  AND d.classid IN ('pg_catalog.pg_attrdef'::regclass, 'pg_catalog.pg_constraint'::regclass,
+                                    'pg_catalog.pg_class'::regclass))
+"""  # noqa: S608 - nothing in it comes from outside
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionChange:
     """*before* is None for a new function, *after* for one that goes."""
 
+    key: TableKey
     before: SQLFunction | None
     after: SQLFunction | None
 
@@ -54,10 +72,15 @@ class FunctionChange:
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """Those of the database, and those of the models as Postgres spells them."""
+    """Those of the database, and those of the models as Postgres spells them.
+
+    Each comes after those that it calls: older ones in the database, and earlier ones in the models.
+    """
 
     live: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
     declared: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
+    #: What the defaults of columns may call: it comes before the tables, and goes after them.
+    beneath_tables: Collection[TableKey] = ()
 
     @property
     def objects(self) -> set[ObjectKey]:
@@ -66,18 +89,13 @@ class Functions:
     @property
     def made_anew(self) -> set[ObjectKey]:
         """What a migration drops or makes, and with it all privileges on it."""
-        changes = [change for change in self.changes if not change.replaces]
-        return {
-            ObjectKey("FUNCTION", *one.key)
-            for change in changes
-            for one in (change.before, change.after)
-            if one is not None
-        }
+        return {ObjectKey("FUNCTION", *change.key) for change in self.changes if not change.replaces}
 
     @property
     def changes(self) -> list[FunctionChange]:
-        keys = sorted({*self.live, *self.declared}, key=str)
-        pairs = [FunctionChange(self.live.get(key), self.declared.get(key)) for key in keys]
+        gone = [key for key in self.live if key not in self.declared]
+        keys = [*self.declared, *reversed(gone)]
+        pairs = [FunctionChange(key, self.live.get(key), self.declared.get(key)) for key in keys]
         return [pair for pair in pairs if pair.before != pair.after]
 
 
@@ -89,30 +107,93 @@ def read(
     schemas: Collection[str],
 ) -> Functions:
     """Raises DeclarationError for a declared function whose name several have."""
-    parameters = {
-        "schemas": list(schemas),
-        "function_schemas": [one.schema or default_schema for one in declared],
-        "functions": [one.name for one in declared],
-    }
+    asked = {"schemas": list(schemas), **_named((one.key for one in declared), default_schema)}
     live: dict[TableKey, SQLFunction] = {}
-    for row in catalog.rows(connection, _OURS_OR_NAMED, parameters):
-        function = _function(row, None if row["nspname"] == default_schema else row["nspname"])
+    for function in _rows(connection, _OURS_OR_NAMED, default_schema, asked):
         if function.key in live:
             raise DeclarationError(
-                f"there are several functions {function.name!r} in schema {row['nspname']!r}: sql_function() "
-                "knows one by its name"
+                f"there are several functions {function.name!r} in schema "
+                f"{function.schema or default_schema!r}: sql_function() knows one by its name"
             )
         live[function.key] = function
     wanted = {one.key: one for one in declared}
     if declared:
         with catalog.trying(connection, "functions count as changed"):
             connection.execute(CreateTemporaryFunctions(*declared))
-            spelled = {row["proname"]: row for row in catalog.rows(connection, _TEMPORARY)}
-            wanted = {one.key: _function(spelled[one.name], one.schema) for one in declared}
-    return Functions(live, wanted)
+            spelled = {one.name: one for one in _rows(connection, _TEMPORARY, default_schema)}
+            for place, one in enumerate(declared):
+                if found := spelled.get(CreateTemporaryFunctions.name(place)):
+                    wanted[one.key] = replace(found, schema=one.schema, name=one.name)
+                elif one.key in live:
+                    log.warning(
+                        "function %r counts as changed: its arguments or result name what isn't there",
+                        one.name,
+                    )
+    new = [one for key, one in wanted.items() if key not in live]
+    beneath = {
+        *_made_with_tables_as_they_are(connection, new, default_schema),
+        *_called_by_tables(
+            connection, {key: one for key, one in live.items() if key not in wanted}, default_schema
+        ),
+    }
+    return Functions(live, wanted, beneath)
 
 
-def _function(row: RowMapping, schema: str | None) -> SQLFunction:
+def _made_with_tables_as_they_are(
+    connection: Connection, functions: Collection[SQLFunction], default_schema: str
+) -> set[TableKey]:
+    """Each is tried when those before it were, and undone."""
+    if not functions:
+        return set()
+    # A role that may make nothing here finds none.
+    with suppress(DBAPIError), catalog.undone(connection):
+        if not catalog.auth_functions(connection).settled:
+            connection.execute(CreateAuthFunctions())
+        for one in functions:
+            connection.execute(CreateFunction(one, if_possible=True))
+        asked = {"schemas": [], **_named((one.key for one in functions), default_schema)}
+        return {one.key for one in _rows(connection, _OURS_OR_NAMED, default_schema, asked)}
+    return set()
+
+
+def _called_by_tables(
+    connection: Connection, functions: Mapping[TableKey, SQLFunction], default_schema: str
+) -> set[TableKey]:
+    """Of *functions*, also those that such a one calls: it can't be made while they have another name."""
+    if not functions:
+        return set()
+    named = _named(functions, default_schema)
+    called = {one.key for one in _rows(connection, _CALLED_BY_TABLES, default_schema, named)}
+    callers = [*called]
+    for caller in callers:  # which grows
+        for key in functions.keys() - called:
+            try:
+                with catalog.undone(connection):
+                    connection.execute(HideFunction(key))
+                    connection.execute(CreateFunction(functions[caller]))
+            except DBAPIError:
+                called.add(key)
+                callers.append(key)
+    return called
+
+
+def _named(keys: Iterable[TableKey], default_schema: str) -> dict[str, list[str]]:
+    listed = list(keys)
+    return {
+        "function_schemas": [key.schema or default_schema for key in listed],
+        "functions": [key.name for key in listed],
+    }
+
+
+def _rows(
+    connection: Connection, query: str, default_schema: str, parameters: dict[str, Any] | None = None
+) -> list[SQLFunction]:
+    return [function_of(row, default_schema) for row in catalog.rows(connection, query, parameters)]
+
+
+def function_of(row: RowMapping, default_schema: str) -> SQLFunction:
+    """What a row of FUNCTIONS says."""
     values = {name: row[name] for name in SQLFunction.__slots__ if name in row}
+    schema = None if row["nspname"] == default_schema else row["nspname"]
     found = SQLFunction(schema=schema, name=row["proname"], **values)
     return replace(found, settings=tuple(row["settings"]))

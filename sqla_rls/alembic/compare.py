@@ -128,13 +128,19 @@ def compare_row_security(
     log_views(views)
     to_confirm = list(openings(changes, ours, dropped))
     say_which_views_open(views)
+    above, beneath = (
+        [change for change in found.changes if (change.key in found.beneath_tables) is side]
+        for side in (False, True)
+    )
     upgrade_ops.ops[:] = [
         *to_confirm,
         *_before_tables(changes, live, dropped),
         *dropped_views(views, live),
-        *dropped_functions(found.changes, live),
+        *dropped_functions(above, live),
+        *created_functions(beneath),
         *upgrade_ops.ops,
-        *created_functions(found.changes),
+        *dropped_functions(beneath, live),
+        *created_functions(above),
         *created_views(views, live.privileges - ours.privileges),
         *_after_tables(changes, models, created, made_anew),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 
 from sqla_rls.alembic.privileges import grants, revokes
 from sqla_rls.alembic.render import Call
@@ -13,7 +13,7 @@ from sqla_rls.objects import PUBLIC, ObjectKey, Privilege, Snapshot, SQLFunction
 log = logging.getLogger(__name__)
 
 
-def dropped_functions(changes: Collection[FunctionChange], live: Snapshot) -> Iterator[Call]:
+def dropped_functions(changes: Iterable[FunctionChange], live: Snapshot) -> Iterator[Call]:
     """What goes, with what the downgrade must restore of its privileges."""
     for change in changes:
         if change.before is None or change.replaces:
@@ -27,7 +27,7 @@ def dropped_functions(changes: Collection[FunctionChange], live: Snapshot) -> It
         yield _create(change.before).undo
 
 
-def created_functions(changes: Collection[FunctionChange]) -> Iterator[Call]:
+def created_functions(changes: Iterable[FunctionChange]) -> Iterator[Call]:
     for change in changes:
         if change.after is None:
             continue
@@ -37,11 +37,10 @@ def created_functions(changes: Collection[FunctionChange]) -> Iterator[Call]:
         yield call
 
 
-def log_functions(changes: Collection[FunctionChange]) -> None:
+def log_functions(changes: Iterable[FunctionChange]) -> None:
     for change in changes:
-        function = change.after or change.before
         verb = "changed" if change.before and change.after else "added" if change.after else "removed"
-        log.info("Detected %s function %r", verb, function and function.name)
+        log.info("Detected %s function %r", verb, change.key.name)
 
 
 def _create(function: SQLFunction) -> Call:

@@ -7,4 +7,4 @@ BEGIN
   IF is_new THEN
     COMMENT ON FUNCTION {function} IS 'made by sqla_rls';
   END IF;
-END $sqla_rls$
+{if_possible}END $sqla_rls$

@@ -79,6 +79,7 @@ def test_what_a_function_says_is_replaced_and_restored(project: Project, changed
     "drift",
     [
         "ALTER FUNCTION is_mine RESET search_path",
+        "ALTER FUNCTION is_mine SET search_path = '', 'a, \"\", b'",
         "ALTER FUNCTION is_mine SECURITY DEFINER",
         "ALTER FUNCTION is_mine VOLATILE PARALLEL SAFE STRICT",
         "ALTER FUNCTION is_mine SET work_mem = '7MB'",
@@ -160,6 +161,14 @@ def test_one_in_an_ignored_schema_is_left_alone(project: Project) -> None:
     sql_function(ignored, "f", schema="app", to=READER, **IS_MINE)
     with pytest.raises(DeclarationError, match="schema 'app' is declared"):
         project.check(ignored)
+
+
+def test_those_of_two_schemas_may_have_one_name(project: Project) -> None:
+    execute(project, "CREATE SCHEMA app")
+    metadata = MetaData()
+    sql_function(metadata, "f", to=READER, **IS_MINE)
+    sql_function(metadata, "f", schema="app", to=READER, returns="int", arguments="who text", body="SELECT 1")
+    project.migrate(metadata)
 
 
 def test_a_name_that_several_have_is_refused(project: Project) -> None:
