@@ -7,11 +7,13 @@ to do.  What can't be declared stands in it as a comment.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from textwrap import indent
 from typing import Any
 
 from sqlalchemy import Connection
 
-from sqla_rls import catalog, function_catalog, view_catalog
+from sqla_rls import adopt_functions, catalog, view_catalog
+from sqla_rls.adopt_functions import AdoptedFunctions
 from sqla_rls.catalog import Live
 from sqla_rls.objects import (
     AUTH_SCHEMA,
@@ -45,6 +47,7 @@ from sqla_rls import Policy, Role, declare, grant
 
 def declare_row_security(metadata: MetaData) -> None:
 '''
+_INDENT = "    "
 #: What Postgres gives everybody on whatever is made.
 _BUILT_IN = {("FUNCTIONS", "EXECUTE"), ("TYPES", "USAGE")}
 
@@ -57,30 +60,24 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     (default_schema,) = connection.exec_driver_sql("SELECT current_schema()").one()
     with catalog.pinned(connection):
         names = {"default_schema": default_schema, "schemas": list(schemas) or [default_schema]}
-        live = catalog.read(connection, **names)
-        functions = function_catalog.read(connection, (), **names)
+        functions = adopt_functions.read(connection, **names)
+        live = catalog.read(connection, **names, objects=functions.objects)
         keys = live.made_views | live.other_views
         views = view_catalog.read_live(connection, keys, default_schema=default_schema)
-    adoption = _Adoption(
-        live, [one for key, one in views.items() if one.security_invoker or key in live.made_views]
-    )
-    adoption.remarks += [
-        f"a migration made function {key.name}: autogenerate will drop it unless sql_function() declares it"
-        for key in functions.live
-    ]
-    body = list(adoption.lines())
+    declared_views = [one for key, one in views.items() if one.security_invoker or key in live.made_views]
+    body = list(_Adoption(live, declared_views, functions).lines())
     head = _HEAD.format(database=connection.engine.url.database)
-    return head + "".join(f"    {line}\n" if line else "\n" for line in body or ["pass"])
+    return head + "".join(f"{indent(line, _INDENT)}\n" for line in body or ["pass"])
 
 
 class _Adoption:
-    def __init__(self, live: Live, views: Collection[View]) -> None:
-        self.live, self.views = live, views
-        self.remarks: list[str] = []
+    def __init__(self, live: Live, views: Collection[View], functions: AdoptedFunctions) -> None:
+        self.live, self.views, self.functions = live, views, functions
+        self.remarks = [*functions.remarks]
         self.tables = sorted(filter(self._is_declared, live.row_security), key=str)
         self.policies = [policy for table in self.tables for policy in live.policies_of(table)]
         self.auth_functions = self._may_ask_who_is_calling()
-        self.objects = live.objects_of(self.tables) | {view.object for view in views}
+        self.objects = live.objects_of(self.tables) | {view.object for view in views} | functions.objects
         self.callers = callers(role for policy in self.policies for role in policy.roles)
         self.silent = {policy.key for policy in self.policies if not self._holds_what_it_implies(policy)}
         self.privileges = self._beyond_the_implied()
@@ -93,11 +90,14 @@ class _Adoption:
         tables = [line for table in self.tables for line in self._table(table)]
         defaults = list(self._default_privileges())
         yield from self._roles()
+        for key, arguments in self.functions.declared.items():
+            yield from self._function(key, arguments)
         yield from tables
         for view in self.views:
             yield from self._view(view)
         yield from defaults
-        yield from (f"# {remark}" for remark in self.remarks)
+        # A name may have line breaks in it.
+        yield from (f"# {' '.join(remark.splitlines())}" for remark in self.remarks)
 
     def _is_declared(self, table: TableKey) -> bool:
         """Whether there is anything to declare on *table*, and a way to say it."""
@@ -214,6 +214,16 @@ class _Adoption:
         for one in granted_together(one for one in self.privileges if one.object in sequences):
             yield self._grant("sqla_rls.grant_on", one)
 
+    def _function(self, key: TableKey, arguments: dict[str, Any]) -> Iterator[str]:
+        found = ObjectKey("FUNCTION", *key)
+        held = {one.grantee for one in self.live.privileges if one.object == found}
+        # Its owner needs no grant, and stands for nobody else.
+        owner = {one for *on, one in self.live.owners if tuple(on) == found}
+        to = self._named(held or owner)
+        yield from _call(
+            "sqla_rls.sql_function", "metadata", repr(key.name), *_keywords(arguments), f"to={to}"
+        )
+
     def _view(self, view: View) -> Iterator[str]:
         held = granted_together(one for one in self.privileges if one.object == view.object)
         options = {
@@ -223,7 +233,7 @@ class _Adoption:
             "check_option": view.check_option,
         }
         arguments = [*(self._grant("grant", one) for one in held), *_keywords(options)]
-        yield from _call("sqla_rls.view", repr(view.name), "metadata", repr(view.definition), *arguments)
+        yield from _call("sqla_rls.view", repr(view.name), "metadata", _text(view.definition), *arguments)
 
     def _policy(self, policy: Policy) -> str:
         arguments = {
@@ -300,10 +310,19 @@ def _role_call(role: Role) -> str:
 
 
 def _keywords(arguments: dict[str, Any]) -> list[str]:
-    return [f"{name}={value!r}" for name, value in arguments.items() if value is not None]
+    return [f"{name}={_text(value)}" for name, value in arguments.items() if value is not None]
+
+
+def _text(value: Any) -> str:
+    """As a literal, line by line."""
+    lines = value.splitlines(keepends=True) if isinstance(value, str) else []
+    if len(lines) < 2:
+        return repr(value)
+    listed = "\n".join(map(repr, lines))
+    return f"(\n{indent(listed, _INDENT)}\n)"
 
 
 def _call(function: str, *arguments: str) -> Iterator[str]:
     yield f"{function}("
-    yield from (f"    {argument}," for argument in arguments)
+    yield from (indent(f"{argument},", _INDENT) for argument in arguments)
     yield ")"

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import revoke_from_public
+from sqla_rls import revoke_from_public, sql_function
 from sqla_rls.cli import main
 from sqla_rls.testing.postgres import Server
 
@@ -241,3 +241,147 @@ def test_views_that_read_as_whoever_asks_are_declared(project: Project) -> None:
     assert written.count("sqla_rls.view(") == 3
     project.check(metadata)
     assert project.state() == before
+
+
+def test_functions_that_policies_defaults_and_views_call_are_declared(project: Project) -> None:
+    execute_raw(
+        project,
+        'CREATE SCHEMA "Other one"',
+        # Each is called by one that comes before it in the alphabet.
+        'CREATE FUNCTION zero() RETURNS text LANGUAGE sql STABLE SET search_path = "Other one", pg_temp'
+        " AS $$SELECT 'it''s 100% :done \\ {brace}'\n-- as they write it\n$$",
+        'CREATE FUNCTION "Other one"."Is mine"(who text, n int = 5, VARIADIC "more %" text[] = \'{}\')'
+        ' RETURNS boolean LANGUAGE sql SECURITY DEFINER SET search_path = \'\', "a ""b, c", pg_temp'
+        " AS $$ SELECT public.zero() = $1 $$",
+        "CREATE FUNCTION now_or_never() RETURNS TABLE (at timestamptz) LANGUAGE sql IMMUTABLE"
+        " SET search_path = pg_catalog, pg_temp AS 'SELECT null::timestamptz'",
+        'CREATE TABLE todos (id int PRIMARY KEY, task text DEFAULT zero(), "User Id" text)',
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        'CREATE POLICY mine ON todos TO rls_adopt_app USING ("Other one"."Is mine"("User Id"))',
+        "CREATE VIEW seen WITH (security_invoker) AS SELECT at FROM now_or_never()",
+        'REVOKE EXECUTE ON FUNCTION "Other one"."Is mine" FROM PUBLIC',
+        'GRANT EXECUTE ON FUNCTION "Other one"."Is mine" TO rls_adopt_app, pg_monitor',
+        'GRANT EXECUTE ON FUNCTION "Other one"."Is mine" TO "Rls adopt ""odd"" it\'s"',
+        "REVOKE EXECUTE ON FUNCTION now_or_never FROM PUBLIC",
+    )
+    before = project.state()
+    written, metadata = adopt(project, "public", "Other one")
+    assert written.count("sqla_rls.sql_function(") == 3
+    assert "isn't declared" not in written
+    project.check(metadata)
+    assert project.state() == before
+
+    execute_raw(
+        project,
+        "CREATE OR REPLACE FUNCTION zero() RETURNS text LANGUAGE sql STABLE SET search_path = pg_temp"
+        " AS 'SELECT current_user'",
+    )
+    assert operations(project.migrate(metadata)) == ["create_function"]
+    assert project.state() == before
+
+
+def test_functions_of_migrations_are_found_again(project: Project) -> None:
+    def models() -> MetaData:
+        metadata = own_todos()
+        sql_function(metadata, "whose", returns="text", body="SELECT auth.user_id()", to="rls_adopt_app")
+        return metadata
+
+    project.migrate(models())
+    written, metadata = adopt(project)
+    assert "sqla_rls.sql_function(" in written
+    project.check(metadata)
+    execute_raw(project, "ALTER FUNCTION whose STRICT")
+    written, metadata = adopt(project)
+    assert (
+        "# function whose isn't declared: its strict would be False, not True: "
+        "autogenerate will drop it, since a migration made it"
+    ) in written
+    assert "drop_function" in operations(project.revision(metadata))
+
+
+SAFE = "LANGUAGE sql SET search_path = pg_temp"
+
+
+@pytest.mark.parametrize(
+    ("definition", "why"),
+    [
+        ("LANGUAGE plpgsql AS 'BEGIN RETURN true; END'", "it is in plpgsql"),
+        (f"{SAFE} RETURN true", "its body is no string"),
+        (f"{SAFE} COST 7 AS 'SELECT true'", "it has COST, ROWS, SUPPORT or TRANSFORM"),
+        (f"{SAFE} PARALLEL SAFE AS 'SELECT true'", "its parallel would be 'UNSAFE', not 'SAFE'"),
+        ("LANGUAGE sql AS 'SELECT true'", "its settings would be ('search_path=pg_temp',), not ()"),
+        (
+            "LANGUAGE sql SET search_path = '' AS 'SELECT true'",
+            """its settings would be ('search_path="", pg_temp',), not ('search_path=""',)""",
+        ),
+        (
+            f"{SAFE} SET work_mem = '7MB' AS 'SELECT true'",
+            "its settings would be ('search_path=pg_temp',), not ('search_path=pg_temp', 'work_mem=7MB')",
+        ),
+    ],
+)
+def test_a_function_that_cannot_be_declared_is_said_and_left_alone(
+    project: Project, definition: str, why: str
+) -> None:
+    assert_left_alone(project, definition, why=why)
+
+
+@pytest.mark.parametrize(
+    ("afterwards", "why"),
+    [
+        (f"CREATE FUNCTION f() RETURNS int {SAFE} AS 'SELECT 1'", "several have its name"),
+        ("ALTER EXTENSION plpgsql ADD FUNCTION f", "an extension made it"),
+        (
+            "GRANT EXECUTE ON FUNCTION f TO rls_adopt_app WITH GRANT OPTION",
+            "EXECUTE on it is held WITH GRANT OPTION",
+        ),
+        (
+            'CREATE SCHEMA "Other one"; ALTER FUNCTION f SET SCHEMA "Other one"',
+            'give --schema "Other one", too',
+        ),
+    ],
+)
+def test_so_is_one_that_is_more_than_it_says(project: Project, afterwards: str, why: str) -> None:
+    assert_left_alone(project, f"{SAFE} AS 'SELECT true'", afterwards, why=why)
+
+
+def assert_left_alone(project: Project, definition: str, *afterwards: str, why: str) -> None:
+    execute_raw(
+        project,
+        f"CREATE FUNCTION f(who text) RETURNS boolean {definition}",
+        "CREATE TABLE todos (id int PRIMARY KEY, who text)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON todos TO rls_adopt_app USING (f(who))",
+        *afterwards,
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert f"f isn't declared: {why}\n" in written
+    assert "sql_function(" not in written
+    project.check(metadata)
+    assert project.state() == before
+
+
+def test_a_function_for_its_owner_alone_is_declared_so(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = pg_temp AS 'SELECT 1'",
+        "REVOKE EXECUTE ON FUNCTION f FROM PUBLIC",
+        "CREATE TABLE todos (id int DEFAULT f())",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert "sql_function(" in written
+    project.check(metadata)
+    assert project.state() == before
+
+
+def test_a_name_of_several_lines_stays_in_its_comment(project: Project) -> None:
+    execute_raw(
+        project,
+        'CREATE TABLE "a\nraise SystemExit" (id int)',
+        'CREATE POLICY it ON "a\nraise SystemExit" USING (true)',
+    )
+    written, _ = adopt(project)
+    assert "# a raise SystemExit has policies" in written
