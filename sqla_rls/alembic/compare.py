@@ -1,9 +1,9 @@
 """Autogenerate: what must change, as operations in a safe order.
 
 Drops come first, since a column that a policy names can't be dropped under it; creates come last,
-since a policy may name a table or column that is new; roles and functions stand before the tables
-whose defaults call them, and views between the tables and the policies.  Each part opens nothing before
-it is closed.
+since a policy may name a table or column that is new; roles stand before the tables, as do the functions
+that defaults may call, and views, with the other functions, between the tables and the policies.  Each part
+opens nothing before it is closed.
 """
 
 from __future__ import annotations
