@@ -67,7 +67,9 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     declared_views = [one for key, one in views.items() if one.security_invoker or key in live.made_views]
     body = list(_Adoption(live, declared_views, functions).lines())
     head = _HEAD.format(database=connection.engine.url.database)
-    return head + "".join(f"{indent(line, _INDENT)}\n" for line in body or ["pass"])
+    if all(line.startswith("#") for line in body):
+        body.append("pass")
+    return head + "".join(f"{indent(line, _INDENT)}\n" for line in body)
 
 
 class _Adoption:

@@ -121,8 +121,8 @@ def _arguments(function: SQLFunction) -> dict[str, Any]:
 
 def _search_path(function: SQLFunction) -> tuple[str, ...]:
     """Its schemas, which Postgres quotes as CSV does; a path that isn't such a list doesn't compare equal."""
-    values = dict(setting.partition("=")[::2] for setting in function.settings)
-    lines = values.get("search_path", "").splitlines(keepends=True)
+    values = (one.removeprefix("search_path=") for one in function.settings if one.startswith("search_path="))
+    lines = [line for value in values for line in value.splitlines(keepends=True)]
     listed = chain.from_iterable(csv.reader(lines, skipinitialspace=True))
     return tuple(one for one in listed if one != "pg_temp")
 

@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import revoke_from_public, sql_function
 from sqla_rls.cli import main
+from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.testing.postgres import Server
 
 from .project import Project, operations, own_todos
@@ -362,7 +363,7 @@ def assert_left_alone(project: Project, definition: str, *afterwards: str, why: 
     assert project.state() == before
 
 
-def test_a_function_for_its_owner_alone_is_declared_so(project: Project) -> None:
+def test_a_function_for_its_owner_alone_is_declared_so(project: Project, server: Server) -> None:
     execute_raw(
         project,
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = pg_temp AS 'SELECT 1'",
@@ -375,6 +376,20 @@ def test_a_function_for_its_owner_alone_is_declared_so(project: Project) -> None
     assert "sql_function(" in written
     project.check(metadata)
     assert project.state() == before
+
+    name = server.create_database()
+    elsewhere = Project(project.folder.parent / "elsewhere", server.url(name))
+    elsewhere.migrate(metadata)
+    server.drop_database(name)
+
+
+def test_a_module_of_remarks_alone_can_be_run(project: Project) -> None:
+    with project.engine.begin() as connection:
+        connection.execute(CreateAuthFunctions())
+    execute_raw(project, "CREATE TABLE inert (id int)", "CREATE POLICY inert ON inert USING (true)")
+    written, metadata = adopt(project)
+    assert "# inert has policies" in written
+    project.check(metadata)
 
 
 def test_a_name_of_several_lines_stays_in_its_comment(project: Project) -> None:
