@@ -63,7 +63,9 @@ def declared(
     privileges: set[Privilege] = set()
     sequences: dict[bool, dict[OwnedSequence, TableKey]] = {False: {}, True: {}}
     managed: set[TableKey] = set()
-    auth_functions = False
+    sql_functions = {one.key: one for one in functions(metadatas, default_schema)}
+    # SQL text, as their bodies are, may ask who is calling.
+    auth_functions = bool(sql_functions)
     for table in tables:
         declarations = TableDeclarations.of(table)
         expressions: dict[int, ColumnElement[bool]] = {}
@@ -121,7 +123,7 @@ def declared(
         policies=policies,
         privileges=frozenset(privileges),
         default_privileges=default_values,
-        functions={one.key: one for one in functions(metadatas, default_schema)},
+        functions=sql_functions,
         views=views,
         sequences=sequences[False],
         identity_sequences=sequences[True],
