@@ -128,6 +128,7 @@ def test_nobody_sees_more_than_before_or_after(
         for name in CHANGES:
             connection.execute(text(f"INSERT INTO {name} VALUES ('me'), ('you'), ('third')"))
     project.revision(models(1))
+    project.confirm()
     url = server.url(project.url.database, user=READER)
     watcher = create_engine(
         url.update_query_dict({"options": "-c lock_timeout=2ms"}), pool_size=1, max_overflow=0
