@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument("--url", help="of a superuser of a server to test on; default is one of its own")
     parser.add_argument("--without-faults", action="store_true")
     parser.add_argument("--through-pgbouncer", action="store_true", help="in transaction mode")
-    parser.add_argument("--sabotage", choices=SABOTAGE, help="break one transaction in 100: must be found")
+    parser.add_argument("--sabotage", choices=SABOTAGE, help="break one transaction in 5: must be found")
     arguments = parser.parse_args()
     with (
         Server.connect(arguments.url) if arguments.url else find_server() as server,

@@ -87,7 +87,7 @@ def count_transactions(sessions: type[Session], sabotage: str | None) -> None:
             return
         session.info["unchecked"] = True
         session.info["tally"]["transactions", "bound"] += 1
-        if sabotage and next(begun) % 100 == 0:
+        if sabotage and next(begun) % 5 == 0:
             connection.execute(text(SABOTAGE[sabotage].replace(":", "\\:")))
             session.info["tally"]["fault", "sabotage"] += 1
         fail("after_begin")
