@@ -58,9 +58,14 @@ def sql_function(
         body=body,
         volatility=volatility.upper(),
         security_definer=security_definer,
-        settings=(f"search_path={', '.join(map(_PREPARER.quote, path))}",),
+        settings=(f"search_path={', '.join(map(_quoted, path))}",),
     )
     found = metadata.info.setdefault(FUNCTIONS, [])
     if any(other.value.key == value.key for other in found):
         raise DeclarationError(f"function {name!r} is declared twice: it is known by its name")
     found.append(DeclaredFunction(value, as_roles(to)))
+
+
+def _quoted(schema: str) -> str:
+    # SQLAlchemy 2.0 quotes no empty name; in a search_path it is one of no schema.
+    return _PREPARER.quote(schema) if schema else '""'

@@ -37,7 +37,7 @@ def assert_nobody_saw_what_is_anothers(server: Server, transactions: int, *optio
 
 
 def test_nobody_sees_what_is_anothers(server: Server) -> None:
-    assert_nobody_saw_what_is_anothers(server, 2000)
+    assert_nobody_saw_what_is_anothers(server, 1500)
 
 
 @pytest.mark.usefixtures("pgbouncer")
@@ -60,7 +60,7 @@ def test_nobody_sees_what_is_anothers_for_long(server: Server) -> None:
     ],
 )
 def test_a_broken_binding_is_found(sabotage: str, finding: str) -> None:
-    status, figures, said = soak("--transactions", "800", "--without-faults", "--sabotage", sabotage)
+    status, figures, said = soak("--transactions", "300", "--without-faults", "--sabotage", sabotage)
     assert status == 1
     assert figures["violations"] > 0
     assert re.search(finding, said), said
