@@ -21,8 +21,10 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    create_mock_engine,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import auth, auth_uid, authenticated, crud_policy
@@ -217,6 +219,17 @@ def operations(script: str, direction: str = "upgrade") -> list[str]:
     """The names of the operations in upgrade(), or downgrade(), in their order."""
     body = script.split(f"def {direction}():")[1].split("\ndef ")[0]
     return [line.strip()[3:].split("(")[0] for line in body.splitlines() if line.strip().startswith("op.")]
+
+
+def statements_of(metadata: MetaData) -> list[str]:
+    """What create_all() shows without a database."""
+    shown: list[str] = []
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    engine = create_mock_engine(
+        "postgresql+psycopg://", lambda statement, *_: shown.append(str(statement.compile(dialect=dialect)))
+    )
+    metadata.create_all(engine, checkfirst=False)
+    return shown
 
 
 def todos(*declarations: Any, **columns: Any) -> MetaData:

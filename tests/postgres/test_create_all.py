@@ -12,18 +12,16 @@ from sqlalchemy import (
     Text,
     Uuid,
     create_engine,
-    create_mock_engine,
     exists,
     inspect,
     text,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqla_rls import Policy, Role, auth, auth_uid, authenticated, crud_policy, grant
 from sqla_rls.exc import DeclarationError
 
-from .project import state
+from .project import state, statements_of
 
 
 def two_tables() -> MetaData:
@@ -115,12 +113,7 @@ def test_a_schema_that_is_translated(engine: Engine) -> None:
 
 
 def test_the_statements_can_be_shown_without_a_database() -> None:
-    shown: list[str] = []
-    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    engine = create_mock_engine(
-        "postgresql+psycopg://", lambda statement, *_: shown.append(str(statement.compile(dialect=dialect)))
-    )
-    two_tables().create_all(engine, checkfirst=False)
+    shown = statements_of(two_tables())
     assert "ALTER TABLE members ENABLE ROW LEVEL SECURITY" in shown
     assert "GRANT USAGE ON SCHEMA public TO authenticated" in shown
 

@@ -15,17 +15,15 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    create_mock_engine,
     func,
     inspect,
     text,
 )
-from sqlalchemy.dialects import postgresql
 
 from sqla_rls import Policy, auth, authenticated, sql_function
 from sqla_rls.testing.postgres import Server
 
-from .project import Project, execute, operations, state
+from .project import Project, execute, operations, state, statements_of
 
 
 def models(*, columns: bool = True) -> MetaData:
@@ -166,12 +164,7 @@ def test_create_all_and_drop_all(engine: Engine, isolation_level: Any) -> None:
 
 
 def test_create_all_without_a_database() -> None:
-    shown: list[str] = []
-    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    engine = create_mock_engine(
-        "postgresql+psycopg://", lambda statement, *_: shown.append(str(statement.compile(dialect=dialect)))
-    )
-    models().create_all(engine, checkfirst=False)
+    shown = statements_of(models())
     places = [place for place, statement in enumerate(shown) if "FUNCTION who()" in statement]
     table = next(place for place, statement in enumerate(shown) if "CREATE TABLE todos" in statement)
     assert min(places) < table < max(places)

@@ -21,9 +21,11 @@ def token(signer: HS256Signer, subject: str = "alice", expires_at: float | None 
     return signer.token({"sub": subject}, f'{{"sub":"{subject}"}}', expires_at)
 
 
-def test_people_who_take_turns_keep_their_tokens() -> None:
-    signer = HS256Signer(KEY, 7)
+def test_people_who_take_turns_keep_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    signer, later = HS256Signer(KEY, 7), time.time() + 2
     tokens = {name: token(signer, name) for name in ("alice", "bob")}
+    # In the same second another would be the same, to the letter.
+    monkeypatch.setattr(time, "time", lambda: later)
     assert {name: token(signer, name) for name in ("alice", "bob")} == tokens
     assert claims_of(tokens["bob"]).items() >= {"sub": "bob", "pid": 7}.items()
 
