@@ -101,10 +101,10 @@ class Policy:
     with_check: str | None = None
     #: A database doesn't know: there, each does.
     imply_privileges: bool = field(default=True, compare=False)
-    key: PolicyKey = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "key", PolicyKey(self.table, self.name))
+    @property
+    def key(self) -> PolicyKey:
+        return PolicyKey(self.table, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
