@@ -71,10 +71,10 @@ class Binding:
 
         Not ``SET LOCAL``: before PostgreSQL 18, pg_stat_statements keeps each of its texts.
         """
-        return self.query() % tuple(map(_literal, self.parameters()))
+        return _template(tuple(self.settings)) % tuple(map(_literal, self.parameters()))
 
     def query(self) -> str:
-        """The same, of parameters."""
+        """The same, of parameters: $1 and so on."""
         return _query(tuple(self.settings))
 
     def parameters(self) -> list[str]:
@@ -102,6 +102,11 @@ class Binding:
 
 @cache
 def _query(names: tuple[str, ...]) -> str:
+    return _template(names) % tuple(f"${number + 1}" for number in range(len(names) + 1))
+
+
+@cache
+def _template(names: tuple[str, ...]) -> str:
     # With its schema: the last caller may have left another search_path.
     return "SELECT " + ", ".join(
         f"pg_catalog.set_config({_literal(name)}, %s, true) IS NULL" for name in ("role", *names)

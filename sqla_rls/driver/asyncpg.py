@@ -59,9 +59,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
                 answer = await super().execute(query + binding.literal(), timeout=timeout)
             else:
                 parameters = binding.parameters()
-                numbered = binding.query() % tuple(f"${number + 1}" for number in range(len(parameters)))
                 answer = await super().execute(query, timeout=timeout)
-                await super().fetchrow(numbered, *parameters, timeout=timeout)
+                await super().fetchrow(binding.query(), *parameters, timeout=timeout)
         except Exception as error:
             if self.is_closed():
                 raise

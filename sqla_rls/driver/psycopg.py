@@ -27,9 +27,7 @@ from sqla_rls.exc import BindingError, UnsupportedTransaction
 PIPELINE_FROM: Final = 0.0002
 
 
-#: A statement, and its parameters.
-_Message: TypeAlias = tuple[Any, list[str] | None]
-
+_Pipeline: TypeAlias = psycopg.Pipeline | psycopg.AsyncPipeline
 
 #: By what psycopg calls it.
 _ISOLATION_LEVELS: Final = {level.value: level.name.replace("_", " ") for level in psycopg.IsolationLevel}
@@ -112,16 +110,37 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise psycopg.errors.error_from_result(result, self.info.encoding)
 
-    def _statements(self) -> list[_Message]:
-        """What waits, one statement each, as a pipeline takes them."""
-        statements: list[_Message] = []
+    def _enqueue(self, pipeline: _Pipeline, ahead: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
+        """Queue what waits, for the next flush of *pipeline*; the last of its results is to be *ahead*'s.
+
+        One command, of statements that aren't prepared: the last caller may have left others of their names.
+        A cursor would flush each of them by itself, and wait until it can.
+        """
+        statements: list[tuple[str, list[str] | None]] = []
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
         if self.binding is not None:
             if self.binding.modes is not None:
                 statements.append((_RESET, None))
             statements.append((self.binding.query(), self.binding.parameters()))
-        return statements
+        encoding = self.info.encoding
+        encoded = [
+            (
+                statement.encode(encoding),
+                None if values is None else [value.encode(encoding) for value in values],
+            )
+            for statement, values in statements
+        ]
+
+        def send() -> None:
+            for statement, values in encoded:
+                self.pgconn.send_query_params(statement, values)
+
+        pipeline.command_queue.append(send)
+        # None: what matters is whether it fails.
+        pipeline.result_queue.extend([None] * (len(encoded) - 1))
+        ahead.pgresult = None
+        pipeline.result_queue.append((ahead, None))
 
     def _require_transaction(self) -> None:
         if self._asked_autocommit:
@@ -188,8 +207,8 @@ class Cursor(psycopg.Cursor[Any]):
             connection.start()
             return super().execute(query, params, **kw)
         try:
-            with connection.pipeline():
-                connection.send()
+            with connection.pipeline() as pipeline:
+                connection._enqueue(pipeline, connection.ahead)
                 super().execute(query, params, **kw)
         except psycopg.Error as error:
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
@@ -242,8 +261,8 @@ class Connection(_Waiting, psycopg.Connection[Any]):
                     with self.lock:
                         self.wait(self._exchange(self._text()))
                 else:
-                    with self.pipeline():
-                        self.send()
+                    with self.pipeline() as pipeline:
+                        self._enqueue(pipeline, self.ahead)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
             self._sent()
@@ -258,12 +277,6 @@ class Connection(_Waiting, psycopg.Connection[Any]):
                 raise self._not_cleared(error) from None
             if first == _DISCARD:
                 self._sent()
-
-    def send(self) -> None:
-        """Send what waits into a pipeline."""
-        for statement, values in self._statements():
-            # Not prepared: the last caller may have left another statement of that name.
-            self.ahead.execute(statement, values, prepare=False)
 
     def set_autocommit(self, value: bool) -> None:
         super().set_autocommit(True)
@@ -310,8 +323,8 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
             await connection.start()
             return await super().execute(query, params, **kw)
         try:
-            async with connection.pipeline():
-                await connection.send()
+            async with connection.pipeline() as pipeline:
+                connection._enqueue(pipeline, connection.ahead)
                 await super().execute(query, params, **kw)
         except psycopg.Error as error:
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
@@ -367,8 +380,8 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
                     async with self.lock:
                         await self.wait(self._exchange(self._text()))
                 else:
-                    async with self.pipeline():
-                        await self.send()
+                    async with self.pipeline() as pipeline:
+                        self._enqueue(pipeline, self.ahead)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
             self._sent()
@@ -383,12 +396,6 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
                 raise self._not_cleared(error) from None
             if first == _DISCARD:
                 self._sent()
-
-    async def send(self) -> None:
-        """Send what waits into a pipeline."""
-        for statement, values in self._statements():
-            # Not prepared: the last caller may have left another statement of that name.
-            await self.ahead.execute(statement, values, prepare=False)
 
     async def set_autocommit(self, value: bool) -> None:
         await super().set_autocommit(True)
@@ -448,9 +455,10 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
     connection = Connection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
+        connection.ahead.execute("")  # it takes a pipeline's results only after it has had its own
         for _ in range(_probes(connection)):
             began = time.perf_counter()
-            psycopg.Cursor(connection).execute("")
+            connection.ahead.execute("")
             connection._round_trip = min(connection._round_trip or 1, time.perf_counter() - began)
     except BaseException:
         connection.close()
@@ -468,9 +476,10 @@ async def _connect_async(*cargs: Any, **cparams: Any) -> AsyncConnection:
     connection = await AsyncConnection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
+        await connection.ahead.execute("")  # it takes a pipeline's results only after it has had its own
         for _ in range(_probes(connection)):
             began = time.perf_counter()
-            await psycopg.AsyncCursor(connection).execute("")
+            await connection.ahead.execute("")
             connection._round_trip = min(connection._round_trip or 1, time.perf_counter() - began)
     except BaseException:  # cancelled, too
         await connection.close()
@@ -483,4 +492,4 @@ def _probes(connection: Connection | AsyncConnection) -> int:
 
     Not at all on a Unix socket, which has none, nor with a libpq before 14, which has no pipeline.
     """
-    return 0 if connection.info.host.startswith("/") or not psycopg.Pipeline.is_supported() else 3
+    return 0 if connection.info.host.startswith("/") or not psycopg.Pipeline.is_supported() else 2

@@ -401,7 +401,7 @@ def test_of_two_in_a_deadlock_one_goes_on_and_one_tries_again(
     engine = create_engine(url, pool_size=2)
     maker = sessionmaker(engine)
     enforce_row_security(maker, way=way)
-    both_have_one = threading.Barrier(2)
+    both_have_one, one_is_done = threading.Barrier(2), threading.Event()
     deadlocks: list[DBAPIError] = []
 
     def work(*order: str) -> None:
@@ -415,9 +415,12 @@ def test_of_two_in_a_deadlock_one_goes_on_and_one_tries_again(
             except DBAPIError as error:
                 deadlocks.append(error)
                 session.rollback()
+                # Else it may take what the other waits for, and both wait again.
+                one_is_done.wait(10)
                 assert session.execute(CALLER).one() == ("authenticated", "alice")
                 session.execute(update(Todo).where(Todo.task.in_(order)).values(task=Todo.task))
             session.commit()
+            one_is_done.set()
 
     threads = [
         threading.Thread(target=work, args=order) for order in (("first", "second"), ("second", "first"))
