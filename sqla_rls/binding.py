@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.driver import Binding, DriverConnection
+from sqla_rls.driver import Binding, DriverConnection, require_unexpired
 from sqla_rls.exc import BindingError, DeclarationError, UnsupportedTransaction
 from sqla_rls.identity import Identity
 from sqla_rls.provider import check_role
@@ -101,29 +101,22 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
     else:
         role, claims, expires_at = caller.role, caller.claims, caller.expires_at
         claims_json = caller.claims_json if claims else ""
-    Binding(role=role, settings={}, expires_at=expires_at).check()
-    found = rules.origin(connection)
-    signer = None if found is None else rules.signer(connection, found)
+    require_unexpired(expires_at)
+    means = rules.means(connection)
     settings: dict[str, str | Callable[[], str]] = {"request.jwt.claims": claims_json}
-    if signer is not None:
+    if means.signer is not None:
         # Asked for when it is sent: in AUTOCOMMIT that is long after, and the token shortlived.
-        token = partial(signer.token, claims, claims_json, expires_at)
+        token = partial(means.signer.token, claims, claims_json, expires_at)
         settings = {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
-    if rules.clean and found is not None:
-        path = rules.settings.get("search_path", found.search_path)
-        # Where it isn't named, pg_temp is searched first.
-        ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
-        settings |= {**found.lent, **rules.settings, **ours}
-    else:
-        settings |= rules.settings
+    settings.update(means.settings)
     return Binding(
         role=role,
         settings=settings,
         expires_at=expires_at,
-        modes=found.modes if rules.clean and found is not None else None,
+        modes=means.modes,
         person=_discarded_after(caller) if rules.strict else None,
-        confidential=signer is not None,
-        transferable=signer is not None and not signer.bound,
+        confidential=means.signer is not None,
+        transferable=means.signer is not None and not means.signer.bound,
     )
 
 

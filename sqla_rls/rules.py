@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from sqlalchemy import Connection, Engine
 
-from sqla_rls.driver import Way, origin
+from sqla_rls.driver import Modes, Way, origin
 from sqla_rls.driver.opening import ORIGIN, SIGNER, install
 from sqla_rls.driver.origin import Origin
 from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, UnsupportedTransaction
@@ -25,6 +25,18 @@ _REPLACED: Final = "sqla_rls.replaced"
 _TAKEN: Final = frozenset(
     {"client_encoding", "pg_session_jwt.jwt", "request.jwt.claims", "role", "session_authorization"}
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """By what callers are bound on one connection."""
+
+    #: The strongest that it can have; None if nothing signs.
+    signer: Signer | None
+    #: Of every transaction, whoever the caller is.
+    settings: Mapping[str, str]
+    #: None leaves them to the connection, and to what the last caller did to it.
+    modes: Modes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -89,16 +101,26 @@ class Rules:
             kept[_REPLACED] = True
             connection.connection.invalidate(soft=True)
 
-    def signer(self, connection: Connection, found: Origin) -> Signer | None:
-        """What signs for *connection*, the strongest that it can have; None if nothing does.
+    def means(self, connection: Connection) -> Means:
+        """By what callers are bound on *connection*, which is asked as in ``origin()``.
 
-        Raises SignedBindingUnavailable where these rules want more than that.
+        Raises SignedBindingUnavailable where these rules want a signature, and nothing can sign.
         """
+        if (found := self.origin(connection)) is None:
+            return Means(signer=None, settings=self.settings, modes=None)
         info = connection.connection.info
         if self not in info:
-            info[self] = self._choose(found, info.get(SIGNER))
-        signer: Signer | None = info[self]
-        return signer
+            signer = self._choose(found, info.get(SIGNER))
+            if self.clean:
+                path = self.settings.get("search_path", found.search_path)
+                # Where it isn't named, pg_temp is searched first.
+                ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
+                settings = {**found.lent, **self.settings, **ours}
+                info[self] = Means(signer=signer, settings=settings, modes=found.modes)
+            else:
+                info[self] = Means(signer=signer, settings=self.settings, modes=None)
+        means: Means = info[self]
+        return means
 
     def _choose(self, found: Origin, own: Ed25519Signer | None) -> Signer | None:
         verifies = found.extension and own is not None and found.jwk == own.jwk

@@ -328,7 +328,7 @@ def _look(connection: Connection, rules: _Rules) -> None:
     if pool in rules.known:
         return
     if (found := binding.origin(connection)) is not None:
-        signer = binding.signer(connection, found)
+        signer = binding.means(connection).signer
         _log.info("identities are bound %s", "as claims" if signer is None else f"signed: {signer.kind}")
         if found.verifier:
             explain_rejections(connection.engine)
@@ -348,7 +348,7 @@ def _check(connection: Connection, identity: Identity, rules: _Rules) -> None:
     if rules.check_login_role:
         require_safe_roles(connection)
     if (found := rules.binding.origin(connection)) is not None:
-        signed = rules.binding.signer(connection, found) is not None
+        signed = rules.binding.means(connection).signer is not None
         if signed or (found.verifier and identity.claims):
             require_verified(connection, must_ask=rules.binding.strength == "signed")
 

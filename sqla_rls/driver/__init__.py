@@ -79,15 +79,8 @@ class Binding:
 
     def parameters(self) -> list[str]:
         """Those of ``query()``; raises ExpiredToken."""
-        self.check()
+        require_unexpired(self.expires_at)
         return [self.role, *(value() if callable(value) else value for value in self.settings.values())]
-
-    def check(self) -> None:
-        """Raise ExpiredToken if it has expired."""
-        if self.expires_at is not None and self.expires_at <= time.time():
-            raise ExpiredToken(
-                "the identity has expired: verify a fresh token and identify the session again"
-            )
 
     def refused(self, sqlstate: str | None) -> BindingError:
         """The error for what the server answered."""
@@ -98,6 +91,12 @@ class Binding:
 
     def __repr__(self) -> str:
         return f"Binding(role={self.role!r})"  # claims are personal
+
+
+def require_unexpired(expires_at: float | None) -> None:
+    """Raise ExpiredToken if *expires_at*, in seconds since the epoch, is over."""
+    if expires_at is not None and expires_at <= time.time():
+        raise ExpiredToken("the identity has expired: verify a fresh token and identify the session again")
 
 
 @cache

@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver import Binding, DriverConnection, NotDiscarded, Way
+from sqla_rls.driver import Binding, DriverConnection, NotDiscarded, Way, require_unexpired
 from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
 
 
@@ -44,7 +44,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if binding.modes is not None:
             # Of modes that are given twice the last counts: what asyncpg has asked for.
             query = f"{query.replace('BEGIN', binding.modes.begin(), 1)} RESET ALL; "
-        binding.check()
+        require_unexpired(binding.expires_at)
         if self.discards:
             self.last_person = None
             try:
