@@ -188,7 +188,7 @@ def enforce_row_security(
       that role.
     - ``way``: how the binding travels.  "message" (psycopg, asyncpg): in one message with BEGIN.
       "pipeline" (psycopg): in one flush with BEGIN and the first statement.  "statement" (any driver): as a
-      statement of its own.  "auto": in a pipeline if a round trip takes 0.2 ms or more, else a message.
+      statement of its own.  "auto": the first of pipeline, message and statement that the driver has.
     - ``check_login_role``: the first time that a pool's connection takes on a role, one SELECT asks whether
       row security holds for it; raises UnsafeRole.
     - ``on_bind``: called with the Session, its Connection, and the Identity or ServiceAccess that is bound to

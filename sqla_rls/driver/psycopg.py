@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import cache
@@ -23,9 +22,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqla_rls.driver import Binding, DriverConnection, Modes, NotDiscarded, Way
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 
-#: Seconds for a round trip from which on the pipeline is faster; below, a message costs less CPU.
-PIPELINE_FROM: Final = 0.0002
-
+#: Not with a libpq before 14.
+_HAS_PIPELINE: Final = psycopg.Pipeline.is_supported()
 
 _Pipeline: TypeAlias = psycopg.Pipeline | psycopg.AsyncPipeline
 
@@ -50,7 +48,6 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     autocommit_is_bound = True
     _asked_autocommit = False
     _pipelined = False
-    _round_trip = 0.0  # seconds
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -63,7 +60,8 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     def carry(self, binding: Binding, way: Way) -> bool:
         if not self.idle:
             return False
-        better = binding.confidential or self._round_trip >= PIPELINE_FROM
+        # Also where a round trip takes no time: it is no slower, and shows nobody the claims.
+        better = binding.confidential or _HAS_PIPELINE
         self._pipelined = way == "pipeline" or binding.transferable or (way == "auto" and better)
         self.binding = binding
         return True
@@ -456,10 +454,6 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
         connection.ahead.execute("")  # it takes a pipeline's results only after it has had its own
-        for _ in range(_probes(connection)):
-            began = time.perf_counter()
-            connection.ahead.execute("")
-            connection._round_trip = min(connection._round_trip or 1, time.perf_counter() - began)
     except BaseException:
         connection.close()
         raise
@@ -477,19 +471,7 @@ async def _connect_async(*cargs: Any, **cparams: Any) -> AsyncConnection:
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
         await connection.ahead.execute("")  # it takes a pipeline's results only after it has had its own
-        for _ in range(_probes(connection)):
-            began = time.perf_counter()
-            await connection.ahead.execute("")
-            connection._round_trip = min(connection._round_trip or 1, time.perf_counter() - began)
     except BaseException:  # cancelled, too
         await connection.close()
         raise
     return connection
-
-
-def _probes(connection: Connection | AsyncConnection) -> int:
-    """How often to measure: the shortest is that of the network.
-
-    Not at all on a Unix socket, which has none, nor with a libpq before 14, which has no pipeline.
-    """
-    return 0 if connection.info.host.startswith("/") or not psycopg.Pipeline.is_supported() else 2
