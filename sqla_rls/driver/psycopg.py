@@ -112,7 +112,8 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         """Queue what waits, for the next flush of *pipeline*; the last of its results is to be *ahead*'s.
 
         One command, of statements that aren't prepared: the last caller may have left others of their names.
-        A cursor would flush each of them by itself, and wait until it can.
+        A cursor would flush each of them by itself, and wait until it can.  The queues are filled as psycopg
+        fills them with its own BEGIN; should it change that, the server still runs nothing after what failed.
         """
         statements: list[tuple[str, list[str] | None]] = []
         if not self._asked_autocommit:
@@ -246,7 +247,7 @@ class Connection(_Waiting, psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self.cursor_factory, self.server_cursor_factory = Cursor, ServerCursor
-        #: Sends what waits; kept, since a new one takes as long as all else that we do.
+        #: Is answered for what waits; kept, since a new one takes as long as all else that we do.
         self.ahead = psycopg.Cursor(self)
 
     def start(self) -> None:
@@ -365,7 +366,7 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self.cursor_factory, self.server_cursor_factory = AsyncCursor, AsyncServerCursor
-        #: Sends what waits; kept, since a new one takes as long as all else that we do.
+        #: Is answered for what waits; kept, since a new one takes as long as all else that we do.
         self.ahead = psycopg.AsyncCursor(self)
 
     async def start(self) -> None:
