@@ -63,6 +63,8 @@ def test_all_passes_and_neither_a_secret_nor_a_server_is_left(tmp_path: Path) ->
 
 
 def test_on_a_server_of_others_its_database_and_logins_are_gone(server: Server, tmp_path: Path) -> None:
+    if len(installations()) > 1 and server.installation == installations()[0]:
+        pytest.skip("of the version that the demo starts itself, above")
     url = server.url().set(drivername="postgresql").render_as_string(hide_password=False)
     names = "SELECT rolname FROM pg_roles WHERE rolcanlogin UNION SELECT datname FROM pg_database"
     with psycopg.connect(url, autocommit=True) as connection:
