@@ -37,12 +37,12 @@ def assert_nobody_saw_what_is_anothers(server: Server, transactions: int, *optio
 
 
 def test_nobody_sees_what_is_anothers(server: Server) -> None:
-    assert_nobody_saw_what_is_anothers(server, 1500)
+    assert_nobody_saw_what_is_anothers(server, 1000)
 
 
 @pytest.mark.usefixtures("pgbouncer")
 def test_nobody_sees_what_is_anothers_through_pgbouncer(server: Server) -> None:
-    assert_nobody_saw_what_is_anothers(server, 1000, "--through-pgbouncer")
+    assert_nobody_saw_what_is_anothers(server, 700, "--through-pgbouncer")
 
 
 @pytest.mark.long
