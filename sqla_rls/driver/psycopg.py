@@ -104,8 +104,11 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     def _exchange(self, text: str) -> PQGen[None]:
         """Send *text*, for ``wait()``; a cursor would take twice our time."""
         self.pgconn.send_query(text.encode(self.info.encoding))
-        for result in (yield from generators.execute(self.pgconn)):
-            if result.status == pq.ExecStatus.FATAL_ERROR:
+        results = yield from generators.execute(self.pgconn)
+        if not results:
+            raise psycopg.InternalError("the server hasn't answered")
+        for result in results:
+            if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
                 raise psycopg.errors.error_from_result(result, self.info.encoding)
 
     def _enqueue(self, pipeline: _Pipeline, ahead: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
