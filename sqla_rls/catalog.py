@@ -23,6 +23,7 @@ from sqla_rls.objects import (
     ObjectKey,
     OwnedSequence,
     Policy,
+    PolicyKey,
     Privilege,
     Role,
     RowSecurity,
@@ -90,6 +91,27 @@ WITH RECURSIVE taken (relid, attname) AS (
                 WHERE d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
                   AND d.refclassid = 'pg_catalog.pg_class'::regclass
                   AND (t.attname IS NULL OR d.refobjsubid = a.attnum))
+ ORDER BY n.nspname, c.relname, p.polname
+"""  # noqa: S608 - nothing in it comes from outside
+
+# As Postgres keeps "*".  What a parent gains, its partitions and heirs gain.
+_POLICIES_ON_EVERY_COLUMN = f"""
+WITH RECURSIVE grown (relid) AS (
+  SELECT c.oid
+    FROM unnest(:schemas, :tables) AS t (schema_name, table_name)
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schema_name
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.table_name
+   UNION
+  SELECT i.inhrelid FROM grown AS g JOIN pg_catalog.pg_inherits AS i ON i.inhparent = g.relid
+)
+{_POLICIES}
+ WHERE EXISTS (SELECT FROM grown AS g
+                WHERE NOT EXISTS (SELECT attnum FROM pg_catalog.pg_attribute
+                                   WHERE attrelid = g.relid AND attnum > 0 AND NOT attisdropped
+                                  EXCEPT
+                                  SELECT refobjsubid FROM pg_catalog.pg_depend
+                                   WHERE classid = 'pg_catalog.pg_policy'::regclass AND objid = p.oid
+                                     AND refclassid = 'pg_catalog.pg_class'::regclass AND refobjid = g.relid))
  ORDER BY n.nspname, c.relname, p.polname
 """  # noqa: S608 - nothing in it comes from outside
 
@@ -325,6 +347,21 @@ def dependent_policies(
         "columns": [column for _, column in taken],
     }
     return [_policy(row, default_schema) for row in rows(connection, _DEPENDENT_POLICIES, parameters)]
+
+
+def policies_on_every_column(
+    connection: Connection, *, default_schema: str, tables: Collection[TableKey]
+) -> set[PolicyKey]:
+    """The policies, of whatever table, that name every column of any of *tables*."""
+    if not tables:
+        return set()
+    parameters = {
+        "schemas": [table.schema or default_schema for table in tables],
+        "tables": [table.name for table in tables],
+    }
+    return {
+        _policy(row, default_schema).key for row in rows(connection, _POLICIES_ON_EVERY_COLUMN, parameters)
+    }
 
 
 def calling_policies(

@@ -16,11 +16,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import CompileError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
-from sqlalchemy.sql import visitors
+from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import DDLCompiler
-from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, UnaryExpression
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.selectable import ReturnsRows
+from sqlalchemy.sql.selectable import Exists, ReturnsRows, Select
 
 from sqla_rls.exc import (
     AuthSchemaUnusable,
@@ -68,13 +68,32 @@ _NEUTRAL._backslash_escapes = False
 
 
 class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, misc]
-    """Of a parameter without a value SQLAlchemy makes NULL, and a warning."""
+    """For text that Postgres keeps.
+
+    SQLAlchemy makes NULL, and a warning, of a parameter without a value.  Postgres expands the ``*`` of
+    ``exists()``: a policy would depend on every column that the table has at that moment.
+    """
+
+    def visit_unary(self, unary: UnaryExpression[Any], *args: Any, **kw: Any) -> str:
+        query = getattr(unary.element, "element", None)
+        if unary.operator is operators.exists and isinstance(query, Select) and _selects_columns(query):
+            unary = Exists(query.with_only_columns(literal_column("1"), maintain_column_froms=True))
+        text: str = super().visit_unary(unary, *args, **kw)
+        return text
 
     def render_literal_bindparam(self, bindparam: BindParameter[Any], *args: Any, **kw: Any) -> str:
         if bindparam.required and bindparam.callable is None:
             raise CompileError(f"its parameter :{bindparam.key} has no value, and nobody would give it one")
         literal: str = super().render_literal_bindparam(bindparam, *args, **kw)
         return literal
+
+
+def _selects_columns(query: Select[Any]) -> bool:
+    """Whether *query* has as many rows whatever it selects, unlike with an aggregate or a set."""
+    return not query._distinct and all(
+        isinstance(column, ColumnClause) and (column.name == "*" or not column.is_literal)
+        for column in query._all_selected_columns
+    )
 
 
 _NEUTRAL.statement_compiler = _Literally

@@ -106,6 +106,11 @@ class Policy:
     def key(self) -> PolicyKey:
         return PolicyKey(self.table, self.name)
 
+    @property
+    def has_star(self) -> bool:
+        """Whether there may be a ``*`` in it that Postgres expands; it may be another."""
+        return "*" in f"{self.using} {self.with_check}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SQLFunction:

@@ -74,6 +74,29 @@ SELECT n.nspname, c.relname
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 """
 
+# As Postgres keeps "*".  What a parent gains, its partitions and heirs gain.
+_ON_EVERY_COLUMN = """
+WITH RECURSIVE grown (relid) AS (
+  SELECT c.oid
+    FROM unnest(:schemas, :tables) AS t (schema_name, table_name)
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schema_name
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.table_name
+   UNION
+  SELECT i.inhrelid FROM grown AS g JOIN pg_catalog.pg_inherits AS i ON i.inhparent = g.relid
+)
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_rewrite AS r
+  JOIN pg_catalog.pg_class AS c ON c.oid = r.ev_class AND c.relkind = 'v' AND c.oid >= 16384
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE EXISTS (SELECT FROM grown AS g
+                WHERE NOT EXISTS (SELECT attnum FROM pg_catalog.pg_attribute
+                                   WHERE attrelid = g.relid AND attnum > 0 AND NOT attisdropped
+                                  EXCEPT
+                                  SELECT refobjsubid FROM pg_catalog.pg_depend
+                                   WHERE classid = 'pg_catalog.pg_rewrite'::regclass AND objid = r.oid
+                                     AND refclassid = 'pg_catalog.pg_class'::regclass AND refobjid = g.relid))
+"""
+
 # What a view with security_invoker reads, it reads as whoever reads it: a view without, as its owner.
 _PAST_ROW_SECURITY = """
 WITH RECURSIVE view AS (
@@ -219,24 +242,28 @@ def read(
     default_schema: str,
     columns: Iterable[tuple[TableKey, str | None]],
     functions: Collection[ObjectKey],
+    grown: Collection[TableKey] = (),
 ) -> Views:
     """*made* are those that migrations made; *columns* (None: the whole table) and *functions* go, or change.
 
-    Without any view there is no statement.
+    Tables that are *grown* gain columns.  Without any view there is no statement.
     """
     keys = list({**declared, **dict.fromkeys(made)})
     if not keys:
         return Views()
     live = read_live(connection, keys, default_schema=default_schema)
     compared, made_anew = _compared(connection, {**declared}, live, default_schema)
+    made_anew |= {
+        key
+        for key in _expanded(connection, grown, default_schema) & compared.keys() & live.keys()
+        if "*" in declared[key].definition
+    }
     changed = [(key, None) for key in live if key in made_anew or key not in declared]
     taken = _dependent(connection, [*columns, *changed], functions, default_schema)
-    return Views(
-        live,
-        compared,
-        frozenset(made_anew | (taken & declared.keys())),
-        frozenset(taken - live.keys()),
-    )
+    made_anew |= taken & declared.keys()
+    # As it is written, since Postgres has expanded the "*" to columns that may go, or without one that comes.
+    compared |= {key: declared[key] for key in made_anew if "*" in declared[key].definition}
+    return Views(live, compared, frozenset(made_anew), frozenset(taken - live.keys()))
 
 
 def read_live(
@@ -308,6 +335,20 @@ def _compared(
             if row.same:
                 declared[key] = replace(declared[key], definition=live[key].definition)
     return declared, cannot_be_replaced
+
+
+def _expanded(connection: Connection, grown: Collection[TableKey], default_schema: str) -> set[TableKey]:
+    """The views that name every column of any table that is *grown*, as Postgres keeps a ``*``."""
+    if not grown:
+        return set()
+    parameters = {
+        "schemas": [table.schema or default_schema for table in grown],
+        "tables": [table.name for table in grown],
+    }
+    return {
+        TableKey(None if row["nspname"] == default_schema else row["nspname"], row["relname"])
+        for row in catalog.rows(connection, _ON_EVERY_COLUMN, parameters)
+    }
 
 
 def _dependent(

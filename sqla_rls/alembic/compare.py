@@ -108,6 +108,7 @@ def compare_row_security(
         wanted = declared(metadatas, default_schema=default_schema, tables=tables)
         ignored.refuse(wanted, default_schema)
         taken = _taken_away(upgrade_ops.ops, default_schema)
+        grown = _grown(upgrade_ops.ops, default_schema)
         views = view_catalog.read(
             connection,
             wanted.views,
@@ -115,6 +116,7 @@ def compare_row_security(
             default_schema=default_schema,
             columns=set().union(*taken),
             functions=found.made_anew,
+            grown=grown,
         )
         view_catalog.warn_of_past_row_security(
             connection, live.other_views - wanted.views.keys(), default_schema=default_schema
@@ -122,7 +124,14 @@ def compare_row_security(
         lost, held = _in_the_way(connection, default_schema, taken, found, views)
         replaced = {*lost, *held}
         ours = ignored.without(live, keep=dropped)
-        models = spelling.align(connection, ours, ignored.without(wanted), replaced=replaced)
+        expanded = {
+            key
+            for key in catalog.policies_on_every_column(
+                connection, default_schema=default_schema, tables=grown
+            )
+            if key in wanted.policies and wanted.policies[key].has_star
+        }
+        models = spelling.align(connection, ours, ignored.without(wanted), replaced=replaced | expanded)
     foreign = {
         key
         for key in replaced
@@ -318,6 +327,17 @@ def _taken_away(
         elif isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
             retyped.add((_key(operation, default_schema), operation.column_name))
     return dropped, retyped
+
+
+def _grown(operations: Iterable[MigrateOperation], default_schema: str) -> set[TableKey]:
+    """The tables that *operations* add columns to."""
+    grown: set[TableKey] = set()
+    for operation in operations:
+        if isinstance(operation, ops.ModifyTableOps):
+            grown |= _grown(operation.ops, default_schema)
+        elif isinstance(operation, ops.AddColumnOp):
+            grown.add(_key(operation, default_schema))
+    return grown
 
 
 def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:

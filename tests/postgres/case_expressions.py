@@ -299,9 +299,9 @@ EXPRESSIONS = [
     python(
         "a correlated EXISTS",
         lambda t: exists().where(others(t).c.t_id == t.c.id),
-        "EXISTS (SELECT * FROM notes_of WHERE notes_of.t_id = everything.id)",
+        "EXISTS (SELECT 1 FROM notes_of WHERE notes_of.t_id = everything.id)",
         lambda t: ~exists().where(others(t).c.t_id == t.c.id),
-        "NOT EXISTS (SELECT * FROM notes_of WHERE notes_of.t_id = everything.id)",
+        "NOT EXISTS (SELECT 1 FROM notes_of WHERE notes_of.t_id = everything.id)",
     ),
     python(
         "IN (SELECT …)",
@@ -330,9 +330,9 @@ EXPRESSIONS = [
     python(
         "a self-reference",
         lambda t: exists().where(t.alias("o").c.n == t.c.id),
-        "EXISTS (SELECT * FROM everything AS o WHERE o.n = everything.id)",
+        "EXISTS (SELECT 1 FROM everything AS o WHERE o.n = everything.id)",
         lambda t: exists().where(t.alias("o").c.id == t.c.n),
-        "EXISTS (SELECT * FROM everything AS o WHERE o.id = everything.n)",
+        "EXISTS (SELECT 1 FROM everything AS o WHERE o.id = everything.n)",
     ),
     python("a recursive CTE", lambda t: _recursive(t, 1), TREE % 1, lambda t: _recursive(t, 2), TREE % 2),
     python("a boolean column", lambda t: t.c.flag, "flag", lambda t: ~t.c.flag, "NOT flag"),

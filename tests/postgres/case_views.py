@@ -155,9 +155,9 @@ QUERIES = [
     query(
         "EXISTS",
         lambda t: select(t.c.id).where(exists().where(t.metadata.tables["notes_of"].c.t_id == t.c.id)),
-        "SELECT id FROM everything WHERE EXISTS (SELECT * FROM notes_of WHERE t_id = everything.id)",
+        "SELECT id FROM everything WHERE EXISTS (SELECT 1 FROM notes_of WHERE t_id = everything.id)",
         lambda t: select(t.c.id).where(~exists().where(t.metadata.tables["notes_of"].c.t_id == t.c.id)),
-        "SELECT id FROM everything WHERE NOT EXISTS (SELECT * FROM notes_of WHERE t_id = everything.id)",
+        "SELECT id FROM everything WHERE NOT EXISTS (SELECT 1 FROM notes_of WHERE t_id = everything.id)",
     ),
     query(
         "a CTE",
