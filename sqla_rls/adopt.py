@@ -80,6 +80,8 @@ class _Adoption:
         self.policies = [policy for table in self.tables for policy in live.policies_of(table)]
         self.auth_functions = self._may_ask_who_is_calling()
         self.objects = live.objects_of(self.tables) | {view.object for view in views} | functions.objects
+        self.called = sorted(self._called_sequences())
+        self.objects |= {ObjectKey("SEQUENCE", *name) for name in self.called}
         self.callers = callers(role for policy in self.policies for role in policy.roles)
         self.silent = {policy.key for policy in self.policies if not self._holds_what_it_implies(policy)}
         self.privileges = self._beyond_the_implied()
@@ -95,11 +97,20 @@ class _Adoption:
         for key, arguments in self.functions.declared.items():
             yield from self._function(key, arguments)
         yield from tables
+        for one in granted_together(
+            one for one in self.privileges for name in self.called if one[:3] == ("SEQUENCE", *name)
+        ):
+            yield self._grant("sqla_rls.grant_on", one)
         for view in self.views:
             yield from self._view(view)
         yield from defaults
         # A name may have line breaks in it.
         yield from (f"# {' '.join(remark.splitlines())}" for remark in self.remarks)
+
+    def _called_sequences(self) -> set[TableKey]:
+        """Those by name that the defaults of the tables call."""
+        called = {one.sequence for one in self.live.called_sequences if one.table in self.tables}
+        return {one.table for one in called if one.column is None}
 
     def _is_declared(self, table: TableKey) -> bool:
         """Whether there is anything to declare on *table*, and a way to say it."""
@@ -132,7 +143,7 @@ class _Adoption:
         return set(
             implied_privileges(
                 policies,
-                self.live.sequences,
+                self.live,
                 default_schema=self.live.default_schema,
                 auth_functions=self.auth_functions,
             )
@@ -212,9 +223,10 @@ class _Adoption:
         elif not self.live.policies_of(table):
             items.append("sqla_rls.enable_row_security()")
         yield from _call("declare", f"metadata.tables[{_name(table)!r}]", *items)
-        sequences = self.live.objects_of([table]) - {ObjectKey("TABLE", *table)}
-        for one in granted_together(one for one in self.privileges if one.object in sequences):
-            yield self._grant("sqla_rls.grant_on", one)
+        on_sequences = [one for one in self.privileges if one.object == ObjectKey("SEQUENCE", *table)]
+        for column in sorted({one.column or "" for one in on_sequences}):
+            for one in granted_together(one for one in on_sequences if one.column == column):
+                yield self._grant("sqla_rls.grant_on", one)
 
     def _function(self, key: TableKey, arguments: dict[str, Any]) -> Iterator[str]:
         found = ObjectKey("FUNCTION", *key)
@@ -250,11 +262,14 @@ class _Adoption:
 
     def _grant(self, function: str, one: Grants) -> str:
         object_type, schema, name = one.object
-        beyond = not GRANTABLE["COLUMNS" if one.columns else f"{object_type}S"].issuperset(one.privileges)
+        is_sequence = object_type == "SEQUENCE"
+        kind = "COLUMNS" if one.columns and not is_sequence else f"{object_type}S"
+        beyond = not GRANTABLE[kind].issuperset(one.privileges)
+        by_name = is_sequence and not one.columns
         arguments: dict[str, Any] = {
-            "sequence": name if object_type == "SEQUENCE" else None,
-            "schema": schema if object_type == "SEQUENCE" else None,
-            "columns": list(one.columns) if one.columns else None,
+            "sequence": name if by_name else None,
+            "schema": schema if by_name else None,
+            "columns": list(one.columns) if one.columns and not is_sequence else None,
             "grant_option": one.grantable or None,
             "beyond_row_security": beyond or None,
         }
@@ -263,6 +278,11 @@ class _Adoption:
             *head,
             *map(repr, one.privileges),
             f"to={self._named([one.grantee])}",
+            *(
+                f"sequence=metadata.tables[{_name(TableKey(schema, name))!r}].c[{column!r}]"
+                for column in one.columns or ()
+                if is_sequence
+            ),
             *_keywords(arguments),
         ]
         return f"{function}({', '.join(listed)})"

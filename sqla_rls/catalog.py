@@ -6,7 +6,7 @@ One query for each kind of object, however many tables there are.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,15 +18,16 @@ from sqla_rls.ddl import PINNED, ExpectedAuthFunctions
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
     KEYHOLDER,
+    CalledSequence,
     DefaultPrivilege,
     Membership,
     ObjectKey,
-    OwnedSequence,
     Policy,
     PolicyKey,
     Privilege,
     Role,
     RowSecurity,
+    SequenceKey,
     Snapshot,
     TableKey,
 )
@@ -126,25 +127,39 @@ _CALLING_POLICIES = f"""
  ORDER BY n.nspname, c.relname, p.polname
 """  # noqa: S608 - nothing in it comes from outside
 
+# The columns that own sequences: serial ones, and identity columns.
+_SEQUENCE_OWNERS = """
+  SELECT d.objid AS sequence, d.refobjid AS relid, d.refobjsubid AS attnum, d.deptype = 'i' AS identity,
+         c.relname, a.attname
+    FROM pg_catalog.pg_depend AS d
+    JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+   WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+     AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+     AND d.objid IN (SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'S')
+"""
+
 # relacl is NULL until something was granted or revoked.
-_PRIVILEGES = """
-WITH object AS (
-  SELECT t.object_type, n.nspname, c.relname AS name, NULL::name AS attname, c.relowner AS owner,
-         coalesce(c.relacl, pg_catalog.acldefault(t.letter, c.relowner)) AS acl
+_PRIVILEGES = f"""
+WITH sequence_owner AS ({_SEQUENCE_OWNERS}), object AS (
+  SELECT t.object_type, n.nspname, coalesce(o.relname, c.relname) AS name, o.attname, c.relowner AS owner,
+         coalesce(c.relacl, pg_catalog.acldefault(t.letter, c.relowner)) AS acl,
+         CASE WHEN o.sequence IS NOT NULL THEN c.relname END AS sequence
     FROM (VALUES ('r'::"char", 'TABLE', 'r'::"char"), ('p', 'TABLE', 'r'), ('v', 'TABLE', 'r'),
                  ('S', 'SEQUENCE', 's')) AS t (relkind, object_type, letter)
     JOIN pg_catalog.pg_class AS c USING (relkind)
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN sequence_owner AS o ON o.sequence = c.oid
    WHERE n.nspname = ANY (:schemas)
   UNION ALL
-  SELECT 'TABLE', n.nspname, c.relname, a.attname, c.relowner, a.attacl
+  SELECT 'TABLE', n.nspname, c.relname, a.attname, c.relowner, a.attacl, NULL
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v')
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE a.attacl IS NOT NULL AND NOT a.attisdropped AND n.nspname = ANY (:schemas)
   UNION ALL
   SELECT 'FUNCTION', f.schema, concat(f.name, '(' || f.arguments), NULL, p.proowner,
-         coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+         coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)), NULL
     FROM unnest(:function_schemas, :functions, :arguments) AS f (schema, name, arguments)
     JOIN pg_catalog.pg_proc AS p
       ON p.oid = coalesce(pg_catalog.to_regprocedure(format('%I.%I(', f.schema, f.name) || f.arguments)::oid,
@@ -152,24 +167,26 @@ WITH object AS (
                                THEN pg_catalog.to_regproc(format('%I.%I', f.schema, f.name))::oid END)
   UNION ALL
   SELECT 'SCHEMA', NULL, n.nspname, NULL, n.nspowner,
-         coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
+         coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner)), NULL
     FROM pg_catalog.pg_namespace AS n
    WHERE n.nspname = ANY (:schemas) OR n.nspname IN ('auth', 'public')
   UNION ALL
-  SELECT 'DATABASE', NULL, '', NULL, d.datdba, coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))
+  SELECT 'DATABASE', NULL, '', NULL, d.datdba, coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba)), NULL
     FROM pg_catalog.pg_database AS d
    WHERE d.datname = pg_catalog.current_database()
 )
 SELECT o.object_type, o.nspname, o.name, o.attname, a.privilege_type, a.is_grantable,
        CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee,
-       CASE WHEN a.grantor <> o.owner THEN pg_catalog.pg_get_userbyid(a.grantor)::text END AS grantor
+       CASE WHEN a.grantor <> o.owner THEN pg_catalog.pg_get_userbyid(a.grantor)::text END AS grantor,
+       o.sequence
   FROM object AS o, pg_catalog.aclexplode(o.acl) AS a
  WHERE a.grantee <> o.owner AND (a.grantee = 0 OR o.object_type <> 'DATABASE')
 UNION ALL
-SELECT o.object_type, o.nspname, o.name, NULL, NULL, NULL, pg_catalog.pg_get_userbyid(o.owner)::text, NULL
+SELECT o.object_type, o.nspname, o.name, CASE WHEN o.sequence IS NOT NULL THEN o.attname END, NULL, NULL,
+       pg_catalog.pg_get_userbyid(o.owner)::text, NULL, o.sequence
   FROM object AS o
- WHERE o.attname IS NULL
-"""
+ WHERE o.attname IS NULL OR o.sequence IS NOT NULL
+"""  # noqa: S608 - nothing in it comes from outside
 
 # Until something was granted or revoked everywhere, Postgres' own defaults are in force.
 _DEFAULT_PRIVILEGES = """
@@ -195,18 +212,27 @@ SELECT e.object_type, n.nspname, a.privilege_type,
  WHERE a.grantee <> e.me
 """
 
-_OWNED_SEQUENCES = """
-SELECT n.nspname, c.relname, a.attname, d.deptype = 'i' AS identity,
-       sn.nspname AS sequence_schema, s.relname AS sequence
-  FROM pg_catalog.pg_depend AS d
-  JOIN pg_catalog.pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
-  JOIN pg_catalog.pg_namespace AS sn ON sn.oid = s.relnamespace
-  JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
+# Those that columns own, and those that their defaults call.
+_SEQUENCES = f"""
+WITH sequence_owner AS ({_SEQUENCE_OWNERS}), called AS (
+  SELECT sequence, relid, attnum FROM sequence_owner
+   UNION
+  SELECT s.oid, f.adrelid, f.adnum
+    FROM pg_catalog.pg_attrdef AS f
+    JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid
+    JOIN pg_catalog.pg_class AS s
+      ON d.refclassid = 'pg_catalog.pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'
+)
+SELECT n.nspname, c.relname, (o.relid, o.attnum) = (u.relid, u.attnum) AS is_owned, o.identity,
+       sn.nspname AS sequence_schema, coalesce(o.relname, s.relname) AS sequence, o.attname
+  FROM called AS u
+  JOIN pg_catalog.pg_class AS c ON c.oid = u.relid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
- WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
-   AND d.deptype IN ('a', 'i') AND n.nspname = ANY (:schemas)
-"""
+  JOIN pg_catalog.pg_class AS s ON s.oid = u.sequence
+  JOIN pg_catalog.pg_namespace AS sn ON sn.oid = s.relnamespace
+  LEFT JOIN sequence_owner AS o ON o.sequence = u.sequence
+ WHERE n.nspname = ANY (:schemas)
+"""  # noqa: S608 - nothing in it comes from outside
 
 _AUTH_FUNCTIONS = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_jwt') AS extension,
@@ -300,6 +326,8 @@ class Live(Snapshot):
     #: The views that a migration made, and all others.
     made_views: frozenset[TableKey]
     other_views: frozenset[TableKey]
+    #: The names of sequences that columns own.
+    sequence_names: Mapping[TableKey, SequenceKey]
 
 
 def auth_functions(connection: Connection) -> AuthFunctions:
@@ -391,6 +419,12 @@ def read(
 
     names = {"schemas": list(schemas)}
     policies = [_policy(row, default_schema) for row in rows(connection, _POLICIES_OF_SCHEMAS, names)]
+    sequences = rows(connection, _SEQUENCES, names)
+    objects = [
+        *objects,
+        *(ObjectKey("SEQUENCE", row["sequence_schema"], row["sequence"]) for row in sequences),
+    ]
+    held = rows(connection, _PRIVILEGES, _holders_of(objects, default_schema, schemas))
     # An owner holds its privileges by nature: it comes without any.
     privileges = [
         Privilege(
@@ -402,17 +436,17 @@ def read(
             row["is_grantable"],
             row["grantor"],
         )
-        for row in rows(connection, _PRIVILEGES, _holders_of(objects, default_schema, schemas))
+        for row in held
     ]
     roles = rows(connection, _ROLES)
-    owned = rows(connection, _OWNED_SEQUENCES, names)
 
-    def owned_sequences(*, identity: bool) -> dict[OwnedSequence, TableKey]:
-        return {
-            OwnedSequence(table_key(row), row["attname"]): table_key(row, "sequence_schema", "sequence")
-            for row in owned
-            if row["identity"] is identity
-        }
+    def sequence_key(row: RowMapping) -> SequenceKey:
+        return SequenceKey(*table_key(row, "sequence_schema", "sequence"), row["attname"])
+
+    def owned_sequences(*, identity: bool) -> frozenset[SequenceKey]:
+        return frozenset(
+            sequence_key(row) for row in sequences if row["is_owned"] and row["identity"] is identity
+        )
 
     relations = rows(connection, _TABLES, names)
     made_views = frozenset(table_key(row) for row in relations if row["is_ours"])
@@ -455,6 +489,14 @@ def read(
         ),
         sequences=owned_sequences(identity=False),
         identity_sequences=owned_sequences(identity=True),
+        called_sequences=frozenset(
+            CalledSequence(table_key(row), sequence_key(row)) for row in sequences if not row["is_owned"]
+        ),
+        sequence_names={
+            table_key(row, name="sequence"): SequenceKey(*table_key(row, name="name"), row["attname"])
+            for row in held
+            if row["sequence"] is not None
+        },
     )
 
 

@@ -212,6 +212,7 @@ class AlterRowSecurity(ExecutableDDLElement):
 class GrantOrRevoke(ExecutableDDLElement):
     """GRANT, or REVOKE, privileges on a table or columns of it, a sequence, a schema or a function.
 
+    With *columns*, those on sequences are on the sequences of these columns of the table *object_name*.
     With *option*, GRANT lets the grantees pass them on, and REVOKE takes away what they passed on, too.
     """
 
@@ -320,7 +321,22 @@ def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> 
     else:
         name = qualified(TableKey(grant.schema, grant.object_name), compiler)
     option = f" {'CASCADE' if grant.revoke else 'WITH GRANT OPTION'}" if grant.option else ""
+    if grant.object_type == "SEQUENCE" and grant.columns:
+        return _sequence_privileges(grant, name, option, compiler)
     return _privileges(grant, f"ON {grant.object_type} {name}", compiler) + option
+
+
+def _sequence_privileges(grant: GrantOrRevoke, table: str, option: str, compiler: DDLCompiler) -> str:
+    verb, preposition = ("REVOKE", "FROM") if grant.revoke else ("GRANT", "TO")
+    columns = (compiler.sql_compiler.render_literal_value(one, String()) for one in grant.columns or ())
+    words = {
+        "table": dollar_quoted(table),
+        "columns": f"ARRAY[{', '.join(columns)}]",
+        "verb": dollar_quoted(f"{verb} {', '.join(grant.privileges)} ON SEQUENCE "),
+        "roles": dollar_quoted(f" {preposition} {_roles(grant.grantees, compiler)}{option}"),
+    }
+    tag = _tag("".join(words.values()), "sqla_rls")
+    return filled_script("sequence_privileges.sql", compiler, tag=tag, **words)
 
 
 @compiles(AlterDefaultPrivileges, "postgresql")

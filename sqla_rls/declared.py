@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, MetaData, Sequence, Table
+from sqlalchemy import ClauseElement, ColumnElement, MetaData, Sequence, Table
+from sqlalchemy.exc import CompileError
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.functions import next_value
 
-from sqla_rls.ddl import expression_text
+from sqla_rls.ddl import expression_text, literally
 from sqla_rls.exc import DeclarationError
 from sqla_rls.expression import AuthFunction, auth_uid
 from sqla_rls.functions import FUNCTIONS
 from sqla_rls.objects import (
     AUTH_SCHEMA,
-    MAX_NAME_BYTES,
+    CalledSequence,
     ObjectKey,
-    OwnedSequence,
     Policy,
     PolicyKey,
     Privilege,
     Role,
     RowSecurity,
+    SequenceKey,
     Snapshot,
     SQLFunction,
     TableKey,
@@ -61,7 +64,8 @@ def declared(
     policies: dict[PolicyKey, Policy] = {}
     row_security: dict[TableKey, RowSecurity] = {}
     privileges: set[Privilege] = set()
-    sequences: dict[bool, dict[OwnedSequence, TableKey]] = {False: {}, True: {}}
+    sequences: dict[bool, set[SequenceKey]] = {False: set(), True: set()}
+    called_sequences: set[CalledSequence] = set()
     managed: set[TableKey] = set()
     sql_functions = {one.key: one for one in functions(metadatas, default_schema)}
     # SQL text, as their bodies are, may ask who is calling.
@@ -89,8 +93,9 @@ def declared(
         for granted in declarations.grants:
             privileges.update(granted.values(table, key))
             roles += granted.roles
-        for owned, sequence, identity in _sequences(table, key):
-            sequences[identity][owned] = sequence
+        for sequence, identity in _serial_sequences(table, key):
+            sequences[identity].add(sequence)
+        called_sequences.update(_called_sequences(table, key, default_schema))
     views: dict[TableKey, View] = {}
     for view in declared_views(metadatas):
         key = _key(view.table, default_schema)
@@ -125,8 +130,9 @@ def declared(
         default_privileges=default_values,
         functions=sql_functions,
         views=views,
-        sequences=sequences[False],
-        identity_sequences=sequences[True],
+        sequences=frozenset(sequences[False]),
+        identity_sequences=frozenset(sequences[True]),
+        called_sequences=frozenset(called_sequences),
         revoked_from_public=any(REVOKED_FROM_PUBLIC in metadata.info for metadata in metadatas),
         managed=frozenset(managed),
         managed_objects=frozenset(one.object for one in grants if one.object.object_type != "SCHEMA")
@@ -211,24 +217,40 @@ def _defaults(table: Table) -> list[Any]:
     return [getattr(column.server_default, "arg", None) for column in table.columns]
 
 
-def _sequences(table: Table, key: TableKey) -> Iterator[tuple[OwnedSequence, TableKey, bool]]:
+def _serial_sequences(table: Table, key: TableKey) -> Iterator[tuple[SequenceKey, bool]]:
     """The sequences that columns of *table* own, and whether it is one of an identity column."""
     for column in table.columns:
-        owned = OwnedSequence(key, column.name)
         default: Any = column.default
-        if isinstance(default, Sequence) and not default.optional:
-            yield owned, TableKey(default.schema or key.schema, default.name), False
-        elif column.identity or (
-            column is table.autoincrement_column and not (column.server_default or default)
+        is_made_by_default = default is not None and not (isinstance(default, Sequence) and default.optional)
+        if column.identity or (
+            column is table.autoincrement_column and not (column.server_default or is_made_by_default)
         ):
-            name = _serial_sequence_name(table.name, column.name)
-            yield owned, TableKey(key.schema, name), column.identity is not None
+            yield SequenceKey(*key, column.name), column.identity is not None
 
 
-def _serial_sequence_name(table: str, column: str) -> str:
-    """The name that Postgres gives the sequence of a serial column (makeObjectName in indexcmds.c)."""
-    names = [table.encode(), column.encode()]
-    while sum(map(len, names)) + len("__seq") > MAX_NAME_BYTES:
-        longer = 0 if len(names[0]) > len(names[1]) else 1
-        names[longer] = names[longer][:-1]
-    return f"{names[0].decode(errors='ignore')}_{names[1].decode(errors='ignore')}_seq"
+def _called_sequences(table: Table, key: TableKey, default_schema: str | None) -> Iterator[CalledSequence]:
+    """The sequences that defaults call, of the database or of SQLAlchemy."""
+    for column in table.columns:
+        default: Any = column.default
+        if isinstance(default, Sequence):
+            found = [] if default.optional else [default]
+        else:
+            expressions = [getattr(one, "arg", None) for one in (default, column.server_default)]
+            found = [
+                element.sequence
+                for expression in expressions
+                if isinstance(expression, visitors.ExternallyTraversible)
+                for element in visitors.iterate(expression)
+                if isinstance(element, next_value)
+            ]
+        for one in found:
+            schema = None if one.schema == default_schema else one.schema
+            yield CalledSequence(key, SequenceKey(schema, one.name))
+        server_default: Any = getattr(column.server_default, "arg", None)
+        if not found and isinstance(server_default, ClauseElement):
+            # One that can't be written makes Alembic and create_all() fail.
+            with suppress(CompileError):
+                default_text = str(server_default.compile(**literally(None)))
+                # Postgres knows which it is; a text without the word calls none.
+                if "nextval" in default_text.lower():
+                    yield CalledSequence(key, SequenceKey(*key, column.name), default_text)

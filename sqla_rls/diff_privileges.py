@@ -1,8 +1,8 @@
 """Which privileges must be granted, and which revoked.
 
 A table that declares anything is managed whole, with the sequences that its columns own: whatever is
-neither declared nor implied is revoked.  Schemas are shared: there, only what dropped policies
-implied is.
+neither declared nor implied is revoked.  Schemas are shared, and so are the sequences that no column owns:
+there, only what dropped policies implied is.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def diff_privileges(
     def implied(policies: Collection[Policy]) -> frozenset[Privilege]:
         return frozenset(
             implied_privileges(
-                policies, declared.sequences, default_schema=default_schema, auth_functions=auth_functions
+                policies, declared, default_schema=default_schema, auth_functions=auth_functions
             )
         )
 
@@ -66,7 +66,7 @@ def diff_privileges(
     # Whether a privilege on what is shared can be passed on is its owner's business.
     held = {one if one.object in managed else _plain(one) for one in live.privileges}
     wanted = wanted_privileges(declared, default_schema=default_schema)
-    allowed = implied(policies_elsewhere).union(given_by_default(declared, managed, default_schema))
+    allowed = implied(policies_elsewhere).union(given_by_default(declared, managed, default_schema, declared))
 
     def undeclared(privileges: Iterable[Privilege]) -> set[Privilege]:
         return {
@@ -84,7 +84,7 @@ def diff_privileges(
         for one in (implied([one for one in policies_before if one.key not in silent]) & held)
         - implied(policies_elsewhere)
         - wanted
-        if one.object_type == "SCHEMA" and one.grantee != PUBLIC
+        if one.object_type in ("SCHEMA", "SEQUENCE") and one.object not in managed and one.grantee != PUBLIC
     }
     grants = {one for one in wanted - held if one.grantee != current_user and one[:4] not in live.owners}
     revokes = {one for one in undeclared(held) | obsolete if one.object not in gone}
@@ -94,7 +94,7 @@ def diff_privileges(
     return PrivilegeChanges(
         grants=frozenset(grants | again),
         revokes=frozenset(revokes | again),
-        revokes_on_new=frozenset(undeclared(given_by_default(live, new, default_schema))),
+        revokes_on_new=frozenset(undeclared(given_by_default(live, new, default_schema, declared))),
         revokes_from_public=live.held_by_public if declared.revoked_from_public else (),
         default_grants=declared.default_privileges - live.default_privileges,
         default_revokes=frozenset(
@@ -110,13 +110,20 @@ def _plain(privilege: Privilege) -> Privilege:
 
 
 def given_by_default(
-    snapshot: Snapshot, objects: Collection[ObjectKey], default_schema: str
+    snapshot: Snapshot, objects: Collection[ObjectKey], default_schema: str, models: Snapshot | None = None
 ) -> Iterator[Privilege]:
-    """What the default privileges of *snapshot* give on *objects* when they are made."""
+    """What the default privileges of *snapshot* give on *objects* when they are made.
+
+    Those of the columns' sequences are in *models*.
+    """
+    columns: dict[ObjectKey, list[str | None]] = {}
+    for owned in models.sequences | models.identity_sequences if models else ():
+        columns.setdefault(ObjectKey("SEQUENCE", *owned.table), []).append(owned.column)
     for one in snapshot.default_privileges:
         for found in objects:
             if one.object_type == f"{found.object_type}S" and one.schema in (
                 None,
                 found.schema or default_schema,
             ):
-                yield Privilege(*found, one.grantee, one.privilege)
+                for column in columns.get(found, [None]):
+                    yield Privilege(*found, one.grantee, one.privilege, column)

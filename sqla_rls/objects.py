@@ -155,11 +155,27 @@ class View:
         return ObjectKey("TABLE", *self.key)
 
 
-class OwnedSequence(NamedTuple):
-    """A sequence by the serial column that owns it, since its name is Postgres' own choice."""
+class SequenceKey(NamedTuple):
+    """A sequence by its name, or by the table and column that own it, since Postgres chose the name then."""
+
+    schema: str | None
+    name: str
+    column: str | None = None
+
+    @property
+    def table(self) -> TableKey:
+        return TableKey(self.schema, self.name)
+
+
+class CalledSequence(NamedTuple):
+    """That a column default of *table* calls a sequence, which its column doesn't own.
+
+    With *default*, which is SQL text, the sequence is known by that column.
+    """
 
     table: TableKey
-    column: str
+    sequence: SequenceKey
+    default: str | None = None
 
 
 class ObjectKey(NamedTuple):
@@ -171,7 +187,10 @@ class ObjectKey(NamedTuple):
 
 
 class Privilege(NamedTuple):
-    """One privilege that one role holds on one object, as in aclexplode(); begins like an ObjectKey."""
+    """One privilege that one role holds on one object, as in aclexplode(); begins like an ObjectKey.
+
+    That on a sequence begins with the table of the column that owns it, if one does.
+    """
 
     object_type: str
     schema: str | None
@@ -224,9 +243,11 @@ class Snapshot:
     owners: frozenset[tuple[str, str | None, str, str]] = frozenset()
     default_privileges: frozenset[DefaultPrivilege] = frozenset()
     #: The sequence of each serial column.
-    sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
+    sequences: frozenset[SequenceKey] = frozenset()
     #: That of each identity column, which whoever inserts needs no privilege on.
-    identity_sequences: Mapping[OwnedSequence, TableKey] = field(default_factory=dict)
+    identity_sequences: frozenset[SequenceKey] = frozenset()
+    #: Those that others may share.
+    called_sequences: frozenset[CalledSequence] = frozenset()
     functions: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
     #: Each after those that it reads.
     views: Mapping[TableKey, View] = field(default_factory=dict)
@@ -243,14 +264,10 @@ class Snapshot:
 
     def objects_of(self, tables: Collection[TableKey]) -> set[ObjectKey]:
         """*tables*, and the sequences that their columns own."""
-        sequences = {
-            sequence
-            for owned, sequence in (*self.sequences.items(), *self.identity_sequences.items())
-            if owned.table in tables
-        }
+        owners = {one.table for one in self.sequences | self.identity_sequences}
         return {
             *(ObjectKey("TABLE", *table) for table in tables),
-            *(ObjectKey("SEQUENCE", *sequence) for sequence in sequences),
+            *(ObjectKey("SEQUENCE", *table) for table in tables if table in owners),
         }
 
     def before_making(self, objects: Collection[ObjectKey]) -> Self:
@@ -276,20 +293,22 @@ class Snapshot:
 
 def implied_privileges(
     policies: Iterable[Policy],
-    sequences: Mapping[OwnedSequence, TableKey],
+    snapshot: Snapshot,
     *,
     default_schema: str,
     auth_functions: bool,
 ) -> Iterator[Privilege]:
     """What the roles of *policies* need to get as far as the policy: without it a policy is dead.
 
-    The table privileges of its command, USAGE on the schema, on the sequences of serial columns where
-    it inserts, and on schema ``auth`` where the functions are.  A restrictive policy only narrows
-    what others allow, and implies nothing.
+    The table privileges of its command, USAGE on the schema, on the sequences in *snapshot* that its table
+    calls where it inserts, and on schema ``auth`` where the functions are.  A restrictive policy only
+    narrows what others allow, and implies nothing.
     """
-    sequences_of: dict[TableKey, list[TableKey]] = {}
-    for owned, sequence in sequences.items():
-        sequences_of.setdefault(owned.table, []).append(sequence)
+    sequences_of: dict[TableKey, list[SequenceKey]] = {}
+    for owned in snapshot.sequences:
+        sequences_of.setdefault(owned.table, []).append(owned)
+    for called in snapshot.called_sequences:
+        sequences_of.setdefault(called.table, []).append(called.sequence)
     for policy in policies:
         if not (policy.permissive and policy.imply_privileges):
             continue
@@ -302,16 +321,18 @@ def implied_privileges(
             for privilege in needed:
                 yield Privilege("TABLE", schema, table, role, privilege)
             if "INSERT" in needed:
-                for sequence in sequences_of.get(policy.table, ()):
-                    yield Privilege("SEQUENCE", *sequence, role, "USAGE")
+                for schema, name, column in sequences_of.get(policy.table, ()):
+                    yield Privilege("SEQUENCE", schema, name, role, "USAGE", column)
 
 
 def wanted_privileges(snapshot: Snapshot, *, default_schema: str) -> frozenset[Privilege]:
     """What *snapshot* declares, and what its policies imply, unless that is declared for some columns."""
-    narrowed = {one[:5] for one in snapshot.privileges if one.column is not None}
+    narrowed = {
+        one[:5] for one in snapshot.privileges if one.column is not None and one.object_type == "TABLE"
+    }
     implied = implied_privileges(
         snapshot.policies.values(),
-        snapshot.sequences,
+        snapshot,
         default_schema=default_schema,
         auth_functions=snapshot.auth_functions,
     )

@@ -94,22 +94,32 @@ def grant_on(
     *privileges: str,
     to: Roles,
     schema: str | None = None,
-    sequence: str | None = None,
+    sequence: _Column | None = None,
     function: str | None = None,
     grant_option: bool = False,
     beyond_row_security: bool = False,
 ) -> None:
     """Privileges on a sequence, on a function or on a schema itself.
 
-    *function* is its name and the types of its arguments, ``"is_member(uuid)"``; *schema* alone is the
-    schema, beside the others where they are.  A sequence or function is managed whole, so that
-    everybody's EXECUTE is revoked; on a schema, which others share, what the roles in *to* hold is.
-    Without any *privileges* they have none.  CREATE on a schema needs ``beyond_row_security=True``, and is
-    refused for whom ``grant`` refuses TRIGGER.
+    *sequence* is its name, or the serial or identity column that owns it: ``Note.id``.  *function* is its
+    name and the types of its arguments, ``"is_member(uuid)"``; *schema* alone is the schema, beside the
+    others where they are.  A sequence or function is managed whole, so that everybody's EXECUTE is
+    revoked; on a schema, which others share, what the roles in *to* hold is.  Without any *privileges*
+    they have none.  CREATE on a schema needs ``beyond_row_security=True``, and is refused for whom
+    ``grant`` refuses TRIGGER.
     Emitted: ``GRANT … ON SEQUENCE | FUNCTION | SCHEMA … TO …``, and ``REVOKE``.
     """
-    if sequence is not None and function is None:
+    column: Column[Any] | str | None = None
+    if isinstance(sequence, str) and function is None:
         found = ObjectKey("SEQUENCE", schema, sequence)
+    elif sequence is not None and function is None:
+        column = _element(sequence)
+        if isinstance(column, str) or schema is not None or not isinstance(column.table, Table):
+            raise DeclarationError(
+                f"grant_on(sequence={sequence!r}) needs a column of a table: call it below the models, "
+                "without schema="
+            )
+        found = ObjectKey("SEQUENCE", column.table.schema, column.table.name)
     elif function is not None and sequence is None:
         name, parenthesis, rest = function.partition("(")
         if not (name and parenthesis and rest.endswith(")")):
@@ -122,7 +132,8 @@ def grant_on(
     else:
         raise DeclarationError("grant_on() is about one thing: give sequence=, function=, or schema= alone")
     checked = _checked(privileges, f"{found.object_type}S", beyond_row_security) if privileges else []
-    metadata.info.setdefault(GRANTS, []).append(Grant(found, as_roles(to), checked, grant_option))
+    owner = column.name if isinstance(column, Column) else None
+    metadata.info.setdefault(GRANTS, []).append(Grant(found, as_roles(to), checked, grant_option, owner))
 
 
 def declare_roles(metadata: MetaData, *roles: Role) -> None:
@@ -137,11 +148,13 @@ class Grant(NamedTuple):
     roles: list[Role | str]
     privileges: list[str]
     grant_option: bool
+    #: That owns the sequence.
+    column: str | None = None
 
     def values(self) -> Iterator[Privilege]:
         for role in self.roles:
             for privilege in self.privileges:
-                yield Privilege(*self.object, str(role), privilege, None, self.grant_option)
+                yield Privilege(*self.object, str(role), privilege, self.column, self.grant_option)
 
 
 def default_privileges(
@@ -207,7 +220,7 @@ def is_beyond_row_security(one: Privilege | DefaultPrivilege) -> bool:
     if isinstance(one, DefaultPrivilege):
         kind = one.object_type
     else:
-        kind = f"{one.object_type}S" if one.column is None else "COLUMNS"
+        kind = "COLUMNS" if one.object_type == "TABLE" and one.column is not None else f"{one.object_type}S"
     return one.privilege in _BEYOND_ROW_SECURITY.get(kind, ())
 
 
@@ -247,5 +260,5 @@ def _element(column: _Column) -> Column[Any] | str:
     attribute: Any = column
     found = column if isinstance(column, Column | str) else attribute.__clause_element__()
     if not isinstance(found, Column | str):
-        raise DeclarationError(f"columns= takes columns and names of columns, not {column!r}")
+        raise DeclarationError(f"columns= and sequence= take columns and names of columns, not {column!r}")
     return found

@@ -11,7 +11,16 @@ from typing import NamedTuple
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.catalog import Live, trying
-from sqla_rls.objects import Policy, PolicyKey, Snapshot, TableKey
+from sqla_rls.objects import (
+    CalledSequence,
+    ObjectKey,
+    Policy,
+    PolicyKey,
+    Privilege,
+    SequenceKey,
+    Snapshot,
+    TableKey,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +70,37 @@ BEGIN
 END $spelling$
 """
 
+# Of a view, the catalog tells which sequences it calls.
+_CALLING = """
+CREATE FUNCTION pg_temp.sqla_rls_called(defaults text[])
+RETURNS TABLE (place int, schema_name text, name text) LANGUAGE plpgsql AS $calling$
+BEGIN
+  FOR i IN 1 .. cardinality(defaults) LOOP
+    place := i;
+    BEGIN
+      EXECUTE 'CREATE TEMPORARY VIEW sqla_rls_default AS SELECT ' || defaults[i];
+      FOR schema_name, name IN
+        SELECT n.nspname, s.relname
+          FROM pg_catalog.pg_rewrite AS r
+          JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+          JOIN pg_catalog.pg_class AS s
+            ON d.refclassid = 'pg_catalog.pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = s.relnamespace
+         WHERE r.ev_class = to_regclass('pg_temp.sqla_rls_default')
+      LOOP
+        RETURN NEXT;
+      END LOOP;
+      DROP VIEW pg_temp.sqla_rls_default;
+    EXCEPTION
+      WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
+        RAISE;
+      WHEN OTHERS THEN
+        NULL;
+    END;
+  END LOOP;
+END $calling$
+"""
+
 # The WHERE of a query takes what a policy takes.  The line break ends a comment.
 _SPELL = """
 SELECT s.spelling, s.refusal
@@ -78,12 +118,18 @@ class _Expression(NamedTuple):
 
 
 def align(
-    connection: Connection, live: Live, declared: Snapshot, *, replaced: Collection[PolicyKey] = ()
+    connection: Connection,
+    live: Live,
+    declared: Snapshot,
+    *,
+    replaced: Collection[PolicyKey] = (),
+    new_defaults: Collection[SequenceKey] = (),
 ) -> Snapshot:
     """*declared*, with what Postgres takes for the same as in *live* written as it stands in *live*.
 
     Afterwards two policies are equal when their values are.  What Postgres refuses to spell stays as
     declared, and so counts as changed; so do those *replaced*, whose columns won't be what they are now.
+    Which sequences there are says *live*, but for new tables and for the columns with *new_defaults*.
     """
     ours = [
         policy
@@ -115,7 +161,60 @@ def align(
         for other in gone.get(policy.table, ()):
             if (renamed := as_in(other, policy)) == replace(other, name=policy.name):
                 policies[policy.key] = renamed
-    return replace(declared, policies=policies, sequences={**declared.sequences, **live.sequences})
+    return _with_sequences(connection, live, replace(declared, policies=policies), new_defaults)
+
+
+def _with_sequences(
+    connection: Connection, live: Live, declared: Snapshot, new_defaults: Collection[SequenceKey]
+) -> Snapshot:
+    """*declared*, with the sequences of *live* by their owners, and those of its tables as they are there."""
+
+    def is_new(key: SequenceKey) -> bool:
+        return key.table not in live.row_security or key in new_defaults
+
+    def named(key: SequenceKey) -> SequenceKey:
+        return live.sequence_names.get(key.table, key) if key.column is None else key
+
+    def privilege(one: Privilege) -> Privilege:
+        if one.object_type != "SEQUENCE" or one.column is not None:
+            return one
+        schema, name, column = named(SequenceKey(one.schema, one.name))
+        return one._replace(schema=schema, name=name, column=column)
+
+    def managed(one: ObjectKey) -> ObjectKey:
+        return ObjectKey("SEQUENCE", *named(SequenceKey(*one[1:])).table) if one[0] == "SEQUENCE" else one
+
+    called = set(live.called_sequences)
+    called.update(
+        CalledSequence(one.table, named(one.sequence)) for one in declared.called_sequences if not one.default
+    )
+    by_text = [one for one in declared.called_sequences if one.default and is_new(one.sequence)]
+    for one, found in zip(by_text, _called(connection, live, by_text), strict=True):
+        # One that is yet to be made is known by its column.
+        called.update([CalledSequence(one.table, named(key)) for key in found] or [one])
+    return replace(
+        declared,
+        sequences=live.sequences | {one for one in declared.sequences if one.table not in live.row_security},
+        identity_sequences=live.identity_sequences | set(filter(is_new, declared.identity_sequences)),
+        called_sequences=frozenset(called),
+        privileges=frozenset(map(privilege, declared.privileges)),
+        managed_objects=frozenset(map(managed, declared.managed_objects)),
+    )
+
+
+def _called(connection: Connection, live: Live, calls: Collection[CalledSequence]) -> list[set[SequenceKey]]:
+    """The sequences that are there, for the default of each of *calls*."""
+    found: list[set[SequenceKey]] = [set() for _ in calls]
+    if calls:
+        query = text("SELECT * FROM pg_temp.sqla_rls_called(:defaults)").bindparams(
+            bindparam("defaults", type_=ARRAY(Text()))
+        )
+        with trying(connection, "the sequences of new columns are looked up by the migration"):
+            connection.execute(text(_CALLING))
+            for row in connection.execute(query, {"defaults": [one.default for one in calls]}):
+                schema = None if row.schema_name == live.default_schema else row.schema_name
+                found[row.place - 1].add(SequenceKey(schema, row.name))
+    return found
 
 
 def _same(connection: Connection, live: Live, ours: Collection[Policy]) -> dict[_Expression, set[str]]:

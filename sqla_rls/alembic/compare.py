@@ -35,7 +35,16 @@ from sqla_rls.declared import declared, functions, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.function_catalog import Functions
 from sqla_rls.ignore import Ignored
-from sqla_rls.objects import SECRET_SCHEMA, ObjectKey, Policy, PolicyKey, RowSecurity, Snapshot, TableKey
+from sqla_rls.objects import (
+    SECRET_SCHEMA,
+    ObjectKey,
+    Policy,
+    PolicyKey,
+    RowSecurity,
+    SequenceKey,
+    Snapshot,
+    TableKey,
+)
 from sqla_rls.view_catalog import Views
 
 log = logging.getLogger(__name__)
@@ -108,7 +117,8 @@ def compare_row_security(
         wanted = declared(metadatas, default_schema=default_schema, tables=tables)
         ignored.refuse(wanted, default_schema)
         taken = _taken_away(upgrade_ops.ops, default_schema)
-        grown = _grown(upgrade_ops.ops, default_schema)
+        new_defaults = dict(_with_new_defaults(upgrade_ops.ops, default_schema))
+        grown = {column.table for column, is_new in new_defaults.items() if is_new}
         views = view_catalog.read(
             connection,
             wanted.views,
@@ -131,7 +141,13 @@ def compare_row_security(
             )
             if key in wanted.policies and wanted.policies[key].has_star
         }
-        models = spelling.align(connection, ours, ignored.without(wanted), replaced=replaced | expanded)
+        models = spelling.align(
+            connection,
+            ours,
+            ignored.without(wanted),
+            replaced=replaced | expanded,
+            new_defaults=new_defaults,
+        )
     foreign = {
         key
         for key in replaced
@@ -233,6 +249,8 @@ def _after_tables(
     for policy in sorted(_added(changes), key=lambda policy: policy.permissive):
         yield _create_policy(policy)
     created_objects = models.objects_of(created) | made_anew
+    # Of a sequence that this migration makes, the migration knows the column alone.
+    created_objects |= {ObjectKey("SEQUENCE", *table) for table in created}
     privileges = changes.privileges
     for calls, found in ((revokes, privileges.revokes_on_new), (grants, privileges.grants)):
         for goes_with_its_table in (True, False):
@@ -329,15 +347,17 @@ def _taken_away(
     return dropped, retyped
 
 
-def _grown(operations: Iterable[MigrateOperation], default_schema: str) -> set[TableKey]:
-    """The tables that *operations* add columns to."""
-    grown: set[TableKey] = set()
+def _with_new_defaults(
+    operations: Iterable[MigrateOperation], default_schema: str
+) -> Iterator[tuple[SequenceKey, bool]]:
+    """The columns whose defaults *operations* make, as a sequence is known by them; and which are new."""
     for operation in operations:
         if isinstance(operation, ops.ModifyTableOps):
-            grown |= _grown(operation.ops, default_schema)
+            yield from _with_new_defaults(operation.ops, default_schema)
         elif isinstance(operation, ops.AddColumnOp):
-            grown.add(_key(operation, default_schema))
-    return grown
+            yield SequenceKey(*_key(operation, default_schema), operation.column.name), True
+        elif isinstance(operation, ops.AlterColumnOp) and operation.modify_server_default is not False:
+            yield SequenceKey(*_key(operation, default_schema), operation.column_name), False
 
 
 def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:

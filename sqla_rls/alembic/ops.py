@@ -180,7 +180,11 @@ class RowSecurityOp(MigrateOperation):
         schema: str | None = None,
         grant_option: bool = False,
     ) -> None:
-        """``GRANT privileges [(columns)] ON object_type object_name TO grantees``.  Raises UnknownRole."""
+        """``GRANT privileges [(columns)] ON object_type object_name TO grantees``.  Raises UnknownRole.
+
+        With object_type SEQUENCE, *columns* of the table *object_name* stand for the sequences that they
+        own, or that their defaults call; the migration looks up their names.
+        """
         statement = ddl.GrantOrRevoke(
             privileges,
             object_name,
@@ -205,7 +209,7 @@ class RowSecurityOp(MigrateOperation):
         schema: str | None = None,
         cascade: bool = False,
     ) -> None:
-        """``REVOKE privileges [(columns)] ON object_type object_name FROM grantees``."""
+        """``REVOKE privileges [(columns)] ON object_type object_name FROM grantees``; columns as in grant."""
         statement = ddl.GrantOrRevoke(
             privileges,
             object_name,

@@ -59,6 +59,7 @@ def log_privileges(changes: PrivilegeChanges) -> None:
             kind = call.kwargs.get("object_type", "TABLE").lower()
             columns = f" ({', '.join(call.kwargs['columns'])})" if "columns" in call.kwargs else ""
             listed = ", ".join(privileges)
+            kind += " of" if kind == "sequence" and columns else ""
             log.info("Detected %s %s%s of %r on %s %r", what, listed, columns, grantee, kind, name)
     for what, defaults in (
         ("default privilege that nobody declared:", changes.default_revokes),

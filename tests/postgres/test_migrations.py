@@ -194,8 +194,8 @@ def test_what_goes_with_a_dropped_table_is_not_revoked_first(project: Project) -
     before = project.state()
 
     written = project.migrate(MetaData())
-    assert "notes_id_seq" not in written.split("def downgrade")[0]
-    assert written.count("op.grant(['USAGE'], 'notes_id_seq'") == 1
+    assert "SEQUENCE" not in written.split("def downgrade")[0]
+    assert written.count("op.grant(['USAGE'], 'notes', ['authenticated'], columns=['id']") == 1
 
     project.downgrade()
     assert project.state() == before
@@ -216,14 +216,14 @@ def test_a_new_column_can_be_named_at_once(project: Project) -> None:
 
 def test_the_sequence_of_a_serial_column_is_granted_and_taken_back(project: Project) -> None:
     metadata = notes(crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")))
-    assert "'notes_id_seq'" in project.migrate(metadata)
+    assert "object_type='SEQUENCE'" in project.migrate(metadata)
 
     without = notes(
         Policy("crud-authenticated-policy-select", "SELECT", authenticated, using=auth_uid("user_id"))
     )
     before = project.state()
     written = project.migrate(without)
-    assert "op.revoke(['USAGE'], 'notes_id_seq', ['authenticated'], object_type='SEQUENCE')" in written
+    assert "['USAGE'], 'notes', ['authenticated'], columns=['id'], object_type='SEQUENCE')" in written
     assert "op.revoke(['INSERT', 'UPDATE', 'DELETE'], 'notes', ['authenticated'])" in written
     project.downgrade()
     assert project.state() == before

@@ -12,8 +12,10 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
+    Identity,
     Integer,
     MetaData,
+    Sequence,
     String,
     Table,
     Text,
@@ -47,7 +49,7 @@ from sqla_rls import (
 )
 from sqla_rls.declared import declared
 from sqla_rls.exc import DeclarationError
-from sqla_rls.objects import PUBLIC, OwnedSequence, TableKey
+from sqla_rls.objects import PUBLIC, SequenceKey, TableKey
 
 
 class Text2(TypeDecorator[str]):
@@ -529,10 +531,41 @@ def test_the_auth_functions_are_needed_where_they_are_called(declarations: list[
     assert declared([table(*declarations).metadata]).auth_functions is needed
 
 
-def test_the_sequence_of_a_serial_column_has_the_name_that_postgres_gives_it() -> None:
-    name, column = "a" * 50, "b" * 40
-    todos = Table(name, MetaData(), Column(column, Integer, primary_key=True), Policy("it", using=True))
-    sequences = declared([todos.metadata]).sequences
-    assert sequences == {
-        OwnedSequence(TableKey(None, name), column): TableKey(None, f"{'a' * 29}_{'b' * 29}_seq")
-    }
+@pytest.mark.parametrize(
+    ("column", "sequences"),
+    [
+        (Column("id", Integer, primary_key=True), {SequenceKey(None, "t", "id")}),
+        (
+            Column("id", Integer, Sequence("s", optional=True), primary_key=True),
+            {SequenceKey(None, "t", "id")},
+        ),
+        (Column("id", Integer, primary_key=True, autoincrement=False), set()),
+        (Column("id", Integer, primary_key=True, default=lambda: 1), set()),
+        (Column("id", Integer, Identity(), primary_key=True), set()),
+        (Column("id", Uuid, primary_key=True), set()),
+        (Column("id", Integer, Sequence("s"), primary_key=True), set()),
+    ],
+)
+def test_which_columns_are_serial(column: Column[Any], sequences: set[SequenceKey]) -> None:
+    todos = Table("t", MetaData(), column, Policy("it", using=True))
+    assert declared([todos.metadata]).sequences == sequences
+
+
+S = SequenceKey(None, "s")
+
+
+@pytest.mark.parametrize(
+    ("said", "sequence"),
+    [
+        ({"default": Sequence("s")}, S),
+        ({"default": Sequence("s").next_value()}, S),
+        ({"server_default": Sequence("s").next_value()}, S),
+        ({"server_default": func.concat("x", Sequence("s").next_value())}, S),
+        ({"server_default": Sequence("s", schema="other").next_value()}, SequenceKey("other", "s")),
+        ({"server_default": text("nextval('s')")}, SequenceKey(None, "t", "n")),
+        ({"server_default": func.nextval("s")}, SequenceKey(None, "t", "n")),
+    ],
+)
+def test_which_sequences_defaults_call(said: dict[str, Any], sequence: SequenceKey) -> None:
+    todos = Table("t", MetaData(), Column("n", Integer, **said), Policy("it", using=True))
+    assert {one.sequence for one in declared([todos.metadata]).called_sequences} == {sequence}
