@@ -8,7 +8,7 @@ statement that any driver can send.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final, TypeAlias
@@ -55,13 +55,19 @@ class _Unlogged(str):
         return "'…'"
 
 
-def bind(connection: Connection, caller: Caller, rules: Rules | None = None) -> Callable[[], None]:
-    """Bind *caller* to the transaction that *connection* is in, and return what takes an unsent binding back.
+def bind(
+    connection: Connection, caller: Caller, rules: Rules | None = None, *, joined: bool = False
+) -> Callable[[], None]:
+    """Bind *caller* to the transaction that *connection* is in, and return what takes the binding back.
 
     Emitted: one SELECT of ``set_config(…, true)`` for the role, the claims or the token, and the settings of
     *rules*.  Unless their way is "statement", it goes with BEGIN where the connection can do so, and an error
     of the server's comes with the first statement; to be clean, BEGIN has explicit modes, and RESET ALL
     follows.  If no role may be set, it is the login role's own, and must be the caller's.
+
+    In a transaction that is *joined*, one SELECT reads the settings first, and what is returned restores
+    them.  Elsewhere the binding ends with the transaction; what is returned drops one that was not sent.
+
     Raises ExpiredToken, SignedBindingUnavailable, UnsupportedTransaction for AUTOCOMMIT, and BindingError
     where the server refuses; nothing is bound then.
     """
@@ -72,6 +78,13 @@ def bind(connection: Connection, caller: Caller, rules: Rules | None = None) -> 
         if found is None or not found.direct or not isinstance(driver_connection, DriverConnection):
             raise UnsupportedTransaction(_STRICT)
     binding = _binding(connection, caller, rules)
+    if joined:
+        if rules.strict:
+            raise UnsupportedTransaction(_STRICT)
+        _require_transaction(connection)
+        before = _settings_of(connection, ["role", *binding.settings])
+        _execute(connection, binding, set_role=rules.set_role or binding.role == "none")
+        return partial(_restore, connection, before)
     if rules.is_carried:
         if isinstance(driver_connection, DriverConnection):
             if not driver_connection.autocommit_is_bound:
@@ -114,21 +127,57 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
         settings=settings,
         expires_at=expires_at,
         modes=means.modes,
-        person=_discarded_after(caller) if rules.strict else None,
+        person=_discarded_after(caller, rules.person_claims) if rules.strict else None,
         confidential=means.signer is not None,
         transferable=means.signer is not None and not means.signer.bound,
     )
 
 
-def person(caller: Caller) -> tuple[type, str | None, str | None]:
-    """Two tokens of one person differ in their claims; two people in these."""
-    return type(caller), caller.role, caller.subject if isinstance(caller, Identity) else None
+def person(caller: Caller, names: Sequence[str] | None = None) -> Hashable:
+    """Equal for two callers that are one person: for all tokens of one sign-in.
+
+    An Identity is compared by its role and all claims but those that differ between two such tokens; with
+    *names*, by its role, ``iss``, ``sub`` and the claims of these names.
+    """
+    if isinstance(caller, ServiceAccess):
+        return ServiceAccess, caller.role
+    return Identity, caller.role, caller.sign_in(names)
 
 
-def _discarded_after(caller: Caller) -> Hashable:
-    """Equal for the transactions of one person: two whom nobody knows may be two."""
+def _discarded_after(caller: Caller, names: Sequence[str] | None) -> Hashable:
+    """Equal for the transactions of one person: two callers without a subject may be two."""
     unknown = isinstance(caller, Identity) and caller.subject is None
-    return object() if unknown else person(caller)
+    return object() if unknown else person(caller, names)
+
+
+#: An empty text isn't a token to pg_session_jwt.  Postgres has no other way to unset them in a transaction.
+_UNSET_BY_RESET: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt"})
+
+
+def _settings_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:
+    # By a cursor of the driver's: SQLAlchemy's debug log shows rows, and claims are personal.
+    columns = ", ".join(f"pg_catalog.current_setting('{name}', true)" for name in names)
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(f"SELECT {columns}")
+        values: Any = cursor.fetchone()
+    finally:
+        cursor.close()
+    return {name: value or "" for name, value in zip(names, values, strict=True)}
+
+
+def _restore(connection: Connection, before: Mapping[str, str]) -> None:
+    """Give the transaction its role and settings of *before* back."""
+    kept = {name: value for name, value in before.items() if value or name not in _UNSET_BY_RESET}
+    role = kept.pop("role")
+    parameters = {f"value_{number}": _Unlogged(value) for number, value in enumerate(kept.values())}
+    try:
+        for name in before.keys() - kept.keys() - {"role"}:
+            connection.exec_driver_sql(f"RESET {name}")
+        connection.execute(_select(tuple(kept), True), {"role": role, **parameters})
+    except DBAPIError:
+        # The transaction has failed or its connection is gone: ROLLBACK, which alone can follow, undoes it.
+        return
 
 
 def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> None:

@@ -31,6 +31,10 @@ _encode: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=("
 
 # Header members by which a token brings its own key along, or rules that this reader doesn't know.
 _FORBIDDEN_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64"})
+#: Claims in which two tokens of one sign-in differ (RFC 7519, section 4.1; OpenID Connect Core, section 2).
+PER_TOKEN_CLAIMS: Final = frozenset(
+    {"iat", "exp", "nbf", "jti", "auth_time", "nonce", "at_hash", "c_hash", "s_hash"}
+)
 _TYPES: Final = ("jwt", "at+jwt")  # RFC 9068; not logout+jwt and the like: same key, other purpose
 
 _REASONS: Final[dict[type[Exception], str]] = {
@@ -48,13 +52,19 @@ class Identity:
     *claims* are what ``auth.jwt()`` reads.  Holders can't change them, at any depth: one identity serves
     every request with its token.  *subject* is claim ``sub``, which may be left out.  *expires_at* is in
     seconds since the epoch.  Raises DeclarationError for what Postgres can't hold.
+
+    *per_token_claims* are the claims in which two tokens of one sign-in differ, by their names or paths,
+    besides ``iat``, ``exp``, ``nbf``, ``jti``, ``auth_time``, ``nonce`` and the hashes of OpenID Connect.
+    ``Verifier`` gives those of the provider.
     """
 
     role: str
     subject: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
     expires_at: float | None = None
+    per_token_claims: tuple[str | tuple[str, ...], ...] = field(default=(), compare=False)
     claims_json: str = field(init=False)  # compact; the value of request.jwt.claims
+    _sign_in: str | None = field(init=False, default=None, compare=False)
 
     def __post_init__(self) -> None:
         claims = self.claims if self.subject is None else {"sub": self.subject, **self.claims}
@@ -71,10 +81,34 @@ class Identity:
         """Whether it has expired at *now*, in seconds since the epoch; None is the present."""
         return self.expires_at is not None and self.expires_at <= (time.time() if now is None else now)
 
+    def sign_in(self, names: Sequence[str] | None = None) -> str:
+        """The claims as JSON, without those in which two tokens of one sign-in differ.
+
+        With *names*: ``iss``, ``sub`` and the claims of these names.
+        """
+        if names is not None:
+            return _encode({name: self.claims.get(name) for name in ("iss", "sub", *names)})
+        if self._sign_in is None:
+            kept = {name: value for name, value in self.claims.items() if name not in PER_TOKEN_CLAIMS}
+            for claim in self.per_token_claims:
+                kept = _without(kept, (claim,) if isinstance(claim, str) else claim)
+            object.__setattr__(self, "_sign_in", _encode(kept))
+        assert self._sign_in is not None
+        return self._sign_in
+
     def __repr__(self) -> str:
         # Identities end up in logs, where it is nobody's business who they are.
         subject = None if self.subject is None else "…"
         return f"Identity(role={self.role!r}, subject={subject}, expires_at={self.expires_at})"
+
+
+def _without(claims: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    kept = dict(claims)
+    if len(path) == 1:
+        kept.pop(path[0], None)
+    elif isinstance(inner := kept.get(path[0]), Mapping):
+        kept[path[0]] = _without(inner, path[1:])
+    return kept
 
 
 def _frozen(value: Any, depth: int = 0) -> Any:
@@ -108,6 +142,9 @@ class Verifier:
     - ``cache_for``: seconds until a remembered token is verified anew.  A key that its provider has
       withdrawn is believed for this plus ``limits.lifespan`` (in an outage ``max_stale``) at most.
     - ``max_token_length``: in characters; longer ones aren't looked at.
+    - ``subjects_are_distinct``: no two of the providers issue the same subject, or policies test claim
+      ``iss``.  Without it, several providers raise DeclarationError unless their roles differ: a subject is
+      unique within one issuer only (RFC 7519, section 4.1.2), and ``auth_uid()`` compares the subject alone.
     """
 
     def __init__(
@@ -119,7 +156,10 @@ class Verifier:
         cache_for: float = 300.0,
         max_token_length: int = 16 * 1024,
         limits: FetchLimits | None = None,
+        subjects_are_distinct: bool = False,
     ) -> None:
+        if not subjects_are_distinct:
+            _require_roles_apart(providers)
         pairs = [(provider, provider.key_set(limits)) for provider in providers]
         self._issuers = {issuer: pair for pair in pairs for issuer in pair[0].issuers}
         if not providers or len(self._issuers) != sum(len(provider.issuers) for provider in providers):
@@ -219,7 +259,27 @@ class Verifier:
         )
         provider.check_claims(claims)
         role, expires_at = provider.role_for(claims), int(claims["exp"]) + self._leeway
-        return Identity(role=role, subject=claims["sub"], claims=claims, expires_at=expires_at)
+        return Identity(
+            role=role,
+            subject=claims["sub"],
+            claims=claims,
+            expires_at=expires_at,
+            per_token_claims=provider.per_token_claims,
+        )
+
+
+def _require_roles_apart(providers: Sequence[Provider]) -> None:
+    roles: dict[str, str] = {}
+    for provider in providers:
+        for role in {provider.role, *provider.roles}:
+            if role in roles:
+                raise DeclarationError(
+                    f"the Verifier can't tell people apart: providers {roles[role]!r} and {provider.name!r} "
+                    f"may issue the same subject for role {role!r}, and auth_uid() compares it alone. "
+                    "Give each provider a role of its own; or say subjects_are_distinct=True, if no two "
+                    "issuers share a subject or the policies test jwt_claim('iss')"
+                )
+            roles[role] = provider.name
 
 
 def _refusal(problem: Exception) -> InvalidToken:

@@ -50,6 +50,8 @@ class Rules:
     clean: bool = False
     strict: bool = False
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: The claims that make up a person besides ``iss`` and ``sub``; None for all that one sign-in keeps.
+    person_claims: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.settings.items():

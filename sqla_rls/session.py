@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, overload
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine, Pool, Transaction, event
-from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
+from sqlalchemy import Connection, Engine, Pool, event
+from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper, scoped_session, sessionmaker
 
 from sqla_rls.binding import Caller, ServiceAccess, bind, person
 from sqla_rls.driver import DriverConnection, Way
@@ -36,11 +36,14 @@ from sqla_rls.guard import (
 )
 from sqla_rls.identity import Identity, Verifier
 from sqla_rls.rules import Rules, Strength
+from sqla_rls.sharing import REFUSED, Share, Sharers
 from sqla_rls.signing import SigningKey
 
 if TYPE_CHECKING:
     # Not at run time: the asyncio extension needs greenlet, which sync applications may not have.
+    from sqlalchemy.engine.interfaces import CoreExecuteOptionsParameter
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+    from sqlalchemy.orm.session import _BindArguments
 
     Factory: TypeAlias = (
         sessionmaker[Any] | async_sessionmaker[Any] | scoped_session[Any] | async_scoped_session[Any]
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     _S = TypeVar("_S", bound=Session)
     _AS = TypeVar("_AS", bound=AsyncSession)
 
+_O = TypeVar("_O")
 _Answer: TypeAlias = str | Identity | None
 TokenCallback: TypeAlias = Callable[[], _Answer | Awaitable[_Answer]]
 BindHook: TypeAlias = Callable[[Session, Connection, Caller], object]
@@ -90,6 +94,8 @@ class RowSecuritySession(Session):
     #: That of the transaction in progress, and of the last one.
     _bound: Caller | None = None
     _last: Caller | None = None
+    #: The transaction in progress, and whether it was refused.
+    _root: SessionTransaction | None = None
     _refused: bool = False
 
     def __init__(self, *args: Any, token: str | TokenCallback | None = None, **kw: Any) -> None:
@@ -97,39 +103,121 @@ class RowSecuritySession(Session):
         if token is not None and not callable(token):
             _require(self._rules.verifier)
         self._caller = token
-        self._transactions: list[Transaction] = []
-        self._unsent: list[Callable[[], None]] = []
-
-    # Who uses the session next identifies it anew.
+        #: Of each connection of the transaction in progress.
+        self._shares: list[Share] = []
+        #: Connections that the application gave, and whether each was in a transaction before the session's.
+        self._given: WeakKeyDictionary[Connection, bool] = WeakKeyDictionary()
 
     def close(self) -> None:
-        """Close the session, and forget the caller."""
-        super().close()
-        self._caller = self._last = None
+        """Close the session, and forget the caller, also if that fails."""
+        try:
+            super().close()
+        finally:
+            self._forget()
 
     def reset(self) -> None:
-        """Reset the session, and forget the caller."""
-        super().reset()
-        self._caller = self._last = None
+        """Reset the session, and forget the caller, also if that fails."""
+        try:
+            super().reset()
+        finally:
+            self._forget()
 
     def invalidate(self) -> None:
-        """Close the session and its connections, and forget the caller."""
-        super().invalidate()
-        self._caller = self._last = None
+        """Close the session and its connections, and forget the caller, also if that fails."""
+        try:
+            super().invalidate()
+        finally:
+            self._forget()
 
     def get_bind(self, *args: Any, **kw: Any) -> Engine | Connection:
         """As in Session, which asks it before whatever it sends.
 
         Raises TransactionRefused in a transaction that is not, or no longer, bound.
         """
+        self._require_bound()
+        bind = super().get_bind(*args, **kw)
+        if isinstance(bind, Connection):
+            self._given[bind] = bind.in_transaction()
+        return bind
+
+    def connection(
+        self,
+        bind_arguments: _BindArguments | None = None,
+        execution_options: CoreExecuteOptionsParameter | None = None,
+    ) -> Connection:
+        """As in Session.
+
+        Raises TransactionRefused in a transaction that is not, or no longer, bound.
+        """
+        # Session doesn't ask get_bind() about a bind that it is given.
+        self._require_bound()
+        if isinstance(bind := (bind_arguments or {}).get("bind"), Connection):
+            self._given[bind] = bind.in_transaction()
+        return super().connection(bind_arguments, execution_options)
+
+    def merge(self, instance: _O, **kw: Any) -> _O:
+        """As in Session; raises IdentityChanged if what was loaded is another caller's."""
+        self._require_same_caller(mapper=object_mapper(instance))
+        return super().merge(instance, **kw)
+
+    def merge_all(self, instances: Iterable[_O], **kw: Any) -> Sequence[_O]:
+        """As in Session of SQLAlchemy 2.1; raises IdentityChanged if what was loaded is another caller's."""
+        listed = list(instances)
+        if listed:
+            self._require_same_caller(mapper=object_mapper(listed[0]))
+        return super().merge_all(listed, **kw)
+
+    def _identity_lookup(self, mapper: Mapper[Any], *args: Any, **kw: Any) -> Any:
+        # What get() and lazy loads ask for an object that is loaded; they send nothing if it is there.
+        self._require_same_caller(**{**(kw.get("bind_arguments") or {}), "mapper": mapper})
+        return super()._identity_lookup(mapper, *args, **kw)
+
+    def _require_same_caller(self, **bind_arguments: Any) -> None:
+        """Begin a transaction where a callback may tell another caller than the last one."""
+        caller = self._rules.token if self._caller is None else self._caller
+        if self._last is not None and callable(caller) and self._bound_now() is None:
+            self.connection(bind_arguments=bind_arguments)
+
+    def _require_bound(self) -> None:
+        if self._root is None or self._has_ended():
+            return
         if self._refused:
-            raise TransactionRefused("nobody is bound to this transaction: call rollback() first")
-        if not all(transaction.is_active for transaction in self._transactions):
-            raise TransactionRefused(
-                "the transaction was ended on its connection, and its binding with it: use the session's "
-                "commit() and rollback(), and call rollback() first"
-            )
-        return super().get_bind(*args, **kw)
+            raise TransactionRefused(REFUSED)
+        for share in self._shares:
+            if not share.is_in_force:
+                raise TransactionRefused(
+                    "the transaction was ended on its connection, and its binding with it. Call "
+                    "rollback() first; to end a transaction, use the session's commit() and rollback()"
+                )
+
+    def _bound_now(self) -> Caller | None:
+        self._has_ended()
+        return self._bound
+
+    def _has_ended(self) -> bool:
+        """Whether the transaction has ended; if an error kept the event from saying so, it is said now."""
+        if self._root is not None and self.get_transaction() is not self._root:
+            self._end()
+        return self._root is None
+
+    def _end(self) -> None:
+        self._root, self._bound, self._refused = None, None, False
+        while self._shares:
+            self._shares.pop().end()
+
+    def _forget(self) -> None:
+        # Who uses the session next identifies it first.
+        self._caller = self._last = None
+        self._has_ended()
+
+    def _begin(self, transaction: SessionTransaction, connection: Connection) -> Share:
+        self._has_ended()
+        self._root = transaction
+        # Until all has gone well: the session keeps the connection, for whoever goes on after an error.
+        self._refused = True
+        share = Share(connection, self._given.pop(connection, False), Sharers.of(connection))
+        self._shares.append(share)
+        return share
 
     def _ask(self, connection: Connection) -> Caller:
         """Who the caller is, now."""
@@ -163,6 +251,7 @@ def enforce_row_security(
     way: Way = "auto",
     check_login_role: bool = True,
     on_bind: BindHook | None = None,
+    person_claims: Sequence[str] | None = None,
 ) -> None:
     """Make every session of *factory* run as a caller, and refuse to run without one.
 
@@ -193,7 +282,11 @@ def enforce_row_security(
       row security holds for it; raises UnsafeRole.
     - ``on_bind``: called with the Session, its Connection, and the Identity or ServiceAccess that is bound to
       their transaction now, to audit or trace it.  What it raises refuses the transaction.
+    - ``person_claims``: the claims by which a session tells two people apart, besides ``iss``, ``sub`` and
+      the role.  None: all claims but those that differ between two tokens of one sign-in, such as ``exp``.
     """
+    if isinstance(person_claims, str):
+        raise DeclarationError("person_claims is a sequence of names, such as ['org_id']")
     maker: Any = getattr(factory, "session_factory", factory)
     if isinstance(inner := getattr(maker, "kw", {}).get("sync_session_class"), sessionmaker):
         # An async_sessionmaker of which the inner sessions come from a factory, as in advanced-alchemy.
@@ -215,6 +308,7 @@ def enforce_row_security(
             settings=dict(settings or {}),
             set_role=set_role,
             way=way,
+            person_claims=None if person_claims is None else tuple(person_claims),
         ),
         check_login_role=check_login_role,
         on_bind=on_bind,
@@ -245,11 +339,17 @@ def identify(session: AnySession, identity: Identity) -> None:
         raise IdentityRequired(
             f"identify() takes an Identity, not {type(identity).__name__}; verify the token first"
         )
-    if target._bound not in (None, identity):
+    names = target._rules.binding.person_claims
+    bound = target._bound_now()
+    if bound is not None and person(bound, names) != person(identity, names):
         raise TransactionInProgress(
             "a transaction is in progress as another identity; commit or roll back before identify()"
         )
-    if target._caller not in (None, identity) or target._last not in (None, identity):
+    known = [caller for caller in (target._caller, target._last) if caller is not None]
+    if any(
+        not isinstance(caller, Identity) or person(caller, names) != person(identity, names)
+        for caller in known
+    ):
         if target.new or target.dirty or target.deleted:
             raise IdentityChanged(
                 "changes made as another identity wait to be flushed, and would be as this one; "
@@ -287,36 +387,37 @@ def _after_begin(
     if transaction.nested:
         # A savepoint; its transaction is bound.
         return
-    # Until all has gone well: the session keeps the connection, for whoever goes on after an error.
-    session._refused = True
     rules = session._rules
+    share = session._begin(transaction, connection)
     try:
         if session.twophase:
             raise UnsupportedTransaction(
                 "PREPARE TRANSACTION loses what is bound; use a Session without twophase"
             )
         caller = session._bound or session._ask(connection)
-        if session._last is not None and person(session._last) != person(caller):
+        names, last = rules.binding.person_claims, session._last
+        who = person(caller, names)
+        if last is not None and last is not caller and person(last, names) != who:
             raise IdentityChanged(
                 "this session was somebody else's, and holds what they loaded; close it, or call identify()"
             )
+        share.require_one_caller(who)
         _look(connection, rules)
-        session._unsent.append(bind(connection, caller, rules.binding))
+        share.bound(who, bind(connection, caller, rules.binding, joined=share.joined))
         if isinstance(caller, ServiceAccess):
             _log.info("service session as role %r: %s", caller.role or "(login role)", caller.reason)
         elif caller.role not in (safe := rules.safe.setdefault(connection.engine.pool, set())):
             _check(connection, caller, rules)
             safe.add(caller.role)
-        current = connection.get_nested_transaction() or connection.get_transaction()
-        assert current is not None
-        session._transactions.append(current)
         session._bound = session._last = caller
         session._refused = False
         if rules.on_bind is not None:
             rules.on_bind(session, connection, caller)
     except BaseException as error:
         session._refused = True
-        if not isinstance(error, Exception):
+        if isinstance(error, Exception):
+            share.refuse()
+        else:
             # Cancelled: what reached the server isn't known, and nothing more can be waited for.
             connection.invalidate()
         raise
@@ -355,10 +456,7 @@ def _check(connection: Connection, identity: Identity, rules: _Rules) -> None:
 
 def _after_transaction_end(session: RowSecuritySession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session._bound, session._refused = None, False
-        session._transactions.clear()
-        while session._unsent:
-            session._unsent.pop()()
+        session._end()
 
 
 def _enforced(session: Any) -> RowSecuritySession:

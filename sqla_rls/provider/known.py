@@ -59,6 +59,7 @@ def clerk(
         algorithms=("RS256",),
         audience=None,
         required_claims={"sid": (), "sts": ("active", None)} | _one_of("azp", authorized_parties),
+        per_token_claims=("fva",),  # minutes since each factor was verified
         **roles,
     )
 
@@ -97,6 +98,7 @@ def custom(
     algorithms: tuple[str, ...],
     audience: Names | None,
     required_claims: Mapping[str, tuple[str | None, ...]] | None = None,
+    per_token_claims: tuple[str | tuple[str, ...], ...] = (),
     name: str = "custom",
     **roles: Unpack[RoleOptions],
 ) -> Provider:
@@ -114,6 +116,7 @@ def custom(
         algorithms=algorithms,
         audience=audience,
         required_claims=required_claims or {},
+        per_token_claims=per_token_claims,
         **roles,
     )
 
@@ -139,6 +142,7 @@ def descope(
         algorithms=("RS256",),
         audience=audience,
         required_claims={"drn": ("DS",)},
+        per_token_claims=("rexp",),  # when the refresh token expires
         **roles,
     )
 
@@ -164,6 +168,7 @@ def entra(tenant_id: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> P
         algorithms=("RS256",),
         audience=_needed("audience", audience),
         required_claims={"scp": ()},
+        per_token_claims=("aio", "rh", "uti"),  # opaque, "for internal use"
         **roles,
     )
 
@@ -317,6 +322,9 @@ def stytch(
         algorithms=("RS256",),
         audience=project,
         required_claims={"https://stytch.com/session": ()},
+        per_token_claims=tuple(
+            ("https://stytch.com/session", name) for name in ("expires_at", "last_accessed_at")
+        ),
         **roles,
     )
 
@@ -361,6 +369,7 @@ def supertokens(api_url: str, *, core_url: str | None = None, **roles: Unpack[Ro
         algorithms=("RS256",),
         audience=None,
         required_claims={"sessionHandle": ()},
+        per_token_claims=("refreshTokenHash1", "parentRefreshTokenHash1", "antiCsrfToken"),
         **roles,
     )
 

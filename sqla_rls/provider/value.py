@@ -51,6 +51,9 @@ class Provider:
       path to it: ``("realm_access", "roles")``.  A token without the claim gets ``role``; one whose claim
       is another text, or no text, is refused.  Where the claim is a list, what it holds besides is passed
       over: the first of ``roles`` that is in it wins, and ``role`` if none is.
+    - ``per_token_claims``: claims in which two tokens of one sign-in differ, by their names or paths,
+      besides those of the standards, such as ``iat``, ``exp`` and ``jti``.  To a session, two tokens that
+      differ in other claims belong to two people.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Provider:
     role: str = "authenticated"
     role_claim: str | tuple[str, ...] | None = None
     roles: tuple[str, ...] = ()
+    per_token_claims: tuple[str | tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         # What others hold a reference to isn't frozen.

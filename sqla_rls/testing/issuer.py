@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
@@ -179,7 +179,7 @@ class Issuer:
             "aud": self._audience if audience is None else audience,
             "iat": now,
             "exp": None if expires_in is None else int(now + expires_in),
-            **(self._required_claims() if self._imitates else self._stack_auth_claims(subject)),
+            **(self._required_claims(subject) if self._imitates else self._stack_auth_claims(subject)),
         }
         algorithm = algorithm or self.provider.algorithms[0]
         if key is None:
@@ -197,16 +197,20 @@ class Issuer:
             headers=_without_none({"kid": kid, **(headers or {})}),
         )
 
-    def _required_claims(self) -> dict[str, str | None]:
+    def _required_claims(self, subject: str | None) -> dict[str, str | None]:
         required = self.provider.required_claims.items()
-        return {name: values[0] if values else str(uuid4()) for name, values in required}
+        return {name: values[0] if values else self._sign_in(subject) for name, values in required}
+
+    def _sign_in(self, subject: str | None) -> str:
+        # All tokens for one subject are of one sign-in: a provider refreshes them.
+        return str(uuid5(NAMESPACE_URL, f"{self.issuer}#{subject}"))
 
     def _stack_auth_claims(self, subject: str | None) -> dict[str, Any]:
         return {
             "role": "authenticated",
             "project_id": self.project_id,
             "branch_id": "main",
-            "refresh_token_id": str(uuid4()),
+            "refresh_token_id": self._sign_in(subject),
             "name": subject,
             "email": None if subject is None else f"{subject}@example.com",
             "email_verified": None if subject is None else True,

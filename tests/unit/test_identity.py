@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -498,7 +499,7 @@ def test_while_keys_are_replaced_nobody_is_refused_and_each_new_one_costs_one_fe
 def test_the_outage_of_one_provider_is_nobody_elses(issuer: Issuer) -> None:
     issuer.status = 503
     with Issuer() as other:
-        verifier = Verifier(issuer.provider, other.provider)
+        verifier = Verifier(issuer.provider, other.provider, subjects_are_distinct=True)
 
         with pytest.raises(KeysUnavailable):
             verifier.verify(issuer.token("alice"))
@@ -506,6 +507,43 @@ def test_the_outage_of_one_provider_is_nobody_elses(issuer: Issuer) -> None:
 
 
 # Declaring a verifier
+
+
+def test_providers_that_may_issue_one_subject_for_one_role_are_refused() -> None:
+    first, second = pinned(), pinned(name="other", issuer="https://other.example")
+    with pytest.raises(DeclarationError, match="subjects_are_distinct=True"):
+        Verifier(first, second)
+    with pytest.raises(DeclarationError, match="'partner'"):
+        Verifier(replace(first, role="partner"), replace(second, role_claim="r", roles=("partner",)))
+    Verifier(first, second, subjects_are_distinct=True)
+    Verifier(first, replace(second, role="partner"))
+
+
+# Who is one person
+
+
+def test_two_tokens_of_one_sign_in_differ_in_claims_that_do_not_count() -> None:
+    at = {"iss": "x", "org_id": "a", "iat": 1, "exp": 2, "nbf": 1, "jti": "1", "auth_time": 1, "nonce": "n"}
+    signed_in = Identity(role="authenticated", subject="alice", claims=at)
+    later = {**at, **dict.fromkeys(("iat", "exp", "nbf", "jti", "auth_time", "nonce"), 9)}
+    assert Identity(role="authenticated", subject="alice", claims=later).sign_in() == signed_in.sign_in()
+    for change in ({"iss": "y"}, {"org_id": "b"}, {"org_id": None}, {"sid": "1"}):
+        other = Identity(role="authenticated", subject="alice", claims={**at, **change})
+        assert other.sign_in() != signed_in.sign_in()
+        assert (other.sign_in(["org_id"]) != signed_in.sign_in(["org_id"])) is ("sid" not in change)
+
+
+def test_a_provider_may_name_claims_that_each_token_has_anew() -> None:
+    names = ("fva", ("session", "seen_at"))
+    first, later, other = (
+        Identity(
+            role="authenticated",
+            claims={"fva": [minutes], "session": {"id": session, "seen_at": minutes}},
+            per_token_claims=names,
+        )
+        for minutes, session in ((1, "a"), (2, "a"), (3, "b"))
+    )
+    assert first.sign_in() == later.sign_in() != other.sign_in()
 
 
 @pytest.mark.parametrize(

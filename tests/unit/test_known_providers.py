@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -614,6 +615,20 @@ def test_a_token_needs_a_subject_and_an_end(issuer: Issuer, case: Case) -> None:
             Verifier(issuer.provider).verify(token(issuer, case, change))
 
 
+def test_a_refreshed_token_is_of_the_same_person(issuer: Issuer, case: Case) -> None:
+    verifier = Verifier(issuer.provider)
+    first = verifier.verify(token(issuer, case))
+    changes: dict[str, Any] = {"iat": int(time.time()) - 1}
+    for claim in issuer.provider.per_token_claims:
+        if isinstance(claim, str):
+            changes[claim] = "of this token"
+        else:
+            inner = dict(changes.get(claim[0]) or first.claims[claim[0]])
+            changes[claim[0]] = {**inner, claim[1]: "of this token"}
+    assert verifier.verify(token(issuer, case, changes)).sign_in() == first.sign_in()
+    assert verifier.verify(token(issuer, case, {"tenant": "another"})).sign_in() != first.sign_in()
+
+
 def test_its_role_claims_choose_among_the_configured_roles(issuer: Issuer, case: Case) -> None:
     for role_claim, change, role in case.roles:
         chosen = replace(issuer.provider, role_claim=role_claim, roles=("admin", "anon"))
@@ -628,7 +643,7 @@ def test_several_providers_are_believed_at_once_and_each_for_its_own_tokens_only
     issuers: dict[str, Issuer],
 ) -> None:
     names = {case.provider.name: name for name, case in CASES.items()}.values()
-    verifier = Verifier(*(issuers[name].provider for name in names))
+    verifier = Verifier(*(issuers[name].provider for name in names), subjects_are_distinct=True)
     for name in names:
         issuers[name].reset()
 

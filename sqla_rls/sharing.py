@@ -1,0 +1,143 @@
+"""Sessions that share the transaction of one driver connection, which are of one caller.
+
+A session joins the transaction of another session, or one that the application has begun on a connection;
+some pools lend one connection twice.  The last session that leaves a joined transaction puts back the role
+and the settings that were there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from weakref import WeakSet
+
+from sqlalchemy import Connection, Transaction, event
+
+from sqla_rls.exc import TransactionInProgress, TransactionRefused
+
+#: Where ``Connection.info``, which is the driver connection's, keeps its Sharers.
+_SHARERS: Final = "sqla_rls.sharers"
+_EVENTS: Final = ("before_cursor_execute", "savepoint")
+
+
+class Sharers:
+    """The sessions that are bound in the transaction of one driver connection."""
+
+    def __init__(self) -> None:
+        # Weak: a session that is dropped without close() holds nothing up.
+        self.members = WeakSet[Share]()
+        #: What the first session that joined has made of the transaction; None if it joined none.
+        self.restore: Callable[[], None] | None = None
+
+    @classmethod
+    def of(cls, connection: Connection) -> Sharers:
+        """Those of the driver connection that *connection* has."""
+        info = connection.connection.info
+        if (found := info.get(_SHARERS)) is None:
+            found = info[_SHARERS] = cls()
+        sharers: Sharers = found
+        return sharers
+
+    def in_force(self) -> list[Share]:
+        """The members whose transactions are in progress."""
+        return [member for member in self.members if member.is_in_force]
+
+    def clear(self) -> None:
+        """Their transaction has ended."""
+        self.members.clear()
+        self.restore = None
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Share:
+    """The part of one session in the transaction of one connection."""
+
+    connection: Connection
+    #: The session is one of several in a transaction that began before it.
+    joined: bool
+    sharers: Sharers
+    #: By whom it is the transaction of; None until it is bound.
+    person: object = None
+    #: All of those that its binding ends with: the transaction, and the savepoints around the binding.
+    transactions: list[Transaction] = field(default_factory=list[Transaction])
+    unbind: Callable[[], None] | None = None
+    refused: bool = False
+
+    def require_one_caller(self, person: object) -> None:
+        """Raise TransactionInProgress if another session's caller is bound, and it isn't *person*."""
+        if any(other.person != person for other in self.sharers.members if other.is_in_force):
+            raise TransactionInProgress(
+                "the caller can't be bound: another session runs as another caller in this connection's "
+                "transaction. Commit or close that session first, or give each session a connection of its "
+                "own"
+            )
+
+    def bound(self, person: object, unbind: Callable[[], None]) -> None:
+        """*person* is bound to the transaction, until *unbind* is called."""
+        if self.joined and not self.sharers.in_force():
+            self.sharers.restore = unbind
+        self.person, self.unbind = person, unbind
+        self.transactions = _transactions_of(self.connection)
+        self.sharers.members.add(self)
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether the session's binding is in force."""
+        return self in self.sharers.members and all(one.is_active for one in self.transactions)
+
+    def refuse(self) -> None:
+        """Let nothing run on the connection until the session has ended its transaction."""
+        if self.joined:
+            # The connection is the application's, for other work than the session's.
+            self._leave()
+            return
+        self.refused = True
+        for name in _EVENTS:
+            event.listen(self.connection, name, _refuse)
+        self.sharers.members.discard(self)
+        if self.connection.invalidated or self.sharers.in_force():
+            return
+        if self.unbind is not None:
+            self.unbind()
+        try:
+            self.connection.dialect.do_rollback(self.connection.connection)
+        except Exception as error:
+            self.connection.invalidate(error)
+
+    def end(self) -> None:
+        """The session's transaction is over."""
+        if self.refused:
+            for name in _EVENTS:
+                event.remove(self.connection, name, _refuse)
+        if self.joined:
+            self._leave()
+        else:
+            if self.unbind is not None:
+                self.unbind()
+            # With it, the transaction of the driver has ended for whoever has shared it.
+            self.sharers.clear()
+
+    def _leave(self) -> None:
+        self.sharers.members.discard(self)
+        if self.sharers.restore is not None and not self.sharers.in_force():
+            restore, self.sharers.restore = self.sharers.restore, None
+            if not self.connection.closed and self.connection.in_transaction():
+                restore()
+
+
+def _transactions_of(connection: Connection) -> list[Transaction]:
+    root, savepoint = connection.get_transaction(), connection.get_nested_transaction()
+    assert root is not None
+    found: list[Transaction] = [root]
+    while savepoint is not None:
+        found.append(savepoint)
+        savepoint = savepoint._previous_nested
+    return found
+
+
+def _refuse(*_: Any) -> None:
+    raise TransactionRefused(REFUSED)
+
+
+REFUSED: Final = "the transaction was refused: nobody is bound to it. Call the session's rollback() first"
