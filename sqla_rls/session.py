@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, overload
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Connection, Engine, Pool, event
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper, scoped_session, sessionmaker
@@ -103,6 +103,7 @@ class RowSecuritySession(Session):
         if token is not None and not callable(token):
             _require(self._rules.verifier)
         self._caller = token
+        self._me = ref(self)
         #: Of each connection of the transaction in progress.
         self._shares: list[Share] = []
         #: Connections that the application gave, and whether each was in a transaction before the session's.
@@ -215,7 +216,7 @@ class RowSecuritySession(Session):
         self._root = transaction
         # Until all has gone well: the session keeps the connection, for whoever goes on after an error.
         self._refused = True
-        share = Share(connection, self._given.pop(connection, False), Sharers.of(connection))
+        share = Share(self._me, connection, self._given.pop(connection, False), Sharers.of(connection))
         self._shares.append(share)
         return share
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import ReferenceType
 
 from sqlalchemy import Connection, Transaction, event
 
@@ -25,9 +25,8 @@ class Sharers:
     """The sessions that are bound in the transaction of one driver connection."""
 
     def __init__(self) -> None:
-        # Weak: a session that is dropped without close() holds nothing up.
-        self.members = WeakSet[Share]()
-        #: What the first session that joined has made of the transaction; None if it joined none.
+        self.members: list[Share] = []
+        #: Gives the transaction back what it had before the first session joined it; None if none did.
         self.restore: Callable[[], None] | None = None
 
     @classmethod
@@ -45,24 +44,29 @@ class Sharers:
 
     def clear(self) -> None:
         """Their transaction has ended."""
+        for member in self.members:
+            member.is_member = False
         self.members.clear()
         self.restore = None
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False)
 class Share:
     """The part of one session in the transaction of one connection."""
 
+    #: Weak: a session that is dropped without close() holds no other one up.
+    session: ReferenceType[Any]
     connection: Connection
     #: The session is one of several in a transaction that began before it.
     joined: bool
     sharers: Sharers
-    #: By whom it is the transaction of; None until it is bound.
+    #: Whose transaction it is; None until it is bound.
     person: object = None
     #: All of those that its binding ends with: the transaction, and the savepoints around the binding.
     transactions: list[Transaction] = field(default_factory=list[Transaction])
     unbind: Callable[[], None] | None = None
-    refused: bool = False
+    is_member: bool = False
+    is_refused: bool = False
 
     def require_one_caller(self, person: object) -> None:
         """Raise TransactionInProgress if another session's caller is bound, and it isn't *person*."""
@@ -75,27 +79,35 @@ class Share:
 
     def bound(self, person: object, unbind: Callable[[], None]) -> None:
         """*person* is bound to the transaction, until *unbind* is called."""
-        if self.joined and not self.sharers.in_force():
-            self.sharers.restore = unbind
+        sharers = self.sharers
+        if self.joined and not sharers.in_force():
+            sharers.restore = unbind
         self.person, self.unbind = person, unbind
         self.transactions = _transactions_of(self.connection)
-        self.sharers.members.add(self)
+        self.is_member = True
+        sharers.members.append(self)
 
     @property
     def is_in_force(self) -> bool:
         """Whether the session's binding is in force."""
-        return self in self.sharers.members and all(one.is_active for one in self.transactions)
+        if not self.is_member:
+            return False
+        for transaction in self.transactions:
+            if not transaction.is_active:
+                return False
+        return self.session() is not None
 
     def refuse(self) -> None:
         """Let nothing run on the connection until the session has ended its transaction."""
         if self.joined:
             # The connection is the application's, for other work than the session's.
             self._leave()
+            self._restore()
             return
-        self.refused = True
+        self.is_refused = True
         for name in _EVENTS:
             event.listen(self.connection, name, _refuse)
-        self.sharers.members.discard(self)
+        self._leave()
         if self.connection.invalidated or self.sharers.in_force():
             return
         if self.unbind is not None:
@@ -107,21 +119,27 @@ class Share:
 
     def end(self) -> None:
         """The session's transaction is over."""
-        if self.refused:
+        if self.is_refused:
             for name in _EVENTS:
                 event.remove(self.connection, name, _refuse)
         if self.joined:
             self._leave()
-        else:
-            if self.unbind is not None:
-                self.unbind()
-            # With it, the transaction of the driver has ended for whoever has shared it.
-            self.sharers.clear()
+            self._restore()
+            return
+        if self.unbind is not None:
+            self.unbind()
+        # With it, the transaction of the driver has ended for all that have shared it.
+        self.sharers.clear()
 
     def _leave(self) -> None:
-        self.sharers.members.discard(self)
-        if self.sharers.restore is not None and not self.sharers.in_force():
-            restore, self.sharers.restore = self.sharers.restore, None
+        if self.is_member:
+            self.is_member = False
+            self.sharers.members.remove(self)
+
+    def _restore(self) -> None:
+        restore = self.sharers.restore
+        if restore is not None and not self.sharers.in_force():
+            self.sharers.restore = None
             if not self.connection.closed and self.connection.in_transaction():
                 restore()
 
