@@ -20,7 +20,7 @@ RowSecurityError
     ├── SignedBindingUnavailable   the database can't verify what would be signed
     ├── SigningKeyRejected       the application has no signing key, or another than the database
     ├── IdentityChanged          the identity changes while the session holds what is another's
-    │   └── TransactionInProgress   … or while a transaction is bound to another
+    │   └── TransactionInProgress   … or while a transaction is bound to another, by this or another session
     └── TransactionRefused       the transaction was refused before; roll back first
 
 No message holds a token, a key or a claim.
@@ -127,7 +127,7 @@ class IdentityChanged(BindingError):
 
 
 class TransactionInProgress(IdentityChanged):
-    """The identity can't change while a transaction is bound to another."""
+    """The identity can't change while a transaction is bound to another, by this session or another one."""
 
 
 class TransactionRefused(BindingError, PendingRollbackError):
