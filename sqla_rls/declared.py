@@ -41,7 +41,7 @@ from sqla_rls.privileges import (
     Grant,
     refuse_beyond_row_security,
 )
-from sqla_rls.schema import TableDeclarations, anonymous, as_roles, authenticated
+from sqla_rls.schema import READY_MADE, TableDeclarations, anonymous, as_roles, authenticated
 from sqla_rls.views import declared_views
 
 
@@ -121,6 +121,10 @@ def declared(
         made.setdefault(anonymous.name, anonymous)
         if auth_functions:
             privileges.add(Privilege("SCHEMA", None, AUTH_SCHEMA, anonymous.name, "USAGE"))
+    # Every caller has their policies: a membership by hand would give every caller those of another role.
+    for name in READY_MADE.keys() & made.keys():
+        if made[name].member_of is None:
+            made[name] = replace(made[name], member_of=())
     return Snapshot(
         roles=made,
         auth_functions=auth_functions,

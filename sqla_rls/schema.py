@@ -36,10 +36,11 @@ Expression: TypeAlias = "ColumnElement[bool] | str | bool | Callable[[], ColumnE
 #: Roles that are made where they are missing (Role), or that must be there (their names).
 Roles: TypeAlias = "Role | str | Collection[Role | str]"
 
-#: Whoever has signed in, and whoever has not: names as on Neon.  Declaring the first makes the second.
+#: The caller who has signed in, and the one who has not: names as on Neon.  Declaring the first makes the
+#: second.  They are members of no role, unless a Role of the same name says ``member_of=``.
 authenticated = Role("authenticated")
 anonymous = Role("anonymous")
-_READY_MADE = {role.name: role for role in (authenticated, anonymous)}
+READY_MADE = {role.name: role for role in (authenticated, anonymous)}
 
 
 class Declaration(SchemaItem):
@@ -359,5 +360,5 @@ def as_roles(roles: Roles) -> list[Role | str]:
     listed = [roles] if isinstance(roles, str | Role) else list(roles)
     if not listed:
         raise DeclarationError("name at least one role, or PUBLIC for everybody")
-    by_name: dict[str, Role | str] = {**_READY_MADE, "PUBLIC": PUBLIC}
+    by_name: dict[str, Role | str] = {**READY_MADE, "PUBLIC": PUBLIC}
     return [by_name.get(role, role) if isinstance(role, str) else role for role in listed]

@@ -17,7 +17,7 @@ from sqla_rls.declared import declared
 from sqla_rls.exc import DeclarationError, RoleNotPermitted, UnknownRole
 from sqla_rls.testing.postgres import Server
 
-from .project import Project, execute, operations, todos
+from .project import Project, execute, operations, own_todos, todos
 
 _ROLES = text(
     """
@@ -148,6 +148,34 @@ def test_memberships_are_compared_granted_and_revoked(
     project.migrate(models(app(member_of=[]), GROUP, OTHER))
     project.downgrade()
     assert roles_of(project) == before
+
+
+def test_the_ready_made_roles_are_members_of_no_role_unless_one_is_declared(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = own_todos()
+    project.migrate(metadata)
+    memberships = [f"GRANT rls_test_worker TO {role}" for role in ("authenticated", "anonymous")]
+    execute(project, "CREATE ROLE rls_test_worker", *memberships)
+    with caplog.at_level(logging.INFO):
+        written = project.migrate(metadata)
+    assert operations(written) == ["revoke_role"] * 2
+    assert "Detected membership that nobody declared: 'anonymous' in 'rls_test_worker'" in caplog.text
+    project.downgrade()
+    with project.engine.connect() as connection:
+        members = connection.scalars(
+            text(
+                "SELECT pg_has_role(name, 'rls_test_worker', 'MEMBER') FROM "
+                "unnest(ARRAY['authenticated', 'anonymous']) AS name"
+            )
+        ).all()
+    assert members == [True, True]
+
+    declare_roles(
+        metadata, *(Role(name, member_of=["rls_test_worker"]) for name in ("authenticated", "anonymous"))
+    )
+    project.upgrade()
+    assert operations(project.migrate(metadata)) == ["grant_role"] * 2
 
 
 def test_the_options_of_a_membership_are_drift(project: Project, server: Server) -> None:
