@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from importlib import resources
 
 import click
 from sqlalchemy import Engine, Interval, cast, create_engine, make_url, select
@@ -36,6 +37,20 @@ def auth_functions(signed: bool, drop: bool) -> None:
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
     for statement in statements:
         click.echo(f"{str(statement.compile(dialect=dialect)).strip()};")
+
+
+@main.command()
+@click.option("--print", "is_printed", is_flag=True, required=True, help="The only way: it runs nothing.")
+def harden(is_printed: bool) -> None:
+    """Print the SQL by which a superuser closes what only a superuser can.
+
+    It is for one database, and says what it closes.  Read it before you run it.
+
+    \b
+    $ sqla-rls harden --print > harden.sql
+    $ psql --single-transaction "$SUPERUSER_URL" < harden.sql
+    """
+    click.echo((resources.files("sqla_rls") / "sql" / "harden.sql").read_text(encoding="utf-8"), nl=False)
 
 
 @main.command()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
+from importlib import resources
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event, text
@@ -10,40 +13,35 @@ from sqlalchemy.engine import ExceptionContext
 from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, SigningKeyRejected, UnsafeRole
 from sqla_rls.rules import Rules
 
-# Membership counts whether it is inherited or not: SET ROLE is all that a caller's own SQL would need.
-_UNSAFE: Final = text("""
-SELECT acting.name, r.rolname AS through, r.rolsuper, r.rolbypassrls, owned.name AS table_name
-  FROM (SELECT session_user::text UNION SELECT current_user::text) AS acting (name)
-  JOIN pg_catalog.pg_roles r ON pg_catalog.pg_has_role(acting.name, r.oid, 'MEMBER')
-  LEFT JOIN LATERAL (
-       SELECT c.oid::regclass::text FROM pg_catalog.pg_class c
-        WHERE c.relowner = r.oid AND c.relrowsecurity AND NOT c.relforcerowsecurity LIMIT 1
-  ) AS owned (name) ON true
- WHERE r.rolsuper OR r.rolbypassrls OR owned.name IS NOT NULL
- ORDER BY r.rolname <> acting.name, r.rolname
- LIMIT 1
-""")
+_UNSAFE: Final = text((resources.files("sqla_rls") / "sql" / "unsafe_roles.sql").read_text(encoding="utf-8"))
 
 
-def require_safe_roles(connection: Connection) -> None:
-    """Raise UnsafeRole if the login role, or the role that it runs as now, is above row security.
+def require_safe_roles(connection: Connection, *, member_of: Collection[str] = ()) -> None:
+    """Raise UnsafeRole if row security doesn't hold for the login role, or for the role that it acts as.
 
-    That is a superuser, a role with BYPASSRLS, the owner of a table with row security that isn't forced,
-    and every member of one.  Emitted: one SELECT over pg_roles and pg_class.
+    docs/roles.md lists the reasons; a membership counts as the role itself.  *member_of* are roles named by
+    policies that the acting role is a member of on purpose; the others would give every caller their rows.
+
+    Emits:
+        One SELECT over pg_roles, pg_policy, and who owns what.
     """
-    row = connection.execute(_UNSAFE).one_or_none()
-    if row is None:
+    found = connection.execute(_UNSAFE, {"member_of": json.dumps(list(member_of))}).one_or_none()
+    if found is None:
         return
-    who = f"role {row.name!r}" if row.name == row.through else f"role {row.name!r}, by {row.through!r},"
-    if row.rolsuper:
-        what = "is a superuser"
-    elif row.rolbypassrls:
-        what = "has BYPASSRLS"
-    else:
-        what = f"owns table {row.table_name}, whose row security isn't forced"
+    if found.is_shared:
+        raise UnsafeRole(
+            f"every caller with role {found.name!r} has the policies of role {found.through!r}: it is a "
+            f"member. Run as the migrating role or a superuser: {found.cure}; or, if it is meant, name it: "
+            f"enforce_row_security(…, member_of={{{found.name!r}: [{found.through!r}]}})"
+        )
+    why = found.what if found.is_itself else f"is a member of {found.through!r}, which {found.what}"
+    purpose = "To make one" if found.is_bootstrap else f"To cure {found.name!r}"
+    advice = f"{purpose}, run as a superuser: {found.cure}"
+    if found.is_login:
+        advice = f"Log in as a role that owns nothing and is a member of the callers' roles only. {advice}"
     raise UnsafeRole(
-        f"{who} {what}: row security wouldn't hold. Log in as a role that owns nothing and is a member of "
-        "the callers' roles only; check_login_role=False goes on regardless"
+        f"row security doesn't hold for role {found.name!r}: it {why}. {advice}. "
+        "check_login_role=False goes on regardless"
     )
 
 

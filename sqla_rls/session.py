@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, overload
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -73,6 +73,7 @@ class _Rules:
     token: TokenCallback | None
     binding: Rules
     check_login_role: bool
+    member_of: Mapping[str, Collection[str]]
     on_bind: BindHook | None
     #: Pools whose connections were looked at before their first caller.
     known: WeakSet[Pool] = field(default_factory=WeakSet[Pool])
@@ -251,6 +252,7 @@ def enforce_row_security(
     set_role: bool = True,
     way: Way = "auto",
     check_login_role: bool = True,
+    member_of: Mapping[str, Collection[str]] | None = None,
     on_bind: BindHook | None = None,
     person_claims: Sequence[str] | None = None,
 ) -> None:
@@ -281,6 +283,9 @@ def enforce_row_security(
       statement of its own.  "auto": the first of pipeline, message and statement that the driver has.
     - ``check_login_role``: the first time that a pool's connection takes on a role, one SELECT asks whether
       row security holds for it; raises UnsafeRole.
+    - ``member_of``: by the role of callers, the roles of policies that it is a member of on purpose:
+      ``{"admin": ["editor"]}``.  Its callers have their policies.  Any other such membership raises
+      UnsafeRole, unless it is in "authenticated" or "anonymous".
     - ``on_bind``: called with the Session, its Connection, and the Identity or ServiceAccess that is bound to
       their transaction now, to audit or trace it.  What it raises refuses the transaction.
     - ``person_claims``: the claims by which a session tells two people apart, besides ``iss``, ``sub`` and
@@ -312,6 +317,7 @@ def enforce_row_security(
             person_claims=None if person_claims is None else tuple(person_claims),
         ),
         check_login_role=check_login_role,
+        member_of=member_of or {},
         on_bind=on_bind,
     )
     enforced = type(base.__name__, (RowSecuritySession, base), {"_rules": rules})
@@ -448,7 +454,7 @@ def _look(connection: Connection, rules: _Rules) -> None:
 def _check(connection: Connection, identity: Identity, rules: _Rules) -> None:
     """Look at what a role is, when it is bound for the first time on a pool."""
     if rules.check_login_role:
-        require_safe_roles(connection)
+        require_safe_roles(connection, member_of=rules.member_of.get(identity.role, ()))
     if (found := rules.binding.origin(connection)) is not None:
         signed = rules.binding.means(connection).signer is not None
         if signed or (found.verifier and identity.claims):

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Table
 
 from sqla_rls import catalog, function_catalog, spelling, view_catalog
 from sqla_rls.alembic.functions import created_functions, dropped_functions, log_functions
-from sqla_rls.alembic.openings import openings, say_which_views_open
+from sqla_rls.alembic.openings import openings, say_what_callers_can_drop, say_which_views_open
 from sqla_rls.alembic.privileges import (
     default_privileges,
     grants,
@@ -169,6 +169,7 @@ def compare_row_security(
     _log(changes)
     log_functions(found.changes)
     log_views(views)
+    say_what_callers_can_drop(models, live.memberships)
     to_confirm = list(openings(changes, ours, dropped))
     say_which_views_open(views)
     above, beneath = (

@@ -8,14 +8,15 @@ migration, too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from sqla_rls.alembic.render import Call
 from sqla_rls.diff import Changes
-from sqla_rls.objects import ObjectKey, Snapshot, TableKey
+from sqla_rls.objects import PUBLIC, Membership, ObjectKey, Policy, Snapshot, TableKey
 from sqla_rls.view_catalog import Views
 
-log = logging.getLogger(__name__)
+# The stock env.py calls fileConfig(), which disables the loggers that aren't below one of alembic.ini's.
+log = logging.getLogger("alembic.autogenerate.sqla_rls.openings")
 
 
 def openings(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> Iterator[Call]:
@@ -46,6 +47,52 @@ def say_which_views_open(views: Views) -> None:
                 "this migration opens view %s: without security_invoker its tables are read as its owner",
                 after.name,
             )
+
+
+def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membership]) -> None:
+    """Warn of the restrictive policies that a caller can drop, where a permissive one stays.
+
+    ``DROP OWNED BY CURRENT_USER`` takes the role out of every policy, and drops those that name no other one.
+    It takes only the privileges of the role itself, and leaves policies TO PUBLIC alone.
+    """
+    policies = sorted(models.policies.values(), key=lambda policy: str(policy.key))
+    groups: dict[str, set[str]] = {}
+    for one in memberships:
+        if one.inherit is not False:
+            groups.setdefault(one.member, set()).add(one.role)
+    for role in models.roles.values():
+        groups.setdefault(role.name, set()).update(map(str, role.member_of or ()))
+    for restrictive in policies:
+        if restrictive.permissive or PUBLIC in restrictive.roles:
+            continue
+        staying = [one.name for one in policies if one.permissive and _stays(one, restrictive, groups)]
+        if staying:
+            log.warning(
+                "restrictive policy %s on %s is for %s: injected SQL can drop it by DROP OWNED BY "
+                "CURRENT_USER; permissive policy %s stays, and opens the table. Leave out its roles=, for TO "
+                "PUBLIC; or have a superuser run `sqla-rls harden --print`",
+                restrictive.name,
+                restrictive.table.name,
+                ", ".join(sorted(restrictive.roles)),
+                staying[0],
+            )
+
+
+def _stays(permissive: Policy, restrictive: Policy, groups: Mapping[str, Collection[str]]) -> bool:
+    """Whether *permissive* is there for a role that has dropped *restrictive*."""
+    commands = {permissive.command, restrictive.command}
+    if permissive.table != restrictive.table or (len(commands) == 2 and "ALL" not in commands):
+        return False
+    if PUBLIC in permissive.roles:
+        return True
+    kept = permissive.roles - restrictive.roles
+    for role in restrictive.roles | kept:
+        has = {role}
+        while more := {group for one in has for group in groups.get(one, ())} - has:
+            has |= more
+        if has & restrictive.roles and has & kept:
+            return True
+    return False
 
 
 def _disabled(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:

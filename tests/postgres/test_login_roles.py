@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
+from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify, service_session
 from sqla_rls.exc import BindingError, TransactionRefused, UnsafeRole
 from sqla_rls.testing.postgres import Server
 
 from .conftest import ANYTHING, CALLER, TASKS, statements_of
+from .unsafe import UNSAFE, Unsafe
 
 
 @pytest.fixture
 def role(admin: Engine) -> Iterator[str]:
-    """A login role of the test's own, that may do what ``app`` may."""
-    name = f"login_{uuid4().hex}"
+    """A login role of the test's own, that may do what ``app`` may; roles named like it go with it."""
+    name = f"login {uuid4().hex}"
     with admin.begin() as connection:
-        connection.execute(text(f"CREATE ROLE {name} LOGIN NOINHERIT PASSWORD 'secret'"))
-        connection.execute(text(f"GRANT authenticated, anonymous TO {name}"))
+        connection.execute(text(f"""CREATE ROLE "{name}" LOGIN NOINHERIT PASSWORD 'secret'"""))
+        connection.execute(text(f'GRANT authenticated, anonymous TO "{name}"'))
     yield name
     with admin.begin() as connection:
-        connection.execute(text(f"REASSIGN OWNED BY {name} TO CURRENT_USER"))
-        connection.execute(text(f"DROP OWNED BY {name}"))
-        connection.execute(text(f"DROP ROLE {name}"))
+        connection.execute(text("ALTER SCHEMA public OWNER TO pg_database_owner"))
+        for (one,) in connection.execute(
+            text(f"SELECT rolname FROM pg_roles WHERE rolname ^@ '{name}'")
+        ).all():
+            connection.execute(text(f'REASSIGN OWNED BY "{one}" TO CURRENT_USER'))
+            connection.execute(text(f'DROP OWNED BY "{one}"'))
+            connection.execute(text(f'DROP ROLE "{one}"'))
 
 
 Login = Callable[..., sessionmaker[Session]]
@@ -40,10 +47,12 @@ def login(url: URL) -> Iterator[Login]:
     """``login(role, …)``: a factory of sessions that log in as that role."""
     engines = []
 
-    def factory(role: str, *, check_login_role: bool = True) -> sessionmaker[Session]:
+    def factory(
+        role: str, *, check_login_role: bool = True, member_of: Mapping[str, Collection[str]] | None = None
+    ) -> sessionmaker[Session]:
         engines.append(create_engine(url.set(username=role, password="secret"), poolclass=NullPool))
         maker = sessionmaker(engines[-1])
-        enforce_row_security(maker, check_login_role=check_login_role)
+        enforce_row_security(maker, check_login_role=check_login_role, member_of=member_of)
         return maker
 
     yield factory
@@ -51,88 +60,146 @@ def login(url: URL) -> Iterator[Login]:
         engine.dispose()
 
 
-OWNER_OF_TODOS = "ALTER TABLE todos OWNER TO {role}"
-
-UNSAFE = {
-    "superuser": (["ALTER ROLE {role} SUPERUSER"], "is a superuser"),
-    "bypassrls": (["ALTER ROLE {role} BYPASSRLS"], "has BYPASSRLS"),
-    "owner": ([OWNER_OF_TODOS], "owns table todos"),
-    "member of an owner": (
-        [
-            "CREATE ROLE {role}_owner",
-            "GRANT {role}_owner TO {role}",
-            "ALTER TABLE todos OWNER TO {role}_owner",
-        ],
-        "by 'login_.*_owner', owns table todos",
-    ),
-    "member of a member": (
-        [
-            "CREATE ROLE {role}_boss BYPASSRLS",
-            "CREATE ROLE {role}_team",
-            "GRANT {role}_boss TO {role}_team",
-            "GRANT {role}_team TO {role}",
-        ],
-        "by 'login_.*_boss', has BYPASSRLS",
-    ),
-}
-
-
-@pytest.fixture(params=list(UNSAFE.values()), ids=list(UNSAFE))
-def unsafe(request: pytest.FixtureRequest, admin: Engine, role: str) -> Iterator[str]:
-    """What is wrong with the role."""
-    statements, why = request.param
+def run(admin: Engine, *statements: str) -> None:
     with admin.begin() as connection:
         for statement in statements:
-            connection.execute(text(statement.format(role=role)))
-    yield why
-    with admin.begin() as connection:
-        connection.execute(text("ALTER TABLE todos OWNER TO CURRENT_USER"))
-        for made in ("owner", "boss", "team"):
-            connection.execute(text(f"DROP ROLE IF EXISTS {role}_{made}"))
+            connection.execute(text(statement))
 
 
-def test_a_login_role_that_row_security_does_not_bind_is_refused(
-    login: Login, role: str, unsafe: str, todos: None, alice: Identity
+@pytest.mark.parametrize("unsafe", UNSAFE, ids=lambda unsafe: unsafe.name)
+def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cured(
+    server: Server, admin: Engine, login: Login, role: str, unsafe: Unsafe, todos: None, alice: Identity
 ) -> None:
-    with login(role)() as session:
-        identify(session, alice)
-        for _ in range(2):
-            with pytest.raises(UnsafeRole, match=unsafe):
-                session.scalars(TASKS)
-            with pytest.raises(TransactionRefused):
-                session.scalars(TASKS)
+    def filled(sql: str) -> str:
+        return sql.replace("{role}", role).replace("{database}", f"{admin.url.database}")
+
+    if not unsafe.since <= server.version <= unsafe.until:
+        pytest.skip(f"it opens nothing on PostgreSQL {server.version}")
+    run(admin, *map(filled, unsafe.sql))
+    if unsafe.attack:
+        with login(role, check_login_role=False)() as session:
+            identify(session, alice)
+            *statements, last = map(filled, ("RESET ROLE", *unsafe.attack))
+            for statement in statements:
+                session.execute(text(statement))
+            assert "bob's" in session.scalars(text(last)).all()
             session.rollback()
-    with login(role, check_login_role=False)() as session:
+    maker = login(role)
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(UnsafeRole, match=re.escape(filled(unsafe.why))):
+            session.scalars(TASKS)
+        with pytest.raises(TransactionRefused):
+            session.scalars(TASKS)
+        session.rollback()
+        with pytest.raises(UnsafeRole) as refusal:
+            session.scalars(TASKS)
+    (cure,) = re.findall(r"run as a superuser: (.*)\. check_login_role=False", str(refusal.value))
+    assert cure == filled(unsafe.cure)
+    run(admin, cure)
+    with maker() as session:
         identify(session, alice)
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
-def test_a_role_to_switch_to_is_looked_at_as_well(
-    admin: Engine, login: Login, role: str, todos: None
+def test_from_16_on_createrole_alone_grants_no_role(
+    server: Server, admin: Engine, login: Login, role: str, todos: None, alice: Identity
 ) -> None:
-    above = f"{role}_above"
-    with admin.begin() as connection:
-        connection.execute(text(f"CREATE ROLE {above} BYPASSRLS"))
-        connection.execute(text(f"GRANT {above} TO authenticated"))
-        connection.execute(text(f"GRANT {above} TO {role}"))
-    try:
-        with login(role)() as session:
-            identify(session, Identity(role=above, subject="alice"))
-            with pytest.raises(UnsafeRole, match="has BYPASSRLS"):
-                session.execute(ANYTHING)
-    finally:
-        with admin.begin() as connection:
-            connection.execute(text(f"DROP ROLE {above}"))
-
-
-def test_the_owner_of_tables_that_force_row_security_may_log_in(
-    admin: Engine, login: Login, role: str, todos: None, alice: Identity
-) -> None:
-    with admin.begin() as connection:
-        connection.execute(text(OWNER_OF_TODOS.format(role=role)))
-        connection.execute(text("ALTER TABLE todos FORCE ROW LEVEL SECURITY"))
+    if server.version < 16:
+        pytest.skip("before, it grants any role")
+    run(admin, f'ALTER ROLE "{role}" CREATEROLE', f'CREATE ROLE "{role} owner"')
     with login(role)() as session:
         identify(session, alice)
+        assert session.scalars(TASKS).all() == ["alice's"]
+        session.execute(text("RESET ROLE"))
+        with pytest.raises(DBAPIError, match="permission denied to grant role"):
+            session.execute(text(f'GRANT "{role} owner" TO "{role}"'))
+
+
+def test_the_postgres_superuser_is_told_which_role_to_make(server: Server, url: URL, alice: Identity) -> None:
+    engine = create_engine(server.url(url.database), poolclass=NullPool)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(UnsafeRole, match="CREATE ROLE app LOGIN NOINHERIT; GRANT authenticated TO app"):
+            session.execute(ANYTHING)
+
+
+@pytest.fixture
+def worker(admin: Engine, role: str, todos: None) -> str:
+    """A role that reads everything by its policy, and that the login role may take on."""
+    worker = f"{role} worker"
+    run(
+        admin,
+        f'CREATE ROLE "{worker}"',
+        f'GRANT "{worker}" TO "{role}"',
+        f'GRANT SELECT ON todos TO "{worker}"',
+        f'CREATE POLICY worker ON todos FOR SELECT TO "{worker}" USING (true)',
+    )
+    return worker
+
+
+def test_callers_whose_role_is_a_member_of_another_one_of_policies_are_refused(
+    admin: Engine, login: Login, role: str, worker: str, alice: Identity
+) -> None:
+    run(admin, f'GRANT "{worker}" TO authenticated')
+    with login(role, check_login_role=False)() as session:
+        identify(session, alice)
+        assert session.scalars(TASKS).all() == ["alice's", "bob's"]
+    cure = f'REVOKE "{worker}" FROM authenticated'
+    maker = login(role)
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(
+            UnsafeRole, match=f"'authenticated' has the policies of role '{worker}'.*: {cure};"
+        ):
+            session.scalars(TASKS)
+    with maker() as session:
+        identify(session, ANONYMOUS)
+        session.execute(ANYTHING)
+    run(admin, cure)
+    with maker() as session:
+        identify(session, alice)
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
+def test_a_membership_that_is_named_is_meant_so(
+    admin: Engine, login: Login, role: str, worker: str, alice: Identity
+) -> None:
+    run(admin, f'GRANT "{worker}" TO authenticated, anonymous')
+    with login(role, member_of={"authenticated": [worker]})() as session:
+        identify(session, alice)
+        assert session.scalars(TASKS).all() == ["alice's", "bob's"]
+        session.rollback()
+        identify(session, ANONYMOUS)
+        with pytest.raises(UnsafeRole, match="'anonymous' has the policies"):
+            session.execute(ANYTHING)
+
+
+def test_a_service_may_take_on_a_role_that_the_login_role_was_granted(
+    login: Login, role: str, worker: str, alice: Identity
+) -> None:
+    maker = login(role)
+    with service_session(maker, reason="report", role=worker) as session:
+        assert session.scalars(TASKS).all() == ["alice's", "bob's"]
+    with maker() as session:
+        identify(session, alice)
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
+def test_callers_with_a_role_of_their_own_may_be_members_of_the_ready_made_ones(
+    admin: Engine, login: Login, role: str, todos: None
+) -> None:
+    editor = f"{role} editor"
+    run(
+        admin,
+        f'CREATE ROLE "{editor}"',
+        f'GRANT "{editor}" TO "{role}"',
+        f'GRANT authenticated TO "{editor}"',
+    )
+    with login(role)() as session:
+        identify(session, Identity(role=editor, subject="alice"))
         assert session.scalars(TASKS).all() == ["alice's"]
 
 

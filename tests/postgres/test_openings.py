@@ -128,3 +128,39 @@ def test_nothing_is_said_of_what_closes_or_is_explicit(
     project.migrate(todos(read(), narrow()))
     project.revision(after())
     assert openings(caplog) == []
+
+
+EDITOR = Role("rls_test_editor", member_of=[authenticated])
+
+
+@pytest.mark.parametrize(
+    ("restricted", "permitted", "command", "is_warned_of"),
+    [
+        ([authenticated], ["PUBLIC"], "SELECT", True),
+        ([authenticated, READER], ["PUBLIC"], "ALL", True),
+        ([EDITOR], [authenticated], "SELECT", True),
+        ([authenticated], [EDITOR], "SELECT", True),
+        (["PUBLIC"], ["PUBLIC"], "SELECT", False),
+        ([authenticated], [authenticated, READER], "SELECT", False),
+        ([authenticated], ["PUBLIC"], "DELETE", False),
+    ],
+)
+def test_a_restrictive_policy_that_a_caller_can_drop_is_warned_of(
+    project: Project,
+    caplog: pytest.LogCaptureFixture,
+    restricted: list[Role | str],
+    permitted: list[Role | str],
+    command: str,
+    is_warned_of: bool,
+) -> None:
+    project.revision(
+        todos(
+            Policy("restrictive", "SELECT", restricted, using=True, permissive=False),
+            Policy("permissive", command, permitted, using=True),
+        )
+    )
+    assert [
+        record.name.startswith("alembic.autogenerate.")
+        for record in caplog.records
+        if "permissive policy permissive stays" in record.getMessage()
+    ] == [True] * is_warned_of

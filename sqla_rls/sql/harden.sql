@@ -1,0 +1,72 @@
+-- Closes what injected SQL of a caller can do in this database, and only a superuser can forbid.  Read it, take out
+-- what your application needs, and run it as a superuser, in each database.  It may run again.  Postgres can't
+-- forbid these, and you close them elsewhere:
+--
+--   * ALTER ROLE app PASSWORD: a caller's SQL connects as app by its own password, with dblink, or from anywhere.  In
+--     pg_hba.conf let app log in by another method (cert, gss, ldap), and only from the application's hosts:
+--     the method scram-sha-256 isn't enough.
+--   * Such a connection and pg_session_jwt: without a key it believes claims; with a key of its own, which any
+--     client may bring, it believes what it signed itself.  A JWK in postgresql.conf, in force after a restart,
+--     closes the first of the two, and not the second.
+--   * ALTER ROLE app SET, LOCK TABLE, setseed(): see docs/leftovers.md.
+--   * PREPARE TRANSACTION: leave max_prepared_transactions at 0.
+
+-- DROP OWNED takes the role out of every policy.  Only superusers, owners of the database, and owners of tables
+-- with row security may go on.  To undo it: DROP SCHEMA sqla_rls_harden CASCADE.
+CREATE SCHEMA IF NOT EXISTS sqla_rls_harden;
+CREATE OR REPLACE FUNCTION sqla_rls_harden.refuse_drop_owned() RETURNS event_trigger
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+  IF NOT EXISTS (
+       SELECT FROM pg_roles WHERE rolname = current_user AND rolsuper
+       UNION ALL
+       SELECT FROM pg_database WHERE datname = current_database() AND pg_has_role(datdba, 'USAGE')
+       UNION ALL
+       SELECT FROM pg_class WHERE relrowsecurity AND pg_has_role(relowner, 'USAGE'))
+  THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+      MESSAGE = format('DROP OWNED is refused for role %I: it takes roles out of policies', current_user),
+      HINT = 'Run it as the owner of the tables, or as a superuser.';
+  END IF;
+END $function$;
+DROP EVENT TRIGGER IF EXISTS sqla_rls_refuse_drop_owned;
+CREATE EVENT TRIGGER sqla_rls_refuse_drop_owned ON ddl_command_start WHEN TAG IN ('DROP OWNED')
+  EXECUTE FUNCTION sqla_rls_harden.refuse_drop_owned();
+
+-- Temporary objects stand in for real ones; functions in schema public, for those that fit less well.  A role that
+-- migrates and doesn't own the database needs GRANT TEMPORARY.
+DO $do$BEGIN
+  EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+  IF to_regnamespace('public') IS NOT NULL THEN
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+  END IF;
+END$do$;
+
+-- Large objects: copies of rows that outlive the transaction.
+REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
+
+-- Sessions of other callers: ending them, and reading their statements.
+REVOKE EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint), pg_cancel_backend(integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_stat_get_activity(integer), pg_stat_get_backend_activity(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint), pg_cancel_backend(integer) TO pg_signal_backend;
+GRANT EXECUTE ON FUNCTION pg_stat_get_activity(integer), pg_stat_get_backend_activity(integer) TO pg_read_all_stats;
+
+-- Connections from within the server.
+DO $do$
+DECLARE
+  function regprocedure;
+BEGIN
+  FOR function IN
+    SELECT d.objid FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
+     WHERE d.refclassid = 'pg_extension'::regclass AND e.extname = 'dblink' AND d.classid = 'pg_proc'::regclass
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', function);
+  END LOOP;
+END$do$;
+
+-- Advisory locks that outlive the transaction.  Applications that hold some need a GRANT by name.
+REVOKE EXECUTE ON FUNCTION
+  pg_advisory_lock(bigint), pg_advisory_lock(integer, integer),
+  pg_advisory_lock_shared(bigint), pg_advisory_lock_shared(integer, integer),
+  pg_try_advisory_lock(bigint), pg_try_advisory_lock(integer, integer),
+  pg_try_advisory_lock_shared(bigint), pg_try_advisory_lock_shared(integer, integer) FROM PUBLIC;

@@ -1,0 +1,104 @@
+-- The first reason why row security doesn't hold for the login role, or for the role that it acts as; no row
+-- where there is none.  The parameter is a JSON list: the roles that the caller's role is a member of on purpose.
+-- Membership counts whether it is inherited or not: SET ROLE is all that a caller's own SQL needs.
+WITH acting AS (
+  SELECT current_user::text AS name, true AS is_caller
+   UNION
+  SELECT session_user::text, session_user = current_user
+), reachable AS (
+  SELECT a.name, a.is_caller, r.*, r.rolname = a.name AS is_itself
+    FROM acting AS a JOIN pg_catalog.pg_roles AS r ON pg_catalog.pg_has_role(a.name, r.oid, 'MEMBER')
+), roles AS (
+  SELECT DISTINCT oid, rolname, rolsuper, rolbypassrls, rolcreaterole, rolreplication FROM reachable
+), in_policies AS (
+  SELECT DISTINCT role AS oid FROM pg_catalog.pg_policy, unnest(polroles) AS role WHERE role <> 0
+), owned AS (
+  SELECT relowner AS oid, 'pg_catalog.pg_class'::regclass AS class, c.oid AS object, 1 AS rank,
+         'and can switch its row security off' AS why
+    FROM pg_catalog.pg_class AS c
+   WHERE relrowsecurity
+   UNION ALL
+  SELECT c.relowner, 'pg_catalog.pg_class'::regclass, c.oid, 2, 'a partition of a protected one'
+    FROM pg_catalog.pg_class AS c, pg_catalog.pg_partition_ancestors(c.oid) AS p (parent)
+    JOIN pg_catalog.pg_class AS above ON above.oid = p.parent
+   WHERE c.relispartition AND above.relrowsecurity
+   UNION ALL
+  SELECT p.proowner, 'pg_catalog.pg_proc'::regclass, p.oid, 3, 'which says who is calling'
+    FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('auth')
+   UNION ALL
+  -- Also by an owner of the database, who is a member of pg_database_owner.
+  SELECT n.nspowner, 'pg_catalog.pg_namespace'::regclass, n.oid, 4, 'and can drop and replace what is in it'
+    FROM pg_catalog.pg_namespace AS n
+   WHERE n.nspname = 'auth'
+      OR EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relnamespace = n.oid AND c.relrowsecurity)
+   UNION ALL
+  -- The owner of anything else that a policy depends on can replace it, or drop it and the policy with it; a
+  -- function of a trigger, a default, a constraint or a view runs as its callers.
+  SELECT s.refobjid, s.classid::regclass, s.objid, 5,
+         CASE WHEN d.classid = 'pg_catalog.pg_policy'::regclass THEN 'which a policy depends on'
+              ELSE 'which runs as others' END
+    FROM pg_catalog.pg_shdepend AS s
+    JOIN pg_catalog.pg_depend AS d ON d.refclassid = s.classid AND d.refobjid = s.objid
+   WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.deptype = 'o'
+     AND s.refobjid IN (SELECT oid FROM roles)
+     AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+     AND (d.classid = 'pg_catalog.pg_policy'::regclass
+          OR s.classid = 'pg_catalog.pg_proc'::regclass AND d.classid IN (
+               'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_attrdef'::regclass,
+               'pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_rewrite'::regclass))
+), reasons AS (
+  SELECT r.oid, 1 AS kind, p.rank, p.what, format('ALTER ROLE %I %s', r.rolname, p.attribute) AS cure
+    FROM roles AS r, LATERAL (VALUES
+      (r.rolsuper, 1, 'is a superuser', 'NOSUPERUSER'),
+      (r.rolbypassrls, 2, 'has BYPASSRLS', 'NOBYPASSRLS'),
+      -- From PostgreSQL 16 on it takes ADMIN OPTION to grant a role, which is a membership, too.
+      (r.rolcreaterole AND pg_catalog.current_setting('server_version_num')::int < 160000, 3,
+       'has CREATEROLE, and can grant itself any role', 'NOCREATEROLE'),
+      (r.rolreplication, 4, 'has REPLICATION, and can read all that is written', 'NOREPLICATION')
+    ) AS p (holds, rank, what, attribute)
+   WHERE p.holds
+   UNION ALL
+  SELECT r.oid, 1, 5, p.what, NULL
+    FROM roles AS r JOIN (VALUES
+      ('pg_execute_server_program', 'runs programs as the server'),
+      ('pg_write_server_files', 'writes files as the server'),
+      ('pg_read_server_files', 'reads files as the server, its log and backups among them'),
+      ('pg_read_all_data', 'reads pg_statistic, which has values of every row, and the signing key'),
+      ('pg_write_all_data', 'writes the tables that policies read, and the signing key')
+    ) AS p (name, what) ON p.name = r.rolname
+   UNION ALL
+  SELECT o.oid, 1, 5 + o.rank, format('owns %s %s, %s', i.type, i.identity, o.why),
+         format('ALTER %s %s OWNER TO CURRENT_USER', upper(i.type), i.identity)
+    FROM owned AS o JOIN roles AS r USING (oid), pg_catalog.pg_identify_object(o.class, o.object, 0) AS i
+)
+SELECT f.name, f.rolname AS through, f.is_itself, f.name = session_user AS is_login, f.oid = 10 AS is_bootstrap,
+       f.kind = 2 AS is_shared, f.what,
+       CASE WHEN f.rolname = 'pg_database_owner'
+            THEN format('ALTER DATABASE %I OWNER TO CURRENT_USER', current_database())
+            WHEN f.oid = 10
+            THEN format('CREATE ROLE app LOGIN NOINHERIT; GRANT %I TO app',
+                        CASE WHEN current_user = session_user THEN 'authenticated' ELSE current_user END)
+            WHEN f.cure IS NOT NULL AND (f.is_itself OR f.oid IN (SELECT oid FROM in_policies)) THEN f.cure
+            ELSE format('REVOKE %I FROM %I', f.rolname, m.member)
+                 || CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 AND m.grantor <> 10
+                         THEN format(' GRANTED BY %I', pg_catalog.pg_get_userbyid(m.grantor)) ELSE '' END
+       END AS cure
+  FROM (SELECT r.*, reasons.kind, reasons.rank, reasons.what, reasons.cure
+          FROM reachable AS r JOIN reasons USING (oid)
+         UNION ALL
+        SELECT r.*, 2, 0, NULL, NULL
+          FROM reachable AS r JOIN in_policies USING (oid)
+         WHERE r.is_caller AND NOT r.is_itself
+           AND NOT pg_catalog.jsonb_exists(CAST(:member_of AS jsonb), r.rolname)
+           -- A role of some callers may have the policies of all, and that of signed-in callers those of the others.
+           AND r.rolname <> 'anonymous' AND (r.rolname <> 'authenticated' OR r.name = 'anonymous')
+       ) AS f
+  LEFT JOIN LATERAL (
+    SELECT pg_catalog.pg_get_userbyid(a.member) AS member, a.grantor
+      FROM pg_catalog.pg_auth_members AS a
+     WHERE a.roleid = f.oid AND pg_catalog.pg_has_role(f.name, a.member, 'MEMBER')
+     ORDER BY pg_catalog.pg_get_userbyid(a.member) <> f.name, a.member
+     LIMIT 1
+  ) AS m ON true
+ ORDER BY f.kind, NOT f.is_itself, NOT f.is_caller, f.rank, f.what
+ LIMIT 1
