@@ -5,7 +5,7 @@ Values come in, Postgres SQL goes out.  Nothing here reads a database.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -72,7 +72,26 @@ class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, mis
 
     SQLAlchemy makes NULL, and a warning, of a parameter without a value.  Postgres expands the ``*`` of
     ``exists()``: a policy would depend on every column that the table has at that moment.
+    *copied* says for each table which one to name instead.
     """
+
+    def __init__(self, *args: Any, copied: Callable[[Table], Table] | None = None, **kw: Any) -> None:
+        # Before SQLAlchemy's own, which compiles at once.
+        self.copied = copied
+        super().__init__(*args, **kw)
+
+    def visit_table(self, table: Any, *args: Any, **kw: Any) -> str:
+        named: str = super().visit_table(self._copied(table), *args, **kw)
+        return named
+
+    def visit_column(self, column: Any, *args: Any, **kw: Any) -> str:
+        if isinstance(table := column.table, Table) and (copy := self._copied(table)) is not table:
+            column = copy.c[column.key]
+        named: str = super().visit_column(column, *args, **kw)
+        return named
+
+    def _copied(self, table: Any) -> Any:
+        return self.copied(table) if self.copied and isinstance(table, Table) else table
 
     def visit_unary(self, unary: UnaryExpression[Any], *args: Any, **kw: Any) -> str:
         query = getattr(unary.element, "element", None)
@@ -99,9 +118,17 @@ def _selects_columns(query: Select[Any]) -> bool:
 _NEUTRAL.statement_compiler = _Literally
 
 
-def literally(schema_translate_map: Mapping[str | None, str | None] | None) -> dict[str, Any]:
-    """How to compile what shall stand in a migration; schemas are named as *schema_translate_map* has it."""
+def literally(
+    schema_translate_map: Mapping[str | None, str | None] | None,
+    copied: Callable[[Table], Table] | None = None,
+) -> dict[str, Any]:
+    """How to compile what shall stand in a migration; schemas are named as *schema_translate_map* has it.
+
+    *copied* returns the table to name instead of each.
+    """
     options: dict[str, Any] = {"dialect": _NEUTRAL, "compile_kwargs": {"literal_binds": True}}
+    if copied:
+        options.update(copied=copied)
     if schema_translate_map:
         options.update(schema_translate_map=schema_translate_map, render_schema_translate=True)
     return options
@@ -111,13 +138,15 @@ def expression_text(
     expression: ColumnElement[bool],
     table: Table,
     schema_translate_map: Mapping[str | None, str | None] | None = None,
+    copied: Callable[[Table], Table] | None = None,
 ) -> str:
     """*expression* as SQL text, for a policy on *table*; schemas are named as *schema_translate_map* has it.
 
+    *copied* is as in ``literally()``.
     With a subquery it is compiled as the WHERE of a DELETE: only then does one over another table
     correlate with this one.  Raises DeclarationError for what can't stand in a policy.
     """
-    options = literally(schema_translate_map)
+    options = literally(schema_translate_map, copied)
     statement, head = delete(table), ""
     try:
         if _names_only(table, expression):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from sqlalchemy import Table
 from sqlalchemy.exc import CompileError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
@@ -17,11 +18,16 @@ from sqla_rls.objects import TableKey, View
 
 
 def query_text(
-    query: SelectBase, name: str, schema_translate_map: Mapping[str | None, str | None] | None = None
+    query: SelectBase,
+    name: str,
+    schema_translate_map: Mapping[str | None, str | None] | None = None,
+    copied: Callable[[Table], Table] | None = None,
 ) -> str:
-    """*query* as SQL text, for view *name*.  Raises DeclarationError for what can't be written as such."""
+    """*query* as SQL text, for view *name*; *copied* is as in ``ddl.literally()``.
+
+    Raises DeclarationError for what can't be written as such."""
     try:
-        return str(query.compile(**literally(schema_translate_map)))
+        return str(query.compile(**literally(schema_translate_map, copied)))
     except CompileError as error:
         raise DeclarationError(f"the query of view {name!r} can't be written as SQL text: {error}") from error
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import CompileError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import next_value
 
+from sqla_rls.copied import copies
 from sqla_rls.ddl import expression_text, literally
 from sqla_rls.exc import DeclarationError
 from sqla_rls.expression import AuthFunction, auth_uid
@@ -81,12 +82,14 @@ def declared(
         managed.add(key)
         if declarations.row_security is not None:
             row_security[key] = replace(declarations.row_security, table=key)
-        texts = {
-            expression: expression_text(expression, table, schema_translate_map)
-            for expression in expressions.values()
-        }
+        texts: dict[ColumnElement[bool], str] = {}
+        views_beside = [one.table for one in declared_views([table.metadata])]
         for item, *pair in pairs:
-            using, with_check = (None if one is None else texts[one] for one in pair)
+            copied = copies(item.table, table, table.metadata, views_beside)
+            for expression in pair:
+                if expression is not None and expression not in texts:
+                    texts[expression] = expression_text(expression, table, schema_translate_map, copied)
+            using, with_check = (None if expression is None else texts[expression] for expression in pair)
             policy = item.value(key, using, with_check)
             policies[policy.key] = policy
             roles += item.roles

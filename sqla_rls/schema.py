@@ -161,7 +161,10 @@ class Policy(Declaration):
         moved: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, own)
         for element in visitors.iterate(moved):
             if isinstance(element, member_of):
-                element.check(table)
+                # What the source reads by its own name, the copy reads by its own.
+                for home in (table, self.table):
+                    if home is not None:
+                        element.check(home)
         return moved
 
     def value(self, table: TableKey, using: str | None, with_check: str | None) -> objects.Policy:
@@ -305,14 +308,22 @@ class TableDeclarations:
 
     @classmethod
     def of(cls, table: Table, *, create: bool = False) -> TableDeclarations:
-        """The declarations of *table*; an empty one, not kept, where there are none."""
-        for listener in table.dispatch.after_create:
-            if isinstance(listener, cls):
+        """The declarations of *table*; an empty one, not kept, where there are none.
+
+        A copy shares those of its source until it is declared more (*create*), which the source isn't.
+        """
+        for listener in reversed([*table.dispatch.after_create]):
+            if isinstance(listener, cls) and (listener.table is table or not create):
                 return listener
         found = cls(table)
         if create:
+            found._begin_with(cls.of(table))
             event.listen(table, "after_create", found, propagate=True)
         return found
+
+    def _begin_with(self, other: TableDeclarations) -> None:
+        self.policies, self.grants = [*other.policies], [*other.grants]
+        self.enabled, self.forced, self.disabled = other.enabled, other.forced, other.disabled
 
     def __call__(self, *_: Any, **kw: Any) -> None:
         """create.py emits what is declared; this listener only stays with the table."""

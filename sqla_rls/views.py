@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Column, MetaData, Table, TextClause
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import _anonymous_label
 from sqlalchemy.sql.selectable import Select, SelectBase
 
+from sqla_rls.copied import copies
 from sqla_rls.ddl_views import query_text
 from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import MAX_NAME_BYTES, TableKey, View
@@ -22,20 +23,25 @@ _CHECK_OPTIONS = (None, "local", "cascaded")
 
 
 class DeclaredView(NamedTuple):
-    """What one call of ``view()`` says."""
+    """What one call of ``view()`` says; *source* is the view that it is a copy of."""
 
+    metadata: MetaData
     table: Table
     query: SelectBase | str
     security_invoker: bool
     security_barrier: bool
     check_option: str | None
+    source: Table | None = None
 
     def value(
         self, key: TableKey, schema_translate_map: Mapping[str | None, str | None] | None = None
     ) -> View:
         """The view as a value, whose key in the Snapshot is *key*."""
         query = self.query
-        text = query.strip() if isinstance(query, str) else query_text(query, key.name, schema_translate_map)
+        if isinstance(query, str):
+            text = query.strip()
+        else:
+            text = query_text(query, key.name, schema_translate_map, self._copied)
         return View(
             schema=key.schema,
             name=key.name,
@@ -61,14 +67,55 @@ class DeclaredView(NamedTuple):
             isinstance(element, TextClause) for element in visitors.iterate(self.query)
         )
 
+    @property
+    def _copied(self) -> Callable[[Table], Table] | None:
+        others = [one.table for one in declared_views([self.metadata])]
+        return copies(self.source, self.table, self.metadata, others)
+
     def reads(self) -> Iterator[Table]:
         """The tables and views in the query, but for those in SQL text."""
         if not isinstance(self.query, str):
-            yield from (one for one in visitors.iterate(self.query) if isinstance(one, Table))
+            copied = self._copied
+            found = (one for one in visitors.iterate(self.query) if isinstance(one, Table))
+            yield from map(copied, found) if copied else found
 
     def is_of(self, tables: Collection[str]) -> bool:
         """Whether it reads any of *tables*, by their keys, or may, which only SQL text says."""
         return self.has_text or any(one.key in tables for one in self.reads())
+
+
+class _View(Table):
+    """Its copies are views of the copied tables."""
+
+    inherit_cache = True
+    declared: DeclaredView
+
+    def to_metadata(self, metadata: MetaData, *args: Any, **kw: Any) -> Table:
+        """Declare the view in *metadata*, too, over the copies there of the tables that it reads.
+
+        Arguments are those of ``Table.to_metadata()``.  Raises DeclarationError for SQL text, whose tables
+        are unknown.
+        """
+        if self.declared.has_text:
+            raise DeclarationError(
+                f"view {self.fullname!r} can't be copied: it is SQL text, and would go on reading the tables "
+                "that it names. Declare it there by view()"
+            )
+        copy: Any = super().to_metadata(MetaData(schema=metadata.schema), *args, **kw)
+        # SQLAlchemy makes a plain Table, which could be copied no further.
+        copy.__class__ = _View
+        source = self if self.declared.source is None else self.declared.source
+        _keep(self.declared._replace(metadata=metadata, table=copy, source=source))
+        return cast("Table", copy)
+
+
+def _keep(declared: DeclaredView) -> None:
+    table: Any = declared.table
+    found: list[DeclaredView] = declared.metadata.info.setdefault(VIEWS, [])
+    if table.key in declared.metadata.tables or any(other.table.key == table.key for other in found):
+        raise DeclarationError(f"view {table.fullname!r} is declared twice, or a table has its name")
+    table.declared = declared
+    found.append(declared)
 
 
 def view(
@@ -106,7 +153,7 @@ def view(
     if any(isinstance(one.name, _anonymous_label) or getattr(one, "is_literal", False) for one in columns):
         raise DeclarationError(f"view {name!r}: give each column a name of its own, by label()")
     named = {str(one): None for found in grants if isinstance(found, grant) for one in found.columns or ()}
-    table = Table(
+    table = _View(
         name,
         # Not in the models' own, where create_all() and Alembic would take it for a table.
         MetaData(schema=metadata.schema),
@@ -114,11 +161,8 @@ def view(
         *(Column(one) for one in named if isinstance(query, str)),
         schema=schema,
     )
-    found: list[DeclaredView] = metadata.info.setdefault(VIEWS, [])
-    if table.key in metadata.tables or any(other.table.key == table.key for other in found):
-        raise DeclarationError(f"view {table.fullname!r} is declared twice, or a table has its name")
     declare(table, *grants)
-    found.append(DeclaredView(table, query, security_invoker, security_barrier, check_option))
+    _keep(DeclaredView(metadata, table, query, security_invoker, security_barrier, check_option))
     return table
 
 
