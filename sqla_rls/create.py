@@ -30,7 +30,7 @@ from sqla_rls.views import declared_views
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
     """What comes before the tables: what PUBLIC loses, roles, and the functions that defaults may call.
 
-    A function whose body names a table is made when they are there.
+    A function whose arguments or result name a table is made when they are there, and all bodies are checked.
     """
     if snapshot.revoked_from_public:
         yield RevokeFromPublic()
@@ -39,7 +39,7 @@ def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
     if snapshot.auth_functions:
         yield ddl.CreateAuthFunctions()
     for function in snapshot.functions.values():
-        yield CreateFunction(function, if_possible=True)
+        yield CreateFunction(function, if_possible=True, check_body=False)
 
 
 def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDDLElement]:

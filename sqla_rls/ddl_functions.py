@@ -27,11 +27,19 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 class CreateFunction(ExecutableDDLElement):
     """Or replaces it.  A new one is marked, so that it can be told from what others made.
 
-    *if_possible*: nothing happens where Postgres refuses it, and else nobody may execute it yet.
+    *if_possible*: nothing happens where Postgres refuses it, and else nobody may execute it yet.  Without
+    *check_body* the body may read what is yet to be made.
     """
 
-    def __init__(self, function: SQLFunction, *, if_possible: bool = False) -> None:
-        self.function, self.if_possible = function, if_possible
+    def __init__(self, function: SQLFunction, *, if_possible: bool = False, check_body: bool = True) -> None:
+        self.function, self.if_possible, self.check_body = function, if_possible, check_body
+
+
+class CheckFunction(ExecutableDDLElement):
+    """Checks the body of one that was made without."""
+
+    def __init__(self, key: TableKey) -> None:
+        self.key = key
 
 
 class CreateTemporaryFunctions(ExecutableDDLElement):
@@ -72,8 +80,15 @@ def _create_function(create: CreateFunction, compiler: DDLCompiler, **kw: Any) -
         function=name,
         name=compiler.sql_compiler.render_literal_value(name, String()),
         statement=dollar_quoted(_statement(create.function, name, compiler)),
+        check_body="on" if create.check_body else "off",
         if_possible=_IF_POSSIBLE.format(function=name) if create.if_possible else "",
     )
+
+
+@compiles(CheckFunction, "postgresql")
+def _check_function(check: CheckFunction, compiler: DDLCompiler, **kw: Any) -> str:
+    name = compiler.sql_compiler.render_literal_value(qualified(check.key, compiler), String())
+    return filled_script("check_function.sql", compiler, name=name)
 
 
 @compiles(CreateTemporaryFunctions, "postgresql")

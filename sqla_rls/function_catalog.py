@@ -6,7 +6,7 @@ A function that is no longer declared is known by the comment that it was made w
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -81,6 +81,8 @@ class Functions:
     declared: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
     #: What the defaults of columns may call: it comes before the tables, and goes after them.
     beneath_tables: Collection[TableKey] = ()
+    #: Of these, whose bodies read what this migration makes or drops: Postgres can't check them there.
+    unchecked: Collection[TableKey] = ()
 
     @property
     def objects(self) -> set[ObjectKey]:
@@ -105,8 +107,14 @@ def read(
     *,
     default_schema: str,
     schemas: Collection[str],
+    defaults: Callable[[], Collection[str]] = tuple,
+    dropped: Collection[str] = (),
 ) -> Functions:
-    """Raises DeclarationError for a declared function whose name several have."""
+    """Raises DeclarationError for a declared function whose name several have.
+
+    *defaults* returns SQL text that calls functions before new tables are there; *dropped* are names of
+    tables and columns.
+    """
     asked = {"schemas": list(schemas), **_named((one.key for one in declared), default_schema)}
     live: dict[TableKey, SQLFunction] = {}
     for function in _rows(connection, _OURS_OR_NAMED, default_schema, asked):
@@ -130,17 +138,35 @@ def read(
                         one.name,
                     )
     new = [one for key, one in wanted.items() if key not in live]
-    beneath = {
-        *_made_with_tables_as_they_are(connection, new, default_schema),
-        *_called_by_tables(
-            connection, {key: one for key, one in live.items() if key not in wanted}, default_schema
-        ),
-    }
-    return Functions(live, wanted, beneath)
+    made = _made_with_tables_as_they_are(connection, new, default_schema)
+    called = _called_by_tables(
+        connection, {key: one for key, one in live.items() if key not in wanted}, default_schema
+    )
+    unchecked = {key for key in called if any(name in live[key].body for name in dropped)}
+    if waiting := [one for one in new if one.key not in made]:
+        texts = defaults()
+        named = [place for place, one in enumerate(waiting) if any(one.name in text for text in texts)]
+        # Those declared before may be called by it.
+        early = {one.key for one in waiting[: max(named, default=-1) + 1]}
+        if early:
+            unchecked |= (
+                _made_with_tables_as_they_are(
+                    connection,
+                    [one for one in new if one.key in early | made],
+                    default_schema,
+                    check_bodies=False,
+                )
+                - made
+            )
+    return Functions(live, wanted, made | called | unchecked, unchecked)
 
 
 def _made_with_tables_as_they_are(
-    connection: Connection, functions: Collection[SQLFunction], default_schema: str
+    connection: Connection,
+    functions: Collection[SQLFunction],
+    default_schema: str,
+    *,
+    check_bodies: bool = True,
 ) -> set[TableKey]:
     """Each is tried when those before it were, and undone."""
     if not functions:
@@ -150,7 +176,7 @@ def _made_with_tables_as_they_are(
         if not catalog.auth_functions(connection).settled:
             connection.execute(CreateAuthFunctions())
         for one in functions:
-            connection.execute(CreateFunction(one, if_possible=True))
+            connection.execute(CreateFunction(one, if_possible=True, check_body=check_bodies))
         asked = {"schemas": [], **_named((one.key for one in functions), default_schema)}
         return {one.key for one in _rows(connection, _OURS_OR_NAMED, default_schema, asked)}
     return set()

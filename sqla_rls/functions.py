@@ -43,8 +43,9 @@ def sql_function(
     *arguments*, *returns* and *body* are SQL: ``"org uuid"``, ``"boolean"`` and a query.  While it runs,
     the schemas of *search_path* are searched and temporary objects last, whatever the caller's path is:
     qualify other names in *body*.  With *security_definer* it runs as its owner.  A function is known by
-    its name, which no other in its schema may have.  Declare those that it calls before it; what names no
-    table that is yet to be made is there when tables are, for their defaults to call.
+    its name, which no other in its schema may have.  Declare those that it calls before it.
+    Column defaults may call it, also where its body reads a table of the same migration; its arguments and
+    result may name no such table then.
     Emitted: ``CREATE OR REPLACE FUNCTION … SET search_path``, ``REVOKE EXECUTE … FROM PUBLIC``, ``GRANT``.
     """
     if volatility.upper() not in _VOLATILITIES:

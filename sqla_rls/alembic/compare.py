@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from alembic.operations import MigrateOperation, ops
 from alembic.util import PriorityDispatchResult
-from sqlalchemy import Connection, Table
+from sqlalchemy import Column, Connection, MetaData, Table, Text
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from sqla_rls import catalog, function_catalog, spelling, view_catalog
-from sqla_rls.alembic.functions import created_functions, dropped_functions, log_functions
+from sqla_rls.alembic.functions import (
+    checked_functions,
+    created_functions,
+    dropped_functions,
+    log_functions,
+)
 from sqla_rls.alembic.openings import openings, say_what_callers_can_drop, say_which_views_open
 from sqla_rls.alembic.privileges import (
     default_privileges,
@@ -31,6 +37,7 @@ from sqla_rls.alembic.privileges import (
 from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
 from sqla_rls.alembic.views import created_views, dropped_views, log_views
+from sqla_rls.ddl import literally
 from sqla_rls.declared import declared, functions, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.function_catalog import Functions
@@ -101,6 +108,10 @@ def compare_row_security(
             functions(metadatas, default_schema),
             default_schema=default_schema,
             schemas=looked_into,
+            defaults=lambda: list(_defaults(upgrade_ops.ops)),
+            dropped=[
+                column or table.name for table, column in _taken_away(upgrade_ops.ops, default_schema)[0]
+            ],
         )
         live = catalog.read(
             connection,
@@ -176,15 +187,18 @@ def compare_row_security(
         [change for change in found.changes if (change.key in found.beneath_tables) is side]
         for side in (False, True)
     )
+    unchecked = [change for change in beneath if change.key in found.unchecked]
     upgrade_ops.ops[:] = [
         *to_confirm,
         *_before_tables(changes, live, dropped),
         *dropped_views(views, live),
+        *checked_functions(unchecked, dropped=True),
         *dropped_functions(above, live),
-        *created_functions(beneath),
-        *upgrade_ops.ops,
-        *dropped_functions(beneath, live),
+        *created_functions(beneath, found.unchecked),
+        *_before_what_defaults_read(upgrade_ops.ops, [change.key.name for change in beneath if unchecked]),
+        *dropped_functions(beneath, live, found.unchecked),
         *created_functions(above),
+        *checked_functions(unchecked, dropped=False),
         *created_views(views, live.privileges - ours.privileges),
         *_after_tables(changes, models, created, made_anew),
     ]
@@ -359,6 +373,48 @@ def _with_new_defaults(
             yield SequenceKey(*_key(operation, default_schema), operation.column.name), True
         elif isinstance(operation, ops.AlterColumnOp) and operation.modify_server_default is not False:
             yield SequenceKey(*_key(operation, default_schema), operation.column_name), False
+
+
+def _defaults(operations: Iterable[MigrateOperation]) -> Iterator[str]:
+    """SQL text that holds what the columns, constraints and indexes of *operations* call."""
+    for operation in operations:
+        table = Table("t", MetaData())
+        if isinstance(operation, ops.ModifyTableOps):
+            yield from _defaults(operation.ops)
+        elif isinstance(operation, ops.CreateTableOp):
+            table = operation.to_table()
+        elif isinstance(operation, ops.AddColumnOp):
+            table.append_column(operation.column._copy())
+        elif isinstance(operation, ops.AlterColumnOp) and operation.modify_server_default:
+            default: Any = operation.modify_server_default
+            table.append_column(Column("c", Text, server_default=getattr(default, "arg", default)))
+        elif isinstance(operation, ops.CreateIndexOp):
+            yield str(CreateIndex(operation.to_index()).compile(**literally(None)))
+        yield str(CreateTable(table, include_foreign_key_constraints=[]).compile(**literally(None)))
+
+
+def _before_what_defaults_read(
+    operations: list[MigrateOperation], functions: Collection[str]
+) -> list[MigrateOperation]:
+    """*operations*, such that the downgrade restores tables before columns whose defaults read them.
+
+    ADD COLUMN calls the default, of *functions*, at once.
+    """
+    columns = [
+        operation
+        for operation in operations
+        if isinstance(operation, ops.ModifyTableOps)
+        and any(
+            name in text
+            for one in operation.ops
+            if isinstance(one, ops.DropColumnOp)
+            for text in _defaults([one.reverse()])
+            for name in functions
+        )
+    ]
+    others = [operation for operation in operations if operation not in columns]
+    place = next((i for i, one in enumerate(others) if isinstance(one, ops.DropTableOp)), len(others))
+    return [*others[:place], *columns, *others[place:]]
 
 
 def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:

@@ -1,4 +1,4 @@
-"""What a migration can say about functions: ``op.create_function(…)``, ``op.drop_function(…)``."""
+"""What a migration can say about functions: ``op.create_function(…)`` and its siblings."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ class FunctionOp(RowSecurityOp):
         parallel: str = "UNSAFE",
         strict: bool = False,
         leakproof: bool = False,
+        check_body: bool = True,
         schema: str | None = None,
     ) -> None:
-        """``CREATE OR REPLACE FUNCTION``; *settings* are as in ``"search_path=pg_catalog, pg_temp"``."""
+        """``CREATE OR REPLACE FUNCTION``; *settings* are as in ``"search_path=pg_catalog, pg_temp"``.
+
+        Without *check_body* the body may read tables that are yet to be made; ``op.check_function()``
+        checks it when they are.
+        """
         function = SQLFunction(
             schema=schema,
             name=name,
@@ -45,7 +50,15 @@ class FunctionOp(RowSecurityOp):
             strict=strict,
             leakproof=leakproof,
         )
-        operations.invoke(cls(ddl_functions.CreateFunction(function)))
+        operations.invoke(cls(ddl_functions.CreateFunction(function, check_body=check_body)))
+
+    @classmethod
+    def check_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
+        """Have Postgres check the body of a function that was made with ``check_body=False``.
+
+        Emitted: ``CREATE OR REPLACE FUNCTION``, as the function is in the database.
+        """
+        operations.invoke(cls(ddl_functions.CheckFunction(TableKey(schema, name))))
 
     @classmethod
     def drop_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
@@ -53,5 +66,5 @@ class FunctionOp(RowSecurityOp):
         operations.invoke(cls(ddl_functions.DropFunction(TableKey(schema, name))))
 
 
-for _name in ("create_function", "drop_function"):
+for _name in ("create_function", "check_function", "drop_function"):
     Operations.register_operation(_name)(FunctionOp)

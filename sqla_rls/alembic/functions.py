@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from sqla_rls.alembic.privileges import grants, revokes
 from sqla_rls.alembic.render import Call
 from sqla_rls.function_catalog import FunctionChange
-from sqla_rls.objects import PUBLIC, ObjectKey, Privilege, Snapshot, SQLFunction
+from sqla_rls.objects import PUBLIC, ObjectKey, Privilege, Snapshot, SQLFunction, TableKey
 
 log = logging.getLogger(__name__)
 
 
-def dropped_functions(changes: Iterable[FunctionChange], live: Snapshot) -> Iterator[Call]:
+def dropped_functions(
+    changes: Iterable[FunctionChange], live: Snapshot, unchecked: Collection[TableKey] = ()
+) -> Iterator[Call]:
     """What goes, with what the downgrade must restore of its privileges."""
     for change in changes:
         if change.before is None or change.replaces:
@@ -24,17 +26,30 @@ def dropped_functions(changes: Iterable[FunctionChange], live: Snapshot) -> Iter
         for call in (*grants({everybodys} - held), *revokes(held - {everybodys})):
             call.silent = True
             yield call
-        yield _create(change.before).undo
+        yield _create(change.before, check_body=change.key not in unchecked).undo
 
 
-def created_functions(changes: Iterable[FunctionChange]) -> Iterator[Call]:
+def created_functions(
+    changes: Iterable[FunctionChange], unchecked: Collection[TableKey] = ()
+) -> Iterator[Call]:
     for change in changes:
         if change.after is None:
             continue
-        call = _create(change.after)
+        call = _create(change.after, check_body=change.key not in unchecked)
         if change.replaces and change.before is not None:
             call.undone_by(_create(change.before))
         yield call
+
+
+def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> Iterator[Call]:
+    """Checks of bodies, when what they read is made; or, for those *dropped*, restored by the downgrade."""
+    for change in changes:
+        if (change.after is None) is dropped:
+            check, nothing = (
+                Call("check_function", change.key.name, schema=change.key.schema, silent=silent)
+                for silent in (False, True)
+            )
+            yield check.undone_by(nothing) if not dropped else nothing.undone_by(check)
 
 
 def log_functions(changes: Iterable[FunctionChange]) -> None:
@@ -43,7 +58,7 @@ def log_functions(changes: Iterable[FunctionChange]) -> None:
         log.info("Detected %s function %r", verb, change.key.name)
 
 
-def _create(function: SQLFunction) -> Call:
+def _create(function: SQLFunction, *, check_body: bool = True) -> Call:
     return Call(
         "create_function",
         function.name,
@@ -57,5 +72,6 @@ def _create(function: SQLFunction) -> Call:
         security_definer=function.security_definer or None,
         settings=list(function.settings) or None,
         body=function.body,
+        check_body=None if check_body else False,
         schema=function.schema,
     ).undone_by(Call("drop_function", function.name, schema=function.schema))

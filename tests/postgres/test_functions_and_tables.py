@@ -19,6 +19,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.exc import DBAPIError
 
 from sqla_rls import Policy, auth, authenticated, sql_function
 from sqla_rls.testing.postgres import Server
@@ -183,3 +184,76 @@ def test_what_cannot_be_compared_counts_as_changed(
     written = project.revision(metadata)
     assert "function 'f' counts as changed: its arguments or result name what isn't there" in caplog.text
     assert {"drop_function", "create_function"} <= {*operations(written)}
+
+
+def reading(*, of_itself: bool, there: bool = True) -> MetaData:
+    """A table whose default calls a function whose body reads that table, or another new one."""
+    metadata = nothing()
+    if not there:
+        return metadata
+    read = "todos" if of_itself else "zz_limits"
+    add_function(metadata, "highest", returns="integer", body=f"SELECT max(id) FROM public.{read}")
+    add_function(metadata, "following", returns="integer", body="SELECT coalesce(public.highest(), 0) + 1")
+    add_function(metadata, "unrelated", body="SELECT EXISTS (SELECT FROM public.todos)")
+    Table(
+        "todos",
+        metadata,
+        Column("id", Integer, server_default=func.following()),
+        Policy("it", "SELECT", authenticated, using=func.unrelated()),
+    )
+    Table("zz_limits", metadata, Column("id", Integer))
+    kept = metadata.tables["kept"]
+    kept.append_column(Column("place", Integer, server_default=func.following()))
+    return metadata
+
+
+@pytest.mark.parametrize("of_itself", [True, False], ids=["itself", "another"])
+def test_a_default_may_call_what_reads_a_new_table(project: Project, of_itself: bool) -> None:
+    project.migrate(nothing())
+    before = project.state()
+    execute(project, "INSERT INTO kept VALUES (1)")
+    written = project.migrate(reading(of_itself=of_itself))
+    assert written.count("check_body=False") == 2
+    found = [name for name in operations(written) if "function" in name or name == "create_table"]
+    assert found == [
+        "create_function",  # highest
+        "create_function",  # following
+        "create_table",
+        "create_table",
+        "create_function",  # unrelated
+        "check_function",
+        "check_function",
+    ]
+    after = project.state()
+    project.downgrade()
+    assert project.state() == before
+    project.upgrade()
+    assert project.state() == after
+    execute(project, "INSERT INTO todos DEFAULT VALUES")
+
+    project.migrate(reading(of_itself=of_itself, there=False))
+    assert project.state() == before
+    project.downgrade()
+    assert project.state() == after
+
+
+def test_a_body_that_is_made_unchecked_is_checked_in_the_end(project: Project) -> None:
+    metadata = MetaData()
+    add_function(metadata, "f", returns="integer", body="SELECT max(id) FROM public.nowhere")
+    Table("todos", metadata, Column("id", Integer, server_default=func.f()))
+    project.revision(metadata)
+    with pytest.raises(DBAPIError, match="nowhere"):
+        project.upgrade()
+    with pytest.raises(DBAPIError, match="nowhere"):
+        metadata.create_all(project.engine)
+
+
+@pytest.mark.parametrize("of_itself", [True, False], ids=["itself", "another"])
+def test_create_all_where_a_default_calls_what_reads_a_new_table(engine: Engine, of_itself: bool) -> None:
+    metadata = reading(of_itself=of_itself)
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO todos DEFAULT VALUES"))
+        assert connection.scalar(text("SHOW check_function_bodies")) == "on"
+    metadata.drop_all(engine)
+    assert inspect(engine).get_table_names() == []
