@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -131,15 +131,17 @@ def signing_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @contextmanager
-def start_signing_server(name: str, installation: Installation) -> Iterator[Server]:
+def start_signing_server(
+    name: str, installation: Installation, settings: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """One with that extension, or for the functions that do without it."""
     if name != "stand-in":
-        with Server.start(installation) as server:
+        with Server.start(installation, settings=settings) as server:
             yield server
         return
     if not can_have_stand_in(installation) and name not in os.environ.get("SQLA_RLS_TEST_REQUIRE", ""):
         pytest.skip("the stand-in takes a C compiler, and the headers of OpenSSL and of this Postgres")
-    with server_with_stand_in(installation) as server:
+    with server_with_stand_in(installation, settings) as server:
         yield server
 
 

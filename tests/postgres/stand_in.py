@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -36,14 +36,16 @@ def can_have_stand_in(installation: Installation) -> bool:
 
 
 @contextmanager
-def server_with_stand_in(installation: Installation) -> Iterator[Server]:
+def server_with_stand_in(
+    installation: Installation, settings: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """A server that offers it as the extension of that name, whether or not it comes with the other."""
     directory = Account.unprivileged().make_directory([tempfile.gettempdir(), "/tmp", "/var/tmp"])
     try:
         library = str(directory / "pg_session_jwt.so")
         done = _compile(installation, "-shared", "-fPIC", "-o", library, "-lcrypto")
         assert done.returncode == 0, done.stderr
-        settings = {"dynamic_library_path": f"{directory}:$libdir"}
+        settings = {**(settings or {}), "dynamic_library_path": f"{directory}:$libdir"}
         if installation.version >= 18:
             settings["extension_control_path"] = f"{directory}:$system"
             extensions = directory / "extension"
