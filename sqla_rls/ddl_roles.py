@@ -5,6 +5,7 @@ Roles belong to the whole cluster: each statement is one that a second database 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy import String
@@ -85,13 +86,25 @@ def _grant_role(grant: GrantRole, compiler: DDLCompiler, **kw: Any) -> str:
     one = grant.membership
     said = (("ADMIN", one.admin), ("INHERIT", one.inherit), ("SET", one.set))
     options = ", ".join(f"{name} {str(value).upper()}" for name, value in said if value is not None)
+    member = compiler.preparer.quote(one.member)
+    admin = " WITH ADMIN OPTION" if one.admin else ""
+    literals = {
+        "member_name": one.member,
+        "older_statement": f"GRANT {compiler.preparer.quote(one.role)} TO {member}{admin}",
+        "wanted": json.dumps({f"{name.lower()}_option": value for name, value in said if value is not None}),
+    }
     return _script(
         "grant_role.sql",
         one.role,
         compiler,
-        member=compiler.preparer.quote(one.member),
+        "GRANT {role} TO {member} WITH {options}",
+        member=member,
         options=options,
-        admin=" WITH ADMIN OPTION" if one.admin else "",
+        admin=admin,
+        **{
+            name: compiler.sql_compiler.render_literal_value(value, String())
+            for name, value in literals.items()
+        },
     )
 
 

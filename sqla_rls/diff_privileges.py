@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from sqla_rls.objects import (
+    AUTH_SCHEMA,
+    BROUGHT_ALONG,
     PUBLIC,
     DefaultPrivilege,
     ObjectKey,
@@ -21,6 +23,9 @@ from sqla_rls.objects import (
     implied_privileges,
     wanted_privileges,
 )
+
+#: Everybody has it in a new database.
+_BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +82,15 @@ def diff_privileges(
             and _plain(one) not in allowed
         }
 
-    # Everybody's USAGE on a schema is Postgres' own default, on "public" at least.
     silent = {policy.key for policy in declared.policies.values() if not policy.imply_privileges}
+    before = implied([one for one in policies_before if one.key not in silent])
     obsolete = {
         one
-        for one in (implied([one for one in policies_before if one.key not in silent]) & held)
-        - implied(policies_elsewhere)
+        for one in (_with_those_brought_along(before) & held)
+        - _with_those_brought_along(implied(policies_elsewhere))
         - wanted
-        if one.object_type in ("SCHEMA", "SEQUENCE") and one.object not in managed and one.grantee != PUBLIC
+        - {_BUILT_IN}
+        if one.object_type in ("SCHEMA", "SEQUENCE") and one.object not in managed
     }
     grants = {one for one in wanted - held if one.grantee != current_user and one[:4] not in live.owners}
     revokes = {one for one in undeclared(held) | obsolete if one.object not in gone}
@@ -103,6 +109,15 @@ def diff_privileges(
             if (one.object_type, one.grantee) in declared.managed_defaults
         ),
     )
+
+
+def _with_those_brought_along(implied: frozenset[Privilege]) -> frozenset[Privilege]:
+    """*implied*, and USAGE on schema ``auth`` for the roles that come with those that have it."""
+    return implied | {
+        one._replace(grantee=BROUGHT_ALONG[one.grantee])
+        for one in implied
+        if one.object == ObjectKey("SCHEMA", None, AUTH_SCHEMA) and one.grantee in BROUGHT_ALONG
+    }
 
 
 def _plain(privilege: Privilege) -> Privilege:

@@ -20,6 +20,8 @@ AUTH_SCHEMA: Final = "auth"
 SECRET_SCHEMA: Final = "sqla_rls_secret"  # noqa: S105 - a name
 #: Owns the key, and nothing else.
 KEYHOLDER: Final = "sqla_rls_keyholder"
+#: With the first role comes the second, which may ask who is calling, too.
+BROUGHT_ALONG: Final[Mapping[str, str]] = {"authenticated": "anonymous"}
 AUTH_FUNCTIONS: Final = ("session", "jwt", "user_id", "uid", "organization", "organization_id")
 
 #: The table privilege that each command of a policy needs.

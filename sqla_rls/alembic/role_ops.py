@@ -63,13 +63,20 @@ class RoleOp(RowSecurityOp):
         inherit: bool | None = None,
         set: bool | None = None,
     ) -> None:
-        """``GRANT role TO member``; before PostgreSQL 16 without *inherit* and *set*.  Raises UnknownRole."""
+        """``GRANT role TO member``; before PostgreSQL 16 without *inherit* and *set*.
+
+        Raises UnknownRole, and RoleNotPermitted as ``create_role`` does.
+        """
         membership = Membership(role, member, admin=admin, inherit=inherit, set=set)
         operations.invoke(cls(ddl_roles.GrantRole(membership), roles=[role, member]))
 
     @classmethod
     def revoke_role(cls, operations: Operations, role: str, member: str) -> None:
-        """``REVOKE role FROM member``, whoever granted it."""
+        """``REVOKE role FROM member``, whoever granted it.
+
+        Raises RoleNotPermitted where the migrating role may not, with the statement for a superuser: since
+        PostgreSQL 16 that is so where a role granted it whose privileges the migrating role lacks.
+        """
         operations.invoke(cls(ddl_roles.RevokeRole(Membership(role, member))))
 
 

@@ -243,7 +243,8 @@ def test_a_table_is_opened_by_an_explicit_word(project: Project) -> None:
 
     written = project.migrate(todos(disable_row_security()))
     assert operations(written) == [
-        "revoke",
+        "revoke",  # USAGE on schema auth of anonymous
+        "revoke",  # … of authenticated
         "revoke",
         "revoke",
         *["drop_policy"] * 4,
@@ -505,3 +506,44 @@ def test_a_migration_made_elsewhere_leaves_what_it_finds_and_says_so(
             connection.scalar(text("SELECT count(*) FROM pg_proc WHERE pronamespace = 'auth'::regnamespace"))
             == 1
         )
+
+
+def test_a_schema_loses_what_the_roles_of_a_policy_no_longer_need(project: Project) -> None:
+    def models(*roles: str) -> MetaData:
+        metadata = MetaData()
+        for place, role in enumerate(roles):
+            Table(
+                f"notes_{place}",
+                metadata,
+                Column("id", Integer),
+                Policy("it", "SELECT", role, using="auth.user_id() = 'x'"),
+                schema="app",
+            )
+        return metadata
+
+    def holders() -> set[str]:
+        found = (line.split(" ") for kind, line in project.state() if kind == "schema")
+        return {
+            f"{name} {role}"
+            for name, role, privilege in found
+            if name in ("app", "auth", "public") and privilege == "USAGE" and role[:2] not in ("pg", "po")
+        }
+
+    execute(project, "CREATE SCHEMA app", "CREATE ROLE rls_reader")
+    project.options["include_schemas"] = True
+    project.migrate(models("rls_reader", "rls_reader"))
+    at_first = holders()
+    assert at_first == {"public -", "app rls_reader", "auth rls_reader"}
+    project.migrate(models("rls_reader", "public"))
+    assert holders() == at_first | {"app -", "auth -"}
+    written = project.migrate(models("rls_reader", "authenticated"))
+    assert holders() == at_first | {"app authenticated", "auth authenticated", "auth anonymous"}
+    project.downgrade()
+    assert holders() == at_first | {"app -", "auth -"}
+    project.upgrade()
+    project.migrate(models("rls_reader", "rls_reader"))
+    assert holders() == at_first
+    project.migrate(models())
+    assert holders() == {"public -"}
+    assert "'public'], object_type='SCHEMA'" in written
+    execute(project, "DROP OWNED BY rls_reader", "DROP ROLE rls_reader")

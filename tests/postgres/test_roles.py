@@ -257,6 +257,43 @@ def test_who_may_not_give_bypassrls_is_told_who_may(project: Project, server: Se
     execute(project, "DROP OWNED BY rls_test_owner")
 
 
+def test_who_may_not_change_a_membership_is_told_who_may(
+    project: Project, server: Server, tmp_path: Path
+) -> None:
+    """Since PostgreSQL 16 a role may end the memberships that it granted, and not those of others."""
+    execute(
+        project,
+        "CREATE ROLE rls_test_owner LOGIN",
+        "CREATE ROLE rls_test_group",
+        "CREATE ROLE rls_test_app",
+        f"GRANT ALL ON DATABASE {project.url.database} TO rls_test_owner",
+        "GRANT ALL ON SCHEMA public TO rls_test_owner",
+    )
+    if server.version >= 16:
+        execute(project, "GRANT rls_test_group TO rls_test_owner WITH ADMIN OPTION")
+    execute(project, "GRANT rls_test_group TO rls_test_app")
+    owner = Project(tmp_path / "owner", project.url.set(username="rls_test_owner"))
+    owner.revision(models(app(member_of=[]), GROUP))
+    with pytest.raises(
+        RoleNotPermitted, match="Have a superuser run: REVOKE rls_test_group FROM rls_test_app"
+    ) as refusal:
+        owner.upgrade()
+    execute(project, str(refusal.value).partition("run: ")[2])
+    owner.upgrade()
+    owner.check(models(app(member_of=[]), GROUP))
+
+    execute(project, "CREATE ROLE rls_test_other")
+    owner.revision(models(app(member_of=[OTHER]), GROUP, OTHER))
+    with pytest.raises(
+        RoleNotPermitted, match="Have a superuser run: GRANT rls_test_other TO rls_test_app"
+    ) as refusal:
+        owner.upgrade()
+    execute(project, str(refusal.value).partition("run: ")[2])
+    owner.upgrade()
+    owner.check(models(app(member_of=[OTHER]), GROUP, OTHER))
+    execute(project, "DROP OWNED BY rls_test_owner")
+
+
 def test_scripts_make_and_alter_roles_too(project: Project) -> None:
     execute(
         project,
