@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from random import SystemRandom
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, TextClause, text
@@ -82,7 +83,8 @@ def bind(
         if rules.strict:
             raise UnsupportedTransaction(_STRICT)
         _require_transaction(connection)
-        before = _settings_of(connection, ["role", *binding.settings])
+        # Postgres shows no seed, and a new one is as good.
+        before = _settings_of(connection, ["role", *(name for name in binding.settings if name != _SEED)])
         _execute(connection, binding, set_role=rules.set_role or binding.role == "none")
         return partial(_restore, connection, before)
     if rules.is_carried:
@@ -98,6 +100,14 @@ def bind(
     _require_transaction(connection)
     _execute(connection, binding, set_role=rules.set_role or binding.role == "none")
     return _nothing
+
+
+_SEED: Final = "seed"
+_entropy: Final = SystemRandom()
+
+
+def _seed() -> str:
+    return str(_entropy.uniform(-1, 1))
 
 
 _STRICT: Final = (
@@ -121,6 +131,9 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
         # Asked for when it is sent: in AUTOCOMMIT that is long after, and the token shortlived.
         token = partial(means.signer.token, claims, claims_json, expires_at)
         settings = {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
+    if means.modes is not None:
+        # The last caller may know what random() returns next; RESET ALL and DISCARD ALL leave that alone.
+        settings[_SEED] = _seed
     settings.update(means.settings)
     return Binding(
         role=role,

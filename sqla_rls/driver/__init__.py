@@ -26,7 +26,7 @@ _CURES: Final = {
 
 
 #: Those that every binding may make; others are the application's.
-_OURS: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt", "search_path"})
+_OURS: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt", "search_path", "seed"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

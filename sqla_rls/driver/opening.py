@@ -1,12 +1,13 @@
 """How an engine's connections are opened: with what only startup parameters can do.
 
-Those are the public key that pg_session_jwt is to verify with, and a role that wins over
-``ALTER ROLE … SET role``.  A pooler refuses them, so that the first connection is opened without, and asked
-whether one is in between.
+Those are the public key that pg_session_jwt is to verify with, and a role and local_preload_libraries that
+win over ``ALTER ROLE … SET``.  A pooler refuses them, so that the first connection is opened without, and
+asked whether one is in between.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import dropwhile, islice
 from typing import Any, Final, Protocol
 
@@ -86,6 +87,9 @@ class _Opening:
         self._sign, self._clean, self._strict = wanted
         #: None until a connection was asked.
         self._direct: bool | None = None
+        #: local_preload_libraries of the first connection: injected SQL can ALTER ROLE name a library that
+        #: isn't there, so that every connection fails.
+        self._libraries = ""
 
     def open(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
         if self._strict:
@@ -93,14 +97,14 @@ class _Opening:
         if not (self._sign or self._clean):
             return self._connect(dialect, record, cargs, cparams)
         if self._direct is None:
-            connection, found = self._asked(dialect, record, cargs, cparams)
+            connection, found = self._first(dialect, record, cargs, cparams)
             if not found.direct:
                 self._direct = False
                 return self._kept(record, connection, found)
             dialect.do_close(connection)
-            self._direct = True
+            self._direct, self._libraries = True, found.libraries
         if self._direct:
-            settings = {"role": "none"}
+            settings = {"role": "none", "local_preload_libraries": self._libraries}
             signer = Ed25519Signer() if self._sign else None
             if signer is not None:
                 settings["pg_session_jwt.jwk"] = signer.jwk
@@ -118,6 +122,17 @@ class _Opening:
                 return self._kept(record, connection, found)
             return self._kept(record, connection, found, signer)
         return self._kept(record, *self._asked(dialect, record, cargs, cparams))
+
+    def _first(
+        self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]
+    ) -> tuple[DBAPIConnection, Origin]:
+        try:
+            return self._asked(dialect, record, cargs, cparams)
+        except Exception:
+            with suppress(Exception):
+                none = self.driver.with_settings(cparams, {"local_preload_libraries": ""})
+                return self._asked(dialect, record, cargs, none)
+            raise
 
     def _kept(self, record: Any, connection: Any, found: Origin, signer: Ed25519Signer | None = None) -> Any:
         record.info[ORIGIN], record.info[SIGNER] = found, signer

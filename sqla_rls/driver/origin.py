@@ -29,7 +29,8 @@ SELECT pg_catalog.jsonb_build_object(
   FROM pg_catalog.pg_settings
  WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY[
    'search_path', 'default_transaction_isolation', 'default_transaction_read_only',
-   'default_transaction_deferrable', 'application_name', 'client_encoding', 'DateStyle', 'TimeZone'])
+   'default_transaction_deferrable', 'application_name', 'client_encoding', 'DateStyle', 'TimeZone',
+   'local_preload_libraries'])
 """
 #: What PgBouncer sets on the server connection that it lends to a client; RESET ALL would take it away.
 _LENT: Final = ("application_name", "client_encoding", "DateStyle", "TimeZone")
@@ -51,6 +52,8 @@ class Origin:
     #: What it is when nobody has set another.
     search_path: str
     modes: Modes
+    #: The value of local_preload_libraries.
+    libraries: str
     #: What a pooler has set for this client.
     lent: dict[str, str]
 
@@ -73,6 +76,7 @@ def read(answer: str, driver_connection: Any) -> Origin:
             read_only=None if found["in_recovery"] else reset["default_transaction_read_only"] == "on",
             deferrable=reset["default_transaction_deferrable"] == "on",
         ),
+        libraries=reset["local_preload_libraries"],
         lent={} if direct else {name: session[name] for name in _LENT if name in session},
     )
 

@@ -83,6 +83,14 @@ def caller(session: Session, admin: Engine) -> object:
     return session.execute(CALLER).one(), session.scalar(text("SELECT auth.user_id()"))
 
 
+def foresees(session: Session, admin: Engine) -> object:
+    """Whether random() is what setseed(0.5) makes it."""
+    found = session.scalar(text("SELECT random()"))
+    with admin.connect() as connection:
+        connection.execute(text("SELECT setseed(0.5)"))
+        return found == connection.scalar(text("SELECT random()"))
+
+
 def scalar(sql: str) -> Look:
     return lambda session, admin: session.scalar(text(sql))
 
@@ -284,6 +292,12 @@ LEFTOVERS = [
         looks=7,
         verdicts=_BY_STRICT,
         cure="`prepare_threshold=None`; asyncpg: `statement_cache_size=0, prepared_statement_cache_size=0`",
+    ),
+    Leftover(
+        name="`setseed()`, after which `random()` is no surprise; `gen_random_uuid()` is",
+        sql=("SELECT setseed(0.5)",),
+        look=foresees,
+        verdicts=_BY_PATH,
     ),
     Leftover(
         name="held cursors",

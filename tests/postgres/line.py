@@ -47,6 +47,7 @@ class Line:
         how: How,
         runner: asyncio.Runner,
         connect_args: Mapping[str, Any] | None = None,
+        engine_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.how, self._runner = how, runner
@@ -55,6 +56,7 @@ class Line:
             "pool_size": 1,
             "max_overflow": 0,
             "connect_args": dict(connect_args or {}),
+            **(engine_options or {}),
         }
         if how.autocommit:
             settings["isolation_level"] = "AUTOCOMMIT"

@@ -304,6 +304,19 @@ def test_a_role_that_alice_gives_to_new_connections_is_not_theirs(
     assert unbound(unclean) == "authenticated"
 
 
+@in_some_ways
+def test_a_library_that_alice_has_new_connections_load_is_not_loaded(
+    lines: Lines, login: URL, alice: Identity, bob: Identity
+) -> None:
+    line = lines(log_in=login)
+    line.visit(alice, alter_role("local_preload_libraries = 'nope'"))
+    line.hang_up()
+    for one in (line, lines(log_in=login)):
+        assert one.visit(bob, value(text("SHOW local_preload_libraries"))) == ""
+    with pytest.raises(Exception, match="nope"):
+        lines(log_in=login, clean=False, binding="claims").visit(bob, value(ANYTHING))
+
+
 def unbound(line: Line) -> object:
     """As whom a connection of its engine runs that is no session's."""
     return line.unbound(text("SELECT current_user::text"))

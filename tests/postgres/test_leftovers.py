@@ -20,7 +20,7 @@ from sqla_rls.exc import RowSecurityError
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
 
-from .conftest import Todo
+from .conftest import TASKS, Todo
 from .leftovers import LEFTOVERS, Leftover, Look, Verdict, Verdicts
 from .line import HOWS, How, Line
 
@@ -263,3 +263,66 @@ def test_what_a_client_of_a_pooler_is_opened_with_stays(
         assert like_this.visit(alice, spell) == otherwise.visit(bob, spell) == 4
     for one in (like_this, otherwise):
         one.hang_up()
+
+
+# Beyond what is left in a session
+
+
+@pytest.mark.parametrize("how", [HOWS["psycopg, pipeline"], HOWS["asyncpg, message"]])
+def test_a_connection_that_alice_lets_time_out_is_replaced_by_a_pool_that_pings(
+    url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How, alice: Identity, bob: Identity
+) -> None:
+    def time_out(line: Line) -> None:
+        backend = line.visit(
+            alice, lambda session: inject(session, ("SET idle_session_timeout = '1ms'",), how)
+        )
+        with admin.connect() as connection:
+            there = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid").bindparams(pid=backend)
+            while connection.scalar(there):
+                connection.rollback()
+
+    for pings in (True, False):
+        line = Line(url, how, runner, engine_options={"pool_pre_ping": pings})
+        time_out(line)
+        if not pings:
+            with pytest.raises(DBAPIError) as error:
+                line.visit(bob, lambda session: session.scalars(TASKS).all())
+            assert error.value.connection_invalidated
+        assert line.visit(bob, lambda session: session.scalars(TASKS).all()) == ["bob's"]
+        line.hang_up()
+
+
+def test_a_table_that_alice_locks_is_bobs_again_when_her_transaction_ends(
+    url: URL, todos: None, runner: asyncio.Runner, alice: Identity, bob: Identity
+) -> None:
+    hers, his = (
+        Line(url, HOWS["psycopg, pipeline"], runner, settings=settings)
+        for settings in ({}, {"lock_timeout": "100ms"})
+    )
+
+    def read(session: Session) -> object:
+        return session.scalars(TASKS).all()
+
+    def lock(session: Session) -> None:
+        session.execute(text("LOCK TABLE todos IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            his.visit(bob, read)
+
+    hers.visit(alice, lock)
+    assert his.visit(bob, read) == ["bob's"]
+    for line in (hers, his):
+        line.hang_up()
+
+
+def test_a_lock_that_is_prepared_takes_a_setting_of_the_server(
+    url: URL, todos: None, runner: asyncio.Runner, alice: Identity
+) -> None:
+    line = Line(url, HOWS["psycopg, pipeline"], runner)
+
+    def prepare(session: Session) -> None:
+        session.execute(text("LOCK TABLE todos IN ACCESS EXCLUSIVE MODE"))
+        session.execute(text("PREPARE TRANSACTION 'hers'"))
+
+    with pytest.raises(DBAPIError, match="prepared transactions are disabled"):
+        line.visit(alice, prepare)
+    line.hang_up()

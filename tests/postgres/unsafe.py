@@ -85,9 +85,17 @@ UNSAFE = [
     ),
     Unsafe(
         name="programs",
-        sql=('GRANT pg_execute_server_program TO "{role}"',),
+        sql=('GRANT pg_execute_server_program TO "{role}"', "CHECKPOINT"),
         why="it is a member of 'pg_execute_server_program', which runs programs as the server",
         cure='REVOKE pg_execute_server_program FROM "{role}"',
+        attack=(
+            "CREATE TEMP TABLE lines (line text)",
+            "GRANT ALL ON lines TO PUBLIC",
+            "SET ROLE pg_execute_server_program",
+            """DO $$BEGIN EXECUTE format('COPY pg_temp.lines FROM PROGRAM %L',
+                 'grep -ao "bob''s" ' || pg_relation_filepath('public.todos')); END$$""",
+            "SELECT line FROM pg_temp.lines",
+        ),
     ),
     Unsafe(
         name="files to write",
