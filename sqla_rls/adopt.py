@@ -43,10 +43,21 @@ from sqlalchemy import MetaData
 
 import sqla_rls
 from sqla_rls import Policy, Role, declare, grant
+from sqla_rls.exc import DeclarationError
 
 
-def declare_row_security(metadata: MetaData) -> None:
+{run_first}def declare_row_security(metadata: MetaData) -> None:
 '''
+_RUN_FIRST = """#: SQL that makes what models can't declare.  The first migration runs it first:
+#: for statement in RUN_FIRST: op.execute(text(statement.replace(":", r"\\:")))
+"""
+#: A module that is given other models than the tables were found in says so.
+_REQUIRE_TABLES = """tables = {tables}
+if missing := sorted(set(tables) - metadata.tables.keys()):
+    raise DeclarationError(
+        f"declare_row_security() failed: the models lack these tables: {{', '.join(missing)}}. "
+        "Add them to the models, or delete their declarations from this module"
+    )"""
 _INDENT = "    "
 #: What Postgres gives everybody on whatever is made.
 _BUILT_IN = {("FUNCTIONS", "EXECUTE"), ("TYPES", "USAGE")}
@@ -66,9 +77,13 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
         views = view_catalog.read_live(connection, keys, default_schema=default_schema)
     declared_views = [one for key, one in views.items() if one.security_invoker or key in live.made_views]
     body = list(_Adoption(live, declared_views, functions).lines())
-    head = _HEAD.format(database=connection.engine.url.database)
     if all(line.startswith("#") for line in body):
         body.append("pass")
+    run_first = ""
+    if functions.run_first:
+        listed = "".join(indent(f"{_text(one)},\n", _INDENT) for one in functions.run_first)
+        run_first = f"{_RUN_FIRST}RUN_FIRST = [\n{listed}]\n\n\n"
+    head = _HEAD.format(database=connection.engine.url.database, run_first=run_first)
     return head + "".join(f"{indent(line, _INDENT)}\n" for line in body)
 
 
@@ -87,6 +102,9 @@ class _Adoption:
         self.privileges = self._beyond_the_implied()
 
     def lines(self) -> Iterator[str]:
+        if self.tables:
+            names = "".join(indent(f"{_name(table)!r},\n", _INDENT) for table in self.tables)
+            yield from _REQUIRE_TABLES.format(tables=f"[\n{names}]").splitlines()
         if not self.live.held_by_public:
             yield "sqla_rls.revoke_from_public(metadata)"
         if not self.auth_functions:
@@ -234,9 +252,9 @@ class _Adoption:
         # Its owner needs no grant, and stands for nobody else.
         owner = {one for *on, one in self.live.owners if tuple(on) == found}
         to = self._named(held or owner)
-        yield from _call(
-            "sqla_rls.sql_function", "metadata", repr(key.name), *_keywords(arguments), f"to={to}"
-        )
+        # None is a value here, too.
+        said = [f"{name}={_text(value)}" for name, value in arguments.items()]
+        yield from _call("sqla_rls.sql_function", "metadata", repr(key.name), *said, f"to={to}")
 
     def _view(self, view: View) -> Iterator[str]:
         held = granted_together(one for one in self.privileges if one.object == view.object)
@@ -295,21 +313,27 @@ class _Adoption:
         }
         for object_type, _ in sorted(_BUILT_IN - everybodys):
             yield f"sqla_rls.default_privileges(metadata, on={object_type!r}, to={PUBLIC!r})"
+        privileges: dict[tuple[str, str | None, str], dict[bool, list[str]]] = {}
         for one in sorted(self.live.default_privileges, key=str):
             if one.grantee == PUBLIC and (one.object_type, one.privilege) in _BUILT_IN:
                 continue
-            refused = self._is_refused(one)
-            if refused:
+            # Without any privilege it says that there is to be none.
+            found = privileges.setdefault((one.object_type, one.schema, one.grantee), {})
+            if self._is_refused(one):
                 self.remarks.append(
                     f"{one.grantee} gets {one.privilege} on new {one.object_type}, which row security "
                     "doesn't reach: autogenerate will revoke that"
                 )
-            beyond = is_beyond_row_security(one) and not refused
-            arguments = {"on": one.object_type, "schema": one.schema, "beyond_row_security": beyond or None}
-            # Without any privilege it says that there is to be none.
-            privilege = [] if refused else [repr(one.privilege)]
-            listed = [*privilege, f"to={self._named([one.grantee])}", *_keywords(arguments)]
-            yield f"sqla_rls.default_privileges(metadata, {', '.join(listed)})"
+            else:
+                found.setdefault(is_beyond_row_security(one), []).append(one.privilege)
+        grantees: dict[tuple[str, str | None, bool, tuple[str, ...]], list[str]] = {}
+        for (object_type, schema, grantee), found in privileges.items():
+            for beyond, names in (found or {False: []}).items():
+                grantees.setdefault((object_type, schema, beyond, tuple(names)), []).append(grantee)
+        for (object_type, schema, beyond, listed), roles in grantees.items():
+            arguments = {"on": object_type, "schema": schema, "beyond_row_security": beyond or None}
+            said = [*map(repr, listed), f"to={self._named(roles)}", *_keywords(arguments)]
+            yield f"sqla_rls.default_privileges(metadata, {', '.join(said)})"
 
 
 def _name(table: TableKey) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields
+from graphlib import CycleError, TopologicalSorter
 from inspect import signature
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,9 +18,9 @@ from sqla_rls.functions import sql_function
 from sqla_rls.objects import AUTH_SCHEMA, PUBLIC, ObjectKey, SQLFunction, TableKey
 
 # What is called where row security is enabled, by policies and column defaults, and by the views that are
-# declared; and what a migration made.  An older one comes first: it calls none that is younger.
+# declared; what bodies call, as far as their text says; and what a migration made.
 _TO_ADOPT = f"""
-WITH relation AS (
+WITH RECURSIVE relation AS (
   SELECT c.oid
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = ANY (:schemas)
@@ -35,16 +36,26 @@ WITH relation AS (
     LEFT JOIN pg_catalog.pg_rewrite AS r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid
     JOIN relation AS c ON c.oid IN (p.polrelid, a.adrelid, r.ev_class)
    WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass
+   UNION
+  SELECT other.oid
+    FROM called AS c
+    JOIN pg_catalog.pg_proc AS p ON p.oid = c.oid AND p.oid >= 16384
+    JOIN pg_catalog.pg_proc AS other
+      ON strpos(p.prosrc, other.proname || '(') > 0 OR strpos(p.prosrc, quote_ident(other.proname) || '(') > 0
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = other.pronamespace AND n.nspname = ANY (:schemas)
+   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid IN (p.oid, other.oid)
+                        AND d.deptype = 'e')
 )
-SELECT f.*, o.is_ours,
-       CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                          WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
-                            AND d.deptype = 'e') THEN 'an extension made it'
+SELECT f.*, o.is_ours, e.extension,
+       CASE WHEN e.extension IS NULL AND f.nspname = ANY (:schemas)
+            THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition,
+       CASE WHEN e.extension IS NOT NULL THEN 'an extension made it'
             WHEN f.nspname <> ALL (:schemas) THEN 'give --schema ' || quote_ident(f.nspname) || ', too'
             WHEN EXISTS (SELECT FROM pg_catalog.pg_proc AS other
                           WHERE other.oid <> p.oid AND other.pronamespace = p.pronamespace
                             AND other.proname = p.proname) THEN 'several have its name'
-            WHEN f.language <> 'sql' THEN 'it is in ' || f.language
+            WHEN f.language IN ('c', 'internal') THEN 'it is in ' || f.language
             WHEN p.prosqlbody IS NOT NULL THEN 'its body is no string'
             WHEN p.procost <> 100 OR p.prorows NOT IN (0, 1000) OR p.prosupport <> 0
                  OR p.protrftypes IS NOT NULL THEN 'it has COST, ROWS, SUPPORT or TRANSFORM'
@@ -53,7 +64,13 @@ SELECT f.*, o.is_ours,
             THEN 'EXECUTE on it is held WITH GRANT OPTION' END AS obstacle
   FROM ({function_catalog.FUNCTIONS}) AS f
   JOIN pg_catalog.pg_proc AS p USING (oid),
-       coalesce(pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls', false) AS o (is_ours)
+       coalesce(pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls', false) AS o (is_ours),
+       LATERAL (SELECT max(format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I', x.extname, xn.nspname))
+                  FROM pg_catalog.pg_depend AS d
+                  JOIN pg_catalog.pg_extension AS x ON x.oid = d.refobjid
+                  JOIN pg_catalog.pg_namespace AS xn ON xn.oid = x.extnamespace
+                 WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
+                   AND d.deptype = 'e') AS e (extension)
  WHERE f.nspname <> '{AUTH_SCHEMA}' AND p.oid >= 16384
    AND (p.oid IN (SELECT oid FROM called) OR f.nspname = ANY (:schemas) AND o.is_ours)
  ORDER BY p.oid
@@ -65,6 +82,8 @@ class _Found(NamedTuple):
     is_ours: bool
     #: Why ``sql_function()`` can't declare it, as far as the catalog tells.
     obstacle: str | None
+    #: The statement that makes it, if a migration isn't to.
+    statement: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,8 @@ class AdoptedFunctions:
     #: The arguments of ``sql_function()`` that say the same, without *to*.
     declared: dict[TableKey, dict[str, Any]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    #: SQL that makes the others.
+    run_first: list[str] = field(default_factory=list)
 
     @property
     def objects(self) -> set[ObjectKey]:
@@ -84,11 +105,17 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
     Postgres decides: only what it spells alike is declared.
     """
     found = [
-        _Found(function_catalog.function_of(row, default_schema), row["is_ours"], row["obstacle"])
+        _Found(
+            function_catalog.function_of(row, default_schema),
+            row["is_ours"],
+            row["obstacle"],
+            row["extension"] or row["definition"],
+        )
         for row in catalog.rows(connection, _TO_ADOPT, {"schemas": list(schemas)})
     ]
     obstacles = {one.value.key: one.obstacle for one in found if one.obstacle is not None}
-    said = {one.value.key: _arguments(one.value) for one in found if one.value.key not in obstacles}
+    declarable = _in_order([one.value for one in found if one.value.key not in obstacles])
+    said = {one.key: _arguments(one) for one in declarable}
     metadata = MetaData()
     for key, arguments in said.items():
         sql_function(metadata, key.name, to=PUBLIC, **arguments)
@@ -99,14 +126,30 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
         if differences := list(_differences(live, compared.declared[key])):
             obstacles[key] = " and ".join(differences)
     ours = {one.value.key for one in found if one.is_ours}
+    statements = [one.statement for one in found if one.value.key in obstacles and one.statement is not None]
     return AdoptedFunctions(
         {key: arguments for key, arguments in said.items() if key not in obstacles},
         [_remark(key, why, is_ours=key in ours) for key, why in obstacles.items()],
+        # Their bodies may read tables.
+        ["SET LOCAL check_function_bodies = off", *dict.fromkeys(statements)] if statements else [],
     )
 
 
+def _in_order(found: Collection[SQLFunction]) -> list[SQLFunction]:
+    """Each after those that it calls, as far as its body says; those that call one another as they are."""
+    by_key = {one.key: one for one in found}
+    calls = {
+        one.key: {other.key for other in found if other is not one and f"{other.name}(" in one.body}
+        for one in found
+    }
+    try:
+        return [by_key[key] for key in TopologicalSorter(calls).static_order()]
+    except CycleError:
+        return list(found)
+
+
 def _arguments(function: SQLFunction) -> dict[str, Any]:
-    arguments = {
+    arguments: dict[str, Any] = {
         "arguments": function.arguments,
         "returns": function.returns,
         "body": function.body,
@@ -114,9 +157,25 @@ def _arguments(function: SQLFunction) -> dict[str, Any]:
         "volatility": function.volatility,
         "security_definer": function.security_definer,
         "search_path": _search_path(function),
+        "language": function.language,
+        "parallel": function.parallel,
+        "strict": function.strict,
+        "leakproof": function.leakproof,
     }
+    if not _is_path_alone(function):
+        settings = dict(one.split("=", 1) for one in function.settings)
+        arguments |= {"search_path": None, "settings": settings or None}
     known = signature(sql_function).parameters
     return {name: value for name, value in arguments.items() if value != known[name].default}
+
+
+def _is_path_alone(function: SQLFunction) -> bool:
+    """Whether its settings are what *search_path* makes of its schemas."""
+    metadata = MetaData()
+    path = _search_path(function)
+    sql_function(metadata, "f", to=PUBLIC, returns="int", body="", search_path=path)
+    (declared,) = functions([metadata], None)
+    return declared.settings == function.settings
 
 
 def _search_path(function: SQLFunction) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import MetaData
@@ -15,6 +15,7 @@ from sqla_rls.schema import Roles, as_roles
 #: Where MetaData.info keeps them.
 FUNCTIONS = "sqla_rls.functions"
 _VOLATILITIES = ("STABLE", "IMMUTABLE", "VOLATILE")
+_PARALLEL = ("UNSAFE", "RESTRICTED", "SAFE")
 _PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
@@ -36,9 +37,14 @@ def sql_function(
     schema: str | None = None,
     volatility: str = "STABLE",
     security_definer: bool = False,
-    search_path: Sequence[str] = ("pg_catalog",),
+    search_path: Sequence[str] | None = ("pg_catalog",),
+    settings: Mapping[str, str] | None = None,
+    language: str = "sql",
+    parallel: str = "UNSAFE",
+    strict: bool = False,
+    leakproof: bool = False,
 ) -> None:
-    """A function in SQL that policies call, which the roles in *to* may execute and nobody else.
+    """A function that policies call, which the roles in *to* may execute and nobody else.
 
     *arguments*, *returns* and *body* are SQL: ``"org uuid"``, ``"boolean"`` and a query.  While it runs,
     the schemas of *search_path* are searched and temporary objects last, whatever the caller's path is:
@@ -46,11 +52,22 @@ def sql_function(
     its name, which no other in its schema may have.  Declare those that it calls before it.
     Column defaults may call it, also where its body reads a table of the same migration; its arguments and
     result may name no such table then.
+    With ``search_path=None`` names are looked up as *settings* say, or on the caller's path, where the caller
+    can put a table or function of its own in front; there only names with their schema are safe.
     Emitted: ``CREATE OR REPLACE FUNCTION … SET search_path``, ``REVOKE EXECUTE … FROM PUBLIC``, ``GRANT``.
     """
     if volatility.upper() not in _VOLATILITIES:
         raise DeclarationError(f"function {name!r}: volatility is one of {', '.join(_VOLATILITIES)}")
-    path = (*(one for one in search_path if one != "pg_temp"), "pg_temp")
+    if parallel.upper() not in _PARALLEL:
+        raise DeclarationError(f"function {name!r}: parallel is one of {', '.join(_PARALLEL)}")
+    said = dict(settings or {})
+    if search_path is not None:
+        path = (*(one for one in search_path if one != "pg_temp"), "pg_temp")
+        if "search_path" in said:
+            raise DeclarationError(
+                f"function {name!r}: settings has a search_path: say search_path=None beside it"
+            )
+        said = {"search_path": ", ".join(map(_quoted, path)), **said}
     value = SQLFunction(
         schema=schema,
         name=name,
@@ -59,7 +76,11 @@ def sql_function(
         body=body,
         volatility=volatility.upper(),
         security_definer=security_definer,
-        settings=(f"search_path={', '.join(map(_quoted, path))}",),
+        settings=tuple(f"{key}={value}" for key, value in said.items()),
+        language=language,
+        parallel=parallel.upper(),
+        strict=strict,
+        leakproof=leakproof,
     )
     found = metadata.info.setdefault(FUNCTIONS, [])
     if any(other.value.key == value.key for other in found):
