@@ -238,6 +238,13 @@ class AlterRowSecurity(ExecutableDDLElement):
         self.table, self.action = table, action
 
 
+class LiftForce(ExecutableDDLElement):
+    """NO FORCE where it is FORCE; with *restore*, FORCE again, where that was lifted."""
+
+    def __init__(self, table: TableKey, *, restore: bool = False) -> None:
+        self.table, self.restore = table, restore
+
+
 class GrantOrRevoke(ExecutableDDLElement):
     """GRANT, or REVOKE, privileges on a table or columns of it, a sequence, a schema or a function.
 
@@ -338,6 +345,14 @@ def _drop_policy(drop: DropPolicy, compiler: DDLCompiler, **kw: Any) -> str:
 @compiles(AlterRowSecurity, "postgresql")
 def _alter_row_security(alter: AlterRowSecurity, compiler: DDLCompiler, **kw: Any) -> str:
     return f"ALTER TABLE {qualified(alter.table, compiler)} {alter.action} ROW LEVEL SECURITY"
+
+
+@compiles(LiftForce, "postgresql")
+def _lift_force(lift: LiftForce, compiler: DDLCompiler, **kw: Any) -> str:
+    table = qualified(lift.table, compiler)
+    name = dollar_quoted(table)
+    script = "restore_force.sql" if lift.restore else "lift_force.sql"
+    return filled_script(script, compiler, tag=_tag(name, "sqla_rls"), table=table, name=name)
 
 
 @compiles(GrantOrRevoke, "postgresql")

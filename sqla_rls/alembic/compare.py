@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, Text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from sqla_rls import catalog, function_catalog, spelling, view_catalog
+from sqla_rls.alembic.forced import kept_from_the_owner
 from sqla_rls.alembic.functions import (
     checked_functions,
     created_functions,
@@ -200,7 +201,7 @@ def compare_row_security(
         *created_functions(above),
         *checked_functions(unchecked, dropped=False),
         *created_views(views, live.privileges - ours.privileges),
-        *_after_tables(changes, models, created, made_anew),
+        *_remarked(_after_tables(changes, models, created, made_anew), kept_from_the_owner(ours, models)),
     ]
     return PriorityDispatchResult.CONTINUE
 
@@ -273,6 +274,13 @@ def _after_tables(
                 call.undo.silent = goes_with_its_table
                 yield call
     yield from default_privileges(changes.privileges)
+
+
+def _remarked(calls: Iterable[Call], remarks: Mapping[TableKey, str]) -> Iterator[Call]:
+    for call in calls:
+        if call.function == "force_row_level_security":
+            call.remark = remarks.get(TableKey(call.kwargs.get("schema"), call.args[0]))
+        yield call
 
 
 def _removed(changes: Changes) -> list[Policy]:

@@ -5,11 +5,14 @@ To add an operation, add a class method here and its name to ``_NAMES``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import ARRAY, Text, bindparam, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
@@ -17,6 +20,9 @@ from sqla_rls.ddl_roles import DropRole
 from sqla_rls.exc import OpeningNotConfirmed, UnknownRole
 from sqla_rls.objects import KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
+log = logging.getLogger("alembic.autogenerate.sqla_rls.ops")
+
+_IN_FAILED_TRANSACTION = "25P02"
 _NAMES = (
     "confirm_opening",
     "create_auth_functions",
@@ -25,6 +31,7 @@ _NAMES = (
     "disable_row_level_security",
     "force_row_level_security",
     "no_force_row_level_security",
+    "without_forced_row_level_security",
     "create_policy",
     "alter_policy",
     "drop_policy",
@@ -111,6 +118,22 @@ class RowSecurityOp(MigrateOperation):
     ) -> None:
         """``ALTER TABLE … NO FORCE ROW LEVEL SECURITY``."""
         operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "NO FORCE")))
+
+    @classmethod
+    def without_forced_row_level_security(
+        cls, operations: Operations, *table_names: str, schema: str | None = None
+    ) -> AbstractContextManager[None]:
+        """A block in which row security isn't forced on the owner of the tables, for data migrations.
+
+        ``with op.without_forced_row_level_security("notes"): op.execute(…)``.  The end of the block puts
+        FORCE back, also after an error, on those tables that had it.  ``ALTER TABLE`` locks each table until
+        the transaction ends.  Within ``autocommit_block()`` other sessions of the owner see the tables
+        without FORCE, too, and a lost connection leaves them so.
+
+        Emits: ``ALTER TABLE … NO FORCE ROW LEVEL SECURITY``, and at the end ``ALTER TABLE … FORCE ROW LEVEL
+        SECURITY``; ``SET CONSTRAINTS ALL IMMEDIATE`` before that, if checks of new rows are deferred.
+        """
+        return _lifted(cls, operations, [TableKey(schema, name) for name in table_names])
 
     @classmethod
     def create_policy(
@@ -249,6 +272,28 @@ class RowSecurityOp(MigrateOperation):
         """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] REVOKE …``."""
         statement = ddl.AlterDefaultPrivileges(privileges, object_type, grantees, schema=schema, revoke=True)
         operations.invoke(cls(statement))
+
+
+@contextmanager
+def _lifted(op: type[RowSecurityOp], operations: Operations, tables: Sequence[TableKey]) -> Iterator[None]:
+    operations.invoke(op(*(ddl.LiftForce(table) for table in tables)))
+    restore = op(*(ddl.LiftForce(table, restore=True) for table in reversed(tables)))
+    try:
+        yield
+    except BaseException:
+        try:
+            operations.invoke(restore)
+        except DBAPIError as error:
+            # A transaction that failed is rolled back, and has lifted nothing.
+            if getattr(error.orig, "sqlstate", None) != _IN_FAILED_TRANSACTION:
+                log.error(
+                    "FORCE ROW LEVEL SECURITY of %s was not put back: %s. Unless the transaction was rolled "
+                    "back, run ALTER TABLE … FORCE ROW LEVEL SECURITY for each",
+                    ", ".join(table.name for table in tables),
+                    error.orig,
+                )
+        raise
+    operations.invoke(restore)
 
 
 for _name in _NAMES:

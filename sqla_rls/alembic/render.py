@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 # Not alembic.autogenerate: this module is loaded while that one still is.
@@ -15,10 +16,11 @@ class Call(MigrateOperation):
     """``op.function(*args, **kwargs)`` and the call that undoes it.
 
     A *silent* one isn't written: DROP TABLE takes along what it would do, or CREATE TABLE has yet to
-    come.  Its reverse is written, unless that is silent, too.
+    come.  Its reverse is written, unless that is silent, too.  A *remark* is a comment above it.
     """
 
     undo: Call
+    remark: str | None = None
 
     def __init__(self, function: str, *args: Any, silent: bool = False, **kwargs: Any) -> None:
         self.function, self.args, self.silent = function, args, silent
@@ -49,10 +51,11 @@ def _render(autogen_context: Any, call: Call) -> list[str]:
     arguments = [_literal(value) for value in call.args]
     keywords = [f"{name}={_literal(value)}" for name, value in call.kwargs.items()]
     line = f"{function}({', '.join(arguments + keywords)})"
+    remark = [f"# {one}" for one in wrap(call.remark or "", _LINE_LENGTH, break_long_words=False)]
     if "\n" not in line and len(line) <= _LINE_LENGTH:
-        return [line]
+        return [*remark, line]
     lines = [", ".join(arguments), *keywords] if arguments else keywords
-    return [f"{function}(", *(f"    {line}" for one in lines for line in f"{one},".split("\n")), ")"]
+    return [*remark, f"{function}(", *(f"    {line}" for one in lines for line in f"{one},".split("\n")), ")"]
 
 
 def _literal(value: Any) -> str:
