@@ -32,7 +32,7 @@ from sqla_rls.objects import (
     members_last,
 )
 from sqla_rls.privileges import GRANTABLE, callers, is_beyond_row_security
-from sqla_rls.schema import anonymous, authenticated
+from sqla_rls.schema import READY_MADE, anonymous, authenticated
 
 _HEAD = '''"""Row security, as it was found in the database {database!r}.
 
@@ -203,6 +203,9 @@ class _Adoption:
             *(one.grantee for one in self.privileges),
             *(one.grantee for one in self.live.default_privileges),
         }
+        if authenticated.name in named and any(one.member == anonymous.name for one in self.live.memberships):
+            # Declaring the one makes the other, as a member of no role unless it is said.
+            named.add(anonymous.name)
         found = {name: self._role(name) for name in sorted(named - {PUBLIC}) if not name.startswith("pg_")}
         if found:
             calls = [_role_call(role) for role in members_last(found)]
@@ -212,7 +215,8 @@ class _Adoption:
         live = self.live.roles[name]
         memberships = sorted(one for one in self.live.memberships if one.member == name)
         if any(map(_has_options, memberships)):
-            self.remarks.append(f"the memberships of {name} have options, and are not declared")
+            revoked = ": autogenerate will revoke them" if name in READY_MADE else ""
+            self.remarks.append(f"the memberships of {name} have options, and are not declared{revoked}")
             memberships = []
         return Role(
             name,

@@ -159,6 +159,23 @@ def test_a_role_named_authenticated_brings_no_second_one_along(project: Project)
     project.check(metadata)
 
 
+def test_memberships_of_the_ready_made_roles_are_declared(project: Project) -> None:
+    project.migrate(own_todos())
+    execute_raw(project, "GRANT rls_adopt_etl TO authenticated, anonymous")
+    written, metadata = adopt(project)
+    for name in ("authenticated", "anonymous"):
+        assert f"Role('{name}', member_of=['rls_adopt_etl'])" in written
+    project.check(metadata)
+
+    execute_raw(project, "GRANT rls_adopt_etl TO anonymous WITH ADMIN OPTION")
+    written, metadata = adopt(project)
+    assert (
+        "# the memberships of anonymous have options, and are not declared: autogenerate will revoke"
+        in written
+    )
+    assert operations(project.revision(metadata)) == ["revoke_role"]
+
+
 def test_what_cannot_be_declared_is_said(project: Project) -> None:
     execute_raw(
         project,
