@@ -119,6 +119,8 @@ class _Adoption:
             one for one in self.privileges for name in self.called if one[:3] == ("SEQUENCE", *name)
         ):
             yield self._grant("sqla_rls.grant_on", one)
+        for on in sorted(self.functions.made_first, key=str):
+            yield from self._made_first(on)
         for view in self.views:
             yield from self._view(view)
         yield from defaults
@@ -260,6 +262,17 @@ class _Adoption:
         said = [f"{name}={_text(value)}" for name, value in arguments.items()]
         yield from _call("sqla_rls.sql_function", "metadata", repr(key.name), *said, f"to={to}")
 
+    def _made_first(self, key: ObjectKey) -> Iterator[str]:
+        """Who may execute it, where that isn't everybody, as Postgres has it."""
+        held = {one for one in self.privileges if one.object == key}
+        if held == {Privilege(*key, PUBLIC, "EXECUTE")}:
+            return
+        for one in granted_together(held):
+            yield self._grant("sqla_rls.grant_on", one)
+        if not held:
+            said = _keywords({"function": key.name, "schema": key.schema})
+            yield f"sqla_rls.grant_on(metadata, to={PUBLIC!r}, {', '.join(said)})"
+
     def _view(self, view: View) -> Iterator[str]:
         held = granted_together(one for one in self.privileges if one.object == view.object)
         options = {
@@ -287,9 +300,10 @@ class _Adoption:
         is_sequence = object_type == "SEQUENCE"
         kind = "COLUMNS" if one.columns and not is_sequence else f"{object_type}S"
         beyond = not GRANTABLE[kind].issuperset(one.privileges)
-        by_name = is_sequence and not one.columns
+        by_name = (is_sequence and not one.columns) or object_type == "FUNCTION"
         arguments: dict[str, Any] = {
-            "sequence": name if by_name else None,
+            "sequence": name if by_name and is_sequence else None,
+            "function": name if object_type == "FUNCTION" else None,
             "schema": schema if by_name else None,
             "columns": list(one.columns) if one.columns and not is_sequence else None,
             "grant_option": one.grantable or None,

@@ -48,6 +48,7 @@ WITH RECURSIVE relation AS (
                         AND d.deptype = 'e')
 )
 SELECT f.*, o.is_ours, e.extension,
+       concat(f.proname, '(', pg_catalog.oidvectortypes(p.proargtypes), ')') AS signature,
        CASE WHEN e.extension IS NULL AND f.nspname = ANY (:schemas)
             THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition,
        CASE WHEN e.extension IS NOT NULL THEN 'an extension made it'
@@ -84,6 +85,8 @@ class _Found(NamedTuple):
     obstacle: str | None
     #: The statement that makes it, if a migration isn't to.
     statement: str | None
+    is_of_extension: bool
+    signature: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +96,12 @@ class AdoptedFunctions:
     remarks: list[str] = field(default_factory=list)
     #: SQL that makes the others.
     run_first: list[str] = field(default_factory=list)
+    #: What that makes, but for extensions.
+    made_first: set[ObjectKey] = field(default_factory=set)
 
     @property
     def objects(self) -> set[ObjectKey]:
-        return {ObjectKey("FUNCTION", *key) for key in self.declared}
+        return {ObjectKey("FUNCTION", *key) for key in self.declared} | self.made_first
 
 
 def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> AdoptedFunctions:
@@ -110,6 +115,8 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
             row["is_ours"],
             row["obstacle"],
             row["extension"] or row["definition"],
+            row["extension"] is not None,
+            row["signature"],
         )
         for row in catalog.rows(connection, _TO_ADOPT, {"schemas": list(schemas)})
     ]
@@ -126,12 +133,18 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
         if differences := list(_differences(live, compared.declared[key])):
             obstacles[key] = " and ".join(differences)
     ours = {one.value.key for one in found if one.is_ours}
-    statements = [one.statement for one in found if one.value.key in obstacles and one.statement is not None]
+    others = [one for one in found if one.value.key in obstacles and one.statement is not None]
+    statements = [one.statement for one in others if one.statement is not None]
     return AdoptedFunctions(
         {key: arguments for key, arguments in said.items() if key not in obstacles},
         [_remark(key, why, is_ours=key in ours) for key, why in obstacles.items()],
         # Their bodies may read tables.
         ["SET LOCAL check_function_bodies = off", *dict.fromkeys(statements)] if statements else [],
+        {
+            ObjectKey("FUNCTION", one.value.schema, one.signature)
+            for one in others
+            if not (one.is_of_extension or one.is_ours)
+        },
     )
 
 

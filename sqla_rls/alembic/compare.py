@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from alembic.operations import MigrateOperation, ops
 from alembic.util import PriorityDispatchResult
-from sqlalchemy import Column, Connection, MetaData, Table, Text
+from sqlalchemy import Column, Computed, Connection, Identity, MetaData, Table, Text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from sqla_rls import catalog, function_catalog, spelling, view_catalog
@@ -395,7 +395,9 @@ def _defaults(operations: Iterable[MigrateOperation]) -> Iterator[str]:
             table.append_column(operation.column._copy())
         elif isinstance(operation, ops.AlterColumnOp) and operation.modify_server_default:
             default: Any = operation.modify_server_default
-            table.append_column(Column("c", Text, server_default=getattr(default, "arg", default)))
+            computed = [default._copy()] if isinstance(default, Computed | Identity) else []
+            said = None if computed else getattr(default, "arg", default)
+            table.append_column(Column("c", Text, *computed, server_default=said))
         elif isinstance(operation, ops.CreateIndexOp):
             yield str(CreateIndex(operation.to_index()).compile(**literally(None)))
         yield str(CreateTable(table, include_foreign_key_constraints=[]).compile(**literally(None)))
@@ -408,6 +410,8 @@ def _before_what_defaults_read(
 
     ADD COLUMN calls the default, of *functions*, at once.
     """
+    if not functions:
+        return operations
     columns = [
         operation
         for operation in operations

@@ -462,10 +462,26 @@ def rebuilt(project: Project, server: Server, metadata: MetaData, *run_first: st
     return found
 
 
-def test_what_models_cannot_declare_is_sql_to_run_first(project: Project, server: Server) -> None:
+@pytest.mark.parametrize(
+    "privileges",
+    [
+        [],
+        ["REVOKE EXECUTE ON FUNCTION f(text, int) FROM PUBLIC"],
+        [
+            "REVOKE EXECUTE ON FUNCTION f(text, int) FROM PUBLIC",
+            "GRANT EXECUTE ON FUNCTION f(text, int) TO rls_adopt_app, rls_adopt_admin WITH GRANT OPTION",
+        ],
+    ],
+    ids=["everybody", "its owner", "some"],
+)
+def test_what_models_cannot_declare_is_sql_to_run_first(
+    project: Project, server: Server, privileges: list[str]
+) -> None:
     execute_raw(
         project,
-        "CREATE FUNCTION f(who text) RETURNS boolean LANGUAGE sql COST 7 AS 'SELECT true -- 100% :it'",
+        "CREATE FUNCTION f(who text, n int = 1) RETURNS boolean LANGUAGE sql COST 7"
+        " AS 'SELECT true -- 100% :it'",
+        *privileges,
         "CREATE TABLE todos (id int PRIMARY KEY, who text)",
         "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY mine ON todos TO rls_adopt_app USING (f(who))",
@@ -473,6 +489,7 @@ def test_what_models_cannot_declare_is_sql_to_run_first(project: Project, server
     before = project.state()
     written, metadata = adopt(project)
     assert "# function f isn't declared: it has COST, ROWS, SUPPORT or TRANSFORM" in written
+    project.check(metadata)
     found: dict[str, Any] = {}
     exec(written, found)
     assert rebuilt(project, server, metadata, *found["RUN_FIRST"]) == before
