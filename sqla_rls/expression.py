@@ -17,7 +17,9 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     Uuid,
+    case,
     cast,
+    func,
     literal,
 )
 from sqlalchemy.dialects import postgresql
@@ -31,6 +33,7 @@ from sqlalchemy.sql.roles import ExpressionElementRole
 from sqlalchemy.sql.sqltypes import Enum, String
 from sqlalchemy.sql.type_api import TypeEngine
 from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import UserDefinedType
 
 from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import AUTH_SCHEMA
@@ -179,9 +182,12 @@ class auth_uid(Condition):
         (SELECT auth.user_id()) = todos.user_id                    text, varchar
         (SELECT auth.uid()) = todos.user_id                        uuid
         (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
+        (SELECT CAST(auth.user_id() AS CITEXT)) = todos.user_id    citext, which ignores case
+        (SELECT CASE WHEN (auth.user_id() = rtrim(auth.user_id()))
+                THEN CAST(auth.user_id() AS BPCHAR) END) = todos.user_id    char(n): trailing spaces count
 
-    Raises DeclarationError when it is compiled, for a column of any other type, and at once for what is
-    no column.
+    Raises DeclarationError when it is compiled, for a column of any other type, ``Uuid(native_uuid=False)``
+    included, and at once for what is no column.
     """
 
     __visit_name__ = "auth_uid"
@@ -200,33 +206,55 @@ def _auth_uid(element: auth_uid, compiler: SQLCompiler, **kw: Any) -> str:
 
 def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
     family = family_of(column_)
-    if family == "uuid":
-        return _UID
-    if family == "integer":
-        return _USER_ID_AS_INTEGER
-    if family == "text":
-        return _USER_ID
+    if family is not None:
+        return _CALLERS[family]
+    if isinstance(column_.type, Uuid) and not column_.type.native_uuid:
+        raise DeclarationError(
+            f"auth_uid() can't compare {column_}: with native_uuid=False its uuids are CHAR(32) in Postgres, "
+            "and auth.uid() is a uuid. Make the column Uuid()"
+        )
     raise DeclarationError(
         f"auth_uid() compares text, uuid and integer columns; {column_} is {column_.type!r}. "
         "Compare it with auth.user_id() or jwt_claim() in an expression of your own"
     )
 
 
-def family_of(column_: ColumnElement[Any]) -> Literal["uuid", "integer", "text"] | None:
+Family: TypeAlias = Literal["uuid", "integer", "text", "char", "citext"]
+_STRINGS: dict[str, Family] = {"CHAR": "char", "NCHAR": "char", "CITEXT": "citext"}
+
+
+def family_of(column_: ColumnElement[Any]) -> Family | None:
     """The types that Postgres compares with one another, of those that people and groups have."""
     implementation = column_.type.dialect_impl(_DIALECT)
     while isinstance(implementation, TypeDecorator):
         implementation = implementation.impl_instance
     if isinstance(implementation, Uuid):
-        return "uuid"
+        return "uuid" if implementation.native_uuid else None
     if isinstance(implementation, Integer):
         return "integer"
-    if isinstance(implementation, String) and not isinstance(implementation, Enum):
-        return "text"
-    return None
+    if not isinstance(implementation, String) or isinstance(implementation, Enum):
+        return None
+    # As which it is made: to the dialect, a char is a String as any other.
+    name = column_.type.compile(_DIALECT).partition("(")[0].split()[0]
+    return _STRINGS.get(name, "text")
 
 
-_UID = once(auth.uid())
-_USER_ID = once(auth.user_id())
-# The widest: whatever fits the token is compared, and int4 = int8 uses the index.
-_USER_ID_AS_INTEGER = once(cast(auth.user_id(), BigInteger()))
+class _BPCHAR(UserDefinedType[str]):
+    """char of any length: a cast to CHAR(n) would cut the caller's name, and make it another's."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **kw: Any) -> str:
+        return "BPCHAR"
+
+
+# Compared with text, char and citext columns would be cast, so that no index serves.
+_CALLERS: dict[Family, once[Any]] = {
+    "uuid": once(auth.uid()),
+    "text": once(auth.user_id()),
+    # The widest: whatever fits the token is compared, and int4 = int8 uses the index.
+    "integer": once(cast(auth.user_id(), BigInteger())),
+    "citext": once(cast(auth.user_id(), postgresql.CITEXT())),
+    # char ignores trailing spaces, and a caller whose name has some is another one.
+    "char": once(case((auth.user_id() == func.rtrim(auth.user_id()), cast(auth.user_id(), _BPCHAR())))),
+}

@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Boolean, Column, ColumnElement, Table, event, false, literal_column, true
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    ColumnExpressionArgument,
+    Table,
+    event,
+    false,
+    literal_column,
+    true,
+)
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.coercions import expect
@@ -30,9 +40,11 @@ from sqla_rls.objects import (
 if TYPE_CHECKING:
     from sqla_rls.privileges import grant
 
-#: An SQLAlchemy expression, SQL text, or a bool; a function without arguments that returns one is called
+#: What ``where()`` takes, SQL text, or a bool; a function without arguments that returns one is called
 #: when the models are complete, for expressions that name tables declared later.
-Expression: TypeAlias = "ColumnElement[bool] | str | bool | Callable[[], ColumnElement[bool] | str | bool]"
+Expression: TypeAlias = (
+    "ColumnExpressionArgument[bool] | str | bool | Callable[[], ColumnExpressionArgument[bool] | str | bool]"
+)
 #: Roles that are made where they are missing (Role), or that must be there (their names).
 Roles: TypeAlias = "Role | str | Collection[Role | str]"
 

@@ -56,11 +56,15 @@ class Todo(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     user_id: Mapped[str] = mapped_column(Text, server_default=auth.user_id())
     team: Mapped[str] = mapped_column(Text)
+    is_public: Mapped[bool] = mapped_column()
     __table_args__ = (
         crud_policy(authenticated, read=auth_uid(user_id), modify=auth_uid(user_id)),
         Policy(
             "team", "SELECT", [Role("lead"), "manager"], using=jwt_claim("team") == team, permissive=False
         ),
+        Policy("public", "SELECT", using=is_public),
+        Policy("public later", "SELECT", using=lambda: Todo.is_public),
+        crud_policy("manager", read=is_public, modify=is_public),
         Policy("text", roles="manager", using="task <> ''", with_check=True),
         Policy("members", "SELECT", using=lambda: member_of(Todo.team, Member.team, Member.user_id)),
         Policy("leads", "SELECT", using=member_of(team, select(jwt_claim("team")))),

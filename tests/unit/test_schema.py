@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import (
+    CHAR,
     JSON,
     BigInteger,
     Column,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlmodel import Field
 
@@ -83,6 +85,11 @@ def using(expression: Any, on: Table | None = None) -> str | None:
     return policy.using
 
 
+CHAR_CALLER = (
+    "(SELECT CASE WHEN (auth.user_id() = rtrim(auth.user_id())) THEN CAST(auth.user_id() AS BPCHAR) END)"
+)
+
+
 @pytest.mark.parametrize(
     ("type_", "caller"),
     [
@@ -93,6 +100,9 @@ def using(expression: Any, on: Table | None = None) -> str | None:
         (Key(), "(SELECT auth.uid())"),
         (Integer(), "(SELECT CAST(auth.user_id() AS BIGINT))"),
         (BigInteger(), "(SELECT CAST(auth.user_id() AS BIGINT))"),
+        (String(8).with_variant(CHAR(8), "postgresql"), CHAR_CALLER),
+        (postgresql.CITEXT(), "(SELECT CAST(auth.user_id() AS CITEXT))"),
+        (CHAR(36), CHAR_CALLER),
     ],
 )
 def test_the_caller_is_compared_by_the_type_of_the_column(type_: Any, caller: str) -> None:
@@ -103,6 +113,30 @@ def test_the_caller_is_compared_by_the_type_of_the_column(type_: Any, caller: st
 def test_a_column_of_another_type_is_refused_by_name() -> None:
     with pytest.raises(DeclarationError, match=r"todos\.document is JSON"):
         using(auth_uid("document"))
+
+
+def test_uuids_that_are_kept_as_text_are_refused_with_the_reason() -> None:
+    todos = Table("todos", MetaData(), Column("owner", Uuid(native_uuid=False)))
+    with pytest.raises(DeclarationError, match=r"todos\.owner: with native_uuid=False .* CHAR\(32\)"):
+        using(auth_uid("owner"), todos)
+
+
+def test_a_column_that_is_a_bool_is_a_condition() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Todo(Base):
+        __tablename__ = "todos"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        is_public: Mapped[bool]
+        is_old: Mapped[bool] = mapped_column()
+        __table_args__ = (
+            Policy("public", "SELECT", using=lambda: Todo.is_public),
+            Policy("old", "SELECT", using=is_old),
+        )
+
+    found = declared([Base.metadata]).policies.values()
+    assert {policy.using for policy in found} == {"todos.is_public", "todos.is_old"}
 
 
 @pytest.mark.parametrize("value", [None, 5, object(), Field(default=None)])

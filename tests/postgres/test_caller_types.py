@@ -1,0 +1,109 @@
+"""Columns of character types other than text: the caller is cast to the column's, and the index is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import (
+    CHAR,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    Table,
+    create_engine,
+    func,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import CITEXT
+from sqlalchemy.pool import NullPool
+
+from sqla_rls import Policy, Role, auth_uid, member_of
+from sqla_rls.testing.postgres import Server
+
+READER = Role("caller_types_reader")
+
+metadata = MetaData()
+TABLES = {
+    name: Table(
+        name,
+        metadata,
+        Column("owner", type_, primary_key=True),
+        Policy("own", "SELECT", READER, using=auth_uid("owner")),
+    )
+    for name, type_ in (("codes", CHAR(8)), ("names", CITEXT()))
+}
+OWNERS = TABLES["names"].c.owner
+TEAMS = Table(
+    "teams",
+    metadata,
+    Column("name", CITEXT(), primary_key=True),
+    Policy(
+        "members", "SELECT", READER, using=member_of("name", TABLES["names"].c.owner, TABLES["names"].c.owner)
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def engine_with_rows(server: Server) -> Iterator[Engine]:
+    name = server.create_database()
+    engine = create_engine(server.url(name), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE EXTENSION citext"))
+        metadata.create_all(connection)
+        for table in (*TABLES.values(), TEAMS):
+            connection.execute(insert(table), [{table.c[0].name: one} for one in ("alice", "bob")])
+    yield engine
+    server.drop_database(name)
+
+
+@pytest.fixture
+def connection(engine_with_rows: Engine) -> Iterator[Connection]:
+    with engine_with_rows.connect() as connection:
+        yield connection
+
+
+def bind(connection: Connection, subject: str) -> None:
+    connection.execute(
+        select(
+            func.set_config("role", READER.name, True),
+            func.set_config("request.jwt.claims", f'{{"sub": "{subject}"}}', True),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "subject", "owners"),
+    [
+        ("codes", "alice", ["alice   "]),
+        ("codes", "ALICE", []),
+        # A cast to CHAR(8) would make it somebody else's name.
+        ("codes", "alice   x", []),
+        ("codes", "alice ", []),
+        ("names", "alice", ["alice"]),
+        ("names", "Alice", ["alice"]),
+        ("names", "alice ", []),
+    ],
+)
+def test_rows_are_the_callers_by_the_rules_of_the_type(
+    connection: Connection, table: str, subject: str, owners: list[str]
+) -> None:
+    bind(connection, subject)
+    assert connection.scalars(select(TABLES[table].c.owner)).all() == owners
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_index_of_the_column_is_searched(connection: Connection, table: str) -> None:
+    bind(connection, "alice")
+    connection.execute(text("SET LOCAL enable_seqscan = off"))
+    plan = "\n".join(connection.execute(text(f"EXPLAIN SELECT * FROM {table}")).scalars())
+    assert "InitPlan" in plan
+    assert "Index Cond: (owner = " in plan
+
+
+def test_groups_are_compared_by_the_rules_of_the_type(connection: Connection) -> None:
+    bind(connection, "ALICE")
+    assert connection.scalars(select(TEAMS.c.name)).all() == ["alice"]
