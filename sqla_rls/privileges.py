@@ -116,8 +116,8 @@ def grant_on(
         column = _element(sequence)
         if isinstance(column, str) or schema is not None or not isinstance(column.table, Table):
             raise DeclarationError(
-                f"grant_on(sequence={sequence!r}) needs a column of a table: call it below the models, "
-                "without schema="
+                f"grant_on(sequence={sequence!r}) failed: that is no column of a table. Call grant_on() "
+                "after the models, without schema="
             )
         found = ObjectKey("SEQUENCE", column.table.schema, column.table.name)
     elif function is not None and sequence is None:

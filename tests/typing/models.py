@@ -93,6 +93,17 @@ open_todos = view(
 assert_type(open_todos, Table)
 declare_roles(Base.metadata, Role("app", login=True, member_of=[authenticated, "reporting"]))
 grant_on(Base.metadata, "EXECUTE", function="is_member(uuid)", to=authenticated)
+grant_on(Base.metadata, "USAGE", sequence=Member.team, to=authenticated)
+sql_function(
+    Base.metadata,
+    "now_in",
+    returns="text",
+    body="…",
+    to="app",
+    language="plpgsql",
+    settings={"a.b": "c"},
+    search_path=None,
+)
 revoke_from_public(Base.metadata)
 ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])
 assert_type(jwt_claim("a", "b"), ColumnElement[str])
