@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from sqla_rls import adopt_functions, catalog, view_catalog
 from sqla_rls.adopt_functions import AdoptedFunctions
 from sqla_rls.catalog import Live
+from sqla_rls.diff_privileges import BUILT_IN
 from sqla_rls.objects import (
     AUTH_SCHEMA,
     PUBLIC,
@@ -76,7 +77,7 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
         keys = live.made_views | live.other_views
         views = view_catalog.read_live(connection, keys, default_schema=default_schema)
     declared_views = [one for key, one in views.items() if one.security_invoker or key in live.made_views]
-    body = list(_Adoption(live, declared_views, functions).lines())
+    body = list(_Adoption(live, declared_views, functions, names["schemas"]).lines())
     if all(line.startswith("#") for line in body):
         body.append("pass")
     run_first = ""
@@ -88,7 +89,9 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
 
 
 class _Adoption:
-    def __init__(self, live: Live, views: Collection[View], functions: AdoptedFunctions) -> None:
+    def __init__(
+        self, live: Live, views: Collection[View], functions: AdoptedFunctions, schemas: Collection[str]
+    ) -> None:
         self.live, self.views, self.functions = live, views, functions
         self.remarks = [*functions.remarks]
         self.tables = sorted(filter(self._is_declared, live.row_security), key=str)
@@ -100,6 +103,7 @@ class _Adoption:
         self.callers = callers(role for policy in self.policies for role in policy.roles)
         self.silent = {policy.key for policy in self.policies if not self._holds_what_it_implies(policy)}
         self.privileges = self._beyond_the_implied()
+        self.on_schemas = list(self._on_schemas(schemas))
 
     def lines(self) -> Iterator[str]:
         if self.tables:
@@ -112,6 +116,8 @@ class _Adoption:
         tables = [line for table in self.tables for line in self._table(table)]
         defaults = list(self._default_privileges())
         yield from self._roles()
+        for one in granted_together(self.on_schemas):
+            yield self._grant("sqla_rls.grant_on", one)
         for key, arguments in self.functions.declared.items():
             yield from self._function(key, arguments)
         yield from tables
@@ -196,13 +202,30 @@ class _Adoption:
         narrowed = {one[:5] for one in beyond if one.column is not None}
         return [one for one in held if one in beyond or one[:5] in narrowed]
 
+    def _on_schemas(self, schemas: Collection[str]) -> Iterator[Privilege]:
+        """What roles hold on *schemas* beyond the implied; there, what nobody declares is left alone."""
+        held: dict[tuple[str, str], set[Privilege]] = {}
+        for one in self.live.privileges:
+            if one.object_type == "SCHEMA" and one.name in schemas and one.name != AUTH_SCHEMA:
+                held.setdefault((one.name, one.grantee), set()).add(
+                    one._replace(grantable=False, grantor=None)
+                )
+        implied = self._implied(policy for policy in self.policies if policy.key not in self.silent)
+        for (_, grantee), privileges in held.items():
+            if not (
+                grantee.startswith("pg_")
+                or privileges <= implied | {BUILT_IN}
+                or any(map(self._is_refused, privileges))
+            ):
+                yield from privileges
+
     def _is_refused(self, one: Privilege | DefaultPrivilege) -> bool:
         return one.grantee in self.callers and is_beyond_row_security(one)
 
     def _roles(self) -> Iterator[str]:
         named = {
             *(role for policy in self.policies for role in policy.roles),
-            *(one.grantee for one in self.privileges),
+            *(one.grantee for one in (*self.privileges, *self.on_schemas)),
             *(one.grantee for one in self.live.default_privileges),
         }
         if authenticated.name in named and any(one.member == anonymous.name for one in self.live.memberships):
@@ -297,6 +320,8 @@ class _Adoption:
 
     def _grant(self, function: str, one: Grants) -> str:
         object_type, schema, name = one.object
+        if object_type == "SCHEMA":
+            schema = name
         is_sequence = object_type == "SEQUENCE"
         kind = "COLUMNS" if one.columns and not is_sequence else f"{object_type}S"
         beyond = not GRANTABLE[kind].issuperset(one.privileges)
@@ -304,7 +329,7 @@ class _Adoption:
         arguments: dict[str, Any] = {
             "sequence": name if by_name and is_sequence else None,
             "function": name if object_type == "FUNCTION" else None,
-            "schema": schema if by_name else None,
+            "schema": schema if by_name or object_type == "SCHEMA" else None,
             "columns": list(one.columns) if one.columns and not is_sequence else None,
             "grant_option": one.grantable or None,
             "beyond_row_security": beyond or None,

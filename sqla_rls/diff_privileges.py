@@ -25,7 +25,7 @@ from sqla_rls.objects import (
 )
 
 #: Everybody has it in a new database.
-_BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
+BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def diff_privileges(
         for one in (_with_those_brought_along(before) & held)
         - _with_those_brought_along(implied(policies_elsewhere))
         - wanted
-        - {_BUILT_IN}
+        - {BUILT_IN}
         if one.object_type in ("SCHEMA", "SEQUENCE") and one.object not in managed
     }
     grants = {one for one in wanted - held if one.grantee != current_user and one[:4] not in live.owners}

@@ -543,3 +543,21 @@ def test_a_sequence_is_declared_by_its_column(project: Project) -> None:
     assert "'SELECT', to=['rls_adopt_app'], sequence='shared')" in written
     project.check(metadata)
     assert project.state() == before
+
+
+def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Server) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos FOR SELECT TO rls_adopt_app USING (true)",
+        "GRANT SELECT ON todos TO rls_adopt_app",
+        "GRANT USAGE ON SCHEMA public TO rls_adopt_app",
+        "GRANT USAGE, CREATE ON SCHEMA public TO rls_adopt_etl",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert "'CREATE', 'USAGE', to=['rls_adopt_etl'], schema='public', beyond_row_security=True)" in written
+    project.check(metadata)
+    assert project.state() == before
+    assert rebuilt(project, server, metadata) == before
