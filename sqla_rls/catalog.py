@@ -251,6 +251,24 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_j
          WHERE n.nspname = 'sqla_rls_secret' AND c.relname = 'signing_key') AS keyholder
 """
 
+# A body that is text depends on nothing: there, the name of the schema counts.
+_AUTH_IN_USE = """
+SELECT EXISTS (
+  SELECT FROM pg_catalog.pg_depend AS d
+    JOIN pg_catalog.pg_proc AS f ON f.oid = d.refobjid AND f.pronamespace = pg_catalog.to_regnamespace('auth')
+    LEFT JOIN pg_catalog.pg_policy AS p ON d.classid = 'pg_catalog.pg_policy'::regclass AND p.oid = d.objid
+    LEFT JOIN pg_catalog.pg_attrdef AS a ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND a.oid = d.objid
+    LEFT JOIN pg_catalog.pg_rewrite AS r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid
+    JOIN pg_catalog.pg_class AS c ON c.oid IN (p.polrelid, a.adrelid, r.ev_class)
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+   WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass
+     AND (n.nspname, c.relname) IN (SELECT * FROM unnest(:schemas, :tables))
+) OR EXISTS (
+  SELECT FROM pg_catalog.pg_proc AS f JOIN pg_catalog.pg_namespace AS n ON n.oid = f.pronamespace
+   WHERE (n.nspname, f.proname) IN (SELECT * FROM unnest(:function_schemas, :functions))
+     AND strpos(lower(f.prosrc), 'auth') > 0
+) AS in_use
+"""
 
 _EDITED = """
 WITH function AS (
@@ -343,6 +361,25 @@ def auth_functions(connection: Connection) -> AuthFunctions:
         row["verifier"],
         row["keyholder"],
     )
+
+
+def auth_in_use(
+    connection: Connection,
+    *,
+    default_schema: str,
+    tables: Iterable[TableKey],
+    functions: Iterable[TableKey],
+) -> bool:
+    """Whether any of *tables* or *functions*, as they are, calls a function of schema ``auth``."""
+    named, called = list(tables), list(functions)
+    parameters = {
+        "schemas": [key.schema or default_schema for key in named],
+        "tables": [key.name for key in named],
+        "function_schemas": [key.schema or default_schema for key in called],
+        "functions": [key.name for key in called],
+    }
+    (row,) = rows(connection, _AUTH_IN_USE, parameters)
+    return bool(row["in_use"])
 
 
 def _edited(connection: Connection, auth: AuthFunctions) -> bool:

@@ -304,7 +304,10 @@ class DropSigning(ExecutableDDLElement):
 
 
 class DropAuthFunctions(ExecutableDDLElement):
-    """Undoes CreateAuthFunctions, where that made anything."""
+    """Undoes CreateAuthFunctions, where that made anything; *keep_signed*: unless they verify callers."""
+
+    def __init__(self, *, keep_signed: bool = False) -> None:
+        self.keep_signed = keep_signed
 
 
 @compiles(CreatePolicy, "postgresql")
@@ -406,7 +409,8 @@ def _drop_signing(drop: DropSigning, compiler: DDLCompiler, **kw: Any) -> str:
 
 @compiles(DropAuthFunctions, "postgresql")
 def _drop_auth_functions(drop: DropAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    return sql(_script("drop_auth_functions.sql"), compiler)
+    script = _script("drop_auth_functions.sql").replace("{keep_signed}", str(drop.keep_signed).lower())
+    return sql(script, compiler)
 
 
 def qualified(key: TableKey, compiler: DDLCompiler) -> str:

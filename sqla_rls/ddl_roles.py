@@ -40,6 +40,13 @@ class DropRole(ExecutableDDLElement):
         self.name = name
 
 
+class SetMemberships(ExecutableDDLElement):
+    """Makes the Role a member of those that it names, and with *keep_others* of any other as before."""
+
+    def __init__(self, role: Role, *, keep_others: bool = False) -> None:
+        self.role, self.keep_others = role, keep_others
+
+
 class GrantRole(ExecutableDDLElement):
     def __init__(self, membership: Membership) -> None:
         self.membership = membership
@@ -79,6 +86,21 @@ def _alter_role(alter: AlterRole, compiler: DDLCompiler, **kw: Any) -> str:
 @compiles(DropRole, "postgresql")
 def _drop_role(drop: DropRole, compiler: DDLCompiler, **kw: Any) -> str:
     return _script("drop_role.sql", drop.name, compiler)
+
+
+@compiles(SetMemberships, "postgresql")
+def _set_memberships(memberships: SetMemberships, compiler: DDLCompiler, **kw: Any) -> str:
+    role = memberships.role
+    literal = compiler.sql_compiler.render_literal_value
+    groups = ", ".join(literal(str(one), String()) for one in role.member_of or ())
+    return _script(
+        "role_memberships.sql",
+        role.name,
+        compiler,
+        groups=f"ARRAY[{groups}]::text[]",
+        inherit="NULL" if role.inherit is None else str(role.inherit).lower(),
+        keep_others=str(memberships.keep_others).lower(),
+    )
 
 
 @compiles(GrantRole, "postgresql")

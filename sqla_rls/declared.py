@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ClauseElement, ColumnElement, MetaData, Sequence, Table
+from sqlalchemy import ClauseElement, ColumnClause, ColumnElement, MetaData, Sequence, Table, TextClause
 from sqlalchemy.exc import CompileError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import next_value
@@ -69,8 +69,7 @@ def declared(
     called_sequences: set[CalledSequence] = set()
     managed: set[TableKey] = set()
     sql_functions = {one.key: one for one in functions(metadatas, default_schema)}
-    # SQL text, as their bodies are, may ask who is calling.
-    auth_functions = bool(sql_functions)
+    auth_functions = any(_may_ask_who_is_calling(one.body) for one in sql_functions.values())
     for table in tables:
         declarations = TableDeclarations.of(table)
         expressions: dict[int, ColumnElement[bool]] = {}
@@ -103,7 +102,11 @@ def declared(
     for view in declared_views(metadatas):
         key = _key(view.table, default_schema)
         views[key] = view.value(key, schema_translate_map)
-        auth_functions = auth_functions or view.has_text or _ask_who_is_calling([view.query])
+        auth_functions = auth_functions or (
+            _may_ask_who_is_calling(view.query)
+            if isinstance(view.query, str)
+            else _ask_who_is_calling([view.query])
+        )
         for granted in view.grants():
             privileges.update(granted.values(view.table, key))
             roles += granted.roles
@@ -210,10 +213,19 @@ def _key(table: Table, default_schema: str | None) -> TableKey:
     return TableKey(None if table.schema == default_schema else table.schema, table.name)
 
 
+def _may_ask_who_is_calling(sql: str) -> bool:
+    """Whether the SQL text *sql* calls a function: of schema ``auth``, or one that calls these."""
+    return "(" in sql
+
+
 def _ask_who_is_calling(*expressions: Iterable[Any]) -> bool:
-    """Whether any of *expressions* calls a function of schema ``auth``; SQL text counts as if it did."""
+    """Whether any of *expressions* calls a function of schema ``auth``, as SQL text may."""
     return any(
-        isinstance(element, AuthFunction | auth_uid) or getattr(element, "is_literal", False)
+        isinstance(element, AuthFunction | auth_uid)
+        or (isinstance(element, TextClause) and _may_ask_who_is_calling(element.text))
+        or (
+            isinstance(element, ColumnClause) and element.is_literal and _may_ask_who_is_calling(element.name)
+        )
         for expression in chain(*expressions)
         if isinstance(expression, visitors.ExternallyTraversible)
         for element in visitors.iterate(expression)

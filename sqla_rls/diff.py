@@ -49,6 +49,8 @@ def diff(
     made_anew: Collection[ObjectKey] = (),
     replaced: Collection[PolicyKey] = (),
     restored: Collection[Policy] = (),
+    made_roles: Collection[str] | None = None,
+    made_auth_functions: bool = True,
 ) -> Changes:
     """What must happen to *live* for it to match *declared*.
 
@@ -56,6 +58,9 @@ def diff(
     policies go first.  A policy that is *replaced* is dropped and created, so that what it depends on
     can be changed in between; so are those *restored*, which are nobody's to change.  What is *made_anew*
     has lost its privileges by then.  *current_user*, who migrates, needs no grants.
+
+    *made_roles* and *made_auth_functions* are those of the revisions so far; what they haven't made is made,
+    and granted, although *live* has it: the next database may not.
     """
     managed = {*declared.row_security, *dropped}
     before = [policy for policy in live.policies.values() if policy.table in managed]
@@ -74,12 +79,14 @@ def diff(
         default_schema=default_schema,
         current_user=current_user,
         dropped=dropped,
+        made_auth_functions=made_auth_functions,
     )
     needed = {role for change in policy_changes if change.after for role in change.after.roles}
     needed |= {privilege.grantee for privilege in privileges.grants}
+    roles = diff_roles(live, declared, needed=needed, made=made_roles)
     return Changes(
-        roles=diff_roles(live, declared, needed=needed),
-        auth_functions=declared.auth_functions and not live.auth_functions,
+        roles=roles,
+        auth_functions=declared.auth_functions and not (live.auth_functions and made_auth_functions),
         row_security=[
             RowSecurityChange(flags, wanted_flags)
             for table, wanted_flags in declared.row_security.items()
@@ -87,7 +94,7 @@ def diff(
             != wanted_flags
         ],
         policies=policy_changes,
-        privileges=privileges,
+        privileges=privileges.with_new_roles({role.name for role in roles.created}),
     )
 
 

@@ -7,8 +7,8 @@ there, only what dropped policies implied is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from sqla_rls.objects import (
     AUTH_SCHEMA,
@@ -38,6 +38,12 @@ class PrivilegeChanges:
     revokes_from_public: tuple[str, ...] = ()
     default_grants: frozenset[DefaultPrivilege] = frozenset()
     default_revokes: frozenset[DefaultPrivilege] = frozenset()
+    #: On schemas, which others share, by grantee: what a new role needs, whoever has granted it here.
+    on_schemas: Mapping[str, frozenset[Privilege]] = field(default_factory=dict)
+
+    def with_new_roles(self, roles: Collection[str]) -> PrivilegeChanges:
+        """The same, with all that new *roles* need on schemas."""
+        return replace(self, grants=self.grants.union(*(self.on_schemas.get(role, ()) for role in roles)))
 
 
 def diff_privileges(
@@ -49,11 +55,16 @@ def diff_privileges(
     default_schema: str,
     current_user: str | None,
     dropped: Collection[TableKey],
+    made_auth_functions: bool = True,
 ) -> PrivilegeChanges:
-    """*policies_before* are those that the models decide about, *policies_elsewhere* the others."""
+    """*policies_before* are those that the models decide about, *policies_elsewhere* the others.
+
+    A schema is shared: what policies are the first to need there is granted, although others have done so
+    here.
+    """
     auth_functions = declared.auth_functions or live.auth_functions
 
-    def implied(policies: Collection[Policy]) -> frozenset[Privilege]:
+    def implied(policies: Collection[Policy], auth_functions: bool = auth_functions) -> frozenset[Privilege]:
         return frozenset(
             implied_privileges(
                 policies, declared, default_schema=default_schema, auth_functions=auth_functions
@@ -92,7 +103,20 @@ def diff_privileges(
         - {BUILT_IN}
         if one.object_type in ("SCHEMA", "SEQUENCE") and one.object not in managed
     }
-    grants = {one for one in wanted - held if one.grantee != current_user and one[:4] not in live.owners}
+    # Every database gives PUBLIC the USAGE of schema public: only one that has lost it is granted.
+    on_schemas = {
+        one
+        for one in wanted
+        if one.object_type == "SCHEMA" and not (one.grantee == PUBLIC and one.name == "public")
+    }
+    needed_before = implied(policies_before, auth_functions=auth_functions and made_auth_functions)
+    first = on_schemas & implied(declared.policies.values()) - needed_before
+    to_grant = {
+        one
+        for one in (wanted - held) | on_schemas
+        if one.grantee != current_user and one[:4] not in live.owners
+    }
+    grants = to_grant & ((wanted - held) | first)
     revokes = {one for one in undeclared(held) | obsolete if one.object not in gone}
     # What is revoked on a table is on each of its columns, too; when a grant is undone as well.
     whole = {one[:5] for one in grants | revokes if one.column is None}
@@ -108,6 +132,10 @@ def diff_privileges(
             for one in live.default_privileges - declared.default_privileges
             if (one.object_type, one.grantee) in declared.managed_defaults
         ),
+        on_schemas={
+            grantee: frozenset(one for one in to_grant & on_schemas if one.grantee == grantee)
+            for grantee in {one.grantee for one in on_schemas}
+        },
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from sqla_rls.objects import Membership, Role, Snapshot, members_last
+from sqla_rls.objects import ANONYMOUS, AUTHENTICATED, Membership, ObjectKey, Role, Snapshot, members_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +27,60 @@ class RoleChanges:
     revoked: frozenset[Membership] = frozenset()
 
 
-def diff_roles(live: Snapshot, declared: Snapshot, *, needed: Collection[str]) -> RoleChanges:
-    """*needed* are the roles that other changes name.
+def diff_roles(
+    live: Snapshot, declared: Snapshot, *, needed: Collection[str], made: Collection[str] | None = None
+) -> RoleChanges:
+    """Compare the roles that *made* names, or that a declared table already uses; create all others.
 
-    Of these one that this database doesn't know is made, too, though the cluster may have it: that of the
-    next database that is migrated may not.
+    The cluster may have a role because of another project, and the cluster of the next database may not.
+    *made* are the roles of earlier revisions.  Where it is None, only *needed* roles, which other changes
+    name, are created again.
     """
-    known = {role for policy in live.policies.values() for role in policy.roles}
-    known |= {privilege.grantee for privilege in live.privileges}
-    there = {name: role for name, role in declared.roles.items() if name in live.roles}
+    known = _known(live, declared)
+    if made is None:
+        known |= live.roles.keys() - needed
+    else:
+        known |= {*made}
+    there = {name: role for name, role in declared.roles.items() if name in live.roles and name in known}
     wanted = {member for role in there.values() for member in _memberships(role)}
     managed = {name for name, role in there.items() if role.member_of is not None}
     held = {one for one in live.memberships if one.member in managed}
     return RoleChanges(
-        created=[
-            role
-            for role in members_last(declared.roles)
-            if role.name not in there or (role.name in needed and role.name not in known)
-        ],
+        created=[role for role in members_last(declared.roles) if role.name not in there],
         altered=[
             change for name, role in there.items() if (change := _change(live.roles[name], role)) is not None
         ],
         granted=frozenset(one for one in wanted if not any(_suffices(other, one) for other in held)),
         revoked=frozenset(one for one in held if not any(_suffices(one, other) for other in wanted)),
     )
+
+
+def _known(live: Snapshot, declared: Snapshot) -> set[str]:
+    """The roles that a database with tables of *declared* uses for them."""
+    objects = live.objects_of(declared.managed) | declared.managed_objects
+    if objects.isdisjoint(ObjectKey(*owner[:3]) for owner in live.owners):
+        return set()
+    known = {
+        role
+        for key, policy in live.policies.items()
+        if key.table in declared.managed
+        for role in policy.roles
+    }
+    known |= {
+        one.grantee
+        for one in live.privileges
+        if one.object in objects or (one.object, one.grantee) in declared.managed_grantees
+    }
+    known |= {
+        one.grantee
+        for one in live.default_privileges
+        if (one.object_type, one.grantee) in declared.managed_defaults
+    }
+    # They come as a pair, of which the policies may name one.
+    known |= {ANONYMOUS} if AUTHENTICATED in known else set()
+    while groups := {one.role for one in live.memberships if one.member in known} - known:
+        known |= groups
+    return known
 
 
 def _memberships(role: Role) -> Iterator[Membership]:

@@ -29,6 +29,8 @@ from sqla_rls.exc import DeclarationError
 from sqla_rls.expression import OwnColumn
 from sqla_rls.membership import member_of
 from sqla_rls.objects import (
+    ANONYMOUS,
+    AUTHENTICATED,
     COMMAND_PRIVILEGES,
     MAX_NAME_BYTES,
     PUBLIC,
@@ -50,8 +52,8 @@ Roles: TypeAlias = "Role | str | Collection[Role | str]"
 
 #: The caller who has signed in, and the one who has not: names as on Neon.  Declaring the first makes the
 #: second.  They are members of no role, unless a Role of the same name says ``member_of=``.
-authenticated = Role("authenticated")
-anonymous = Role("anonymous")
+authenticated = Role(AUTHENTICATED)
+anonymous = Role(ANONYMOUS)
 READY_MADE = {role.name: role for role in (authenticated, anonymous)}
 
 

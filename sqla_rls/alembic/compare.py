@@ -27,6 +27,7 @@ from sqla_rls.alembic.functions import (
     dropped_functions,
     log_functions,
 )
+from sqla_rls.alembic.history import history
 from sqla_rls.alembic.openings import openings, say_what_callers_can_drop, say_which_views_open
 from sqla_rls.alembic.privileges import (
     default_privileges,
@@ -160,6 +161,14 @@ def compare_row_security(
             replaced=replaced | expanded,
             new_defaults=new_defaults,
         )
+        past = history(autogen_context.migration_context)
+        auth_is_made = past is None or past.auth_functions or not models.auth_functions
+        auth_is_made = auth_is_made or catalog.auth_in_use(
+            connection,
+            default_schema=default_schema,
+            tables=[*models.managed, *models.views],
+            functions=models.functions,
+        )
     foreign = {
         key
         for key in replaced
@@ -177,6 +186,8 @@ def compare_row_security(
         made_anew=made_anew,
         replaced=replaced,
         restored=[policy for key, policy in held.items() if key in foreign - lost.keys()],
+        made_roles=None if past is None else past.roles,
+        made_auth_functions=auth_is_made,
     )
     _log(changes)
     log_functions(found.changes)
@@ -191,7 +202,9 @@ def compare_row_security(
     unchecked = [change for change in beneath if change.key in found.unchecked]
     upgrade_ops.ops[:] = [
         *to_confirm,
-        *_before_tables(changes, live, dropped),
+        *_before_tables(
+            changes, live, dropped, auth_is_made=auth_is_made, keep_memberships=bool(ignored.roles)
+        ),
         *dropped_views(views, live),
         *checked_functions(unchecked, dropped=True),
         *dropped_functions(above, live),
@@ -229,13 +242,22 @@ def _in_the_way(
         yield {policy.key: policy for policy in policies}
 
 
-def _before_tables(changes: Changes, live: catalog.Live, dropped: set[TableKey]) -> Iterator[Call]:
+def _before_tables(
+    changes: Changes,
+    live: catalog.Live,
+    dropped: set[TableKey],
+    *,
+    auth_is_made: bool,
+    keep_memberships: bool,
+) -> Iterator[Call]:
     yield from revokes_from_public(changes.privileges)
-    yield from roles(changes.roles)
+    yield from roles(changes.roles, keep_memberships=keep_memberships)
     if changes.auth_functions:
         # What was mended only is kept.
-        undo = Call("drop_auth_functions", silent=bool(live.auth.ours))
-        yield Call("create_auth_functions", signed=live.auth.signed or None).undone_by(undo)
+        signed = live.auth.signed and not live.auth_functions
+        # A database that verifies callers got its functions, and its key, by another way than this revision.
+        undo = Call("drop_auth_functions", signed=False, silent=auth_is_made and bool(live.auth.ours))
+        yield Call("create_auth_functions", signed=signed or None).undone_by(undo)
     yield from revokes(changes.privileges.revokes)
     # What narrows access goes last and comes first, here and on the way back.
     for policy in sorted(_removed(changes), key=lambda policy: not policy.permissive):

@@ -87,9 +87,13 @@ class RowSecurityOp(MigrateOperation):
             operations.invoke(cls(ddl.CreateAuthFunctions(signed=bool(signed))))
 
     @classmethod
-    def drop_auth_functions(cls, operations: Operations) -> None:
-        """Drop what ``op.create_auth_functions()`` made, and nothing that was there before."""
-        operations.invoke(cls(ddl.DropAuthFunctions(), DropRole(KEYHOLDER)))
+    def drop_auth_functions(cls, operations: Operations, *, signed: bool = True) -> None:
+        """Drop the functions that ``op.create_auth_functions()`` made.
+
+        They stay, with a notice, where a policy or a default of another project or tenant uses any of them.
+        With ``signed=False`` they also stay where they verify callers, together with the key.
+        """
+        operations.invoke(cls(ddl.DropAuthFunctions(keep_signed=not signed), DropRole(KEYHOLDER)))
 
     @classmethod
     def enable_row_level_security(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alembic.operations import Operations
+from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import ddl_roles
 from sqla_rls.alembic.ops import RowSecurityOp
@@ -22,13 +23,22 @@ class RoleOp(RowSecurityOp):
         inherit: bool | None = None,
         bypassrls: bool | None = None,
         member_of: Sequence[str] | None = None,
+        keep_memberships: bool = False,
     ) -> None:
-        """``CREATE ROLE``, where it is missing in the cluster.
+        """``CREATE ROLE``, where it is missing in the cluster; else ``ALTER ROLE``, ``GRANT`` and ``REVOKE``.
+
+        A role that exists gets the attributes that are given.  With *member_of* it is a member of these
+        roles, and of no others unless *keep_memberships* is given.
 
         Raises RoleNotPermitted where the migrating role may not, with the statement for a superuser.
         """
         role = Role(name, login=login, inherit=inherit, bypassrls=bypassrls, member_of=member_of)
-        operations.invoke(cls(ddl_roles.CreateRole(role), roles=member_of or ()))
+        statements: list[ExecutableDDLElement] = [ddl_roles.CreateRole(role)]
+        if {login, inherit, bypassrls} != {None}:
+            statements.append(ddl_roles.AlterRole(role))
+        if member_of is not None:
+            statements.append(ddl_roles.SetMemberships(role, keep_others=keep_memberships))
+        operations.invoke(cls(*statements, roles=member_of or ()))
 
     @classmethod
     def alter_role(

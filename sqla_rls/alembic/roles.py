@@ -13,12 +13,14 @@ from sqla_rls.objects import Membership, Role
 log = logging.getLogger(__name__)
 
 
-def roles(changes: RoleChanges) -> Iterator[Call]:
+def roles(changes: RoleChanges, *, keep_memberships: bool) -> Iterator[Call]:
+    """With *keep_memberships* a role that exists stays a member of roles that the models don't name."""
     for role in changes.created:
-        member_of = sorted(map(str, role.member_of)) if role.member_of else None
-        yield Call("create_role", role.name, **_attributes(role), member_of=member_of).undone_by(
-            Call("drop_role", role.name)
-        )
+        member_of = None if role.member_of is None else sorted(map(str, role.member_of))
+        keep = (keep_memberships and member_of is not None) or None
+        yield Call(
+            "create_role", role.name, **_attributes(role), member_of=member_of, keep_memberships=keep
+        ).undone_by(Call("drop_role", role.name))
     for change in changes.altered:
         yield Call("alter_role", change.after.name, **_attributes(change.after)).undone_by(
             Call("alter_role", change.before.name, **_attributes(change.before))

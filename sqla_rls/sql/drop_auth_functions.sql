@@ -1,5 +1,6 @@
 -- Undoes create_auth_functions.sql and create_signed_auth_functions.sql: drops what they made, and nothing that
--- was there before.  What still uses the functions (a default, a policy) makes it fail, and keeps them.
+-- was there before.  Where a default or a policy, of another project or tenant, still uses any of the functions,
+-- all of them stay: they call one another.
 DO $sqla_rls$
 DECLARE
   made_by  constant text := 'made by sqla_rls';
@@ -7,28 +8,39 @@ DECLARE
   version  constant int  := current_setting('server_version_num');
   borrowed boolean := false;
   existing regprocedure;
+  still    text;
 BEGIN
+  IF {keep_signed} AND to_regnamespace('sqla_rls_secret') IS NOT NULL THEN
+    RAISE NOTICE 'the functions of schema auth verify callers, and stay with their key';
+    RETURN;
+  END IF;
   PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-  IF EXISTS (SELECT FROM pg_extension
-             WHERE extname = 'pg_session_jwt' AND obj_description(oid, 'pg_extension') = made_by) THEN
-    DROP EXTENSION pg_session_jwt;
-  END IF;
-  IF EXISTS (SELECT FROM pg_namespace
-             WHERE nspname = 'sqla_rls_secret' AND nspowner = to_regrole('sqla_rls_keyholder')) THEN
+  BEGIN
+    IF EXISTS (SELECT FROM pg_extension
+               WHERE extname = 'pg_session_jwt' AND obj_description(oid, 'pg_extension') = made_by) THEN
+      DROP EXTENSION pg_session_jwt;
+    END IF;
+    IF EXISTS (SELECT FROM pg_namespace
+               WHERE nspname = 'sqla_rls_secret' AND nspowner = to_regrole('sqla_rls_keyholder')) THEN
 {keyholder_borrowed}
-  END IF;
-  FOR existing IN
-    SELECT p.oid::regprocedure
-      FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-     WHERE n.nspname = 'auth' AND obj_description(p.oid, 'pg_proc') = made_by
-  LOOP
-    EXECUTE format('DROP FUNCTION %s', existing);
-  END LOOP;
-  IF obj_description(to_regnamespace('auth'), 'pg_namespace') = made_by
-     AND NOT EXISTS (SELECT FROM pg_depend
-                     WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('auth')
-                       AND deptype = 'n') THEN
-    DROP SCHEMA auth;
-  END IF;
+    END IF;
+    FOR existing IN
+      SELECT p.oid::regprocedure
+        FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+       WHERE n.nspname = 'auth' AND obj_description(p.oid, 'pg_proc') = made_by
+    LOOP
+      EXECUTE format('DROP FUNCTION %s', existing);
+    END LOOP;
+    IF obj_description(to_regnamespace('auth'), 'pg_namespace') = made_by
+       AND NOT EXISTS (SELECT FROM pg_depend
+                       WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('auth')
+                         AND deptype = 'n') THEN
+      DROP SCHEMA auth;
+    END IF;
 {secret_dropped}
+  EXCEPTION WHEN dependent_objects_still_exist THEN
+    GET STACKED DIAGNOSTICS still = PG_EXCEPTION_DETAIL;
+    RAISE NOTICE 'the functions of schema auth stay, since they are still in use: %', still;
+    PERFORM set_config('search_path', path, true);
+  END;
 END $sqla_rls$

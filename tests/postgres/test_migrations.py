@@ -481,8 +481,10 @@ def test_functions_of_somebody_else_are_never_replaced(
         Column("user_id", Uuid),
         crud_policy(authenticated, read=auth_uid("user_id"), modify=None),
     )
-    assert "create_auth_functions" not in operations(project.migrate(metadata))
-    assert "which are left as they are: uid; missing: jwt, organization" in caplog.text
+    assert "create_auth_functions" in operations(project.migrate(metadata))
+    assert "which are left as they are: uid; missing: none" in caplog.text
+    with project.engine.connect() as connection:
+        assert connection.scalar(text("SELECT obj_description('auth.uid()'::regprocedure)")) is None
 
 
 def test_a_migration_made_elsewhere_leaves_what_it_finds_and_says_so(

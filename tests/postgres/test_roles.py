@@ -111,6 +111,7 @@ def test_what_is_said_about_a_role_is_altered_and_restored(
     project: Project, attributes: dict[str, Any], altered: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     execute(project, "CREATE ROLE rls_test_app NOLOGIN BYPASSRLS")
+    project.migrate(models(app()))
     before = roles_of(project)
     with caplog.at_level(logging.INFO):
         written = project.migrate(models(app(**attributes)))
