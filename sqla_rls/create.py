@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,11 @@ from sqla_rls.objects import (
     members_last,
     wanted_privileges,
 )
+from sqla_rls.reading import unread, with_reads_of_text
+from sqla_rls.recursion import circles, explanation
 from sqla_rls.views import declared_views
+
+log = logging.getLogger("alembic.autogenerate.sqla_rls.create")
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
@@ -137,6 +142,12 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
     if isinstance(connection, Connection):
         snapshot = _with_views(snapshot, set(_missing_views(connection, metadatas, translate or {})))
     _execute(connection, protection(snapshot, default_schema or "public"))
+    if isinstance(connection, Connection) and not translate and unread(snapshot):
+        with catalog.pinned(connection):
+            schema = default_schema or "public"
+            snapshot = with_reads_of_text(connection, snapshot, snapshot.row_security, default_schema=schema)
+    for circle in circles(snapshot):
+        log.warning("%s", explanation(circle))
 
 
 def _views_of(metadata: MetaData, tables: Collection[Table]) -> Iterable[TableKey]:

@@ -72,16 +72,25 @@ class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, mis
 
     SQLAlchemy makes NULL, and a warning, of a parameter without a value.  Postgres expands the ``*`` of
     ``exists()``: a policy would depend on every column that the table has at that moment.
-    *copied* says for each table which one to name instead.
+    *copied* says for each table which one to name instead; *reads* collects those in FROM.
     """
 
-    def __init__(self, *args: Any, copied: Callable[[Table], Table] | None = None, **kw: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        copied: Callable[[Table], Table] | None = None,
+        reads: set[Table] | None = None,
+        **kw: Any,
+    ) -> None:
         # Before SQLAlchemy's own, which compiles at once.
-        self.copied = copied
+        self.copied, self.reads = copied, reads
         super().__init__(*args, **kw)
 
     def visit_table(self, table: Any, *args: Any, **kw: Any) -> str:
-        named: str = super().visit_table(self._copied(table), *args, **kw)
+        copy = self._copied(table)
+        if self.reads is not None and not kw.get("iscrud"):
+            self.reads.add(copy)
+        named: str = super().visit_table(copy, *args, **kw)
         return named
 
     def visit_column(self, column: Any, *args: Any, **kw: Any) -> str:
@@ -139,10 +148,11 @@ def expression_text(
     table: Table,
     schema_translate_map: Mapping[str | None, str | None] | None = None,
     copied: Callable[[Table], Table] | None = None,
+    reads: set[Table] | None = None,
 ) -> str:
     """*expression* as SQL text, for a policy on *table*; schemas are named as *schema_translate_map* has it.
 
-    *copied* is as in ``literally()``.
+    *copied* is as in ``literally()``; the tables that subqueries read are added to *reads*.
     With a subquery it is compiled as the WHERE of a DELETE: only then does one over another table
     correlate with this one.  Raises DeclarationError for what can't stand in a policy.
     """
@@ -153,7 +163,7 @@ def expression_text(
             sql = str(expression.compile(**options))
         else:
             head = f"{statement.compile(**options)} WHERE "
-            sql = str(statement.where(expression).compile(**options))
+            sql = str(statement.where(expression).compile(**options, reads=reads))
     except CompileError as error:
         raise DeclarationError(
             f"an expression on {table.fullname} can't be written as SQL text: {error}"

@@ -32,6 +32,7 @@ from sqla_rls.objects import (
     SQLFunction,
     TableKey,
     View,
+    may_read,
 )
 from sqla_rls.privileges import (
     DEFAULT_PRIVILEGES,
@@ -63,6 +64,7 @@ def declared(
         tables = [table for metadata in metadatas for table in metadata.tables.values()]
     roles: list[Role | str] = []
     policies: dict[PolicyKey, Policy] = {}
+    reads: dict[tuple[TableKey, str], set[Table]] = {}
     row_security: dict[TableKey, RowSecurity] = {}
     privileges: set[Privilege] = set()
     sequences: dict[bool, set[SequenceKey]] = {False: set(), True: set()}
@@ -87,7 +89,10 @@ def declared(
             copied = copies(item.table, table, table.metadata, views_beside)
             for expression in pair:
                 if expression is not None and expression not in texts:
-                    texts[expression] = expression_text(expression, table, schema_translate_map, copied)
+                    read: set[Table] = set()
+                    texts[expression] = expression_text(expression, table, schema_translate_map, copied, read)
+                    if not _may_read(expression):
+                        reads[key, texts[expression]] = read
             using, with_check = (None if expression is None else texts[expression] for expression in pair)
             policy = item.value(key, using, with_check)
             policies[policy.key] = policy
@@ -136,6 +141,10 @@ def declared(
         auth_functions=auth_functions,
         row_security=row_security,
         policies=policies,
+        reads={
+            on: {_key(table, default_schema) for table in _behind_views(read, metadatas)}
+            for on, read in reads.items()
+        },
         privileges=frozenset(privileges),
         default_privileges=default_values,
         functions=sql_functions,
@@ -216,6 +225,29 @@ def _key(table: Table, default_schema: str | None) -> TableKey:
 def _may_ask_who_is_calling(sql: str) -> bool:
     """Whether the SQL text *sql* calls a function: of schema ``auth``, or one that calls these."""
     return "(" in sql
+
+
+def _may_read(expression: ColumnElement[bool]) -> bool:
+    """Whether SQL text in *expression* may read tables, which only Postgres knows."""
+    return any(
+        (isinstance(element, TextClause) and may_read(element.text))
+        or (isinstance(element, ColumnClause) and element.is_literal and may_read(element.name))
+        for element in visitors.iterate(expression)
+    )
+
+
+def _behind_views(tables: Iterable[Table], metadatas: Iterable[MetaData]) -> Iterator[Table]:
+    """*tables*, where those that a view reads as its reader stand in its place.
+
+    What a view reads as its owner is left out: other policies hold for the owner, if any.
+    """
+    views = {view.table: view for view in declared_views(metadatas)}
+    found = list(tables)
+    for table in found:  # which grows
+        if (view := views.get(table)) is None:
+            yield table
+        elif view.security_invoker:
+            found += [one for one in view.reads() if one not in found]
 
 
 def _ask_who_is_calling(*expressions: Iterable[Any]) -> bool:

@@ -243,6 +243,8 @@ class Snapshot:
     auth_functions: bool = False
     row_security: Mapping[TableKey, RowSecurity] = field(default_factory=dict)
     policies: Mapping[PolicyKey, Policy] = field(default_factory=dict)
+    #: The tables that subqueries of an expression on a table read; unknown for SQL text.
+    reads: Mapping[tuple[TableKey, str], Collection[TableKey]] = field(default_factory=dict)
     privileges: frozenset[Privilege] = frozenset()
     #: The owner of each object, as a Privilege begins; it needs no grant.
     owners: frozenset[tuple[str, str | None, str, str]] = frozenset()
@@ -294,6 +296,11 @@ class Snapshot:
 
     def with_policies(self, policies: Iterable[Policy]) -> Snapshot:
         return replace(self, policies={policy.key: policy for policy in policies})
+
+
+def may_read(sql: str) -> bool:
+    """Whether there may be a subquery in *sql* that reads a table: none does without either word."""
+    return any(word in sql.lower() for word in ("from", "table"))
 
 
 def implied_privileges(

@@ -54,6 +54,8 @@ from sqla_rls.objects import (
     Snapshot,
     TableKey,
 )
+from sqla_rls.reading import with_reads_of_text
+from sqla_rls.recursion import circles, explanation
 from sqla_rls.view_catalog import Views
 
 log = logging.getLogger(__name__)
@@ -129,6 +131,7 @@ def compare_row_security(
         ]
         wanted = declared(metadatas, default_schema=default_schema, tables=tables)
         ignored.refuse(wanted, default_schema)
+        read = with_reads_of_text(connection, wanted, live.row_security, default_schema=default_schema)
         taken = _taken_away(upgrade_ops.ops, default_schema)
         new_defaults = dict(_with_new_defaults(upgrade_ops.ops, default_schema))
         grown = {column.table for column, is_new in new_defaults.items() if is_new}
@@ -195,6 +198,7 @@ def compare_row_security(
     say_what_callers_can_drop(models, live.memberships)
     to_confirm = list(openings(changes, ours, dropped))
     say_which_views_open(views)
+    remarks = kept_from_the_owner(ours, models) | _circles(read)
     above, beneath = (
         [change for change in found.changes if (change.key in found.beneath_tables) is side]
         for side in (False, True)
@@ -214,7 +218,7 @@ def compare_row_security(
         *created_functions(above),
         *checked_functions(unchecked, dropped=False),
         *created_views(views, live.privileges - ours.privileges),
-        *_remarked(_after_tables(changes, models, created, made_anew), kept_from_the_owner(ours, models)),
+        *_remarked(_after_tables(changes, models, created, made_anew), remarks),
     ]
     return PriorityDispatchResult.CONTINUE
 
@@ -298,10 +302,23 @@ def _after_tables(
     yield from default_privileges(changes.privileges)
 
 
-def _remarked(calls: Iterable[Call], remarks: Mapping[TableKey, str]) -> Iterator[Call]:
+def _circles(wanted: Snapshot) -> dict[TableKey | PolicyKey, str]:
+    """A remark for each policy in a circle, which is logged, too."""
+    remarks: dict[TableKey | PolicyKey, str] = {}
+    for circle in circles(wanted):
+        log.warning("%s", said := explanation(circle))
+        remarks |= {policy.key: f"{said}." for policy in circle}
+    return remarks
+
+
+def _remarked(calls: Iterable[Call], remarks: Mapping[TableKey | PolicyKey, str]) -> Iterator[Call]:
+    """*calls*, with the remarks on tables that are forced, and on policies."""
     for call in calls:
+        schema = call.kwargs.get("schema")
         if call.function == "force_row_level_security":
-            call.remark = remarks.get(TableKey(call.kwargs.get("schema"), call.args[0]))
+            call.remark = remarks.get(TableKey(schema, call.args[0]))
+        elif call.function in ("create_policy", "alter_policy"):
+            call.remark = remarks.get(PolicyKey(TableKey(schema, call.args[1]), call.args[0]))
         yield call
 
 

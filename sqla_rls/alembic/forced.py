@@ -13,6 +13,7 @@ from sqla_rls.objects import (
     ROLE_KEYWORDS,
     ObjectKey,
     Policy,
+    PolicyKey,
     Snapshot,
     TableKey,
 )
@@ -20,7 +21,7 @@ from sqla_rls.objects import (
 log = logging.getLogger("alembic.autogenerate.sqla_rls.forced")
 
 
-def kept_from_the_owner(live: Live, models: Snapshot) -> dict[TableKey, str]:
+def kept_from_the_owner(live: Live, models: Snapshot) -> dict[TableKey | PolicyKey, str]:
     """A remark for each table whose owner loses rows when *models* replaces *live*; each is logged, too.
 
     Only a policy that is constantly true counts: every other one may ask who is calling, and a migration is
@@ -28,7 +29,7 @@ def kept_from_the_owner(live: Live, models: Snapshot) -> dict[TableKey, str]:
     the clusters that a migration runs in.
     """
     before, after = _by_table(live), _by_table(models)
-    remarks: dict[TableKey, str] = {}
+    remarks: dict[TableKey | PolicyKey, str] = {}
     for table, flags in models.row_security.items():
         if not (flags.enabled and flags.forced):
             continue
