@@ -137,7 +137,10 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
     statements = [one.statement for one in others if one.statement is not None]
     return AdoptedFunctions(
         {key: arguments for key, arguments in said.items() if key not in obstacles},
-        [_remark(key, why, is_ours=key in ours) for key, why in obstacles.items()],
+        [
+            *(_remark(key, why, is_ours=key in ours) for key, why in obstacles.items()),
+            *(_remark_on_path(one) for one in declarable if one.key not in obstacles and _is_lured(one)),
+        ],
         # Their bodies may read tables.
         ["SET LOCAL check_function_bodies = off", *dict.fromkeys(statements)] if statements else [],
         {
@@ -210,3 +213,15 @@ def _remark(key: TableKey, why: str, *, is_ours: bool) -> str:
     name = ".".join(filter(None, key))
     consequence = ": autogenerate will drop it, since a migration made it" if is_ours else ""
     return f"function {name} isn't declared: {why}{consequence}"
+
+
+def _is_lured(function: SQLFunction) -> bool:
+    """Whether callers choose what the names in its body mean, though it runs as its owner."""
+    return function.security_definer and not any(one.startswith("search_path=") for one in function.settings)
+
+
+def _remark_on_path(function: SQLFunction) -> str:
+    return (
+        f"function {'.'.join(filter(None, function.key))} runs as its owner, on the caller's search_path: a "
+        "caller can put tables and functions in front of those that its body names. Give it a search_path"
+    )

@@ -413,7 +413,7 @@ FUNCTIONS = {
     "plpgsql": "LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS"
     " 'BEGIN RETURN EXISTS (SELECT FROM public.todos AS t WHERE t.who = $1) AND 1 % 2 = 1; END'",
     "sql": "LANGUAGE sql SET search_path = public AS 'SELECT helper(who) FROM todos'",
-    "no search_path": "LANGUAGE sql PARALLEL SAFE STRICT LEAKPROOF AS 'SELECT true'",
+    "no search_path": "LANGUAGE sql SECURITY DEFINER PARALLEL SAFE STRICT LEAKPROOF AS 'SELECT true'",
     "pg_temp first": "LANGUAGE sql SET search_path = pg_temp, public AS 'SELECT true'",
     "settings": """LANGUAGE sql SET work_mem = '7MB' SET search_path = "$user", 'a "b', '' AS 'SELECT 1=1'""",
 }
@@ -439,6 +439,9 @@ def test_models_alone_rebuild_a_database_with_functions(
     before = project.state()
     written, metadata = adopt(project)
     assert "isn't declared" not in written
+    assert ("# function f runs as its owner, on the caller's search_path" in written) is (
+        "SECURITY DEFINER" in definition and "search_path" not in definition
+    )
     assert ("'helper'" in written) is ("helper(" in definition)
     project.check(metadata)
     assert project.state() == before
