@@ -21,6 +21,7 @@ from sqla_rls.schema import (
     force_row_security,
 )
 from sqla_rls.session import enforce_row_security, identify, service_session
+from sqla_rls.teams import memberships
 from sqla_rls.views import view
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "ignore",
     "jwt_claim",
     "member_of",
+    "memberships",
     "provider",
     "revoke_from_public",
     "service_session",

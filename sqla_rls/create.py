@@ -15,7 +15,7 @@ from sqla_rls.ddl_functions import CreateFunction, DropFunction
 from sqla_rls.ddl_public import RevokeFromPublic
 from sqla_rls.ddl_roles import CreateRole
 from sqla_rls.ddl_views import CreateView, DropView, MarkView
-from sqla_rls.declared import declared, functions
+from sqla_rls.declared import declared, function_keys
 from sqla_rls.objects import (
     PUBLIC,
     RowSecurity,
@@ -110,15 +110,15 @@ def _before_drop(
         policies = declared([metadata], tables=tables).policies
         _execute(connection, (ddl.DropPolicy(key, if_exists=True) for key in policies))
         _execute(connection, (DropView(key, if_exists=True) for key in _views_of(metadata, tables)))
-        found = functions([metadata], None)
-        _execute(connection, (DropFunction(one.key, if_exists=True, if_possible=True) for one in found))
+        found = function_keys([metadata])
+        _execute(connection, (DropFunction(one, if_exists=True, if_possible=True) for one in found))
 
 
 @event.listens_for(MetaData, "after_drop")
 def _after_drop(metadata: MetaData, connection: Connection, **kw: Any) -> None:
     if connection.dialect.name == "postgresql":
-        found = functions([metadata], None)
-        _execute(connection, (DropFunction(one.key, if_exists=True) for one in found))
+        found = function_keys([metadata])
+        _execute(connection, (DropFunction(one, if_exists=True) for one in found))
 
 
 @event.listens_for(Table, "before_create")

@@ -11,7 +11,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 
 from sqla_rls.ddl import dollar_quoted, filled_script, qualified, sql
-from sqla_rls.objects import SQLFunction, TableKey
+from sqla_rls.objects import CURRENT_SCHEMA, SQLFunction, TableKey
 
 #: A setting whose value is a list of names, as Postgres keeps it; others are literals.
 _SEARCH_PATH = "search_path"
@@ -79,7 +79,7 @@ def _create_function(create: CreateFunction, compiler: DDLCompiler, **kw: Any) -
         compiler,
         function=name,
         name=compiler.sql_compiler.render_literal_value(name, String()),
-        statement=dollar_quoted(_statement(create.function, name, compiler)),
+        statement=_in_current_schema(_statement(create.function, name, compiler)),
         check_body="on" if create.check_body else "off",
         if_possible=_IF_POSSIBLE.format(function=name) if create.if_possible else "",
     )
@@ -98,7 +98,7 @@ def _create_temporary(create: CreateTemporaryFunctions, compiler: DDLCompiler, *
         for place, one in enumerate(create.functions)
     ]
     body = "".join(
-        f"BEGIN EXECUTE {dollar_quoted(statement)}; EXCEPTION WHEN {_IS_NOT_THERE} THEN NULL; END;\n"
+        f"BEGIN EXECUTE {_in_current_schema(statement)}; EXCEPTION WHEN {_IS_NOT_THERE} THEN NULL; END;\n"
         for statement in statements
     )
     return f"DO {dollar_quoted(f'BEGIN SET LOCAL check_function_bodies = off; {body} END')}"
@@ -132,6 +132,15 @@ def _statement(function: SQLFunction, name: str, compiler: DDLCompiler) -> str:
         literal = compiler.sql_compiler.render_literal_value(value, String())
         options.append(f"SET {key} = {sql(_schemas(value), compiler) if key == _SEARCH_PATH else literal}")
     return " ".join([*options, f"AS {dollar_quoted(sql(function.body, compiler))}"])
+
+
+def _in_current_schema(statement: str) -> str:
+    """The SQL text *statement* with the name of the current schema in it, if it asks for that."""
+    quoted = dollar_quoted(statement)
+    if CURRENT_SCHEMA not in statement:
+        return quoted
+    name = "pg_catalog.quote_ident(pg_catalog.current_schema())"
+    return f"pg_catalog.replace({quoted}, '{CURRENT_SCHEMA}', {name})"
 
 
 def _schemas(search_path: str) -> str:

@@ -70,7 +70,7 @@ def declared(
     sequences: dict[bool, set[SequenceKey]] = {False: set(), True: set()}
     called_sequences: set[CalledSequence] = set()
     managed: set[TableKey] = set()
-    sql_functions = {one.key: one for one in functions(metadatas, default_schema)}
+    sql_functions = {one.key: one for one in functions(metadatas, default_schema, schema_translate_map)}
     auth_functions = any(_may_ask_who_is_calling(one.body) for one in sql_functions.values())
     for table in tables:
         declarations = TableDeclarations.of(table)
@@ -84,9 +84,10 @@ def declared(
         if declarations.row_security is not None:
             row_security[key] = replace(declarations.row_security, table=key)
         texts: dict[ColumnElement[bool], str] = {}
-        views_beside = [one.table for one in declared_views([table.metadata])]
+        beside = [one.table for one in declared_views([table.metadata])]
+        beside += [one.name for one in table.metadata.info.get(FUNCTIONS, ()) if one.name is not None]
         for item, *pair in pairs:
-            copied = copies(item.table, table, table.metadata, views_beside)
+            copied = copies(item.table, table, table.metadata, beside)
             for expression in pair:
                 if expression is not None and expression not in texts:
                     read: set[Table] = set()
@@ -203,7 +204,7 @@ def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list
     for metadata in metadatas:
         found += metadata.info.get(GRANTS, ())
         found += [
-            Grant(ObjectKey("FUNCTION", *one.value.key), one.roles, ["EXECUTE"], False)
+            Grant(ObjectKey("FUNCTION", *one.key), one.roles, ["EXECUTE"], False)
             for one in metadata.info.get(FUNCTIONS, ())
         ]
     return [
@@ -212,9 +213,19 @@ def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list
     ]
 
 
-def functions(metadatas: Iterable[MetaData], default_schema: str | None) -> list[SQLFunction]:
+def function_keys(metadatas: Iterable[MetaData]) -> list[TableKey]:
+    """The names of the declared functions."""
+    return [one.key for metadata in metadatas for one in metadata.info.get(FUNCTIONS, ())]
+
+
+def functions(
+    metadatas: Iterable[MetaData],
+    default_schema: str | None,
+    schema_translate_map: Mapping[str | None, str | None] | None = None,
+) -> list[SQLFunction]:
     """Those in *default_schema* have none."""
-    values = [one.value for metadata in metadatas for one in metadata.info.get(FUNCTIONS, ())]
+    found = [one for metadata in metadatas for one in metadata.info.get(FUNCTIONS, ())]
+    values = [one.value(schema_translate_map) for one in found]
     return [replace(one, schema=None) if one.schema == default_schema else one for one in values]
 
 

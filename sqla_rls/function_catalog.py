@@ -131,7 +131,10 @@ def read(
             spelled = {one.name: one for one in _rows(connection, _TEMPORARY, default_schema)}
             for place, one in enumerate(declared):
                 if found := spelled.get(CreateTemporaryFunctions.name(place)):
-                    wanted[one.key] = replace(found, schema=one.schema, name=one.name)
+                    asked_for = replace(found, schema=one.schema, name=one.name)
+                    # Postgres keeps a body as it is, but for the schema that takes the place of a word.
+                    same = asked_for == live.get(one.key)
+                    wanted[one.key] = asked_for if same else replace(asked_for, body=one.body)
                 elif one.key in live:
                     log.warning(
                         "function %r counts as changed: its arguments or result name what isn't there",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, Table
 from sqlalchemy.dialects import postgresql
 
 from sqla_rls.exc import DeclarationError
-from sqla_rls.objects import Role, SQLFunction
+from sqla_rls.objects import Role, SQLFunction, TableKey
 from sqla_rls.schema import Roles, as_roles
 
 #: Where MetaData.info keeps them.
@@ -20,10 +20,23 @@ _PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-
 
 
 class DeclaredFunction(NamedTuple):
-    """What one call of ``sql_function()`` says."""
+    """What one call of ``sql_function()``, or of ``memberships()``, says.
 
-    value: SQLFunction
+    *value* makes the function for a schema_translate_map; *name* stands for it in expressions.
+    """
+
+    key: TableKey
     roles: list[Role | str]
+    value: Callable[[Mapping[str | None, str | None] | None], SQLFunction]
+    name: Table | None = None
+
+
+def keep(metadata: MetaData, declared: DeclaredFunction) -> None:
+    """Raises DeclarationError for a name that another function has."""
+    found: list[DeclaredFunction] = metadata.info.setdefault(FUNCTIONS, [])
+    if any(other.key == declared.key for other in found):
+        raise DeclarationError(f"function {declared.key.name!r} is declared twice: it is known by its name")
+    found.append(declared)
 
 
 def sql_function(
@@ -56,6 +69,41 @@ def sql_function(
     can put a table or function of its own in front; there only names with their schema are safe.
     Emitted: ``CREATE OR REPLACE FUNCTION … SET search_path``, ``REVOKE EXECUTE … FROM PUBLIC``, ``GRANT``.
     """
+    value = made_function(
+        name,
+        schema=schema,
+        arguments=arguments,
+        returns=returns,
+        body=body,
+        volatility=volatility,
+        security_definer=security_definer,
+        search_path=search_path,
+        settings=settings,
+        language=language,
+        parallel=parallel,
+        strict=strict,
+        leakproof=leakproof,
+    )
+    keep(metadata, DeclaredFunction(value.key, as_roles(to), lambda _: value))
+
+
+def made_function(
+    name: str,
+    *,
+    returns: str,
+    body: str,
+    schema: str | None,
+    arguments: str = "",
+    volatility: str = "STABLE",
+    security_definer: bool = False,
+    search_path: Sequence[str] | None = ("pg_catalog",),
+    settings: Mapping[str, str] | None = None,
+    language: str = "sql",
+    parallel: str = "UNSAFE",
+    strict: bool = False,
+    leakproof: bool = False,
+) -> SQLFunction:
+    """The value of a function; arguments are those of ``sql_function()``."""
     if volatility.upper() not in _VOLATILITIES:
         raise DeclarationError(f"function {name!r}: volatility is one of {', '.join(_VOLATILITIES)}")
     if parallel.upper() not in _PARALLEL:
@@ -68,7 +116,7 @@ def sql_function(
                 f"function {name!r}: settings has a search_path: say search_path=None beside it"
             )
         said = {"search_path": ", ".join(map(_quoted, path)), **said}
-    value = SQLFunction(
+    return SQLFunction(
         schema=schema,
         name=name,
         arguments=arguments,
@@ -82,10 +130,6 @@ def sql_function(
         strict=strict,
         leakproof=leakproof,
     )
-    found = metadata.info.setdefault(FUNCTIONS, [])
-    if any(other.value.key == value.key for other in found):
-        raise DeclarationError(f"function {name!r} is declared twice: it is known by its name")
-    found.append(DeclaredFunction(value, as_roles(to)))
 
 
 def _quoted(schema: str) -> str:

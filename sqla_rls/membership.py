@@ -37,7 +37,8 @@ class member_of(Condition):
 
     The memberships are read as the caller: their table needs a policy that shows callers their own,
     such as ``auth_uid(user_id)``.  A policy can't read its own table, for Postgres refuses the query then
-    (42P17, infinite recursion): who may see colleagues, or add some, is for a claim to say.
+    (42P17, infinite recursion): who may see colleagues, or add some, is for ``memberships()`` to say, whose
+    function reads them past row security, or for a claim.
 
     Raises DeclarationError for that, for columns of types that can't be compared, and for memberships
     that name the row's own columns, since they are read before any row is.
@@ -77,7 +78,7 @@ class member_of(Condition):
             raise DeclarationError(
                 f"member_of() in a policy on {table.fullname} reads {table.fullname} itself, and Postgres "
                 "refuses the query then (42P17, infinite recursion): let callers see their own rows with "
-                "auth_uid(), and compare the group with jwt_claim() for what goes beyond"
+                "auth_uid(); for what goes beyond, ask the function that memberships() declares"
             )
 
 

@@ -19,6 +19,8 @@ ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"
 #: NAMEDATALEN - 1: Postgres cuts longer names without an error.
 MAX_NAME_BYTES: Final = 63
 AUTH_SCHEMA: Final = "auth"
+#: In the statement of a function, the schema that is the connection's default one when it is made.
+CURRENT_SCHEMA: Final = "__current_schema__"
 #: Where the key is that signed callers are verified with.
 SECRET_SCHEMA: Final = "sqla_rls_secret"  # noqa: S105 - a name
 #: Owns the key, and nothing else.

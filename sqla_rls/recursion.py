@@ -44,7 +44,7 @@ def explanation(circle: Collection[Policy]) -> str:
     steps = " → ".join(f"{policy.table.name} (policy {policy.name})" for policy in circle)
     return (
         f"Policies read tables in a circle: {steps} → {first.table.name}. Postgres refuses every query that "
-        "meets it (42P17, infinite recursion). Let one of them ask a SECURITY DEFINER function, not the table"
+        "meets it (42P17, infinite recursion). Let one of them ask a function such as memberships() declares"
     )
 
 

@@ -33,6 +33,8 @@ class FunctionOp(RowSecurityOp):
     ) -> None:
         """``CREATE OR REPLACE FUNCTION``; *settings* are as in ``"search_path=pg_catalog, pg_temp"``.
 
+        The word ``__current_schema__`` stands for the schema that new tables are made in.
+
         Without *check_body* the body may read tables that are yet to be made; ``op.check_function()``
         checks it when they are.
         """

@@ -40,6 +40,7 @@ from sqla_rls import (
     ignore,
     jwt_claim,
     member_of,
+    memberships,
     provider,
     revoke_from_public,
     sql_function,
@@ -49,6 +50,11 @@ from sqla_rls import (
 
 class Base(DeclarativeBase):
     pass
+
+
+my_teams = memberships(
+    Base.metadata, "my_teams", group="members.team", user="members.user_id", role="members.role", to="reader"
+)
 
 
 class Todo(Base):
@@ -62,6 +68,7 @@ class Todo(Base):
         Policy(
             "team", "SELECT", [Role("lead"), "manager"], using=jwt_claim("team") == team, permissive=False
         ),
+        Policy("teams", "SELECT", using=member_of(team, my_teams()) | member_of(team, my_teams("owner"))),
         Policy("public", "SELECT", using=is_public),
         Policy("public later", "SELECT", using=lambda: Todo.is_public),
         crud_policy("manager", read=is_public, modify=is_public),
