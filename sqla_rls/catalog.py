@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.ddl import PINNED, ExpectedAuthFunctions
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
     KEYHOLDER,
+    PUBLIC,
     CalledSequence,
     DefaultPrivilege,
     Membership,
@@ -33,6 +35,8 @@ from sqla_rls.objects import (
 )
 
 log = logging.getLogger(__name__)
+
+_quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 # insufficient_privilege, read_only_sql_transaction
 _MAY_NOT_TRY = {"42501", "25006"}
@@ -248,7 +252,9 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_j
                   AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS verifier,
        (SELECT pg_catalog.pg_get_userbyid(c.relowner)::text
           FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE n.nspname = 'sqla_rls_secret' AND c.relname = 'signing_key') AS keyholder
+         WHERE n.nspname = 'sqla_rls_secret' AND c.relname = 'signing_key') AS keyholder,
+       coalesce(pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth')::oid, 'CREATE'), true)
+         AS may_create
 """
 
 # A body that is text depends on nothing: there, the name of the schema counts.
@@ -295,6 +301,22 @@ SELECT format('. Have its owner run: GRANT TEMPORARY ON DATABASE %I TO %I', curr
 """
 
 
+_OUT_OF_REACH = """
+SELECT nspname, pg_catalog.pg_get_userbyid(nspowner)::text AS owner
+  FROM pg_catalog.pg_namespace
+ WHERE (nspname = ANY (:schemas) OR nspname = 'auth')
+   AND NOT pg_catalog.has_schema_privilege(oid, 'USAGE WITH GRANT OPTION')
+"""
+
+_MISSING_ON_SCHEMA = """
+SELECT n.nspname, pg_catalog.pg_get_userbyid(n.nspowner)::text AS owner, r.rolname, p.privilege
+  FROM pg_catalog.pg_namespace AS n, unnest(:privileges) AS p (privilege), pg_catalog.pg_roles AS r
+ WHERE n.nspname = coalesce((SELECT * FROM unnest(:schemas)), current_schema())
+   AND r.rolname = ANY (:roles)
+   AND NOT pg_catalog.has_schema_privilege(r.rolname, n.oid, p.privilege)
+"""
+
+
 class AuthFunctions(NamedTuple):
     """The functions of schema ``auth``: by the extension, or one by one."""
 
@@ -304,6 +326,7 @@ class AuthFunctions(NamedTuple):
     ours: frozenset[str]
     verifier: bool  # whether they verify, rather than believe
     keyholder: str | None  # who owns the key that they verify with, if it is there
+    may_create: bool  # whether the connected role may make those that are missing
 
     @property
     def signed(self) -> bool:
@@ -312,7 +335,7 @@ class AuthFunctions(NamedTuple):
     @property
     def settled(self) -> bool:
         """Whether ``create_auth_functions`` has nothing to do, or nothing that it is allowed to."""
-        return self.extension or bool(self.foreign) or not self.missing
+        return self.extension or not self.missing or not self.may_create
 
     def warn(self) -> None:
         """Say what is left as it is, if anything is."""
@@ -344,8 +367,45 @@ class Live(Snapshot):
     #: The views that a migration made, and all others.
     made_views: frozenset[TableKey]
     other_views: frozenset[TableKey]
+    #: The schemas on which the connected role may not grant, and the owner of each.
+    out_of_reach: Mapping[str, str]
     #: The names of sequences that columns own.
     sequence_names: Mapping[TableKey, SequenceKey]
+
+
+def warn_of_missing_usage(
+    connection: Connection, schema: str | None, privileges: Iterable[str], roles: Iterable[str]
+) -> None:
+    """Log who must grant *roles* the *privileges* on *schema* that a GRANT couldn't give them."""
+    parameters = {
+        "schemas": [] if schema is None else [schema],
+        "privileges": list(privileges),
+        "roles": list(roles),
+    }
+    for row in rows(connection, _MISSING_ON_SCHEMA, parameters):
+        _say_who_must_grant(row["privilege"], row["nspname"], row["rolname"], row["owner"])
+
+
+def warn_of_grants_out_of_reach(live: Live, privileges: Iterable[Privilege]) -> None:
+    """Log who must grant the missing *privileges* on schemas that another role owns."""
+    everybodys = {(one.name, one.privilege) for one in live.privileges if one.grantee == PUBLIC}
+    for one in sorted(privileges, key=str):
+        if (one.name, one.privilege) not in everybodys:
+            _say_who_must_grant(one.privilege, one.name, one.grantee, live.out_of_reach[one.name])
+
+
+def _say_who_must_grant(privilege: str, schema: str, role: str, owner: str) -> None:
+    log.warning(
+        "role %s lacks %s on schema %s, which the migrating role may not grant. Have the owner %s run: "
+        "GRANT %s ON SCHEMA %s TO %s",
+        role,
+        privilege,
+        schema,
+        owner,
+        privilege,
+        _quote(schema),
+        _quote(role),
+    )
 
 
 def auth_functions(connection: Connection) -> AuthFunctions:
@@ -360,6 +420,7 @@ def auth_functions(connection: Connection) -> AuthFunctions:
         ours,
         row["verifier"],
         row["keyholder"],
+        row["may_create"],
     )
 
 
@@ -461,7 +522,8 @@ def read(
         *objects,
         *(ObjectKey("SEQUENCE", row["sequence_schema"], row["sequence"]) for row in sequences),
     ]
-    held = rows(connection, _PRIVILEGES, _holders_of(objects, default_schema, schemas))
+    looked_into = _holders_of(objects, default_schema, schemas)
+    held = rows(connection, _PRIVILEGES, looked_into)
     # An owner holds its privileges by nature: it comes without any.
     privileges = [
         Privilege(
@@ -492,6 +554,10 @@ def read(
     return Live(
         default_schema=default_schema,
         auth=auth,
+        out_of_reach={
+            row["nspname"]: row["owner"]
+            for row in rows(connection, _OUT_OF_REACH, {"schemas": looked_into["schemas"]})
+        },
         role_keywords=dict(keywords),
         made_views=made_views,
         other_views=frozenset(table_key(row) for row in relations if row["is_view"]) - made_views,

@@ -259,13 +259,14 @@ class GrantOrRevoke(ExecutableDDLElement):
     """GRANT, or REVOKE, privileges on a table or columns of it, a sequence, a schema or a function.
 
     With *columns*, those on sequences are on the sequences of these columns of the table *object_name*.
+    Without *object_name* it is on the schema that comes first in the search path when it runs.
     With *option*, GRANT lets the grantees pass them on, and REVOKE takes away what they passed on, too.
     """
 
     def __init__(
         self,
         privileges: Sequence[str],
-        object_name: str,
+        object_name: str | None,
         grantees: Sequence[str],
         *,
         columns: Sequence[str] | None = None,
@@ -277,6 +278,20 @@ class GrantOrRevoke(ExecutableDDLElement):
         self.privileges, self.object_name, self.grantees = privileges, object_name, grantees
         self.columns, self.object_type, self.schema = columns, object_type, schema
         self.option, self.revoke = option, revoke
+
+
+class IfExists(ExecutableDDLElement):
+    """Executes *statement*, or nothing, with a notice, where what it names doesn't exist."""
+
+    def __init__(self, statement: ExecutableDDLElement) -> None:
+        self.statement = statement
+
+
+class IfRolesExist(ExecutableDDLElement):
+    """Executes *statement*, or nothing, with a notice, where one of *roles* doesn't exist."""
+
+    def __init__(self, statement: ExecutableDDLElement, roles: Iterable[str]) -> None:
+        self.statement, self.roles = statement, sorted({*roles} - {PUBLIC} - ROLE_KEYWORDS)
 
 
 class AlterDefaultPrivileges(ExecutableDDLElement):
@@ -371,16 +386,56 @@ def _lift_force(lift: LiftForce, compiler: DDLCompiler, **kw: Any) -> str:
 @compiles(GrantOrRevoke, "postgresql")
 def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> str:
     if grant.object_type == "SCHEMA":
-        name = compiler.preparer.quote_schema(grant.object_name)
-    elif grant.object_type == "FUNCTION":
+        return _on_schema(grant, compiler)
+    if grant.object_name is None:
+        raise DeclarationError(f"privileges on a {grant.object_type} need its name: give object_name")
+    if grant.object_type == "FUNCTION":
         function, parenthesis, arguments = grant.object_name.partition("(")
         name = f"{qualified(TableKey(grant.schema, function), compiler)}{parenthesis}{arguments}"
     else:
         name = qualified(TableKey(grant.schema, grant.object_name), compiler)
-    option = f" {'CASCADE' if grant.revoke else 'WITH GRANT OPTION'}" if grant.option else ""
+    option = _option(grant)
     if grant.object_type == "SEQUENCE" and grant.columns:
         return _sequence_privileges(grant, name, option, compiler)
     return _privileges(grant, f"ON {grant.object_type} {name}", compiler) + option
+
+
+def _option(grant: GrantOrRevoke) -> str:
+    return f" {'CASCADE' if grant.revoke else 'WITH GRANT OPTION'}" if grant.option else ""
+
+
+def _on_schema(grant: GrantOrRevoke, compiler: DDLCompiler) -> str:
+    def array(values: Iterable[str]) -> str:
+        return f"ARRAY[{', '.join(values)}]::text[]"
+
+    literal = compiler.sql_compiler.render_literal_value
+    head, tail = _privileges(grant, "ON SCHEMA <schema>", compiler).split("<schema>", 1)
+    words = {
+        "schema": "current_schema()" if grant.object_name is None else literal(grant.object_name, String()),
+        "privileges": array(literal(one, String()) for one in grant.privileges),
+        "head": dollar_quoted(head),
+        "tail": dollar_quoted(f"{tail}{_option(grant)}"),
+        "revoke": str(grant.revoke).lower(),
+        "grantees": array(one if one in ROLE_KEYWORDS else literal(one, String()) for one in grant.grantees),
+    }
+    return filled_script("on_schema.sql", compiler, tag=_tag("".join(words.values()), "sqla_rls"), **words)
+
+
+@compiles(IfExists, "postgresql")
+def _if_exists(conditional: IfExists, compiler: DDLCompiler, **kw: Any) -> str:
+    return _conditional("if_exists.sql", conditional.statement, compiler)
+
+
+@compiles(IfRolesExist, "postgresql")
+def _if_roles_exist(conditional: IfRolesExist, compiler: DDLCompiler, **kw: Any) -> str:
+    literals = (compiler.sql_compiler.render_literal_value(one, String()) for one in conditional.roles)
+    roles = f"ARRAY[{', '.join(literals)}]::text[]"
+    return _conditional("if_roles_exist.sql", conditional.statement, compiler, roles=roles)
+
+
+def _conditional(script: str, statement: ExecutableDDLElement, compiler: DDLCompiler, **words: str) -> str:
+    words["statement"] = dollar_quoted(compiler.process(statement))
+    return filled_script(script, compiler, tag=_tag("".join(words.values()), "sqla_rls"), **words)
 
 
 def _sequence_privileges(grant: GrantOrRevoke, table: str, option: str, compiler: DDLCompiler) -> str:

@@ -51,6 +51,7 @@ def diff(
     restored: Collection[Policy] = (),
     made_roles: Collection[str] | None = None,
     made_auth_functions: bool = True,
+    out_of_reach: Collection[str] = (),
 ) -> Changes:
     """What must happen to *live* for it to match *declared*.
 
@@ -60,7 +61,8 @@ def diff(
     has lost its privileges by then.  *current_user*, who migrates, needs no grants.
 
     *made_roles* and *made_auth_functions* are those of the revisions so far; what they haven't made is made,
-    and granted, although *live* has it: the next database may not.
+    and granted, although *live* has it: the next database may not.  On schemas *out_of_reach* the migrating
+    role may not grant.
     """
     managed = {*declared.row_security, *dropped}
     before = [policy for policy in live.policies.values() if policy.table in managed]
@@ -80,6 +82,7 @@ def diff(
         current_user=current_user,
         dropped=dropped,
         made_auth_functions=made_auth_functions,
+        out_of_reach=out_of_reach,
     )
     needed = {role for change in policy_changes if change.after for role in change.after.roles}
     needed |= {privilege.grantee for privilege in privileges.grants}

@@ -38,6 +38,8 @@ class PrivilegeChanges:
     revokes_from_public: tuple[str, ...] = ()
     default_grants: frozenset[DefaultPrivilege] = frozenset()
     default_revokes: frozenset[DefaultPrivilege] = frozenset()
+    #: What only the owner of a schema can grant.
+    left_out: frozenset[Privilege] = frozenset()
     #: On schemas, which others share, by grantee: what a new role needs, whoever has granted it here.
     on_schemas: Mapping[str, frozenset[Privilege]] = field(default_factory=dict)
 
@@ -56,11 +58,12 @@ def diff_privileges(
     current_user: str | None,
     dropped: Collection[TableKey],
     made_auth_functions: bool = True,
+    out_of_reach: Collection[str] = (),
 ) -> PrivilegeChanges:
     """*policies_before* are those that the models decide about, *policies_elsewhere* the others.
 
     A schema is shared: what policies are the first to need there is granted, although others have done so
-    here.
+    here.  On a schema that is *out_of_reach* of the migrating role, only these grants are written.
     """
     auth_functions = declared.auth_functions or live.auth_functions
 
@@ -103,12 +106,7 @@ def diff_privileges(
         - {BUILT_IN}
         if one.object_type in ("SCHEMA", "SEQUENCE") and one.object not in managed
     }
-    # Every database gives PUBLIC the USAGE of schema public: only one that has lost it is granted.
-    on_schemas = {
-        one
-        for one in wanted
-        if one.object_type == "SCHEMA" and not (one.grantee == PUBLIC and one.name == "public")
-    }
+    on_schemas = {one for one in wanted - {BUILT_IN} if one.object_type == "SCHEMA"}
     needed_before = implied(policies_before, auth_functions=auth_functions and made_auth_functions)
     first = on_schemas & implied(declared.policies.values()) - needed_before
     to_grant = {
@@ -116,8 +114,10 @@ def diff_privileges(
         for one in (wanted - held) | on_schemas
         if one.grantee != current_user and one[:4] not in live.owners
     }
-    grants = to_grant & ((wanted - held) | first)
-    revokes = {one for one in undeclared(held) | obsolete if one.object not in gone}
+    beyond = {ObjectKey("SCHEMA", None, name) for name in out_of_reach}
+    left_out = {one for one in to_grant - held - first if one.object in beyond}
+    grants = (to_grant & ((wanted - held) | first)) - left_out
+    revokes = {one for one in undeclared(held) | obsolete if one.object not in gone | beyond}
     # What is revoked on a table is on each of its columns, too; when a grant is undone as well.
     whole = {one[:5] for one in grants | revokes if one.column is None}
     again = {one for one in held & wanted if one.column is not None and one[:5] in whole}
@@ -132,6 +132,7 @@ def diff_privileges(
             for one in live.default_privileges - declared.default_privileges
             if (one.object_type, one.grantee) in declared.managed_defaults
         ),
+        left_out=frozenset(left_out),
         on_schemas={
             grantee: frozenset(one for one in to_grant & on_schemas if one.grantee == grantee)
             for grantee in {one.grantee for one in on_schemas}

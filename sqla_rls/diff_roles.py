@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from sqla_rls.objects import ANONYMOUS, AUTHENTICATED, Membership, ObjectKey, Role, Snapshot, members_last
+from sqla_rls.objects import BROUGHT_ALONG, Membership, ObjectKey, Role, Snapshot, members_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _known(live: Snapshot, declared: Snapshot) -> set[str]:
         if (one.object_type, one.grantee) in declared.managed_defaults
     }
     # They come as a pair, of which the policies may name one.
-    known |= {ANONYMOUS} if AUTHENTICATED in known else set()
+    known |= {BROUGHT_ALONG[role] for role in known & BROUGHT_ALONG.keys()}
     while groups := {one.role for one in live.memberships if one.member in known} - known:
         known |= groups
     return known

@@ -121,15 +121,15 @@ def jwt_claim(*path: str, type_: Any = None) -> ColumnElement[Any]:
 
     *path* leads to it.  Emitted::
 
-        (SELECT (auth.session() -> 'org') ->> 'id')                     jwt_claim("org", "id")
-        (SELECT CAST((auth.session() -> 'org') ->> 'id' AS UUID))       … with type_=Uuid
+        (SELECT (auth.jwt() -> 'org') ->> 'id')                     jwt_claim("org", "id")
+        (SELECT CAST((auth.jwt() -> 'org') ->> 'id' AS UUID))       … with type_=Uuid
 
     A column that isn't text needs its type here: the claim is cast, not the column, whose index stays
     usable.  A claim that isn't of that type fails the statement.
     """
     if not path or not all(isinstance(key, str) for key in path):
         raise DeclarationError(f"jwt_claim() takes the names that lead to the claim, not {path!r}")
-    value: ColumnElement[Any] = auth.session()
+    value: ColumnElement[Any] = auth.jwt()
     for key in path[:-1]:
         value = value.op("->", return_type=postgresql.JSONB())(literal(key, Text()))
     value = value.op("->>", return_type=Text())(literal(path[-1], Text()))

@@ -11,9 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Self
 
 PUBLIC: Final = "public"
-#: The names of the ready-made roles.
-AUTHENTICATED: Final = "authenticated"
-ANONYMOUS: Final = "anonymous"
 #: Written without quotes in place of a role.
 ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"})
 #: NAMEDATALEN - 1: Postgres cuts longer names without an error.

@@ -29,8 +29,6 @@ from sqla_rls.exc import DeclarationError
 from sqla_rls.expression import OwnColumn
 from sqla_rls.membership import member_of
 from sqla_rls.objects import (
-    ANONYMOUS,
-    AUTHENTICATED,
     COMMAND_PRIVILEGES,
     MAX_NAME_BYTES,
     PUBLIC,
@@ -52,8 +50,8 @@ Roles: TypeAlias = "Role | str | Collection[Role | str]"
 
 #: The caller who has signed in, and the one who has not: names as on Neon.  Declaring the first makes the
 #: second.  They are members of no role, unless a Role of the same name says ``member_of=``.
-authenticated = Role(AUTHENTICATED)
-anonymous = Role(ANONYMOUS)
+authenticated = Role("authenticated")
+anonymous = Role("anonymous")
 READY_MADE = {role.name: role for role in (authenticated, anonymous)}
 
 

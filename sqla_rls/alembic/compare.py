@@ -42,6 +42,7 @@ from sqla_rls.alembic.views import created_views, dropped_views, log_views
 from sqla_rls.ddl import literally
 from sqla_rls.declared import declared, functions, grants_on
 from sqla_rls.diff import Changes, RowSecurityChange, diff
+from sqla_rls.exc import DeclarationError
 from sqla_rls.function_catalog import Functions
 from sqla_rls.ignore import Ignored
 from sqla_rls.objects import (
@@ -177,6 +178,7 @@ def compare_row_security(
         for key in replaced
         if key.table not in dropped and (key.table not in models.row_security or key not in ours.policies)
     }
+    _refuse_missing_auth_functions(live.auth, models, tables)
     _say_what_is_left_alone(ours, models, tables)
     _say_what_stands_in_the_way(foreign & lost.keys())
     made_anew = found.made_anew | views.objects_made_anew
@@ -191,7 +193,9 @@ def compare_row_security(
         restored=[policy for key, policy in held.items() if key in foreign - lost.keys()],
         made_roles=None if past is None else past.roles,
         made_auth_functions=auth_is_made,
+        out_of_reach=live.out_of_reach,
     )
+    catalog.warn_of_grants_out_of_reach(live, changes.privileges.left_out)
     _log(changes)
     log_functions(found.changes)
     log_views(views)
@@ -466,6 +470,37 @@ def _before_what_defaults_read(
     others = [operation for operation in operations if operation not in columns]
     place = next((i for i, one in enumerate(others) if isinstance(one, ops.DropTableOp)), len(others))
     return [*others[:place], *columns, *others[place:]]
+
+
+def _refuse_missing_auth_functions(
+    auth: catalog.AuthFunctions, models: Snapshot, tables: Iterable[Table]
+) -> None:
+    """Raise DeclarationError for a call of a function of schema ``auth`` that nothing here can make."""
+    if not (auth.settled and auth.missing):
+        return
+    calls = [
+        (f"policy {policy.name!r} on {policy.table.name}", sql)
+        for policy in models.policies.values()
+        for sql in (policy.using, policy.with_check)
+    ]
+    calls += [
+        (f"the default of {column}", str(getattr(column.server_default, "arg", "")))
+        for table in tables
+        for column in table.columns
+    ]
+    cure = (
+        "Update the extension: ALTER EXTENSION pg_session_jwt UPDATE"
+        if auth.extension
+        else "Call auth.jwt() and auth.uid(), which every provider has: jwt_claim('sub') in a policy, "
+        "auth.jwt()['sub'].astext in a default"
+    )
+    for what, sql in calls:
+        for name in sorted(auth.missing):
+            if f"auth.{name}(" in (sql or ""):
+                raise DeclarationError(
+                    f"{what} can't be made: it calls auth.{name}(), which this database lacks, and the "
+                    f"migrating role may not create it in schema auth. {cure}"
+                )
 
 
 def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Self
 
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import ARRAY, Text, bindparam, text
@@ -152,8 +152,12 @@ class RowSecurityOp(MigrateOperation):
         with_check: str | None = None,
         permissive: bool = True,
         schema: str | None = None,
+        if_roles_exist: bool = False,
     ) -> None:
-        """``CREATE POLICY``.  Raises UnknownRole for a role that the cluster doesn't have."""
+        """``CREATE POLICY``.  Raises UnknownRole for a role that the cluster doesn't have.
+
+        With *if_roles_exist* nothing happens then, with a notice.
+        """
         policy = Policy(
             table=TableKey(schema, table_name),
             name=policy_name,
@@ -163,7 +167,7 @@ class RowSecurityOp(MigrateOperation):
             using=using,
             with_check=with_check,
         )
-        operations.invoke(cls(ddl.CreatePolicy(policy), roles=roles))
+        operations.invoke(cls._restoring(ddl.CreatePolicy(policy), roles, if_roles_exist))
 
     @classmethod
     def alter_policy(
@@ -191,23 +195,29 @@ class RowSecurityOp(MigrateOperation):
     def drop_policy(
         cls, operations: Operations, policy_name: str, table_name: str, *, schema: str | None = None
     ) -> None:
-        """``DROP POLICY``."""
-        operations.invoke(cls(ddl.DropPolicy(PolicyKey(TableKey(schema, table_name), policy_name))))
+        """``DROP POLICY IF EXISTS``."""
+        key = PolicyKey(TableKey(schema, table_name), policy_name)
+        operations.invoke(cls(ddl.DropPolicy(key, if_exists=True)))
 
     @classmethod
     def grant(
         cls,
         operations: Operations,
         privileges: Sequence[str],
-        object_name: str,
+        object_name: str | None,
         grantees: Sequence[str],
         *,
         columns: Sequence[str] | None = None,
         object_type: str = "TABLE",
         schema: str | None = None,
         grant_option: bool = False,
+        if_roles_exist: bool = False,
     ) -> None:
         """``GRANT privileges [(columns)] ON object_type object_name TO grantees``.  Raises UnknownRole.
+
+        With object_type SCHEMA, the *object_name* None is the schema that comes first in the search path.
+        Where the migrating role may not grant on a schema, it logs the statement for the owner.
+        With *if_roles_exist* nothing happens, with a notice, where a grantee doesn't exist.
 
         With object_type SEQUENCE, *columns* of the table *object_name* stand for the sequences that they
         own, or that their defaults call; the migration looks up their names.
@@ -221,14 +231,20 @@ class RowSecurityOp(MigrateOperation):
             schema=schema,
             option=grant_option,
         )
-        operations.invoke(cls(statement, roles=grantees))
+        operations.invoke(cls._restoring(statement, grantees, if_roles_exist))
+
+    @classmethod
+    def _restoring(cls, statement: ExecutableDDLElement, roles: Sequence[str], if_roles_exist: bool) -> Self:
+        if if_roles_exist:
+            return cls(ddl.IfRolesExist(statement, roles))
+        return cls(statement, roles=roles)
 
     @classmethod
     def revoke(
         cls,
         operations: Operations,
         privileges: Sequence[str],
-        object_name: str,
+        object_name: str | None,
         grantees: Sequence[str],
         *,
         columns: Sequence[str] | None = None,
@@ -236,7 +252,10 @@ class RowSecurityOp(MigrateOperation):
         schema: str | None = None,
         cascade: bool = False,
     ) -> None:
-        """``REVOKE privileges [(columns)] ON object_type object_name FROM grantees``; columns as in grant."""
+        """``REVOKE privileges [(columns)] ON object_type object_name FROM grantees``; names as in grant.
+
+        Nothing happens, with a notice, where the object or a grantee doesn't exist.
+        """
         statement = ddl.GrantOrRevoke(
             privileges,
             object_name,
@@ -247,7 +266,7 @@ class RowSecurityOp(MigrateOperation):
             option=cascade,
             revoke=True,
         )
-        operations.invoke(cls(statement))
+        operations.invoke(cls(ddl.IfExists(statement)))
 
     @classmethod
     def grant_default_privileges(
@@ -313,6 +332,14 @@ def _execute(operations: Operations, operation: RowSecurityOp) -> None:
             operations.execute(statement)
             if isinstance(statement, ddl.CreateAuthFunctions) and not operations.migration_context.as_sql:
                 catalog.auth_functions(operations.get_bind()).warn()
+            elif (
+                isinstance(statement, ddl.GrantOrRevoke)
+                and statement.object_type == "SCHEMA"
+                and not operations.migration_context.as_sql
+            ):
+                catalog.warn_of_missing_usage(
+                    operations.get_bind(), statement.object_name, statement.privileges, statement.grantees
+                )
 
 
 def _require_roles(operations: Operations, roles: Sequence[str]) -> None:

@@ -292,9 +292,9 @@ EXPRESSIONS = [
     python(
         "jwt_claim()",
         lambda t: jwt_claim("org", "role") == t.c.name,
-        "(SELECT auth.session() -> 'org' ->> 'role') = name",
+        "(SELECT auth.jwt() -> 'org' ->> 'role') = name",
         lambda t: jwt_claim("org", "rôle") == t.c.name,
-        "(SELECT auth.session() -> 'org' ->> 'rôle') = name",
+        "(SELECT auth.jwt() -> 'org' ->> 'rôle') = name",
     ),
     python(
         "a correlated EXISTS",

@@ -1,0 +1,99 @@
+"""A database as Supabase makes it: another role than the one that migrates owns schema auth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, MetaData, Table, Text, Uuid, column, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from sqla_rls import Policy, auth, auth_uid, authenticated, crud_policy, jwt_claim
+from sqla_rls.exc import DeclarationError
+from sqla_rls.testing.postgres import Server
+
+from .project import Project, operations, todos
+
+_CLAIMS = "nullif(current_setting('request.jwt.claims', true), '')::jsonb"
+
+
+def _function(name: str, returns: str, value: str) -> str:
+    return f"CREATE FUNCTION auth.{name}() RETURNS {returns} LANGUAGE sql STABLE AS $$SELECT {value}$$"
+
+
+@pytest.fixture
+def supabase(server: Server, tmp_path: Path) -> Iterator[Project]:
+    """Migrated by a role that is no superuser and has no grant option on schema auth."""
+    name = server.create_database()
+    admin = create_engine(server.url(name), poolclass=NullPool)
+    with admin.begin() as connection:
+        statements = [
+            "CREATE ROLE rls_supabase_admin",
+            "CREATE ROLE rls_supabase_postgres LOGIN CREATEROLE",
+            "DO $$ BEGIN CREATE ROLE authenticated; EXCEPTION WHEN duplicate_object THEN END $$",
+            "DROP ROLE IF EXISTS anonymous",
+            "CREATE SCHEMA auth AUTHORIZATION rls_supabase_admin",
+            _function("jwt", "jsonb", _CLAIMS),
+            _function("uid", "uuid", f"({_CLAIMS} ->> 'sub')::uuid"),
+            _function("role", "text", f"{_CLAIMS} ->> 'role'"),
+            "GRANT USAGE ON SCHEMA auth TO authenticated, rls_supabase_postgres",
+            f"GRANT CREATE ON DATABASE {name} TO rls_supabase_postgres",
+            "GRANT ALL ON SCHEMA public TO rls_supabase_postgres WITH GRANT OPTION",
+        ]
+        for statement in statements:
+            connection.execute(text(statement))
+    yield Project(tmp_path / "migrations", server.url(name).set(username="rls_supabase_postgres"))
+    server.drop_database(name)
+    with create_engine(server.url(), poolclass=NullPool).begin() as connection:
+        connection.execute(text("DROP ROLE rls_supabase_postgres, rls_supabase_admin"))
+
+
+def documents(policy: Any) -> MetaData:
+    metadata = MetaData()
+    Table("documents", metadata, Column("id", Uuid, primary_key=True), Column("team", Text), policy)
+    return metadata
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        lambda: crud_policy(authenticated, read=auth_uid("id"), modify=auth_uid("id")),
+        lambda: Policy("team", roles=authenticated, using=jwt_claim("team") == column("team")),
+    ],
+    ids=["auth_uid of uuid", "jwt_claim"],
+)
+def test_what_supabase_has_is_used(
+    supabase: Project, policy: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = documents(policy())
+    written = supabase.revision(metadata)
+    assert "create_auth_functions" in operations(written)
+    supabase.upgrade()
+    assert "GRANT USAGE ON SCHEMA auth TO anonymous" in caplog.text
+    supabase.check(metadata)
+    assert "op.grant" not in supabase.revision(metadata)
+    supabase.upgrade()
+    supabase.downgrade("base")
+
+
+def test_without_a_policy_about_callers_nothing_is_said_of_schema_auth(
+    supabase: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = documents(Policy("all", roles=authenticated, using="team = 'a'"))
+    written = supabase.migrate(metadata)
+    assert "auth'" not in written
+    assert "create_auth_functions" not in written
+    assert "schema auth" not in caplog.text
+
+
+def test_functions_that_supabase_lacks_are_refused_by_name(supabase: Project) -> None:
+    owned = Policy("own", roles=authenticated, using=auth_uid("team"))
+    with pytest.raises(DeclarationError, match=r"policy 'own' on documents .* auth\.user_id\(\).*jwt_claim"):
+        supabase.revision(documents(owned))
+    with pytest.raises(DeclarationError, match=r"default of todos\.user_id .* auth\.user_id\(\)"):
+        supabase.revision(todos(Policy("all", using=True)))
+    metadata = documents(Policy("all", roles=authenticated, using=True))
+    metadata.tables["documents"].append_column(Column("by", Text, server_default=auth.jwt()["sub"].astext))
+    supabase.migrate(metadata)
