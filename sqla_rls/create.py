@@ -30,6 +30,8 @@ from sqla_rls.recursion import circles, explanation
 from sqla_rls.views import declared_views
 
 log = logging.getLogger("alembic.autogenerate.sqla_rls.create")
+#: Stands for the default schema, whose name *translate* may map to yet another one.
+_DEFAULT = ""
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
@@ -47,8 +49,19 @@ def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
         yield CreateFunction(function, if_possible=True, check_body=False)
 
 
-def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDDLElement]:
-    """What follows the tables, closed before anything is opened: row security, policies, then privileges."""
+def protection(
+    snapshot: Snapshot, default_schema: str, translate: Mapping[str | None, str | None] | None = None
+) -> Iterable[ExecutableDDLElement]:
+    """What follows the tables, closed before anything is opened: row security, policies, then privileges.
+
+    SQLAlchemy translates the schemas of tables by *translate*, and not the names of schemas themselves.
+    """
+
+    def translated(schema: str) -> str:
+        return (
+            default_schema if schema == _DEFAULT else (translate or {}).get(schema, schema) or default_schema
+        )
+
     for row_security in snapshot.row_security.values():
         yield from _flags(row_security)
     for key, function in snapshot.functions.items():
@@ -61,11 +74,11 @@ def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDD
         yield MarkView(view.key)
     for policy in snapshot.policies.values():
         yield ddl.CreatePolicy(policy)
-    wanted = wanted_privileges(snapshot, default_schema=default_schema)
+    wanted = wanted_privileges(snapshot, default_schema=_DEFAULT)
     for one in granted_together(wanted):
         yield ddl.GrantOrRevoke(
             one.privileges,
-            one.object.name,
+            translated(one.object.name) if one.object.object_type == "SCHEMA" else one.object.name,
             [one.grantee],
             object_type=one.object.object_type,
             schema=one.object.schema,
@@ -74,7 +87,10 @@ def protection(snapshot: Snapshot, default_schema: str) -> Iterable[ExecutableDD
         )
     for default in sorted(snapshot.default_privileges, key=str):
         yield ddl.AlterDefaultPrivileges(
-            [default.privilege], default.object_type, [default.grantee], schema=default.schema
+            [default.privilege],
+            default.object_type,
+            [default.grantee],
+            schema=default.schema and translated(default.schema),
         )
 
 
@@ -141,7 +157,7 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
     snapshot = declared(metadatas, tables=tables, schema_translate_map=translate)
     if isinstance(connection, Connection):
         snapshot = _with_views(snapshot, set(_missing_views(connection, metadatas, translate or {})))
-    _execute(connection, protection(snapshot, default_schema or "public"))
+    _execute(connection, protection(snapshot, default_schema or "public", translate))
     if isinstance(connection, Connection) and not translate and unread(snapshot):
         with catalog.pinned(connection):
             schema = default_schema or "public"

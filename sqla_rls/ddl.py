@@ -29,7 +29,7 @@ from sqla_rls.exc import (
     RoleNotPermitted,
     SigningUnavailable,
 )
-from sqla_rls.objects import PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
+from sqla_rls.objects import BROUGHT_ALONG, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 _PINS = {
     "DateStyle": "ISO, MDY",
@@ -417,6 +417,10 @@ def _on_schema(grant: GrantOrRevoke, compiler: DDLCompiler) -> str:
         "tail": dollar_quoted(f"{tail}{_option(grant)}"),
         "revoke": str(grant.revoke).lower(),
         "grantees": array(one if one in ROLE_KEYWORDS else literal(one, String()) for one in grant.grantees),
+        # A role that comes with another needs what the policies of that one call.
+        "bringing": array(
+            literal(one, String()) for one, other in BROUGHT_ALONG.items() if other in grant.grantees
+        ),
     }
     return filled_script("on_schema.sql", compiler, tag=_tag("".join(words.values()), "sqla_rls"), **words)
 

@@ -20,6 +20,7 @@ from sqlalchemy import Column, Computed, Connection, Identity, MetaData, Table, 
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from sqla_rls import catalog, function_catalog, spelling, view_catalog
+from sqla_rls.alembic.defaults import without_equal_defaults
 from sqla_rls.alembic.forced import kept_from_the_owner
 from sqla_rls.alembic.functions import (
     checked_functions,
@@ -46,6 +47,9 @@ from sqla_rls.exc import DeclarationError
 from sqla_rls.function_catalog import Functions
 from sqla_rls.ignore import Ignored
 from sqla_rls.objects import (
+    AUTH_SCHEMA,
+    PUBLIC,
+    ROLE_KEYWORDS,
     SECRET_SCHEMA,
     ObjectKey,
     Policy,
@@ -61,6 +65,7 @@ from sqla_rls.view_catalog import Views
 
 log = logging.getLogger(__name__)
 
+_ON_AUTH = ObjectKey("SCHEMA", None, AUTH_SCHEMA)
 #: A column, None for the whole table.
 _Taken: TypeAlias = tuple[TableKey, str | None]
 #: The key of UpgradeOps.info that says that this ran, for reminder.py.
@@ -102,6 +107,8 @@ def compare_row_security(
     metadatas = list(metadatas) if isinstance(metadatas, list | tuple) else [metadatas]
     ignored = Ignored.by(metadatas)
 
+    with catalog.pinned(connection):
+        upgrade_ops.ops[:] = without_equal_defaults(connection, list(upgrade_ops.ops))
     created = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)}
     dropped = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
     # What is granted on others than tables is known before the tables are.
@@ -208,7 +215,7 @@ def compare_row_security(
         for side in (False, True)
     )
     unchecked = [change for change in beneath if change.key in found.unchecked]
-    upgrade_ops.ops[:] = [
+    operations = [
         *to_confirm,
         *_before_tables(
             changes, live, dropped, auth_is_made=auth_is_made, keep_memberships=bool(ignored.roles)
@@ -224,6 +231,8 @@ def compare_row_security(
         *created_views(views, live.privileges - ours.privileges),
         *_remarked(_after_tables(changes, models, created, made_anew), remarks),
     ]
+    everywhere = None if past is None else {*past.roles, *models.roles}
+    upgrade_ops.ops[:] = _runs_elsewhere(operations, default_schema, everywhere)
     return PriorityDispatchResult.CONTINUE
 
 
@@ -266,7 +275,13 @@ def _before_tables(
         # A database that verifies callers got its functions, and its key, by another way than this revision.
         undo = Call("drop_auth_functions", signed=False, silent=auth_is_made and bool(live.auth.ours))
         yield Call("create_auth_functions", signed=signed or None).undone_by(undo)
-    yield from revokes(changes.privileges.revokes)
+    # First, so that its undo comes last: it depends on the policies that are left then.
+    yield from grants(one for one in changes.privileges.grants if one.object == _ON_AUTH)
+    yield from revokes(one for one in changes.privileges.revokes if one.object != _ON_AUTH)
+    old_objects = live.objects_of(dropped)
+    for call in revokes(one for one in live.privileges if one.object in old_objects):
+        call.silent = True
+        yield call
     # What narrows access goes last and comes first, here and on the way back.
     for policy in sorted(_removed(changes), key=lambda policy: not policy.permissive):
         yield _create_policy(policy).undo
@@ -276,10 +291,6 @@ def _before_tables(
         for call in _row_security(RowSecurityChange(closed, gone)):
             call.silent = True
             yield call
-    old_objects = live.objects_of(dropped)
-    for call in revokes(one for one in live.privileges if one.object in old_objects):
-        call.silent = True
-        yield call
 
 
 def _after_tables(
@@ -298,12 +309,36 @@ def _after_tables(
     # Of a sequence that this migration makes, the migration knows the column alone.
     created_objects |= {ObjectKey("SEQUENCE", *table) for table in created}
     privileges = changes.privileges
-    for calls, found in ((revokes, privileges.revokes_on_new), (grants, privileges.grants)):
+    to_grant = [one for one in privileges.grants if one.object != _ON_AUTH]
+    for calls, found in ((revokes, privileges.revokes_on_new), (grants, to_grant)):
         for goes_with_its_table in (True, False):
             for call in calls(one for one in found if (one.object in created_objects) is goes_with_its_table):
                 call.undo.silent = goes_with_its_table
                 yield call
     yield from default_privileges(changes.privileges)
+    yield from revokes(one for one in privileges.revokes if one.object == _ON_AUTH)
+
+
+def _runs_elsewhere(
+    operations: Iterable[MigrateOperation], default_schema: str, roles: Collection[str] | None
+) -> Iterator[MigrateOperation]:
+    """*operations*, such that they also run in another schema, and where drift was never there.
+
+    *roles* are those that every database has which runs the migrations.
+    """
+    for operation in operations:
+        if isinstance(operation, Call):
+            for call in (operation, operation.undo):
+                if call.kwargs.get("object_type") == "SCHEMA" and call.args[1] == default_schema:
+                    call.args = (call.args[0], None, *call.args[2:])
+            if operation.function in ("revoke", "drop_policy", "revoke_role") and roles is not None:
+                undo = operation.undo
+                named = undo.kwargs.get("roles") or (
+                    undo.args if undo.function == "grant_role" else undo.args[2]
+                )
+                if {*named} - {*roles, PUBLIC} - ROLE_KEYWORDS:
+                    undo.kwargs["if_roles_exist"] = True
+        yield operation
 
 
 def _circles(wanted: Snapshot) -> dict[TableKey | PolicyKey, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import Any
+from typing import Any, Self
 
 # Not alembic.autogenerate: this module is loaded while that one still is.
 from alembic.autogenerate.render import renderers
@@ -34,7 +34,28 @@ class Call(MigrateOperation):
         return self.undo
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
-        return (self.function, *self.args, self.kwargs)
+        return _Diff((self.function, *self.args, self.kwargs), "\n".join(_lines(self, "op.")))
+
+    @property
+    def ops(self) -> list[MigrateOperation]:
+        """Only a silent one has this attribute: ``alembic check`` lists the parts of what has parts."""
+        if not self.silent:
+            raise AttributeError("ops")
+        return []
+
+
+class _Diff(tuple[Any, ...]):
+    """What ``alembic check`` prints: the lines that the migration would have."""
+
+    def __new__(cls, values: tuple[Any, ...], text: str) -> Self:
+        found = super().__new__(cls, values)
+        found.text = text
+        return found
+
+    text: str
+
+    def __repr__(self) -> str:
+        return f"\n{self.text}"
 
 
 @Operations.implementation_for(Call)
@@ -47,7 +68,11 @@ def _invoke(operations: Operations, call: Call) -> None:
 def _render(autogen_context: Any, call: Call) -> list[str]:
     if call.silent:
         return []
-    function = f"{autogen_context.opts['alembic_module_prefix'] or ''}{call.function}"
+    return _lines(call, autogen_context.opts["alembic_module_prefix"] or "")
+
+
+def _lines(call: Call, prefix: str) -> list[str]:
+    function = f"{prefix}{call.function}"
     arguments = [_literal(value) for value in call.args]
     keywords = [f"{name}={_literal(value)}" for name, value in call.kwargs.items()]
     line = f"{function}({', '.join(arguments + keywords)})"

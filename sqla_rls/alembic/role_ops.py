@@ -72,13 +72,14 @@ class RoleOp(RowSecurityOp):
         admin: bool = False,
         inherit: bool | None = None,
         set: bool | None = None,
+        if_roles_exist: bool = False,
     ) -> None:
         """``GRANT role TO member``; before PostgreSQL 16 without *inherit* and *set*.
 
         Raises UnknownRole, and RoleNotPermitted as ``create_role`` does.
         """
         membership = Membership(role, member, admin=admin, inherit=inherit, set=set)
-        operations.invoke(cls(ddl_roles.GrantRole(membership), roles=[role, member]))
+        operations.invoke(cls._restoring(ddl_roles.GrantRole(membership), [role, member], if_roles_exist))
 
     @classmethod
     def revoke_role(cls, operations: Operations, role: str, member: str) -> None:

@@ -94,8 +94,8 @@ def test_functions_and_roles_of_another_project(project: Project, cluster: Serve
     with_auth_functions(project)
     written = project.migrate(own_todos())
     assert operations(written)[:3] == ["create_role", "create_role", "create_auth_functions"]
-    for schema in ("auth", "public"):
-        assert f"op.grant(['USAGE'], '{schema}', ['authenticated'], object_type='SCHEMA')" in written
+    for schema in ("'auth'", "None"):
+        assert f"op.grant(['USAGE'], {schema}, ['authenticated'], object_type='SCHEMA')" in written
     assert "op.grant(['USAGE'], 'auth', ['anonymous'], object_type='SCHEMA')" in written
     project.downgrade()
     project.upgrade()
