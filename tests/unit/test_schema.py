@@ -162,13 +162,13 @@ def test_a_column_that_is_not_there_is_refused_by_name() -> None:
             and_(auth_uid("user_id"), jwt_claim("org", "it's") == "100%"),
             (
                 "(SELECT auth.user_id()) = todos.user_id AND "
-                "(SELECT (auth.session() -> 'org') ->> 'it''s') = '100%'"
+                "(SELECT (auth.jwt() -> 'org') ->> 'it''s') = '100%'"
             ),
         ),
         (auth.uid() == func.my.check(5), "auth.uid() = my.check(5)"),
         (
             jwt_claim("org", "id", type_=BigInteger) == 5,
-            "(SELECT CAST((auth.session() -> 'org') ->> 'id' AS BIGINT)) = 5",
+            "(SELECT CAST((auth.jwt() -> 'org') ->> 'id' AS BIGINT)) = 5",
         ),
     ],
 )
