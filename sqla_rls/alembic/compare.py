@@ -107,8 +107,9 @@ def compare_row_security(
     metadatas = list(metadatas) if isinstance(metadatas, list | tuple) else [metadatas]
     ignored = Ignored.by(metadatas)
 
-    with catalog.pinned(connection):
-        upgrade_ops.ops[:] = without_equal_defaults(connection, list(upgrade_ops.ops))
+    if any(isinstance(op, ops.ModifyTableOps) for op in upgrade_ops.ops):
+        with catalog.pinned(connection):
+            upgrade_ops.ops[:] = without_equal_defaults(connection, list(upgrade_ops.ops))
     created = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)}
     dropped = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
     # What is granted on others than tables is known before the tables are.

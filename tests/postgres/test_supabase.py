@@ -33,7 +33,6 @@ def supabase(server: Server, tmp_path: Path) -> Iterator[Project]:
             "CREATE ROLE rls_supabase_admin",
             "CREATE ROLE rls_supabase_postgres LOGIN CREATEROLE",
             "DO $$ BEGIN CREATE ROLE authenticated; EXCEPTION WHEN duplicate_object THEN END $$",
-            "DROP ROLE IF EXISTS anonymous",
             "CREATE SCHEMA auth AUTHORIZATION rls_supabase_admin",
             _function("jwt", "jsonb", _CLAIMS),
             _function("uid", "uuid", f"({_CLAIMS} ->> 'sub')::uuid"),
