@@ -19,6 +19,7 @@ from sqla_rls.diff_privileges import BUILT_IN
 from sqla_rls.objects import (
     AUTH_SCHEMA,
     PUBLIC,
+    SECRET_SCHEMA,
     DefaultPrivilege,
     Grants,
     Membership,
@@ -206,7 +207,7 @@ class _Adoption:
         """What roles hold on *schemas* beyond the implied; there, what nobody declares is left alone."""
         held: dict[tuple[str, str], set[Privilege]] = {}
         for one in self.live.privileges:
-            if one.object_type == "SCHEMA" and one.name in schemas and one.name != AUTH_SCHEMA:
+            if one.object_type == "SCHEMA" and one.name in {*schemas} - {AUTH_SCHEMA, SECRET_SCHEMA}:
                 held.setdefault((one.name, one.grantee), set()).add(
                     one._replace(grantable=False, grantor=None)
                 )
