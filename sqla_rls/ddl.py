@@ -360,8 +360,15 @@ def _alter_policy(alter: AlterPolicy, compiler: DDLCompiler, **kw: Any) -> str:
 
 @compiles(RenamePolicy, "postgresql")
 def _rename_policy(rename: RenamePolicy, compiler: DDLCompiler, **kw: Any) -> str:
-    return (
-        f"ALTER POLICY {_policy(rename.key, compiler)} RENAME TO {compiler.preparer.quote(rename.new_name)}"
+    new = compiler.preparer.quote(rename.new_name)
+    words = {
+        "table": dollar_quoted(qualified(rename.key.table, compiler)),
+        "old": dollar_quoted(sql(rename.key.name, compiler)),
+        "new": dollar_quoted(sql(rename.new_name, compiler)),
+        "statement": dollar_quoted(f"ALTER POLICY {_policy(rename.key, compiler)} RENAME TO {new}"),
+    }
+    return filled_script(
+        "rename_policy.sql", compiler, tag=_tag("".join(words.values()), "sqla_rls"), **words
     )
 
 
