@@ -15,7 +15,7 @@ from random import SystemRandom
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, TextClause, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sqla_rls.driver import Binding, DriverConnection, require_unexpired
 from sqla_rls.exc import BindingError, DeclarationError, UnsupportedTransaction
@@ -188,7 +188,7 @@ def _restore(connection: Connection, before: Mapping[str, str]) -> None:
         for name in before.keys() - kept.keys() - {"role"}:
             connection.exec_driver_sql(f"RESET {name}")
         connection.execute(_select(tuple(kept), True), {"role": role, **parameters})
-    except DBAPIError:
+    except (DBAPIError, PendingRollbackError):
         # The transaction has failed or its connection is gone: ROLLBACK, which alone can follow, undoes it.
         return
 

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeAlias
 
 from sqlalchemy import delete, insert, select, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from benchmarks.soak.turn import ListenerFailed, Turn, Violation, failing, fault_of, sever, token
+from benchmarks.soak.turn import (
+    ListenerFailed,
+    Turn,
+    Violation,
+    check_nothing_left,
+    failing,
+    fault_of,
+    sever,
+    token,
+)
+    ListenerFailed,
+    Turn,
+    Violation,
+    check_nothing_left,
+    failing,
+    fault_of,
+    sever,
+    token,
+)
 from benchmarks.soak.world import Fact, Note, auditor
 from sqla_rls import ANONYMOUS, Identity
-from sqla_rls.exc import BindingError, ExpiredToken, IdentityRequired, InvalidToken, TransactionRefused
+from sqla_rls.exc import (
+    BindingError,
+    ExpiredToken,
+    IdentityChanged,
+    IdentityRequired,
+    InvalidToken,
+    TransactionInProgress,
+    TransactionRefused,
+)
 
 Operation: TypeAlias = Callable[[Turn], None]
 
@@ -122,7 +149,68 @@ def read_anonymously(turn: Turn) -> None:
     turn.check_anonymous()
 
 
+def share(turn: Turn) -> None:
+    """Another session of mine joins my transaction, which goes on."""
+    turn.check()
+    with turn.beside(turn.me, turn.session.connection()) as also:
+        also.check()
+        also.session.commit()
+        turn.check()
+    end(turn)
+    turn.check()
+
+
+def join(turn: Turn) -> None:
+    """People take turns in a transaction of the connection's own, which is nobody's in between."""
+    with turn.engine.connect() as connection, connection.begin():
+        for who in (turn.me, turn.another()):
+            with turn.beside(who, connection) as joined:
+                joined.check()
+                joined.session.commit()
+            check_nothing_left(connection, turn.chance, turn.tally, in_transaction=True)
+
+
 # As nobody should
+
+
+def join_anothers(turn: Turn) -> None:
+    turn.check()
+    with turn.beside(turn.another(), turn.session.connection()) as theirs:
+        with theirs.unbound("another caller's transaction", TransactionInProgress):
+            theirs.check()
+        with theirs.refused("going on", TransactionRefused):
+            theirs.check()
+    turn.check()
+    end(turn)
+    turn.check()
+
+
+def lose_to_a_savepoint(turn: Turn) -> None:
+    """What is bound under a savepoint of the connection's own goes with it."""
+    with turn.engine.connect() as connection:
+        root, outer = connection.begin(), connection.begin_nested()
+        with turn.beside(turn.me, connection) as joined:
+            joined.check()
+            with warnings.catch_warnings():
+                # SQLAlchemy says that the session's own savepoint is gone.
+                warnings.simplefilter("ignore", SAWarning)
+                outer.rollback()
+            with joined.refused("binding rolled back", TransactionRefused):
+                joined.check()
+            root.rollback()
+
+
+def bring_another_tenants_token(turn: Turn) -> None:
+    """What I have loaded isn't for the same subject of another tenant."""
+    turn.session.close()
+    token.set(replace(turn.me, claims={**turn.me.claims, "org_id": "mine"}))
+    turn.check()
+    turn.session.commit()
+    token.set(replace(turn.me, claims={**turn.me.claims, "org_id": "theirs"}))
+    turn.session.add(Note(author=turn.me.subject))
+    with turn.unbound("another tenant", IdentityChanged):
+        turn.session.commit()
+    turn.session.rollback()
 
 
 def forge(turn: Turn) -> None:
@@ -150,6 +238,8 @@ def go_on(turn: Turn) -> None:
     """Refused once, nothing is read until a rollback; then all is well for whom it may be."""
     with turn.refused("going on", TransactionRefused):
         turn.session.execute(text("SELECT 1"))
+    with turn.refused("going on", TransactionRefused):
+        turn.session.connection(bind_arguments={"bind": turn.session.bind})
     turn.session.rollback()
     turn.become(turn.me)
     turn.check()
@@ -282,6 +372,11 @@ OPERATIONS: Final[dict[Operation, float]] = {
     bring_a_forged_token: 1,
     expired: 2,
     wrong_role: 2,
+    share: 2,
+    join: 1,
+    join_anothers: 2,
+    lose_to_a_savepoint: 1,
+    bring_another_tenants_token: 2,
 }
 FAULTS: Final[dict[Operation, float]] = {
     fail_in_sql: 0.5,

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from benchmarks.soak.operations import play
 from benchmarks.soak.turn import Tally, Turn, check_nothing_left, fail, fault_of, token
 from benchmarks.soak.world import person
-from sqla_rls import Verifier, enforce_row_security, provider
+from sqla_rls import Identity, Verifier, enforce_row_security, provider
 from sqla_rls.driver import Way
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS
 
@@ -102,7 +102,7 @@ def listen(engine: Engine) -> None:
 _orders: Orders
 
 
-async def ask() -> str | None:
+async def ask() -> str | Identity | None:
     await asyncio.sleep(0)
     return token.get()
 
