@@ -22,15 +22,6 @@ from benchmarks.soak.turn import (
     sever,
     token,
 )
-    ListenerFailed,
-    Turn,
-    Violation,
-    check_nothing_left,
-    failing,
-    fault_of,
-    sever,
-    token,
-)
 from benchmarks.soak.world import Fact, Note, auditor
 from sqla_rls import ANONYMOUS, Identity
 from sqla_rls.exc import (
