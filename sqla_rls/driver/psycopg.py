@@ -45,9 +45,13 @@ def _begin(isolation_level: str | None, read_only: bool | None, deferrable: bool
 class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     """What the connections of both kinds share: what waits to go ahead of the next statement."""
 
+    #: Is answered for what waits; kept, since a new one takes as long as all else that we do.
+    ahead: Any
     autocommit_is_bound = True
     _asked_autocommit = False
     _pipelined = False
+    #: What waits is being sent, or has no business ahead of what is sent now.
+    _sends = False
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -101,15 +105,80 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         reset = [] if self.binding.modes is None else [_RESET]
         return "; ".join([self._begin(), *reset, self.binding.literal()])
 
-    def _exchange(self, text: str) -> PQGen[None]:
+    def _start_query(self) -> PQGen[None]:
+        """Send what waits ahead of the statement of a cursor that isn't ours.
+
+        Cursors of every class ask their connection for this: those of other libraries, of a
+        ``cursor_factory`` that was set later, and those made by hand.
+        """
+        if not self._autocommit:
+            # In a two-phase transaction psycopg begins.
+            yield from super()._start_query()
+            return
+        if self._sends or not self._waits:
+            return
+        self._require_transaction()
+        if self._pipeline is None:
+            yield from self._start_gen()
+        elif self.discards or self._misread:
+            raise UnsupportedTransaction(
+                "a cursor of another class can't begin a transaction in a pipeline after another caller: run "
+                "a statement before the pipeline"
+            )
+        else:
+            pipeline: Any = self._pipeline
+            self._enqueue(pipeline, self.ahead)
+            yield from pipeline._sync_gen()
+            self._sent()
+
+    def _start_gen(self) -> PQGen[None]:
+        """Send what waits, and take the answers, outside a pipeline."""
+        in_text = self._in_text
+        try:
+            if self._is_unreadable:
+                yield from self._exchange(_RESET)
+            if (first := self._first(in_text)) is not None:
+                yield from self._exchange(first)
+        except psycopg.Error as error:
+            raise self._not_cleared(error) from None
+        try:
+            for statement, values in [(self._text(), None)] if in_text else self._statements():
+                yield from self._exchange(statement, values)
+        except psycopg.Error as error:
+            raise self._refusal(error, None) or error from None
+        self._sent()
+
+    def _exchange(self, text: str, values: list[str] | None = None) -> PQGen[None]:
         """Send *text*, for ``wait()``; a cursor would take twice our time."""
-        self.pgconn.send_query(text.encode(self.info.encoding))
+        encoding = self._codec or "ascii"
+        if values is None:
+            self.pgconn.send_query(text.encode(encoding))
+        else:
+            self.pgconn.send_query_params(text.encode(encoding), [value.encode(encoding) for value in values])
         results = yield from generators.execute(self.pgconn)
         if not results:
             raise psycopg.InternalError("the server hasn't answered")
         for result in results:
             if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
-                raise psycopg.errors.error_from_result(result, self.info.encoding)
+                raise psycopg.errors.error_from_result(result, encoding)
+
+    @property
+    def _codec(self) -> str | None:
+        """Python's name of the client encoding; None if Python has none for it, such as for EUC_TW."""
+        try:
+            return self.info.encoding
+        except psycopg.NotSupportedError:
+            return None
+
+    @property
+    def _is_unreadable(self) -> bool:
+        """Whether nothing but ASCII can be sent, until RESET ALL has undone what the last caller did."""
+        return self._misread and self._codec is None
+
+    def _abandon(self, was_in_pipeline: bool) -> None:
+        """Close the connection if an error has kept it in a pipeline of ours."""
+        if not was_in_pipeline and self.pgconn.pipeline_status:
+            self.pgconn.finish()
 
     def _enqueue(self, pipeline: _Pipeline, ahead: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
         """Queue what waits, for the next flush of *pipeline*; the last of its results is to be *ahead*'s.
@@ -118,20 +187,13 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         A cursor would flush each of them by itself, and wait until it can.  The queues are filled as psycopg
         fills them with its own BEGIN; should it change that, the server still runs nothing after what failed.
         """
-        statements: list[tuple[str, list[str] | None]] = []
-        if not self._asked_autocommit:
-            statements.append((self._begin(), None))
-        if self.binding is not None:
-            if self.binding.modes is not None:
-                statements.append((_RESET, None))
-            statements.append((self.binding.query(), self.binding.parameters()))
         encoding = self.info.encoding
         encoded = [
             (
                 statement.encode(encoding),
                 None if values is None else [value.encode(encoding) for value in values],
             )
-            for statement, values in statements
+            for statement, values in self._statements()
         ]
 
         def send() -> None:
@@ -143,6 +205,17 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         pipeline.result_queue.extend([None] * (len(encoded) - 1))
         ahead.pgresult = None
         pipeline.result_queue.append((ahead, None))
+
+    def _statements(self) -> list[tuple[str, list[str] | None]]:
+        """What waits, statement by statement, with their parameters."""
+        statements: list[tuple[str, list[str] | None]] = []
+        if not self._asked_autocommit:
+            statements.append((self._begin(), None))
+        if self.binding is not None:
+            if self.binding.modes is not None:
+                statements.append((_RESET, None))
+            statements.append((self.binding.query(), self.binding.parameters()))
+        return statements
 
     def _require_transaction(self) -> None:
         if self._asked_autocommit:
@@ -181,7 +254,8 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
 
     def _refusal(self, error: psycopg.Error, result: Any) -> BindingError | None:
         """What *error* means, if *result*, of what went ahead, isn't that of the binding."""
-        if self.binding is None or self.pgconn.status != pq.ConnStatus.OK:
+        if self.binding is None or self.pgconn.status != pq.ConnStatus.OK or error.sqlstate is None:
+            # Without a SQLSTATE it isn't the server that has refused.
             return None
         if result is not None and result.status == pq.ExecStatus.TUPLES_OK:
             return None
@@ -208,11 +282,14 @@ class Cursor(psycopg.Cursor[Any]):
         if connection._misread or not connection._in_one_flush(params):
             connection.start()
             return super().execute(query, params, **kw)
+        was_in_pipeline = bool(connection.pgconn.pipeline_status)
+        connection._sends = True
         try:
             with connection.pipeline() as pipeline:
                 connection._enqueue(pipeline, connection.ahead)
                 super().execute(query, params, **kw)
         except psycopg.Error as error:
+            connection._abandon(was_in_pipeline)
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
                 raise refusal from error
             if params or not isinstance(error, psycopg.errors.SyntaxError):
@@ -220,6 +297,11 @@ class Cursor(psycopg.Cursor[Any]):
             psycopg.Connection.rollback(connection)
             connection.start()
             return super().execute(query, params, **kw)
+        except BaseException:
+            connection._abandon(was_in_pipeline)
+            raise
+        finally:
+            connection._sends = False
         connection._sent()
         return self
 
@@ -250,7 +332,6 @@ class Connection(_Waiting, psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self.cursor_factory, self.server_cursor_factory = Cursor, ServerCursor
-        #: Is answered for what waits; kept, since a new one takes as long as all else that we do.
         self.ahead = psycopg.Cursor(self)
 
     def start(self) -> None:
@@ -258,6 +339,7 @@ class Connection(_Waiting, psycopg.Connection[Any]):
         if self._waits:
             self._require_transaction()
             self.clear(in_text=self._in_text)
+            was_in_pipeline = bool(self.pgconn.pipeline_status)
             try:
                 if self._in_text:
                     with self.lock:
@@ -267,18 +349,31 @@ class Connection(_Waiting, psycopg.Connection[Any]):
                         self._enqueue(pipeline, self.ahead)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
+            finally:
+                self._abandon(was_in_pipeline)
             self._sent()
 
     def clear(self, *, in_text: bool) -> None:
         """Send what must be over before what waits is sent."""
-        if (first := self._first(in_text)) is not None:
-            try:
+        try:
+            if self._is_unreadable and not self.pgconn.pipeline_status:
+                with self.lock:
+                    self.wait(self._exchange(_RESET))
+            first = self._first(in_text)
+            if first is not None:
                 with self.pipeline() if self.pgconn.pipeline_status else nullcontext():
-                    self.ahead.execute(first, prepare=False)
-            except psycopg.Error as error:
-                raise self._not_cleared(error) from None
-            if first == _DISCARD:
-                self._sent()
+                    self._send_ahead(first)
+        except psycopg.Error as error:
+            raise self._not_cleared(error) from None
+        if first == _DISCARD:
+            self._sent()
+
+    def _send_ahead(self, statement: LiteralString) -> None:
+        self._sends = True
+        try:
+            self.ahead.execute(statement, prepare=False)
+        finally:
+            self._sends = False
 
     def set_autocommit(self, value: bool) -> None:
         super().set_autocommit(True)
@@ -324,11 +419,14 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
         if connection._misread or not connection._in_one_flush(params):
             await connection.start()
             return await super().execute(query, params, **kw)
+        was_in_pipeline = bool(connection.pgconn.pipeline_status)
+        connection._sends = True
         try:
             async with connection.pipeline() as pipeline:
                 connection._enqueue(pipeline, connection.ahead)
                 await super().execute(query, params, **kw)
         except psycopg.Error as error:
+            connection._abandon(was_in_pipeline)
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
                 raise refusal from error
             if params or not isinstance(error, psycopg.errors.SyntaxError):
@@ -336,6 +434,11 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
             await psycopg.AsyncConnection.rollback(connection)
             await connection.start()
             return await super().execute(query, params, **kw)
+        except BaseException:
+            connection._abandon(was_in_pipeline)
+            raise
+        finally:
+            connection._sends = False
         connection._sent()
         return self
 
@@ -369,7 +472,6 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self.cursor_factory, self.server_cursor_factory = AsyncCursor, AsyncServerCursor
-        #: Is answered for what waits; kept, since a new one takes as long as all else that we do.
         self.ahead = psycopg.AsyncCursor(self)
 
     async def start(self) -> None:
@@ -377,6 +479,7 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
         if self._waits:
             self._require_transaction()
             await self.clear(in_text=self._in_text)
+            was_in_pipeline = bool(self.pgconn.pipeline_status)
             try:
                 if self._in_text:
                     async with self.lock:
@@ -386,18 +489,31 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
                         self._enqueue(pipeline, self.ahead)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
+            finally:
+                self._abandon(was_in_pipeline)
             self._sent()
 
     async def clear(self, *, in_text: bool) -> None:
         """Send what must be over before what waits is sent."""
-        if (first := self._first(in_text)) is not None:
-            try:
+        try:
+            if self._is_unreadable and not self.pgconn.pipeline_status:
+                async with self.lock:
+                    await self.wait(self._exchange(_RESET))
+            first = self._first(in_text)
+            if first is not None:
                 async with self.pipeline() if self.pgconn.pipeline_status else nullcontext():
-                    await self.ahead.execute(first, prepare=False)
-            except psycopg.Error as error:
-                raise self._not_cleared(error) from None
-            if first == _DISCARD:
-                self._sent()
+                    await self._send_ahead(first)
+        except psycopg.Error as error:
+            raise self._not_cleared(error) from None
+        if first == _DISCARD:
+            self._sent()
+
+    async def _send_ahead(self, statement: LiteralString) -> None:
+        self._sends = True
+        try:
+            await self.ahead.execute(statement, prepare=False)
+        finally:
+            self._sends = False
 
     async def set_autocommit(self, value: bool) -> None:
         await super().set_autocommit(True)
@@ -457,7 +573,7 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
     connection = Connection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
-        connection.ahead.execute("")  # it takes a pipeline's results only after it has had its own
+        connection._send_ahead("")  # it takes a pipeline's results only after it has had its own
     except BaseException:
         connection.close()
         raise
@@ -474,7 +590,7 @@ async def _connect_async(*cargs: Any, **cparams: Any) -> AsyncConnection:
     connection = await AsyncConnection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
-        await connection.ahead.execute("")  # it takes a pipeline's results only after it has had its own
+        await connection._send_ahead("")  # it takes a pipeline's results only after it has had its own
     except BaseException:  # cancelled, too
         await connection.close()
         raise

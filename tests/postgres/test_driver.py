@@ -445,18 +445,6 @@ def test_an_application_may_provide_passwords_as_it_connects(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
-@CARRIED
-def test_a_cursor_made_by_hand_runs_as_the_login_role(
-    sessions: Sessions, todos: None, alice: Identity
-) -> None:
-    with sessions(alice) as session:
-        session.execute(ANYTHING)
-        session.commit()
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            psycopg.Cursor(raw(session)).execute("SELECT * FROM todos")
-        assert session.scalars(TASKS).all() == ["alice's"]
-
-
 def test_pre_ping_goes_before_the_binding(admin: Engine, url: URL, todos: None, alice: Identity) -> None:
     engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=0)
     for way in ("message", "pipeline"):
