@@ -61,10 +61,14 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
                 parameters = binding.parameters()
                 answer = await super().execute(query, timeout=timeout)
                 await super().fetchrow(binding.query(), *parameters, timeout=timeout)
-        except Exception as error:
+        except asyncpg.PostgresError as error:
             if self.is_closed():
                 raise
             raise binding.refused(getattr(error, "sqlstate", None)) from error
+        except BaseException:
+            # It isn't the server that has refused, and what has reached it isn't known.
+            self.terminate()
+            raise
         self.last_person = binding.person
         return answer
 
@@ -117,8 +121,13 @@ def _discard(context: ExceptionContext) -> None:
         context.invalidate_pool_on_disconnect = False
 
 
-def _forget(connection: Any, record: object) -> None:
+def _forget(connection: Any, record: Any) -> None:
     # The adapter sends no COMMIT where nothing was executed, so that nothing else says it is over.
     # Not isinstance(…, Connection): to asyncpg's metaclass all of its own are instances.
-    if connection is not None and isinstance(connection.driver_connection, DriverConnection):
-        connection.driver_connection.binding = None
+    if connection is None or not isinstance(connection.driver_connection, DriverConnection):
+        return
+    driver_connection = connection.driver_connection
+    driver_connection.binding = None
+    if not driver_connection.idle:
+        # Its ROLLBACK has failed: the next caller could begin no transaction.
+        record.invalidate()

@@ -554,6 +554,7 @@ UNPREPARED: Final[dict[str, Any]] = {"prepare_threshold": None}
 def listen(engine: Engine) -> None:
     """Listen to what ends a connection."""
     event.listen(engine, "handle_error", _replace)
+    event.listen(engine, "checkin", _discard)
 
 
 def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
@@ -578,6 +579,15 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
         connection.close()
         raise
     return connection
+
+
+def _discard(connection: Any, record: Any) -> None:
+    # An error has kept ROLLBACK from it, or the application has: its transaction isn't the next caller's.
+    driver_connection = getattr(connection, "driver_connection", connection)
+    if isinstance(driver_connection, _Waiting) and (
+        not driver_connection.idle or driver_connection.pgconn.pipeline_status
+    ):
+        record.invalidate()
 
 
 def _replace(context: ExceptionContext) -> None:

@@ -445,6 +445,21 @@ def test_an_application_may_provide_passwords_as_it_connects(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@CARRIED
+@pytest.mark.parametrize("encoding", ["EUC_TW", "MULE_INTERNAL"])
+def test_an_encoding_that_python_lacks_is_not_the_next_callers(
+    sessions: Sessions, todos: None, alice: Identity, bob: Identity, encoding: str
+) -> None:
+    with sessions(alice) as session:
+        with suppress(Exception):
+            # psycopg can't read the answer.
+            raw(session).pgconn.exec_(f"SET client_encoding = '{encoding}'".encode())
+        with suppress(Exception):
+            session.commit()
+    with sessions(bob) as session:
+        assert session.scalars(TASKS).all() == ["bob's"]
+
+
 def test_pre_ping_goes_before_the_binding(admin: Engine, url: URL, todos: None, alice: Identity) -> None:
     engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=0)
     for way in ("message", "pipeline"):

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import asyncpg
+import psycopg
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -25,7 +27,7 @@ from sqla_rls.driver import Way
 from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
 
-from .conftest import CALLER, NOBODY, TASKS, Base, Todo, all_todos, kill
+from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Base, Todo, all_todos, kill
 from .proxy import Proxy
 
 T = TypeVar("T")
@@ -484,3 +486,117 @@ def test_a_server_that_crashes_and_comes_back(server: Server, alice: Identity, b
         assert tasks_of(alice) == ["alice's"]
         engine.dispose()
         superuser.dispose()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
+def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
+    pool: Engine, todos: None, alice: Identity, bob: Identity, error: type[BaseException], monkeypatch: Any
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, way="pipeline")
+
+    def interrupted(pipeline: Any) -> Any:
+        pipeline.pgconn.enter_pipeline_mode()
+        raise error
+        yield
+
+    with maker() as session:
+        identify(session, alice)
+        session.execute(ANYTHING)
+        session.commit()
+        monkeypatch.setattr(psycopg.Pipeline, "_enter_gen", interrupted)
+        with pytest.raises(error):
+            session.execute(TASKS)
+        monkeypatch.undo()
+    for identity in (bob, alice):
+        with maker() as session:
+            identify(session, identity)
+            assert session.scalars(TASKS).all() == [f"{identity.subject}'s"]
+
+
+@pytest.mark.parametrize("way", ["message", "pipeline"])
+def test_an_error_that_is_not_the_servers_is_reported_as_it_is(
+    pool: Engine, todos: None, alice: Identity, bob: Identity, way: Way, monkeypatch: Any
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, way=way)
+
+    def timed_out(*_: object, **__: object) -> Any:
+        raise TimeoutError("of the application's own")
+
+    with maker() as session:
+        identify(session, alice)
+        session.execute(ANYTHING)
+        session.commit()
+        monkeypatch.setattr(psycopg.Connection, "wait", timed_out)
+        with pytest.raises(TimeoutError, match="of the application's own"):
+            session.execute(text("SELECT 1; SELECT 2") if way == "message" else TASKS)
+        monkeypatch.undo()
+    with maker() as session:
+        identify(session, bob)
+        assert session.scalars(TASKS).all() == ["bob's"]
+
+
+@pytest.mark.parametrize("way", ["message", "statement"])
+@pytest.mark.parametrize("command", ["ROLLBACK", "BEGIN"])
+async def test_an_error_in_place_of_asyncpgs_own_costs_that_connection(
+    runner: asyncio.Runner,
+    url: URL,
+    todos: None,
+    alice: Identity,
+    bob: Identity,
+    way: Way,
+    command: str,
+    monkeypatch: Any,
+) -> None:
+    engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"}),
+        pool_size=1,
+        max_overflow=0,
+    )
+    maker = async_sessionmaker(engine)
+    enforce_row_security(maker, way=way)
+
+    execute = asyncpg.Connection.execute
+
+    async def timed_out(connection: Any, query: str, *args: Any, **kw: Any) -> Any:
+        if command == "BEGIN":
+            await execute(connection, query, *args, **kw)
+        if query.startswith(command):
+            raise TimeoutError("of the application's own")
+        return await execute(connection, query, *args, **kw)
+
+    session: AsyncSession
+    with suppress(SQLAlchemyError):
+        async with maker() as session:
+            identify(session, alice)
+            if command == "ROLLBACK":
+                await session.execute(ANYTHING)
+            monkeypatch.setattr(asyncpg.Connection, "execute", timed_out)
+            with pytest.raises(TimeoutError, match="of the application's own"):
+                await (session.rollback() if command == "ROLLBACK" else session.execute(ANYTHING))
+            monkeypatch.undo()
+    for identity in (bob, alice):
+        async with maker() as session:
+            identify(session, identity)
+            assert (await session.scalars(TASKS)).all() == [f"{identity.subject}'s"]
+    await engine.dispose()
+
+
+def test_a_transaction_that_text_has_begun_in_autocommit_is_not_the_next_callers(
+    url: URL, todos: None, alice: Identity, bob: Identity
+) -> None:
+    engine = create_engine(
+        url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, pool_size=1, max_overflow=0
+    )
+    maker = sessionmaker(engine)
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        session.connection().connection.driver_connection.pgconn.exec_(b"BEGIN")  # type: ignore[union-attr]
+    with maker() as session:
+        identify(session, bob)
+        assert session.scalars(TASKS).all() == ["bob's"]
+    with engine.connect() as connection:
+        assert connection.execute(CALLER).one() == NOBODY
+    engine.dispose()
