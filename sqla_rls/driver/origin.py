@@ -8,12 +8,24 @@ from typing import Any, Final
 
 from sqla_rls.driver import Modes
 
+#: Loads the library of pg_session_jwt.  A function whose body is the first to load it finds no claims that
+#: were set before (0.5.0, PostgreSQL 15).  A role that may call a function may call its validator, too.
+LOAD: Final = """
+SELECT pg_catalog.count(pg_catalog.fmgr_c_validator(p.oid))
+  FROM pg_catalog.pg_proc AS p
+  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+  JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
+ WHERE n.nspname OPERATOR(pg_catalog.=) 'auth' AND p.proname OPERATOR(pg_catalog.=) 'user_id'
+   AND l.lanname OPERATOR(pg_catalog.=) 'c' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+"""
+
 # reset_val is what a setting is after RESET ALL: a pooler may lend a server connection on which it is
 # something else.  That may be so of the search_path, too: hence every name with its schema.
-QUERY: Final = """
+QUERY: Final = f"""
 SELECT pg_catalog.jsonb_build_object(
   'backend_pid', pg_catalog.pg_backend_pid(),
   'in_recovery', pg_catalog.pg_is_in_recovery(),
+  'loaded', ({LOAD}),
   'extension', EXISTS (SELECT FROM pg_catalog.pg_extension
                         WHERE extname OPERATOR(pg_catalog.=) 'pg_session_jwt'),
   'verifier', EXISTS (
@@ -31,7 +43,7 @@ SELECT pg_catalog.jsonb_build_object(
    'search_path', 'default_transaction_isolation', 'default_transaction_read_only',
    'default_transaction_deferrable', 'application_name', 'client_encoding', 'DateStyle', 'TimeZone',
    'local_preload_libraries'])
-"""
+"""  # noqa: S608 - LOAD is a constant
 #: What PgBouncer sets on the server connection that it lends to a client; RESET ALL would take it away.
 _LENT: Final = ("application_name", "client_encoding", "DateStyle", "TimeZone")
 

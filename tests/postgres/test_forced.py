@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, auth_uid, force_row_security
+from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.testing.postgres import Server
 
 from .project import Project
@@ -53,6 +54,10 @@ def owner(server: Server) -> Iterator[Engine]:
         if not admin.scalar(text("SELECT true FROM pg_roles WHERE rolname = 'forced_owner'")):
             admin.execute(text("CREATE ROLE forced_owner LOGIN PASSWORD 'forced_owner'"))
         admin.execute(text(f"ALTER DATABASE {name} OWNER TO forced_owner"))
+    with create_engine(server.url(name), poolclass=NullPool).begin() as admin:
+        # Where the server has pg_session_jwt, its schema is a superuser's.
+        admin.execute(CreateAuthFunctions())
+        admin.execute(text("GRANT USAGE ON SCHEMA auth TO forced_owner WITH GRANT OPTION"))
     engine = create_engine(server.url(name, user="forced_owner", password="forced_owner"), poolclass=NullPool)
     yield engine
     server.drop_database(name)

@@ -76,7 +76,10 @@ def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cure
     if not unsafe.since <= server.version <= unsafe.until:
         pytest.skip(f"it opens nothing on PostgreSQL {server.version}")
     run(admin, *map(filled, unsafe.sql))
-    if unsafe.attack:
+    with admin.connect() as connection:
+        # What belongs to an extension, its owner alone can drop.
+        extension = connection.scalar(text("SELECT true FROM pg_extension WHERE extname = 'pg_session_jwt'"))
+    if unsafe.attack and not (extension and "auth." in unsafe.attack[0]):
         with login(role, check_login_role=False)() as session:
             identify(session, alice)
             *statements, last = map(filled, ("RESET ROLE", *unsafe.attack))

@@ -28,6 +28,7 @@ from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import Policy, Role, authenticated, declare, force_row_security, member_of, memberships
 from sqla_rls.declared import declared
+from sqla_rls.driver.origin import LOAD
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
 
@@ -97,6 +98,8 @@ def teams(server: Server) -> Iterator[Engine]:
 @pytest.fixture
 def connection(teams: Engine) -> Iterator[Connection]:
     with teams.connect() as connection:
+        # Sessions do it when a connection is opened.
+        connection.execute(text(LOAD))
         yield connection
 
 

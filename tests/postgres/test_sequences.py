@@ -104,19 +104,14 @@ def test_a_sequence_that_the_migration_makes_is_found_by_its_column(project: Pro
 
 
 @pytest.mark.parametrize(
-    "key",
-    [
-        Column("id", Integer, primary_key=True),
-        Column("id", Integer, primary_key=True, autoincrement=False),
-        Column("id", Uuid, primary_key=True),
-    ],
-    ids=str,
+    ("kind", "type_", "autoincrement"),
+    [("int", Integer, "auto"), ("int", Integer, False), ("uuid", Uuid, "auto")],
 )
 def test_a_table_without_a_sequence_is_asked_and_not_guessed_about(
-    project: Project, key: Column[Any]
+    project: Project, kind: str, type_: Any, autoincrement: Any
 ) -> None:
-    kind = "uuid" if isinstance(key.type, Uuid) else "int"
     execute(project, f"CREATE TABLE docs (id {kind} PRIMARY KEY, task text)")
+    key = Column("id", type_, primary_key=True, autoincrement=autoincrement)
     assert "SEQUENCE" not in project.migrate(docs(key))
 
 

@@ -702,6 +702,26 @@ def test_claims_are_bound_where_that_is_said(by_extension: None, pool: Engine, a
         assert not session.scalar(TOKEN)
 
 
+@pytest.mark.parametrize("binding", ["claims", "signed"])
+def test_a_function_that_is_the_first_to_ask_knows_the_caller(
+    by_extension: None, url: URL, admin: Engine, alice: Identity, binding: Any
+) -> None:
+    with admin.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION public.who() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER "
+                "SET search_path = pg_catalog, pg_temp AS 'SELECT auth.user_id()'"
+            )
+        )
+    engine = create_engine(url, poolclass=NullPool)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, binding=binding)
+    for _ in range(2):
+        with maker() as session:
+            identify(session, alice)
+            assert session.scalar(text("SELECT public.who()")) == "alice"
+
+
 def test_the_sessions_of_an_engine_agree(pool: Engine, maker: sessionmaker[Session]) -> None:
     with pytest.raises(DeclarationError, match="an engine of their own"):
         enforce_row_security(sessionmaker(pool), binding="claims")
