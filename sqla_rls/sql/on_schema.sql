@@ -10,7 +10,8 @@ BEGIN
        SELECT FROM pg_catalog.pg_policy AS p
          JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
          JOIN pg_catalog.pg_proc AS f ON f.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_proc'::regclass
-        WHERE f.pronamespace = pg_catalog.to_regnamespace('auth')
+        -- Restrictive policies imply no privilege.
+        WHERE p.polpermissive AND f.pronamespace = pg_catalog.to_regnamespace('auth')
           AND p.polroles && ARRAY(SELECT coalesce(to_regrole(quote_ident(grantee))::oid, 0)
                                     FROM unnest({grantees} || {bringing}) AS grantee)) THEN
     RAISE NOTICE 'nothing is revoked: policies, of another project or tenant, still call functions of schema auth';

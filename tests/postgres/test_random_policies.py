@@ -14,7 +14,7 @@ from alembic.autogenerate import produce_migrations
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.operations.ops import OpContainer, UpgradeOps
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
     BigInteger,
@@ -316,6 +316,17 @@ def engine(server: Server) -> Iterator[Engine]:
     server.drop_database(name)
 
 
+#: It asks who is calling, and implies no privilege.
+TO_PUBLIC = Drawn(
+    command="ALL",
+    roles=frozenset({"PUBLIC"}),
+    using=Node("compare", ("=", Node("column", ("name",)), Node("user_id", ()))),
+    with_check=None,
+    permissive=False,
+    textual=False,
+)
+
+
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -323,6 +334,7 @@ def engine(server: Server) -> Iterator[Engine]:
     print_blob=True,
 )
 @given(policies, policies)
+@example({"a": TO_PUBLIC}, {"a": TO_PUBLIC._replace(permissive=True)})
 def test_whatever_the_policies(engine: Engine, before: dict[str, Drawn], after: dict[str, Drawn]) -> None:
     with engine.connect() as connection:
         states = [settled_state(connection)]
