@@ -43,6 +43,10 @@ class ServiceAccess:
             except ValueError as problem:
                 raise DeclarationError(f"{problem}") from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor, which checks.
+        return partial(type(self), reason=self.reason, role=self.role), ()
+
 
 Caller: TypeAlias = Identity | ServiceAccess
 

@@ -28,7 +28,7 @@ No message holds a token, a key or a claim.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy.exc import ArgumentError, PendingRollbackError
 
@@ -70,6 +70,10 @@ class AuthSchemaUnusable(MigrationError):
     def __init__(self, message: str, statement: str) -> None:
         super().__init__(message)
         self.statement = statement
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own passes the message alone.
+        return type(self), (self.args[0], self.statement), vars(self)
 
 
 class SigningUnavailable(MigrationError):

@@ -15,7 +15,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final
@@ -50,8 +51,9 @@ class Identity:
     """Who is calling, by which Postgres role, and until when.
 
     *claims* are what ``auth.jwt()`` reads.  Holders can't change them, at any depth: one identity serves
-    every request with its token.  *subject* is claim ``sub``, which may be left out.  *expires_at* is in
-    seconds since the epoch.  Raises DeclarationError for what Postgres can't hold.
+    every request with its token.  ``pickle`` and ``copy`` take an identity, for a worker process.
+    *subject* is claim ``sub``, which may be left out.  *expires_at* is in seconds since the epoch.  Raises
+    DeclarationError for what Postgres can't hold.
 
     *per_token_claims* are the claims in which two tokens of one sign-in differ, by their names or paths,
     besides ``iat``, ``exp``, ``nbf``, ``jti``, ``auth_time``, ``nonce`` and the hashes of OpenID Connect.
@@ -95,6 +97,11 @@ class Identity:
             object.__setattr__(self, "_sign_in", _encode(kept))
         assert self._sign_in is not None
         return self._sign_in
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor, which checks and freezes.
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        return partial(type(self), **{**given, "claims": json.loads(self.claims_json)}), ()
 
     def __repr__(self) -> str:
         # Identities end up in logs, where it is nobody's business who they are.
