@@ -29,7 +29,7 @@ from sqla_rls.reading import unread, with_reads_of_text
 from sqla_rls.recursion import circles, explanation
 from sqla_rls.views import declared_views
 
-log = logging.getLogger("alembic.autogenerate.sqla_rls.create")
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 #: Stands for the default schema, whose name *translate* may map to yet another one.
 _DEFAULT = ""
 

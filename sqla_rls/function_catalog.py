@@ -20,7 +20,7 @@ from sqla_rls.ddl_functions import CreateFunction, CreateTemporaryFunctions, Hid
 from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import AUTH_SCHEMA, ObjectKey, SQLFunction, TableKey
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 FUNCTIONS = """
 SELECT p.oid, n.nspname, p.proname, pg_catalog.pg_get_function_arguments(p.oid) AS arguments,

@@ -22,7 +22,7 @@ from sqla_rls.objects import (
     TableKey,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 # The body of a function takes ACCESS SHARE locks, where CREATE POLICY would take ACCESS EXCLUSIVE, and is
 # never run.  The error at the end of a batch undoes it, and gives the locks back.  A mark that no expression

@@ -15,7 +15,7 @@ from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqla_rls import catalog
 from sqla_rls.objects import ObjectKey, TableKey, View
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 _VIEWS = """
 WITH view AS (

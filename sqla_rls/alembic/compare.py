@@ -63,7 +63,7 @@ from sqla_rls.reading import with_reads_of_text
 from sqla_rls.recursion import circles, explanation
 from sqla_rls.view_catalog import Views
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 _ON_AUTH = ObjectKey("SCHEMA", None, AUTH_SCHEMA)
 #: A column, None for the whole table.

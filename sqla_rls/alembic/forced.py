@@ -18,7 +18,7 @@ from sqla_rls.objects import (
     TableKey,
 )
 
-log = logging.getLogger("alembic.autogenerate.sqla_rls.forced")
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 def kept_from_the_owner(live: Live, models: Snapshot) -> dict[TableKey | PolicyKey, str]:

@@ -10,7 +10,7 @@ from sqla_rls.alembic.render import Call
 from sqla_rls.function_catalog import FunctionChange
 from sqla_rls.objects import PUBLIC, ObjectKey, Privilege, Snapshot, SQLFunction, TableKey
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 def dropped_functions(

@@ -16,7 +16,7 @@ from sqla_rls.objects import PUBLIC, Membership, ObjectKey, Policy, Snapshot, Ta
 from sqla_rls.view_catalog import Views
 
 # The stock env.py calls fileConfig(), which disables the loggers that aren't below one of alembic.ini's.
-log = logging.getLogger("alembic.autogenerate.sqla_rls.openings")
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 def openings(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> Iterator[Call]:

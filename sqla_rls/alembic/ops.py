@@ -20,7 +20,7 @@ from sqla_rls.ddl_roles import DropRole
 from sqla_rls.exc import OpeningNotConfirmed, UnknownRole
 from sqla_rls.objects import KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
-log = logging.getLogger("alembic.autogenerate.sqla_rls.ops")
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 _IN_FAILED_TRANSACTION = "25P02"
 _NAMES = (

@@ -10,7 +10,7 @@ from sqla_rls.alembic.render import Call
 from sqla_rls.diff_privileges import PrivilegeChanges
 from sqla_rls.objects import DefaultPrivilege, Privilege, granted_together
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 def grants(privileges: Iterable[Privilege]) -> Iterator[Call]:

@@ -15,7 +15,7 @@ from alembic.util import DispatchPriority, PriorityDispatchResult
 from sqla_rls.alembic.compare import COMPARED
 from sqla_rls.schema import TableDeclarations
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 @comparators.dispatch_for("autogenerate", qualifier="postgresql", priority=DispatchPriority.LAST)

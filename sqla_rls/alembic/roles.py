@@ -10,7 +10,7 @@ from sqla_rls.alembic.render import Call
 from sqla_rls.diff_roles import RoleChanges
 from sqla_rls.objects import Membership, Role
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 def roles(changes: RoleChanges, *, keep_memberships: bool) -> Iterator[Call]:

@@ -12,7 +12,7 @@ from sqla_rls.diff_privileges import given_by_default
 from sqla_rls.objects import Privilege, View
 from sqla_rls.view_catalog import Views
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 def dropped_views(views: Views, live: Live) -> Iterator[Call]:
