@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+from tests.conftest import INSTALLATIONS
+
 _MODELS = """
 from sqlalchemy import Column, Integer, MetaData, Table
 from sqla_rls import Policy, authenticated
@@ -24,6 +26,8 @@ Table(
 """
 
 
+# The log doesn't depend on the version of Postgres.
+@pytest.mark.parametrize("server", INSTALLATIONS[:1], ids=["one_postgres"], indirect=True, scope="session")
 @pytest.mark.parametrize("template", ["generic", "async", "pyproject", "pyproject_async", "multidb"])
 def test_a_template_of_alembic_shows_the_log(template: str, tmp_path: Path, database: URL) -> None:
     def alembic(*arguments: str) -> str:
