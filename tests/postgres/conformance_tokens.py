@@ -48,7 +48,6 @@ _PAYLOAD = "What is signed and isn't JSON, or no object"
 RISES = "`jti`: the portable functions don't ask for one, so a token can be used again until it ends"
 EXPONENT = "An integer written with an exponent, or as `-0`"
 _PARALLEL = "`PARALLEL` safe or restricted: what reads `pg_backend_pid()` has to run in the leader"
-_LONG = "A token of more than 8,192 bytes"
 _PID = "`pid`: the process that serves the connection that a token is for"
 
 Text = Callable[[Signer], str]
@@ -461,5 +460,5 @@ TOKENS: list[Row] = [
         Row(name=f"pid is {pid!r}", ask=claims(pid=pid), answer="alice", portable=PROCESS, differs=_PID)
         for pid in (1, -1, 0, None, "1", 1.5, [1], True)
     ),
-    Row(name="a long token", ask=claims(x="x" * 9000), answer="alice", portable=ENCODING, differs=_LONG),
+    Row(name="a long token", ask=claims(x="x" * 100_000), answer="alice"),
 ]

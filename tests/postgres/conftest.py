@@ -168,6 +168,9 @@ SELECT current_user::text, coalesce(
 NOBODY = ("app", None)
 
 TASKS = select(Todo.task).order_by(Todo.id)
+#: Some providers list a person's groups, by their uuids: here 80 KB of them.
+GROUPS = [str(UUID(int=number)) for number in range(2000)]
+ALICE_OF_MANY_GROUPS = Identity(role="authenticated", subject="alice", claims={"groups": GROUPS})
 #: What anybody may do, the login role included.
 ANYTHING = text("SELECT 1")
 Sessions: TypeAlias = Callable[[Identity], Session]

@@ -263,7 +263,6 @@ FORGED: Final[dict[str, tuple[Callable[[str], str], str]]] = {
     "twice": (lambda key: token(key) * 2, ENCODING),
     "SQL": (lambda key: "' OR true --", ENCODING),
     "garbage": (lambda key: "x" * 300, ENCODING),
-    "very long": (lambda key: token(key, claims_of(more="x" * 8192)), ENCODING),
     "longer than anything": (lambda key: token(key) + "." * 5_000_000, ENCODING),
     # claims, signed as they should be
     "no object": (lambda key: token(key, b"[]"), "could not parse JWT component"),

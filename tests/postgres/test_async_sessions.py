@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
+from sqla_rls import ANONYMOUS, Identity, auth, enforce_row_security, identify
 from sqla_rls.driver import Way
 from sqla_rls.exc import (
     BindingError,
@@ -39,9 +39,11 @@ from sqla_rls.exc import (
 from sqla_rls.testing.issuer import Issuer
 
 from .conftest import (
+    ALICE_OF_MANY_GROUPS,
     ANYTHING,
     BAD_TOKENS,
     CALLER,
+    GROUPS,
     NOBODY,
     TASKS,
     Todo,
@@ -98,6 +100,12 @@ async def test_bob_does_not_see_what_alice_wrote(
         assert await tasks_of(session) == ["buy milk"]
     async with sessions(bob) as session:
         assert await tasks_of(session) == []
+
+
+async def test_a_caller_may_have_many_claims(sessions: AsyncSessions, todos: None) -> None:
+    async with sessions(ALICE_OF_MANY_GROUPS) as session:
+        assert (await session.scalars(TASKS)).all() == ["alice's"]
+        assert (await session.scalar(select(auth.session())))["groups"] == GROUPS
 
 
 async def test_bob_cannot_write_in_the_name_of_alice(

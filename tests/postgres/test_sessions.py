@@ -34,7 +34,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Session, scoped_session, selectinload, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
+from sqla_rls import ANONYMOUS, Identity, auth, enforce_row_security, identify
 from sqla_rls.exc import (
     BindingError,
     DeclarationError,
@@ -50,9 +50,11 @@ from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 
 from .conftest import (
+    ALICE_OF_MANY_GROUPS,
     ANYTHING,
     BAD_TOKENS,
     CALLER,
+    GROUPS,
     NOBODY,
     TASKS,
     Document,
@@ -131,6 +133,12 @@ def test_bob_cannot_write_in_the_name_of_alice(
     with sessions(bob) as session, pytest.raises(ProgrammingError, match="violates row-level security"):
         session.execute(write)
     assert all_todos(admin) == UNTOUCHED
+
+
+def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None) -> None:
+    with sessions(ALICE_OF_MANY_GROUPS) as session:
+        assert session.scalars(TASKS).all() == ["alice's"]
+        assert session.scalar(select(auth.session()))["groups"] == GROUPS
 
 
 def test_documents_are_kept_by_uuid(sessions: Sessions) -> None:

@@ -35,8 +35,10 @@ from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server, installations
 
 from .conftest import (
+    ALICE_OF_MANY_GROUPS,
     ANYTHING,
     CALLER,
+    GROUPS,
     NOBODY,
     SIGNING,
     TASKS,
@@ -175,6 +177,15 @@ def test_the_claims_are_those_that_were_verified(sessions: Sessions) -> None:
         claims.pop(of_the_token, None)
         seen.pop(of_the_token, None)
     assert seen == {"sub": "alice", **claims}
+
+
+def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None, bob: Identity) -> None:
+    for _ in range(2):
+        with sessions(ALICE_OF_MANY_GROUPS) as session:
+            assert session.scalars(TASKS).all() == ["alice's"]
+            assert session.scalar(CLAIMS)["groups"] == GROUPS
+        with sessions(bob) as session:
+            assert session.scalars(TASKS).all() == ["bob's"]
 
 
 @one_way
@@ -348,7 +359,7 @@ async def test_asyncio(
     engine = create_async_engine(url, pool_size=1, max_overflow=0)
     maker = async_sessionmaker(engine)
     enforce_row_security(maker, binding="signed", signing_key=key)
-    for person, name in ((alice, "alice"), (bob, "bob"), (alice, "alice")):
+    for person, name in ((alice, "alice"), (bob, "bob"), (ALICE_OF_MANY_GROUPS, "alice")):
         async with maker() as session:
             identify(session, person)
             assert await session.scalar(USER) == name
