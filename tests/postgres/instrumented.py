@@ -34,6 +34,8 @@ for way in ("message", "pipeline", "statement"):
     maker = sessionmaker(engine)
     enforce_row_security(maker, way=way)
     if library == "opentelemetry":
+        from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
+
         # As its documentation says for a connection that is open.
         with engine.connect() as connection:
             opened: Any = connection.connection.driver_connection

@@ -138,7 +138,8 @@ def test_bob_cannot_write_in_the_name_of_alice(
 def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None) -> None:
     with sessions(ALICE_OF_MANY_GROUPS) as session:
         assert session.scalars(TASKS).all() == ["alice's"]
-        assert session.scalar(select(auth.session()))["groups"] == GROUPS
+        claims: Any = session.scalar(select(auth.session()))
+        assert claims["groups"] == GROUPS
 
 
 def test_documents_are_kept_by_uuid(sessions: Sessions) -> None:
