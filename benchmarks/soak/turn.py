@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -72,8 +72,9 @@ def fault_of(error: Exception) -> str | None:
         return "keys not to be had in time"
     if sqlstate(error) == _DEADLOCK:
         return "deadlock"
-    if isinstance(error, OperationalError | InterfaceError) and sqlstate(error) is None:
-        return "connection lost"  # a driver that finds it closed has no SQLSTATE to tell
+    if isinstance(error, OperationalError | InterfaceError | InternalError) and sqlstate(error) is None:
+        # A driver that finds it closed, or asyncpg what it was told of that while it was idle, has no SQLSTATE.
+        return "connection lost"
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "connection lost"
     return "connection lost" if isinstance(error, OSError) or sqlstate(error) in _LOST else None
