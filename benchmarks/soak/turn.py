@@ -73,7 +73,7 @@ def fault_of(error: Exception) -> str | None:
     if sqlstate(error) == _DEADLOCK:
         return "deadlock"
     if isinstance(error, OperationalError | InterfaceError | InternalError) and sqlstate(error) is None:
-        # A driver that finds it closed, or asyncpg what it was told of that while it was idle, has no SQLSTATE.
+        # A driver has no SQLSTATE to tell when it finds it closed, or what it was told while it was idle.
         return "connection lost"
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "connection lost"
