@@ -293,7 +293,8 @@ def enforce_row_security(
     """
     if isinstance(person_claims, str):
         raise DeclarationError("person_claims is a sequence of names, such as ['org_id']")
-    maker: Any = getattr(factory, "session_factory", factory)
+    outer: Any = getattr(factory, "session_factory", factory)
+    maker = outer
     if isinstance(inner := getattr(maker, "kw", {}).get("sync_session_class"), sessionmaker):
         # An async_sessionmaker of which the inner sessions come from a factory, as in advanced-alchemy.
         maker = inner
@@ -320,6 +321,7 @@ def enforce_row_security(
         member_of=member_of or {},
         on_bind=on_bind,
     )
+    outer.begin = _without_arguments(outer.begin)
     enforced = type(base.__name__, (RowSecuritySession, base), {"_rules": rules})
     # First: what another listener executes is bound, too.
     event.listen(enforced, "after_begin", _after_begin, insert=True)
@@ -332,6 +334,20 @@ def enforce_row_security(
     for bound_to in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
         if isinstance(engine := getattr(bound_to, "sync_engine", bound_to), Engine):
             rules.binding.install(engine)
+
+
+def _without_arguments(begin: Callable[[], Any]) -> Callable[..., Any]:
+    """A factory's ``begin()``, which takes no token: it says how to give one."""
+
+    def explained(*args: Any, **kw: Any) -> Any:
+        if args or kw:
+            raise DeclarationError(
+                "begin() of a session factory takes no arguments: write `with SessionLocal(token=…) as "
+                "session, session.begin():`, under asyncio with `async with`"
+            )
+        return begin()
+
+    return explained
 
 
 def identify(session: AnySession, identity: Identity) -> None:

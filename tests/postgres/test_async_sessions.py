@@ -381,6 +381,22 @@ async def test_without_keys_nothing_is_read(
         await session.run_sync(assert_refused, KeysUnavailable)
 
 
+async def test_a_block_may_commit_at_its_end(
+    maker: async_sessionmaker[AsyncSession], alice: Identity, admin: Engine
+) -> None:
+    def token() -> Identity:
+        return alice
+
+    async with maker(token=token) as session, session.begin():
+        session.add(Todo(task="one"))
+    with pytest.raises(DeclarationError, match="async with"):
+        maker.begin(token=token)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    async with maker.begin() as session:
+        identify(session, alice)
+        session.add(Todo(task="two"))
+    assert all_todos(admin) == [("alice", "one"), ("alice", "two")]
+
+
 async def test_a_token_needs_a_verifier(maker: async_sessionmaker[AsyncSession], issuer: Issuer) -> None:
     with pytest.raises(DeclarationError, match="needs a verifier"):
         maker(token=issuer.token("alice"))

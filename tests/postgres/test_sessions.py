@@ -602,6 +602,20 @@ def test_a_closed_session_forgets_its_token(by_token: sessionmaker[Session], iss
         assert_refused(session, IdentityRequired)
 
 
+def test_a_block_may_commit_at_its_end(
+    by_token: sessionmaker[Session], issuer: Issuer, admin: Engine
+) -> None:
+    token = issuer.token("alice")
+    with by_token(token=token) as session, session.begin():
+        session.add(Todo(task="one"))
+    with pytest.raises(DeclarationError, match=r"with SessionLocal\(token=…\) as session, session.begin\(\)"):
+        by_token.begin(token=token)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with by_token.begin() as session:
+        identify(session, Identity(role="authenticated", subject="alice"))
+        session.add(Todo(task="two"))
+    assert all_todos(admin) == [("alice", "one"), ("alice", "two")]
+
+
 def test_a_token_needs_a_verifier(maker: sessionmaker[Session], issuer: Issuer) -> None:
     with pytest.raises(DeclarationError, match="needs a verifier"):
         maker(token=issuer.token("alice"))
