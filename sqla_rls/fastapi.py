@@ -11,21 +11,26 @@
 """
 
 # No "from __future__ import annotations": FastAPI reads those of the inner functions.
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, TypeAlias, TypeVar
 
+import psycopg
 from fastapi import Depends, HTTPException, WebSocket
 from fastapi.openapi.models import HTTPBearer
 from fastapi.responses import JSONResponse
 from fastapi.security.base import SecurityBase
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketState
 
 from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable
-from sqla_rls.http import bearer_token, status_and_headers
+from sqla_rls.http import bearer_token, detail, is_denied, status_and_headers
 from sqla_rls.identity import Identity, Verifier
 from sqla_rls.session import identify
 
@@ -100,18 +105,46 @@ _NO_FACTORY = "{}() takes {}, which makes a session for each request, not {}"
 
 
 def add_exception_handlers(app: Starlette) -> None:
-    """Answer 401 or 503 to an AuthenticationError or KeysUnavailable that an endpoint lets through.
+    """Answer 401, 403 or 503 to what an endpoint lets through.
 
-    An identity may expire between two transactions of a request; an open WebSocket is closed then (1008,
-    policy violation, or 1013, try again later).  Other errors are the server's, for its log, and a 500.
+    401: an AuthenticationError, since an identity may expire between two transactions of a request.  503:
+    KeysUnavailable.  403: what Postgres denies (SQLSTATE 42501), such as a row that a policy's WITH CHECK
+    refuses; the log has Postgres's message, the client hasn't.  An open WebSocket is closed (1008, policy
+    violation; for 503 with 1013, try again later).  Other errors are the server's, for its log, and a 500.
+    Handlers of your own for wider classes, such as SQLAlchemyError, keep all but these.
     """
 
     async def respond(connection: HTTPConnection, error: Any) -> Any:
+        status, headers = status_and_headers(error)
         if isinstance(connection, WebSocket) and connection.application_state is WebSocketState.CONNECTED:
             await connection.close(1013 if isinstance(error, KeysUnavailable) else 1008)
             return None
-        status, headers = status_and_headers(error)
-        return JSONResponse({"detail": str(error)}, status, headers)
+        return JSONResponse({"detail": detail(error)}, status, headers)
 
-    for kind in (AuthenticationError, KeysUnavailable):
+    earlier = app.exception_handlers.get(DBAPIError)
+
+    async def respond_if_denied(connection: HTTPConnection, error: Any) -> Any:
+        if is_denied(error):
+            return await respond(connection, error)
+        # As Starlette would look for one.  That for Exception is told of what is raised here.
+        wider = [app.exception_handlers.get(kind) for kind in DBAPIError.__mro__[1:] if kind is not Exception]
+        handler: Any = next((one for one in (earlier, *wider) if one is not None), None)
+        if handler is None:
+            raise error
+        if inspect.iscoroutinefunction(handler):
+            return await handler(connection, error)
+        return await run_in_threadpool(handler, connection, error)
+
+    answered: list[type[Exception]] = [AuthenticationError, KeysUnavailable, *_raw_denials()]
+    for kind in answered:
         app.add_exception_handler(kind, respond)
+    app.add_exception_handler(DBAPIError, respond_if_denied)
+
+
+def _raw_denials() -> Iterator[type[Exception]]:
+    """What the drivers raise where SQLAlchemy stands not between, as in COPY."""
+    yield psycopg.errors.InsufficientPrivilege
+    with suppress(ImportError):
+        from asyncpg import InsufficientPrivilegeError
+
+        yield InsufficientPrivilegeError

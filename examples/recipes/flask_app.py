@@ -6,11 +6,12 @@ from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Text, insert, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqla_rls import Identity, Verifier, auth, auth_uid, authenticated, crud_policy, enforce_row_security
 from sqla_rls.exc import AuthenticationError, KeysUnavailable
-from sqla_rls.http import bearer_token, status_and_headers
+from sqla_rls.http import bearer_token, detail, status_and_headers
 
 
 class Base(DeclarativeBase):
@@ -48,9 +49,11 @@ def create_app(database_url: str, verifier: Verifier) -> Flask:
 
     @app.errorhandler(AuthenticationError)
     @app.errorhandler(KeysUnavailable)
-    def refuse(error: AuthenticationError | KeysUnavailable) -> ResponseReturnValue:
+    @app.errorhandler(DBAPIError)
+    def refuse(error: Exception) -> ResponseReturnValue:
+        # It raises the error itself if it is another one: that is a 500, as without this handler.
         status, headers = status_and_headers(error)
-        return {"detail": str(error)}, status, headers
+        return {"detail": detail(error)}, status, headers
 
     @app.get("/todos")
     def read() -> ResponseReturnValue:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from advanced_alchemy.base import BigIntBase
+from advanced_alchemy.exceptions import RepositoryError
 from advanced_alchemy.extensions.litestar import AsyncSessionConfig, SQLAlchemyAsyncConfig, SQLAlchemyPlugin
+from advanced_alchemy.extensions.litestar.exception_handler import exception_to_http_response
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from litestar import Litestar, Request, Response, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
+from litestar.exceptions.responses import create_exception_response
 from litestar.handlers import BaseRouteHandler
 from litestar.params import JSONBody
 from sqlalchemy import Text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sqla_rls import Verifier, auth, auth_uid, authenticated, crud_policy, enforce_row_security, identify
 from sqla_rls.exc import AuthenticationError, KeysUnavailable
-from sqla_rls.http import bearer_token, status_and_headers
+from sqla_rls.http import bearer_token, detail, is_denied, status_and_headers
 
 
 class Todo(BigIntBase):
@@ -50,7 +54,16 @@ async def write(data: JSONBody[dict[str, str]], todos: NamedDependency[TodoRepos
 
 def refuse(request: Request[Any, Any, Any], error: Any) -> Response[dict[str, str]]:
     status, headers = status_and_headers(error)
-    return Response({"detail": str(error)}, status_code=status, headers=headers)
+    return Response({"detail": detail(error)}, status_code=status, headers=headers)
+
+
+def refuse_if_denied(request: Request[Any, Any, Any], error: Any) -> Response[Any]:
+    """What Postgres denies is a 403; other errors are answered as without this handler."""
+    if is_denied(error):
+        return refuse(request, error)
+    if isinstance(error, RepositoryError):
+        return exception_to_http_response(request, error)
+    return create_exception_response(request, error)
 
 
 def create_app(engine: AsyncEngine, verifier: Verifier) -> Litestar:
@@ -72,5 +85,10 @@ def create_app(engine: AsyncEngine, verifier: Verifier) -> Litestar:
         plugins=[SQLAlchemyPlugin(alchemy)],
         guards=[identify_caller],
         dependencies={"todos": Provide(provide_todos)},
-        exception_handlers={AuthenticationError: refuse, KeysUnavailable: refuse},
+        exception_handlers={
+            AuthenticationError: refuse,
+            KeysUnavailable: refuse,
+            RepositoryError: refuse_if_denied,
+            DBAPIError: refuse_if_denied,
+        },
     )

@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import httpx2
 import pytest
 import uvicorn
-from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, HTTPException, WebSocket
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
-from sqlalchemy import URL, Engine, create_engine, func
+from sqlalchemy import URL, Engine, create_engine, func, insert, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
@@ -330,6 +331,113 @@ def test_what_is_the_servers_fault_is_left_to_its_log(
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
 
 
+# What the database denies
+
+
+NOT_YOURS = {"detail": "the request was denied: its caller may not read or write this"}
+DEFERRED = """
+CREATE FUNCTION denied() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM FROM hidden; RETURN NULL; END$$;
+CREATE TABLE hidden ();
+CREATE CONSTRAINT TRIGGER denied AFTER INSERT ON todos DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION denied();
+"""
+
+
+@pytest.fixture(
+    params=[("psycopg", "pipeline"), ("psycopg", "message"), ("asyncpg", "message")], ids="-".join
+)
+def any_factory(request: pytest.FixtureRequest, url: URL) -> async_sessionmaker[AsyncSession]:
+    driver, way = request.param
+    factory = async_sessionmaker(
+        create_async_engine(url.set(drivername=f"postgresql+{driver}"), poolclass=NullPool)
+    )
+    enforce_row_security(factory, way=way)
+    return factory
+
+
+def test_what_the_database_denies_is_403(
+    app: FastAPI,
+    client: TestClient,
+    issuer: Issuer,
+    admin: Engine,
+    caller: bearer_identity,
+    any_factory: async_sessionmaker[AsyncSession],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By a policy, a privilege, the driver itself, COMMIT in the endpoint, and COMMIT after the endpoint."""
+    session_dep = Depends(async_session_of(any_factory, caller))
+
+    async def committed(session: Annotated[AsyncSession, session_dep]) -> AsyncIterator[AsyncSession]:
+        yield session
+        await session.commit()
+
+    @app.post("/core")
+    async def write(session: Annotated[AsyncSession, session_dep], statement: str) -> None:
+        await session.execute(text(statement))
+        await session.commit()
+
+    @app.post("/orm")
+    async def add(session: Annotated[AsyncSession, session_dep]) -> None:
+        session.add(Todo(user_id="bob", task="bob's secret"))
+        await session.flush()
+
+    @app.post("/raw")
+    async def copy(session: Annotated[AsyncSession, session_dep]) -> None:
+        await session.execute(ANYTHING)
+        connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        await connection.execute("SELECT FROM hidden")
+
+    @app.post("/late", status_code=201)
+    async def late(session: Annotated[AsyncSession, Depends(committed, scope="function")]) -> None:
+        await session.execute(insert(Todo).values(task="x"))
+
+    with admin.begin() as connection:
+        connection.exec_driver_sql(DEFERRED)
+    alice = sent_by(issuer, "alice")
+    for path, params, logged in (
+        ("/core", {"statement": "INSERT INTO todos (user_id, task) VALUES ('bob', 'secret')"}, '"todos"'),
+        ("/core", {"statement": "SELECT 'secret' FROM hidden"}, "table hidden"),
+        ("/core", {"statement": "INSERT INTO todos (task) VALUES ('secret')"}, "table hidden"),
+        ("/orm", {}, '"todos"'),
+        ("/raw", {}, "table hidden"),
+        ("/late", {}, "table hidden"),
+    ):
+        caplog.clear()
+        answer = client.post(path, params=params, headers=alice)
+        assert (path, answer.status_code, answer.json()) == (path, 403, NOT_YOURS)
+        assert logged in caplog.text
+        assert "secret" not in caplog.text
+    assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
+
+
+def test_other_errors_of_the_database_go_where_they_went(
+    app: FastAPI, client: TestClient, issuer: Issuer, session_dep: Any
+) -> None:
+    @app.get("/missing")
+    def read(session: Annotated[Session, session_dep]) -> None:
+        session.execute(text("SELECT FROM missing"))
+
+    alice = sent_by(issuer, "alice")
+    with pytest.raises(ProgrammingError, match="missing"):
+        client.get("/missing", headers=alice)
+    app.middleware_stack = None  # which is built from the handlers at the first request
+
+    @app.exception_handler(SQLAlchemyError)
+    def answer(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(type(error).__name__, 418)
+
+    assert client.get("/missing", headers=alice).json() == "ProgrammingError"
+    app.middleware_stack = None
+
+    async def answer_at_once(request: Request, error: Exception) -> JSONResponse:
+        return answer(request, error)
+
+    before = FastAPI(exception_handlers={DBAPIError: answer_at_once})
+    before.include_router(app.router)
+    add_exception_handlers(before)
+    assert TestClient(before).get("/missing", headers=alice).status_code == 418
+
+
 def test_only_a_factory_makes_a_session_for_each_request(
     factory: sessionmaker[Session], async_factory: async_sessionmaker[AsyncSession], caller: bearer_identity
 ) -> None:
@@ -421,6 +529,11 @@ def socket_client(app: FastAPI, client: TestClient, session_dep: Any) -> TestCli
             await websocket.send_json(list(session.scalars(TASKS)))
             session.rollback()
 
+    @app.websocket("/denied")
+    async def write(websocket: WebSocket, session: Annotated[Session, session_dep]) -> None:
+        await websocket.accept()
+        session.execute(insert(Todo).values(user_id="bob", task="secret"))
+
     return client
 
 
@@ -454,6 +567,15 @@ def test_a_websocket_is_closed_when_its_identity_has_expired(
         with pytest.raises(WebSocketDisconnect) as disconnect:
             websocket.receive_json()
     assert disconnect.value.code == 1008
+
+
+def test_a_websocket_is_closed_when_the_database_denies(socket_client: TestClient, issuer: Issuer) -> None:
+    with (
+        socket_client.websocket_connect("/denied", headers=sent_by(issuer, "alice")) as websocket,
+        pytest.raises(WebSocketDisconnect) as disconnect,
+    ):
+        websocket.receive_json()
+    assert (disconnect.value.code, disconnect.value.reason) == (1008, "")
 
 
 # Many at once

@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session as FlaskSession
-from sqlalchemy import URL, Engine, MetaData, create_engine, event, func, insert, select
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import URL, Engine, MetaData, create_engine, event, func, insert, select, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
@@ -64,6 +64,11 @@ def framework(request: pytest.FixtureRequest, engine: Engine) -> str:
     name: str = request.param
     MODELS[name].create_all(engine)
     return name
+
+
+@pytest.fixture
+def table(framework: str) -> str:
+    return "todo" if framework == "sqlmodel" else "todos"
 
 
 @pytest.fixture
@@ -159,6 +164,39 @@ def test_without_the_providers_keys_come_back_later(client: httpx2.Client, issue
     issuer.status = 500
     answer = client.get("/todos", headers=sent_by(issuer, "alice"))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+
+
+def test_what_the_database_denies_is_403(
+    client: httpx2.Client, issuer: Issuer, engine: Engine, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice = sent_by(issuer, "alice")
+    assert client.post("/todos", json={"task": "x"}, headers=alice).status_code == 201
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"CREATE POLICY no_more ON {table} AS RESTRICTIVE FOR INSERT WITH CHECK (false)")
+        )
+    for log in ("row-level security", "permission denied"):
+        answer = client.post("/todos", json={"task": "my secret"}, headers=alice)
+        assert (answer.status_code, list(answer.json())) == (403, ["detail"])
+        assert table not in answer.text
+        assert "secret" not in answer.text
+        assert log in caplog.text
+        with engine.begin() as connection:
+            connection.execute(text(f"REVOKE INSERT ON {table} FROM authenticated"))
+    assert client.get("/todos", headers=alice).json() == ["x"]
+
+
+def test_other_errors_of_the_database_are_500(
+    client: httpx2.Client, issuer: Issuer, engine: Engine, table: str
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP TABLE {table}"))
+    try:
+        answer = client.get("/todos", headers=sent_by(issuer, "alice"))
+    except DBAPIError:
+        return  # Starlette's test client raises what would be a 500
+    assert answer.status_code in (409, 500)  # 409: advanced-alchemy's own
+    assert "SELECT" not in answer.text
 
 
 def test_alembic_finds_the_models_as_they_are(framework: str, engine: Engine) -> None:
