@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from sqla_rls.objects import (
     AUTH_SCHEMA,
     BROUGHT_ALONG,
+    BUILT_IN_DEFAULTS,
     PUBLIC,
     DefaultPrivilege,
     ObjectKey,
@@ -121,10 +122,12 @@ def diff_privileges(
     # What is revoked on a table is on each of its columns, too; when a grant is undone as well.
     whole = {one[:5] for one in grants | revokes if one.column is None}
     again = {one for one in held & wanted if one.column is not None and one[:5] in whole}
+    # The next database may have those that were revoked in this one.
+    made_with = replace(live, default_privileges=live.default_privileges | BUILT_IN_DEFAULTS)
     return PrivilegeChanges(
         grants=frozenset(grants | again),
         revokes=frozenset(revokes | again),
-        revokes_on_new=frozenset(undeclared(given_by_default(live, new, default_schema, declared))),
+        revokes_on_new=frozenset(undeclared(given_by_default(made_with, new, default_schema, declared))),
         revokes_from_public=live.held_by_public if declared.revoked_from_public else (),
         default_grants=declared.default_privileges - live.default_privileges,
         default_revokes=frozenset(

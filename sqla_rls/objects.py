@@ -223,6 +223,13 @@ class DefaultPrivilege(NamedTuple):
     privilege: str
 
 
+#: What Postgres gives everybody on what is made, until that is revoked.
+BUILT_IN_DEFAULTS: Final = frozenset(
+    {
+        DefaultPrivilege("FUNCTIONS", None, PUBLIC, "EXECUTE"),
+        DefaultPrivilege("TYPES", None, PUBLIC, "USAGE"),
+    }
+)
 #: What Postgres gives everybody, CREATE up to version 14, and one caller can lay traps for another with:
 #: a temporary table that hides the real one, a function that is found before Postgres' own.
 PUBLIC_PRIVILEGES: Final = frozenset(

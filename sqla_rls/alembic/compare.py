@@ -173,7 +173,7 @@ def compare_row_security(
             replaced=replaced | expanded,
             new_defaults=new_defaults,
         )
-        past = history(autogen_context.migration_context)
+        past = history(autogen_context.migration_context, default_schema)
         auth_is_made = past is None or past.auth_functions or not models.auth_functions
         auth_is_made = auth_is_made or catalog.auth_in_use(
             connection,
@@ -191,7 +191,7 @@ def compare_row_security(
     _say_what_stands_in_the_way(foreign & lost.keys())
     made_anew = found.made_anew | views.objects_made_anew
     changes = diff(
-        ours,
+        past.in_common(ours, models) if past else ours,
         models,
         default_schema=default_schema,
         current_user=live.role_keywords["CURRENT_USER"],
@@ -219,7 +219,12 @@ def compare_row_security(
     operations = [
         *to_confirm,
         *_before_tables(
-            changes, live, dropped, auth_is_made=auth_is_made, keep_memberships=bool(ignored.roles)
+            changes,
+            live,
+            dropped,
+            auth_is_made=auth_is_made,
+            keep_memberships=bool(ignored.roles),
+            revokes_first=past is not None and past.lacks_revoke(live, models),
         ),
         *dropped_views(views, live),
         *checked_functions(unchecked, dropped=True),
@@ -267,8 +272,9 @@ def _before_tables(
     *,
     auth_is_made: bool,
     keep_memberships: bool,
+    revokes_first: bool,
 ) -> Iterator[Call]:
-    yield from revokes_from_public(changes.privileges)
+    yield from revokes_from_public(changes.privileges, is_first=revokes_first)
     yield from roles(changes.roles, keep_memberships=keep_memberships)
     if changes.auth_functions:
         # What was mended only is kept.

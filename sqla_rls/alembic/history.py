@@ -1,4 +1,4 @@
-"""The roles and functions that the revisions so far make.
+"""The roles, functions and privileges that the revisions so far make.
 
 A role of the cluster, or a function of the database, may be there because of another project.  The revision
 files are the one memory that every database has in common.
@@ -7,55 +7,154 @@ files are the one memory that every database has in common.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqla_rls.catalog import Live
+from sqla_rls.objects import BUILT_IN_DEFAULTS, DefaultPrivilege, Snapshot, TableKey
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
-_CALLS = ("create_role", "create_auth_functions")
+_OPERATIONS = (
+    "create_role",
+    "create_auth_functions",
+    "revoke_from_public",
+    "grant_to_public",
+    "grant_default_privileges",
+    "revoke_default_privileges",
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """*roles* are the names in ``op.create_role()``; *auth_functions*: a revision calls that operation."""
+    """*roles* are the names in ``op.create_role()``; *auth_functions*: a revision calls that operation.
 
+    *default_privileges* are those of every database that has run the revisions, with Postgres' own;
+    *revoked_from_public*: the last revision about PUBLIC's privileges revokes them.
+    """
+
+    context: MigrationContext
     roles: frozenset[str]
     auth_functions: bool
+    default_privileges: frozenset[DefaultPrivilege]
+    revoked_from_public: bool
+
+    def lacks_revoke(self, live: Live, models: Snapshot) -> bool:
+        """Whether *models* take from PUBLIC what another database may still give it."""
+        return models.revoked_from_public and not self.revoked_from_public and self._makes(live, models)
+
+    def in_common(self, live: Live, models: Snapshot) -> Live:
+        """*live*, with those default privileges that *models* decide about as every database has them."""
+        only_here = live.default_privileges & models.default_privileges - self.default_privileges
+        elsewhere = {
+            one
+            for one in self.default_privileges - models.default_privileges - live.default_privileges
+            if (one.object_type, one.grantee) in models.managed_defaults
+        }
+        if not (only_here or elsewhere) or not self._makes(live, models):
+            return live
+        return replace(live, default_privileges=(live.default_privileges - only_here) | elsewhere)
+
+    def _makes(self, live: Live, models: Snapshot) -> bool:
+        """Whether databases are made by revisions.
+
+        One with tables that no revision makes was made by ``create_all()`` or by hand, and needs none.
+        """
+        there = models.managed & live.row_security.keys()
+        return not there or any(
+            TableKey(None if schema == live.default_schema else schema, operation.argument(0, "table_name"))
+            in there
+            for operation in _operations(self.context, ("create_table",))
+            for schema in [operation.argument(-1, "schema")]
+        )
 
 
-def history(context: MigrationContext) -> History | None:
+class _Operation(NamedTuple):
+    """A call of an operation, with those of its arguments that are literals."""
+
+    name: str
+    arguments: Mapping[int | str, Any]
+
+    def argument(self, place: int, name: str) -> Any:
+        return self.arguments.get(place, self.arguments.get(name))
+
+
+def history(context: MigrationContext, default_schema: str) -> History | None:
     """The history of *context*; None where the caller compares without revisions."""
     if context.script is None:
         return None
-    calls = [call for script in context.script.walk_revisions() for call in _calls(Path(script.path))]
+    roles: set[str] = set()
+    auth_functions = revoked = False
+    defaults = {*BUILT_IN_DEFAULTS}
+    for operation in _operations(context, _OPERATIONS):
+        match operation.name:
+            case "create_role":
+                roles.add(operation.argument(0, "name"))
+            case "create_auth_functions":
+                auth_functions = True
+            case "grant_default_privileges":
+                defaults |= _default_privileges(operation, default_schema)
+            case "revoke_default_privileges":
+                defaults -= _default_privileges(operation, default_schema)
+            case about_public:
+                revoked = about_public == "revoke_from_public"
     return History(
-        roles=frozenset(name for function, name in calls if function == "create_role" and name is not None),
-        auth_functions=any(function == "create_auth_functions" for function, _ in calls),
+        context=context,
+        roles=frozenset(name for name in roles if isinstance(name, str)),
+        auth_functions=auth_functions,
+        default_privileges=frozenset(defaults),
+        revoked_from_public=revoked,
     )
 
 
-def _calls(path: Path) -> Iterator[tuple[str, str | None]]:
-    """The operations of *path* that make roles and functions, and the literal name in each."""
+def _default_privileges(operation: _Operation, default_schema: str) -> set[DefaultPrivilege]:
+    object_type, schema = operation.argument(1, "object_type"), operation.argument(-1, "schema")
+    return {
+        DefaultPrivilege(object_type, schema, grantee, privilege)
+        for privilege in operation.argument(0, "privileges") or ()
+        for grantee in operation.argument(2, "grantees") or ()
+    }
+
+
+def _operations(context: MigrationContext, names: Collection[str]) -> Iterator[_Operation]:
+    """Those of the revisions' upgrades, in their order."""
+    if context.script is None:
+        return
+    # As in Alembic's template for several databases, whose sections are functions: upgrade_engine1().
+    section = context.opts.get("upgrade_token", "").removesuffix("upgrades").strip("_")
+    for script in reversed([*context.script.walk_revisions()]):
+        yield from _in_file(Path(script.path), names, f"upgrade_{section}" if section else None)
+
+
+def _in_file(path: Path, names: Collection[str], section: str | None) -> Iterator[_Operation]:
     source = path.read_bytes() if path.suffix == ".py" else b""
     # Most revisions have none, and parsing takes a millisecond.
-    if not any(name.encode() in source for name in _CALLS):
+    if not any(name.encode() in source for name in names):
         return
-    for function in ast.parse(source).body:
-        if isinstance(function, ast.FunctionDef) and function.name.startswith("downgrade"):
+    body = ast.parse(source).body
+    functions = {one.name for one in body if isinstance(one, ast.FunctionDef)}
+    others = {one for one in functions if one.startswith("downgrade")}
+    if section in functions:
+        others |= {one for one in functions if one.startswith("upgrade_") and one != section}
+    calls = [
+        node
+        for part in body
+        if not (isinstance(part, ast.FunctionDef) and part.name in others)
+        for node in ast.walk(part)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names
+    ]
+    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+        given: list[tuple[int | str, ast.expr]] = [*enumerate(call.args)]
+        given += [(one.arg, one.value) for one in call.keywords if one.arg]
+        yield _Operation(getattr(call.func, "attr", ""), dict(_literals(given)))
+
+
+def _literals(given: list[tuple[int | str, ast.expr]]) -> Iterator[tuple[int | str, Any]]:
+    for key, value in given:
+        try:
+            yield key, ast.literal_eval(value)
+        except ValueError:
             continue
-        for node in ast.walk(function):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in _CALLS
-            ):
-                yield node.func.attr, _name(node)
-
-
-def _name(call: ast.Call) -> str | None:
-    given = [*call.args[:1], *(one.value for one in call.keywords if one.arg == "name")]
-    value = given[0].value if given and isinstance(given[0], ast.Constant) else None
-    return value if isinstance(value, str) else None

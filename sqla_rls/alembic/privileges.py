@@ -34,10 +34,11 @@ def revokes(privileges: Iterable[Privilege]) -> Iterator[Call]:
         yield call.undo
 
 
-def revokes_from_public(changes: PrivilegeChanges) -> Iterator[Call]:
-    if changes.revokes_from_public:
-        held = list(changes.revokes_from_public)
-        yield Call("revoke_from_public").undone_by(Call("grant_to_public", held))
+def revokes_from_public(changes: PrivilegeChanges, *, is_first: bool) -> Iterator[Call]:
+    """The first revision revokes, although PUBLIC may hold nothing here; then nothing is given back."""
+    held = list(changes.revokes_from_public)
+    if held or is_first:
+        yield Call("revoke_from_public").undone_by(Call("grant_to_public", held, silent=not held))
 
 
 def default_privileges(changes: PrivilegeChanges) -> Iterator[Call]:

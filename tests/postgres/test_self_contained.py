@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Policy, Role, auth_uid, authenticated, declare_roles, grant, sql_function
+from sqla_rls import (
+    Policy,
+    Role,
+    auth_uid,
+    authenticated,
+    declare_roles,
+    default_privileges,
+    grant,
+    revoke_from_public,
+    sql_function,
+)
 from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.ddl_roles import CreateRole
 from sqla_rls.testing.postgres import Server
@@ -171,3 +184,132 @@ def test_a_database_that_was_made_without_revisions_needs_none(project: Project)
     )
     metadata.create_all(project.engine)
     project.check(metadata)
+
+
+def test_what_public_loses_although_it_holds_nothing_here(project: Project) -> None:
+    def public(verb: str) -> None:
+        name = project.engine.dialect.identifier_preparer.quote(project.url.database or "")
+        execute(project, f"{verb} TEMPORARY ON DATABASE {name} {'TO' if verb == 'GRANT' else 'FROM'} PUBLIC")
+
+    def has_temporary() -> bool:
+        return any(kind == "database" and line.startswith("- TEMPORARY") for kind, line in project.state())
+
+    def closed() -> MetaData:
+        metadata = todos(Policy("all", using=True))
+        revoke_from_public(metadata)
+        return metadata
+
+    project.migrate(todos(Policy("all", using=True)))
+    public("REVOKE")
+    written = project.migrate(closed())
+    assert operations(written) == ["revoke_from_public"]
+    assert operations(written, "downgrade") == []
+    project.downgrade()
+    public("GRANT")
+    project.upgrade()
+    assert not has_temporary()
+    project.check(closed())
+
+    # The models leave it out, and take it up again: what revisions revoke stays revoked.
+    assert project.migrate(todos(Policy("all", using=True))).count("op.") == 0
+    assert project.migrate(closed()).count("op.") == 0
+
+
+def test_default_privileges_that_are_here_already(project: Project, cluster: Server) -> None:
+    def models(*privileges: str) -> MetaData:
+        metadata = todos(Policy("all", using=True))
+        default_privileges(metadata, *privileges, to=READER)
+        default_privileges(metadata, on="FUNCTIONS", to="PUBLIC")
+        return metadata
+
+    execute(
+        project,
+        "CREATE ROLE rls_test_reader",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT ON TABLES TO rls_test_reader",
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+    )
+    before = [line for line in project.state() if line[0] == "default privilege"]
+    written = project.migrate(models("SELECT", "INSERT"))
+    for line in (
+        "op.grant_default_privileges(['SELECT'], 'TABLES', ['rls_test_reader'])",
+        "op.grant_default_privileges(['INSERT'], 'TABLES', ['rls_test_reader'])",
+        "op.revoke_default_privileges(['EXECUTE'], 'FUNCTIONS', ['public'])",
+    ):
+        assert line in written
+    assert [line for line in project.state() if line[0] == "default privilege"] == before
+
+    # A role that lost one by hand loses it elsewhere, too, when the declaration goes.
+    execute(project, "ALTER DEFAULT PRIVILEGES REVOKE INSERT ON TABLES FROM rls_test_reader")
+    written = project.migrate(models("SELECT"))
+    assert "op.revoke_default_privileges(['INSERT'], 'TABLES', ['rls_test_reader'])" in written
+    execute(project, "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC")
+    execute(project, "ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM rls_test_reader")
+    runs_elsewhere(project, cluster, models("SELECT"))
+
+
+def test_everybody_executes_no_declared_function_elsewhere(project: Project, cluster: Server) -> None:
+    def models() -> MetaData:
+        metadata = MetaData()
+        sql_function(metadata, "one", returns="int", body="SELECT 1", to=READER)
+        return metadata
+
+    execute(project, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    written = project.migrate(models())
+    assert "op.revoke(['EXECUTE'], 'one', ['public'], object_type='FUNCTION')" in written
+    execute(project, "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC")
+    runs_elsewhere(project, cluster, models())
+    assert ("function privilege", "one() - EXECUTE") not in project.state()
+
+
+def test_a_database_whose_default_privileges_came_without_revisions_needs_none(project: Project) -> None:
+    metadata = todos(Policy("all", using=True))
+    default_privileges(metadata, "SELECT", to=READER)
+    default_privileges(metadata, on="FUNCTIONS", to="PUBLIC")
+    revoke_from_public(metadata)
+    metadata.create_all(project.engine)
+    execute(project, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    project.check(metadata)
+    execute(project, "GRANT INSERT ON todos TO rls_test_reader")
+    assert operations(project.migrate(metadata)) == ["revoke"]
+
+
+def test_each_of_several_databases_has_a_history_of_its_own(cluster: Server, tmp_path: Path) -> None:
+    names = [cluster.create_database() for _ in range(2)]
+    settings, folder = tmp_path / "alembic.ini", tmp_path / "migrations"
+    config = Config(settings)
+    command.init(config, str(folder), template="multidb")
+    urls = [cluster.url(name).render_as_string(hide_password=False).replace("%", "%%") for name in names]
+    given = iter(urls)
+    settings.write_text(
+        re.sub(
+            "^sqlalchemy.url = .*",
+            lambda _: f"sqlalchemy.url = {next(given)}",
+            settings.read_text(),
+            flags=re.MULTILINE,
+        )
+    )
+    env = folder / "env.py"
+    models_of = env.read_text().replace(
+        "target_metadata = {}", "target_metadata = config.attributes['models']"
+    )
+    # What it makes of logging would hold for other tests, too.
+    env.write_text(models_of.replace("    fileConfig(config.config_file_name)", "    pass"))
+
+    def autogenerate(one: MetaData, other: MetaData) -> str:
+        config.attributes["models"] = {"engine1": one, "engine2": other}
+        before = set(folder.glob("versions/*.py"))
+        command.revision(config, "change", autogenerate=True)
+        command.upgrade(config, "head")
+        (written,) = set(folder.glob("versions/*.py")) - before
+        return written.read_text()
+
+    def section(written: str, name: str) -> list[str]:
+        return re.findall(r"op\.(\w+)", written.split(f"def upgrade_{name}()")[1].split("\ndef ")[0])
+
+    autogenerate(models(READER), MetaData())
+    written = autogenerate(models(READER), models(READER))
+    assert section(written, "engine1") == []
+    assert section(written, "engine2") == ["create_role"]
+    assert "create_role" not in autogenerate(models(READER), models(READER))
+    for name in names:
+        cluster.drop_database(name)
