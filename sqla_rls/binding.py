@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
-from sqla_rls.driver import Binding, DriverConnection, require_unexpired
+from sqla_rls.driver import MARK, Binding, DriverConnection, require_unexpired
 from sqla_rls.exc import BindingError, DeclarationError, UnsupportedTransaction
 from sqla_rls.identity import Identity
 from sqla_rls.provider import check_role
@@ -82,7 +82,8 @@ def bind(
         found = rules.origin(connection)
         if found is None or not found.direct or not isinstance(driver_connection, DriverConnection):
             raise UnsupportedTransaction(_STRICT)
-    binding = _binding(connection, caller, rules)
+    mark = driver_connection.mark if isinstance(driver_connection, DriverConnection) and not joined else None
+    binding = _binding(connection, caller, rules, mark)
     if joined:
         if rules.strict:
             raise UnsupportedTransaction(_STRICT)
@@ -103,7 +104,10 @@ def bind(
         raise UnsupportedTransaction(_STRICT)
     _require_transaction(connection)
     _execute(connection, binding, set_role=rules.set_role or binding.role == "none")
-    return _nothing
+    if not isinstance(driver_connection, DriverConnection):
+        return _nothing
+    driver_connection.executed(binding)
+    return driver_connection.unmark
 
 
 _SEED: Final = "seed"
@@ -121,7 +125,7 @@ _STRICT: Final = (
 )
 
 
-def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
+def _binding(connection: Connection, caller: Caller, rules: Rules, mark: str | None) -> Binding:
     if isinstance(caller, ServiceAccess):
         # SET ROLE none: back from what ALTER ROLE … SET role, or the last caller, may have left.
         role, claims, claims_json, expires_at = caller.role or "none", _NOTHING, "", None
@@ -138,6 +142,10 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
     if means.modes is not None:
         # The last caller may know what random() returns next; RESET ALL and DISCARD ALL leave that alone.
         settings[_SEED] = _seed
+    if MARK in means.settings:
+        mark = None
+    elif mark is not None:
+        settings[MARK] = mark
     settings.update(means.settings)
     return Binding(
         role=role,
@@ -147,6 +155,7 @@ def _binding(connection: Connection, caller: Caller, rules: Rules) -> Binding:
         person=_discarded_after(caller, rules.person_claims) if rules.strict else None,
         confidential=means.signer is not None,
         transferable=means.signer is not None and not means.signer.bound,
+        mark=mark,
     )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Pool, event
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper, scoped_session, sessionmaker
 
 from sqla_rls.binding import Caller, ServiceAccess, bind, person
-from sqla_rls.driver import DriverConnection, Way
+from sqla_rls.driver import ENDED, DriverConnection, Way
 from sqla_rls.exc import (
     BindingError,
     DeclarationError,
@@ -187,10 +187,7 @@ class RowSecuritySession(Session):
             raise TransactionRefused(REFUSED)
         for share in self._shares:
             if not share.is_in_force:
-                raise TransactionRefused(
-                    "the transaction was ended on its connection, and its binding with it. Call "
-                    "rollback() first; to end a transaction, use the session's commit() and rollback()"
-                )
+                raise TransactionRefused(ENDED)
 
     def _bound_now(self) -> Caller | None:
         self._has_ended()

@@ -26,7 +26,17 @@ _CURES: Final = {
 
 
 #: Those that every binding may make; others are the application's.
-_OURS: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt", "search_path", "seed"})
+_OURS: Final = frozenset(
+    {"request.jwt.claims", "pg_session_jwt.jwt", "search_path", "seed", "default_transaction_read_only"}
+)
+
+#: A binding sets it, by which its transaction is known: Postgres tells the client when it has another value,
+#: as it has after COMMIT.  In a transaction that has begun it decides nothing.
+MARK: Final = "default_transaction_read_only"
+ENDED: Final = (
+    "the transaction was ended on its connection, and its binding with it. Call rollback() first; to end a "
+    "transaction, use the session's commit() and rollback()"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +75,8 @@ class Binding:
     confidential: bool = False
     #: One that is good on other connections, too, so that it is never in a statement.
     transferable: bool = False
+    #: The value of MARK that is among the settings.
+    mark: str | None = None
 
     def literal(self) -> str:
         """One SELECT that makes the settings, and returns none of them; raises ExpiredToken.
@@ -132,11 +144,40 @@ class DriverConnection:
     autocommit_is_bound: bool = False
     #: Whose binding was the last that it sent.
     last_person: Hashable = None
+    #: The value of MARK that tells a transaction that is bound; None if the server reports none.
+    mark: str | None = None
+    #: That value, once a statement has bound the transaction in progress.
+    marked: str | None = None
 
     @property
     def idle(self) -> bool:
         """Whether it is in no transaction, and works."""
         raise NotImplementedError
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the transaction in progress isn't the one that was bound, as the server has reported."""
+        if self.binding is not None:
+            mark, waits = self.binding.mark, self.idle
+        else:
+            mark, waits = self.marked, False
+        return mark is not None and not waits and self._reported() != mark
+
+    def _reported(self) -> str | None:
+        """The value of MARK that the server has reported last."""
+        raise NotImplementedError
+
+    def _choose_mark(self) -> None:
+        reported = self._reported()
+        self.mark = None if reported is None else "on" if reported == "off" else "off"
+
+    def executed(self, binding: Binding) -> None:
+        """A statement has bound the transaction in progress, until it ends or ``unmark()`` is called."""
+        self.marked = binding.mark
+
+    def unmark(self) -> None:
+        """The transaction that a statement has bound is over."""
+        self.marked = None
 
     def carry(self, binding: Binding, way: Way) -> bool:
         """Send *binding* with the transaction that comes next; False if one is in progress already.

@@ -9,17 +9,22 @@ from __future__ import annotations
 from typing import Any, Final
 
 import asyncpg
+from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver import Binding, DriverConnection, NotDiscarded, Way, require_unexpired
-from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
+from sqla_rls.driver import ENDED, MARK, Binding, DriverConnection, NotDiscarded, Way, require_unexpired
+from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
 
 
 class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
     """Sends its binding with BEGIN."""
 
     _in_text = True
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self._choose_mark()
 
     @property
     def idle(self) -> bool:
@@ -35,9 +40,24 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         self.binding = binding
         return True
 
+    def _reported(self) -> str | None:
+        # While one is opened it may be that of a server which reports less, such as a pooler's.
+        return getattr(self.get_settings(), MARK, None)
+
+    async def require_in_force(self) -> None:
+        """Raise TransactionRefused in a transaction that isn't the one that was bound."""
+        if self.is_lost:
+            if not self.idle:
+                # A transaction that has failed isn't it either; Postgres refuses this there.
+                await super().execute("SELECT 1")
+            raise TransactionRefused(ENDED)
+
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         binding = self.binding
+        if query in _ENDS:
+            return await super().execute(query, *args, timeout=timeout)
         if binding is None or not self.idle:
+            await self.require_in_force()
             return await super().execute(query, *args, timeout=timeout)
         if args or not query.startswith("BEGIN"):
             raise UnsupportedTransaction(_NO_TRANSACTION)
@@ -73,22 +93,37 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         return answer
 
 
-_NO_TRANSACTION = "asyncpg binds an identity with BEGIN: start a transaction first"
+_NO_TRANSACTION: Final = "asyncpg binds an identity with BEGIN: start a transaction first"
+#: By which asyncpg's Transaction ends.
+_ENDS: Final = frozenset({"COMMIT;", "ROLLBACK;"})
 
 
 def _in_transaction(name: str) -> Any:
     inherited = getattr(asyncpg.Connection, name)
 
-    def method(self: Connection, *args: Any, **kw: Any) -> Any:
+    async def method(self: Connection, *args: Any, **kw: Any) -> Any:
         if self.binding is not None and self.idle:
             raise UnsupportedTransaction(_NO_TRANSACTION)
-        return inherited(self, *args, **kw)
+        await self.require_in_force()
+        return await inherited(self, *args, **kw)
 
     return method
 
 
+def _cursor(self: Connection, *args: Any, **kw: Any) -> Any:
+    # It prepares its statement by methods that aren't the connection's.
+    if self.binding is not None and self.idle:
+        raise UnsupportedTransaction(_NO_TRANSACTION)
+    if self.is_lost:
+        raise TransactionRefused(ENDED)
+    return asyncpg.Connection.cursor(self, *args, **kw)
+
+
+setattr(Connection, "cursor", _cursor)
+
+
 for _name in (
-    *("cursor", "executemany", "fetch", "fetchmany", "fetchrow", "fetchval", "prepare"),
+    *("executemany", "fetch", "fetchmany", "fetchrow", "fetchval", "prepare"),
     *("copy_from_query", "copy_from_table", "copy_records_to_table", "copy_to_table"),
 ):
     setattr(Connection, _name, _in_transaction(_name))
@@ -102,6 +137,7 @@ def listen(engine: Engine) -> None:
     """Listen to what ends a binding."""
     event.listen(engine, "handle_error", _discard)
     event.listen(engine, "checkin", _forget)
+    event.listen(engine, "before_cursor_execute", _require_in_force)
 
 
 def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
@@ -116,9 +152,24 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
 
 def _discard(context: ExceptionContext) -> None:
     # A Transaction of asyncpg whose BEGIN failed can't be rolled back, and its connection has no other.
-    if isinstance(context.original_exception, BindingError | ExpiredToken):
+    error = context.original_exception
+    if isinstance(error, BindingError | ExpiredToken) and not isinstance(error, TransactionRefused):
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False
+
+
+def _require_in_force(connection: SQLAlchemyConnection, *_: Any) -> None:
+    # For the statements that SQLAlchemy has prepared before: they ask the driver's connection nothing.
+    proxied: Any = connection.connection
+    driver_connection = proxied.driver_connection
+    if not isinstance(driver_connection, DriverConnection):
+        return
+    if driver_connection.binding is not None and driver_connection.idle:
+        # Else the adapter begins next.
+        if proxied.dbapi_connection._transaction is not None:
+            raise TransactionRefused(ENDED)
+    elif driver_connection.is_lost:
+        proxied.dbapi_connection.run_async(lambda _: driver_connection.require_in_force())
 
 
 def _forget(connection: Any, record: Any) -> None:
@@ -127,7 +178,7 @@ def _forget(connection: Any, record: Any) -> None:
     if connection is None or not isinstance(connection.driver_connection, DriverConnection):
         return
     driver_connection = connection.driver_connection
-    driver_connection.binding = None
+    driver_connection.binding = driver_connection.marked = None
     if not driver_connection.idle:
         # Its ROLLBACK has failed: the next caller could begin no transaction.
         record.invalidate()

@@ -19,8 +19,8 @@ from psycopg.abc import PQGen
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver import Binding, DriverConnection, Modes, NotDiscarded, Way
-from sqla_rls.exc import BindingError, UnsupportedTransaction
+from sqla_rls.driver import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Way
+from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
 
 #: Not with a libpq before 14.
 _HAS_PIPELINE: Final = psycopg.Pipeline.is_supported()
@@ -33,6 +33,7 @@ _ISOLATION_LEVELS: Final = {level.value: level.name.replace("_", " ") for level 
 
 _NO_MODES: Final = Modes()
 _RESET: Final = "RESET ALL"
+_MARK: Final = MARK.encode()
 #: Refused in a transaction, also in one that only the other statements of its message make.
 _DISCARD: Final = "DISCARD ALL"
 
@@ -56,6 +57,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self._encoding = _client_encoding(self)
+        self._choose_mark()
 
     @property
     def idle(self) -> bool:
@@ -69,6 +71,19 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         self._pipelined = way == "pipeline" or binding.transferable or (way == "auto" and better)
         self.binding = binding
         return True
+
+    def _reported(self) -> str | None:
+        value = self.pgconn.parameter_status(_MARK)
+        return None if value is None else value.decode()
+
+    def _require_in_force(self) -> None:
+        """Raise TransactionRefused in a transaction that isn't the one that was bound."""
+        # In a pipeline the server's reports wait for its end; in a transaction that has failed, Postgres
+        # refuses by itself.
+        if self.is_lost and not (
+            self.pgconn.pipeline_status or self.pgconn.transaction_status == pq.TransactionStatus.INERROR
+        ):
+            raise TransactionRefused(ENDED)
 
     @property
     def autocommit(self) -> bool:
@@ -115,7 +130,10 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             # In a two-phase transaction psycopg begins.
             yield from super()._start_query()
             return
-        if self._sends or not self._waits:
+        if self._sends:
+            return
+        self._require_in_force()
+        if not self._waits:
             return
         self._require_transaction()
         if self._pipeline is None:
@@ -218,6 +236,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         return statements
 
     def _require_transaction(self) -> None:
+        self._require_in_force()
         if self._asked_autocommit:
             raise UnsupportedTransaction(
                 "in AUTOCOMMIT an identity is bound to single statements only: use a transaction"
@@ -380,11 +399,11 @@ class Connection(_Waiting, psycopg.Connection[Any]):
         self._asked_autocommit = value
 
     def commit(self) -> None:
-        self.binding = None
+        self.binding = self.marked = None
         super().commit()
 
     def rollback(self) -> None:
-        self.binding = None
+        self.binding = self.marked = None
         super().rollback()
 
     @contextmanager
