@@ -44,13 +44,22 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         # While one is opened it may be that of a server which reports less, such as a pooler's.
         return getattr(self.get_settings(), MARK, None)
 
+    @property
+    def is_lost(self) -> bool:
+        # asyncpg itself says of a closed connection that it is closed.
+        return not self.is_closed() and super().is_lost
+
     async def require_in_force(self) -> None:
         """Raise TransactionRefused in a transaction that isn't the one that was bound."""
-        if self.is_lost:
-            if not self.idle:
-                # A transaction that has failed isn't it either; Postgres refuses this there.
+        if not self.is_lost:
+            return
+        if not self.idle:
+            try:
                 await super().execute("SELECT 1")
-            raise TransactionRefused(ENDED)
+            except asyncpg.InFailedSQLTransactionError:
+                # Its settings are gone, too; Postgres refuses by itself.
+                return
+        raise TransactionRefused(ENDED)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         binding = self.binding
@@ -92,6 +101,14 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         self.last_person = binding.person
         return answer
 
+    def cursor(self, *args: Any, **kw: Any) -> Any:
+        # It prepares its statement by methods that aren't the connection's.
+        if self.binding is not None and self.idle:
+            raise UnsupportedTransaction(_NO_TRANSACTION)
+        if self.is_lost:
+            raise TransactionRefused(ENDED)
+        return super().cursor(*args, **kw)
+
 
 _NO_TRANSACTION: Final = "asyncpg binds an identity with BEGIN: start a transaction first"
 #: By which asyncpg's Transaction ends.
@@ -108,18 +125,6 @@ def _in_transaction(name: str) -> Any:
         return await inherited(self, *args, **kw)
 
     return method
-
-
-def _cursor(self: Connection, *args: Any, **kw: Any) -> Any:
-    # It prepares its statement by methods that aren't the connection's.
-    if self.binding is not None and self.idle:
-        raise UnsupportedTransaction(_NO_TRANSACTION)
-    if self.is_lost:
-        raise TransactionRefused(ENDED)
-    return asyncpg.Connection.cursor(self, *args, **kw)
-
-
-setattr(Connection, "cursor", _cursor)
 
 
 for _name in (
@@ -169,7 +174,7 @@ def _require_in_force(connection: SQLAlchemyConnection, *_: Any) -> None:
         if proxied.dbapi_connection._transaction is not None:
             raise TransactionRefused(ENDED)
     elif driver_connection.is_lost:
-        proxied.dbapi_connection.run_async(lambda _: driver_connection.require_in_force())
+        proxied.dbapi_connection.run_async(lambda ours: ours.require_in_force())
 
 
 def _forget(connection: Any, record: Any) -> None:
