@@ -142,7 +142,8 @@ def _binding(connection: Connection, caller: Caller, rules: Rules, mark: str | N
     if means.modes is not None:
         # The last caller may know what random() returns next; RESET ALL and DISCARD ALL leave that alone.
         settings[_SEED] = _seed
-    if MARK in means.settings:
+    if not means.direct or MARK in means.settings:
+        # A pooler's server may report to another client that it has another value.
         mark = None
     elif mark is not None:
         settings[MARK] = mark

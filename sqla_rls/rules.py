@@ -37,6 +37,8 @@ class Means:
     settings: Mapping[str, str]
     #: None leaves them to the connection, and to what the last caller did to it.
     modes: Modes | None
+    #: No pooler is in between; False also if that isn't known.
+    direct: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -109,7 +111,7 @@ class Rules:
         Raises SignedBindingUnavailable where these rules want a signature, and nothing can sign.
         """
         if (found := self.origin(connection)) is None:
-            return Means(signer=None, settings=self.settings, modes=None)
+            return Means(signer=None, settings=self.settings, modes=None, direct=False)
         info = connection.connection.info
         if self not in info:
             signer = self._choose(found, info.get(SIGNER))
@@ -118,9 +120,9 @@ class Rules:
                 # Where it isn't named, pg_temp is searched first.
                 ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
                 settings = {**found.lent, **self.settings, **ours}
-                info[self] = Means(signer=signer, settings=settings, modes=found.modes)
+                info[self] = Means(signer=signer, settings=settings, modes=found.modes, direct=found.direct)
             else:
-                info[self] = Means(signer=signer, settings=self.settings, modes=None)
+                info[self] = Means(signer=signer, settings=self.settings, modes=None, direct=found.direct)
         means: Means = info[self]
         return means
 
