@@ -3,6 +3,7 @@
 from sqla_rls import create as _create  # noqa: F401 - create_all() emits what is declared
 from sqla_rls import provider
 from sqla_rls.binding import ServiceAccess
+from sqla_rls.claim_lists import in_jwt_claim, jwt_claim_contains
 from sqla_rls.expression import auth, auth_uid, jwt_claim
 from sqla_rls.functions import sql_function
 from sqla_rls.identity import ANONYMOUS, Identity, Verifier
@@ -47,7 +48,9 @@ __all__ = [
     "grant_on",
     "identify",
     "ignore",
+    "in_jwt_claim",
     "jwt_claim",
+    "jwt_claim_contains",
     "member_of",
     "memberships",
     "provider",

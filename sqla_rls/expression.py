@@ -7,9 +7,12 @@ and ``(SELECT auth.user_id() = column)`` always does.  ``python -m benchmarks.po
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from sqlalchemy import (
+    ARRAY,
+    JSON,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -31,7 +34,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Null
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.sql.roles import ExpressionElementRole
 from sqlalchemy.sql.sqltypes import Enum, String
-from sqlalchemy.sql.type_api import TypeEngine
+from sqlalchemy.sql.type_api import TypeEngine, to_instance
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import UserDefinedType
 
@@ -112,6 +115,21 @@ def _once(element: once[Any], compiler: SQLCompiler, **kw: Any) -> str:
     return f"(SELECT {compiler.process(element.element, **kw)})"
 
 
+class claim(once[_T]):
+    """What ``jwt_claim()`` returns."""
+
+    inherit_cache = True
+
+    def contains(self, other: Any, **kw: Any) -> ColumnElement[bool]:
+        if isinstance(self.type, JSON):
+            # It is false, and its negation true, for a claim that is no list.
+            raise DeclarationError(
+                "jwt_claim() can't say what a list contains: a claim may be no list. "
+                'Write jwt_claim_contains("permissions", value="todos:read")'
+            )
+        return super().contains(other, **kw)
+
+
 @overload
 def jwt_claim(*path: str) -> ColumnElement[str]: ...
 @overload
@@ -125,15 +143,26 @@ def jwt_claim(*path: str, type_: Any = None) -> ColumnElement[Any]:
         (SELECT CAST((auth.jwt() -> 'org') ->> 'id' AS UUID))       … with type_=Uuid
 
     A column that isn't text needs its type here: the claim is cast, not the column, whose index stays
-    usable.  A claim that isn't of that type fails the statement.
+    usable.  A claim that isn't of that type fails the statement.  For a claim that is a list, see
+    ``jwt_claim_contains()`` and ``in_jwt_claim()``.
     """
-    if not path or not all(isinstance(key, str) for key in path):
-        raise DeclarationError(f"jwt_claim() takes the names that lead to the claim, not {path!r}")
+    check_path(path, "jwt_claim")
+    if type_ is not None and isinstance(to_instance(type_), ARRAY):
+        raise DeclarationError(
+            "jwt_claim() can't make an ARRAY of a claim: a list in a token is JSON. Write "
+            'jwt_claim_contains("permissions", value="todos:read") or in_jwt_claim(org_id, "org_ids")'
+        )
     value: ColumnElement[Any] = auth.jwt()
     for key in path[:-1]:
         value = value.op("->", return_type=postgresql.JSONB())(literal(key, Text()))
     value = value.op("->>", return_type=Text())(literal(path[-1], Text()))
-    return once(value if type_ is None else cast(value, type_))
+    return claim(value if type_ is None else cast(value, type_))
+
+
+def check_path(path: Sequence[str], function: str) -> None:
+    """Raises DeclarationError unless *path* of *function* is one or more names."""
+    if not path or not all(isinstance(key, str) for key in path):
+        raise DeclarationError(f"{function}() takes the names that lead to the claim, not {path!r}")
 
 
 class OwnColumn(ColumnClause[Any]):

@@ -23,7 +23,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from sqla_rls import Policy, auth, auth_uid, jwt_claim
+from sqla_rls import Policy, auth, auth_uid, in_jwt_claim, jwt_claim, jwt_claim_contains
 
 from .cases import Case, Mood, Step, next_name
 
@@ -76,6 +76,20 @@ TREE = (
     " UNION ALL SELECT heir.id AS id, heir.n AS n FROM everything AS heir, tree WHERE heir.n = tree.id)"
     " SELECT tree.id FROM tree)"
 )
+
+MAY = (
+    "(SELECT CASE jsonb_typeof(claims -> 'may') WHEN 'array' THEN claims -> 'may' @> '[\"%s\"]'::jsonb END"
+    " FROM auth.jwt() AS claims)"
+)
+LISTED = (
+    "%s = ANY (ARRAY(SELECT %s FROM auth.jwt() AS claims, jsonb_array_elements%s(CASE jsonb_typeof("
+    "claims -> 'org' -> 'ids') WHEN 'array' THEN claims -> 'org' -> 'ids' ELSE '[null]' END) AS value))"
+)
+OF_NUMBERS = (
+    "CASE WHEN value !~ '^-?[0-9]{1,19}$' THEN NULL"
+    " WHEN abs(value::numeric) <= 9223372036854775807 THEN value::bigint END"
+)
+OF_UUIDS = "CASE WHEN value ~ '^[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}$' THEN value::uuid END"
 
 EXPRESSIONS = [
     python("=", lambda t: t.c.name == "x", "name = 'x'", lambda t: t.c.name == "y", "name = 'y'"),
@@ -295,6 +309,27 @@ EXPRESSIONS = [
         "(SELECT auth.jwt() -> 'org' ->> 'role') = name",
         lambda t: jwt_claim("org", "rôle") == t.c.name,
         "(SELECT auth.jwt() -> 'org' ->> 'rôle') = name",
+    ),
+    python(
+        "jwt_claim_contains()",
+        lambda t: jwt_claim_contains("may", value="rôle's"),
+        MAY % "rôle''s",
+        lambda t: ~jwt_claim_contains("may", value="rôle's"),
+        f"NOT {MAY}" % "rôle''s",
+    ),
+    python(
+        "in_jwt_claim() on text",
+        lambda t: in_jwt_claim(t.c.name, "org", "ids"),
+        LISTED % ("name", "CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' END", ""),
+        lambda t: in_jwt_claim(t.c.code, "org", "ids"),
+        LISTED % ("code", "CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' END", ""),
+    ),
+    python(
+        "in_jwt_claim() on bigint and uuid",
+        lambda t: in_jwt_claim(t.c.n, "org", "ids"),
+        LISTED % ("n", OF_NUMBERS, "_text"),
+        lambda t: ~in_jwt_claim(t.c.owner, "org", "ids"),
+        f"NOT {LISTED}" % ("owner", OF_UUIDS, "_text"),
     ),
     python(
         "a correlated EXISTS",

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Policy, Role, auth_uid, jwt_claim, member_of
+from sqla_rls import Policy, Role, auth_uid, in_jwt_claim, jwt_claim, jwt_claim_contains, member_of
 from sqla_rls.testing.postgres import Server
 
 ROWS, OWNERS = 30_000, 300
@@ -57,6 +57,9 @@ POLICIES: dict[tuple[str, str], ColumnElement[bool] | str] = {
     ("owner", "jwt_claim"): jwt_claim("email") == own.owner,
     ("org_id", "jwt_claim"): jwt_claim("org", "id", type_=BigInteger) == own.org_id,
     ("org_key", "jwt_claim"): own.org_key == jwt_claim("org", "key", type_=Uuid),
+    ("org_id", "in_jwt_claim"): in_jwt_claim("org_id", "org", "ids"),
+    ("org_key", "in_jwt_claim"): in_jwt_claim("org_key", "org_keys"),
+    ("owner", "in_jwt_claim"): jwt_claim_contains("may", value="read") & in_jwt_claim("owner", "owners"),
     ("org_id", "member_of"): member_of("org_id", members.c.org_id, members.c.user_id),
     ("org_key", "member_of"): member_of(
         "org_key", select(members.c.org_key).where(auth_uid(members.c.user_id), members.c.org_id > 5)

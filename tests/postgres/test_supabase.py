@@ -10,7 +10,16 @@ import pytest
 from sqlalchemy import Column, MetaData, Table, Text, Uuid, column, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Policy, auth, auth_uid, authenticated, crud_policy, jwt_claim
+from sqla_rls import (
+    Policy,
+    auth,
+    auth_uid,
+    authenticated,
+    crud_policy,
+    in_jwt_claim,
+    jwt_claim,
+    jwt_claim_contains,
+)
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
 
@@ -60,8 +69,13 @@ def documents(policy: Any) -> MetaData:
     [
         lambda: crud_policy(authenticated, read=auth_uid("id"), modify=auth_uid("id")),
         lambda: Policy("team", roles=authenticated, using=jwt_claim("team") == column("team")),
+        lambda: Policy(
+            "teams",
+            roles=authenticated,
+            using=in_jwt_claim("team", "app_metadata", "teams") & jwt_claim_contains("may", value="read"),
+        ),
     ],
-    ids=["auth_uid of uuid", "jwt_claim"],
+    ids=["auth_uid of uuid", "jwt_claim", "lists"],
 )
 def test_what_supabase_has_is_used(
     supabase: Project, policy: Callable[[], Any], caplog: pytest.LogCaptureFixture

@@ -38,7 +38,9 @@ from sqla_rls import (
     grant_on,
     identify,
     ignore,
+    in_jwt_claim,
     jwt_claim,
+    jwt_claim_contains,
     member_of,
     memberships,
     provider,
@@ -69,6 +71,7 @@ class Todo(Base):
             "team", "SELECT", [Role("lead"), "manager"], using=jwt_claim("team") == team, permissive=False
         ),
         Policy("teams", "SELECT", using=member_of(team, my_teams()) | member_of(team, my_teams("owner"))),
+        Policy("listed", using=in_jwt_claim(team, "teams"), with_check=jwt_claim_contains("may", value="w")),
         Policy("public", "SELECT", using=is_public),
         Policy("public later", "SELECT", using=lambda: Todo.is_public),
         crud_policy("manager", read=is_public, modify=is_public),
@@ -116,6 +119,7 @@ ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])
 assert_type(jwt_claim("a", "b"), ColumnElement[str])
 assert_type(jwt_claim("a", type_=BigInteger), ColumnElement[int])
 condition: ColumnElement[bool] = auth_uid("user_id")
+condition = jwt_claim_contains("realm_access", "roles", value="admin") | ~in_jwt_claim("team", "teams")
 
 verifier = Verifier(provider.stack_auth("project"))
 assert_type(verifier.verify("token"), sqla_rls.Identity)
@@ -143,6 +147,7 @@ async def read(registry: async_scoped_session[AsyncSession]) -> None:
 crud_policy(authenticated, read=5, modify=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 member_of("team", Member.team, Member.user_id, Member.team)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 crud_policy(authenticated, read=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+jwt_claim_contains("may", value=["w"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 identify(SessionLocal(), "alice")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 provider.google()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 provider.stack_auth("project", rolle="admin")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

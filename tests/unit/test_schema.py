@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import (
+    ARRAY,
     CHAR,
     JSON,
     BigInteger,
@@ -46,7 +47,9 @@ from sqla_rls import (
     disable_row_security,
     grant,
     grant_on,
+    in_jwt_claim,
     jwt_claim,
+    jwt_claim_contains,
     member_of,
 )
 from sqla_rls.declared import declared
@@ -174,6 +177,67 @@ def test_a_column_that_is_not_there_is_refused_by_name() -> None:
 )
 def test_expressions_become_sql_text(expression: Any, text: str) -> None:
     assert using(expression) == text
+
+
+LISTED: Any = ["x"]
+ORGS = "CASE jsonb_typeof(claims -> 'orgs') WHEN 'array' THEN claims -> 'orgs' ELSE '[null]' END"
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        (
+            jwt_claim_contains("org", "may", value='it\'s "é" 100%'),
+            (
+                "(SELECT CASE jsonb_typeof(claims -> 'org' -> 'may') WHEN 'array' "
+                """THEN claims -> 'org' -> 'may' @> CAST('["it''s \\"é\\" 100%"]' AS JSONB) END """
+                "FROM auth.jwt() AS claims)"
+            ),
+        ),
+        (
+            not_(in_jwt_claim("user_id", "orgs")),
+            (
+                "NOT todos.user_id = ANY (ARRAY(SELECT CASE jsonb_typeof(value) WHEN 'string' THEN "
+                f"value #>> '{{}}' END FROM auth.jwt() AS claims, jsonb_array_elements({ORGS}) AS value))"
+            ),
+        ),
+        (
+            in_jwt_claim("number", "orgs"),
+            (
+                "todos.number = ANY (ARRAY(SELECT CASE WHEN value !~ '^-?[0-9]{1,19}$' THEN NULL "
+                "WHEN abs(CAST(value AS NUMERIC)) <= 9223372036854775807 THEN CAST(value AS BIGINT) END "
+                f"FROM auth.jwt() AS claims, jsonb_array_elements_text({ORGS}) AS value))"
+            ),
+        ),
+    ],
+)
+def test_lists_of_the_caller_are_looked_at_as_such(expression: Any, text: str) -> None:
+    assert using(expression) == text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: jwt_claim("may", type_=postgresql.JSONB).contains(["x"]), r"jwt_claim_contains\("),
+        (lambda: jwt_claim("may", type_=postgresql.JSONB()).contains("x"), r"jwt_claim_contains\("),
+        (lambda: jwt_claim("may", type_=ARRAY(Text)), r"jwt_claim_contains\(.*in_jwt_claim\("),
+        (lambda: jwt_claim("may", type_=postgresql.ARRAY(Text())), r"in_jwt_claim\("),
+        (lambda: jwt_claim_contains("may", value=LISTED), r"text or an integer, not list.*or_\(\)"),
+        (lambda: jwt_claim_contains("may", value=True), r"not bool"),
+        (lambda: jwt_claim_contains(value="x"), r"takes the names that lead to the claim"),
+        (lambda: in_jwt_claim("key"), r"takes the names that lead to the claim"),
+        (lambda: in_jwt_claim(5, "orgs"), r"takes a column or its name"),
+        (lambda: using(in_jwt_claim("document", "orgs")), r"todos\.document is JSON"),
+        (lambda: using(in_jwt_claim("owner", "orgs")), r"no column 'owner'"),
+    ],
+)
+def test_what_lists_of_the_caller_can_not_say_is_refused(wrong: Callable[[], Any], message: str) -> None:
+    with pytest.raises(DeclarationError, match=message):
+        wrong()
+
+
+def test_a_claim_that_is_text_may_contain_text() -> None:
+    assert using(jwt_claim("email").contains("@")) == "(SELECT auth.jwt() ->> 'email') LIKE '%' || '@' || '%'"
 
 
 MEMBERS = Table(
@@ -551,6 +615,8 @@ def test_roles_named_in_declarations_are_made_if_they_are_role_objects() -> None
     [
         ([Policy("it", using=auth_uid("user_id"))], True),
         ([Policy("it", using=jwt_claim("a") == "b")], True),
+        ([Policy("it", using=jwt_claim_contains("a", value="b"))], True),
+        ([Policy("it", using=~in_jwt_claim("key", "a"))], True),
         ([Policy("it", using=member_of("key", MEMBERS.c.key, MEMBERS.c.user_id))], True),
         ([Policy("it", using=member_of("key", select(MEMBERS.c.key)))], False),
         ([Policy("it", using="current_user = 'x'")], False),
