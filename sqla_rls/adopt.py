@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqla_rls import adopt_functions, catalog, view_catalog
 from sqla_rls.adopt_functions import AdoptedFunctions
 from sqla_rls.catalog import Live
-from sqla_rls.diff_privileges import BUILT_IN
+from sqla_rls.diff_privileges import BUILT_IN, given_by_default
 from sqla_rls.objects import (
     AUTH_SCHEMA,
     PUBLIC,
@@ -61,6 +61,8 @@ if missing := sorted(set(tables) - metadata.tables.keys()):
         "Add them to the models, or delete their declarations from this module"
     )"""
 _INDENT = "    "
+#: Alembic's own table, which no model has.
+_ALEMBIC_VERSION = "alembic_version"
 #: What Postgres gives everybody on whatever is made.
 _BUILT_IN = {("FUNCTIONS", "EXECUTE"), ("TYPES", "USAGE")}
 
@@ -97,24 +99,28 @@ class _Adoption:
         self.remarks = [*functions.remarks]
         self.tables = sorted(filter(self._is_declared, live.row_security), key=str)
         self.policies = [policy for table in self.tables for policy in live.policies_of(table)]
+        self.callers = callers(role for policy in self.policies for role in policy.roles)
         self.auth_functions = self._may_ask_who_is_calling()
-        self.objects = live.objects_of(self.tables) | {view.object for view in views} | functions.objects
+        #: Those without row security, which have privileges alone.
+        self.open_tables = sorted(filter(self._has_its_own_privileges, self._unprotected()), key=str)
+        self.objects = live.objects_of({*self.tables, *self.open_tables})
+        self.objects |= {view.object for view in views} | functions.objects
         self.called = sorted(self._called_sequences())
         self.objects |= {ObjectKey("SEQUENCE", *name) for name in self.called}
-        self.callers = callers(role for policy in self.policies for role in policy.roles)
         self.silent = {policy.key for policy in self.policies if not self._holds_what_it_implies(policy)}
         self.privileges = self._beyond_the_implied()
         self.on_schemas = list(self._on_schemas(schemas))
 
     def lines(self) -> Iterator[str]:
-        if self.tables:
-            names = "".join(indent(f"{_name(table)!r},\n", _INDENT) for table in self.tables)
+        if named := sorted({*self.tables, *self.open_tables}, key=str):
+            names = "".join(indent(f"{_name(table)!r},\n", _INDENT) for table in named)
             yield from _REQUIRE_TABLES.format(tables=f"[\n{names}]").splitlines()
         if not self.live.held_by_public:
             yield "sqla_rls.revoke_from_public(metadata)"
         if not self.auth_functions:
             yield from _call("sqla_rls.ignore", "metadata", f"schemas=[{AUTH_SCHEMA!r}]")
         tables = [line for table in self.tables for line in self._table(table)]
+        tables += [line for table in self.open_tables for line in self._open_table(table)]
         defaults = list(self._default_privileges())
         yield from self._roles()
         for one in granted_together(self.on_schemas):
@@ -122,10 +128,8 @@ class _Adoption:
         for key, arguments in self.functions.declared.items():
             yield from self._function(key, arguments)
         yield from tables
-        for one in granted_together(
-            one for one in self.privileges for name in self.called if one[:3] == ("SEQUENCE", *name)
-        ):
-            yield self._grant("sqla_rls.grant_on", one)
+        for name in self.called:
+            yield from self._called_sequence(ObjectKey("SEQUENCE", *name))
         for on in sorted(self.functions.made_first, key=str):
             yield from self._made_first(on)
         for view in self.views:
@@ -135,9 +139,13 @@ class _Adoption:
         yield from (f"# {' '.join(remark.splitlines())}" for remark in self.remarks)
 
     def _called_sequences(self) -> set[TableKey]:
-        """Those by name that the defaults of the tables call."""
-        called = {one.sequence for one in self.live.called_sequences if one.table in self.tables}
-        return {one.table for one in called if one.column is None}
+        """Those by name that the defaults of the tables call; of other tables, those that are more closed."""
+        found: set[TableKey] = set()
+        for table, (schema, name, column), _ in self.live.called_sequences:
+            on = ObjectKey("SEQUENCE", schema, name)
+            if column is None and (table in {*self.tables, *self.open_tables} or self._lacking([on])):
+                found.add(TableKey(schema, name))
+        return found
 
     def _is_declared(self, table: TableKey) -> bool:
         """Whether there is anything to declare on *table*, and a way to say it."""
@@ -150,6 +158,46 @@ class _Adoption:
                 "since that would enable it"
             )
         return False
+
+    def _unprotected(self) -> set[TableKey]:
+        """The tables without row security that declarations of others don't cover."""
+        found = {table for table in self.live.row_security if table in self.live.without_row_security}
+        covered = self.live.heirs_of(self.tables)
+        for table in found & covered.keys():
+            held = self._held({ObjectKey("TABLE", *table)})
+            if roles := sorted({one.grantee for one in held} & self.live.groups_of(self.callers)):
+                self.remarks.append(
+                    f"{', '.join(roles)} may reach {_name(table)} past the row security of "
+                    f"{', '.join(sorted(map(_name, covered[table])))}: autogenerate will revoke that"
+                )
+        return found - covered.keys() - {*self.tables, TableKey(None, _ALEMBIC_VERSION)}
+
+    def _has_its_own_privileges(self, table: TableKey) -> bool:
+        """Whether the privileges on *table* are others than those that default privileges give."""
+        objects = self.live.objects_of([table])
+        if self._lacking(objects):
+            return True
+        more = self._held(objects) - self._given(objects)
+        return bool(more) and not any(one.grantor or self._is_refused(one) for one in more)
+
+    def _lacking(self, objects: Collection[ObjectKey]) -> set[Privilege]:
+        """What *objects* lack of what default privileges give where they are made."""
+        plain = {one._replace(grantable=False, grantor=None) for one in self._held(objects)}
+        return self._given(objects) - plain
+
+    def _held(self, objects: Collection[ObjectKey]) -> set[Privilege]:
+        return {
+            one for one in self.live.privileges if one.object in objects and not one.grantee.startswith("pg_")
+        }
+
+    def _given(self, objects: Collection[ObjectKey]) -> set[Privilege]:
+        defaults = [one for one in self.live.default_privileges if not self._is_refused(one)]
+        owned = [one for one in self.live.owned_sequences if ObjectKey("SEQUENCE", *one.table) in objects]
+        return {
+            one
+            for one in given_by_default(defaults, objects, owned, self.live.default_schema)
+            if one[:4] not in self.live.owners
+        }
 
     def _may_ask_who_is_calling(self) -> bool:
         """Whether the functions of schema auth, which the text of a policy may call, need nothing more."""
@@ -264,13 +312,36 @@ class _Adoption:
 
     def _table(self, table: TableKey) -> Iterator[str]:
         items = [self._policy(policy) for policy in self.live.policies_of(table)]
-        on_table = [one for one in self.privileges if one.object == ObjectKey("TABLE", *table)]
-        items += [self._grant("grant", one) for one in granted_together(on_table)]
+        items += self._grants_on_table(table)
         if self.live.row_security[table].forced:
             items.append("sqla_rls.force_row_security()")
         elif not self.live.policies_of(table):
             items.append("sqla_rls.enable_row_security()")
         yield from _call("declare", f"metadata.tables[{_name(table)!r}]", *items)
+        yield from self._sequences(table)
+
+    def _open_table(self, table: TableKey) -> Iterator[str]:
+        """The privileges on one without row security; if it has none, who would have some by default."""
+        items = self._grants_on_table(table)
+        if not items:
+            lacking = {one.grantee for one in self._lacking(self.live.objects_of([table]))}
+            items = [f"grant(to={self._named(lacking or [PUBLIC])})"]
+        yield from _call("declare", f"metadata.tables[{_name(table)!r}]", *items)
+        yield from self._sequences(table)
+
+    def _grants_on_table(self, table: TableKey) -> list[str]:
+        on_table = [one for one in self.privileges if one.object == ObjectKey("TABLE", *table)]
+        return [self._grant("grant", one) for one in granted_together(on_table)]
+
+    def _called_sequence(self, key: ObjectKey) -> Iterator[str]:
+        held = [one for one in self.privileges if one.object == key]
+        for one in granted_together(held):
+            yield self._grant("sqla_rls.grant_on", one)
+        if not held and (lacking := {one.grantee for one in self._lacking([key])}):
+            said = _keywords({"sequence": key.name, "schema": key.schema})
+            yield f"sqla_rls.grant_on(metadata, to={self._named(lacking)}, {', '.join(said)})"
+
+    def _sequences(self, table: TableKey) -> Iterator[str]:
         on_sequences = [one for one in self.privileges if one.object == ObjectKey("SEQUENCE", *table)]
         for column in sorted({one.column or "" for one in on_sequences}):
             for one in granted_together(one for one in on_sequences if one.column == column):

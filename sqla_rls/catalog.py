@@ -6,7 +6,7 @@ One query for each kind of object, however many tables there are.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -36,6 +36,8 @@ from sqla_rls.objects import (
 
 log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
+_KINDS = {"r": "table", "p": "table", "m": "materialized view", "f": "foreign table"}
+
 _quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 # insufficient_privilege, read_only_sql_transaction
@@ -58,10 +60,32 @@ SELECT current_user::text AS "CURRENT_USER", current_user::text AS "CURRENT_ROLE
 """
 
 _TABLES = """
-SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relkind IN ('v', 'm') AS is_view,
-       c.relkind = 'v' AND pg_catalog.obj_description(c.oid, 'pg_class') = 'made by sqla_rls' AS is_ours
+SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relkind::text,
+       c.relkind = 'v' AND pg_catalog.obj_description(c.oid, 'pg_class') = 'made by sqla_rls' AS is_ours,
+       EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+         AS is_of_extension
   FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p', 'v', 'm') AND n.nspname = ANY (:schemas)
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname = ANY (:schemas)
+"""
+
+# A temporary table is its session's own.
+_HEIRS = """
+WITH RECURSIVE heir (parent, child) AS (
+  SELECT i.inhparent, i.inhrelid
+    FROM pg_catalog.pg_inherits AS i
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent AND c.relkind IN ('r', 'p', 'f')
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+   WHERE n.nspname = ANY (:schemas)
+   UNION
+  SELECT i.inhparent, i.inhrelid FROM heir AS h JOIN pg_catalog.pg_inherits AS i ON i.inhparent = h.child
+)
+SELECT pn.nspname AS parent_schema, p.relname AS parent, n.nspname, c.relname
+  FROM heir AS h
+  JOIN pg_catalog.pg_class AS p ON p.oid = h.parent
+  JOIN pg_catalog.pg_namespace AS pn ON pn.oid = p.relnamespace
+  JOIN pg_catalog.pg_class AS c ON c.oid = h.child AND c.relpersistence <> 't'
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 """
 
 _POLICIES = """
@@ -150,7 +174,8 @@ WITH sequence_owner AS ({_SEQUENCE_OWNERS}), object AS (
          coalesce(c.relacl, pg_catalog.acldefault(t.letter, c.relowner)) AS acl,
          CASE WHEN o.sequence IS NOT NULL THEN c.relname END AS sequence
     FROM (VALUES ('r'::"char", 'TABLE', 'r'::"char"), ('p', 'TABLE', 'r'), ('v', 'TABLE', 'r'),
-                 ('S', 'SEQUENCE', 's')) AS t (relkind, object_type, letter)
+                 ('m', 'TABLE', 'r'), ('f', 'TABLE', 'r'), ('S', 'SEQUENCE', 's'))
+           AS t (relkind, object_type, letter)
     JOIN pg_catalog.pg_class AS c USING (relkind)
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LEFT JOIN sequence_owner AS o ON o.sequence = c.oid
@@ -158,7 +183,7 @@ WITH sequence_owner AS ({_SEQUENCE_OWNERS}), object AS (
   UNION ALL
   SELECT 'TABLE', n.nspname, c.relname, a.attname, c.relowner, a.attacl, NULL
     FROM pg_catalog.pg_attribute AS a
-    JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v')
+    JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE a.attacl IS NOT NULL AND NOT a.attisdropped AND n.nspname = ANY (:schemas)
   UNION ALL
@@ -367,6 +392,10 @@ class Live(Snapshot):
     #: The views that a migration made, and all others.
     made_views: frozenset[TableKey]
     other_views: frozenset[TableKey]
+    #: The tables that have partitions, or may have them.
+    partitioned: frozenset[TableKey]
+    #: What callers read whole, if they may, and the kind of each; an extension's own are left out.
+    without_row_security: Mapping[TableKey, str]
     #: The schemas on which the connected role may not grant, and the owner of each.
     out_of_reach: Mapping[str, str]
     #: The names of sequences that columns own.
@@ -509,8 +538,12 @@ def read(
     default_schema: str,
     schemas: Collection[str],
     objects: Collection[ObjectKey] = (),
+    is_compared: Callable[[str], bool] = bool,
 ) -> Live:
-    """Everything that is managed, as the database has it, of the tables in *schemas* and of *objects*."""
+    """Everything that is managed, as the database has it, of the tables in *schemas* and of *objects*.
+
+    With the tables come their partitions and heirs, in any schema that *is_compared*.
+    """
 
     def table_key(row: RowMapping, schema: str = "nspname", name: str = "relname") -> TableKey:
         return _table_key(row, default_schema, schema, name)
@@ -518,8 +551,13 @@ def read(
     names = {"schemas": list(schemas)}
     policies = [_policy(row, default_schema) for row in rows(connection, _POLICIES_OF_SCHEMAS, names)]
     sequences = rows(connection, _SEQUENCES, names)
+    heirs: dict[TableKey, set[TableKey]] = {}
+    for row in rows(connection, _HEIRS, names):
+        if is_compared(row["nspname"]):
+            heirs.setdefault(table_key(row, "parent_schema", "parent"), set()).add(table_key(row))
     objects = [
         *objects,
+        *(ObjectKey("TABLE", *heir) for found in heirs.values() for heir in found),
         *(ObjectKey("SEQUENCE", row["sequence_schema"], row["sequence"]) for row in sequences),
     ]
     looked_into = _holders_of(objects, default_schema, schemas)
@@ -560,7 +598,13 @@ def read(
         },
         role_keywords=dict(keywords),
         made_views=made_views,
-        other_views=frozenset(table_key(row) for row in relations if row["is_view"]) - made_views,
+        other_views=frozenset(table_key(row) for row in relations if row["relkind"] in "vm") - made_views,
+        partitioned=frozenset(table_key(row) for row in relations if row["relkind"] == "p"),
+        without_row_security={
+            table_key(row): _KINDS[row["relkind"]]
+            for row in relations
+            if not (row["relkind"] == "v" or row["relrowsecurity"] or row["is_of_extension"])
+        },
         roles={
             row["rolname"]: Role(
                 row["rolname"],
@@ -576,20 +620,18 @@ def read(
             if row["member_of"] is not None
         ),
         auth_functions=auth.settled and not _edited(connection, auth),
+        heirs=heirs,
         row_security={
             (key := table_key(row)): RowSecurity(
                 table=key, enabled=row["relrowsecurity"], forced=row["relforcerowsecurity"]
             )
             for row in relations
-            if not row["is_view"]
+            if row["relkind"] in "rp"
         },
         policies={policy.key: policy for policy in policies},
         privileges=frozenset(one for one in privileges if one.privilege),
         owners=frozenset(one[:4] for one in privileges if not one.privilege),
-        default_privileges=frozenset(
-            DefaultPrivilege(row["object_type"], row["nspname"], row["grantee"], row["privilege_type"])
-            for row in rows(connection, _DEFAULT_PRIVILEGES)
-        ),
+        default_privileges=default_privileges(connection),
         sequences=owned_sequences(identity=False),
         identity_sequences=owned_sequences(identity=True),
         called_sequences=frozenset(
@@ -600,6 +642,14 @@ def read(
             for row in held
             if row["sequence"] is not None
         },
+    )
+
+
+def default_privileges(connection: Connection) -> frozenset[DefaultPrivilege]:
+    """Those of the connected role."""
+    return frozenset(
+        DefaultPrivilege(row["object_type"], row["nspname"], row["grantee"], row["privilege_type"])
+        for row in rows(connection, _DEFAULT_PRIVILEGES)
     )
 
 

@@ -16,8 +16,12 @@ from sqla_rls.ddl_public import RevokeFromPublic
 from sqla_rls.ddl_roles import CreateRole
 from sqla_rls.ddl_views import CreateView, DropView, MarkView
 from sqla_rls.declared import declared, function_keys
+from sqla_rls.diff_privileges import given_by_default
+from sqla_rls.ignore import Ignored
 from sqla_rls.objects import (
     PUBLIC,
+    DefaultPrivilege,
+    ObjectKey,
     RowSecurity,
     Snapshot,
     TableKey,
@@ -50,11 +54,15 @@ def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
 
 
 def protection(
-    snapshot: Snapshot, default_schema: str, translate: Mapping[str | None, str | None] | None = None
+    snapshot: Snapshot,
+    default_schema: str,
+    translate: Mapping[str | None, str | None] | None = None,
+    defaults: Collection[DefaultPrivilege] = (),
 ) -> Iterable[ExecutableDDLElement]:
     """What follows the tables, closed before anything is opened: row security, policies, then privileges.
 
     SQLAlchemy translates the schemas of tables by *translate*, and not the names of schemas themselves.
+    *defaults* are the default privileges in force, whose privileges are revoked.
     """
 
     def translated(schema: str) -> str:
@@ -74,6 +82,29 @@ def protection(
         yield MarkView(view.key)
     for policy in snapshot.policies.values():
         yield ddl.CreatePolicy(policy)
+    objects = {ObjectKey("TABLE", *table) for table in snapshot.managed} | snapshot.managed_objects
+    sequences = {
+        one
+        for one in snapshot.sequences_of_columns
+        if one.table in snapshot.managed or ObjectKey("SEQUENCE", *one.table) in objects
+    }
+    in_models = {
+        one._replace(schema=schema)
+        for one in defaults
+        for schema in ([None] if one.schema is None else {found.schema or _DEFAULT for found in objects})
+        if schema is None or translated(schema) == one.schema
+    }
+    for one in granted_together(given_by_default(in_models, objects, sequences, _DEFAULT)):
+        revoke = ddl.GrantOrRevoke(
+            one.privileges,
+            one.object.name,
+            [one.grantee],
+            object_type=one.object.object_type,
+            schema=one.object.schema,
+            columns=one.columns,
+            revoke=True,
+        )
+        yield ddl.IfExists(revoke)
     wanted = wanted_privileges(snapshot, default_schema=_DEFAULT)
     for one in granted_together(wanted):
         yield ddl.GrantOrRevoke(
@@ -155,9 +186,13 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
     translate = options.get("schema_translate_map")
     default_schema = (translate or {}).get(None) or connection.dialect.default_schema_name
     snapshot = declared(metadatas, tables=tables, schema_translate_map=translate)
+    defaults: Collection[DefaultPrivilege] = ()
     if isinstance(connection, Connection):
         snapshot = _with_views(snapshot, set(_missing_views(connection, metadatas, translate or {})))
-    _execute(connection, protection(snapshot, default_schema or "public", translate))
+        ignored = Ignored.by({table.metadata for table in tables})
+        found = ignored.without(Snapshot(default_privileges=catalog.default_privileges(connection)))
+        defaults = found.default_privileges
+    _execute(connection, protection(snapshot, default_schema or "public", translate, defaults))
     if isinstance(connection, Connection) and not translate and unread(snapshot):
         with catalog.pinned(connection):
             schema = default_schema or "public"

@@ -77,9 +77,11 @@ def declared(
         expressions: dict[int, ColumnElement[bool]] = {}
         pairs = [(item, *item.expressions(table, expressions)) for item in declarations.policies]
         auth_functions = auth_functions or _ask_who_is_calling(expressions.values(), _defaults(table))
+        key = _key(table, default_schema)
+        for sequence, identity in _serial_sequences(table, key):
+            sequences[identity].add(sequence)
         if not declarations:
             continue
-        key = _key(table, default_schema)
         managed.add(key)
         if declarations.row_security is not None:
             row_security[key] = replace(declarations.row_security, table=key)
@@ -101,8 +103,6 @@ def declared(
         for granted in declarations.grants:
             privileges.update(granted.values(table, key))
             roles += granted.roles
-        for sequence, identity in _serial_sequences(table, key):
-            sequences[identity].add(sequence)
         called_sequences.update(_called_sequences(table, key, default_schema))
     views: dict[TableKey, View] = {}
     for view in declared_views(metadatas):
@@ -284,9 +284,8 @@ def _serial_sequences(table: Table, key: TableKey) -> Iterator[tuple[SequenceKey
     for column in table.columns:
         default: Any = column.default
         is_made_by_default = default is not None and not (isinstance(default, Sequence) and default.optional)
-        if column.identity or (
-            column is table.autoincrement_column and not (column.server_default or is_made_by_default)
-        ):
+        # SQLAlchemy writes SERIAL, also where a reflected column has a default.
+        if column.identity or (column is table.autoincrement_column and not is_made_by_default):
             yield SequenceKey(*key, column.name), column.identity is not None
 
 

@@ -1,8 +1,8 @@
 """Which privileges must be granted, and which revoked.
 
 A table that declares anything is managed whole, with the sequences that its columns own: whatever is
-neither declared nor implied is revoked.  Schemas are shared, and so are the sequences that no column owns:
-there, only what dropped policies implied is.
+neither declared nor implied is revoked, default privileges or not.  Schemas are shared, and so are the
+sequences that no column owns: there, only what dropped policies implied is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqla_rls.objects import (
     ObjectKey,
     Policy,
     Privilege,
+    SequenceKey,
     Snapshot,
     TableKey,
     implied_privileges,
@@ -76,17 +77,24 @@ def diff_privileges(
         )
 
     there = {ObjectKey(*owner[:3]) for owner in live.owners}
-    new = {
-        *declared.objects_of(declared.managed - live.row_security.keys()),
-        *(declared.managed_objects - there),
-    }
-    managed = live.objects_of(declared.managed) | declared.managed_objects | new
+    managed = (
+        live.objects_of(declared.managed) | declared.objects_of(declared.managed) | declared.managed_objects
+    )
+    new = {ObjectKey("TABLE", *table) for table in declared.managed - live.row_security.keys()}
+    new |= declared.managed_objects - there
+    # The next database may have those that were revoked in this one, and those that are declared by now.
+    given = given_by_default(
+        live.default_privileges | declared.default_privileges | BUILT_IN_DEFAULTS,
+        new,
+        declared.sequences_of_columns - live.owned_sequences,
+        default_schema,
+    )
     # With a table go its sequences, and all privileges on them.
     gone = live.objects_of(dropped)
     # Whether a privilege on what is shared can be passed on is its owner's business.
     held = {one if one.object in managed else _plain(one) for one in live.privileges}
     wanted = wanted_privileges(declared, default_schema=default_schema)
-    allowed = implied(policies_elsewhere).union(given_by_default(declared, managed, default_schema, declared))
+    allowed = implied(policies_elsewhere)
 
     def undeclared(privileges: Iterable[Privilege]) -> set[Privilege]:
         return {
@@ -122,12 +130,10 @@ def diff_privileges(
     # What is revoked on a table is on each of its columns, too; when a grant is undone as well.
     whole = {one[:5] for one in grants | revokes if one.column is None}
     again = {one for one in held & wanted if one.column is not None and one[:5] in whole}
-    # The next database may have those that were revoked in this one.
-    made_with = replace(live, default_privileges=live.default_privileges | BUILT_IN_DEFAULTS)
     return PrivilegeChanges(
         grants=frozenset(grants | again),
         revokes=frozenset(revokes | again),
-        revokes_on_new=frozenset(undeclared(given_by_default(made_with, new, default_schema, declared))),
+        revokes_on_new=frozenset(one for one in undeclared(given) if one.grantee != current_user),
         revokes_from_public=live.held_by_public if declared.revoked_from_public else (),
         default_grants=declared.default_privileges - live.default_privileges,
         default_revokes=frozenset(
@@ -157,20 +163,20 @@ def _plain(privilege: Privilege) -> Privilege:
 
 
 def given_by_default(
-    snapshot: Snapshot, objects: Collection[ObjectKey], default_schema: str, models: Snapshot | None = None
+    defaults: Collection[DefaultPrivilege],
+    objects: Iterable[ObjectKey],
+    sequences: Iterable[SequenceKey],
+    default_schema: str,
 ) -> Iterator[Privilege]:
-    """What the default privileges of *snapshot* give on *objects* when they are made.
-
-    Those of the columns' sequences are in *models*.
-    """
-    columns: dict[ObjectKey, list[str | None]] = {}
-    for owned in models.sequences | models.identity_sequences if models else ():
-        columns.setdefault(ObjectKey("SEQUENCE", *owned.table), []).append(owned.column)
-    for one in snapshot.default_privileges:
-        for found in objects:
+    """What *defaults* give on *objects*, and on *sequences* that columns own, when they are made."""
+    owned = [(ObjectKey("SEQUENCE", *one.table), one.column) for one in sequences]
+    by_column = {found for found, _ in owned}
+    made: list[tuple[ObjectKey, str | None]] = [*owned]
+    made += [(found, None) for found in objects if found not in by_column]
+    for one in defaults:
+        for found, column in made:
             if one.object_type == f"{found.object_type}S" and one.schema in (
                 None,
                 found.schema or default_schema,
             ):
-                for column in columns.get(found, [None]):
-                    yield Privilege(*found, one.grantee, one.privilege, column)
+                yield Privilege(*found, one.grantee, one.privilege, column)

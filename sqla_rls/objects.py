@@ -248,6 +248,8 @@ class Snapshot:
     memberships: frozenset[Membership] = frozenset()
     auth_functions: bool = False
     row_security: Mapping[TableKey, RowSecurity] = field(default_factory=dict)
+    #: The partitions and inheritance children of each table, but not theirs.
+    heirs: Mapping[TableKey, Collection[TableKey]] = field(default_factory=dict)
     policies: Mapping[PolicyKey, Policy] = field(default_factory=dict)
     #: The tables that subqueries of an expression on a table read; unknown for SQL text.
     reads: Mapping[tuple[TableKey, str], Collection[TableKey]] = field(default_factory=dict)
@@ -275,9 +277,23 @@ class Snapshot:
     #: What kinds of default privileges of which roles are managed whole.
     managed_defaults: frozenset[tuple[str, str]] = frozenset()
 
+    @property
+    def owned_sequences(self) -> frozenset[SequenceKey]:
+        """Those of the serial columns, and of the identity columns."""
+        return self.sequences | self.identity_sequences
+
+    @property
+    def sequences_of_columns(self) -> frozenset[SequenceKey]:
+        """The same, and those on which privileges are declared by their columns."""
+        return self.owned_sequences | {
+            SequenceKey(one.schema, one.name, one.column)
+            for one in self.privileges
+            if one.object_type == "SEQUENCE" and one.column is not None
+        }
+
     def objects_of(self, tables: Collection[TableKey]) -> set[ObjectKey]:
         """*tables*, and the sequences that their columns own."""
-        owners = {one.table for one in self.sequences | self.identity_sequences}
+        owners = {one.table for one in self.owned_sequences}
         return {
             *(ObjectKey("TABLE", *table) for table in tables),
             *(ObjectKey("SEQUENCE", *table) for table in tables if table in owners),
@@ -296,6 +312,26 @@ class Snapshot:
         """Of PUBLIC_PRIVILEGES, which there are."""
         held = {one._replace(grantor=None) for one in self.privileges}
         return tuple(sorted(one.privilege for one in PUBLIC_PRIVILEGES & held))
+
+    def heirs_of(self, tables: Collection[TableKey]) -> dict[TableKey, set[TableKey]]:
+        """The partitions and heirs of *tables*, however deep, each with those of *tables* that it is one of.
+
+        One of *tables* itself is left out, and so is what it alone has.
+        """
+        found: dict[TableKey, set[TableKey]] = {}
+        waiting = [(table, heir) for table in tables for heir in self.heirs.get(table, ())]
+        for table, heir in waiting:  # which grows
+            if heir not in tables and table not in found.setdefault(heir, set()):
+                found[heir].add(table)
+                waiting += [(table, one) for one in self.heirs.get(heir, ())]
+        return found
+
+    def groups_of(self, roles: Collection[str]) -> set[str]:
+        """*roles*, and those that they are members of, however far."""
+        found = {*roles}
+        while more := {one.role for one in self.memberships if one.member in found} - found:
+            found |= more
+        return found
 
     def policies_of(self, table: TableKey) -> list[Policy]:
         return [policy for policy in self.policies.values() if policy.table == table]

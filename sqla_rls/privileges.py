@@ -48,6 +48,7 @@ _Column: TypeAlias = "str | Column[Any] | MappedColumn[Any] | Mapped[Any]"
 class grant(Declaration):
     """Privileges on the table beyond those that its policies imply: ``grant("SELECT", to="reporting")``.
 
+    Without any *privileges* the roles hold none: a table that declares nothing else is managed, too.
     With *columns* only on these, and a policy of the same role then doesn't imply the privilege on the
     others.  TRUNCATE, REFERENCES, TRIGGER and MAINTAIN need ``beyond_row_security=True``, since they
     hold for the whole table, whatever its policies; a role that a policy names can't have them, nor can
@@ -67,15 +68,17 @@ class grant(Declaration):
         beyond_row_security: bool = False,
     ) -> None:
         kind = "TABLES" if columns is None else "COLUMNS"
-        self.privileges = _checked(privileges, kind, beyond_row_security)
+        self.privileges = _checked(privileges, kind, beyond_row_security) if privileges else []
         self.roles, self.grant_option = as_roles(to), grant_option
         self.columns = None if columns is None else [_element(one) for one in columns]
         if not self.columns and columns is not None:
             raise DeclarationError(f"{self!r}: columns= names none; leave it out to grant on the table")
+        if not privileges and columns is not None:
+            raise DeclarationError("grant() failed: it has columns= without privileges. Name the privileges")
         self._columns = Columns(self, (one for one in self.columns or () if not isinstance(one, str)))
 
     def __repr__(self) -> str:
-        return f"grant of {', '.join(self.privileges)}"
+        return f"grant of {', '.join(self.privileges) or 'no privileges'}"
 
     def attach(self, declarations: TableDeclarations) -> None:
         declarations.grants.append(self)

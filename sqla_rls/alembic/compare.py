@@ -34,6 +34,7 @@ from sqla_rls.alembic.privileges import (
     default_privileges,
     grants,
     log_privileges,
+    restored,
     revokes,
     revokes_from_public,
 )
@@ -285,10 +286,8 @@ def _before_tables(
     # First, so that its undo comes last: it depends on the policies that are left then.
     yield from grants(one for one in changes.privileges.grants if one.object == _ON_AUTH)
     yield from revokes(one for one in changes.privileges.revokes if one.object != _ON_AUTH)
-    old_objects = live.objects_of(dropped)
-    for call in revokes(one for one in live.privileges if one.object in old_objects):
-        call.silent = True
-        yield call
+    owned = (one for one in live.owned_sequences if one.table in dropped)
+    yield from restored(live, live.objects_of(dropped), owned)
     # What narrows access goes last and comes first, here and on the way back.
     for policy in sorted(_removed(changes), key=lambda policy: not policy.permissive):
         yield _create_policy(policy).undo
@@ -316,12 +315,14 @@ def _after_tables(
     # Of a sequence that this migration makes, the migration knows the column alone.
     created_objects |= {ObjectKey("SEQUENCE", *table) for table in created}
     privileges = changes.privileges
+    for call in revokes(privileges.revokes_on_new):
+        call.undo.silent = True
+        yield call
     to_grant = [one for one in privileges.grants if one.object != _ON_AUTH]
-    for calls, found in ((revokes, privileges.revokes_on_new), (grants, to_grant)):
-        for goes_with_its_table in (True, False):
-            for call in calls(one for one in found if (one.object in created_objects) is goes_with_its_table):
-                call.undo.silent = goes_with_its_table
-                yield call
+    for goes_with_its_table in (True, False):
+        for call in grants(one for one in to_grant if (one.object in created_objects) is goes_with_its_table):
+            call.undo.silent = goes_with_its_table
+            yield call
     yield from default_privileges(changes.privileges)
     yield from revokes(one for one in privileges.revokes if one.object == _ON_AUTH)
 

@@ -5,27 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator
 
-from sqla_rls.alembic.privileges import grants, revokes
+from sqla_rls.alembic.privileges import restored
 from sqla_rls.alembic.render import Call
+from sqla_rls.catalog import Live
 from sqla_rls.function_catalog import FunctionChange
-from sqla_rls.objects import PUBLIC, ObjectKey, Privilege, Snapshot, SQLFunction, TableKey
+from sqla_rls.objects import ObjectKey, SQLFunction, TableKey
 
 log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 def dropped_functions(
-    changes: Iterable[FunctionChange], live: Snapshot, unchecked: Collection[TableKey] = ()
+    changes: Iterable[FunctionChange], live: Live, unchecked: Collection[TableKey] = ()
 ) -> Iterator[Call]:
     """What goes, with what the downgrade must restore of its privileges."""
     for change in changes:
         if change.before is None or change.replaces:
             continue
-        found = ObjectKey("FUNCTION", *change.before.key)
-        held = {one for one in live.privileges if one.object == found}
-        everybodys = Privilege(*found, PUBLIC, "EXECUTE")
-        for call in (*grants({everybodys} - held), *revokes(held - {everybodys})):
-            call.silent = True
-            yield call
+        yield from restored(live, [ObjectKey("FUNCTION", *change.before.key)])
         yield _create(change.before, check_body=change.key not in unchecked).undo
 
 

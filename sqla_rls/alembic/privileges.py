@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from sqla_rls.alembic.render import Call
-from sqla_rls.diff_privileges import PrivilegeChanges
-from sqla_rls.objects import DefaultPrivilege, Privilege, granted_together
+from sqla_rls.catalog import Live
+from sqla_rls.diff_privileges import PrivilegeChanges, given_by_default
+from sqla_rls.objects import DefaultPrivilege, ObjectKey, Privilege, SequenceKey, granted_together
 
 log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
@@ -32,6 +33,24 @@ def grants(privileges: Iterable[Privilege]) -> Iterator[Call]:
 def revokes(privileges: Iterable[Privilege]) -> Iterator[Call]:
     for call in grants(privileges):
         yield call.undo
+
+
+def restored(
+    live: Live, objects: Collection[ObjectKey], sequences: Iterable[SequenceKey] = ()
+) -> Iterator[Call]:
+    """What the downgrade restores of the privileges on what goes, whatever default privileges give then."""
+    held = {one for one in live.privileges if one.object in objects}
+    given = given_by_default(
+        live.default_privileges,
+        (one for one in objects if one.object_type != "SEQUENCE"),
+        sequences,
+        live.default_schema,
+    )
+    kept = {one._replace(grantable=False, grantor=None) for one in held}
+    # The downgrade goes from the end: a revoke on the table would take what is granted on columns.
+    for call in (*revokes(held), *grants(set(given) - kept)):
+        call.silent = True
+        yield call
 
 
 def revokes_from_public(changes: PrivilegeChanges, *, is_first: bool) -> Iterator[Call]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 
-from sqla_rls.alembic.privileges import grants, revokes
+from sqla_rls.alembic.privileges import grants, restored
 from sqla_rls.alembic.render import Call
 from sqla_rls.catalog import Live
-from sqla_rls.diff_privileges import given_by_default
 from sqla_rls.objects import Privilege, View
 from sqla_rls.view_catalog import Views
 
@@ -18,11 +17,7 @@ log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 def dropped_views(views: Views, live: Live) -> Iterator[Call]:
     """What goes, with what the downgrade must restore of its privileges."""
     for view in views.dropped:
-        held = {one for one in live.privileges if one.object == view.object}
-        given = set(given_by_default(live, [view.object], live.default_schema))
-        for call in (*grants(given - held), *revokes(held - given)):
-            call.silent = True
-            yield call
+        yield from restored(live, [view.object])
         yield _create(view).undo
 
 

@@ -281,7 +281,7 @@ def test_one_made_by_hand_is_not_dropped(project: Project) -> None:
     assert views_of(project)[0][:5] == before[0][:5]
 
 
-def test_what_default_privileges_give_goes_unless_it_is_declared(project: Project) -> None:
+def test_what_default_privileges_give_goes_also_if_they_are_declared(project: Project) -> None:
     execute(project, "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC")
     project.migrate(models())
     before = project.state()
@@ -295,7 +295,7 @@ def test_what_default_privileges_give_goes_unless_it_is_declared(project: Projec
     metadata = models()
     default_privileges(metadata, "SELECT", to="PUBLIC")
     project.migrate(metadata)
-    assert "- SELECT" in views_of(project)[0][5]
+    assert views_of(project)[0][5] == ["reporting SELECT"]
 
 
 def test_what_others_hold_is_left_to_them(project: Project) -> None:
