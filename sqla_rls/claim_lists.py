@@ -17,7 +17,16 @@ from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from sqla_rls.exc import DeclarationError
-from sqla_rls.expression import ColumnArgument, Condition, Family, auth, check_path, column_of, family_of
+from sqla_rls.expression import (
+    ColumnArgument,
+    Condition,
+    Family,
+    auth,
+    check_path,
+    column_of,
+    family_of,
+    takes_subqueries,
+)
 
 
 class jwt_claim_contains(ColumnElement[bool]):
@@ -58,9 +67,10 @@ class jwt_claim_contains(ColumnElement[bool]):
 @compiles(jwt_claim_contains)
 def _jwt_claim_contains(element: jwt_claim_contains, compiler: SQLCompiler, **kw: Any) -> str:
     claims, value = (compiler.process(one, **kw) for one in (element.claims, element.value))
-    found = _at(element.path, "claims", compiler, **kw)
+    asks_once = takes_subqueries(compiler)
+    found = _at(element.path, "claims" if asks_once else claims, compiler, **kw)
     contains = f"CASE jsonb_typeof({found}) WHEN 'array' THEN {found} @> CAST({value} AS JSONB) END"
-    return f"(SELECT {contains} FROM {claims} AS claims)"  # noqa: S608 - rendered by the compiler
+    return f"(SELECT {contains} FROM {claims} AS claims)" if asks_once else f"({contains})"  # noqa: S608 - rendered
 
 
 class in_jwt_claim(Condition):

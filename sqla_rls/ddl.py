@@ -72,7 +72,8 @@ class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, mis
 
     SQLAlchemy makes NULL, and a warning, of a parameter without a value.  Postgres expands the ``*`` of
     ``exists()``: a policy would depend on every column that the table has at that moment.
-    *copied* says for each table which one to name instead; *reads* collects those in FROM.
+    *copied* says for each table which one to name instead; *reads* collects those in FROM.  *of_policy* says
+    that the expression stands in a policy, where Postgres takes subqueries, and not in a column default.
     """
 
     def __init__(
@@ -80,10 +81,11 @@ class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, mis
         *args: Any,
         copied: Callable[[Table], Table] | None = None,
         reads: set[Table] | None = None,
+        of_policy: bool = False,
         **kw: Any,
     ) -> None:
         # Before SQLAlchemy's own, which compiles at once.
-        self.copied, self.reads = copied, reads
+        self.copied, self.reads, self.of_policy = copied, reads, of_policy
         super().__init__(*args, **kw)
 
     def visit_table(self, table: Any, *args: Any, **kw: Any) -> str:
@@ -160,7 +162,7 @@ def expression_text(
     statement, head = delete(table), ""
     try:
         if _names_only(table, expression):
-            sql = str(expression.compile(**options))
+            sql = str(expression.compile(**options, of_policy=True))
         else:
             head = f"{statement.compile(**options)} WHERE "
             sql = str(statement.where(expression).compile(**options, reads=reads))

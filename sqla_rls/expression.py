@@ -98,7 +98,7 @@ def _function(name: str, type_: TypeEngine[_T]) -> AuthFunction[_T]:
 class once(ColumnElement[_T]):
     """``(SELECT expression)``: run once per statement, not once per row.
 
-    *expression* may name no column of the table.
+    *expression* may name no column of the table.  It is ``(expression)`` in a column default.
     """
 
     __visit_name__ = "once"
@@ -112,7 +112,13 @@ class once(ColumnElement[_T]):
 
 @compiles(once)
 def _once(element: once[Any], compiler: SQLCompiler, **kw: Any) -> str:
-    return f"(SELECT {compiler.process(element.element, **kw)})"
+    value = compiler.process(element.element, **kw)
+    return f"(SELECT {value})" if takes_subqueries(compiler) else f"({value})"
+
+
+def takes_subqueries(compiler: SQLCompiler) -> bool:
+    """Whether *compiler* is in a statement or a policy: Postgres refuses subqueries in column defaults."""
+    return bool(compiler.stack) or getattr(compiler, "of_policy", False)
 
 
 class claim(once[_T]):
@@ -141,6 +147,8 @@ def jwt_claim(*path: str, type_: Any = None) -> ColumnElement[Any]:
 
         (SELECT (auth.jwt() -> 'org') ->> 'id')                     jwt_claim("org", "id")
         (SELECT CAST((auth.jwt() -> 'org') ->> 'id' AS UUID))       … with type_=Uuid
+
+    As a ``server_default`` it is written without SELECT, since Postgres refuses subqueries there.
 
     A column that isn't text needs its type here: the claim is cast, not the column, whose index stays
     usable.  A claim that isn't of that type fails the statement.  For a claim that is a list, see

@@ -44,7 +44,7 @@ def _is_equal(connection: Connection, operation: ops.AlterColumnOp) -> bool:
     with catalog.trying(connection, f"the default of {operation.column_name} counts as changed"):
         for sql in pair:
             connection.exec_driver_sql(
-                f"CREATE OR REPLACE TEMPORARY VIEW sqla_rls_default AS SELECT ({sql})::text"
+                f"CREATE OR REPLACE TEMPORARY VIEW sqla_rls_default (value) AS SELECT ({sql})::text"
             )
             spellings.append(connection.scalar(_SPELLING))
     return len(spellings) == len(pair) and spellings[0] == spellings[1]

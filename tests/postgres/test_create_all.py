@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqla_rls import Policy, Role, auth, auth_uid, authenticated, crud_policy, grant
+from sqla_rls import Policy, Role, auth, auth_uid, authenticated, crud_policy, grant, jwt_claim
 from sqla_rls.exc import DeclarationError
 
 from .project import state, statements_of
@@ -34,6 +34,7 @@ def two_tables() -> MetaData:
         Column("id", Integer, primary_key=True),
         Column("org", Integer),
         Column("by", Text, server_default=auth.user_id()),
+        Column("team", Text, server_default=jwt_claim("team")),
         Policy(
             "members",
             roles=authenticated,

@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
+from sqlalchemy.schema import CreateTable
 from sqlmodel import Field
 
 from sqla_rls import (
@@ -52,6 +53,7 @@ from sqla_rls import (
     jwt_claim_contains,
     member_of,
 )
+from sqla_rls.ddl import literally
 from sqla_rls.declared import declared
 from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import PUBLIC, SequenceKey, TableKey
@@ -234,6 +236,28 @@ def test_lists_of_the_caller_are_looked_at_as_such(expression: Any, text: str) -
 def test_what_lists_of_the_caller_can_not_say_is_refused(wrong: Callable[[], Any], message: str) -> None:
     with pytest.raises(DeclarationError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("default", "written"),
+    [
+        (auth.user_id(), "auth.user_id()"),
+        (jwt_claim("org"), "(auth.jwt() ->> 'org')"),
+        (func.coalesce(jwt_claim("a", "b"), "c"), "coalesce(((auth.jwt() -> 'a') ->> 'b'), 'c')"),
+        (jwt_claim("key", type_=Uuid), "(CAST(auth.jwt() ->> 'key' AS UUID))"),
+        (
+            jwt_claim_contains("may", value="x"),
+            (
+                "(CASE jsonb_typeof(auth.jwt() -> 'may') WHEN 'array' "
+                "THEN auth.jwt() -> 'may' @> CAST('[\"x\"]' AS JSONB) END)"
+            ),
+        ),
+    ],
+)
+def test_a_default_asks_without_the_subquery_that_postgres_refuses_there(default: Any, written: str) -> None:
+    todos = table(Column("by", Text, server_default=default))
+    for dialect in (postgresql.dialect(), literally(None)["dialect"]):  # type: ignore[no-untyped-call]
+        assert f"by TEXT DEFAULT {written}" in str(CreateTable(todos).compile(dialect=dialect))
 
 
 def test_a_claim_that_is_text_may_contain_text() -> None:
