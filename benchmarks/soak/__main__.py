@@ -73,6 +73,7 @@ def table(tally: Tally, orders: Orders, seconds: float) -> str:
         ("connections in pools", len(WAYS) * POOL["pool_size"]),
         ("seconds", round(seconds)),
         ("raw connections found clean", tally["checks", "raw connections found clean"]),
+        ("cursors of another class", tally["checks", "cursors of another class"]),
     ]
     for what, heading in (("fault", "faults"), ("refusal", "refusals"), ("violation", "violations")):
         kinds = sorted((kind, count) for (name, kind), count in tally.items() if name == what)

@@ -6,8 +6,9 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
+import psycopg
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -191,6 +192,43 @@ def lose_to_a_savepoint(turn: Turn) -> None:
             root.rollback()
 
 
+def end_by_text(turn: Turn) -> None:
+    """A transaction that SQL has begun is bound to nobody."""
+    turn.check()
+    chained = turn.chance.choice(["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"])
+    turn.session.execute(text(chained))
+    if turn.direct:
+        with turn.refused("ended by text", TransactionRefused):
+            turn.check()
+    else:
+        with turn.refused("ended by text, seen by Postgres", DBAPIError, _INSUFFICIENT_PRIVILEGE):
+            turn.check()
+    turn.session.rollback()
+    turn.check()
+    end(turn)
+
+
+def replace_the_cursors(turn: Turn) -> None:
+    """As a tracing library does, for the connection that I get and all who get it meanwhile."""
+    driver_connection: Any = turn.session.connection().connection.driver_connection
+    if not isinstance(driver_connection, psycopg.BaseConnection):
+        turn.check()
+        return
+    is_async = isinstance(driver_connection, psycopg.AsyncConnection)
+    own = driver_connection.cursor_factory
+    driver_connection.cursor_factory = psycopg.AsyncClientCursor if is_async else psycopg.ClientCursor
+    try:
+        turn.check()
+        turn.session.add(Note(author=turn.me.subject))
+        turn.session.flush()
+        turn.session.rollback()
+        turn.check()
+        turn.session.commit()
+    finally:
+        driver_connection.cursor_factory = own
+    turn.tally["checks", "cursors of another class"] += 1
+
+
 def bring_another_tenants_token(turn: Turn) -> None:
     """What I have loaded isn't for the same subject of another tenant."""
     turn.session.close()
@@ -368,6 +406,8 @@ OPERATIONS: Final[dict[Operation, float]] = {
     join_anothers: 2,
     lose_to_a_savepoint: 1,
     bring_another_tenants_token: 2,
+    end_by_text: 2,
+    replace_the_cursors: 2,
 }
 FAULTS: Final[dict[Operation, float]] = {
     fail_in_sql: 0.5,

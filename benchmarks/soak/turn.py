@@ -90,6 +90,8 @@ class Turn:
     people: int
     chance: Random
     tally: Tally
+    #: No pooler is in between.
+    direct: bool
 
     @property
     def engine(self) -> Engine:

@@ -191,7 +191,15 @@ class Worker:
 
     def _play(self, session: Session, chance: Random, tally: Tally) -> None:
         number = chance.randrange(self.orders.people)
-        turn = Turn(session, person(number), self.tokens[number], self.orders.people, chance, tally)
+        turn = Turn(
+            session,
+            person(number),
+            self.tokens[number],
+            self.orders.people,
+            chance,
+            tally,
+            direct=not self.orders.pgbouncer,
+        )
         play(turn, faults=self.orders.faults)
 
     @contextmanager

@@ -166,7 +166,7 @@ def test_through_pgbouncer_another_client_s_setting_refuses_no_transaction(
         enforce_row_security(maker, way=way)
         for value in ("on", "off", "on"):
             with psycopg.connect(bouncer.url.set(drivername="postgresql").render_as_string()) as other:
-                other.execute(f"SET default_transaction_read_only = {value}")  # type: ignore[call-overload]
+                other.execute(f"SET default_transaction_read_only = {value}")
             with maker() as session:
                 identify(session, alice)
                 for _ in range(2):
