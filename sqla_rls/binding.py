@@ -106,8 +106,8 @@ def bind(
     _execute(connection, binding, set_role=rules.set_role or binding.role == "none")
     if not isinstance(driver_connection, DriverConnection):
         return _nothing
-    driver_connection.executed(binding)
-    return driver_connection.unmark
+    driver_connection.executed = binding
+    return partial(driver_connection.drop, binding)
 
 
 _SEED: Final = "seed"

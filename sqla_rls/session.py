@@ -214,7 +214,8 @@ class RowSecuritySession(Session):
         self._root = transaction
         # Until all has gone well: the session keeps the connection, for whoever goes on after an error.
         self._refused = True
-        share = Share(self._me, connection, self._given.pop(connection, False), Sharers.of(connection))
+        joined = self._given.pop(connection, False)
+        share = Share(self._me, connection, joined, Sharers.of(connection, joined=joined))
         self._shares.append(share)
         return share
 

@@ -30,13 +30,14 @@ class Sharers:
         self.restore: Callable[[], None] | None = None
 
     @classmethod
-    def of(cls, connection: Connection) -> Sharers:
-        """Those of the driver connection that *connection* has."""
+    def of(cls, connection: Connection, *, joined: bool) -> Sharers:
+        """Those of the driver connection that *connection* has; none yet, unless *joined* or one is bound."""
         info = connection.connection.info
-        if (found := info.get(_SHARERS)) is None:
+        found: Sharers | None = info.get(_SHARERS)
+        if found is None or not (joined or found.in_force()):
+            # Not the same, emptied: the pool lends the connection before the last session notices its end.
             found = info[_SHARERS] = cls()
-        sharers: Sharers = found
-        return sharers
+        return found
 
     def in_force(self) -> list[Share]:
         """The members whose transactions are in progress."""

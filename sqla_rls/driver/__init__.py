@@ -146,8 +146,8 @@ class DriverConnection:
     last_person: Hashable = None
     #: The value of MARK that tells a transaction that is bound; None if the server reports none.
     mark: str | None = None
-    #: That value, once a statement has bound the transaction in progress.
-    marked: str | None = None
+    #: What a statement has bound the transaction in progress with.
+    executed: Binding | None = None
 
     @property
     def idle(self) -> bool:
@@ -157,11 +157,10 @@ class DriverConnection:
     @property
     def is_lost(self) -> bool:
         """Whether the transaction in progress isn't the one that was bound, as the server has reported."""
-        if self.binding is not None:
-            mark, waits = self.binding.mark, self.idle
-        else:
-            mark, waits = self.marked, False
-        return mark is not None and not waits and self._reported() != mark
+        bound = self.binding or self.executed
+        if bound is None or bound.mark is None or (bound is self.binding and self.idle):
+            return False
+        return self._reported() != bound.mark
 
     def _reported(self) -> str | None:
         """The value of MARK that the server has reported last."""
@@ -170,14 +169,6 @@ class DriverConnection:
     def _choose_mark(self) -> None:
         reported = self._reported()
         self.mark = None if reported is None else "on" if reported == "off" else "off"
-
-    def executed(self, binding: Binding) -> None:
-        """A statement has bound the transaction in progress, until it ends or ``unmark()`` is called."""
-        self.marked = binding.mark
-
-    def unmark(self) -> None:
-        """The transaction that a statement has bound is over."""
-        self.marked = None
 
     def carry(self, binding: Binding, way: Way) -> bool:
         """Send *binding* with the transaction that comes next; False if one is in progress already.
@@ -192,6 +183,8 @@ class DriverConnection:
         return self.binding is not None and self.binding.person not in (None, self.last_person)
 
     def drop(self, binding: Binding) -> None:
-        """Forget *binding*, if it still waits to be sent."""
+        """Forget *binding*, if it still waits to be sent, or its transaction is the last one."""
         if self.binding is binding:
             self.binding = None
+        if self.executed is binding:
+            self.executed = None

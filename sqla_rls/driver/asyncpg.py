@@ -183,7 +183,7 @@ def _forget(connection: Any, record: Any) -> None:
     if connection is None or not isinstance(connection.driver_connection, DriverConnection):
         return
     driver_connection = connection.driver_connection
-    driver_connection.binding = driver_connection.marked = None
+    driver_connection.binding = driver_connection.executed = None
     if not driver_connection.idle:
         # Its ROLLBACK has failed: the next caller could begin no transaction.
         record.invalidate()

@@ -399,11 +399,11 @@ class Connection(_Waiting, psycopg.Connection[Any]):
         self._asked_autocommit = value
 
     def commit(self) -> None:
-        self.binding = self.marked = None
+        self.binding = self.executed = None
         super().commit()
 
     def rollback(self) -> None:
-        self.binding = self.marked = None
+        self.binding = self.executed = None
         super().rollback()
 
     @contextmanager

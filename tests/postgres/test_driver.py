@@ -587,6 +587,28 @@ async def test_asyncpg_refuses_who_expires_before_the_first_statement(
         assert (await session.execute(CALLER)).one() == ALICE
 
 
+@pytest.mark.parametrize("encoding", ["EUC_TW", "MULE_INTERNAL"])
+async def test_asyncpg_gives_no_encoding_that_python_lacks_to_the_next_caller(
+    runner: asyncio.Runner,
+    asyncpg_maker: async_sessionmaker[AsyncSession],
+    todos: None,
+    alice: Identity,
+    bob: Identity,
+    encoding: str,
+) -> None:
+    for end in (AsyncSession.commit, AsyncSession.rollback):
+        async with asyncpg_maker() as session:
+            identify(session, alice)
+            with suppress(Exception):
+                # asyncpg can't read the answer.
+                await session.execute(text(f"SET client_encoding = '{encoding}'"))
+            with suppress(Exception):
+                await end(session)
+        async with asyncpg_maker() as session:
+            identify(session, bob)
+            assert (await session.scalars(TASKS)).all() == ["bob's"]
+
+
 async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: Identity) -> None:
     engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
     maker = async_sessionmaker(engine)

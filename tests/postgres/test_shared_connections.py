@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import pytest
-from sqlalchemy import URL, Connection, Engine, create_engine, insert, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from sqla_rls import Identity, enforce_row_security, identify, service_session
@@ -406,3 +406,27 @@ async def test_tests_of_asyncio_may_seed_and_look_as_the_owner(
         await transaction.rollback()
     await owner.dispose()
     assert all_todos(admin) == UNTOUCHED
+
+
+def test_a_connection_serves_the_next_caller_before_the_last_session_has_noticed_its_end(
+    pool: Engine, maker: sessionmaker[Session], todos: None, alice: Identity, bob: Identity
+) -> None:
+    first, second = maker(), maker()
+    identify(first, alice)
+    identify(second, bob)
+
+    def be_quick(session: Session, transaction: SessionTransaction) -> None:
+        if session is first and not second.in_transaction():
+            assert second.scalars(TASKS).all() == ["bob's"]
+
+    event.listen(type(first), "after_transaction_end", be_quick, insert=True)
+    for end in (Session.commit, Session.rollback, Session.close):
+        identify(first, alice)
+        assert first.scalars(TASKS).all() == ["alice's"]
+        end(first)
+        for _ in range(2):
+            assert second.scalars(TASKS).all() == ["bob's"]
+        second.execute(text("COMMIT AND CHAIN"))
+        with pytest.raises(TransactionRefused):
+            second.execute(TASKS)
+        second.rollback()
