@@ -211,11 +211,11 @@ def end_by_text(turn: Turn) -> None:
 def replace_the_cursors(turn: Turn) -> None:
     """As a tracing library does, for the connection that I get and all who get it meanwhile."""
     driver_connection: Any = turn.session.connection().connection.driver_connection
-    if not isinstance(driver_connection, psycopg.BaseConnection):
+    if not isinstance(driver_connection, psycopg.Connection | psycopg.AsyncConnection):
         turn.check()
         return
     is_async = isinstance(driver_connection, psycopg.AsyncConnection)
-    own = driver_connection.cursor_factory
+    own: Any = driver_connection.cursor_factory
     driver_connection.cursor_factory = psycopg.AsyncClientCursor if is_async else psycopg.ClientCursor
     try:
         turn.check()

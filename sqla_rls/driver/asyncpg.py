@@ -25,6 +25,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self._choose_mark()
+        self._encoding = self._reported_encoding
 
     @property
     def idle(self) -> bool:
@@ -43,6 +44,18 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def _reported(self) -> str | None:
         # While one is opened it may be that of a server which reports less, such as a pooler's.
         return getattr(self.get_settings(), MARK, None)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the server answers in the encoding that the connection began with.
+
+        Python has no codec for some that Postgres has, such as EUC_TW; asyncpg fails with each report of one.
+        """
+        return self._reported_encoding == self._encoding
+
+    @property
+    def _reported_encoding(self) -> str | None:
+        return getattr(self.get_settings(), "client_encoding", None)
 
     @property
     def is_lost(self) -> bool:
@@ -182,8 +195,8 @@ def _forget(connection: Any, record: Any) -> None:
     # Not isinstance(…, Connection): to asyncpg's metaclass all of its own are instances.
     if connection is None or not isinstance(connection.driver_connection, DriverConnection):
         return
-    driver_connection = connection.driver_connection
+    driver_connection: Any = connection.driver_connection
     driver_connection.binding = driver_connection.executed = None
-    if not driver_connection.idle:
-        # Its ROLLBACK has failed: the next caller could begin no transaction.
+    if not (driver_connection.idle and driver_connection.is_readable):
+        # Its ROLLBACK has failed: the next caller could begin no transaction, or end none.
         record.invalidate()

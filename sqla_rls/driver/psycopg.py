@@ -193,11 +193,6 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         """Whether nothing but ASCII can be sent, until RESET ALL has undone what the last caller did."""
         return self._misread and self._codec is None
 
-    def _abandon(self, was_in_pipeline: bool) -> None:
-        """Close the connection if an error has kept it in a pipeline of ours."""
-        if not was_in_pipeline and self.pgconn.pipeline_status:
-            self.pgconn.finish()
-
     def _enqueue(self, pipeline: _Pipeline, ahead: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
         """Queue what waits, for the next flush of *pipeline*; the last of its results is to be *ahead*'s.
 
@@ -301,14 +296,12 @@ class Cursor(psycopg.Cursor[Any]):
         if connection._misread or not connection._in_one_flush(params):
             connection.start()
             return super().execute(query, params, **kw)
-        was_in_pipeline = bool(connection.pgconn.pipeline_status)
         connection._sends = True
         try:
             with connection.pipeline() as pipeline:
                 connection._enqueue(pipeline, connection.ahead)
                 super().execute(query, params, **kw)
         except psycopg.Error as error:
-            connection._abandon(was_in_pipeline)
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
                 raise refusal from error
             if params or not isinstance(error, psycopg.errors.SyntaxError):
@@ -316,9 +309,6 @@ class Cursor(psycopg.Cursor[Any]):
             psycopg.Connection.rollback(connection)
             connection.start()
             return super().execute(query, params, **kw)
-        except BaseException:
-            connection._abandon(was_in_pipeline)
-            raise
         finally:
             connection._sends = False
         connection._sent()
@@ -358,7 +348,6 @@ class Connection(_Waiting, psycopg.Connection[Any]):
         if self._waits:
             self._require_transaction()
             self.clear(in_text=self._in_text)
-            was_in_pipeline = bool(self.pgconn.pipeline_status)
             try:
                 if self._in_text:
                     with self.lock:
@@ -368,8 +357,6 @@ class Connection(_Waiting, psycopg.Connection[Any]):
                         self._enqueue(pipeline, self.ahead)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
-            finally:
-                self._abandon(was_in_pipeline)
             self._sent()
 
     def clear(self, *, in_text: bool) -> None:
@@ -438,14 +425,12 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
         if connection._misread or not connection._in_one_flush(params):
             await connection.start()
             return await super().execute(query, params, **kw)
-        was_in_pipeline = bool(connection.pgconn.pipeline_status)
         connection._sends = True
         try:
             async with connection.pipeline() as pipeline:
                 connection._enqueue(pipeline, connection.ahead)
                 await super().execute(query, params, **kw)
         except psycopg.Error as error:
-            connection._abandon(was_in_pipeline)
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
                 raise refusal from error
             if params or not isinstance(error, psycopg.errors.SyntaxError):
@@ -453,9 +438,6 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
             await psycopg.AsyncConnection.rollback(connection)
             await connection.start()
             return await super().execute(query, params, **kw)
-        except BaseException:
-            connection._abandon(was_in_pipeline)
-            raise
         finally:
             connection._sends = False
         connection._sent()
@@ -498,7 +480,6 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
         if self._waits:
             self._require_transaction()
             await self.clear(in_text=self._in_text)
-            was_in_pipeline = bool(self.pgconn.pipeline_status)
             try:
                 if self._in_text:
                     async with self.lock:
@@ -508,8 +489,6 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
                         self._enqueue(pipeline, self.ahead)
             except psycopg.Error as error:
                 raise self._refusal(error, None) or error from None
-            finally:
-                self._abandon(was_in_pipeline)
             self._sent()
 
     async def clear(self, *, in_text: bool) -> None:
