@@ -19,6 +19,7 @@ from sqla_rls.declared import declared, function_keys
 from sqla_rls.diff_privileges import given_by_default
 from sqla_rls.ignore import Ignored
 from sqla_rls.objects import (
+    DEFAULT_SCHEMA,
     PUBLIC,
     DefaultPrivilege,
     ObjectKey,
@@ -34,8 +35,6 @@ from sqla_rls.recursion import circles, explanation
 from sqla_rls.views import declared_views
 
 log = logging.getLogger(f"alembic.autogenerate.{__name__}")
-#: Stands for the default schema, whose name *translate* may map to yet another one.
-_DEFAULT = ""
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
@@ -66,9 +65,9 @@ def protection(
     """
 
     def translated(schema: str) -> str:
-        return (
-            default_schema if schema == _DEFAULT else (translate or {}).get(schema, schema) or default_schema
-        )
+        if schema == DEFAULT_SCHEMA:
+            return default_schema
+        return (translate or {}).get(schema, schema) or default_schema
 
     for row_security in snapshot.row_security.values():
         yield from _flags(row_security)
@@ -91,10 +90,12 @@ def protection(
     in_models = {
         one._replace(schema=schema)
         for one in defaults
-        for schema in ([None] if one.schema is None else {found.schema or _DEFAULT for found in objects})
+        for schema in (
+            [None] if one.schema is None else {found.schema or DEFAULT_SCHEMA for found in objects}
+        )
         if schema is None or translated(schema) == one.schema
     }
-    for one in granted_together(given_by_default(in_models, objects, sequences, _DEFAULT)):
+    for one in granted_together(given_by_default(in_models, objects, sequences, DEFAULT_SCHEMA)):
         revoke = ddl.GrantOrRevoke(
             one.privileges,
             one.object.name,
@@ -105,7 +106,7 @@ def protection(
             revoke=True,
         )
         yield ddl.IfExists(revoke)
-    wanted = wanted_privileges(snapshot, default_schema=_DEFAULT)
+    wanted = wanted_privileges(snapshot, default_schema=DEFAULT_SCHEMA)
     for one in granted_together(wanted):
         yield ddl.GrantOrRevoke(
             one.privileges,
@@ -121,7 +122,7 @@ def protection(
             [default.privilege],
             default.object_type,
             [default.grantee],
-            schema=default.schema and translated(default.schema),
+            schema=None if default.schema is None else translated(default.schema),
         )
 
 

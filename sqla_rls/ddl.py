@@ -29,7 +29,7 @@ from sqla_rls.exc import (
     RoleNotPermitted,
     SigningUnavailable,
 )
-from sqla_rls.objects import BROUGHT_ALONG, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
+from sqla_rls.objects import BROUGHT_ALONG, DEFAULT_SCHEMA, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 _PINS = {
     "DateStyle": "ISO, MDY",
@@ -215,6 +215,8 @@ def explained() -> Iterator[None]:
 
 
 class CreatePolicy(ExecutableDDLElement):
+    """Or nothing, with a notice, where an equal policy of that name exists."""
+
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
@@ -297,7 +299,10 @@ class IfRolesExist(ExecutableDDLElement):
 
 
 class AlterDefaultPrivileges(ExecutableDDLElement):
-    """Privileges on what the current role will make from now on."""
+    """Privileges on what the current role will make from now on.
+
+    With DEFAULT_SCHEMA, in the schema that comes first in the search path when it runs.
+    """
 
     def __init__(
         self,
@@ -347,7 +352,19 @@ def _create_policy(create: CreatePolicy, compiler: DDLCompiler, **kw: Any) -> st
     parts.append(f"TO {_roles(policy.roles, compiler)}")
     expressions = _expressions(policy.using, policy.with_check, compiler)
     again = " ".join([f"ALTER POLICY {_policy(policy.key, compiler)}", *expressions])
-    return _policy_made_twice(policy.key, " ".join(parts + expressions), again, compiler)
+    name = _policy(policy.key, compiler)
+    words = {
+        "table": dollar_quoted(qualified(policy.table, compiler)),
+        "name": dollar_quoted(sql(policy.name, compiler)),
+        "drop": dollar_quoted(f"DROP POLICY {name}"),
+        "statement": dollar_quoted(
+            _policy_made_twice(policy.key, " ".join(parts + expressions), again, compiler)
+        ),
+        "subject": dollar_quoted(_subject(policy.key, compiler)),
+    }
+    return filled_script(
+        "create_policy.sql", compiler, tag=_tag("".join(words.values()), "sqla_rls"), **words
+    )
 
 
 @compiles(AlterPolicy, "postgresql")
@@ -466,8 +483,14 @@ def _sequence_privileges(grant: GrantOrRevoke, table: str, option: str, compiler
 
 @compiles(AlterDefaultPrivileges, "postgresql")
 def _alter_default_privileges(alter: AlterDefaultPrivileges, compiler: DDLCompiler, **kw: Any) -> str:
+    privileges = _privileges(alter, f"ON {alter.object_type}", compiler)
+    if alter.schema == DEFAULT_SCHEMA:
+        head, tail = dollar_quoted("ALTER DEFAULT PRIVILEGES IN SCHEMA "), dollar_quoted(f" {privileges}")
+        body = f"BEGIN EXECUTE {head} || quote_ident(current_schema()) || {tail}; END"
+        tag = _tag(body, "sqla_rls")
+        return f"DO {tag}{body}{tag}"
     schema = f" IN SCHEMA {compiler.preparer.quote_schema(alter.schema)}" if alter.schema else ""
-    return f"ALTER DEFAULT PRIVILEGES{schema} {_privileges(alter, f'ON {alter.object_type}', compiler)}"
+    return f"ALTER DEFAULT PRIVILEGES{schema} {privileges}"
 
 
 @compiles(CreateAuthFunctions, "postgresql")
@@ -516,13 +539,18 @@ def _privileges(
     return f"{verb} {privileges} {subject} {preposition} {_roles(statement.grantees, compiler)}"
 
 
+def _subject(key: PolicyKey, compiler: DDLCompiler) -> str:
+    """What an error calls it."""
+    return f"policy {sql(key.name, compiler)} on {qualified(key.table, compiler)}"
+
+
 def _policy_made_twice(key: PolicyKey, statement: str, again: str, compiler: DDLCompiler) -> str:
     table = qualified(key.table, compiler)
     name = compiler.sql_compiler.render_literal_value(key.name, String())
     return made_twice(
         statement,
         again,
-        subject=f"policy {sql(key.name, compiler)} on {table}",
+        subject=_subject(key, compiler),
         stored="SELECT concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))"  # noqa: S608
         f" FROM pg_catalog.pg_policy WHERE polrelid = {dollar_quoted(table)}::regclass AND polname = {name}",
         compiler=compiler,

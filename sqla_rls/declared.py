@@ -125,7 +125,7 @@ def declared(
     ]
     roles += [role for entry in defaults for role in entry.roles]
     roles += [role for metadata in metadatas for role in metadata.info.get(ROLES, ())]
-    default_values = frozenset(one for entry in defaults for one in entry.values())
+    default_values = frozenset(one for entry in defaults for one in entry.values(default_schema))
     refuse_beyond_row_security(privileges | default_values, _named_by_policies(metadatas, tables))
     made = _roles(roles)
     if authenticated in roles:

@@ -16,6 +16,8 @@ ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"
 #: NAMEDATALEN - 1: Postgres cuts longer names without an error.
 MAX_NAME_BYTES: Final = 63
 AUTH_SCHEMA: Final = "auth"
+#: Stands for the name of the default schema where only the database knows it.
+DEFAULT_SCHEMA: Final = ""
 #: In the statement of a function, the schema that is the connection's default one when it is made.
 CURRENT_SCHEMA: Final = "__current_schema__"
 #: Where the key is that signed callers are verified with.
@@ -218,7 +220,7 @@ class DefaultPrivilege(NamedTuple):
     """
 
     object_type: str  # TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS
-    schema: str | None  # None: wherever it is made
+    schema: str | None  # None: wherever it is made; or DEFAULT_SCHEMA
     grantee: str
     privilege: str
 

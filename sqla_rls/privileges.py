@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Column, MetaData, Table
 from sqlalchemy.orm import Mapped, MappedColumn
+from sqlalchemy.sql.schema import SchemaConst
 
 from sqla_rls.exc import DeclarationError
-from sqla_rls.objects import PUBLIC, DefaultPrivilege, ObjectKey, Privilege, Role, TableKey
+from sqla_rls.objects import DEFAULT_SCHEMA, PUBLIC, DefaultPrivilege, ObjectKey, Privilege, Role, TableKey
 from sqla_rls.schema import (
     Columns,
     Declaration,
@@ -165,11 +166,12 @@ def default_privileges(
     *privileges: str,
     on: str = "TABLES",
     to: Roles,
-    schema: str | None = None,
+    schema: str | SchemaConst | None = None,
     beyond_row_security: bool = False,
 ) -> None:
     """Privileges on whatever the role that runs the migrations will make, in *schema* or anywhere.
 
+    SQLAlchemy's ``BLANK_SCHEMA`` stands for the default schema, which each tenant may have another of.
     *on* is TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS.  Those of the roles in *to* on it are managed
     whole: what isn't declared is revoked.  Without any *privileges* they have none.
     Emitted: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA …] GRANT … ON … TO …``, and ``REVOKE``.
@@ -180,8 +182,9 @@ def default_privileges(
             f"default_privileges(on={on!r}): take TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS"
         )
     checked = _checked(privileges, on, beyond_row_security) if privileges else []
+    name = DEFAULT_SCHEMA if isinstance(schema, SchemaConst) else schema
     metadata.info.setdefault(DEFAULT_PRIVILEGES, []).append(
-        DefaultPrivileges(on, schema, as_roles(to), checked)
+        DefaultPrivileges(on, name, as_roles(to), checked)
     )
 
 
@@ -207,10 +210,12 @@ class DefaultPrivileges(NamedTuple):
     roles: list[Role | str]
     privileges: list[str]
 
-    def values(self) -> Iterator[DefaultPrivilege]:
+    def values(self, default_schema: str | None) -> Iterator[DefaultPrivilege]:
+        """With the name of the default schema, if *default_schema* is known."""
+        schema = default_schema or self.schema if self.schema == DEFAULT_SCHEMA else self.schema
         for role in self.roles:
             for privilege in self.privileges:
-                yield DefaultPrivilege(self.object_type, self.schema, str(role), privilege)
+                yield DefaultPrivilege(self.object_type, schema, str(role), privilege)
 
 
 def callers(roles: Iterable[Role | str]) -> set[str]:

@@ -28,7 +28,7 @@ from sqla_rls.alembic.functions import (
     dropped_functions,
     log_functions,
 )
-from sqla_rls.alembic.history import history
+from sqla_rls.alembic.history import History, Made, history
 from sqla_rls.alembic.openings import openings, say_what_callers_can_drop, say_which_views_open
 from sqla_rls.alembic.privileges import (
     default_privileges,
@@ -192,7 +192,7 @@ def compare_row_security(
     _say_what_stands_in_the_way(foreign & lost.keys())
     made_anew = found.made_anew | views.objects_made_anew
     changes = diff(
-        past.in_common(ours, models) if past else ours,
+        past.in_common(ours, models, looked_into) if past else ours,
         models,
         default_schema=default_schema,
         current_user=live.role_keywords["CURRENT_USER"],
@@ -238,6 +238,8 @@ def compare_row_security(
         *created_views(views, live.privileges - ours.privileges),
         *_remarked(_after_tables(changes, models, created, made_anew), remarks),
     ]
+    if past is not None:
+        operations = list(_repairs(operations, past, created, default_schema))
     everywhere = None if past is None else {*past.roles, *models.roles}
     upgrade_ops.ops[:] = _runs_elsewhere(operations, default_schema, everywhere)
     return PriorityDispatchResult.CONTINUE
@@ -339,6 +341,11 @@ def _runs_elsewhere(
             for call in (operation, operation.undo):
                 if call.kwargs.get("object_type") == "SCHEMA" and call.args[1] == default_schema:
                     call.args = (call.args[0], None, *call.args[2:])
+                elif call.function.endswith("_default_privileges") and (
+                    call.kwargs.get("schema") == default_schema
+                ):
+                    del call.kwargs["schema"]
+                    call.kwargs["current_schema"] = True
             if operation.function in ("revoke", "drop_policy", "revoke_role") and roles is not None:
                 undo = operation.undo
                 named = undo.kwargs.get("roles") or (
@@ -346,6 +353,33 @@ def _runs_elsewhere(
                 )
                 if {*named} - {*roles, PUBLIC} - ROLE_KEYWORDS:
                     undo.kwargs["if_roles_exist"] = True
+        yield operation
+
+
+def _repairs(
+    operations: Iterable[MigrateOperation], past: History, created: Collection[TableKey], default_schema: str
+) -> Iterator[MigrateOperation]:
+    """*operations*, of which the downgrade leaves those that restore the work of an earlier revision.
+
+    In another database that work was never lost, and undoing them would take it away.
+    """
+    replaced: set[Made] = set()
+    made: set[Made] | None = None
+    for operation in operations:
+        if isinstance(operation, Call) and operation.function in (
+            "create_policy",
+            "drop_policy",
+            "enable_row_level_security",
+            "force_row_level_security",
+        ):
+            is_policy = operation.function.endswith("policy")
+            key = TableKey(operation.kwargs.get("schema"), operation.args[is_policy])
+            one: Made = (operation.function, key, operation.args[0] if is_policy else None)
+            if operation.function == "drop_policy":
+                replaced.add(("create_policy", *one[1:]))
+            elif key not in created and one not in replaced:
+                made = past.protection(default_schema) if made is None else made
+                operation.undo.silent = operation.undo.silent or one in made
         yield operation
 
 

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from sqla_rls.catalog import Live
 from sqla_rls.objects import BUILT_IN_DEFAULTS, DefaultPrivilege, Snapshot, TableKey
@@ -26,6 +26,12 @@ _OPERATIONS = (
     "grant_default_privileges",
     "revoke_default_privileges",
 )
+#: A policy by the operation that makes it, its table and its name; or a flag of a table.
+Made: TypeAlias = tuple[str, TableKey, str | None]
+_FLAGS = {
+    "disable_row_level_security": "enable_row_level_security",
+    "no_force_row_level_security": "force_row_level_security",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +52,16 @@ class History:
         """Whether *models* take from PUBLIC what another database may still give it."""
         return models.revoked_from_public and not self.revoked_from_public and self._makes(live, models)
 
-    def in_common(self, live: Live, models: Snapshot) -> Live:
-        """*live*, with those default privileges that *models* decide about as every database has them."""
+    def in_common(self, live: Live, models: Snapshot, schemas: Collection[str]) -> Live:
+        """*live*, with those default privileges that *models* decide about as every database has them.
+
+        They don't decide about schemas that neither autogenerate looks into, as *schemas* says, nor they or a
+        revision name: these are of another tenant, or project.
+        """
+        ours = {None, *schemas, *(one.schema for one in models.default_privileges | self.default_privileges)}
+        live = replace(
+            live, default_privileges=frozenset(one for one in live.default_privileges if one.schema in ours)
+        )
         only_here = live.default_privileges & models.default_privileges - self.default_privileges
         elsewhere = {
             one
@@ -65,11 +79,33 @@ class History:
         """
         there = models.managed & live.row_security.keys()
         return not there or any(
-            TableKey(None if schema == live.default_schema else schema, operation.argument(0, "table_name"))
-            in there
+            operation.table(live.default_schema) in there
             for operation in _operations(self.context, ("create_table",))
-            for schema in [operation.argument(-1, "schema")]
         )
+
+    def protection(self, default_schema: str) -> set[Made]:
+        """The policies and the flags of tables that the revisions have made by now."""
+        names = ("create_policy", "drop_policy", "alter_policy", "drop_table", *_FLAGS, *_FLAGS.values())
+        made: set[Made] = set()
+        for operation in _operations(self.context, names):
+            table = operation.table(default_schema, 1 if operation.name.endswith("policy") else 0)
+            policy: Made = ("create_policy", table, operation.argument(0, "policy_name"))
+            match operation.name:
+                case "create_policy":
+                    made.add(policy)
+                case "drop_policy":
+                    made.discard(policy)
+                case "alter_policy":
+                    if policy in made and (name := operation.argument(-1, "new_policy_name")):
+                        made.discard(policy)
+                        made.add(("create_policy", table, name))
+                case "drop_table":
+                    made -= {one for one in made if one[1] == table}
+                case flag if flag in _FLAGS:
+                    made.discard((_FLAGS[flag], table, None))
+                case flag:
+                    made.add((flag, table, None))
+        return made
 
 
 class _Operation(NamedTuple):
@@ -80,6 +116,10 @@ class _Operation(NamedTuple):
 
     def argument(self, place: int, name: str) -> Any:
         return self.arguments.get(place, self.arguments.get(name))
+
+    def table(self, default_schema: str, place: int = 0) -> TableKey:
+        schema = self.argument(-1, "schema")
+        return TableKey(None if schema == default_schema else schema, self.argument(place, "table_name"))
 
 
 def history(context: MigrationContext, default_schema: str) -> History | None:
@@ -111,7 +151,8 @@ def history(context: MigrationContext, default_schema: str) -> History | None:
 
 
 def _default_privileges(operation: _Operation, default_schema: str) -> set[DefaultPrivilege]:
-    object_type, schema = operation.argument(1, "object_type"), operation.argument(-1, "schema")
+    object_type = operation.argument(1, "object_type")
+    schema = default_schema if operation.argument(-1, "current_schema") else operation.argument(-1, "schema")
     return {
         DefaultPrivilege(object_type, schema, grantee, privilege)
         for privilege in operation.argument(0, "privileges") or ()

@@ -18,7 +18,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqla_rls import catalog, ddl
 from sqla_rls.ddl_roles import DropRole
 from sqla_rls.exc import OpeningNotConfirmed, UnknownRole
-from sqla_rls.objects import KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
+from sqla_rls.objects import DEFAULT_SCHEMA, KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
 log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
@@ -156,7 +156,8 @@ class RowSecurityOp(MigrateOperation):
     ) -> None:
         """``CREATE POLICY``.  Raises UnknownRole for a role that the cluster doesn't have.
 
-        With *if_roles_exist* nothing happens then, with a notice.
+        Nothing happens, with a notice, where an equal policy of that name exists; with *if_roles_exist* also
+        where a role doesn't.
         """
         policy = Policy(
             table=TableKey(schema, table_name),
@@ -277,9 +278,15 @@ class RowSecurityOp(MigrateOperation):
         grantees: Sequence[str],
         *,
         schema: str | None = None,
+        current_schema: bool = False,
     ) -> None:
-        """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] GRANT …``, for what the current role makes."""
-        statement = ddl.AlterDefaultPrivileges(privileges, object_type, grantees, schema=schema)
+        """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] GRANT …``, for what the current role makes.
+
+        With *current_schema* it is in the schema that comes first in the search path.
+        """
+        statement = ddl.AlterDefaultPrivileges(
+            privileges, object_type, grantees, schema=DEFAULT_SCHEMA if current_schema else schema
+        )
         operations.invoke(cls(statement, roles=grantees))
 
     @classmethod
@@ -291,9 +298,19 @@ class RowSecurityOp(MigrateOperation):
         grantees: Sequence[str],
         *,
         schema: str | None = None,
+        current_schema: bool = False,
     ) -> None:
-        """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] REVOKE …``."""
-        statement = ddl.AlterDefaultPrivileges(privileges, object_type, grantees, schema=schema, revoke=True)
+        """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] REVOKE …``.
+
+        With *current_schema* it is in the schema that comes first in the search path.
+        """
+        statement = ddl.AlterDefaultPrivileges(
+            privileges,
+            object_type,
+            grantees,
+            schema=DEFAULT_SCHEMA if current_schema else schema,
+            revoke=True,
+        )
         operations.invoke(cls(statement))
 
 

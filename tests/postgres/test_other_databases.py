@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -21,22 +23,25 @@ from sqlalchemy import (
     Text,
     Uuid,
     column,
-    create_engine,
     func,
     insert,
     select,
     text,
 )
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import BLANK_SCHEMA
 
 from sqla_rls import (
+    Policy,
     auth,
     authenticated,
     crud_policy,
     default_privileges,
+    force_row_security,
     jwt_claim,
     jwt_claim_contains,
 )
+from sqla_rls.testing.postgres import installations
 
 from .project import Project, execute, operations, own_todos, todos
 
@@ -68,18 +73,27 @@ def usage(project: Project) -> set[str]:
 
 
 def test_each_tenant_has_its_own_and_leaves_the_other_alone(tenants: Project) -> None:
+    def defaults() -> list[str]:
+        return [line.split()[0] for kind, line in tenants.state() if kind == "default privilege"]
+
     metadata = own_todos()
+    default_privileges(metadata, "SELECT", to=authenticated, schema=BLANK_SCHEMA)
     config = tenants.config(metadata)
     config.attributes["tenant"] = "tenant_a"
     command.revision(config, "change", autogenerate=True)
     (script,) = tenants.folder.glob("versions/*.py")
     assert "op.grant(['USAGE'], None, ['authenticated'], object_type='SCHEMA')" in script.read_text()
+    for operation in ("grant_default_privileges", "revoke_default_privileges"):
+        line = f"op.{operation}(['SELECT'], 'TABLES', ['authenticated'], current_schema=True)"
+        assert line in script.read_text()
     assert "tenant_a" not in script.read_text()
     for tenant in ("tenant_a", "tenant_b"):
         run(tenants, tenant, "upgrade", metadata, "head")
         run(tenants, tenant, "check", metadata)
     assert usage(tenants) == {f"{schema} authenticated USAGE" for schema in ("auth", "tenant_a", "tenant_b")}
+    assert defaults() == ["tenant_a", "tenant_b"]
     run(tenants, "tenant_b", "downgrade", metadata, "base")
+    assert defaults() == ["tenant_a"]
     assert usage(tenants) == {f"{schema} authenticated USAGE" for schema in ("auth", "tenant_a")}
     run(tenants, "tenant_a", "check", metadata)
     run(tenants, "tenant_b", "upgrade", metadata, "head")
@@ -96,6 +110,7 @@ def test_create_all_translates_the_schemas_that_it_grants_on(engine: Engine) -> 
     Table("notes", metadata, Column("id", Integer), policy, schema="source")
     Table("others", metadata, Column("id", Integer), crud_policy(authenticated, read=True, modify=None))
     default_privileges(metadata, "SELECT", to=authenticated, schema="source")
+    default_privileges(metadata, "SELECT", to=authenticated, schema=BLANK_SCHEMA)
     with engine.begin() as connection:
         for schema in ("target", "other", "source"):
             connection.execute(text(f"CREATE SCHEMA {schema}"))
@@ -110,14 +125,64 @@ def test_create_all_translates_the_schemas_that_it_grants_on(engine: Engine) -> 
             )
         )
         assert list(granted) == ["other", "target"]
-        defaults = connection.scalars(text("SELECT defaclnamespace::regnamespace::text FROM pg_default_acl"))
-        assert list(defaults) == ["target"]
+        defaults = connection.scalars(
+            text("SELECT defaclnamespace::regnamespace::text FROM pg_default_acl ORDER BY 1")
+        )
+        assert list(defaults) == ["other", "target"]
 
 
-@pytest.mark.parametrize("offline", [False, True], ids=["online", "offline"])
-def test_what_repairs_drift_does_nothing_where_there_was_none(project: Project, offline: bool) -> None:
+def psql(project: Project, script: str) -> str:
+    """Run *script* as a person would, and return the notices."""
+    programs = [one.bindir / "psql" for one in installations()]
+    program = next((one for one in programs if one.exists()), None)
+    if program is None:
+        pytest.skip("there is no psql")
+    address = project.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    done = subprocess.run(
+        [program, "-v", "ON_ERROR_STOP=1", "-qX", address],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(params=["online", "offline"])
+def move(request: pytest.FixtureRequest, project: Project) -> Callable[[str, str], str]:
+    """``move("upgrade", "a:b")``, by Alembic or by the SQL that it prints; the last returns the notices."""
+
+    def by_psql(direction: str, revisions: str) -> str:
+        return psql(project, project.script(direction, revisions))
+
+    def by_alembic(direction: str, revisions: str) -> str:
+        getattr(project, direction)(revisions.partition(":")[2])
+        return ""
+
+    return by_psql if request.param == "offline" else by_alembic
+
+
+def start_afresh(project: Project, *roles: str) -> None:
+    execute(
+        project,
+        "DROP SCHEMA public CASCADE",
+        "DROP SCHEMA IF EXISTS auth CASCADE",
+        "CREATE SCHEMA public",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",
+        *(f"DROP ROLE {role}" for role in roles),
+    )
+
+
+def revision_of(written: str) -> str:
+    return written.split("\nrevision = '")[1].split("'")[0]
+
+
+def test_what_repairs_drift_does_nothing_where_there_was_none(
+    project: Project, move: Callable[[str, str], str]
+) -> None:
     metadata = own_todos()
-    project.migrate(metadata)
+    first = revision_of(project.migrate(metadata))
     execute(
         project,
         "CREATE ROLE rls_drift_support",
@@ -129,30 +194,97 @@ def test_what_repairs_drift_does_nothing_where_there_was_none(project: Project, 
     drifted = project.state()
     written = project.migrate(metadata)
     assert {"revoke", "drop_policy", "alter_policy"} == {*operations(written)}
-    project.downgrade()
+    second = revision_of(written)
+    move("downgrade", f"{second}:{first}")
     assert project.state() == drifted
-    with project.engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("DROP SCHEMA IF EXISTS auth CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-        connection.execute(text("GRANT USAGE ON SCHEMA public TO PUBLIC"))
-        connection.execute(text("DROP ROLE rls_drift_support"))
-    if offline:
-        script = project.script("upgrade", "head")
-        with create_engine(project.url, poolclass=NullPool).connect() as found:
-            found.execution_options(isolation_level="AUTOCOMMIT")
-            raw: Any = found.connection.driver_connection
-            raw.execute(script)
-    else:
-        project.upgrade()
+    move("upgrade", f"{first}:{second}")
+    project.check(metadata)
+    start_afresh(project, "rls_drift_support")
+    notices = move("upgrade", f"base:{second}")
+    assert not notices or "nothing to do" in notices
     before = project.state()
     project.check(metadata)
-    project.downgrade()
+    move("downgrade", f"{second}:{first}")
     assert [line for line in project.state() if line[0] != "policy"] == [
         line for line in before if line[0] != "policy"
     ]
     assert not any("hotfix" in line for _, line in project.state())
-    project.downgrade("base")
+    move("downgrade", f"{first}:base")
+
+
+def test_what_restores_what_was_lost_does_nothing_where_it_was_not(
+    project: Project, move: Callable[[str, str], str]
+) -> None:
+    def models() -> MetaData:
+        metadata = own_todos()
+        table = metadata.tables["todos"]
+        narrow = Policy("it's 100% {narrow}", "DELETE", using="task <> '%'", permissive=False)
+        for one in (force_row_security(), narrow):
+            one._set_parent_with_dispatch(table)
+        return metadata
+
+    first = revision_of(project.migrate(models()))
+    whole = project.state()
+    execute(
+        project,
+        "ALTER TABLE todos DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+        'DROP POLICY "crud-authenticated-policy-insert" ON todos',
+        """DROP POLICY "it's 100% {narrow}" ON todos""",
+    )
+    written = project.migrate(models())
+    assert {*operations(written)} == {
+        "create_policy",
+        "enable_row_level_security",
+        "force_row_level_security",
+    }
+    assert operations(written, "downgrade") == []
+    second = revision_of(written)
+    project.upgrade()
+    assert project.state() == whole
+    move("downgrade", f"{second}:{first}")
+    assert project.state() == whole
+    notices = move("upgrade", f"{first}:{second}")
+    assert not notices or "nothing to do: policy it's 100% {narrow} on todos is there" in notices
+    assert project.state() == whole
+    start_afresh(project)
+    move("upgrade", f"base:{second}")
+    project.check(models())
+    move("downgrade", f"{second}:base")
+
+
+def test_another_policy_of_that_name_is_an_error(project: Project) -> None:
+    def models(command: str = "ALL") -> MetaData:
+        return todos(Policy("own", command, authenticated, using="task = 'a'"))
+
+    def drop_and_create(what: str) -> None:
+        execute(project, "DROP POLICY IF EXISTS own ON todos", f"CREATE POLICY own ON todos {what}")
+
+    project.migrate(models())
+    execute(project, "DROP POLICY own ON todos")
+    written = project.revision(models())
+    assert "create_policy" in operations(written)
+    for other in (
+        "TO authenticated USING (false)",
+        "TO authenticated, anonymous USING (task = 'a')",
+        "FOR UPDATE TO authenticated USING (task = 'a')",
+        "AS RESTRICTIVE TO authenticated USING (task = 'a')",
+        "TO authenticated USING (task = 'a') WITH CHECK (true)",
+    ):
+        drop_and_create(other)
+        before = project.state()
+        with pytest.raises(DBAPIError, match="policy own on todos can't be created: another one"):
+            project.upgrade()
+        assert project.state() == before
+    drop_and_create("TO authenticated USING (((task)::text = ('a'::text)))")
+    project.upgrade()
+    project.check(models())
+
+    # One that is replaced is no such repair.
+    before = project.state()
+    written = project.migrate(models("SELECT"))
+    assert [one for one in operations(written) if "policy" in one] == ["drop_policy", "create_policy"]
+    project.downgrade()
+    assert project.state() == before
 
 
 def test_check_lists_what_the_revision_would_have_line_by_line(project: Project) -> None:

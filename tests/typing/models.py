@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.schema import BLANK_SCHEMA
 
 import sqla_rls
 from sqla_rls import (
@@ -93,6 +94,7 @@ class Member(Base):
 
 Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
+default_privileges(Base.metadata, "SELECT", to=authenticated, schema=BLANK_SCHEMA)
 declare(
     Base.metadata.tables["todos"], enable_row_security(), Policy("none", using=False, imply_privileges=False)
 )

@@ -1,0 +1,30 @@
+-- Creates a policy, unless an equal one of that name is there: a revision may restore what an earlier one made,
+-- and only one database has lost.  Postgres compares the two, side by side for a moment.
+DO {tag}
+DECLARE
+  row_of constant text := 'SELECT concat_ws('' '', polcmd, polpermissive, ARRAY(SELECT unnest(polroles) ORDER BY 1),'
+    ' quote_nullable(pg_get_expr(polqual, polrelid)), quote_nullable(pg_get_expr(polwithcheck, polrelid)))'
+    ' FROM pg_catalog.pg_policy WHERE polrelid = $1 AND polname = $2';
+  target constant regclass := to_regclass({table});
+  found text;
+  made  text;
+BEGIN
+  EXECUTE row_of INTO found USING target, {name};
+  IF found IS NULL THEN
+    EXECUTE {statement};
+    RETURN;
+  END IF;
+  BEGIN
+    EXECUTE {drop};
+    EXECUTE {statement};
+    EXECUTE row_of INTO made USING target, {name};
+    RAISE EXCEPTION USING ERRCODE = 'RLS02';
+  EXCEPTION WHEN SQLSTATE 'RLS02' THEN
+    NULL;
+  END;
+  IF found <> made THEN
+    RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = {subject} ||
+      ' can''t be created: another one of that name is there. Drop that, or generate the revision again';
+  END IF;
+  RAISE NOTICE 'nothing to do: % is there', {subject};
+END {tag}
