@@ -47,6 +47,7 @@ from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.exc import DeclarationError
 from sqla_rls.function_catalog import Functions
 from sqla_rls.ignore import Ignored
+from sqla_rls.missing import missing_calls
 from sqla_rls.objects import (
     AUTH_SCHEMA,
     PUBLIC,
@@ -174,6 +175,7 @@ def compare_row_security(
             replaced=replaced | expanded,
             new_defaults=new_defaults,
         )
+        calls = _missing_calls(connection, live.auth, models, upgrade_ops.ops)
         past = history(autogen_context.migration_context, default_schema)
         auth_is_made = past is None or past.auth_functions or not models.auth_functions
         auth_is_made = auth_is_made or catalog.auth_in_use(
@@ -187,7 +189,7 @@ def compare_row_security(
         for key in replaced
         if key.table not in dropped and (key.table not in models.row_security or key not in ours.policies)
     }
-    _refuse_missing_auth_functions(live.auth, models, tables)
+    _refuse_missing_auth_functions(live.auth, models, tables, calls)
     _say_what_is_left_alone(ours, models, tables)
     _say_what_stands_in_the_way(foreign & lost.keys())
     made_anew = found.made_anew | views.objects_made_anew
@@ -549,35 +551,64 @@ def _before_what_defaults_read(
     return [*others[:place], *columns, *others[place:]]
 
 
+def _missing_calls(
+    connection: Connection,
+    auth: catalog.AuthFunctions,
+    models: Snapshot,
+    operations: Iterable[MigrateOperation],
+) -> list[tuple[str, str]]:
+    if not (auth.settled and auth.missing):
+        return []
+    new_tables = [one.to_table() for one in operations if isinstance(one, ops.CreateTableOp)]
+    return list(missing_calls(connection, models, auth.missing, new_tables))
+
+
 def _refuse_missing_auth_functions(
-    auth: catalog.AuthFunctions, models: Snapshot, tables: Iterable[Table]
+    auth: catalog.AuthFunctions,
+    models: Snapshot,
+    tables: Iterable[Table],
+    calls: Iterable[tuple[str, str]],
 ) -> None:
-    """Raise DeclarationError for a call of a function of schema ``auth`` that nothing here can make."""
+    """Raise DeclarationError for a call of a function of schema ``auth`` that nothing here can make.
+
+    *calls* are those that Postgres has found in views and functions.
+    """
     if not (auth.settled and auth.missing):
         return
-    calls = [
+    texts = [
         (f"policy {policy.name!r} on {policy.table.name}", sql)
         for policy in models.policies.values()
         for sql in (policy.using, policy.with_check)
     ]
-    calls += [
+    texts += [
         (f"the default of {column}", str(getattr(column.server_default, "arg", "")))
         for table in tables
         for column in table.columns
     ]
-    cure = (
-        "Update the extension: ALTER EXTENSION pg_session_jwt UPDATE"
-        if auth.extension
-        else "Call auth.jwt() and auth.uid(), which every provider has: jwt_claim('sub') in a policy, "
-        "auth.jwt()['sub'].astext in a default"
-    )
-    for what, sql in calls:
-        for name in sorted(auth.missing):
-            if f"auth.{name}(" in (sql or ""):
-                raise DeclarationError(
-                    f"{what} can't be made: it calls auth.{name}(), which this database lacks, and the "
-                    f"migrating role may not create it in schema auth. {cure}"
-                )
+    found = [(what, name) for what, sql in texts for name in _named(auth.missing, sql)]
+    for what, name in (*found, *calls):
+        cure = (
+            "Update the extension: ALTER EXTENSION pg_session_jwt UPDATE"
+            if auth.extension
+            else "Call auth.jwt() and auth.uid(), which every provider has: jwt_claim('sub') in a policy or "
+            "view, auth.jwt()['sub'].astext in a default"
+        )
+        raise DeclarationError(
+            f"{what} can't be made: it calls auth.{name}(), which this database lacks, and the "
+            f"migrating role may not create it in schema auth. {cure}"
+        )
+    for function in models.functions.values():
+        for name in _named(auth.missing, function.body) if function.language != "sql" else ():
+            log.warning(
+                "function %s names auth.%s(), which this database lacks: a call of it fails. "
+                "Call auth.jwt() and auth.uid(), which every provider has",
+                function.name,
+                name,
+            )
+
+
+def _named(functions: Iterable[str], sql: str | None) -> list[str]:
+    return [name for name in sorted(functions) if f"{AUTH_SCHEMA}.{name}(" in (sql or "")]
 
 
 def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:

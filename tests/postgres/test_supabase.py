@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, Text, Uuid, column, create_engine, text
+from sqlalchemy import Column, MetaData, Table, Text, Uuid, column, create_engine, select, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import (
@@ -16,9 +16,12 @@ from sqla_rls import (
     auth_uid,
     authenticated,
     crud_policy,
+    grant,
     in_jwt_claim,
     jwt_claim,
     jwt_claim_contains,
+    sql_function,
+    view,
 )
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
@@ -110,3 +113,57 @@ def test_functions_that_supabase_lacks_are_refused_by_name(supabase: Project) ->
     metadata = documents(Policy("all", roles=authenticated, using=True))
     metadata.tables["documents"].append_column(Column("by", Text, server_default=auth.jwt()["sub"].astext))
     supabase.migrate(metadata)
+
+
+def _view(query: str | None = None) -> Callable[[MetaData], None]:
+    def declare(metadata: MetaData) -> None:
+        table = metadata.tables["documents"]
+        found = select(table.c.id).where(auth_uid(table.c.team)) if query is None else query
+        view("mine", metadata, found, grant("SELECT", to=authenticated))
+
+    return declare
+
+
+def _sql_function(body: str, **options: Any) -> Callable[[MetaData], None]:
+    return lambda metadata: sql_function(
+        metadata, "me", returns="text", body=body, to=authenticated, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("declare", "refused"),
+    [
+        (_view(), r"view 'mine' can't be made: it calls auth\.user_id\(\)"),
+        (
+            _view('SELECT id FROM documents WHERE team = "auth" . user_id()'),
+            r"view 'mine' .* auth\.user_id\(\)",
+        ),
+        (_view("SELECT id FROM documents WHERE team <> 'auth.user_id()'"), None),
+        (_sql_function("SELECT /* auth.jwt() */ auth. session() ->> 'team'"), r"'me' .* auth\.session\(\)"),
+        (_sql_function("SELECT user_id()", search_path=["auth"]), r"function 'me' .* auth\.user_id\(\)"),
+        (
+            _sql_function("SELECT team FROM public.documents WHERE team = auth.user_id()"),
+            r"'me' .* auth\.user_id",
+        ),
+        (_sql_function("SELECT auth.jwt() ->> 'auth.user_id()'"), None),
+    ],
+)
+def test_views_and_functions_that_call_what_supabase_lacks_are_refused_by_name(
+    supabase: Project, declare: Callable[[MetaData], None], refused: str | None
+) -> None:
+    metadata = documents(Policy("all", roles=authenticated, using=True))
+    declare(metadata)
+    if refused is None:
+        supabase.migrate(metadata)
+    else:
+        with pytest.raises(DeclarationError, match=refused):
+            supabase.revision(metadata)
+
+
+def test_a_body_that_postgres_does_not_read_is_warned_of(
+    supabase: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = documents(Policy("all", roles=authenticated, using=True))
+    _sql_function("BEGIN RETURN auth.user_id(); END", language="plpgsql")(metadata)
+    supabase.revision(metadata)
+    assert "function me names auth.user_id(), which this database lacks" in caplog.text
