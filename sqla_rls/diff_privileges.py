@@ -3,6 +3,9 @@
 A table that declares anything is managed whole, with the sequences that its columns own: whatever is
 neither declared nor implied is revoked, default privileges or not.  Schemas are shared, and so are the
 sequences that no column owns: there, only what dropped policies implied is.
+
+Partitions and inheritance children that declare nothing are covered by the declarations of their parents.
+Access through a parent needs no privilege on them, and access without it is past the parent's policies.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from sqla_rls.objects import (
     BROUGHT_ALONG,
     BUILT_IN_DEFAULTS,
     PUBLIC,
+    ROLE_KEYWORDS,
     DefaultPrivilege,
     ObjectKey,
     Policy,
@@ -25,6 +29,7 @@ from sqla_rls.objects import (
     implied_privileges,
     wanted_privileges,
 )
+from sqla_rls.privileges import callers
 
 #: Everybody has it in a new database.
 BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
@@ -91,8 +96,11 @@ def diff_privileges(
     )
     # With a table go its sequences, and all privileges on them.
     gone = live.objects_of(dropped)
+    heirs = live.heirs_of(declared.managed)
+    covered = {ObjectKey("TABLE", *heir) for heir in heirs}
     # Whether a privilege on what is shared can be passed on is its owner's business.
-    held = {one if one.object in managed else _plain(one) for one in live.privileges}
+    whole_objects = managed | covered
+    held = {one if one.object in whole_objects else _plain(one) for one in live.privileges}
     wanted = wanted_privileges(declared, default_schema=default_schema)
     allowed = implied(policies_elsewhere)
 
@@ -104,6 +112,18 @@ def diff_privileges(
             and not one.grantee.startswith("pg_")
             and _plain(one) not in allowed
         }
+
+    reached = _reached(live, declared) - {current_user}
+    past_parents = {
+        one
+        for one in held
+        if one.object in covered
+        and one.grantee in reached
+        and not all(
+            _is_open_to(one.grantee, parent, live, declared) and _is_wanted_on(parent, one, wanted)
+            for parent in heirs[TableKey(one.schema, one.name)]
+        )
+    }
 
     silent = {policy.key for policy in declared.policies.values() if not policy.imply_privileges}
     before = implied([one for one in policies_before if one.key not in silent])
@@ -126,7 +146,7 @@ def diff_privileges(
     beyond = {ObjectKey("SCHEMA", None, name) for name in out_of_reach}
     left_out = {one for one in to_grant - held - first if one.object in beyond}
     grants = (to_grant & ((wanted - held) | first)) - left_out
-    revokes = {one for one in undeclared(held) | obsolete if one.object not in gone | beyond}
+    revokes = {one for one in undeclared(held) | past_parents | obsolete if one.object not in gone | beyond}
     # What is revoked on a table is on each of its columns, too; when a grant is undone as well.
     whole = {one[:5] for one in grants | revokes if one.column is None}
     again = {one for one in held & wanted if one.column is not None and one[:5] in whole}
@@ -147,6 +167,30 @@ def diff_privileges(
             for grantee in {one.grantee for one in on_schemas}
         },
     )
+
+
+def _reached(live: Snapshot, declared: Snapshot) -> set[str]:
+    """The roles that may hold nothing on what is covered: those that are declared, and their groups."""
+    named = {
+        *declared.roles,
+        *(role for policy in declared.policies.values() for role in policy.roles - ROLE_KEYWORDS),
+        *(one.grantee for one in declared.privileges),
+        *(role for _, role in (*declared.managed_defaults, *declared.managed_grantees)),
+    }
+    return {role for role in live.groups_of(callers(named)) if not role.startswith("pg_")}
+
+
+def _is_open_to(role: str, table: TableKey, live: Snapshot, declared: Snapshot) -> bool:
+    """Whether row security keeps no row of *table* from *role*."""
+    flags = declared.row_security.get(table) or live.row_security.get(table)
+    if flags is None or not flags.enabled:
+        return True
+    return role in live.roles and bool(live.roles[role].bypassrls)
+
+
+def _is_wanted_on(table: TableKey, one: Privilege, wanted: Collection[Privilege]) -> bool:
+    on_table = _plain(one)._replace(schema=table.schema, name=table.name)
+    return on_table in wanted or on_table._replace(column=None) in wanted
 
 
 def _with_those_brought_along(implied: frozenset[Privilege]) -> frozenset[Privilege]:

@@ -100,7 +100,7 @@ SELECT n.nspname, c.relname
 # What a view with security_invoker reads, it reads as whoever reads it: a view without, as its owner.
 _PAST_ROW_SECURITY = """
 WITH RECURSIVE view AS (
-  SELECT c.oid, n.nspname, c.relname, c.relowner, c.relacl,
+  SELECT c.oid, n.nspname, c.relname, c.relowner, c.relacl, c.relkind = 'm' AS is_materialized,
          EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions)
                   WHERE option_name = 'security_invoker' AND option_value::boolean) AS as_invoker
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -118,15 +118,23 @@ WITH RECURSIVE view AS (
     JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid
    WHERE d.refclassid = 'pg_catalog.pg_class'::regclass
 )
-SELECT v.nspname, v.relname, o.rolname AS owner,
-       string_agg(t.relname, ', ' ORDER BY t.relname) AS tables
+SELECT v.nspname, v.relname, o.rolname AS owner, v.is_materialized, v.oid::regclass::text AS view,
+       string_agg(t.relname, ', ' ORDER BY t.relname) AS tables,
+       (SELECT string_agg(DISTINCT a.name, ', ')
+          FROM pg_catalog.pg_class AS c,
+               LATERAL (SELECT c.relacl UNION ALL
+                        SELECT attacl FROM pg_catalog.pg_attribute WHERE attrelid = c.oid) AS held (acl),
+               pg_catalog.aclexplode(held.acl) AS e,
+               LATERAL (SELECT CASE e.grantee WHEN 0 THEN 'PUBLIC'
+                             ELSE e.grantee::regrole::text END) AS a (name)
+         WHERE c.oid = v.oid AND e.grantee <> c.relowner) AS grantees
   FROM read AS r
   JOIN view AS v ON v.oid = r.view
   JOIN pg_catalog.pg_roles AS o ON o.oid = v.relowner
   JOIN pg_catalog.pg_class AS t ON t.oid = r.relid
  WHERE t.relrowsecurity AND (o.rolsuper OR o.rolbypassrls
        OR NOT t.relforcerowsecurity AND pg_catalog.pg_has_role(o.oid, t.relowner, 'USAGE'))
- GROUP BY v.nspname, v.relname, o.rolname
+ GROUP BY v.nspname, v.relname, v.oid, v.is_materialized, o.rolname
  ORDER BY v.nspname, v.relname
 """
 
@@ -290,17 +298,23 @@ def read_live(
 
 def warn_of_past_row_security(
     connection: Connection, keys: Collection[TableKey], *, default_schema: str
-) -> None:
-    """Say which of the views *keys* show others what their owner may read past row security."""
-    if keys:
-        for row in catalog.rows(connection, _PAST_ROW_SECURITY, _named(keys, default_schema)):
-            log.warning(
-                "view %s shows others what its owner %s may read past the row security of %s: "
-                "ALTER VIEW … SET (security_invoker = true), or declare it as a view()",
-                row["relname"],
-                row["owner"],
-                row["tables"],
-            )
+) -> set[TableKey]:
+    """Say which of the views *keys* show others what their owner may read past row security; return these."""
+    found: set[TableKey] = set()
+    for row in catalog.rows(connection, _PAST_ROW_SECURITY, _named(keys, default_schema)) if keys else ():
+        found.add(TableKey(None if row["nspname"] == default_schema else row["nspname"], row["relname"]))
+        log.warning(
+            "%sview %s shows others what its owner %s may read past the row security of %s: %s",
+            "materialized " if row["is_materialized"] else "",
+            row["relname"],
+            row["owner"],
+            row["tables"],
+            f"REVOKE ALL ON {row['view']} FROM {row['grantees']}, and show callers their rows of it by a "
+            "view() with a WHERE and security_invoker=False, or by a function with security_definer=True"
+            if row["is_materialized"]
+            else "ALTER VIEW … SET (security_invoker = true), or declare it as a view()",
+        )
+    return found
 
 
 def _named(keys: Collection[TableKey], default_schema: str) -> dict[str, list[str]]:

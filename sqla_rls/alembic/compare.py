@@ -40,6 +40,7 @@ from sqla_rls.alembic.privileges import (
 )
 from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
+from sqla_rls.alembic.unprotected import say_what_callers_reach, say_what_opens_partitions
 from sqla_rls.alembic.views import created_views, dropped_views, log_views
 from sqla_rls.ddl import literally
 from sqla_rls.declared import declared, functions, grants_on
@@ -133,6 +134,12 @@ def compare_row_security(
             default_schema=default_schema,
             schemas=looked_into,
             objects=[*named, *found.objects],
+            is_compared=lambda schema: (
+                not ignored.schema(schema)
+                and autogen_context.run_name_filters(
+                    None if schema == default_schema else schema, "schema", {}
+                )
+            ),
         )
         tables = [
             table
@@ -155,7 +162,7 @@ def compare_row_security(
             functions=found.made_anew,
             grown=grown,
         )
-        view_catalog.warn_of_past_row_security(
+        past_row_security = view_catalog.warn_of_past_row_security(
             connection, live.other_views - wanted.views.keys(), default_schema=default_schema
         )
         lost, held = _in_the_way(connection, default_schema, taken, found, views)
@@ -211,6 +218,13 @@ def compare_row_security(
     log_functions(found.changes)
     log_views(views)
     say_what_callers_can_drop(models, live.memberships)
+    say_what_callers_reach(ours, models, dropped | past_row_security)
+    say_what_opens_partitions(
+        ours,
+        models,
+        {_key(one, default_schema) for one in tables if one.dialect_options["postgresql"]["partition_by"]},
+        changes.privileges.default_revokes,
+    )
     to_confirm = list(openings(changes, ours, dropped))
     say_which_views_open(views)
     remarks = kept_from_the_owner(ours, models) | _circles(read)
@@ -243,7 +257,8 @@ def compare_row_security(
     if past is not None:
         operations = list(_repairs(operations, past, created, default_schema))
     everywhere = None if past is None else {*past.roles, *models.roles}
-    upgrade_ops.ops[:] = _runs_elsewhere(operations, default_schema, everywhere)
+    heirs = live.heirs_of(models.managed)
+    upgrade_ops.ops[:] = _runs_elsewhere(operations, default_schema, everywhere, heirs)
     return PriorityDispatchResult.CONTINUE
 
 
@@ -332,11 +347,14 @@ def _after_tables(
 
 
 def _runs_elsewhere(
-    operations: Iterable[MigrateOperation], default_schema: str, roles: Collection[str] | None
+    operations: Iterable[MigrateOperation],
+    default_schema: str,
+    roles: Collection[str] | None,
+    heirs: Collection[TableKey],
 ) -> Iterator[MigrateOperation]:
     """*operations*, such that they also run in another schema, and where drift was never there.
 
-    *roles* are those that every database has which runs the migrations.
+    *roles* are those that every database has which runs the migrations; *heirs* are tables that it may lack.
     """
     for operation in operations:
         if isinstance(operation, Call):
@@ -355,6 +373,13 @@ def _runs_elsewhere(
                 )
                 if {*named} - {*roles, PUBLIC} - ROLE_KEYWORDS:
                     undo.kwargs["if_roles_exist"] = True
+            if (
+                operation.function == "revoke"
+                and TableKey(operation.kwargs.get("schema"), operation.args[1]) in heirs
+                and "object_type" not in operation.kwargs
+            ):
+                operation.undo.kwargs.pop("if_roles_exist", None)
+                operation.undo.kwargs["if_exists"] = True
         yield operation
 
 

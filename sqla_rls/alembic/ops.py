@@ -213,12 +213,14 @@ class RowSecurityOp(MigrateOperation):
         schema: str | None = None,
         grant_option: bool = False,
         if_roles_exist: bool = False,
+        if_exists: bool = False,
     ) -> None:
         """``GRANT privileges [(columns)] ON object_type object_name TO grantees``.  Raises UnknownRole.
 
         With object_type SCHEMA, the *object_name* None is the schema that comes first in the search path.
         Where the migrating role may not grant on a schema, it logs the statement for the owner.
-        With *if_roles_exist* nothing happens, with a notice, where a grantee doesn't exist.
+        With *if_roles_exist* nothing happens, with a notice, where a grantee doesn't exist; with *if_exists*,
+        where the object or a grantee doesn't.
 
         With object_type SEQUENCE, *columns* of the table *object_name* stand for the sequences that they
         own, or that their defaults call; the migration looks up their names.
@@ -232,7 +234,10 @@ class RowSecurityOp(MigrateOperation):
             schema=schema,
             option=grant_option,
         )
-        operations.invoke(cls._restoring(statement, grantees, if_roles_exist))
+        if if_exists:
+            operations.invoke(cls(ddl.IfExists(statement)))
+        else:
+            operations.invoke(cls._restoring(statement, grantees, if_roles_exist))
 
     @classmethod
     def _restoring(cls, statement: ExecutableDDLElement, roles: Sequence[str], if_roles_exist: bool) -> Self:

@@ -1,4 +1,4 @@
--- Takes away what may never have existed in this database.
+-- Takes away, or restores, what may never have existed in this database.
 DO {tag}
 BEGIN
   EXECUTE {statement};

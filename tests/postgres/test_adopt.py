@@ -632,3 +632,19 @@ def test_a_sequence_that_lacks_what_defaults_give_is_declared(project: Project) 
     project.check(metadata)
     execute_raw(project, "GRANT USAGE ON SEQUENCE closed TO rls_adopt_app")
     assert operations(project.migrate(metadata)) == ["revoke"]
+
+
+def test_a_partition_that_callers_reach_is_said_and_revoked(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE parts (id int NOT NULL) PARTITION BY RANGE (id)",
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9)",
+        "ALTER TABLE parts ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON parts FOR SELECT TO rls_adopt_app USING (id = 1)",
+        "GRANT SELECT ON parts, parts_1 TO rls_adopt_app",
+    )
+    written, metadata = adopt(project)
+    said = "# rls_adopt_app may reach parts_1 past the row security of parts: autogenerate will revoke that"
+    assert said in written
+    revokes = project.migrate(metadata)
+    assert "op.revoke(['SELECT'], 'parts_1', ['rls_adopt_app'])" in revokes

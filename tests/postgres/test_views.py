@@ -473,7 +473,7 @@ def test_a_view_past_row_security_is_warned_of(project: Project, caplog: pytest.
     assert [one.split(" shows")[0] for one in found] == [
         "view as_owner",
         "view as_owner_by_way_of_another",
-        "view copied",
+        "materialized view copied",
     ]
     assert found[0].startswith(
         "view as_owner shows others what its owner postgres may read past the row security of todos: "
