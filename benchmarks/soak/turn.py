@@ -13,7 +13,13 @@ from random import Random
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    PendingRollbackError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -42,6 +48,8 @@ _FACTS: Final = text("SELECT count(*) FROM facts")
 
 _LOST: Final = ("57P01", "57P02", "57P03", "08000", "08003", "08006")
 _DEADLOCK: Final = "40P01"
+#: SQLAlchemy's, of a connection that was lost in a transaction.
+_CANNOT_RECONNECT: Final = "8s2b"
 
 
 class Violation(Exception):
@@ -76,6 +84,9 @@ def fault_of(error: Exception) -> str | None:
         # A driver has no SQLSTATE to tell when it finds it closed, or what it was told while it was idle.
         return "connection lost"
     if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return "connection lost"
+    if isinstance(error, PendingRollbackError) and error.code == _CANNOT_RECONNECT:
+        # It was lost when a savepoint was rolled back after an expected error, which alone was raised.
         return "connection lost"
     return "connection lost" if isinstance(error, OSError) or sqlstate(error) in _LOST else None
 
