@@ -13,23 +13,30 @@ install: $(VENV)/.installed ## Install everything into .venv
 $(VENV)/.installed: pyproject.toml uv.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --python $(BIN)/python
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode --python $(BIN)/python
 	@touch $@
 
 demo: install ## The todos example, end to end, on a Postgres of its own
 	@$(BIN)/python examples/todos/demo.py
 
-test: install ## The whole test suite
-	$(BIN)/pytest -n 4 --dist worksteal
+# A test run imports hundreds of modules in several processes; each would compile them.
+unexport PYTHONDONTWRITEBYTECODE
+
+test: install ## Each feature once: the newest Postgres, the default transport; prints the line coverage
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= --cov-fail-under=90
+
+test-rest: install ## What test leaves out: tables, the other transports, PostgreSQL 15 to 17
+	$(BIN)/pytest -n 4 --dist worksteal --postgres all --transports all -m '(exhaustive or repeats) and not long'
+
+test-all: test test-rest ## Everything but what takes minutes
 
 test-long: install ## What takes minutes
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m long --postgres all
 
 test-sqlalchemy-2.0: install ## What depends on SQLAlchemy, on one Postgres, with its newest 2.0
-	UV_PROJECT_ENVIRONMENT=.venv-2.0 $(BIN)/uv sync --quiet --frozen --python $(BIN)/python
-	$(BIN)/uv pip install --quiet --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
-	.venv-2.0/bin/pytest -n 4 --dist worksteal tests/postgres tests/unit/test_schema.py \
-	  -k 'not (postgres15 or test_faults or test_standby or test_pgbouncer or test_policy_plans or test_testing_postgres or test_conformance or test_leftovers or test_seen_tokens or test_signed_functions or test_signing_key or test_signed_migrations or test_clean or test_strict or test_auth_functions or test_random_policies or test_open_moments or test_cli or test_recipes or test_ownership or test_grants or test_roles or test_revoke_from_public or test_openings or test_policy_meaning or test_signed or test_fastapi or test_comparing or test_functions_and_tables or test_login_roles or test_forced or test_harden or test_log or test_other_databases or test_own_connections or test_self_contained or test_supabase or test_cursor_classes or (test_async_sessions and psycopg))'
+	UV_PROJECT_ENVIRONMENT=.venv-2.0 $(BIN)/uv sync --quiet --frozen --compile-bytecode --python $(BIN)/python
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
+	.venv-2.0/bin/pytest -n 4 --dist worksteal -m 'sqlalchemy and not long'
 
 lint: install ## Style, and which module may import which
 	$(BIN)/ruff check .
@@ -41,6 +48,6 @@ types: install ## mypy and pyright, as users see the library, too
 	$(BIN)/pyright
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist
 
-.PHONY: help install demo test test-long test-sqlalchemy-2.0 lint types clean
+.PHONY: help install demo test test-rest test-all test-long test-sqlalchemy-2.0 lint types clean

@@ -1,10 +1,11 @@
-"""What the tests share: every Postgres there is, a database for each test, people."""
+"""What the tests share: the Postgres servers of a run, a database for each test, people."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine
@@ -12,23 +13,87 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity
 from sqla_rls.testing.pgbouncer import find_pgbouncer
-from sqla_rls.testing.postgres import Installation, Server, installations
+from sqla_rls.testing.postgres import Installation, Server
+from tests.suite import (
+    CHOICE,
+    VERSIONS,
+    find_installation,
+    missing,
+    newest,
+    on_servers,
+    parametrize,
+    said_of_skipped,
+)
+
+pytest_plugins = ["sqla_rls.testing.pytest_plugin"]
 
 # Under nohup, or in the background of a script, these are ignored, by the children that tests interrupt, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-INSTALLATIONS = [None] if "SQLA_RLS_TEST_URL" in os.environ else installations()
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sqla_rls")
+    group.addoption(
+        "--postgres",
+        choices=["newest", "all", *map(str, reversed(VERSIONS))],
+        default=CHOICE.postgres,
+        help="the servers: the newest at hand (default); that, 15, and for some tests 16 and 17; or one",
+    )
+    group.addoption(
+        "--transports",
+        choices=["auto", "all"],
+        default=CHOICE.transports,
+        help="how bindings travel: as `way='auto'` chooses for each driver (default), or in all ways",
+    )
 
 
-@pytest.fixture(
-    scope="session",
-    params=INSTALLATIONS,
-    ids=lambda found: f"postgres{found.version}" if found else "given",
-)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The wheel's PostgreSQL, and each that the system has."""
-    installation: Installation | None = request.param
+def pytest_configure(config: pytest.Config) -> None:
+    CHOICE.postgres = str(config.getoption("--postgres"))
+    CHOICE.transports = str(config.getoption("--transports"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Don't import a module of which no test would run."""
+    if "not exhaustive" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    named = {config.invocation_params.dir / argument.partition("::")[0] for argument in config.args}
+    if collection_path in named:
+        return None
+    marks = [
+        line for line in collection_path.read_text("utf-8").splitlines() if line.startswith("pytestmark")
+    ]
+    return True if any("pytest.mark.exhaustive" in line for line in marks) else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(session.config, "workerinput"):
+        skipped = reporter.stats.get("skipped", [])
+        reporter.write_line(said_of_skipped(report.longrepr[2] for report in skipped))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "SQLA_RLS_TEST_URL" in os.environ:
+        servers = [pytest.param(None, id="given")]
+    elif metafunc.definition.get_closest_marker("one_postgres"):
+        servers = [pytest.param(newest(), id="one_postgres")]
+    else:
+        servers = on_servers(every=metafunc.definition.get_closest_marker("every_postgres") is not None)
+    parametrize(metafunc, "installation", servers)
+
+
+@pytest.fixture(scope="session")
+def installation(request: pytest.FixtureRequest) -> Installation | None:
+    """The programs to start the server with; none, if a server is given."""
+    return None if request.param is None else find_installation(request.param)
+
+
+@pytest.fixture(scope="session")
+def server(installation: Installation | None) -> Iterator[Server]:
+    """Each of the run's servers."""
     with (
         Server.start(installation)
         if installation
@@ -55,9 +120,9 @@ def engine(database: URL) -> Iterator[Engine]:
 
 @pytest.fixture
 def pgbouncer() -> None:
-    """For tests that start one; in CI, where it must be there, they fail without."""
-    if find_pgbouncer() is None and "pgbouncer" not in os.environ.get("SQLA_RLS_TEST_REQUIRE", ""):
-        pytest.skip("there is no PgBouncer here: apt install pgbouncer")
+    """For tests that start one."""
+    if find_pgbouncer() is None:
+        missing("pgbouncer", "apt install pgbouncer")
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import pytest
 
 from sqla_rls.testing.postgres import Server, installations
 
+pytestmark = pytest.mark.exhaustive
+
 DEMO = Path(__file__).parents[1] / "examples" / "todos" / "demo.py"
 
 on_a_machine_with_postgres = pytest.mark.skipif(not installations(), reason="no Postgres to start")

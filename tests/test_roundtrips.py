@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sqla_rls.testing.postgres import Server
+
+pytestmark = pytest.mark.exhaustive
 
 ROOT = Path(__file__).parents[1]
 

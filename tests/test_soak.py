@@ -11,6 +11,8 @@ import pytest
 
 from sqla_rls.testing.postgres import Server, installations
 
+pytestmark = pytest.mark.exhaustive
+
 ROOT = Path(__file__).parents[1]
 
 

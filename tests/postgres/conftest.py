@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 import pytest
+from _pytest.mark import ParameterSet
 from sqlalchemy import (
     URL,
     BigInteger,
@@ -49,9 +49,16 @@ from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.ddl_roles import DropRole
 from sqla_rls.driver import Way
 from sqla_rls.rotation import rotate_signing_key
-from sqla_rls.testing.installation import Installation
 from sqla_rls.testing.issuer import Issuer, Key
-from sqla_rls.testing.postgres import Server, installations
+from sqla_rls.testing.postgres import Server
+from tests.suite import (
+    at_hand,
+    find_installation,
+    missing,
+    on_servers_of_kinds,
+    parametrize,
+    transports,
+)
 
 from .project import Project
 from .signing import Signed
@@ -118,29 +125,39 @@ class Notice(Base):
     )
 
 
-#: What verifies a signature, and which Postgres it is part of.
-SIGNING = [("pg_session_jwt", found) for found in installations() if has_extension(found)]
-SIGNING += [("stand-in", found) for found in installations()]
+def on_signing_servers(*others: str) -> list[ParameterSet]:
+    """What verifies a signature, and the version of the server that it is part of.
+
+    Args:
+        others: as a server that lacks pg_session_jwt has them.
+    """
+
+    def kinds(version: int) -> list[str]:
+        found = at_hand().get(version)
+        return [*(["pg_session_jwt"] if found and has_extension(found) else []), "stand-in", *others]
+
+    return on_servers_of_kinds(kinds)
 
 
-@pytest.fixture(scope="session", params=SIGNING, ids=lambda param: f"{param[0]}-postgres{param[1].version}")
+@pytest.fixture(scope="session")
 def signing_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Offers pg_session_jwt: the extension itself, or the stand-in, which in CI must not be missing."""
+    """Offers pg_session_jwt: the extension itself, or the stand-in."""
     with start_signing_server(*request.param) as server:
         yield server
 
 
 @contextmanager
 def start_signing_server(
-    name: str, installation: Installation, settings: Mapping[str, str] | None = None
+    name: str, version: int, settings: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """One with that extension, or for the functions that do without it."""
+    installation = find_installation(version)
     if name != "stand-in":
         with Server.start(installation, settings=settings) as server:
             yield server
         return
-    if not can_have_stand_in(installation) and name not in os.environ.get("SQLA_RLS_TEST_REQUIRE", ""):
-        pytest.skip("the stand-in takes a C compiler, and the headers of OpenSSL and of this Postgres")
+    if not can_have_stand_in(installation):
+        missing("stand-in", f"apt install gcc libc6-dev libssl-dev postgresql-server-dev-{version}")
     with server_with_stand_in(installation, settings) as server:
         yield server
 
@@ -269,11 +286,37 @@ def pool(url: URL) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(params=["message", "pipeline", "statement"])
+#: How a binding travels, by psycopg.
+WAYS: dict[str, Way] = {"pipeline": "pipeline", "message": "message", "statement": "statement"}
+#: The same, by each driver for asyncio.
+DRIVERS_AND_WAYS: dict[str, tuple[str, Way]] = {
+    "psycopg-message": ("psycopg", "message"),
+    "psycopg-pipeline": ("psycopg", "pipeline"),
+    "psycopg-statement": ("psycopg", "statement"),
+    "asyncpg-message": ("asyncpg", "message"),
+    "asyncpg-statement": ("asyncpg", "statement"),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize(metafunc, "signing_server", on_signing_servers())
+    parametrize(metafunc, "way", transports(WAYS, ["pipeline"]))
+    parametrize(
+        metafunc, "driver_and_way", transports(DRIVERS_AND_WAYS, ["psycopg-pipeline", "asyncpg-message"])
+    )
+
+
+@pytest.fixture
 def way(request: pytest.FixtureRequest) -> Way:
     """How a binding travels."""
     way: Way = request.param
     return way
+
+
+def by_ways(*ways: Way) -> pytest.MarkDecorator:
+    """For a test that only some ways have anything to do with."""
+    params = transports({way: way for way in ways}, ["pipeline"] if "pipeline" in ways else ways)
+    return pytest.mark.parametrize("way", params, indirect=True)
 
 
 #: Where bindings are counted, as the statements that they are then.
@@ -396,16 +439,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-_DRIVERS_AND_WAYS: list[tuple[str, Way]] = [
-    ("psycopg", "message"),
-    ("psycopg", "pipeline"),
-    ("psycopg", "statement"),
-    ("asyncpg", "message"),
-    ("asyncpg", "statement"),
-]
-
-
-@pytest.fixture(params=_DRIVERS_AND_WAYS, ids="-".join)
+@pytest.fixture
 def driver_and_way(request: pytest.FixtureRequest) -> tuple[str, Way]:
     pair: tuple[str, Way] = request.param
     return pair

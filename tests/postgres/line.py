@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from _pytest.mark import ParameterSet
 from sqlalchemy import URL, Executable, create_engine
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import Identity, enforce_row_security, identify
 from sqla_rls.driver import Way
+from tests.suite import transports
 
 T = TypeVar("T")
 
@@ -36,6 +38,11 @@ HOWS = {
     "asyncpg, message": How("asyncpg", "message", is_async=True),
     "asyncpg, statement": How("asyncpg", "statement", is_async=True),
 }
+
+
+def hows(names: Iterable[str] = HOWS) -> list[ParameterSet]:
+    """Parameters: those of *names* that this run tries."""
+    return transports({name: HOWS[name] for name in names}, ["psycopg, pipeline", "asyncpg, message"])
 
 
 class Line:

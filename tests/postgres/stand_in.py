@@ -30,6 +30,7 @@ def has_extension(installation: Installation) -> bool:
     return shared is not None and (shared / "extension" / "pg_session_jwt.control").exists()
 
 
+@cache
 def can_have_stand_in(installation: Installation) -> bool:
     """Whether it can be compiled for it, here."""
     return sys.platform == "linux" and _compile(installation, "-fsyntax-only").returncode == 0

@@ -14,6 +14,8 @@ from sqla_rls.ddl import expression_text
 
 from .project import Project, operations
 
+pytestmark = pytest.mark.sqlalchemy
+
 
 @pytest.fixture
 def project(tmp_path: Path, database: URL) -> Project:
@@ -51,6 +53,7 @@ EXISTING = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("using", EXISTING.values(), ids=EXISTING.keys())
 def test_exists_depends_on_no_column_that_it_does_not_name(project: Project, using: Any) -> None:
     def changed(*columns: str) -> MetaData:
@@ -92,6 +95,7 @@ def test_a_star_in_text_is_read_again_in_the_migration_that_adds_the_column(proj
     assert project.state() == after
 
 
+@pytest.mark.exhaustive
 def test_other_stars_and_other_columns_are_left_as_they_are(project: Project) -> None:
     declared = models(
         "(SELECT count(*) FROM members WHERE note * 2 > 0) > 0",

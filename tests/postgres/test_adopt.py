@@ -15,8 +15,11 @@ from sqla_rls.cli import main
 from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .project import Project, operations, own_todos
+
+pytestmark = pytest.mark.sqlalchemy
 
 _ROLES = ("rls_adopt_app", "rls_adopt_admin", 'Rls adopt "odd" it\'s', "rls_adopt_etl", "rls_adopt_none")
 
@@ -58,7 +61,7 @@ def adopt(project: Project, *schemas: str) -> tuple[str, MetaData]:
     return written, metadata
 
 
-@pytest.mark.parametrize(
+@table(
     "expression",
     [
         "task = 'it''s 100% :done' AND task LIKE '%\\_:x%' ESCAPE '\\'",
@@ -137,6 +140,7 @@ def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project)
     assert "revoke_from_public" not in written
 
 
+@pytest.mark.exhaustive
 def test_what_a_migration_made_is_found_again(project: Project) -> None:
     project.migrate(own_todos())
     written, metadata = adopt(project)
@@ -145,6 +149,7 @@ def test_what_a_migration_made_is_found_again(project: Project) -> None:
     assert "grant(" not in written
 
 
+@pytest.mark.exhaustive
 def test_a_role_named_authenticated_brings_no_second_one_along(project: Project) -> None:
     execute_raw(
         project,
@@ -159,6 +164,7 @@ def test_a_role_named_authenticated_brings_no_second_one_along(project: Project)
     project.check(metadata)
 
 
+@pytest.mark.exhaustive
 def test_memberships_of_the_ready_made_roles_are_declared(project: Project) -> None:
     project.migrate(own_todos())
     execute_raw(project, "GRANT rls_adopt_etl TO authenticated, anonymous")
@@ -176,6 +182,7 @@ def test_memberships_of_the_ready_made_roles_are_declared(project: Project) -> N
     assert operations(project.revision(metadata)) == ["revoke_role"]
 
 
+@pytest.mark.exhaustive
 def test_what_cannot_be_declared_is_said(project: Project) -> None:
     execute_raw(
         project,
@@ -190,6 +197,7 @@ def test_what_cannot_be_declared_is_said(project: Project) -> None:
     assert operations(project.revision(metadata)) == ["revoke"]
 
 
+@pytest.mark.exhaustive
 def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Project) -> None:
     execute_raw(
         project,
@@ -212,6 +220,7 @@ def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Projec
     assert "op.revoke_default_privileges(['TRIGGER'], 'TABLES', ['rls_adopt_app'])" in revokes
 
 
+@pytest.mark.exhaustive
 def test_what_was_taken_from_public_is_declared(project: Project) -> None:
     project.migrate(closed())
     written, metadata = adopt(project)
@@ -221,6 +230,7 @@ def test_what_was_taken_from_public_is_declared(project: Project) -> None:
     assert "revoke_from_public" not in adopt(project)[0]
 
 
+@pytest.mark.exhaustive
 def test_a_new_database_gets_the_same(project: Project, server: Server) -> None:
     execute_raw(
         project,
@@ -299,6 +309,7 @@ def test_functions_that_policies_defaults_and_views_call_are_declared(project: P
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_functions_of_migrations_are_found_again(project: Project) -> None:
     def models() -> MetaData:
         metadata = own_todos()
@@ -321,6 +332,7 @@ def test_functions_of_migrations_are_found_again(project: Project) -> None:
 SAFE = "LANGUAGE sql SET search_path = pg_temp"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("definition", "why"),
     [
@@ -334,6 +346,7 @@ def test_a_function_that_cannot_be_declared_is_said_and_left_alone(
     assert_left_alone(project, definition, why=why)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("afterwards", "why"),
     [
@@ -370,6 +383,7 @@ def assert_left_alone(project: Project, definition: str, *afterwards: str, why: 
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_function_for_its_owner_alone_is_declared_so(project: Project, server: Server) -> None:
     execute_raw(
         project,
@@ -399,6 +413,7 @@ def test_a_module_of_remarks_alone_can_be_run(project: Project) -> None:
     project.check(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_name_of_several_lines_stays_in_its_comment(project: Project) -> None:
     execute_raw(
         project,
@@ -419,6 +434,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("definition", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 def test_models_alone_rebuild_a_database_with_functions(
     project: Project, server: Server, definition: str
@@ -465,6 +481,7 @@ def rebuilt(project: Project, server: Server, metadata: MetaData, *run_first: st
     return found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "privileges",
     [
@@ -498,6 +515,7 @@ def test_what_models_cannot_declare_is_sql_to_run_first(
     assert rebuilt(project, server, metadata, *found["RUN_FIRST"]) == before
 
 
+@pytest.mark.exhaustive
 def test_models_that_lack_tables_are_told_all_of_them(project: Project) -> None:
     for name in ("one", "another", "third"):
         execute_raw(project, f"CREATE TABLE {name} (id int)", f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY")
@@ -510,6 +528,7 @@ def test_models_that_lack_tables_are_told_all_of_them(project: Project) -> None:
         found["declare_row_security"](metadata)
 
 
+@pytest.mark.exhaustive
 def test_default_privileges_are_declared_once(project: Project) -> None:
     execute_raw(
         project,
@@ -527,6 +546,7 @@ def test_default_privileges_are_declared_once(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_sequence_is_declared_by_its_column(project: Project) -> None:
     execute_raw(
         project,
@@ -548,6 +568,7 @@ def test_a_sequence_is_declared_by_its_column(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Server) -> None:
     execute_raw(
         project,
@@ -566,6 +587,7 @@ def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Serve
     assert rebuilt(project, server, metadata) == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("has_defaults", [False, True], ids=["new database", "database with the defaults"])
 def test_default_privileges_reopen_nothing_that_was_closed(
     project: Project, server: Server, has_defaults: bool
@@ -617,6 +639,7 @@ def privileges_in(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [line for line in lines if line[0].endswith("privilege") and not line[1].startswith("auth.")]
 
 
+@pytest.mark.exhaustive
 def test_a_sequence_that_lacks_what_defaults_give_is_declared(project: Project) -> None:
     execute_raw(
         project,

@@ -18,6 +18,8 @@ from sqla_rls import Policy
 
 from .project import Project, operations
 
+pytestmark = pytest.mark.sqlalchemy
+
 _ASYNC_ENV = """
 import asyncio
 
@@ -72,6 +74,7 @@ def without_version(project: Project) -> list[tuple[str, str]]:
     return [line for line in project.state() if "alembic_version" not in line[1]]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_an_asynchronous_env_py(project: Project, driver: str) -> None:
     (project.folder / "env.py").write_text(_ASYNC_ENV.replace("DRIVER", driver))
@@ -108,6 +111,7 @@ def test_a_script_up_and_down_does_what_the_commands_do(project: Project) -> Non
     project.check(models("id = 2", owner=Text()))
 
 
+@pytest.mark.exhaustive
 def test_batch_mode(project: Project) -> None:
     project.options["render_as_batch"] = True
     project.migrate(models())
@@ -133,6 +137,7 @@ def test_several_bases(project: Project) -> None:
     assert without_version(project) == before
 
 
+@pytest.mark.exhaustive
 def test_a_version_table_in_a_schema_of_its_own(project: Project) -> None:
     execute(project, "CREATE SCHEMA versions")
     project.options["version_table_schema"] = "versions"
@@ -147,6 +152,7 @@ def steps(metadata: MetaData, schema: str | None = None) -> MetaData:
     return metadata
 
 
+@pytest.mark.exhaustive
 def test_an_object_that_is_filtered_out_is_left_alone(project: Project) -> None:
     metadata = steps(models())
     project.migrate(metadata)
@@ -159,6 +165,7 @@ def test_an_object_that_is_filtered_out_is_left_alone(project: Project) -> None:
     assert [change[:2] for change in found.value.diffs] == [("enable_row_level_security", "steps")]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("schema", [None, "elsewhere"])
 def test_a_name_that_is_filtered_out_is_left_alone(project: Project, schema: str | None) -> None:
     """As a table, it is for another env.py, and not in these models."""
@@ -175,6 +182,7 @@ def test_a_name_that_is_filtered_out_is_left_alone(project: Project, schema: str
     assert [change[:3] for change in found.value.diffs] == [("create_policy", "narrow", "todos")]
 
 
+@pytest.mark.exhaustive
 def test_branches(project: Project) -> None:
     project.migrate(models())
     before = project.state()
@@ -190,6 +198,7 @@ def test_branches(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_renamed_table_keeps_its_policies(project: Project) -> None:
     project.migrate(models())
     command.revision(project.config(MetaData()), "rename")

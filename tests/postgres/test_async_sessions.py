@@ -37,6 +37,7 @@ from sqla_rls.exc import (
     UnsupportedTransaction,
 )
 from sqla_rls.testing.issuer import Issuer
+from tests.suite import table
 
 from .conftest import (
     ALICE_OF_MANY_GROUPS,
@@ -54,6 +55,8 @@ from .conftest import (
     statements_of,
     verifier_of,
 )
+
+pytestmark = pytest.mark.sqlalchemy
 
 pytestmark = pytest.mark.usefixtures("runner")
 
@@ -102,6 +105,7 @@ async def test_bob_does_not_see_what_alice_wrote(
         assert await tasks_of(session) == []
 
 
+@pytest.mark.exhaustive
 async def test_a_caller_may_have_many_claims(sessions: AsyncSessions, todos: None) -> None:
     async with sessions(ALICE_OF_MANY_GROUPS) as session:
         assert (await session.scalars(TASKS)).all() == ["alice's"]
@@ -128,6 +132,7 @@ async def test_anonymous_may_not_touch_todos(sessions: AsyncSessions, todos: Non
             await tasks_of(session)
 
 
+@pytest.mark.exhaustive
 async def test_nobody_gets_anywhere_nor_by_going_on(
     maker: async_sessionmaker[AsyncSession], alice: Identity
 ) -> None:
@@ -146,7 +151,8 @@ async def test_nobody_gets_anywhere_nor_by_going_on(
         assert await caller_of(session) == ("authenticated", "alice")
 
 
-@pytest.mark.parametrize("way", ["close", "aclose", "reset", "invalidate"])
+@pytest.mark.exhaustive
+@table("way", ["close", "aclose", "reset", "invalidate"])
 async def test_a_closed_session_is_nobodys(sessions: AsyncSessions, alice: Identity, way: str) -> None:
     session = sessions(alice)
     await session.execute(ANYTHING)
@@ -158,6 +164,7 @@ async def test_a_closed_session_is_nobodys(sessions: AsyncSessions, alice: Ident
 # From one transaction to the next
 
 
+@pytest.mark.exhaustive
 async def test_each_transaction_is_bound_anew_by_one_statement(
     async_pool: AsyncEngine, async_way: Way, sessions: AsyncSessions, todos: None, alice: Identity
 ) -> None:
@@ -174,6 +181,7 @@ async def test_each_transaction_is_bound_anew_by_one_statement(
     )
 
 
+@pytest.mark.exhaustive
 async def test_a_flush_that_comes_first_is_bound(
     async_pool: AsyncEngine, sessions: AsyncSessions, alice: Identity
 ) -> None:
@@ -187,6 +195,7 @@ async def test_a_flush_that_comes_first_is_bound(
     assert [statement.split()[0] for statement in sent if not bindings([statement])] == ["INSERT"] * 2
 
 
+@pytest.mark.exhaustive
 async def test_what_is_loaded_after_a_commit_is_ones_own(
     sessions: AsyncSessions, todos: None, alice: Identity
 ) -> None:
@@ -210,6 +219,7 @@ async def test_a_savepoint_is_bound_already(
     assert bindings(sent) == (1 if async_way == "statement" else 0)
 
 
+@pytest.mark.exhaustive
 async def test_nobody_else_may_go_on_in_a_transaction(
     sessions: AsyncSessions, alice: Identity, bob: Identity
 ) -> None:
@@ -245,6 +255,7 @@ async def test_a_plain_session_cannot_be_identified(async_pool: AsyncEngine, ali
             identify(session, alice)
 
 
+@pytest.mark.exhaustive
 async def test_enforcing_twice_is_a_mistake(maker: async_sessionmaker[AsyncSession]) -> None:
     for factory in (maker, async_scoped_session(maker, scopefunc=asyncio.current_task)):
         with pytest.raises(DeclarationError, match="already"):
@@ -262,6 +273,7 @@ class CountingAsync(AsyncSession):
     sync_session_class = Counting
 
 
+@pytest.mark.exhaustive
 async def test_session_classes_of_ones_own_go_on(
     async_pool: AsyncEngine, todos: None, alice: Identity
 ) -> None:
@@ -284,6 +296,7 @@ async def test_session_classes_of_ones_own_go_on(
     assert heard == ["Counting", "Counting"]
 
 
+@pytest.mark.exhaustive
 async def test_a_scoped_session_is_one_per_task(maker: async_sessionmaker[AsyncSession], todos: None) -> None:
     scoped = async_scoped_session(maker, scopefunc=asyncio.current_task)
 
@@ -319,6 +332,7 @@ async def test_a_token_is_who_it_says(
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 async def test_the_event_loop_goes_on_while_keys_are_waited_for(
     by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
 ) -> None:
@@ -333,6 +347,7 @@ async def test_the_event_loop_goes_on_while_keys_are_waited_for(
     assert turns > 3
 
 
+@pytest.mark.exhaustive
 async def test_who_goes_on_when_cancelled_while_keys_are_waited_for_reads_nothing(
     by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
 ) -> None:
@@ -350,7 +365,7 @@ async def test_who_goes_on_when_cancelled_while_keys_are_waited_for_reads_nothin
         assert await tasks_of(session) == ["alice's"]
 
 
-@pytest.mark.parametrize("forge", BAD_TOKENS.values(), ids=BAD_TOKENS)
+@table("forge", BAD_TOKENS.values(), ids=BAD_TOKENS)
 async def test_a_bad_token_reads_nothing(
     by_token: async_sessionmaker[AsyncSession], issuer: Issuer, forge: Callable[[Issuer], Any]
 ) -> None:
@@ -358,6 +373,7 @@ async def test_a_bad_token_reads_nothing(
         await session.run_sync(assert_refused, InvalidToken)
 
 
+@pytest.mark.exhaustive
 async def test_a_token_that_expires_is_refused_in_the_next_transaction(
     async_pool: AsyncEngine, issuer: Issuer, todos: None
 ) -> None:
@@ -405,6 +421,7 @@ async def test_a_token_needs_a_verifier(maker: async_sessionmaker[AsyncSession],
 # Every way to run SQL
 
 
+@pytest.mark.exhaustive
 async def test_streams_hold_ones_own_rows(admin: Engine, sessions: AsyncSessions, alice: Identity) -> None:
     with Session(admin) as owner:
         owner.add_all([Todo(task="x", user_id=name) for name in ("alice", "bob") * 100])
@@ -449,6 +466,7 @@ async def test_a_session_may_join_a_transaction(
 # What is refused
 
 
+@pytest.mark.exhaustive
 async def test_who_did_nothing_on_a_connection_leaves_nothing_on_it(
     async_pool: AsyncEngine, maker: async_sessionmaker[AsyncSession], alice: Identity
 ) -> None:
@@ -463,6 +481,7 @@ async def test_who_did_nothing_on_a_connection_leaves_nothing_on_it(
             await connection.rollback()
 
 
+@pytest.mark.exhaustive
 async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, alice: Identity) -> None:
     maker = async_sessionmaker(
         create_async_engine(async_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
@@ -479,6 +498,7 @@ async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, al
         assert await caller_of(session) == ("authenticated", "alice")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "create it"), ("pg_monitor", "GRANT it")])
 async def test_a_role_that_cannot_be_bound_names_the_cure(
     sessions: AsyncSessions, bob: Identity, role: str, cure: str
@@ -520,6 +540,7 @@ async def read_own(sessions: AsyncSessions, name: str) -> None:
         await session.commit()
 
 
+@pytest.mark.exhaustive
 async def test_a_task_may_be_cancelled_at_any_moment(
     async_pool: AsyncEngine, sessions: AsyncSessions, todos: None, admin: Engine, alice: Identity
 ) -> None:
@@ -548,6 +569,7 @@ async def test_a_task_may_be_cancelled_at_any_moment(
     assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
 
 
+@pytest.mark.exhaustive
 async def test_who_is_cancelled_while_connecting_leaves_no_connection_behind(async_url: URL) -> None:
     engine = create_async_engine(async_url, poolclass=NullPool)
     enforce_row_security(async_sessionmaker(engine))
@@ -569,6 +591,7 @@ async def test_who_is_cancelled_while_connecting_leaves_no_connection_behind(asy
     gc.collect()
 
 
+@pytest.mark.exhaustive
 async def test_tasks_do_not_see_each_others_rows(async_url: URL, admin: Engine) -> None:
     people = [f"user {number}" for number in range(5)]
     with Session(admin) as owner:

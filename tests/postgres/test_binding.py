@@ -34,6 +34,8 @@ from .conftest import (
     verifier_of,
 )
 
+pytestmark = pytest.mark.sqlalchemy
+
 Unswitched: TypeAlias = Callable[[str | None, Identity], Session]
 
 SECRET = "alice@example.com"
@@ -65,6 +67,7 @@ def test_role_and_claims_are_bound(pool: Engine, somebody: Identity) -> None:
         assert claims == {"sub": "alice", "email": SECRET, "level": ["ä", 2, None]}
 
 
+@pytest.mark.exhaustive
 def test_anonymous_is_a_role_without_claims(pool: Engine, somebody: Identity) -> None:
     with pool.begin() as connection:
         bind(connection, somebody)
@@ -86,6 +89,7 @@ def test_a_transaction_costs_one_statement_more(pool: Engine, sessions: Sessions
     assert [bindings([statement]) for statement in sent] == [1, 0, 0] * 3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "options",
     [
@@ -132,6 +136,7 @@ def rollback_to_savepoint(session: Session) -> None:
     session.commit()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("end", [commit, rollback, fail, forget, rollback_to_savepoint])
 def test_nothing_outlives_the_transaction(
     pool: Engine, sessions: Sessions, somebody: Identity, end: Callable[[Session], None]
@@ -238,6 +243,7 @@ def test_a_role_that_cannot_be_bound_names_the_cure_and_no_claims(
         assert session.execute(CALLER).one() == ("authenticated", "bob")
 
 
+@pytest.mark.exhaustive
 def test_a_role_that_cannot_be_bound_names_no_token(pool: Engine, issuer: Issuer, way: Way) -> None:
     maker = sessionmaker(pool)
     enforce_row_security(maker, verifier=verifier_of(issuer, role="nobody_has_it"), way=way)
@@ -273,6 +279,7 @@ def test_who_logs_in_as_the_role_itself_need_not_switch(unswitched: Unswitched, 
         assert session.scalars(select(Todo.task)).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("role", [None, "app", "authenticated_login"])
 def test_who_logs_in_as_another_role_is_refused(
     unswitched: Unswitched, alice: Identity, role: str | None

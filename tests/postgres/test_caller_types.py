@@ -24,6 +24,8 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import Policy, Role, auth_uid, member_of
 from sqla_rls.testing.postgres import Server
 
+pytestmark = pytest.mark.sqlalchemy
+
 READER = Role("caller_types_reader")
 
 metadata = MetaData()

@@ -33,6 +33,8 @@ from .conftest import (
     verifier_of,
 )
 
+pytestmark = pytest.mark.sqlalchemy
+
 
 class Teller:
     """Answers whatever it was told to, and counts how often it was asked."""
@@ -79,6 +81,7 @@ def test_a_callback_is_asked_in_each_transaction(
                 session.commit()
 
 
+@pytest.mark.exhaustive
 def test_a_session_may_have_a_callback_of_its_own(
     maker: sessionmaker[Session], issuer: Issuer, teller: Teller
 ) -> None:
@@ -90,6 +93,7 @@ def test_a_session_may_have_a_callback_of_its_own(
     assert teller.asked == 1
 
 
+@pytest.mark.exhaustive
 def test_a_callback_may_answer_with_an_identity(maker: sessionmaker[Session], teller: Teller) -> None:
     teller.answer = ANONYMOUS
     with maker() as session:
@@ -105,6 +109,7 @@ def test_an_identity_comes_before_the_callback(
     assert teller.asked == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
@@ -140,6 +145,7 @@ def test_only_sessions_of_asyncio_wait_for_a_callback(maker: sessionmaker[Sessio
         assert_refused(session, DeclarationError, "can't wait")
 
 
+@pytest.mark.exhaustive
 def test_a_session_never_goes_from_one_person_to_another_by_itself(
     pool: Engine, issuer: Issuer, teller: Teller, admin: Engine, todos: None, bob: Identity
 ) -> None:
@@ -200,6 +206,7 @@ async def test_a_callback_may_be_a_coroutine_function(
             assert (await session.scalars(TASKS)).all() == ["bob's"]
 
 
+@pytest.mark.exhaustive
 async def test_each_task_asks_for_itself(
     runner: asyncio.Runner, async_maker: async_sessionmaker[AsyncSession], issuer: Issuer, teller: Teller
 ) -> None:
@@ -238,6 +245,7 @@ def test_a_service_session_sees_everything_on_nobodys_behalf(
     assert len(all_todos(admin)) == 3
 
 
+@pytest.mark.exhaustive
 def test_only_who_says_so_gets_a_service_session(
     jobs: sessionmaker[Session], pool: Engine, alice: Identity
 ) -> None:
@@ -270,6 +278,7 @@ def test_a_service_session_may_take_on_a_role(
         assert_refused(session, BindingError, "no such role")
 
 
+@pytest.mark.exhaustive
 def test_a_service_session_finds_nothing_that_a_caller_left(
     pool: Engine, maker: sessionmaker[Session], todos: None, alice: Identity
 ) -> None:
@@ -282,6 +291,7 @@ def test_a_service_session_finds_nothing_that_a_caller_left(
         assert session.execute(CALLER).one() == NOBODY
 
 
+@pytest.mark.exhaustive
 async def test_a_service_session_of_asyncio(
     runner: asyncio.Runner, async_maker: async_sessionmaker[AsyncSession], todos: None
 ) -> None:
@@ -346,6 +356,7 @@ def test_the_hook_may_write_in_the_same_transaction(pool: Engine, admin: Engine,
     assert all_todos(admin) == [("alice", "audit alice")]
 
 
+@pytest.mark.exhaustive
 def test_a_hook_that_fails_refuses_the_transaction(pool: Engine, todos: None, alice: Identity) -> None:
     failing = True
 

@@ -23,8 +23,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import ProgrammingError
 
 from sqla_rls import Policy, Role, auth_uid, declare, view
+from tests.suite import table
 
 from .project import Project
+
+pytestmark = pytest.mark.sqlalchemy
 
 READER = Role("circle_reader")
 OTHER = Role("circle_other")
@@ -119,7 +122,7 @@ def statement_is_refused(engine: Engine, statement: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("case", CASES)
+@table("case", CASES)
 def test_autogenerate_names_what_postgres_will_refuse(
     tmp_path: Path, database: URL, case: str, caplog: pytest.LogCaptureFixture
 ) -> None:

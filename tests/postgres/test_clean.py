@@ -28,26 +28,27 @@ from sqla_rls import Identity, enforce_row_security, identify
 from sqla_rls.driver import Way
 from sqla_rls.exc import BindingError, DeclarationError
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .conftest import ANYTHING, TASKS, assert_refused
-from .line import HOWS, How, Line
+from .line import HOWS, How, Line, hows
 
-BY_BEGIN = {name: how for name, how in HOWS.items() if how.way != "statement" and not how.autocommit}
+BY_BEGIN = [name for name, how in HOWS.items() if how.way != "statement" and not how.autocommit]
 PATH = text("SHOW search_path")
 TIMEOUT = text("SHOW statement_timeout")
 
 Lines = Callable[..., Line]
 
 
-@pytest.fixture(params=HOWS.values(), ids=list(HOWS))
+@pytest.fixture(params=hows())
 def how(request: pytest.FixtureRequest) -> How:
     how: How = request.param
     return how
 
 
-SOME = {name: HOWS[name] for name in ("psycopg, pipeline", "psycopg, statement", "asyncpg, message")}
-in_some_ways = pytest.mark.parametrize("how", SOME.values(), ids=SOME, indirect=True)
-by_begin = pytest.mark.parametrize("how", BY_BEGIN.values(), ids=BY_BEGIN, indirect=True)
+SOME = ("psycopg, pipeline", "psycopg, statement", "asyncpg, message")
+in_some_ways = pytest.mark.parametrize("how", hows(SOME), indirect=True)
+by_begin = pytest.mark.parametrize("how", hows(BY_BEGIN), indirect=True)
 
 
 @pytest.fixture
@@ -111,6 +112,7 @@ def test_what_the_application_sets_when_it_connects_must_be_named(
             line.visit(alice, value(ANYTHING))
 
 
+@pytest.mark.exhaustive
 def test_named_it_holds_in_each_transaction(lines: Lines, alice: Identity, bob: Identity) -> None:
     line = lines(settings={"statement_timeout": "7s"})
     when_connected(line, "statement_timeout = '7s'")
@@ -120,6 +122,7 @@ def test_named_it_holds_in_each_transaction(lines: Lines, alice: Identity, bob: 
         assert line.visit(who, value(TIMEOUT)) == "7s"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("how", [HOWS["psycopg, statement"], HOWS["asyncpg, statement"]])
 def test_a_statement_leaves_what_the_application_sets(lines: Lines, alice: Identity) -> None:
     line = lines()
@@ -127,12 +130,14 @@ def test_a_statement_leaves_what_the_application_sets(lines: Lines, alice: Ident
     assert line.visit(alice, value(TIMEOUT)) == "7s"
 
 
+@pytest.mark.exhaustive
 def test_a_setting_that_is_named_need_not_be_made(lines: Lines, alice: Identity, bob: Identity) -> None:
     line = lines(settings={"statement_timeout": "7s"})
     line.visit(alice, spoil)
     assert line.visit(bob, value(TIMEOUT)) == "7s"
 
 
+@pytest.mark.exhaustive
 @by_begin
 def test_startup_parameters_hold(lines: Lines, alice: Identity, bob: Identity) -> None:
     line = lines({"statement_timeout": "7s", "default_transaction_isolation": "serializable"})
@@ -173,7 +178,7 @@ PLACE = text("SELECT name FROM place")
 
 
 @in_some_ways
-@pytest.mark.parametrize("path", PATHS)
+@table("path", PATHS)
 def test_a_path_from_the_options_is_kept(
     lines: Lines, elsewhere: None, alice: Identity, bob: Identity, path: str
 ) -> None:
@@ -184,7 +189,7 @@ def test_a_path_from_the_options_is_kept(
 
 
 @in_some_ways
-@pytest.mark.parametrize("path", PATHS)
+@table("path", PATHS)
 def test_a_path_from_settings_wins(
     lines: Lines, elsewhere: None, alice: Identity, bob: Identity, path: str
 ) -> None:
@@ -193,6 +198,7 @@ def test_a_path_from_settings_wins(
     assert line.visit(bob, value(PLACE)) == PATHS[path]
 
 
+@pytest.mark.exhaustive
 @in_some_ways
 @pytest.mark.parametrize("empty", ["", '""'])
 def test_an_empty_path_is_kept(lines: Lines, alice: Identity, bob: Identity, empty: str) -> None:
@@ -230,6 +236,7 @@ def spoil_modes(session: Session) -> None:
     session.commit()
 
 
+@pytest.mark.exhaustive
 @by_begin
 def test_what_is_asked_for_one_transaction_wins(lines: Lines, alice: Identity, bob: Identity) -> None:
     line = lines()
@@ -253,6 +260,7 @@ def test_what_is_asked_for_one_transaction_wins(lines: Lines, alice: Identity, b
         assert line.visit(bob, value(MODES)) == "read committed, off, off"
 
 
+@pytest.mark.exhaustive
 @by_begin
 def test_modes_that_the_database_has_are_kept(
     lines: Lines, admin: Engine, url: URL, alice: Identity, bob: Identity
@@ -304,6 +312,7 @@ def test_a_role_that_alice_gives_to_new_connections_is_not_theirs(
     assert unbound(unclean) == "authenticated"
 
 
+@pytest.mark.exhaustive
 @in_some_ways
 def test_a_library_that_alice_has_new_connections_load_is_not_loaded(
     lines: Lines, login: URL, alice: Identity, bob: Identity
@@ -334,6 +343,7 @@ def test_settings_that_alice_gives_to_new_connections_yield_to_those_that_are_na
     assert lines({"statement_timeout": "7s"}, log_in=login).visit(bob, value(TIMEOUT)) == "7s"
 
 
+@pytest.mark.exhaustive
 @in_some_ways
 def test_a_path_that_alice_gives_to_new_connections_yields_to_one_that_is_named(
     lines: Lines, login: URL, todos: None, alice: Identity, bob: Identity
@@ -368,6 +378,7 @@ def test_options_of_the_environment_are_kept(
     assert unbound(line) == "app"
 
 
+@pytest.mark.exhaustive
 @in_some_ways
 def test_a_password_of_today_is_asked_for_each_connection(lines: Lines, url: URL, alice: Identity) -> None:
     line = lines(log_in=url.set(username="nobody"))
@@ -385,7 +396,7 @@ def test_a_password_of_today_is_asked_for_each_connection(lines: Lines, url: URL
     assert len(asked) == 3
 
 
-@pytest.mark.parametrize(
+@table(
     "options",
     [
         {"poolclass": NullPool},
@@ -394,7 +405,7 @@ def test_a_password_of_today_is_asked_for_each_connection(lines: Lines, url: URL
     ],
     ids=["NullPool", "pre-ping", "recycle"],
 )
-@pytest.mark.parametrize("strict", [False, True])
+@table("strict", [False, True])
 def test_however_connections_are_pooled(
     url: URL, todos: None, alice: Identity, bob: Identity, options: dict[str, Any], strict: bool
 ) -> None:
@@ -412,6 +423,7 @@ def test_however_connections_are_pooled(
     engine.dispose()
 
 
+@pytest.mark.exhaustive
 def test_a_connection_of_the_applications_own_has_its_path_only(
     url: URL, todos: None, alice: Identity, bob: Identity
 ) -> None:
@@ -445,6 +457,7 @@ def test_a_setting_that_postgres_refuses_is_named(
         assert_refused(session, BindingError, next(iter(settings)))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["TimeZone", "timezone"])
 def test_a_setting_is_named_in_any_case(pool: Engine, alice: Identity, name: str) -> None:
     @event.listens_for(pool, "connect")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import psycopg
+import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
@@ -27,6 +28,7 @@ def test_the_sql_of_the_auth_functions_can_be_run_by_hand(engine: Engine) -> Non
         assert connection.scalar(text("SELECT to_regnamespace('auth')")) is None
 
 
+@pytest.mark.exhaustive
 def test_dev_runs_until_it_is_interrupted() -> None:
     assert installations()
     command = [sys.executable, "-c", "from sqla_rls.cli import main; main()", "dev", "--token", "alice"]

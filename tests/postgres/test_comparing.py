@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, auth_uid, authenticated, crud_policy
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .project import Project
 
@@ -49,7 +50,7 @@ def compare(connection: Connection) -> list[Any]:
     return differences
 
 
-@pytest.mark.parametrize(
+@table(
     "mode", ["ACCESS SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE"]
 )
 def test_whoever_reads_or_writes_does_not_delay_it(project: Project, mode: str) -> None:
@@ -59,6 +60,7 @@ def test_whoever_reads_or_writes_does_not_delay_it(project: Project, mode: str) 
         project.check(models())
 
 
+@pytest.mark.exhaustive
 def test_it_delays_nobody_even_if_its_transaction_stays_open(project: Project) -> None:
     with (
         project.engine.connect() as connection,
@@ -69,6 +71,7 @@ def test_it_delays_nobody_even_if_its_transaction_stays_open(project: Project) -
         other.execute(text("LOCK TABLE todos, steps IN ACCESS EXCLUSIVE MODE"))
 
 
+@pytest.mark.exhaustive
 def test_what_it_made_and_set_is_gone(project: Project) -> None:
     with project.engine.connect() as connection:
         connection.execute(text("SET TimeZone = 'Asia/Tokyo'"))
@@ -79,6 +82,7 @@ def test_what_it_made_and_set_is_gone(project: Project) -> None:
         ).all()
 
 
+@pytest.mark.exhaustive
 def test_it_works_in_autocommit(project: Project) -> None:
     engine = create_engine(project.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -110,6 +114,7 @@ def execute(project: Project, *statements: str) -> None:
             connection.execute(text(statement))
 
 
+@pytest.mark.exhaustive
 def test_it_needs_no_privilege_but_to_make_temporary_objects(looker: Project) -> None:
     looker.check(models())
     execute(looker, "ALTER POLICY it ON steps USING (true)")
@@ -117,6 +122,7 @@ def test_it_needs_no_privilege_but_to_make_temporary_objects(looker: Project) ->
         looker.check(models())
 
 
+@pytest.mark.exhaustive
 def test_without_it_everything_counts_as_changed_and_that_is_said(
     looker: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,6 +134,7 @@ def test_without_it_everything_counts_as_changed_and_that_is_said(
     assert len(changed) == 5
 
 
+@pytest.mark.exhaustive
 def test_what_it_may_not_read_counts_as_changed_and_that_is_said(
     looker: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -32,6 +32,8 @@ from .conformance_claims import CLAIMS
 from .conformance_sequences import SEQUENCES
 from .conformance_tokens import TOKENS
 
+pytestmark = pytest.mark.exhaustive
+
 SIGNED: Final = [*TOKENS, *SEQUENCES]
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
 OURS, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -149,65 +151,59 @@ def claims_database(server: Server) -> Iterator[Implementation]:
         yield made
 
 
+@contextmanager
+def opened(made: Implementation) -> Iterator[Implementation]:
+    """Its connections are closed at the end."""
+    with ExitStack() as connections:
+        yield replace(made, opened=connections)
+
+
 @pytest.fixture
 def extension(extension_database: Implementation) -> Iterator[Implementation]:
-    """Its connections are closed after the test."""
-    with ExitStack() as opened:
-        yield replace(extension_database, opened=opened)
+    with opened(extension_database) as made:
+        yield made
 
 
-@pytest.fixture
-def signed(signed_database: Implementation) -> Iterator[Implementation]:
-    """Likewise."""
-    with ExitStack() as opened:
-        yield replace(signed_database, opened=opened)
+def asked_of_sql(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.portable is not UNASKED]
 
 
-def each(rows: list[Row], *, portable: bool = False) -> pytest.MarkDecorator:
-    asked = [row for row in rows if not (portable and row.portable is UNASKED)]
-    return pytest.mark.parametrize("row", asked, ids=lambda row: row.name)
+def assert_answers(subtests: pytest.Subtests, rows: list[Row], caller: Caller, name: Name) -> None:
+    """Each row is asked of a caller that others were before."""
+    for row in rows:
+        with subtests.test(row.name):
+            caller.run("DISCARD ALL")
+            assert row.ask(caller) == row.answers[name]
 
 
-def again(caller: Caller) -> Caller:
-    """A caller that others were before."""
-    caller.run("DISCARD ALL")
-    return caller
+def assert_answers_of_new_callers(subtests: pytest.Subtests, rows: list[Row], made: Implementation) -> None:
+    for row in rows:
+        with subtests.test(row.name), opened(made) as implementation:
+            assert row.ask(implementation.verifying) == row.answers[implementation.name]
 
 
-@each(TOKENS)
-def test_what_the_extension_verifies(extension_database: Implementation, row: Row) -> None:
-    answer = row.ask(again(extension_database.verifying))
-    assert answer == row.answers[extension_database.name]
+def test_what_the_extension_verifies(extension_database: Implementation, subtests: pytest.Subtests) -> None:
+    assert_answers(subtests, TOKENS, extension_database.verifying, extension_database.name)
 
 
-@each(TOKENS, portable=True)
-def test_what_sql_verifies(signed_database: Implementation, row: Row) -> None:
-    answer = row.ask(again(signed_database.verifying))
-    assert answer == row.answers[signed_database.name]
+def test_what_sql_verifies(signed_database: Implementation, subtests: pytest.Subtests) -> None:
+    assert_answers(subtests, asked_of_sql(TOKENS), signed_database.verifying, signed_database.name)
 
 
-@each(CLAIMS)
-def test_what_the_extension_believes(extension_database: Implementation, row: Row) -> None:
-    answer = row.ask(again(extension_database.believing))
-    assert answer == row.answers[extension_database.name]
+def test_what_the_extension_believes(extension_database: Implementation, subtests: pytest.Subtests) -> None:
+    assert_answers(subtests, CLAIMS, extension_database.believing, extension_database.name)
 
 
-@each(CLAIMS)
-def test_what_sql_believes(claims_database: Implementation, row: Row) -> None:
-    answer = row.ask(again(claims_database.believing))
-    assert answer == row.answers[claims_database.name]
+def test_what_sql_believes(claims_database: Implementation, subtests: pytest.Subtests) -> None:
+    assert_answers(subtests, CLAIMS, claims_database.believing, claims_database.name)
 
 
-@each(SEQUENCES)
-def test_what_the_extension_remembers(extension: Implementation, row: Row) -> None:
-    answer = row.ask(extension.verifying)
-    assert answer == row.answers[extension.name]
+def test_what_the_extension_remembers(extension_database: Implementation, subtests: pytest.Subtests) -> None:
+    assert_answers_of_new_callers(subtests, SEQUENCES, extension_database)
 
 
-@each(SEQUENCES, portable=True)
-def test_what_sql_remembers(signed: Implementation, row: Row) -> None:
-    answer = row.ask(signed.verifying)
-    assert answer == row.answers[signed.name]
+def test_what_sql_remembers(signed_database: Implementation, subtests: pytest.Subtests) -> None:
+    assert_answers_of_new_callers(subtests, asked_of_sql(SEQUENCES), signed_database)
 
 
 def test_the_settings_have_their_contexts(extension: Implementation) -> None:

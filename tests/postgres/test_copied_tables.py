@@ -34,6 +34,8 @@ from sqla_rls.testing.postgres import Server
 
 from .project import Project
 
+pytestmark = pytest.mark.sqlalchemy
+
 
 def models() -> MetaData:
     """Documents that members of their team read, by each way in which a policy names another table."""
@@ -164,6 +166,7 @@ def test_every_policy_names_the_tables_of_its_own_schema(connection: Connection)
         assert schema == "public" or f"FROM {schema}." in expression
 
 
+@pytest.mark.exhaustive
 def test_a_second_migration_finds_nothing_to_do(tmp_path: Path, database: URL) -> None:
     project = Project(tmp_path / "migrations", database)
     project.options["include_schemas"] = True
@@ -314,6 +317,7 @@ def test_a_view_of_sql_text_is_not_copied() -> None:
         text_view.to_metadata(MetaData(), schema="tenant_b")
 
 
+@pytest.mark.exhaustive
 def test_dropping_a_tenant_leaves_the_others(engine: Engine) -> None:
     (target,) = tenants("tenant_b")
     documents = models().tables["documents"]

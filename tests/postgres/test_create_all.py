@@ -23,6 +23,8 @@ from sqla_rls.exc import DeclarationError
 
 from .project import state, statements_of
 
+pytestmark = pytest.mark.sqlalchemy
+
 
 def two_tables() -> MetaData:
     """The policy of the first names the second, which is made later."""
@@ -64,6 +66,7 @@ def test_create_all_twice_in_a_row(engine: Engine) -> None:
     assert ("privilege", "a_documents_id_seq authenticated USAGE") in once
 
 
+@pytest.mark.exhaustive
 def test_drop_all_drops_tables_that_policies_name(engine: Engine) -> None:
     metadata = two_tables()
     metadata.create_all(engine)
@@ -105,6 +108,7 @@ def test_nothing_is_made_where_a_declaration_is_refused(engine: Engine) -> None:
     assert inspect(engine).get_table_names() == []
 
 
+@pytest.mark.exhaustive
 def test_a_schema_that_is_translated(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA tenant"))

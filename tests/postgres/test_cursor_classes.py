@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqla_rls import Identity, enforce_row_security, identify
 from sqla_rls.driver import Way
 from sqla_rls.exc import UnsupportedTransaction
+from tests.suite import table
 
-from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, all_todos
+from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, all_todos, by_ways
 
 WHO = "SELECT current_user::text, auth.user_id()"
 ALICE = ("authenticated", "alice")
@@ -70,6 +71,7 @@ def test_a_cursor_factory_that_is_set_later_is_bound(
     assert all_todos(admin) == UNTOUCHED
 
 
+@pytest.mark.exhaustive
 def test_what_the_owner_writes_is_rolled_back_whatever_the_cursor(admin: Engine, way: Way) -> None:
     engine = create_engine(admin.url)
     enforce_row_security(sessionmaker(engine), way=way)
@@ -114,8 +116,9 @@ def in_a_pipeline(cursor: Any) -> Any:
     return cursor.fetchone()
 
 
-@pytest.mark.parametrize("use", [by_execute, by_executemany, by_stream, by_copy, in_a_pipeline])
-@pytest.mark.parametrize("way", ["message", "pipeline"], indirect=True)
+@pytest.mark.exhaustive
+@table("use", [by_execute, by_executemany, by_stream, by_copy, in_a_pipeline])
+@by_ways("message", "pipeline")
 def test_a_cursor_made_by_hand_is_bound(
     sessions: Sessions, todos: None, alice: Identity, bob: Identity, use: Callable[[Any], Any]
 ) -> None:
@@ -126,12 +129,13 @@ def test_a_cursor_made_by_hand_is_bound(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
-@pytest.mark.parametrize("way", ["message", "pipeline"], indirect=True)
+@by_ways("message", "pipeline")
 def test_a_server_cursor_made_by_hand_is_bound(sessions: Sessions, alice: Identity) -> None:
     with sessions(alice) as session, psycopg.ServerCursor(raw(session), "named") as cursor:
         assert cursor.execute(WHO).fetchone() == ALICE
 
 
+@pytest.mark.exhaustive
 def test_in_autocommit_a_cursor_of_another_class_is_refused(url: URL, alice: Identity) -> None:
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     maker = sessionmaker(engine)
@@ -167,6 +171,7 @@ async def test_a_cursor_factory_of_asyncio_is_bound(
     await engine.dispose()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("library", ["opentelemetry", "sentry", "ddtrace"])
 def test_statements_that_a_tracing_library_sees_are_bound(url: URL, todos: None, library: str) -> None:
     script = Path(__file__).with_name("instrumented.py")

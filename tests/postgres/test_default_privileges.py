@@ -23,6 +23,7 @@ from sqla_rls import (
 )
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .project import Project, execute, operations
 
@@ -98,7 +99,7 @@ NARROW = [
 ]
 
 
-@pytest.mark.parametrize("before", [[], GIVEN], ids=["new defaults", "old defaults"])
+@table("before", [[], GIVEN], ids=["new defaults", "old defaults"])
 def test_what_is_new_has_what_it_declares(
     project: Project, server: Server, tmp_path: Path, before: list[str]
 ) -> None:
@@ -122,6 +123,7 @@ def test_what_is_new_has_what_it_declares(
     assert managed(project) == state
 
 
+@pytest.mark.exhaustive
 def test_in_another_schema_too(project: Project) -> None:
     execute(project, "CREATE SCHEMA app")
     project.options["include_schemas"] = True
@@ -129,6 +131,7 @@ def test_in_another_schema_too(project: Project) -> None:
     assert [line.removeprefix("app.") for _, line in held(project)] == [line for _, line in NARROW]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("drift", ["SELECT ON {} TO rls_default_caller", "UPDATE ON {} TO PUBLIC"])
 @pytest.mark.parametrize("on", ['"Some notes"', "seen"])
 def test_what_defaults_would_give_is_drift(project: Project, drift: str, on: str) -> None:
@@ -143,6 +146,7 @@ def test_what_defaults_would_give_is_drift(project: Project, drift: str, on: str
     assert project.state() == drifted
 
 
+@pytest.mark.exhaustive
 def test_so_is_what_they_gave_to_an_old_table_that_is_declared_now(project: Project) -> None:
     execute(project, *GIVEN)
     metadata = MetaData()
@@ -159,6 +163,7 @@ def test_so_is_what_they_gave_to_an_old_table_that_is_declared_now(project: Proj
     assert managed(project) == before
 
 
+@pytest.mark.exhaustive
 def test_the_sequence_of_a_new_column_is_closed(project: Project) -> None:
     execute(project, *GIVEN)
     project.migrate(models(MetaData()))
@@ -169,6 +174,7 @@ def test_the_sequence_of_a_new_column_is_closed(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_what_is_dropped_comes_back_with_what_it_had(project: Project) -> None:
     execute(project, *GIVEN)
     project.migrate(models(MetaData()))
@@ -188,6 +194,7 @@ def test_what_is_dropped_comes_back_with_what_it_had(project: Project) -> None:
     assert held(project) == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("way", ["create_all", "create"])
 def test_create_all_closes_too(project: Project, way: str) -> None:
     execute(project, *GIVEN)
@@ -201,6 +208,7 @@ def test_create_all_closes_too(project: Project, way: str) -> None:
         assert held(project) == [NARROW[0], NARROW[2]]
 
 
+@pytest.mark.exhaustive
 def test_create_all_leaves_ignored_roles_and_other_tables_what_they_get(project: Project) -> None:
     execute(project, *GIVEN, "ALTER DEFAULT PRIVILEGES GRANT DELETE ON TABLES TO rls_default_other")
     metadata = MetaData()
@@ -218,6 +226,7 @@ def test_create_all_leaves_ignored_roles_and_other_tables_what_they_get(project:
     project.check(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_table_may_say_that_roles_have_none(project: Project) -> None:
     execute(project, *GIVEN, "CREATE SEQUENCE numbers")
     metadata = MetaData()

@@ -14,6 +14,8 @@ from sqla_rls import Policy
 
 from .project import Project, operations
 
+pytestmark = pytest.mark.sqlalchemy
+
 
 @pytest.fixture
 def project(tmp_path: Path, database: URL) -> Project:
@@ -96,6 +98,7 @@ def test_a_retyped_column_takes_along_those_that_depend_on_it_and_no_others(proj
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_what_narrows_access_is_last_to_go_and_first_to_come_back(project: Project) -> None:
     project.migrate(models(String(20)))
     written = project.migrate(models(Text()))
@@ -106,6 +109,7 @@ def test_what_narrows_access_is_last_to_go_and_first_to_come_back(project: Proje
         assert created.index("'but_not_all'") < created.index("'by_owner'")
 
 
+@pytest.mark.exhaustive
 def test_a_dropped_column_of_another_table(project: Project) -> None:
     project.migrate(
         models(Text(), "old", of_notes="EXISTS (SELECT FROM accounts AS a WHERE a.old = notes.writer)")
@@ -117,6 +121,7 @@ def test_a_dropped_column_of_another_table(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_dropped_table_and_policies_that_name_each_other(project: Project) -> None:
     project.migrate(
         models(
@@ -132,6 +137,7 @@ def test_a_dropped_table_and_policies_that_name_each_other(project: Project) -> 
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_what_can_not_be_restored_is_said(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(models(Text(), "old"))
     execute(project, "CREATE POLICY by_hand ON unmanaged USING (owner IN (SELECT a.old FROM accounts AS a))")

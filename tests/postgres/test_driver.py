@@ -19,10 +19,24 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import Identity, enforce_row_security, identify
 from sqla_rls.driver import Binding, Way
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
+from tests.suite import table
 
-from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, all_todos, assert_refused, kill
+from .conftest import (
+    ANYTHING,
+    CALLER,
+    NOBODY,
+    TASKS,
+    Sessions,
+    Todo,
+    all_todos,
+    assert_refused,
+    by_ways,
+    kill,
+)
 
-CARRIED = pytest.mark.parametrize("way", ["message", "pipeline"], indirect=True)
+pytestmark = pytest.mark.sqlalchemy
+
+CARRIED = by_ways("message", "pipeline")
 WHO = "SELECT current_user::text, auth.user_id()"
 ALICE = ("authenticated", "alice")
 
@@ -107,7 +121,7 @@ def by_prepared_statement(session: Session) -> object:
 
 
 @CARRIED
-@pytest.mark.parametrize(
+@table(
     "first",
     [
         by_cursor,
@@ -138,6 +152,7 @@ def test_whatever_comes_first_is_bound(
         assert connection.execute(CALLER).one() == NOBODY
 
 
+@pytest.mark.exhaustive
 @CARRIED
 def test_nothing_is_sent_for_who_does_nothing(pool: Engine, sessions: Sessions, alice: Identity) -> None:
     for end in (Session.commit, Session.rollback, Session.close):
@@ -148,6 +163,7 @@ def test_nothing_is_sent_for_who_does_nothing(pool: Engine, sessions: Sessions, 
             assert connection.execute(CALLER).one() == NOBODY
 
 
+@pytest.mark.exhaustive
 @CARRIED
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK", "ABORT", "END"])
 def test_a_transaction_that_sql_ends_is_followed_by_one_that_is_bound(
@@ -217,6 +233,7 @@ def test_errors_of_a_statement_are_its_own(sessions: Sessions, todos: None, alic
             session.execute(insert(Todo).values(user_id="bob", task="forged"))
 
 
+@pytest.mark.exhaustive
 @CARRIED
 def test_values_arrive_as_they_are(sessions: Sessions) -> None:
     subject = "o'hare \\ \\' $$ %s :x ä€😀 \" {} ; --"
@@ -262,6 +279,7 @@ def test_a_binding_that_fails_runs_nothing_and_leaves_the_connection_clean(
     assert len(all_todos(admin)) == 2
 
 
+@pytest.mark.exhaustive
 @CARRIED
 def test_a_connection_that_breaks_is_no_failed_binding(
     admin: Engine, sessions: Sessions, alice: Identity
@@ -314,6 +332,7 @@ def test_in_autocommit_each_statement_is_bound_by_itself(
     assert len(all_todos(admin)) == 2
 
 
+@pytest.mark.exhaustive
 @CARRIED
 def test_in_autocommit_what_cannot_be_bound_is_refused(
     pool: Engine, one_shot: Sessions, alice: Identity
@@ -350,6 +369,7 @@ def test_in_autocommit_a_binding_that_fails_runs_nothing(
     assert len(all_todos(admin)) == 2
 
 
+@pytest.mark.exhaustive
 @CARRIED
 def test_in_autocommit_an_identity_expires_between_two_statements(one_shot: Sessions) -> None:
     expires_at = time.time() + 3
@@ -389,6 +409,7 @@ def shared(maker: sessionmaker[Session], pool: Engine, sessions: Sessions, alice
     return pool
 
 
+@pytest.mark.exhaustive
 @CARRIED
 def test_others_on_the_engine_find_psycopg_as_ever(shared: Engine) -> None:
     with shared.connect() as connection:
@@ -424,6 +445,7 @@ def test_an_application_keeps_a_cursor_class_of_its_own(url: URL, todos: None, a
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_application_may_provide_passwords_as_it_connects(
     url: URL, todos: None, alice: Identity, when: str
@@ -460,6 +482,7 @@ def test_an_encoding_that_python_lacks_is_not_the_next_callers(
         assert session.scalars(TASKS).all() == ["bob's"]
 
 
+@pytest.mark.exhaustive
 def test_pre_ping_goes_before_the_binding(admin: Engine, url: URL, todos: None, alice: Identity) -> None:
     engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=0)
     for way in ("message", "pipeline"):
@@ -513,6 +536,7 @@ def asyncpg_maker(url: URL, runner: asyncio.Runner) -> Iterator[async_sessionmak
     runner.run(engine.dispose())
 
 
+@pytest.mark.exhaustive
 async def test_asyncpg_refuses_what_would_run_before_begin(
     runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Identity
 ) -> None:
@@ -558,6 +582,7 @@ async def test_asyncpg_discards_a_connection_whose_binding_failed_and_no_other(
         assert (await session.scalars(TASKS)).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
     runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Identity
 ) -> None:
@@ -587,6 +612,7 @@ async def test_asyncpg_refuses_who_expires_before_the_first_statement(
         assert (await session.execute(CALLER)).one() == ALICE
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("encoding", ["EUC_TW", "MULE_INTERNAL"])
 async def test_asyncpg_gives_no_encoding_that_python_lacks_to_the_next_caller(
     runner: asyncio.Runner,
@@ -609,6 +635,7 @@ async def test_asyncpg_gives_no_encoding_that_python_lacks_to_the_next_caller(
             assert (await session.scalars(TASKS)).all() == ["bob's"]
 
 
+@pytest.mark.exhaustive
 async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: Identity) -> None:
     engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
     maker = async_sessionmaker(engine)

@@ -16,6 +16,7 @@ from sqla_rls import Identity, enforce_row_security, identify, service_session
 from sqla_rls.driver import Way
 from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
+from tests.suite import table
 
 from .conftest import ANYTHING, CALLER, TASKS, Sessions
 
@@ -55,7 +56,7 @@ GO_ON = [
 ]
 
 
-@pytest.mark.parametrize("end", ENDS)
+@table("end", ENDS)
 def test_nothing_runs_in_a_transaction_that_sql_has_begun(
     sessions: Sessions, todos: None, alice: Identity, end: str
 ) -> None:
@@ -72,6 +73,7 @@ def test_nothing_runs_in_a_transaction_that_sql_has_begun(
             session.rollback()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("way", ["statement"], indirect=True)
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_nothing_follows_the_end_of_a_transaction_that_a_statement_has_bound(
@@ -123,6 +125,7 @@ def test_a_failed_transaction_has_postgres_s_own_error(sessions: Sessions, alice
             session.execute(ANYTHING)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("value", ["on", "off", "true"])
 def test_the_application_may_set_what_a_transaction_is_known_by(
     pool: Engine, way: Way, alice: Identity, value: str
@@ -136,6 +139,7 @@ def test_the_application_may_set_what_a_transaction_is_known_by(
         session.commit()
 
 
+@pytest.mark.exhaustive
 def test_transactions_stay_as_writable_as_they_were(
     pool: Engine, sessions: Sessions, alice: Identity
 ) -> None:
@@ -150,6 +154,7 @@ def test_transactions_stay_as_writable_as_they_were(
         assert connection.scalar(shown) == "off"
 
 
+@pytest.mark.exhaustive
 def test_a_service_session_s_transaction_is_known_too(pool: Engine, maker: sessionmaker[Session]) -> None:
     with service_session(maker, reason="test") as session:
         session.execute(text("COMMIT AND CHAIN"))
@@ -157,6 +162,7 @@ def test_a_service_session_s_transaction_is_known_too(pool: Engine, maker: sessi
             session.execute(ANYTHING)
 
 
+@pytest.mark.exhaustive
 def test_through_pgbouncer_another_client_s_setting_refuses_no_transaction(
     pgbouncer: None, url: URL, way: Way, alice: Identity
 ) -> None:
@@ -174,6 +180,7 @@ def test_through_pgbouncer_another_client_s_setting_refuses_no_transaction(
         engine.dispose()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("value", ["on", "off"])
 def test_what_the_last_caller_has_set_refuses_no_transaction(
     sessions: Sessions, alice: Identity, value: str
@@ -192,7 +199,7 @@ def async_maker(async_pool: AsyncEngine, async_way: Way) -> async_sessionmaker[A
     return maker
 
 
-@pytest.mark.parametrize("end", CHAINED)
+@table("end", CHAINED)
 async def test_nothing_runs_in_a_transaction_that_sql_has_begun_under_asyncio(
     runner: asyncio.Runner,
     async_maker: async_sessionmaker[AsyncSession],
@@ -217,6 +224,7 @@ async def test_nothing_runs_in_a_transaction_that_sql_has_begun_under_asyncio(
             await session.rollback()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 async def test_sql_that_ends_a_transaction_is_followed_by_no_other_under_asyncio(
     runner: asyncio.Runner,
@@ -238,6 +246,7 @@ async def test_sql_that_ends_a_transaction_is_followed_by_no_other_under_asyncio
             await session.rollback()
 
 
+@pytest.mark.exhaustive
 async def test_what_ends_no_transaction_is_not_refused_under_asyncio(
     runner: asyncio.Runner, async_maker: async_sessionmaker[AsyncSession], todos: None, alice: Identity
 ) -> None:

@@ -27,6 +27,7 @@ from sqla_rls import ANONYMOUS, Identity, Verifier, enforce_row_security
 from sqla_rls.exc import BindingError, DeclarationError, IdentityRequired
 from sqla_rls.fastapi import add_exception_handlers, async_session_of, bearer_identity, session_of
 from sqla_rls.testing.issuer import Issuer, Key
+from tests.suite import table, transports
 
 from .conftest import ANYTHING, CALLER, TASKS, Todo, all_todos, verifier_of
 
@@ -123,14 +124,15 @@ def test_anonymous_is_opt_in(client: TestClient, issuer: Issuer) -> None:
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, MISSING)
 
 
+@pytest.mark.exhaustive
 def test_the_name_of_the_scheme_may_be_in_any_case(client: TestClient, issuer: Issuer) -> None:
     for scheme in ("bearer", "BEARER", "Bearer "):
         header = f"{scheme} {issuer.token('alice')}"
         assert client.get("/sync", headers={"Authorization": header}).json() == ["alice's"]
 
 
-@pytest.mark.parametrize("path", ["/sync", "/async", "/anybody"])
-@pytest.mark.parametrize(
+@table("path", ["/sync", "/async", "/anybody"])
+@table(
     ("authorization", "challenge"),
     [
         (lambda issuer: [f"Bearer {issuer.token('alice', expires_in=-3600)}"], INVALID),
@@ -188,6 +190,7 @@ def test_keys_that_can_not_be_had_are_503(client: TestClient, issuer: Issuer) ->
         assert "WWW-Authenticate" not in answer.headers
 
 
+@pytest.mark.exhaustive
 def test_the_openapi_document_has_the_scheme(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["components"]["securitySchemes"] == {
@@ -199,6 +202,7 @@ def test_the_openapi_document_has_the_scheme(client: TestClient) -> None:
         assert "parameters" not in document["paths"][path]["get"]
 
 
+@pytest.mark.exhaustive
 def test_a_dependency_of_ones_own_may_tell_who_is_calling(
     client: TestClient, app: FastAPI, factory: sessionmaker[Session], verifier: Verifier, issuer: Issuer
 ) -> None:
@@ -214,6 +218,7 @@ def test_a_dependency_of_ones_own_may_tell_who_is_calling(
     assert client.get("/cookie", headers={"Cookie": f"token={issuer.token('bob')}"}).json() == ["bob's"]
 
 
+@pytest.mark.exhaustive
 def test_a_router_may_require_a_caller(
     client: TestClient, app: FastAPI, caller: bearer_identity, session_dep: Any, issuer: Issuer
 ) -> None:
@@ -235,6 +240,7 @@ def test_a_router_may_require_a_caller(
     assert security == [{"HTTPBearer": []}]
 
 
+@pytest.mark.exhaustive
 def test_a_test_may_say_who_is_calling(
     client: TestClient, app: FastAPI, caller: bearer_identity, alice: Identity
 ) -> None:
@@ -245,6 +251,7 @@ def test_a_test_may_say_who_is_calling(
 # The session
 
 
+@pytest.mark.exhaustive
 def test_who_does_not_commit_has_written_nothing(
     client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer
 ) -> None:
@@ -271,6 +278,7 @@ def test_who_does_not_commit_has_written_nothing(
     assert all_todos(admin) == [*before, ("alice", "committed")]
 
 
+@pytest.mark.exhaustive
 def test_all_who_ask_within_a_request_get_the_same_session(
     client: TestClient, app: FastAPI, session_dep: Any, issuer: Issuer
 ) -> None:
@@ -284,6 +292,7 @@ def test_all_who_ask_within_a_request_get_the_same_session(
     assert client.get("/same", headers=sent_by(issuer, "alice")).json() is True
 
 
+@pytest.mark.exhaustive
 def test_an_identity_that_expires_during_the_request_is_401(
     client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer
 ) -> None:
@@ -344,7 +353,14 @@ CREATE CONSTRAINT TRIGGER denied AFTER INSERT ON todos DEFERRABLE INITIALLY DEFE
 
 
 @pytest.fixture(
-    params=[("psycopg", "pipeline"), ("psycopg", "message"), ("asyncpg", "message")], ids="-".join
+    params=transports(
+        {
+            "psycopg-pipeline": ("psycopg", "pipeline"),
+            "psycopg-message": ("psycopg", "message"),
+            "asyncpg-message": ("asyncpg", "message"),
+        },
+        ["psycopg-pipeline", "asyncpg-message"],
+    )
 )
 def any_factory(request: pytest.FixtureRequest, url: URL) -> async_sessionmaker[AsyncSession]:
     driver, way = request.param
@@ -355,6 +371,7 @@ def any_factory(request: pytest.FixtureRequest, url: URL) -> async_sessionmaker[
     return factory
 
 
+@pytest.mark.exhaustive
 def test_what_the_database_denies_is_403(
     app: FastAPI,
     client: TestClient,
@@ -555,6 +572,7 @@ def test_a_websocket_of_nobody_is_not_opened(socket_client: TestClient, issuer: 
         assert (denial.value.status_code, denial.value.headers["WWW-Authenticate"]) == (401, challenge)
 
 
+@pytest.mark.exhaustive
 def test_a_websocket_is_closed_when_its_identity_has_expired(
     socket_client: TestClient, issuer: Issuer
 ) -> None:
@@ -596,6 +614,7 @@ def served(app: FastAPI) -> Iterator[str]:
         listening.close()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_everybody_sees_their_own_rows_while_many_share_two_connections(
     url: URL,

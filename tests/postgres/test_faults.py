@@ -27,6 +27,7 @@ from sqla_rls.driver import Way
 from sqla_rls.driver import psycopg as psycopg_driver
 from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
+from tests.suite import table, transports
 
 from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Base, Todo, all_todos, kill
 from .proxy import Proxy
@@ -77,17 +78,17 @@ class Client:
             return await connection.run_sync(work)
 
 
-CLIENTS: list[tuple[str, str, Way]] = [
-    ("sync", "psycopg", "message"),
-    ("sync", "psycopg", "pipeline"),
-    ("sync", "psycopg", "statement"),
-    ("async", "psycopg", "pipeline"),
-    ("async", "asyncpg", "message"),
-    ("async", "asyncpg", "statement"),
-]
+CLIENTS: dict[str, tuple[str, str, Way]] = {
+    "sync-psycopg-message": ("sync", "psycopg", "message"),
+    "sync-psycopg-pipeline": ("sync", "psycopg", "pipeline"),
+    "sync-psycopg-statement": ("sync", "psycopg", "statement"),
+    "async-psycopg-pipeline": ("async", "psycopg", "pipeline"),
+    "async-asyncpg-message": ("async", "asyncpg", "message"),
+    "async-asyncpg-statement": ("async", "asyncpg", "statement"),
+}
 
 
-@pytest.fixture(params=CLIENTS, ids="-".join)
+@pytest.fixture(params=transports(CLIENTS, ["sync-psycopg-pipeline", "async-asyncpg-message"]))
 def client(request: pytest.FixtureRequest, url: URL, todos: None) -> Iterator[Client]:
     kind, driver, way = request.param
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.2}
@@ -144,7 +145,10 @@ def drop_connection(client: Client, admin: Engine, backend: int | None) -> None:
     client.proxy.drop()
 
 
-@pytest.fixture(params=[kill_backend, drop_connection], ids=["killed", "dropped"])
+@pytest.fixture(
+    params=[kill_backend, pytest.param(drop_connection, marks=pytest.mark.exhaustive)],
+    ids=["killed", "dropped"],
+)
 def fault(request: pytest.FixtureRequest) -> Fault:
     fault: Fault = request.param
     return fault
@@ -177,6 +181,7 @@ def close(connection: Connection) -> None:
         driver_connection.terminate()
 
 
+@pytest.mark.exhaustive
 def test_one_that_was_closed_in_the_pool(client: Client, alice: Identity, bob: Identity) -> None:
     client.raw(close)
     with suppress(DBAPIError):  # unless the pool has noticed by itself
@@ -184,6 +189,7 @@ def test_one_that_was_closed_in_the_pool(client: Client, alice: Identity, bob: I
     assert_all_is_well(client, alice, bob)
 
 
+@pytest.mark.exhaustive
 def test_one_that_is_closed_once_it_is_bound(client: Client, alice: Identity, bob: Identity) -> None:
     def work(session: Session) -> None:
         close(session.connection())
@@ -196,6 +202,7 @@ def test_one_that_is_closed_once_it_is_bound(client: Client, alice: Identity, bo
     assert_all_is_well(client, alice, bob)
 
 
+@pytest.mark.exhaustive
 def test_between_the_binding_and_the_first_statement(
     client: Client, fault: Fault, admin: Engine, alice: Identity, bob: Identity
 ) -> None:
@@ -214,6 +221,7 @@ def test_between_the_binding_and_the_first_statement(
     assert_all_is_well(client, alice, bob)
 
 
+@pytest.mark.exhaustive
 def test_in_a_transaction(
     client: Client, fault: Fault, admin: Engine, alice: Identity, bob: Identity
 ) -> None:
@@ -230,6 +238,7 @@ def test_in_a_transaction(
     assert all_todos(admin) == UNTOUCHED
 
 
+@pytest.mark.exhaustive
 def test_before_a_commit(client: Client, fault: Fault, admin: Engine, alice: Identity, bob: Identity) -> None:
     def work(session: Session) -> None:
         session.execute(insert(Todo).values(task="lost"))
@@ -244,6 +253,7 @@ def test_before_a_commit(client: Client, fault: Fault, admin: Engine, alice: Ide
     assert all_todos(admin) == UNTOUCHED
 
 
+@pytest.mark.exhaustive
 def test_an_idle_transaction_that_the_server_ends(client: Client, alice: Identity, bob: Identity) -> None:
     def work(session: Session) -> None:
         session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 20"))
@@ -257,6 +267,7 @@ def test_an_idle_transaction_that_the_server_ends(client: Client, alice: Identit
     assert_all_is_well(client, alice, bob)
 
 
+@pytest.mark.exhaustive
 def test_a_connection_that_stalls(client: Client, alice: Identity, bob: Identity) -> None:
     """Nothing comes back, and nothing says so, until the application or the network gives up."""
 
@@ -301,6 +312,7 @@ def test_who_gives_up_waiting_for_a_connection_that_stalls(
 # Too few connections
 
 
+@pytest.mark.exhaustive
 def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Identity, bob: Identity) -> None:
     def work(session: Session) -> None:
         held = client.engine.connect()
@@ -317,7 +329,7 @@ def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Identit
 # Listeners of the application's own
 
 
-@pytest.mark.parametrize("name", ["after_begin", "on_bind", "begin", "checkout", "reset"])
+@table("name", ["after_begin", "on_bind", "begin", "checkout", "reset"])
 def test_a_listener_that_fails(
     client: Client, admin: Engine, alice: Identity, bob: Identity, name: str
 ) -> None:
@@ -342,6 +354,7 @@ def test_a_listener_that_fails(
     assert all_todos(admin) == UNTOUCHED
 
 
+@pytest.mark.exhaustive
 def test_a_hook_that_fails_refuses_the_transaction(client: Client, alice: Identity, bob: Identity) -> None:
     def work(session: Session) -> None:
         failing.add("on_bind")
@@ -360,6 +373,7 @@ def test_a_hook_that_fails_refuses_the_transaction(client: Client, alice: Identi
 # What Postgres ends
 
 
+@pytest.mark.exhaustive
 def test_a_statement_that_takes_too_long(client: Client, alice: Identity, bob: Identity) -> None:
     def work(session: Session) -> None:
         session.execute(text("SET LOCAL statement_timeout = 20"))
@@ -374,6 +388,7 @@ def test_a_statement_that_takes_too_long(client: Client, alice: Identity, bob: I
     assert_all_is_well(client, alice, bob)
 
 
+@pytest.mark.exhaustive
 def test_a_serialization_failure_may_be_retried(
     client: Client, admin: Engine, alice: Identity, bob: Identity
 ) -> None:
@@ -443,6 +458,7 @@ def test_of_two_in_a_deadlock_one_goes_on_and_one_tries_again(
 # A server that crashes
 
 
+@pytest.mark.exhaustive
 def test_a_server_that_crashes_and_comes_back(server: Server, alice: Identity, bob: Identity) -> None:
     if server.installation is None:
         pytest.skip("needs a server of its own to crash")
@@ -594,6 +610,7 @@ async def test_an_error_in_place_of_asyncpgs_own_costs_that_connection(
     await engine.dispose()
 
 
+@pytest.mark.exhaustive
 def test_a_transaction_that_text_has_begun_in_autocommit_is_not_the_next_callers(
     url: URL, todos: None, alice: Identity, bob: Identity
 ) -> None:

@@ -28,6 +28,7 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import Policy, auth_uid, force_row_security
 from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .project import Project
 
@@ -112,7 +113,8 @@ def test_a_revision_says_whose_rows_the_owner_misses(
     assert REMARK not in caplog.text
 
 
-@pytest.mark.parametrize("role", ["CURRENT_USER", "forced_owner", "public"])
+@pytest.mark.exhaustive
+@table("role", ["CURRENT_USER", "forced_owner", "public"])
 def test_a_policy_that_shows_the_owner_everything_is_enough(
     tmp_path: Path, owner: Engine, role: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -134,6 +136,7 @@ def test_a_restrictive_policy_keeps_rows_from_the_owner(
     assert f"{REMARK} DELETE every row" in " ".join(written.replace("# ", "").split())
 
 
+@pytest.mark.exhaustive
 def test_the_block_reaches_every_row(connection: Connection) -> None:
     assert updated(connection) == 0
     operations = operations_on(connection)
@@ -188,6 +191,7 @@ def test_an_error_without_a_transaction_puts_it_back(connection: Connection) -> 
     assert is_forced(connection)
 
 
+@pytest.mark.exhaustive
 def test_rows_that_wait_for_a_deferred_check_are_checked_first(connection: Connection) -> None:
     connection.execute(
         text("ALTER TABLE notes ADD parent int REFERENCES notes DEFERRABLE INITIALLY DEFERRED")
@@ -198,12 +202,14 @@ def test_rows_that_wait_for_a_deferred_check_are_checked_first(connection: Conne
     assert is_forced(connection)
 
 
+@pytest.mark.exhaustive
 def test_a_renamed_table_is_forced_again(connection: Connection) -> None:
     with operations_on(connection).without_forced_row_level_security("notes"):
         connection.execute(text("ALTER TABLE notes RENAME TO memos"))
     assert is_forced(connection, "memos")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("forced", [True, False])
 def test_a_script_puts_back_what_it_finds(connection: Connection, forced: bool) -> None:
     if not forced:
@@ -221,6 +227,7 @@ def test_a_script_puts_back_what_it_finds(connection: Connection, forced: bool) 
         assert connection.scalars(text("SELECT user_id FROM notes")).all() == ["carol"]
 
 
+@pytest.mark.exhaustive
 def test_names_are_quoted(connection: Connection) -> None:
     connection.execute(text("""CREATE SCHEMA "O'dd"; CREATE TABLE "O'dd"."a {b} % $sqla_rls$" (id int)"""))
     connection.execute(text("""ALTER TABLE "O'dd"."a {b} % $sqla_rls$" FORCE ROW LEVEL SECURITY"""))

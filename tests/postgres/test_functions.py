@@ -11,8 +11,11 @@ from sqlalchemy import Boolean, Column, Engine, MetaData, Table, Text, column, f
 
 from sqla_rls import Policy, Role, ignore, sql_function
 from sqla_rls.exc import DeclarationError
+from tests.suite import table
 
 from .project import Project, execute, operations, state, todos
+
+pytestmark = pytest.mark.sqlalchemy
 
 READER = Role("reporting")
 HAIRY = "SELECT $$it's 100% :done \\ {brace}$$ = $1 OR $1 = E'a\\\\b' -- as they write it"
@@ -64,7 +67,8 @@ def database_of(project: Project) -> list[tuple[str, str]]:
     return [line for line in project.state() if line[0] != "role" and "alembic_version" not in line[1]]
 
 
-@pytest.mark.parametrize(
+@pytest.mark.exhaustive
+@table(
     "changed",
     [
         {"body": HAIRY},
@@ -84,6 +88,7 @@ def test_what_a_function_says_is_replaced_and_restored(project: Project, changed
     assert functions_of(project) == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "drift",
     [
@@ -111,6 +116,7 @@ def test_drift_by_hand_is_seen_mended_and_comes_back(project: Project, drift: st
     assert functions_of(project) == drifted
 
 
+@pytest.mark.exhaustive
 def test_other_arguments_make_another_function(project: Project) -> None:
     def models(**changed: Any) -> MetaData:
         metadata = MetaData()
@@ -128,6 +134,7 @@ def test_other_arguments_make_another_function(project: Project) -> None:
     assert functions_of(project) == before
 
 
+@pytest.mark.exhaustive
 def test_a_policy_that_calls_it_makes_room_for_another(project: Project) -> None:
     project.migrate(with_function())
     before = database_of(project), functions_of(project)
@@ -143,6 +150,7 @@ def test_a_policy_that_calls_it_makes_room_for_another(project: Project) -> None
     assert (database_of(project), functions_of(project)) == before
 
 
+@pytest.mark.exhaustive
 def test_a_function_taken_out_is_dropped_if_it_was_made_so(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -158,6 +166,7 @@ def test_a_function_taken_out_is_dropped_if_it_was_made_so(
     assert functions_of(project) == before
 
 
+@pytest.mark.exhaustive
 def test_one_in_an_ignored_schema_is_left_alone(project: Project) -> None:
     execute(project, "CREATE SCHEMA app")
     project.options["include_schemas"] = True
@@ -172,6 +181,7 @@ def test_one_in_an_ignored_schema_is_left_alone(project: Project) -> None:
         project.check(ignored)
 
 
+@pytest.mark.exhaustive
 def test_those_of_two_schemas_may_have_one_name(project: Project) -> None:
     execute(project, "CREATE SCHEMA app")
     metadata = MetaData()
@@ -180,6 +190,7 @@ def test_those_of_two_schemas_may_have_one_name(project: Project) -> None:
     project.migrate(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_name_that_several_have_is_refused(project: Project) -> None:
     execute(
         project,
@@ -196,6 +207,7 @@ def test_it_is_declared_once() -> None:
         sql_function(metadata, "is_mine", to=READER, **IS_MINE)
 
 
+@pytest.mark.exhaustive
 def test_create_all_makes_it_and_drop_all_drops_it(engine: Engine) -> None:
     metadata = with_function(body=HAIRY)
     metadata.create_all(engine)

@@ -80,6 +80,7 @@ def made(script: str) -> list[str]:
     return [name for name in operations(script) if name in ORDER]
 
 
+@pytest.mark.exhaustive
 def test_in_one_migration_there_and_back(project: Project, server: Server) -> None:
     project.migrate(nothing())
     before = project.state()
@@ -125,6 +126,7 @@ def test_as_a_script(project: Project, server: Server) -> None:
         assert project.state() == expected
 
 
+@pytest.mark.exhaustive
 def test_columns_that_come_and_go(project: Project) -> None:
     project.migrate(models(columns=False))
     before = project.state()
@@ -139,12 +141,14 @@ def test_columns_that_come_and_go(project: Project) -> None:
     assert project.state() == after
 
 
+@pytest.mark.exhaustive
 def test_who_may_make_nothing_can_compare(project: Project) -> None:
     project.migrate(nothing())
     project.engine_options = {"connect_args": {"options": "-c default_transaction_read_only=on"}}
     assert sorted(made(project.revision(models()))) == sorted(ORDER)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("isolation_level", ["READ COMMITTED", "AUTOCOMMIT"])
 def test_create_all_and_drop_all(engine: Engine, isolation_level: Any) -> None:
     engine = engine.execution_options(isolation_level=isolation_level)
@@ -171,6 +175,7 @@ def test_create_all_without_a_database() -> None:
     assert min(places) < table < max(places)
 
 
+@pytest.mark.exhaustive
 def test_what_cannot_be_compared_counts_as_changed(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -207,6 +212,7 @@ def reading(*, of_itself: bool, there: bool = True) -> MetaData:
     return metadata
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("of_itself", [True, False], ids=["itself", "another"])
 def test_a_default_may_call_what_reads_a_new_table(project: Project, of_itself: bool) -> None:
     project.migrate(nothing())
@@ -237,6 +243,7 @@ def test_a_default_may_call_what_reads_a_new_table(project: Project, of_itself: 
     assert project.state() == after
 
 
+@pytest.mark.exhaustive
 def test_a_body_that_is_made_unchecked_is_checked_in_the_end(project: Project) -> None:
     metadata = MetaData()
     add_function(metadata, "f", returns="integer", body="SELECT max(id) FROM public.nowhere")
@@ -248,6 +255,7 @@ def test_a_body_that_is_made_unchecked_is_checked_in_the_end(project: Project) -
         metadata.create_all(project.engine)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("of_itself", [True, False], ids=["itself", "another"])
 def test_create_all_where_a_default_calls_what_reads_a_new_table(engine: Engine, of_itself: bool) -> None:
     metadata = reading(of_itself=of_itself)

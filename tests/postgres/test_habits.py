@@ -16,6 +16,8 @@ from sqla_rls.exc import DeclarationError, IdentityRequired
 
 from .conftest import ANYTHING, TASKS, Todo, all_todos
 
+pytestmark = pytest.mark.sqlalchemy
+
 pytestmark = pytest.mark.usefixtures("runner")
 
 NAMES = ("alice", "bob")
@@ -46,6 +48,7 @@ def test_a_worker_thread_serves_one_after_another(maker: sessionmaker[Session], 
             thread.submit(serve_nobody).result()
 
 
+@pytest.mark.exhaustive
 def test_a_block_commits_or_leaves_nothing(
     maker: sessionmaker[Session], admin: Engine, alice: Identity
 ) -> None:
@@ -65,6 +68,7 @@ def test_a_block_commits_or_leaves_nothing(
 # Under asyncio
 
 
+@pytest.mark.exhaustive
 async def test_an_async_block_commits_or_leaves_nothing(
     async_pool: AsyncEngine, admin: Engine, alice: Identity
 ) -> None:
@@ -109,6 +113,7 @@ async def test_sync_code_may_begin_and_end_transactions(
     assert all_todos(admin) == [("alice", "first"), ("alice", "second")]
 
 
+@pytest.mark.exhaustive
 async def test_a_scope_that_is_removed_is_nobodys(async_pool: AsyncEngine, todos: None) -> None:
     maker = async_sessionmaker(async_pool)
     enforce_row_security(maker)

@@ -19,10 +19,11 @@ from sqla_rls.driver import asyncpg, psycopg
 from sqla_rls.exc import RowSecurityError
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .conftest import TASKS, Todo
 from .leftovers import LEFTOVERS, Leftover, Look, Verdict, Verdicts
-from .line import HOWS, How, Line
+from .line import HOWS, How, Line, hows
 
 BACKEND = text("SELECT pg_catalog.pg_backend_pid()")
 
@@ -130,6 +131,7 @@ def expected(verdicts: Verdicts, how: How, mode: str) -> Verdict:
     return verdicts.statement if how.way == "statement" else verdicts.with_begin
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("leftover", LEFTOVERS, ids=[leftover.name for leftover in LEFTOVERS])
 def test_what_alice_leaves_does_to_bob_what_the_table_says(
     lines: dict[tuple[str, str], Line], superuser: Engine, leftover: Leftover
@@ -146,7 +148,7 @@ def test_what_alice_leaves_does_to_bob_what_the_table_says(
 CURED = [leftover for leftover in LEFTOVERS if leftover.cure_sql]
 
 
-@pytest.mark.parametrize("leftover", CURED, ids=[leftover.name for leftover in CURED])
+@table("leftover", CURED, ids=[leftover.name for leftover in CURED])
 def test_what_else_closes_it_does(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, leftover: Leftover
 ) -> None:
@@ -157,6 +159,7 @@ def test_what_else_closes_it_does(
     line.hang_up()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("how", [HOWS["psycopg, message"], HOWS["asyncpg, message"]])
 def test_nor_does_it_where_the_driver_prepares_nothing(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How
@@ -175,7 +178,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "leftovers.md"
 HEADINGS = ("left behind", "`clean=False`", "message, pipeline", "one-shot", "statement", "`strict=True`")
 
 
-def table() -> list[str]:
+def document() -> list[str]:
     lines = [[*HEADINGS, "what else closes it"], ["---", *[":-:"] * 5, "---"]]
     for leftover in LEFTOVERS:
         marks = ["**open**" if verdict == "open" else verdict for verdict in leftover.verdicts]
@@ -189,9 +192,9 @@ def test_the_document_says_the_same() -> None:
     first = next(number for number, line in enumerate(lines) if line.startswith(f"| {HEADINGS[0]} "))
     end = lines.index("", first)
     if os.environ.get("SQLA_RLS_WRITE_CASES"):
-        DOCUMENT.write_text("\n".join([*lines[:first], *table(), *lines[end:], ""]), encoding="utf-8")
+        DOCUMENT.write_text("\n".join([*lines[:first], *document(), *lines[end:], ""]), encoding="utf-8")
     else:
-        assert lines[first:end] == table()
+        assert lines[first:end] == document()
 
 
 # Through a pooler, where the next one is any client's
@@ -209,12 +212,11 @@ def bouncer(pgbouncer: None, server: Server, place: str) -> Iterator[PgBouncer]:
         yield bouncer
 
 
-@pytest.mark.parametrize("name", POOLED)
-@pytest.mark.parametrize("leftover", CLOSED, ids=[leftover.name for leftover in CLOSED])
+@pytest.mark.parametrize("how", hows(POOLED))
+@table("leftover", CLOSED, ids=[leftover.name for leftover in CLOSED])
 def test_it_is_the_same_through_a_pooler(
-    bouncer: PgBouncer, superuser: Engine, runner: asyncio.Runner, leftover: Leftover, name: str
+    bouncer: PgBouncer, superuser: Engine, runner: asyncio.Runner, leftover: Leftover, how: How
 ) -> None:
-    how = HOWS[name]
     alices, bobs = (Line(bouncer.url, how, runner, CONNECT_ARGS[how.driver]) for _ in range(2))
     # Behind a pooler no driver may prepare any.
     same = "closed" if leftover.cure else expected(leftover.verdicts, how, "clean")
@@ -223,16 +225,16 @@ def test_it_is_the_same_through_a_pooler(
         line.hang_up()
 
 
-@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", hows(POOLED))
 def test_what_a_client_of_a_pooler_is_opened_with_stays(
     bouncer: PgBouncer,
     monkeypatch: pytest.MonkeyPatch,
     runner: asyncio.Runner,
-    name: str,
+    how: How,
     alice: Identity,
     bob: Identity,
 ) -> None:
-    how = HOWS[name]
     opened = {"application_name": "todos", "TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"}
     if how.driver == "psycopg":
         opened["client_encoding"] = "LATIN1"
@@ -314,6 +316,7 @@ def test_a_table_that_alice_locks_is_bobs_again_when_her_transaction_ends(
         line.hang_up()
 
 
+@pytest.mark.exhaustive
 def test_a_lock_that_is_prepared_takes_a_setting_of_the_server(
     url: URL, todos: None, runner: asyncio.Runner, alice: Identity
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from tests.conftest import INSTALLATIONS
+pytestmark = pytest.mark.exhaustive
 
 _MODELS = """
 from sqlalchemy import Column, Integer, MetaData, Table
@@ -26,8 +26,7 @@ Table(
 """
 
 
-# The log doesn't depend on the version of Postgres.
-@pytest.mark.parametrize("server", INSTALLATIONS[:1], ids=["one_postgres"], indirect=True, scope="session")
+@pytest.mark.one_postgres
 @pytest.mark.parametrize("template", ["generic", "async", "pyproject", "pyproject_async", "multidb"])
 def test_a_template_of_alembic_shows_the_log(template: str, tmp_path: Path, database: URL) -> None:
     def alembic(*arguments: str) -> str:

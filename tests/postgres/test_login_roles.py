@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify, service_session
 from sqla_rls.exc import BindingError, TransactionRefused, UnsafeRole
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .conftest import ANYTHING, CALLER, TASKS, statements_of
 from .unsafe import UNSAFE, Unsafe
@@ -66,7 +67,7 @@ def run(admin: Engine, *statements: str) -> None:
             connection.execute(text(statement))
 
 
-@pytest.mark.parametrize("unsafe", UNSAFE, ids=lambda unsafe: unsafe.name)
+@table("unsafe", UNSAFE, ids=lambda unsafe: unsafe.name)
 def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cured(
     server: Server, admin: Engine, login: Login, role: str, unsafe: Unsafe, todos: None, alice: Identity
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cure
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 def test_from_16_on_createrole_alone_grants_no_role(
     server: Server, admin: Engine, login: Login, role: str, todos: None, alice: Identity
 ) -> None:
@@ -143,6 +145,7 @@ def worker(admin: Engine, role: str, todos: None) -> str:
     return worker
 
 
+@pytest.mark.exhaustive
 def test_callers_whose_role_is_a_member_of_another_one_of_policies_are_refused(
     admin: Engine, login: Login, role: str, worker: str, alice: Identity
 ) -> None:
@@ -255,8 +258,9 @@ def test_authenticated_itself_may_log_in(
             session.execute(ANYTHING)
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-@pytest.mark.parametrize("set_role", [True, False])
+@pytest.mark.exhaustive
+@table("driver", ["psycopg", "asyncpg"])
+@table("set_role", [True, False])
 async def test_authenticated_itself_may_log_in_under_asyncio(
     runner: object, as_authenticated: URL, todos: None, alice: Identity, driver: str, set_role: bool
 ) -> None:

@@ -30,6 +30,8 @@ from sqla_rls import Policy, auth_uid, authenticated, crud_policy, jwt_claim, me
 
 from .project import Project
 
+pytestmark = pytest.mark.sqlalchemy
+
 
 def organization(name: str) -> UUID:
     return uuid5(UUID(int=0), name)
@@ -149,6 +151,7 @@ def test_members_see_what_is_their_organizations(run_as: As, name: str, titles: 
     assert run_as(name).scalars(TITLES).all() == titles
 
 
+@pytest.mark.exhaustive
 def test_a_second_migration_finds_nothing_to_do(tmp_path: Path, database: URL) -> None:
     project = Project(tmp_path / "migrations", database)
     written = project.migrate(Base.metadata)
@@ -172,6 +175,7 @@ def test_nobody_moves_a_row_to_an_organization_of_others(run_as: As) -> None:
         run_as("alice").execute(update(Document).where(Document.org_id == ACME).values(org_id=GLOBEX))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("command", "statement"),
     [("SELECT", TITLES), ("INSERT", insert(Membership).values(user_id="carol", org_id=ACME))],

@@ -34,6 +34,8 @@ from sqla_rls.testing.postgres import Server
 
 from .project import Project
 
+pytestmark = pytest.mark.sqlalchemy
+
 
 class Base(DeclarativeBase):
     pass
@@ -157,6 +159,7 @@ def test_what_callers_make_is_not_found_by_the_function(connection: Connection) 
     assert connection.scalars(text("SELECT my_teams()")).all() == []
 
 
+@pytest.mark.exhaustive
 def test_a_second_migration_finds_nothing_to_do(tmp_path: Path, database: URL) -> None:
     project = Project(tmp_path / "migrations", database)
     written = project.migrate(Base.metadata)

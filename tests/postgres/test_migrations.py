@@ -36,8 +36,11 @@ from sqla_rls import (
 )
 from sqla_rls.exc import AuthSchemaUnusable, UnknownRole
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .project import Project, execute, notes, operations, own_todos, todos
+
+pytestmark = pytest.mark.sqlalchemy
 
 
 def test_one_migration_holds_all_that_a_model_declares(project: Project) -> None:
@@ -72,6 +75,7 @@ def test_upgrade_check_downgrade_and_up_again(project: Project) -> None:
     project.check(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_changed_read_is_one_alter_policy_and_back_again(project: Project) -> None:
     project.migrate(own_todos())
     before = project.state()
@@ -83,6 +87,7 @@ def test_a_changed_read_is_one_alter_policy_and_back_again(project: Project) -> 
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_renamed_policy_is_renamed(project: Project) -> None:
     project.migrate(todos(Policy("old", "SELECT", authenticated, using=auth_uid("user_id"))))
     before = project.state()
@@ -95,7 +100,8 @@ def test_a_renamed_policy_is_renamed(project: Project) -> None:
     assert project.state() == before
 
 
-@pytest.mark.parametrize(
+@pytest.mark.exhaustive
+@table(
     "changed",
     [
         {"using": "true", "with_check": "task <> ''"},
@@ -124,7 +130,7 @@ def test_every_change_of_a_policy_is_seen_and_undone(project: Project, changed: 
     assert project.state() == before
 
 
-@pytest.mark.parametrize(
+@table(
     "expression",
     [
         "task IN ('a', 'b')",
@@ -139,6 +145,7 @@ def test_postgres_own_spelling_of_an_expression_is_no_change(project: Project, e
     project.migrate(todos(Policy("it", roles=authenticated, using=expression)))
 
 
+@pytest.mark.exhaustive
 def test_a_policy_over_another_table_correlates_with_it(project: Project) -> None:
     metadata = MetaData()
     orgs = Table("orgs", metadata, Column("id", Integer, primary_key=True))
@@ -189,6 +196,7 @@ def test_a_dropped_table_comes_back_with_its_protection(project: Project) -> Non
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_what_goes_with_a_dropped_table_is_not_revoked_first(project: Project) -> None:
     metadata = notes(crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")))
     project.migrate(metadata)
@@ -202,6 +210,7 @@ def test_what_goes_with_a_dropped_table_is_not_revoked_first(project: Project) -
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_column_that_a_policy_named_can_be_dropped_with_the_change(project: Project) -> None:
     project.migrate(todos(Policy("it", roles=authenticated, using="owner = 'x'"), owner=Text))
     before = project.state()
@@ -210,11 +219,13 @@ def test_a_column_that_a_policy_named_can_be_dropped_with_the_change(project: Pr
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_new_column_can_be_named_at_once(project: Project) -> None:
     project.migrate(own_todos())
     project.migrate(todos(Policy("it", roles=authenticated, using="owner = 'x'"), owner=Text))
 
 
+@pytest.mark.exhaustive
 def test_the_sequence_of_a_serial_column_is_granted_and_taken_back(project: Project) -> None:
     metadata = notes(crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")))
     assert "object_type='SEQUENCE'" in project.migrate(metadata)
@@ -230,6 +241,7 @@ def test_the_sequence_of_a_serial_column_is_granted_and_taken_back(project: Proj
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_table_that_declares_nothing_any_more_is_left_alone_with_a_warning(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -238,6 +250,7 @@ def test_a_table_that_declares_nothing_any_more_is_left_alone_with_a_warning(
     assert "table todos has policies in the database and declares none" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_a_table_is_opened_by_an_explicit_word(project: Project) -> None:
     project.migrate(own_todos())
     before = project.state()
@@ -259,7 +272,7 @@ def test_a_table_is_opened_by_an_explicit_word(project: Project) -> None:
 USER_ID = "CREATE OR REPLACE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE"
 
 
-@pytest.mark.parametrize(
+@table(
     "drift",
     [
         "ALTER TABLE todos DISABLE ROW LEVEL SECURITY",
@@ -298,6 +311,7 @@ def test_drift_by_hand_is_seen_and_mended(project: Project, drift: str) -> None:
         assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_role_that_was_dropped_by_hand_is_made_again(project: Project) -> None:
     metadata = todos(Policy("it", roles=Role("dropped_by_hand"), using=auth_uid("user_id")))
     project.migrate(metadata)
@@ -311,6 +325,7 @@ def test_a_role_that_was_dropped_by_hand_is_made_again(project: Project) -> None
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_roles_by_object_are_made_and_by_name_must_be_there(project: Project) -> None:
     before = project.state()
     project.revision(todos(Policy("it", roles="sqla_rls_nobody", using="true")))
@@ -319,6 +334,7 @@ def test_roles_by_object_are_made_and_by_name_must_be_there(project: Project) ->
     assert [line for line in project.state() if "alembic_version" not in line[1]] == before
 
 
+@pytest.mark.exhaustive
 def test_a_role_that_is_used_elsewhere_survives_the_downgrade(project: Project, server: Server) -> None:
     def models() -> MetaData:
         return todos(Policy("it", roles=Role("librarian"), using=auth_uid("user_id")))
@@ -336,6 +352,7 @@ def test_a_role_that_is_used_elsewhere_survives_the_downgrade(project: Project, 
     server.drop_database(name)
 
 
+@pytest.mark.exhaustive
 def test_default_privileges_are_granted_once(project: Project) -> None:
     metadata = own_todos()
     default_privileges(metadata, "SELECT", to=authenticated, schema="public")
@@ -363,6 +380,7 @@ def test_offline_scripts_do_the_same(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_table_that_is_filtered_out_is_left_alone(project: Project) -> None:
     metadata = own_todos()
     project.migrate(metadata)
@@ -371,6 +389,7 @@ def test_a_table_that_is_filtered_out_is_left_alone(project: Project) -> None:
     project.check(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_table_in_another_schema_with_names_that_need_quotes(project: Project) -> None:
     execute(project, 'CREATE SCHEMA "Other one"')
     before = project.state()
@@ -384,6 +403,7 @@ def test_a_table_in_another_schema_with_names_that_need_quotes(project: Project)
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_leaving_the_plugin_out_is_warned_of(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     metadata = own_todos()
     project.migrate(metadata)
@@ -394,6 +414,7 @@ def test_leaving_the_plugin_out_is_warned_of(project: Project, caplog: pytest.Lo
     assert "row security was not compared" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_the_number_of_statements_does_not_grow_with_the_tables(project: Project) -> None:
     def statements(tables: int) -> int:
         metadata = MetaData()
@@ -436,6 +457,7 @@ def _compare(connection: Any, metadata: MetaData, plugins: list[str]) -> None:
     assert compare_metadata(context, metadata) == []
 
 
+@pytest.mark.exhaustive
 def test_the_extension_that_may_not_be_used_is_an_error_with_its_cure(
     tmp_path: Path, signing_server: Server
 ) -> None:
@@ -470,6 +492,7 @@ def server_connection(server: Server) -> Any:
     return create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
 
 
+@pytest.mark.exhaustive
 def test_functions_of_somebody_else_are_never_replaced(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -488,6 +511,7 @@ def test_functions_of_somebody_else_are_never_replaced(
         assert connection.scalar(text("SELECT obj_description('auth.uid()'::regprocedure)")) is None
 
 
+@pytest.mark.exhaustive
 def test_a_migration_made_elsewhere_leaves_what_it_finds_and_says_so(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -511,6 +535,7 @@ def test_a_migration_made_elsewhere_leaves_what_it_finds_and_says_so(
         )
 
 
+@pytest.mark.exhaustive
 def test_a_schema_loses_what_the_roles_of_a_policy_no_longer_need(project: Project) -> None:
     def models(*roles: str) -> MetaData:
         metadata = MetaData()

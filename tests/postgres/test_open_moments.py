@@ -29,6 +29,8 @@ from sqla_rls.testing.postgres import Server
 
 from .project import Project
 
+pytestmark = pytest.mark.exhaustive
+
 READER = "sqla_rls_reader"
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import MetaData
 
 from sqla_rls import Policy, Role, authenticated, disable_row_security, force_row_security, grant
 from sqla_rls.exc import OpeningNotConfirmed
+from tests.suite import table
 
 from .project import Project, execute, operations, todos
 
@@ -40,6 +41,7 @@ def test_opening_a_table_says_to_whom(project: Project, caplog: pytest.LogCaptur
     ]
 
 
+@pytest.mark.exhaustive
 def test_to_whom_not_is_said_too(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read()))
     project.revision(todos(disable_row_security()))
@@ -54,6 +56,7 @@ def test_an_owner_who_is_no_longer_bound_is_named(project: Project, caplog: pyte
     assert said == "this migration opens table todos: row security is no longer forced on its owner postgres"
 
 
+@pytest.mark.exhaustive
 def test_a_restrictive_policy_that_goes_is_said_to_open(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -63,6 +66,7 @@ def test_a_restrictive_policy_that_goes_is_said_to_open(
     assert said.endswith("what restrictive policy 'narrow' kept back from authenticated no longer is")
 
 
+@pytest.mark.exhaustive
 def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read()))
     execute(project, "CREATE POLICY by_hand ON todos AS RESTRICTIVE USING (false)")
@@ -71,6 +75,7 @@ def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogC
     assert "what restrictive policy 'by_hand' kept back from public no longer is" in said
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "before",
     [lambda: todos(read(), narrow()), lambda: todos(read(), force_row_security())],
@@ -97,11 +102,13 @@ def test_what_opens_by_omission_is_done_when_it_is_confirmed(
     assert project.state() == before_it
 
 
+@pytest.mark.exhaustive
 def test_what_the_models_say_in_so_many_words_needs_no_other(project: Project) -> None:
     project.migrate(todos(read(), force_row_security()))
     assert "confirm_opening" not in project.migrate(todos(disable_row_security()))
 
 
+@pytest.mark.exhaustive
 def test_the_way_back_is_not_asked_about(project: Project) -> None:
     project.migrate(todos(read()))
     opened = project.state()
@@ -110,6 +117,7 @@ def test_the_way_back_is_not_asked_about(project: Project) -> None:
     assert project.state() == opened
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "after",
     [
@@ -133,7 +141,8 @@ def test_nothing_is_said_of_what_closes_or_is_explicit(
 EDITOR = Role("rls_test_editor", member_of=[authenticated])
 
 
-@pytest.mark.parametrize(
+@pytest.mark.exhaustive
+@table(
     ("restricted", "permitted", "command", "is_warned_of"),
     [
         ([authenticated], ["PUBLIC"], "SELECT", True),

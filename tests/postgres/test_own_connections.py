@@ -20,9 +20,10 @@ from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.signing import Ed25519Signer
 from sqla_rls.testing.account import Account
-from sqla_rls.testing.postgres import Server, installations
+from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
-from .conftest import SIGNING, TASKS, database_with_tables, start_signing_server
+from .conftest import TASKS, database_with_tables, on_signing_servers, start_signing_server
 from .test_harden import harden
 
 FUNCTIONS = "functions"
@@ -36,17 +37,16 @@ CONFIGURED = Ed25519Signer()
 
 @pytest.fixture(
     scope="module",
-    params=[*SIGNING, *[(FUNCTIONS, found) for found in installations()]],
-    ids=lambda param: f"{param[0]}-postgres{param[1].version}",
+    params=on_signing_servers(FUNCTIONS),
 )
 def verified_by(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
     """A server that asks for passwords, and has a key in its configuration."""
-    name, installation = request.param
+    name, version = request.param
     directory = Account.unprivileged().make_directory([tempfile.gettempdir(), "/tmp", "/var/tmp"])
     try:
         (directory / "pg_hba.conf").write_text(HBA)
         settings = {"hba_file": f"{directory}/pg_hba.conf", "pg_session_jwt.jwk": CONFIGURED.jwk}
-        with start_signing_server(name, installation, settings) as server:
+        with start_signing_server(name, version, settings) as server:
             yield name, server
     finally:
         shutil.rmtree(directory)
@@ -108,7 +108,7 @@ BRINGS = {
 }
 
 
-@pytest.mark.parametrize("brings", BRINGS)
+@table("brings", BRINGS)
 def test_with_the_extension_a_connection_brings_its_own_key_and_is_whoever_it_says(
     verified_by: tuple[str, Server],
     admin: Engine,

@@ -20,6 +20,7 @@ from sqla_rls import (
 )
 from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import PUBLIC
+from tests.suite import table
 
 from .project import Project, execute, notes, operations, own_todos, todos
 
@@ -39,7 +40,7 @@ def own_notes() -> MetaData:
     return notes(Policy("read", "SELECT", authenticated, using=True))
 
 
-@pytest.mark.parametrize(
+@table(
     "drift",
     [
         "GRANT SELECT ON notes TO reporting",
@@ -73,6 +74,7 @@ def test_a_privilege_that_nobody_declared_is_revoked(
     assert project.state() == drifted
 
 
+@pytest.mark.exhaustive
 def test_what_was_passed_on_is_revoked_with_it(project: Project, reporting: str) -> None:
     metadata = own_notes()
     project.migrate(metadata)
@@ -91,6 +93,7 @@ def test_what_was_passed_on_is_revoked_with_it(project: Project, reporting: str)
     assert project.state() == drifted
 
 
+@pytest.mark.exhaustive
 def test_a_grant_taken_out_of_the_models_is_revoked(project: Project) -> None:
     def models(*grants: Any) -> MetaData:
         return todos(Policy("read", "SELECT", authenticated, using=True), *grants)
@@ -107,6 +110,7 @@ def test_a_grant_taken_out_of_the_models_is_revoked(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_table_that_only_grants_keeps_its_policies_and_what_they_imply(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,6 +119,7 @@ def test_a_table_that_only_grants_keeps_its_policies_and_what_they_imply(
     assert "table todos has policies in the database and declares none" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_the_owner_predefined_roles_and_other_tables_keep_what_they_hold(
     project: Project, reporting: str
 ) -> None:
@@ -130,6 +135,7 @@ def test_the_owner_predefined_roles_and_other_tables_keep_what_they_hold(
     project.check(metadata)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("schema", ["", "IN SCHEMA public"])
 def test_a_new_table_keeps_nothing_that_default_privileges_gave_it(
     project: Project, reporting: str, schema: str
@@ -148,6 +154,7 @@ def test_a_new_table_keeps_nothing_that_default_privileges_gave_it(
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_new_table_has_what_it_declares_whatever_default_privileges_give(project: Project) -> None:
     metadata = MetaData()
     default_privileges(metadata, "SELECT", to=Role("reporting"))
@@ -165,6 +172,7 @@ def defaults(*calls: tuple[Any, ...], **options: Any) -> MetaData:
     return metadata
 
 
+@pytest.mark.exhaustive
 def test_default_privileges_of_a_role_that_is_named_are_managed_whole(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -182,6 +190,7 @@ def test_default_privileges_of_a_role_that_is_named_are_managed_whole(
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_that_everybody_may_execute_new_functions_can_be_taken_away(project: Project) -> None:
     before = project.state()
     project.check(defaults((["EXECUTE"], PUBLIC), on="FUNCTIONS"))
@@ -191,6 +200,7 @@ def test_that_everybody_may_execute_new_functions_can_be_taken_away(project: Pro
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_what_is_ignored_is_left_alone(project: Project, reporting: str) -> None:
     execute(project, "CREATE SCHEMA gis")
     project.options["include_schemas"] = True
@@ -213,6 +223,7 @@ def test_what_is_ignored_is_left_alone(project: Project, reporting: str) -> None
         project.check(metadata)
 
 
+@pytest.mark.exhaustive
 def test_what_is_ignored_comes_back_with_a_dropped_table(project: Project, reporting: str) -> None:
     metadata = own_todos()
     project.migrate(metadata)
@@ -229,7 +240,8 @@ def test_what_is_ignored_comes_back_with_a_dropped_table(project: Project, repor
     assert project.state() == before
 
 
-@pytest.mark.parametrize(
+@pytest.mark.exhaustive
+@table(
     ("ignored", "message"),
     [
         ({"policies": "re*"}, "policy 'read' is declared, and matches"),
@@ -246,6 +258,7 @@ def test_what_is_ignored_and_declared_is_refused(
         project.revision(metadata)
 
 
+@pytest.mark.exhaustive
 def test_an_ignored_schema_auth_is_not_filled(project: Project) -> None:
     metadata = own_todos()
     ignore(metadata, schemas="auth")
@@ -254,6 +267,7 @@ def test_an_ignored_schema_auth_is_not_filled(project: Project) -> None:
     assert "'auth'" not in written
 
 
+@pytest.mark.exhaustive
 def test_opening_a_table_leaves_no_privilege_behind(project: Project) -> None:
     project.migrate(own_todos())
     project.migrate(todos(disable_row_security()))

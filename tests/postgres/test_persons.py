@@ -18,8 +18,11 @@ from sqla_rls import Identity, enforce_row_security, identify
 from sqla_rls.driver import Way
 from sqla_rls.exc import DeclarationError, IdentityChanged, IdentityRequired, TransactionRefused
 from sqla_rls.testing.issuer import Issuer
+from tests.suite import table
 
 from .conftest import ANYTHING, CALLER, TASKS, Todo, all_todos, kill, statements_of, verifier_of
+
+pytestmark = pytest.mark.sqlalchemy
 
 #: Of two that are one person to nobody: another tenant, another issuer, no subject, another role.
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -77,6 +80,7 @@ def test_what_one_has_changed_is_never_flushed_for_another(
     assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
 
 
+@pytest.mark.exhaustive
 def test_what_one_has_loaded_is_never_returned_to_another(
     maker: sessionmaker[Session], admin: Engine, asked: Asked, two: tuple[Identity, Identity]
 ) -> None:
@@ -121,6 +125,7 @@ def test_what_one_has_loaded_stays_ones_own_without_a_query(
         assert sent == []
 
 
+@pytest.mark.exhaustive
 async def test_what_one_has_loaded_by_asyncio_is_never_returned_to_another(
     runner: asyncio.Runner, async_pool: AsyncEngine, todos: None, asked: Asked, alice: Identity, bob: Identity
 ) -> None:
@@ -181,6 +186,7 @@ def test_a_refreshed_token_goes_on_in_a_session(
         assert sent == []
 
 
+@pytest.mark.exhaustive
 def test_strict_discards_what_another_tenants_caller_left(url: URL, asked: Asked) -> None:
     engine = create_engine(url, pool_size=1, max_overflow=0)
     maker = sessionmaker(engine)
@@ -207,6 +213,7 @@ def held_by(session: Session) -> list[Any]:
     return [] if transaction is None else list(getattr(transaction, "connections", ()))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("given", ["engine", "connection"])
 @pytest.mark.parametrize("refused_by", ["callback", "hook"])
 def test_nothing_runs_in_a_transaction_that_was_refused(
@@ -271,7 +278,7 @@ def test_a_hook_that_refuses_a_joined_transaction_leaves_it_as_it_was(
 # Sessions whose backend is gone
 
 
-@pytest.mark.parametrize("end", ["close", "invalidate", "reset", "rollback", "commit"])
+@table("end", ["close", "invalidate", "reset", "rollback", "commit"])
 def test_a_session_that_fails_to_end_is_of_use_again(
     admin: Engine, pool: Engine, way: Way, todos: None, alice: Identity, bob: Identity, end: str
 ) -> None:
@@ -309,6 +316,7 @@ def test_a_scoped_session_that_fails_to_close_serves_the_next_request(
     scoped.remove()
 
 
+@pytest.mark.exhaustive
 async def test_an_async_session_that_fails_to_close_is_of_use_again(
     runner: asyncio.Runner,
     async_pool: AsyncEngine,

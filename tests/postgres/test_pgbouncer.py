@@ -102,6 +102,7 @@ def test_threads_see_their_own_rows_and_leave_nothing(
     assert_nothing_left(clients, servers)
 
 
+@pytest.mark.exhaustive
 async def test_tasks_see_their_own_rows_and_leave_nothing(
     clients: Engine,
     bounced: URL,
@@ -151,6 +152,7 @@ def test_who_comes_next_on_the_server_connection_is_not_the_last(
     second.close()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("servers", [1])
 def test_who_is_refused_holds_nobody_up(
     clients: Engine, maker: sessionmaker[Session], everybodys: None

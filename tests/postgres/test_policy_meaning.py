@@ -27,6 +27,7 @@ from sqla_rls import Policy
 from sqla_rls.ddl import AlterPolicy
 from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import PolicyKey, TableKey
+from tests.suite import table
 
 from .project import Project
 
@@ -65,7 +66,7 @@ def odd(database: URL) -> URL:
     return database.update_query_dict({"options": options})
 
 
-@pytest.mark.parametrize(
+@table(
     "using",
     [
         "at > 'now'",

@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, Role, auth_uid, in_jwt_claim, jwt_claim, jwt_claim_contains, member_of
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 ROWS, OWNERS = 30_000, 300
 
@@ -124,8 +125,8 @@ def assert_asked_once(plan: str) -> None:
     assert "SubPlan" not in plan
 
 
-@pytest.mark.parametrize("statement", ["SELECT * FROM documents", "SELECT count(*) FROM documents"])
-@pytest.mark.parametrize(("column", "kind"), POLICIES)
+@table("statement", ["SELECT * FROM documents", "SELECT count(*) FROM documents"])
+@table(("column", "kind"), POLICIES)
 def test_reading_searches_the_index_of_the_column(
     explain: Explain, column: str, kind: str, statement: str
 ) -> None:

@@ -50,6 +50,8 @@ from sqla_rls.testing.postgres import Server
 
 from .project import settled_state
 
+pytestmark = pytest.mark.exhaustive
+
 EXAMPLES = int(os.environ.get("SQLA_RLS_EXAMPLES", "10"))
 ROLES = ["PUBLIC", "CURRENT_USER", "random_reader", 'random "writer"']
 

@@ -49,6 +49,8 @@ from sqla_rls.testing.postgres import Server
 
 from .conftest import ANYTHING, CALLER, TASKS, verifier_of
 
+pytestmark = pytest.mark.exhaustive
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks.md"
 MODELS: dict[str, MetaData] = {
     "fastapi": fastapi_app.Base.metadata,

@@ -73,6 +73,7 @@ def test_it_is_taken_away_and_what_was_there_comes_back(
     assert project.state() == after
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("drift", ["GRANT TEMPORARY ON DATABASE {} TO PUBLIC", CREATE])
 def test_it_stays_away(project: Project, drift: str, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(closed())
@@ -90,6 +91,7 @@ def test_it_stays_away(project: Project, drift: str, caplog: pytest.LogCaptureFi
     assert project.state() == drifted
 
 
+@pytest.mark.exhaustive
 def test_nobody_who_did_not_ask_gets_it_and_leaving_it_out_gives_nothing_back(project: Project) -> None:
     execute(project, CREATE)
     project.check(MetaData())
@@ -99,6 +101,7 @@ def test_nobody_who_did_not_ask_gets_it_and_leaving_it_out_gives_nothing_back(pr
     assert held_by_public(project) == set()
 
 
+@pytest.mark.exhaustive
 def test_in_a_script_the_database_at_hand_is_meant(project: Project) -> None:
     project.migrate(closed())
     script = project.script("upgrade", "head")
@@ -111,6 +114,7 @@ def test_in_a_script_the_database_at_hand_is_meant(project: Project) -> None:
     project.check(closed())
 
 
+@pytest.mark.exhaustive
 def test_whatever_its_name(server: Server, tmp_path: Path) -> None:
     name = server.create_database('it\'s 100% "{odd}" :x')
     project = Project(tmp_path / "migrations", server.url(name))
@@ -121,6 +125,7 @@ def test_whatever_its_name(server: Server, tmp_path: Path) -> None:
     server.drop_database(name)
 
 
+@pytest.mark.exhaustive
 def test_without_a_schema_public(project: Project) -> None:
     # Nor a default schema: Alembic's own table must be somewhere.
     project.url = project.url.update_query_dict({"options": "-c search_path=app"})
@@ -130,6 +135,7 @@ def test_without_a_schema_public(project: Project) -> None:
     assert held_by_public(project) == {"TEMPORARY"}
 
 
+@pytest.mark.exhaustive
 def test_create_all_takes_it_and_drop_all_leaves_it_so(project: Project) -> None:
     metadata = closed(own_todos())
     metadata.create_all(project.engine)
@@ -140,6 +146,7 @@ def test_create_all_takes_it_and_drop_all_leaves_it_so(project: Project) -> None
     own_todos().create_all(project.engine)
 
 
+@pytest.mark.exhaustive
 def test_a_schema_is_not_both_ignored_and_changed(project: Project) -> None:
     metadata = closed()
     ignore(metadata, schemas="pub*")
@@ -192,6 +199,7 @@ def models() -> MetaData:
     return metadata
 
 
+@pytest.mark.exhaustive
 def test_the_owner_of_the_database_takes_it_away_and_still_compares(
     owner: Project, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,6 +211,7 @@ def test_the_owner_of_the_database_takes_it_away_and_still_compares(
     assert held_by_public(owner) == {"CREATE", "TEMPORARY"}
 
 
+@pytest.mark.exhaustive
 def test_whoever_owns_but_tables_is_told_whom_to_ask(owner_of_tables: Project, project: Project) -> None:
     execute(project, CREATE)
     owner_of_tables.revision(closed())
@@ -233,6 +242,7 @@ def without_version(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [line for line in lines if line[1] != "alembic_version"]
 
 
+@pytest.mark.exhaustive
 def test_and_how_to_go_on_comparing(
     owner_of_tables: Project, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -247,6 +257,7 @@ def test_and_how_to_go_on_comparing(
     assert operations(owner_of_tables.migrate(closed(models()))) == ["revoke_from_public"]
 
 
+@pytest.mark.exhaustive
 def test_a_schema_from_before_15_may_be_another_owners(owner: Project, project: Project) -> None:
     execute(project, "ALTER SCHEMA public OWNER TO CURRENT_USER", CREATE)
     owner.revision(closed())
@@ -258,6 +269,7 @@ def test_a_schema_from_before_15_may_be_another_owners(owner: Project, project: 
     assert held_by_public(project) == {"TEMPORARY", "CREATE"}
 
 
+@pytest.mark.exhaustive
 def test_what_somebody_else_gave_public_is_for_them_to_take(owner: Project, project: Project) -> None:
     database = database_of(project)
     execute(

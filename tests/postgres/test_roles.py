@@ -16,6 +16,7 @@ from sqla_rls import Policy, Role, declare_roles, ignore
 from sqla_rls.declared import declared
 from sqla_rls.exc import DeclarationError, RoleNotPermitted, UnknownRole
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .project import Project, execute, operations, own_todos, todos
 
@@ -98,7 +99,7 @@ def test_a_role_is_made_with_all_that_is_said_after_those_it_belongs_to(project:
     assert roles_of(project) == []
 
 
-@pytest.mark.parametrize(
+@table(
     ("attributes", "altered"),
     [
         ({"login": True}, "login=True"),
@@ -122,6 +123,7 @@ def test_what_is_said_about_a_role_is_altered_and_restored(
     assert roles_of(project) == before
 
 
+@pytest.mark.exhaustive
 def test_what_is_not_said_about_a_role_is_left_alone(project: Project) -> None:
     project.migrate(models(app(), GROUP))
     execute(
@@ -131,6 +133,7 @@ def test_what_is_not_said_about_a_role_is_left_alone(project: Project) -> None:
     project.check(MetaData())
 
 
+@pytest.mark.exhaustive
 def test_memberships_are_compared_granted_and_revoked(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +154,7 @@ def test_memberships_are_compared_granted_and_revoked(
     assert roles_of(project) == before
 
 
+@pytest.mark.exhaustive
 def test_the_ready_made_roles_are_members_of_no_role_unless_one_is_declared(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,6 +183,7 @@ def test_the_ready_made_roles_are_members_of_no_role_unless_one_is_declared(
     assert operations(project.migrate(metadata)) == ["grant_role"] * 2
 
 
+@pytest.mark.exhaustive
 def test_the_options_of_a_membership_are_drift(project: Project, server: Server) -> None:
     metadata = models(app(inherit=False, member_of=[GROUP]))
     project.migrate(metadata)
@@ -194,6 +199,7 @@ def test_the_options_of_a_membership_are_drift(project: Project, server: Server)
         project.upgrade()
 
 
+@pytest.mark.exhaustive
 def test_a_membership_that_another_role_granted_is_revoked(project: Project) -> None:
     project.migrate(models(app(member_of=[]), GROUP, OTHER))
     before = roles_of(project)
@@ -208,6 +214,7 @@ def test_a_membership_that_another_role_granted_is_revoked(project: Project) -> 
     assert roles_of(project)[0] == before[0]
 
 
+@pytest.mark.exhaustive
 def test_ignored_roles_keep_their_members(project: Project) -> None:
     metadata = models(app(member_of=[]))
     ignore(metadata, roles="rls_test_o*")
@@ -236,6 +243,7 @@ def test_what_a_role_is_said_to_be_in_several_places_is_taken_together() -> None
         declared([metadata])
 
 
+@pytest.mark.exhaustive
 def test_who_may_not_give_bypassrls_is_told_who_may(project: Project, server: Server, tmp_path: Path) -> None:
     execute(project, "CREATE ROLE rls_test_owner LOGIN CREATEROLE", "CREATE ROLE rls_test_group")
     execute(
@@ -258,6 +266,7 @@ def test_who_may_not_give_bypassrls_is_told_who_may(project: Project, server: Se
     execute(project, "DROP OWNED BY rls_test_owner")
 
 
+@pytest.mark.exhaustive
 def test_who_may_not_change_a_membership_is_told_who_may(
     project: Project, server: Server, tmp_path: Path
 ) -> None:
@@ -295,6 +304,7 @@ def test_who_may_not_change_a_membership_is_told_who_may(
     execute(project, "DROP OWNED BY rls_test_owner")
 
 
+@pytest.mark.exhaustive
 def test_scripts_make_and_alter_roles_too(project: Project) -> None:
     execute(
         project,

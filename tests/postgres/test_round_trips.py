@@ -16,8 +16,11 @@ from sqla_rls import Identity, enforce_row_security
 from sqla_rls.driver import Way
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
+from tests.suite import table
 
 from .conftest import TASKS, Todo
+
+pytestmark = pytest.mark.sqlalchemy
 
 Work: TypeAlias = Callable[[Session], object]
 #: ``count(driver, way, work)``: how many round trips *work* takes; *way* None is plain SQLAlchemy.
@@ -113,8 +116,8 @@ def nothing(session: Session) -> None:
     session.commit()
 
 
-@pytest.mark.parametrize("driver", [*PSYCOPG, "asyncpg"])
-@pytest.mark.parametrize("work", [one_select, two_selects, a_flush, a_bulk_insert])
+@table("driver", [*PSYCOPG, "asyncpg"])
+@table("work", [one_select, two_selects, a_flush, a_bulk_insert])
 def test_with_begin_a_binding_takes_no_round_trip_and_as_a_statement_one(
     count: Count, driver: str, work: Work
 ) -> None:
@@ -123,19 +126,22 @@ def test_with_begin_a_binding_takes_no_round_trip_and_as_a_statement_one(
     assert count(driver, "statement", work) == plain + 1
 
 
-@pytest.mark.parametrize("driver", PSYCOPG)
-@pytest.mark.parametrize("work", [one_select, two_selects, a_flush])
+@pytest.mark.exhaustive
+@table("driver", PSYCOPG)
+@table("work", [one_select, two_selects, a_flush])
 def test_in_a_pipeline_a_transaction_takes_one_round_trip_less_than_unbound(
     count: Count, driver: str, work: Work
 ) -> None:
     assert count(driver, "pipeline", work) == count(driver, None, work) - 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("driver", PSYCOPG)
 def test_executemany_in_a_pipeline_takes_what_it_takes_unbound(count: Count, driver: str) -> None:
     assert count(driver, "pipeline", a_bulk_insert) == count(driver, None, a_bulk_insert)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("driver", PSYCOPG)
 @pytest.mark.parametrize("way", ["message", "pipeline"])
 def test_in_autocommit_a_statement_takes_one_round_trip_bound_or_not(
@@ -145,7 +151,7 @@ def test_in_autocommit_a_statement_takes_one_round_trip_bound_or_not(
     assert count(driver, way, two_selects, **AUTOCOMMIT) == 2
 
 
-@pytest.mark.parametrize("driver", [*PSYCOPG, "asyncpg"])
+@table("driver", [*PSYCOPG, "asyncpg"])
 def test_the_round_trips_that_the_documentation_states(count: Count, driver: str) -> None:
     stated: dict[Way | None, int] = {None: 3, "message": 3, "pipeline": 2, "statement": 4}
     if driver == "asyncpg":
@@ -158,6 +164,7 @@ def test_the_pipeline_is_chosen(count: Count, driver: str) -> None:
     assert count(driver, "auto", one_select) == 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("driver", [*PSYCOPG, "asyncpg"])
 def test_a_transaction_that_does_nothing_takes_none(count: Count, driver: str) -> None:
     assert count(driver, "message", nothing) == 0

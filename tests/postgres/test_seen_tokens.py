@@ -22,7 +22,7 @@ from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 
-from .line import HOWS, How, Line
+from .line import HOWS, How, Line, hows
 
 POLLS = 300
 BY_PARAMETERS = ["psycopg, pipeline", "psycopg, one-shot", "psycopg, statement", "asyncpg, statement"]
@@ -80,39 +80,40 @@ def tokens_seen(line: Line, signed: Signed, who: Identity) -> set[str]:
     return {query.partition("E'eyJ")[2].partition("'")[0] for query in found if "eyJ" in query}
 
 
-def tokens_seen_over_a_network(signed: Signed, runner: asyncio.Runner, who: Identity, name: str) -> set[str]:
+def tokens_seen_over_a_network(signed: Signed, runner: asyncio.Runner, who: Identity, how: How) -> set[str]:
     assert signed.url.port is not None
     with Proxy(str(signed.url.host), signed.url.port, delay=0.0005) as proxy:
         url = signed.url.set(host=proxy.host, port=proxy.port)
-        line = Line(url, HOWS[name], runner, binding="signed", signing_key=signed.key)
+        line = Line(url, how, runner, binding="signed", signing_key=signed.key)
         seen = tokens_seen(line, signed, who)
         line.hang_up()
     return seen
 
 
-@pytest.mark.parametrize("name", BY_PARAMETERS)
+@pytest.mark.parametrize("how", hows(BY_PARAMETERS))
 def test_a_token_in_a_parameter_is_never_seen(
-    signed: Signed, runner: asyncio.Runner, alice: Identity, name: str
+    signed: Signed, runner: asyncio.Runner, alice: Identity, how: How
 ) -> None:
-    assert tokens_seen_over_a_network(signed, runner, alice, name) == set()
+    assert tokens_seen_over_a_network(signed, runner, alice, how) == set()
 
 
-@pytest.mark.parametrize("name", ["psycopg, message", "asyncpg, message"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", hows(["psycopg, message", "asyncpg, message"]))
 def test_one_in_a_text_is_and_is_good_for_that_connection_only(
-    signed: Signed, runner: asyncio.Runner, alice: Identity, name: str
+    signed: Signed, runner: asyncio.Runner, alice: Identity, how: How
 ) -> None:
-    seen = tokens_seen_over_a_network(signed, runner, alice, name)
+    seen = tokens_seen_over_a_network(signed, runner, alice, how)
     assert seen
     for token in seen:
         payload = token.split(".")[1]
         assert "pid" in loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
-@pytest.mark.parametrize("name", [name for name, how in HOWS.items() if not how.autocommit])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", hows(name for name, how in HOWS.items() if not how.autocommit))
 def test_one_that_is_good_for_all_connections_of_a_pooler_is_never_seen(
-    pgbouncer: None, signed: Signed, runner: asyncio.Runner, alice: Identity, name: str
+    pgbouncer: None, signed: Signed, runner: asyncio.Runner, alice: Identity, how: How
 ) -> None:
-    how: How = HOWS[name]
     with PgBouncer(signed.url, pool_size=1) as bouncer:
         assert bouncer.url.port is not None
         with Proxy(str(bouncer.url.host), bouncer.url.port, delay=0.0005) as proxy:

@@ -48,6 +48,7 @@ from sqla_rls.exc import (
 )
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .conftest import (
     ALICE_OF_MANY_GROUPS,
@@ -71,6 +72,8 @@ from .conftest import (
     statements_of,
     verifier_of,
 )
+
+pytestmark = pytest.mark.sqlalchemy
 
 #: What fixture ``todos`` makes.
 UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
@@ -96,6 +99,7 @@ def test_bob_does_not_see_what_alice_wrote(sessions: Sessions, alice: Identity, 
         assert session.scalars(TASKS).all() == []
 
 
+@pytest.mark.exhaustive
 def test_alice_may_change_and_delete_her_own(
     admin: Engine, sessions: Sessions, todos: None, alice: Identity
 ) -> None:
@@ -135,6 +139,7 @@ def test_bob_cannot_write_in_the_name_of_alice(
     assert all_todos(admin) == UNTOUCHED
 
 
+@pytest.mark.exhaustive
 def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None) -> None:
     with sessions(ALICE_OF_MANY_GROUPS) as session:
         assert session.scalars(TASKS).all() == ["alice's"]
@@ -142,6 +147,7 @@ def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None) -> None:
         assert claims["groups"] == GROUPS
 
 
+@pytest.mark.exhaustive
 def test_documents_are_kept_by_uuid(sessions: Sessions) -> None:
     carol, dave = uuid4(), uuid4()
     for subject in (carol, dave):
@@ -154,6 +160,7 @@ def test_documents_are_kept_by_uuid(sessions: Sessions) -> None:
             session.execute(insert(Document).values(user_id=dave, title="forged"))
 
 
+@pytest.mark.exhaustive
 def test_scores_are_kept_by_number(sessions: Sessions) -> None:
     for subject in (1, 10):
         with sessions(Identity(role="authenticated", subject=str(subject))) as session:
@@ -165,6 +172,7 @@ def test_scores_are_kept_by_number(sessions: Sessions) -> None:
             session.execute(insert(Score).values(user_id=10, points=3))
 
 
+@pytest.mark.exhaustive
 def test_anonymous_reads_what_is_for_everybody_and_writes_nothing(admin: Engine, sessions: Sessions) -> None:
     with Session(admin) as session:
         session.add(Notice(message="welcome"))
@@ -213,7 +221,8 @@ WAYS: list[Callable[[Session], object]] = [
 ]
 
 
-@pytest.mark.parametrize("first", WAYS)
+@pytest.mark.exhaustive
+@table("first", WAYS)
 def test_nobody_gets_anywhere_by_any_way_nor_by_going_on(
     maker: sessionmaker[Session], first: Callable[[Session], object]
 ) -> None:
@@ -226,6 +235,7 @@ def test_nobody_gets_anywhere_by_any_way_nor_by_going_on(
                     then(session)
 
 
+@pytest.mark.exhaustive
 def test_nobody_gets_anywhere_by_rolling_back_behind_the_session(
     pool: Engine, maker: sessionmaker[Session]
 ) -> None:
@@ -246,6 +256,7 @@ def test_nobody_gets_anywhere_by_rolling_back_behind_the_session(
             session.execute(ANYTHING)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_transaction_that_its_connection_ends_is_over(
     sessions: Sessions, todos: None, alice: Identity, end: str
@@ -261,6 +272,7 @@ def test_a_transaction_that_its_connection_ends_is_over(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 def test_who_identifies_late_rolls_back_first(maker: sessionmaker[Session], alice: Identity) -> None:
     with maker() as session:
         assert_refused(session, IdentityRequired)
@@ -271,6 +283,7 @@ def test_who_identifies_late_rolls_back_first(maker: sessionmaker[Session], alic
         assert session.execute(CALLER).one() == ("authenticated", "alice")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("way", ["close", "reset", "invalidate"])
 def test_a_closed_session_is_nobodys(sessions: Sessions, alice: Identity, way: str) -> None:
     session = sessions(alice)
@@ -350,6 +363,7 @@ def test_a_refused_write_may_be_undone_by_its_savepoint(
     assert all_todos(admin) == [*UNTOUCHED, ("bob", "first"), ("bob", "second")]
 
 
+@pytest.mark.exhaustive
 def test_nobody_else_may_go_on_in_a_transaction(sessions: Sessions, alice: Identity, bob: Identity) -> None:
     with sessions(alice) as session:
         session.execute(ANYTHING)
@@ -369,6 +383,7 @@ def test_nobody_else_may_go_on_in_a_transaction(sessions: Sessions, alice: Ident
         assert session.execute(CALLER).one() == ("authenticated", "bob")
 
 
+@pytest.mark.exhaustive
 def test_bob_does_not_find_what_alice_left_in_the_session(
     pool: Engine, todos: None, alice: Identity, bob: Identity
 ) -> None:
@@ -393,6 +408,7 @@ def test_a_plain_session_cannot_be_identified(pool: Engine, alice: Identity) -> 
             identify(session, alice)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("who", [None, "alice", {"sub": "alice"}])
 def test_only_an_identity_identifies(maker: sessionmaker[Session], who: Any) -> None:
     with maker() as session:
@@ -433,6 +449,7 @@ def test_a_session_class_of_ones_own_goes_on(pool: Engine, todos: None, alice: I
         assert plain.execute(CALLER).one() == NOBODY
 
 
+@pytest.mark.exhaustive
 def test_listeners_of_the_factory_go_on_and_are_bound(pool: Engine, alice: Identity) -> None:
     maker = sessionmaker(pool)
     heard: list[object] = []
@@ -471,6 +488,7 @@ def test_a_listener_that_fails_leaves_nothing_unbound(pool: Engine, alice: Ident
         assert session.execute(CALLER).one() == ("authenticated", "alice")
 
 
+@pytest.mark.exhaustive
 def test_a_scoped_session_is_one_per_scope(
     maker: sessionmaker[Session], todos: None, alice: Identity, bob: Identity
 ) -> None:
@@ -494,6 +512,7 @@ def test_a_scoped_session_is_one_per_scope(
     scoped.remove()
 
 
+@pytest.mark.exhaustive
 def test_a_scoped_session_may_be_enforced_itself(pool: Engine, todos: None, issuer: Issuer) -> None:
     scoped = scoped_session(sessionmaker(pool))
     enforce_row_security(scoped, verifier=verifier_of(issuer))
@@ -525,12 +544,13 @@ def test_a_token_is_who_it_says(
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 def test_a_policy_may_ask_for_any_claim(by_token: sessionmaker[Session], issuer: Issuer) -> None:
     with by_token(token=issuer.token("alice", claims={"org": {"id": "ä"}})) as session:
         assert session.scalar(text("SELECT auth.session() -> 'org' ->> 'id'")) == "ä"
 
 
-@pytest.mark.parametrize("forge", BAD_TOKENS.values(), ids=BAD_TOKENS)
+@table("forge", BAD_TOKENS.values(), ids=BAD_TOKENS)
 def test_a_bad_token_reads_nothing(
     by_token: sessionmaker[Session], issuer: Issuer, forge: Callable[[Issuer], Any]
 ) -> None:
@@ -542,16 +562,19 @@ def test_a_bad_token_reads_nothing(
         assert_refused(session, InvalidToken)
 
 
+@pytest.mark.exhaustive
 def test_a_token_of_another_project_reads_nothing(by_token: sessionmaker[Session]) -> None:
     with Issuer() as other, by_token(token=other.token("alice")) as session:
         assert_refused(session, InvalidToken, "issuer")
 
 
+@pytest.mark.exhaustive
 def test_an_expired_token_says_so(by_token: sessionmaker[Session], issuer: Issuer) -> None:
     with by_token(token=issuer.token("alice", expires_in=-60)) as session:
         assert_refused(session, ExpiredToken, "expired")
 
 
+@pytest.mark.exhaustive
 def test_a_token_that_expires_is_refused_in_the_next_transaction(
     pool: Engine, issuer: Issuer, todos: None
 ) -> None:
@@ -574,6 +597,7 @@ def test_without_keys_nothing_is_read(by_token: sessionmaker[Session], issuer: I
         assert_refused(session, KeysUnavailable)
 
 
+@pytest.mark.exhaustive
 def test_an_identity_takes_the_place_of_the_token(
     by_token: sessionmaker[Session], issuer: Issuer, bob: Identity
 ) -> None:
@@ -602,6 +626,7 @@ def test_a_closed_session_forgets_its_token(by_token: sessionmaker[Session], iss
         assert_refused(session, IdentityRequired)
 
 
+@pytest.mark.exhaustive
 def test_a_block_may_commit_at_its_end(
     by_token: sessionmaker[Session], issuer: Issuer, admin: Engine
 ) -> None:
@@ -636,6 +661,7 @@ def test_core_statements_run_as_the_caller(sessions: Sessions, todos: None, alic
         ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("count", [3, 3000])
 def test_bulk_inserts_are_ones_own(admin: Engine, sessions: Sessions, alice: Identity, count: int) -> None:
     rows = [{"task": f"{number}"} for number in range(count)]
@@ -715,6 +741,7 @@ def test_a_session_may_take_over_a_transaction(
     assert all_todos(admin) == [("alice", "joined"), ("bob", "joined")]
 
 
+@pytest.mark.exhaustive
 def test_every_database_of_a_session_is_bound(
     server: Server, template: str, url: URL, pool: Engine, todos: None, alice: Identity
 ) -> None:
@@ -749,6 +776,7 @@ def test_who_loses_the_connection_is_bound_on_the_next(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 def test_who_gets_a_dead_connection_is_bound_on_the_next(
     admin: Engine, sessions: Sessions, todos: None, alice: Identity, bob: Identity
 ) -> None:
@@ -764,6 +792,7 @@ def test_who_gets_a_dead_connection_is_bound_on_the_next(
         assert session.scalars(TASKS).all() == ["bob's"]
 
 
+@pytest.mark.exhaustive
 def test_two_hundred_callers_in_turns_on_one_connection(sessions: Sessions, todos: None) -> None:
     for number in range(200):
         name = ("alice", "bob", "carol")[number % 3]
@@ -773,6 +802,7 @@ def test_two_hundred_callers_in_turns_on_one_connection(sessions: Sessions, todo
                 session.commit()
 
 
+@pytest.mark.exhaustive
 def test_threads_do_not_see_each_others_rows(url: URL, admin: Engine) -> None:
     people = [f"user {number}" for number in range(5)]
     with Session(admin) as session:

@@ -15,6 +15,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqla_rls import Identity, enforce_row_security, identify, service_session
 from sqla_rls.driver import Way
 from sqla_rls.exc import IdentityRequired, TransactionInProgress, TransactionRefused
+from tests.suite import table, transports
 
 from .conftest import (
     ANYTHING,
@@ -26,23 +27,25 @@ from .conftest import (
 )
 from .signing import Signed
 
+pytestmark = pytest.mark.sqlalchemy
+
 Maker: TypeAlias = Callable[..., sessionmaker[Session]]
 #: What runs with a connection, and what makes factories of sessions for its engine.
 Work: TypeAlias = Callable[[Connection, Maker], None]
 Run: TypeAlias = Callable[[Work], None]
 
 #: A message differs from a pipeline by how it is sent; what may be sent is decided before.
-_DRIVERS = [
-    ("psycopg, sync", "pipeline"),
-    ("psycopg, sync", "statement"),
-    ("psycopg", "pipeline"),
-    ("asyncpg", "message"),
-    ("asyncpg", "statement"),
-]
+_DRIVERS = {
+    "psycopg, sync-pipeline": ("psycopg, sync", "pipeline"),
+    "psycopg, sync-statement": ("psycopg, sync", "statement"),
+    "psycopg-pipeline": ("psycopg", "pipeline"),
+    "asyncpg-message": ("asyncpg", "message"),
+    "asyncpg-statement": ("asyncpg", "statement"),
+}
 UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 
 
-@pytest.fixture(params=_DRIVERS, ids="-".join)
+@pytest.fixture(params=transports(_DRIVERS, ["psycopg, sync-pipeline", "asyncpg-message"]))
 def run(request: pytest.FixtureRequest, url: URL, todos: None) -> Iterator[Run]:
     """Runs work with a connection of each driver, sync or in the greenlet of an AsyncConnection."""
     driver, way = request.param
@@ -95,7 +98,7 @@ def open_session(maker: sessionmaker[Session], connection: Connection, identity:
 # Two callers
 
 
-@pytest.mark.parametrize(
+@table(
     ("mode", "nested"),
     [
         ("create_savepoint", False),
@@ -130,6 +133,7 @@ def test_a_second_caller_is_refused_while_another_session_is_in_progress(
     run(work)
 
 
+@pytest.mark.exhaustive
 def test_a_caller_whose_binding_still_waits_is_not_replaced(run: Run, alice: Identity, bob: Identity) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make()
@@ -144,6 +148,7 @@ def test_a_caller_whose_binding_still_waits_is_not_replaced(run: Run, alice: Ide
     run(work)
 
 
+@pytest.mark.exhaustive
 def test_a_session_bound_to_the_connection_of_another_is_of_the_same_caller(
     run: Run, alice: Identity, bob: Identity
 ) -> None:
@@ -185,7 +190,7 @@ def test_jobs_do_not_run_in_the_transaction_of_a_caller(run: Run, alice: Identit
     run(work)
 
 
-@pytest.mark.parametrize("mode", ["create_savepoint", "rollback_only"])
+@table("mode", ["create_savepoint", "rollback_only"])
 def test_callers_take_turns_by_whole_transactions(
     run: Run, alice: Identity, bob: Identity, mode: str
 ) -> None:
@@ -202,6 +207,7 @@ def test_callers_take_turns_by_whole_transactions(
     run(work)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("pool", [StaticPool, SingletonThreadPool])
 def test_a_pool_that_lends_one_connection_twice_serves_one_caller(
     url: URL, way: Way, admin: Engine, todos: None, alice: Identity, bob: Identity, pool: Any
@@ -235,7 +241,7 @@ def test_a_pool_that_lends_one_connection_twice_serves_one_caller(
 # Savepoints of the connection's own
 
 
-@pytest.mark.parametrize(
+@table(
     ("mode", "depth"),
     [("create_savepoint", 1), ("create_savepoint", 2), ("rollback_only", 1), ("rollback_only", 2)],
 )
@@ -261,6 +267,7 @@ def test_a_binding_that_an_outer_savepoint_takes_back_is_over(
     run(work)
 
 
+@pytest.mark.exhaustive
 def test_a_savepoint_made_after_the_binding_takes_nothing_back(run: Run, alice: Identity) -> None:
     def work(connection: Connection, make: Maker) -> None:
         connection.begin()
@@ -276,7 +283,7 @@ def test_a_savepoint_made_after_the_binding_takes_nothing_back(run: Run, alice: 
 # What a session leaves behind
 
 
-@pytest.mark.parametrize(
+@table(
     ("mode", "end"),
     [
         ("create_savepoint", "commit"),
@@ -326,6 +333,7 @@ def test_of_two_sessions_that_share_the_last_puts_back_what_was_there(run: Run, 
     run(work)
 
 
+@pytest.mark.exhaustive
 def test_a_session_that_ends_in_a_failed_transaction_raises_nothing_of_its_own(
     run: Run, alice: Identity
 ) -> None:
@@ -356,6 +364,7 @@ def test_a_signed_caller_is_taken_back(signed: Signed, alice: Identity, bob: Ide
 # The fixture of SQLAlchemy's documentation, "Joining a Session into an External Transaction"
 
 
+@pytest.mark.exhaustive
 def test_tests_may_seed_and_look_as_the_owner(
     admin: Engine, todos: None, alice: Identity, bob: Identity
 ) -> None:
@@ -379,6 +388,7 @@ def test_tests_may_seed_and_look_as_the_owner(
     assert all_todos(admin) == UNTOUCHED
 
 
+@pytest.mark.exhaustive
 async def test_tests_of_asyncio_may_seed_and_look_as_the_owner(
     runner: asyncio.Runner,
     async_pool: AsyncEngine,

@@ -38,7 +38,8 @@ from sqla_rls.exc import (
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.signing import Ed25519Signer, HS256Signer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
-from sqla_rls.testing.postgres import Server, installations
+from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .conftest import (
     ALICE_OF_MANY_GROUPS,
@@ -46,14 +47,15 @@ from .conftest import (
     CALLER,
     GROUPS,
     NOBODY,
-    SIGNING,
     TASKS,
     Notice,
     Sessions,
     Todo,
     assert_refused,
+    by_ways,
     database_with_tables,
     kill,
+    on_signing_servers,
     start_signing_server,
 )
 
@@ -65,12 +67,11 @@ USER = text("SELECT auth.user_id()")
 
 @pytest.fixture(
     scope="session",
-    params=[*SIGNING, *[(FUNCTIONS, found) for found in installations()]],
-    ids=lambda param: f"{param[0]}-postgres{param[1].version}",
+    params=on_signing_servers(FUNCTIONS),
 )
 def verified_by(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
-    name, installation = request.param
-    with start_signing_server(name, installation) as server:
+    name, version = request.param
+    with start_signing_server(name, version) as server:
         yield name, server
 
 
@@ -119,7 +120,7 @@ def maker(pool: Engine, way: Way, key: str | None) -> sessionmaker[Session]:
 
 
 MESSAGE: Way = "message"
-one_way = pytest.mark.parametrize("way", [MESSAGE], indirect=True)
+one_way = by_ways(MESSAGE)
 
 
 # What a person may do
@@ -139,6 +140,7 @@ def test_each_reads_and_writes_what_is_their_own(
             session.rollback()
 
 
+@pytest.mark.exhaustive
 def test_nobody_in_particular_is_signed_for_too(
     sessions: Sessions, admin: Engine, alice: Identity, todos: None
 ) -> None:
@@ -158,6 +160,7 @@ def test_nobody_in_particular_is_signed_for_too(
             session.scalars(TASKS)
 
 
+@pytest.mark.exhaustive
 def test_a_service_session_is_nobody(
     maker: sessionmaker[Session], sessions: Sessions, alice: Identity
 ) -> None:
@@ -168,6 +171,7 @@ def test_a_service_session_is_nobody(
         assert session.scalars(TASKS).all() == []
 
 
+@pytest.mark.exhaustive
 def test_the_claims_are_those_that_were_verified(sessions: Sessions) -> None:
     claims = {
         "org": {"id": "o1", "roles": ["admin"]},
@@ -185,6 +189,7 @@ def test_the_claims_are_those_that_were_verified(sessions: Sessions) -> None:
     assert seen == {"sub": "alice", **claims}
 
 
+@pytest.mark.exhaustive
 def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None, bob: Identity) -> None:
     for _ in range(2):
         with sessions(ALICE_OF_MANY_GROUPS) as session:
@@ -218,6 +223,7 @@ def test_the_token_is_used_again_while_the_same_person_stays(
     assert token(more) != token(alice)
 
 
+@pytest.mark.exhaustive
 def test_an_identity_ends_when_it_does_whatever_the_database_remembers(sessions: Sessions) -> None:
     expires_at = time.time() + 3
     with sessions(Identity(role="authenticated", subject="alice", expires_at=expires_at)) as session:
@@ -230,6 +236,7 @@ def test_an_identity_ends_when_it_does_whatever_the_database_remembers(sessions:
 # Connections
 
 
+@pytest.mark.exhaustive
 def test_each_connection_has_a_key_of_its_own(
     by_extension: None, url: URL, alice: Identity, bob: Identity, admin: Engine
 ) -> None:
@@ -256,6 +263,7 @@ def test_each_connection_has_a_key_of_its_own(
     assert len(keys) == 4
 
 
+@pytest.mark.exhaustive
 def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, alice: Identity) -> None:
     with pool.connect() as connection:
         before = connection.scalar(select(func.pg_backend_pid()))
@@ -287,7 +295,7 @@ def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
         assert session.scalar(USER) == "alice"
 
 
-@pytest.mark.parametrize("options", [{"poolclass": NullPool}, {"pool_recycle": 0}, {"pool_pre_ping": True}])
+@table("options", [{"poolclass": NullPool}, {"pool_recycle": 0}, {"pool_pre_ping": True}])
 def test_any_pool_will_do(
     url: URL, key: str | None, alice: Identity, bob: Identity, options: dict[str, Any]
 ) -> None:
@@ -301,6 +309,7 @@ def test_any_pool_will_do(
     engine.dispose()
 
 
+@pytest.mark.exhaustive
 def test_threads_and_engines_do_not_meet(url: URL, key: str | None, admin: Engine) -> None:
     people = [f"user {number}" for number in range(20)]
     with Session(admin) as owner:
@@ -334,6 +343,7 @@ def _in_child(maker: sessionmaker[Session], engine: Engine, answers: Any) -> Non
     engine.dispose()
 
 
+@pytest.mark.exhaustive
 @one_way
 def test_a_fork_signs_by_keys_of_its_own(
     maker: sessionmaker[Session], pool: Engine, sessions: Sessions, alice: Identity
@@ -410,6 +420,7 @@ FORGERIES = [
 ]
 
 
+@pytest.mark.exhaustive
 @one_way
 def test_no_forged_token_is_believed(sessions: Sessions, alice: Identity, bob: Identity) -> None:
     for kind in FORGERIES:
@@ -448,6 +459,7 @@ INJECTED = [
 ]
 
 
+@pytest.mark.exhaustive
 @one_way
 def test_no_setting_makes_another_person(
     sessions: Sessions, todos: None, alice: Identity, bob: Identity
@@ -467,6 +479,7 @@ def test_no_setting_makes_another_person(
                 assert session.scalars(TASKS).all() == ["bob's"], statement
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("fresh", [True, False])
 def test_nobody_changes_the_key_of_a_connection(
     by_extension: None, sessions: Sessions, alice: Identity, fresh: bool
@@ -487,6 +500,7 @@ def test_nobody_changes_the_key_of_a_connection(
         assert of_whom(session) == "refused"
 
 
+@pytest.mark.exhaustive
 @one_way
 def test_an_earlier_token_is_refused_once_a_later_one_was_read(
     by_extension: None, sessions: Sessions, alice: Identity, bob: Identity
@@ -500,6 +514,7 @@ def test_an_earlier_token_is_refused_once_a_later_one_was_read(
         assert of_whom(session) == "refused"
 
 
+@pytest.mark.exhaustive
 def test_a_token_of_another_connection_is_refused(
     url: URL, key: str | None, alice: Identity, bob: Identity
 ) -> None:
@@ -524,7 +539,8 @@ def test_a_token_of_another_connection_is_refused(
     engine.dispose()
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.exhaustive
+@table("driver", ["psycopg", "asyncpg"])
 async def test_no_statement_shows_a_token(
     url: URL, key: str | None, admin: Engine, runner: asyncio.Runner, driver: str
 ) -> None:
@@ -599,6 +615,7 @@ def test_a_database_that_lost_its_key_is_noticed(
     refusal(auto, "no signing key, as after a restore", SigningKeyRejected)
 
 
+@pytest.mark.exhaustive
 def test_a_key_lost_while_sessions_run_is_noticed(
     by_functions: None, sessions: Sessions, admin: Engine, alice: Identity
 ) -> None:
@@ -616,6 +633,7 @@ def another_database(server: Server) -> Iterator[URL]:
         yield server.url(name, user="app", password="app")
 
 
+@pytest.mark.exhaustive
 def test_where_nothing_verifies_it_says_what_to_install(another_database: URL) -> None:
     engine = create_engine(another_database)
     refusal(signed_sessions(engine), "op.create_auth_functions")
@@ -644,6 +662,7 @@ def test_a_connection_of_the_applications_making_has_no_key(by_extension: None, 
     engine.dispose()
 
 
+@pytest.mark.exhaustive
 def test_a_role_that_may_not_use_the_schema_is_refused_if_it_must_be_signed(
     pool: Engine, key: str | None, admin: Engine
 ) -> None:
@@ -687,6 +706,7 @@ def test_nobody_is_bound_by_less_where_startup_parameters_fail(by_extension: Non
 # Which it is
 
 
+@pytest.mark.exhaustive
 def test_auto_takes_the_strongest_and_says_which_once(
     pool: Engine, key: str | None, alice: Identity, bob: Identity, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -701,6 +721,7 @@ def test_auto_takes_the_strongest_and_says_which_once(
     assert said.startswith("identities are bound signed: " + ("HS256" if key else "Ed25519"))
 
 
+@pytest.mark.exhaustive
 def test_the_key_comes_from_the_environment(
     by_functions: None, pool: Engine, key: str, alice: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -747,6 +768,7 @@ def test_the_sessions_of_an_engine_agree(pool: Engine, maker: sessionmaker[Sessi
 # The shared key
 
 
+@pytest.mark.exhaustive
 def test_a_key_is_rotated_without_a_transaction_refused(
     by_functions: None, url: URL, key: str, admin: Engine, todos: None
 ) -> None:
@@ -777,7 +799,8 @@ def test_a_key_is_rotated_without_a_transaction_refused(
     engine.dispose()
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.exhaustive
+@table("driver", ["psycopg", "asyncpg"])
 async def test_behind_a_pooler(
     by_functions: None,
     pgbouncer: None,

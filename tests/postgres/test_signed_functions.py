@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+from tests.suite import table
+
 from .signing import (
     FORGED,
     SIGNATURE,
@@ -74,6 +76,7 @@ def test_alice_sees_what_is_hers(connection: Connection, signed: Signed) -> None
     assert ask(connection, "uid") is None
 
 
+@pytest.mark.exhaustive
 def test_the_claims_come_whole(connection: Connection, signed: Signed) -> None:
     claims = claims_of(UUID, o={"id": UUID, "rol": "admin"}, n=[1, {"a": None}], ü="\\'$$%s :x ✓")
     bind(connection, token(signed.key, claims))
@@ -83,6 +86,7 @@ def test_the_claims_come_whole(connection: Connection, signed: Signed) -> None:
     assert str(ask(connection, "organization_id")) == UUID
 
 
+@pytest.mark.exhaustive
 def test_a_token_of_another_library_is_good(connection: Connection, signed: Signed) -> None:
     made = jwt.encode(
         claims_of(), decoded(signed.key), "HS256", headers={"typ": "rls+jwt"}, sort_headers=True
@@ -91,6 +95,7 @@ def test_a_token_of_another_library_is_good(connection: Connection, signed: Sign
     assert ask(connection) == "alice"
 
 
+@pytest.mark.exhaustive
 def test_whoever_binds_nothing_or_no_subject_is_nobody(connection: Connection, signed: Signed) -> None:
     for nobody in ("", signed.token(None)):
         bind(connection, nobody)
@@ -101,6 +106,7 @@ def test_whoever_binds_nothing_or_no_subject_is_nobody(connection: Connection, s
     assert connection.scalar(text("SELECT auth.session()::text || auth.jwt()::text")) == "nullnull"
 
 
+@pytest.mark.exhaustive
 def test_claims_that_are_not_signed_are_ignored(connection: Connection, signed: Signed) -> None:
     bind(connection, json.dumps({"sub": "bob"}), "request.jwt.claims")
     assert ask(connection) is None
@@ -109,7 +115,7 @@ def test_claims_that_are_not_signed_are_ignored(connection: Connection, signed: 
     assert tasks(connection) == ["alice's"]
 
 
-@pytest.mark.parametrize("name", FORGED)
+@table("name", FORGED)
 def test_a_forged_token_is_nobodys(connection: Connection, signed: Signed, name: str) -> None:
     forge, message = FORGED[name]
     forged = forge(signed.key)
@@ -123,6 +129,7 @@ def test_a_forged_token_is_nobodys(connection: Connection, signed: Signed, name:
         tasks(connection)
 
 
+@pytest.mark.exhaustive
 def test_a_signature_that_is_not_ours_can_be_told_apart(connection: Connection) -> None:
     bind(connection, token("A" * 43))
     error = refusal(connection)
@@ -134,6 +141,7 @@ def test_a_signature_that_is_not_ours_can_be_told_apart(connection: Connection) 
     assert "another key" in str(error.diag.message_hint)
 
 
+@pytest.mark.exhaustive
 def test_a_token_may_be_of_any_length(connection: Connection, signed: Signed) -> None:
     """It is read in a time that grows with its length, and not at all unless its signature is right."""
     for length in (8_192, 100_000, 1_000_000):
@@ -156,7 +164,7 @@ _NOT_SUBJECTS: list[Any] = [None, 5, True, [], ["alice"], {"a": 1}]
 _NOT_THIS_PID: list[Any] = [None, 1, 0, -1, "1", [], 1.5, True]
 
 
-@pytest.mark.parametrize(
+@table(
     ("claims", "message"),
     [
         ({}, _EXP),
@@ -190,6 +198,7 @@ def test_what_a_token_must_say(
         assert refusal(connection).diag.message_primary == message
 
 
+@pytest.mark.exhaustive
 def test_a_token_is_good_to_the_end_of_the_transaction_that_began_with_it(signed: Signed) -> None:
     with as_authenticated(signed) as connection:
         bind(connection, signed.token(exp=int(time.time()) - 59))
@@ -198,6 +207,7 @@ def test_a_token_is_good_to_the_end_of_the_transaction_that_began_with_it(signed
         assert ask(connection) == "alice"
 
 
+@pytest.mark.exhaustive
 def test_a_token_for_one_connection_is_good_on_no_other(signed: Signed) -> None:
     with as_authenticated(signed) as one, as_authenticated(signed) as other:
         pid = one.scalar(text("SELECT pg_backend_pid()"))
@@ -207,6 +217,7 @@ def test_a_token_for_one_connection_is_good_on_no_other(signed: Signed) -> None:
         assert refusal(other).diag.message_primary == _PID
 
 
+@pytest.mark.exhaustive
 def test_a_parallel_query_asks_for_the_same_caller(signed: Signed) -> None:
     with signed.admin.begin() as connection:
         connection.execute(text("CREATE TABLE numbers AS SELECT n FROM generate_series(1, 1000) AS n"))
@@ -235,6 +246,7 @@ def test_until_there_was_a_key_they_are_in_claims_mode(signed: Signed) -> None:
         refuse_for_want_of_a_key(connection)
 
 
+@pytest.mark.exhaustive
 def test_without_the_key_that_there_was_nobody_is_believed(signed: Signed) -> None:
     with signed.admin.begin() as connection:
         connection.execute(text("DELETE FROM sqla_rls_secret.signing_key"))
@@ -316,10 +328,8 @@ def _plant(connection: Connection, schema: str) -> None:
         run(f'CREATE DOMAIN {schema}."{type_}" AS pg_catalog.text CHECK ({schema}.hijacked(VALUE))')
 
 
-@pytest.mark.parametrize("schema", ["pg_temp", "public"])
-@pytest.mark.parametrize(
-    "path", ["DEFAULT", "pg_temp, public, pg_catalog", "public, pg_temp, pg_catalog", "''"]
-)
+@table("schema", ["pg_temp", "public"])
+@table("path", ["DEFAULT", "pg_temp, public, pg_catalog", "public, pg_temp, pg_catalog", "''"])
 def test_hijacked_names_are_not_used(signed: Signed, schema: str, path: str) -> None:
     with signed.admin.begin() as connection:
         connection.execute(text("GRANT CREATE ON SCHEMA public TO app"))
@@ -339,6 +349,7 @@ def test_hijacked_names_are_not_used(signed: Signed, schema: str, path: str) -> 
         assert refusal(connection).diag.message_primary == SIGNATURE
 
 
+@pytest.mark.exhaustive
 def test_the_hijacks_would_be_noticed(signed: Signed) -> None:
     """What they say when they are used."""
     with signed.app.connect() as connection:
@@ -347,7 +358,7 @@ def test_the_hijacks_would_be_noticed(signed: Signed) -> None:
             connection.exec_driver_sql("SELECT 'x'::text")
 
 
-@pytest.mark.parametrize(
+@table(
     "setting",
     [
         "standard_conforming_strings = off",
@@ -403,7 +414,7 @@ _PRINTING = (
 )
 
 
-@pytest.mark.parametrize(
+@table(
     "query",
     [
         "SELECT auth.user_id()",

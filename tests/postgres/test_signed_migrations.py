@@ -129,6 +129,7 @@ def test_an_owner_who_may_make_roles_keeps_the_key_from_themselves(cluster: Clus
         assert list(connection.scalars(_TRACES)) == []
 
 
+@pytest.mark.exhaustive
 def test_an_owner_who_may_not_keeps_it_and_is_warned(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,6 +167,7 @@ def test_an_owner_who_may_not_keeps_it_and_is_warned(
     assert "belongs to" not in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_an_owner_who_keeps_it_drops_it(cluster: Cluster) -> None:
     owner, _ = cluster.database_of("plain")
     with owner.begin() as connection:
@@ -176,6 +178,7 @@ def test_an_owner_who_keeps_it_drops_it(cluster: Cluster) -> None:
         assert list(connection.scalars(_TRACES)) == []
 
 
+@pytest.mark.exhaustive
 def test_an_owner_who_inherits_nothing_can_all_the_same(cluster: Cluster) -> None:
     owner, _ = cluster.database_of("maker", "CREATEROLE NOINHERIT")
     with owner.begin() as connection:
@@ -189,6 +192,7 @@ def test_an_owner_who_inherits_nothing_can_all_the_same(cluster: Cluster) -> Non
         assert list(connection.scalars(_TRACES)) == []
 
 
+@pytest.mark.exhaustive
 def test_an_owner_who_may_make_roles_later_gives_it_away(cluster: Cluster) -> None:
     owner, superuser = cluster.database_of("plain")
     with owner.begin() as connection:
@@ -206,6 +210,7 @@ def test_an_owner_who_may_make_roles_later_gives_it_away(cluster: Cluster) -> No
         assert list(connection.scalars(_TRACES)) == []
 
 
+@pytest.mark.exhaustive
 def test_two_databases_share_the_role(cluster: Cluster) -> None:
     one, _ = cluster.database_of("one", "CREATEROLE")
     other, _ = cluster.database_of("other", "CREATEROLE")
@@ -231,6 +236,7 @@ def test_two_databases_share_the_role(cluster: Cluster) -> None:
         assert list(connection.scalars(_TRACES)) == []
 
 
+@pytest.mark.exhaustive
 def test_who_drops_it_keeps_no_way_to_the_keys_of_others(cluster: Cluster) -> None:
     maker, _ = cluster.database_of("maker", "CREATEROLE")
     _, superuser = cluster.database_of("plain")
@@ -245,6 +251,7 @@ def test_who_drops_it_keeps_no_way_to_the_keys_of_others(cluster: Cluster) -> No
         op(connection).drop_auth_functions()
 
 
+@pytest.mark.exhaustive
 def test_what_a_superuser_installed_is_for_an_owner_to_leave_alone(cluster: Cluster) -> None:
     owner, superuser = cluster.database_of("plain")
     with superuser.begin() as connection:
@@ -274,6 +281,7 @@ def test_a_role_that_may_log_in_holds_no_key(cluster: Cluster) -> None:
         assert set(connection.scalars(_HOLDERS)) == {"maker"}
 
 
+@pytest.mark.exhaustive
 def test_a_schema_that_somebody_laid_out_is_refused(cluster: Cluster) -> None:
     owner, superuser = cluster.database_of("maker", "CREATEROLE")
     with superuser.begin() as connection:
@@ -319,6 +327,7 @@ def portable(project: Project) -> None:
     execute(project, "CREATE SCHEMA auth")
 
 
+@pytest.mark.exhaustive
 def test_they_replace_those_that_believe_in_place_and_back(project: Project) -> None:
     portable(project)
     project.migrate(own_todos())
@@ -350,6 +359,7 @@ def test_they_replace_those_that_believe_in_place_and_back(project: Project) -> 
     ]
 
 
+@pytest.mark.exhaustive
 def test_signing_is_not_taken_away_in_passing(project: Project) -> None:
     with project.engine.begin() as connection:
         sign(connection)
@@ -375,6 +385,7 @@ def signed_project(project: Project) -> Project:
     return project
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("include_schemas", [False, True])
 def test_a_database_that_verifies_is_settled(signed_project: Project, include_schemas: bool) -> None:
     signed_project.options["include_schemas"] = include_schemas
@@ -384,6 +395,7 @@ def test_a_database_that_verifies_is_settled(signed_project: Project, include_sc
         assert operations(written, direction) == []
 
 
+@pytest.mark.exhaustive
 def test_a_downgrade_leaves_the_key_alone(signed_project: Project) -> None:
     signed_project.options["include_schemas"] = True
     signed_project.downgrade("base")
@@ -393,6 +405,7 @@ def test_a_downgrade_leaves_the_key_alone(signed_project: Project) -> None:
         assert connection.scalar(text("SELECT count(*) FROM sqla_rls_secret.signing_key")) == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "edit",
     [
@@ -423,6 +436,7 @@ def test_what_was_edited_by_hand_is_seen_and_mended(signed_project: Project, edi
         assert_signed(connection, rotate_signing_key(connection))
 
 
+@pytest.mark.exhaustive
 def test_what_is_imported_says_nothing_of_it(signed_project: Project) -> None:
     url = signed_project.url.set(drivername="postgresql").render_as_string(hide_password=False)
     for arguments in ([], ["--schema", "sqla_rls_secret"]):
@@ -431,6 +445,7 @@ def test_what_is_imported_says_nothing_of_it(signed_project: Project) -> None:
     assert "pass" in result.output
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("signed", [True, False, None])
 def test_offline_it_is_written_as_a_script(engine: Engine, signed: bool | None) -> None:
     output = io.StringIO()

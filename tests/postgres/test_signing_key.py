@@ -22,13 +22,14 @@ from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.exc import SigningUnavailable
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .signing import Signed, as_authenticated, ask, bind, decoded, refusal, token, traces
 
 KEY_TABLE = "sqla_rls_secret.signing_key"
 
 
-@pytest.mark.parametrize(
+@table(
     "statement",
     [
         f"SELECT * FROM {KEY_TABLE}",
@@ -67,7 +68,7 @@ KEY_TABLE = "sqla_rls_secret.signing_key"
         "LOAD '$libdir/auto_explain'",
     ],
 )
-@pytest.mark.parametrize("role", ["app", "authenticated"])
+@table("role", ["app", "authenticated"])
 def test_an_application_neither_reads_nor_changes_the_key(signed: Signed, role: str, statement: str) -> None:
     with signed.app.connect() as connection:
         connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
@@ -76,6 +77,7 @@ def test_an_application_neither_reads_nor_changes_the_key(signed: Signed, role: 
         assert getattr(raised.value.orig, "sqlstate", None) == "42501", raised.value  # insufficient_privilege
 
 
+@pytest.mark.exhaustive
 def test_the_owner_of_the_database_reads_no_key(signed: Signed) -> None:
     """Who isn't the one that made the functions, and may do nothing else."""
     with signed.admin.begin() as connection:
@@ -101,6 +103,7 @@ def test_statistics_hold_no_copy_of_the_key(signed: Signed) -> None:
         assert set(connection.scalars(columns)) == {"slot", "accept_until"}
 
 
+@pytest.mark.exhaustive
 def test_default_privileges_open_nothing(server: Server, engine: Engine) -> None:
     with engine.begin() as connection:
         for statement in (
@@ -123,6 +126,7 @@ def test_default_privileges_open_nothing(server: Server, engine: Engine) -> None
         assert connection.scalar(holder) == "sqla_rls_keyholder"
 
 
+@pytest.mark.exhaustive
 def test_a_key_is_32_random_bytes(signed: Signed) -> None:
     with signed.admin.begin() as connection:
         keys = [signed.key, *(rotate_signing_key(connection) for _ in range(20))]
@@ -162,6 +166,7 @@ def test_the_previous_key_stays_good_for_a_while(signed: Signed) -> None:
     assert good(second, third, fourth, fifth) == [False, False, False, True]
 
 
+@pytest.mark.exhaustive
 def test_a_key_counts_once_it_is_committed(signed: Signed) -> None:
     with signed.admin.connect() as connection:
         assert rotate_signing_key(connection, grace=timedelta(0)) != signed.key
@@ -171,6 +176,7 @@ def test_a_key_counts_once_it_is_committed(signed: Signed) -> None:
         assert ask(connection) == "alice"
 
 
+@pytest.mark.exhaustive
 def test_rotating_under_load_refuses_nobody(signed: Signed) -> None:
     """The application takes each key once it is committed, and goes on with the old one until then."""
     current = [signed.key]
@@ -261,6 +267,7 @@ def test_who_may_not_rotate_is_told_what_to_do(signed: Signed, engine: Engine) -
         rotate_signing_key(connection)
 
 
+@pytest.mark.exhaustive
 def test_the_command_prints_the_key_and_nothing_else(signed: Signed) -> None:
     url = signed.admin.url.set(drivername="postgresql").render_as_string(hide_password=False)
     result = CliRunner().invoke(main, ["rotate-key", url, "--grace", "0 seconds"])
@@ -346,6 +353,7 @@ def talkative(server: Server) -> Iterator[Server]:
         yield talkative
 
 
+@pytest.mark.exhaustive
 def test_the_servers_log_holds_no_key(talkative: Server) -> None:
     engine = create_engine(talkative.url(), poolclass=NullPool)
     with engine.begin() as connection:

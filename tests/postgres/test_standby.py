@@ -98,6 +98,7 @@ def test_what_one_writes_on_the_primary_one_reads_on_the_standby(
         assert session.scalars(TASKS).all() == []
 
 
+@pytest.mark.exhaustive
 @by_statement
 def test_both_are_bound_to_one_caller_once(
     maker: sessionmaker[Session], pool: Engine, standby: Engine, alice: Identity, bob: Identity
@@ -116,6 +117,7 @@ def test_both_are_bound_to_one_caller_once(
             assert connection.execute(CALLER).one() == NOBODY
 
 
+@pytest.mark.exhaustive
 def test_a_transaction_has_one_caller_whatever_the_next_token_says(
     pool: Engine, standby: Engine, alice: Identity, bob: Identity
 ) -> None:
@@ -179,6 +181,7 @@ def test_who_loses_the_standby_is_bound_on_it_again(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 async def test_the_same_under_asyncio(
     runner: object,
     async_url: URL,
@@ -207,6 +210,7 @@ async def test_the_same_under_asyncio(
         assert (await session.scalars(TASKS)).all() == ["alice's", "buy milk"]
 
 
+@pytest.mark.exhaustive
 def test_a_standby_verifies_callers_once_it_knows_the_key(signed: Signed, standby_server: Server) -> None:
     with signed.admin.begin() as connection:
         key = rotate_signing_key(connection)

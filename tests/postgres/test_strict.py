@@ -19,16 +19,16 @@ from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 
 from .conftest import ANYTHING, TASKS
-from .line import HOWS, How, Line
+from .line import HOWS, How, Line, hows
 
-STRICT = {name: how for name, how in HOWS.items() if how.way != "statement"}
+STRICT = [name for name, how in HOWS.items() if how.way != "statement"]
 OTHERS = {name: how for name, how in HOWS.items() if how.way == "statement"}
 #: Only DISCARD ALL ends it.
 LOCK = text("SELECT pg_advisory_lock(20261124) IS NULL")
 LOCKS = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
 
 
-@pytest.fixture(params=STRICT.values(), ids=list(STRICT))
+@pytest.fixture(params=hows(STRICT))
 def how(request: pytest.FixtureRequest) -> How:
     how: How = request.param
     return how
@@ -80,11 +80,13 @@ def test_what_one_leaves_is_there_for_oneself_only(
     assert line.visit(bob, tasks) == ["bob's"]
 
 
+@pytest.mark.exhaustive
 def test_two_that_are_anonymous_are_two(line: Line) -> None:
     line.visit(ANONYMOUS, lock)
     assert line.visit(ANONYMOUS, locks) == 0
 
 
+@pytest.mark.exhaustive
 def test_who_sends_nothing_lets_nobody_forget_to_discard(line: Line, alice: Identity, bob: Identity) -> None:
     line.visit(alice, lock)
     line.visit(bob, do_nothing)
@@ -92,12 +94,14 @@ def test_who_sends_nothing_lets_nobody_forget_to_discard(line: Line, alice: Iden
     assert line.visit(bob, locks) == 0
 
 
+@pytest.mark.exhaustive
 def test_what_is_left_by_who_fails_at_once_is_discarded(line: Line, alice: Identity, bob: Identity) -> None:
     line.visit(alice, use)
     line.visit(bob, lock_and_fail)
     assert line.visit(alice, locks) == 0
 
 
+@pytest.mark.exhaustive
 def test_where_discarding_fails_the_connection_ends(line: Line, alice: Identity, bob: Identity) -> None:
     def leave(session: Session) -> None:
         lock(session)
@@ -114,6 +118,7 @@ def test_where_discarding_fails_the_connection_ends(line: Line, alice: Identity,
     assert line.visit(bob, lambda session: session.connection().connection.driver_connection) is not before
 
 
+@pytest.mark.exhaustive
 def test_nothing_stays_prepared(line: Line, todos: None, alice: Identity) -> None:
     for _ in range(7):
         line.visit(alice, tasks)
@@ -142,6 +147,7 @@ def test_a_statement_of_its_own_is_refused(line: Line, alice: Identity) -> None:
         line.visit(alice, tasks)
 
 
+@pytest.mark.exhaustive
 def test_a_pooler_is_refused(
     pgbouncer: None, url: URL, how: How, runner: asyncio.Runner, alice: Identity
 ) -> None:
@@ -166,6 +172,7 @@ def test_a_connection_that_the_application_opens_itself_is_refused(url: URL, ali
 # What it takes
 
 
+@pytest.mark.exhaustive
 def test_people_who_take_turns_take_these_round_trips(
     server: Server, url: URL, how: How, runner: asyncio.Runner, todos: None, alice: Identity, bob: Identity
 ) -> None:

@@ -94,6 +94,7 @@ def test_what_supabase_has_is_used(
     supabase.downgrade("base")
 
 
+@pytest.mark.exhaustive
 def test_without_a_policy_about_callers_nothing_is_said_of_schema_auth(
     supabase: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,6 +105,7 @@ def test_without_a_policy_about_callers_nothing_is_said_of_schema_auth(
     assert "schema auth" not in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_functions_that_supabase_lacks_are_refused_by_name(supabase: Project) -> None:
     owned = Policy("own", roles=authenticated, using=auth_uid("team"))
     with pytest.raises(DeclarationError, match=r"policy 'own' on documents .* auth\.user_id\(\).*jwt_claim"):
@@ -130,6 +132,7 @@ def _sql_function(body: str, **options: Any) -> Callable[[MetaData], None]:
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("declare", "refused"),
     [
@@ -160,6 +163,7 @@ def test_views_and_functions_that_call_what_supabase_lacks_are_refused_by_name(
             supabase.revision(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_body_that_postgres_does_not_read_is_warned_of(
     supabase: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

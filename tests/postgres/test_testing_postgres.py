@@ -106,6 +106,7 @@ def connect(server: Server, database: str = "postgres") -> psycopg.Connection[An
 # Starting
 
 
+@pytest.mark.exhaustive
 @on_a_machine_with_postgres
 def test_each_installation_starts(installation: Installation) -> None:
     with Server.start(installation) as server:
@@ -119,22 +120,26 @@ def test_it_is_reached_by_tcp_and_by_socket(server: Server) -> None:
         psycopg.connect(host=host, port=server.port, user="postgres", dbname="postgres").close()
 
 
+@pytest.mark.exhaustive
 def test_it_is_utf8_with_the_plain_locale(server: Server) -> None:
     assert ask(server.url(), "SHOW server_encoding") == "UTF8"
     assert ask(server.url(), "SELECT datcollate FROM pg_database WHERE datname = 'postgres'") == "C"
 
 
+@pytest.mark.exhaustive
 def test_settings_are_those_of_postgresql_conf() -> None:
     with Server.start(settings={"wal_level": "logical", "rls.pepper": "a b'c"}) as server:
         assert ask(server.url(), "SHOW wal_level") == "logical"
         assert ask(server.url(), "SHOW rls.pepper") == "a b'c"
 
 
+@pytest.mark.exhaustive
 def test_a_setting_that_postgres_refuses_is_told_in_its_words() -> None:
     with pytest.raises(PostgresUnavailable, match="unrecognized configuration parameter"):
         Server.start(settings={"no_such_thing": "1"})
 
 
+@pytest.mark.exhaustive
 def test_a_failed_start_leaves_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     with TemporaryDirectory() as parent:
         Path(parent).chmod(0o777)
@@ -144,6 +149,7 @@ def test_a_failed_start_leaves_no_files(monkeypatch: pytest.MonkeyPatch) -> None
         assert list(Path(parent).iterdir()) == []
 
 
+@pytest.mark.exhaustive
 def test_settings_meant_for_clients_do_not_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as surroundings:
         surroundings.setenv("PGDATESTYLE", "German")
@@ -152,6 +158,7 @@ def test_settings_meant_for_clients_do_not_reach_the_server(monkeypatch: pytest.
         assert ask(server.url(), "SHOW datestyle") == "ISO, MDY"
 
 
+@pytest.mark.exhaustive
 def test_it_takes_another_port_when_somebody_was_quicker(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +170,7 @@ def test_it_takes_another_port_when_somebody_was_quicker(
         assert ask(second.url(), "SHOW port") == str(second.port)
 
 
+@pytest.mark.exhaustive
 @as_root
 @on_a_machine_with_postgres
 def test_root_can_use_binaries_that_nobody_else_can_reach(installation: Installation, tmp_path: Path) -> None:
@@ -177,6 +185,7 @@ def test_root_can_use_binaries_that_nobody_else_can_reach(installation: Installa
     assert hidden.bindir.exists()
 
 
+@pytest.mark.exhaustive
 @as_root
 def test_root_can_have_a_temporary_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o700)
@@ -186,6 +195,7 @@ def test_root_can_have_a_temporary_folder_of_its_own(tmp_path: Path, monkeypatch
         assert not Path(str(server.socket_directory)).is_relative_to(tmp_path)
 
 
+@pytest.mark.exhaustive
 @as_root
 def test_who_is_not_root_runs_it_as_themselves(child: Callable[[str], subprocess.Popen[str]]) -> None:
     process = child(
@@ -231,6 +241,7 @@ def test_dropping_a_database_ends_the_connections_to_it(server: Server) -> None:
     server.drop_database(name)
 
 
+@pytest.mark.exhaustive
 def test_threads_create_and_drop_at_the_same_time(server: Server) -> None:
     def create_and_drop(_: int) -> str:
         name = server.create_database()
@@ -255,6 +266,7 @@ def test_asyncpg_gets_there_as_well(server: Server) -> None:
 # Stopping
 
 
+@pytest.mark.exhaustive
 def test_a_stopped_server_leaves_nothing() -> None:
     server = Server.start()
     directory = str(server.socket_directory)
@@ -268,6 +280,7 @@ def test_a_stopped_server_leaves_nothing() -> None:
         connect(server)
 
 
+@pytest.mark.exhaustive
 def test_a_server_that_nobody_stopped_ends_with_python(
     child: Callable[[str], subprocess.Popen[str]],
 ) -> None:
@@ -280,6 +293,7 @@ def test_a_server_that_nobody_stopped_ends_with_python(
     assert not Path(directory).exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_server_ends_with_a_python_that_is_killed(
     child: Callable[[str], subprocess.Popen[str]], how: signal.Signals
@@ -293,6 +307,7 @@ def test_a_server_ends_with_a_python_that_is_killed(
     assert comes_true(lambda: not Path(directory).exists())
 
 
+@pytest.mark.exhaustive
 @as_root
 def test_a_copy_of_the_binaries_ends_with_a_python_that_is_killed(
     child: Callable[[str], subprocess.Popen[str]], tmp_path: Path
@@ -314,6 +329,7 @@ def test_a_copy_of_the_binaries_ends_with_a_python_that_is_killed(
     assert comes_true(lambda: not executable.parents[3].exists())
 
 
+@pytest.mark.exhaustive
 def test_a_server_outlives_the_thread_that_started_it() -> None:
     servers: list[Server] = []
     thread = threading.Thread(target=lambda: servers.append(Server.start()))
@@ -324,6 +340,7 @@ def test_a_server_outlives_the_thread_that_started_it() -> None:
         assert ask(server.url(), "SELECT 1") == 1
 
 
+@pytest.mark.exhaustive
 def test_a_forked_child_does_not_end_the_server(child: Callable[[str], subprocess.Popen[str]]) -> None:
     process = child(
         "start()\n"
@@ -334,6 +351,7 @@ def test_a_forked_child_does_not_end_the_server(child: Callable[[str], subproces
     assert line_of(process) == "still_there"
 
 
+@pytest.mark.exhaustive
 def test_a_forked_child_does_not_keep_the_server(child: Callable[[str], subprocess.Popen[str]]) -> None:
     process = child(
         "start()\n"
@@ -349,6 +367,7 @@ def test_a_forked_child_does_not_keep_the_server(child: Callable[[str], subproce
     os.kill(fork, signal.SIGKILL)
 
 
+@pytest.mark.exhaustive
 def test_a_server_that_hangs_is_stopped_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "STOP_TIMEOUT", 0.1)
     server = Server.start()
@@ -414,6 +433,7 @@ def test_docker_comes_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == ["docker"]
 
 
+@pytest.mark.exhaustive
 def test_the_wheel_comes_before_the_system() -> None:
     assert installations()[0].origin == "wheel"
     system = [found.version for found in installations() if found.origin == "system"]
@@ -436,6 +456,7 @@ def test_every_test_has_an_empty_database_of_its_own(rls_postgres: Server, rls_d
     assert ask(rls_database, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
 
 
+@pytest.mark.exhaustive
 def test_the_plugin_costs_pytest_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, pytest, sqla_rls; before = set(sys.modules)\n"

@@ -47,9 +47,12 @@ from sqla_rls import (
 )
 from sqla_rls.declared import declared
 from sqla_rls.exc import DeclarationError
+from tests.suite import table
 
 from .conftest import statements_of
 from .project import Project, execute, operations, own_todos
+
+pytestmark = pytest.mark.sqlalchemy
 
 READER = Role("reporting")
 MINE = "user_id = current_user"
@@ -147,7 +150,8 @@ def test_the_migration_says_what_the_view_is(project: Project) -> None:
     assert grants == ["reporting SELECT"]
 
 
-@pytest.mark.parametrize(
+@pytest.mark.exhaustive
+@table(
     ("drift", "mended"),
     [
         ("ALTER VIEW my_todos RESET (security_invoker)", ["replace_view"]),
@@ -194,6 +198,7 @@ def test_one_that_is_replaced_stays_the_same_view(project: Project, caplog: pyte
     assert (project.state(), views_of(project)) == before
 
 
+@pytest.mark.exhaustive
 def test_policies_that_read_it_make_room(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
@@ -226,6 +231,7 @@ def test_policies_that_read_it_make_room(project: Project, caplog: pytest.LogCap
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_one_that_reads_another_makes_room_when_that_goes(project: Project) -> None:
     def upper(query: str, *lower: str) -> MetaData:
         metadata = models(None)
@@ -243,6 +249,7 @@ def test_one_that_reads_another_makes_room_when_that_goes(project: Project) -> N
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_where_public_is_not_the_default_schema(project: Project) -> None:
     execute(project, "CREATE SCHEMA app")
     project.url = project.url.update_query_dict({"options": "-c search_path=app"})
@@ -257,6 +264,7 @@ def test_where_public_is_not_the_default_schema(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_one_by_hand_that_is_in_the_way_is_left_alone_and_said(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -271,6 +279,7 @@ def test_one_by_hand_that_is_in_the_way_is_left_alone_and_said(
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_one_made_by_hand_is_not_dropped(project: Project) -> None:
     project.migrate(models(None))
     execute(project, "CREATE VIEW my_todos WITH (security_invoker) AS SELECT id, task FROM todos")
@@ -281,6 +290,7 @@ def test_one_made_by_hand_is_not_dropped(project: Project) -> None:
     assert views_of(project)[0][:5] == before[0][:5]
 
 
+@pytest.mark.exhaustive
 def test_what_default_privileges_give_goes_also_if_they_are_declared(project: Project) -> None:
     execute(project, "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC")
     project.migrate(models())
@@ -298,6 +308,7 @@ def test_what_default_privileges_give_goes_also_if_they_are_declared(project: Pr
     assert views_of(project)[0][5] == ["reporting SELECT"]
 
 
+@pytest.mark.exhaustive
 def test_what_others_hold_is_left_to_them(project: Project) -> None:
     def with_others(query: str) -> MetaData:
         metadata = models(query)
@@ -315,6 +326,7 @@ def test_what_others_hold_is_left_to_them(project: Project) -> None:
     execute(project, "DROP OWNED BY rls_view_dba", "DROP ROLE rls_view_dba")
 
 
+@pytest.mark.exhaustive
 def test_schemas_and_names(project: Project) -> None:
     project.options["include_schemas"] = True
     execute(project, 'CREATE SCHEMA "Else Where"')
@@ -342,6 +354,7 @@ def test_schemas_and_names(project: Project) -> None:
         project.check(ignored)
 
 
+@pytest.mark.exhaustive
 def test_no_setting_of_a_session_changes_what_it_says(project: Project) -> None:
     metadata = models(
         "SELECT id, task FROM todos WHERE at > '2024-01-02 03:04' AND day > '02/03/2024'",
@@ -355,12 +368,14 @@ def test_no_setting_of_a_session_changes_what_it_says(project: Project) -> None:
     assert "2024-01-02 03:04:00+00" in definition
 
 
+@pytest.mark.exhaustive
 def test_the_moment_at_which_it_is_made_is_refused(project: Project) -> None:
     project.revision(models("SELECT id, task FROM todos WHERE 'today'::date > current_date"))
     with pytest.raises(DeclarationError, match=r"view my_todos would hold the moment .* Write now\(\)"):
         project.upgrade()
 
 
+@pytest.mark.exhaustive
 def test_offline_and_back(project: Project) -> None:
     project.migrate(models(None))
     before = project.state()
@@ -385,6 +400,7 @@ def comparing(project: Project, metadata: MetaData) -> list[str]:
     return sent
 
 
+@pytest.mark.exhaustive
 def test_the_number_of_statements_is_constant_and_without_views_there_is_none(project: Project) -> None:
     def many(number: int) -> MetaData:
         metadata = models(None)
@@ -403,6 +419,7 @@ def test_the_number_of_statements_is_constant_and_without_views_there_is_none(pr
     assert found == [len(without) + 5] * 2
 
 
+@pytest.mark.exhaustive
 def test_whoever_writes_does_not_delay_it(project: Project) -> None:
     project.migrate(models())
     project.url = project.url.update_query_dict({"options": "-c lock_timeout=3s"})
@@ -411,6 +428,7 @@ def test_whoever_writes_does_not_delay_it(project: Project) -> None:
         project.check(models())
 
 
+@pytest.mark.exhaustive
 def test_it_delays_nobody_even_if_its_transaction_stays_open(project: Project) -> None:
     project.migrate(models())
     with project.engine.connect() as connection, project.engine.begin() as other:
@@ -434,6 +452,7 @@ def looker(project: Project) -> Any:
     execute(project, "DROP OWNED BY rls_view_looker", "DROP ROLE rls_view_looker")
 
 
+@pytest.mark.exhaustive
 def test_it_needs_no_privilege_but_to_make_temporary_objects(
     looker: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -445,6 +464,7 @@ def test_it_needs_no_privilege_but_to_make_temporary_objects(
     assert "create_view" in [change[0] for change in found.value.diffs]
 
 
+@pytest.mark.exhaustive
 def test_what_is_not_read_now_counts_as_changed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(models())
     written = project.migrate(models("SELECT id, new AS task FROM todos", columns={"new": Text}))
@@ -452,6 +472,7 @@ def test_what_is_not_read_now_counts_as_changed(project: Project, caplog: pytest
     assert about_views(written) == ["drop_view", "create_view"]
 
 
+@pytest.mark.exhaustive
 def test_a_view_past_row_security_is_warned_of(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(models())
     execute(
@@ -482,6 +503,7 @@ def test_a_view_past_row_security_is_warned_of(project: Project, caplog: pytest.
     execute(project, "DROP OWNED BY rls_view_owner", "DROP ROLE rls_view_owner")
 
 
+@pytest.mark.exhaustive
 def test_an_explicit_word_opens_a_view_and_is_warned_of_once(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -495,6 +517,7 @@ def test_an_explicit_word_opens_a_view_and_is_warned_of_once(
     assert "my_todos" not in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_a_class_can_be_mapped_to_it(project: Project, alice: Identity, read: Any) -> None:
     class Base(DeclarativeBase):
         pass
@@ -543,6 +566,7 @@ def stacked() -> MetaData:
     return metadata
 
 
+@pytest.mark.exhaustive
 def test_create_all_makes_it_and_drop_all_drops_it(engine: Engine) -> None:
     metadata = stacked()
     metadata.create_all(engine)
@@ -559,6 +583,7 @@ def test_create_all_makes_it_and_drop_all_drops_it(engine: Engine) -> None:
     assert everything_there(engine) == []
 
 
+@pytest.mark.exhaustive
 def test_create_all_of_some_tables_makes_the_views_that_can_be_made(engine: Engine) -> None:
     metadata = stacked()
     todos, notes = (metadata.tables[name] for name in ("todos", "notes"))

@@ -133,6 +133,7 @@ def with_another_signature(good: str, chance: random.Random) -> str:
     return f"{signed}.{part(bytes(raw))}"
 
 
+@pytest.mark.exhaustive
 def test_of_100_000_mutated_tokens_none_is_accepted(verifier: Verifier) -> None:
     seed = int(os.environ.get("SQLA_RLS_FUZZ_SEED", "20261123"))
     chance = random.Random(seed)
@@ -214,6 +215,7 @@ def assert_nothing_is_told(error: BaseException, forged: Any, logged: str) -> No
         assert secret not in told
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_refusal_tells_nothing_of_the_token(
     verifier: Verifier, everything_logged: pytest.LogCaptureFixture, attack: str

@@ -189,6 +189,7 @@ def test_a_claim_chooses_among_the_configured_roles_only() -> None:
         verifier.verify(token({"role": "postgres"}))
 
 
+@pytest.mark.exhaustive
 def test_stack_auth_end_to_end(issuer: Issuer) -> None:
     verifier = Verifier(issuer.provider)
 
@@ -333,6 +334,7 @@ def test_a_withdrawn_key_takes_effect_although_its_tokens_are_remembered(
         verifier.verify(alice)
 
 
+@pytest.mark.exhaustive
 def test_threads_share_what_is_remembered(checks: list[str]) -> None:
     verifier = Verifier(pinned(), cache_size=8)
     tokens = [token({"sub": f"user-{number}"}) for number in range(16)]
@@ -366,6 +368,7 @@ def test_32_threads_at_once_cost_one_fetch(issuer: Issuer) -> None:
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 def test_a_thousand_invented_key_ids_cost_one_fetch_and_no_threads(issuer: Issuer) -> None:
     issuer.delay = 0.2
     verifier = Verifier(issuer.provider)
@@ -390,6 +393,7 @@ def test_a_thousand_invented_key_ids_cost_one_fetch_and_no_threads(issuer: Issue
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 def test_the_event_loop_goes_on_while_keys_are_fetched(issuer: Issuer) -> None:
     issuer.delay = 0.3
     verifier = Verifier(issuer.provider)
@@ -407,6 +411,7 @@ def test_the_event_loop_goes_on_while_keys_are_fetched(issuer: Issuer) -> None:
     assert longest < 0.2
 
 
+@pytest.mark.exhaustive
 def test_known_keys_and_known_tokens_are_answered_without_giving_way_to_others(issuer: Issuer) -> None:
     verifier = Verifier(issuer.provider)
     verifier.verify(issuer.token("alice"))
@@ -444,6 +449,7 @@ def test_nobody_waits_for_keys_longer_than_the_limit(issuer: Issuer) -> None:
         assert time.monotonic() - started_at < 1
 
 
+@pytest.mark.exhaustive
 def test_in_an_outage_those_with_known_keys_get_in_and_nobody_else(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,6 +488,7 @@ def test_threads_and_event_loops_at_once_cost_one_fetch(issuer: Issuer) -> None:
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 def test_while_keys_are_replaced_nobody_is_refused_and_each_new_one_costs_one_fetch(issuer: Issuer) -> None:
     """As providers do it: the old key stays until its tokens end."""
     verifier = Verifier(issuer.provider, limits=FetchLimits(lifespan=60, cooldown=0.01), cache_size=0)

@@ -28,6 +28,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from sqla_rls.exc import DeclarationError, InvalidToken, KeysUnavailable
 from sqla_rls.jwks import FetchedKeySet, FetchLimits, KeySet, PublicKey, choose, download, keys_in
 from sqla_rls.testing.issuer import Issuer, Key
+from tests.suite import table
 
 
 class Clock:
@@ -121,6 +122,7 @@ def test_the_curve_decides_the_algorithm() -> None:
         assert {name for name in curves if choose(keys, None, name)} == {algorithm}
 
 
+@pytest.mark.exhaustive
 def test_an_rsa_key_serves_one_algorithm_if_it_says_so() -> None:
     public = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     entry = RSAAlgorithm.to_jwk(public, as_dict=True)
@@ -167,6 +169,7 @@ def test_keys_are_fetched_when_first_needed_and_then_kept(issuer: Issuer, keys: 
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 def test_keys_are_asked_for_again_when_their_life_is_over(
     issuer: Issuer, keys: FetchedKeySet, clock: Clock
 ) -> None:
@@ -182,6 +185,7 @@ def test_keys_are_asked_for_again_when_their_life_is_over(
     assert issuer.fetches == 2
 
 
+@pytest.mark.exhaustive
 def test_a_new_key_is_found_as_soon_as_it_is_needed(
     issuer: Issuer, keys: FetchedKeySet, clock: Clock
 ) -> None:
@@ -206,6 +210,7 @@ def test_a_thousand_invented_key_ids_cost_one_fetch(
     assert get(keys, issuer.key().kid)
 
 
+@pytest.mark.exhaustive
 def test_invented_key_ids_cost_one_fetch_per_cooldown_however_long_they_go_on(
     issuer: Issuer, keys: FetchedKeySet, clock: Clock
 ) -> None:
@@ -229,6 +234,7 @@ def test_32_threads_at_once_cost_one_fetch(issuer: Issuer, keys: FetchedKeySet) 
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 def test_in_an_outage_the_known_keys_go_on_without_a_wait_and_then_nobody_gets_in(
     issuer: Issuer, keys: FetchedKeySet, clock: Clock
 ) -> None:
@@ -251,6 +257,7 @@ def test_in_an_outage_the_known_keys_go_on_without_a_wait_and_then_nobody_gets_i
         keys.find(kid, "ES256")
 
 
+@pytest.mark.exhaustive
 def test_when_the_outage_is_over_its_news_arrive(issuer: Issuer, keys: FetchedKeySet, clock: Clock) -> None:
     old = issuer.key()
     get(keys, old.kid)
@@ -280,6 +287,7 @@ def test_after_a_long_outage_the_first_to_come_gets_in(
     assert get(keys, kid)
 
 
+@pytest.mark.exhaustive
 def test_an_id_that_is_new_in_an_outage_is_not_called_invalid(
     issuer: Issuer, keys: FetchedKeySet, clock: Clock
 ) -> None:
@@ -292,6 +300,7 @@ def test_an_id_that_is_new_in_an_outage_is_not_called_invalid(
     assert get(keys, issuer.key().kid)
 
 
+@pytest.mark.exhaustive
 def test_a_provider_that_is_down_is_left_alone(issuer: Issuer, keys: FetchedKeySet, clock: Clock) -> None:
     issuer.status = 503
     for _ in range(100):  # one in 0.3 s
@@ -313,7 +322,7 @@ def test_a_provider_that_withdraws_all_keys_is_obeyed(
         get(keys, kid)
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [b"", b"<html>", b"[]", b"7", b'{"key": []}', b'{"keys": {}}', b"[" * 100_000, b"\xff\xfe", b'{"keys"'],
 )
@@ -331,6 +340,7 @@ def test_an_answer_that_is_no_key_document_is_a_failed_fetch(
         get(keys, kid)
 
 
+@pytest.mark.exhaustive
 def test_a_fetch_that_was_lost_is_made_up_for(issuer: Issuer, keys: FetchedKeySet, clock: Clock) -> None:
     kid = issuer.key().kid
     issuer.delay = 0.5
@@ -446,6 +456,7 @@ def drip(start: str, again: str, connection: socket.socket) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("start", "again"),
     [
@@ -467,9 +478,7 @@ def test_a_server_that_drips_is_left_at_the_deadline(start: str, again: str) -> 
         assert time.monotonic() - started_at < 1.5
 
 
-@pytest.mark.parametrize(
-    "status", [201, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 404, 407, 500, 503]
-)
+@table("status", [201, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 404, 407, 500, 503])
 def test_only_status_200_will_do_and_no_redirect_is_followed(issuer: Issuer, status: int) -> None:
     moved = f"HTTP/1.1 {status} X\nLocation: {issuer.jwks_uri}\nContent-Length: 12\n\n" + '{"keys": []}'
     with server(partial(say, moved)) as uri, pytest.raises(ValueError, match=str(status)):
@@ -540,6 +549,7 @@ def self_signed(tmp_path: Path) -> Path:
     return pem
 
 
+@pytest.mark.exhaustive
 def test_certificates_are_verified_also_in_a_program_that_turned_that_off(
     self_signed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -581,5 +591,6 @@ def test_a_secure_server_that_drips_is_left_at_the_deadline(
         assert time.monotonic() - started_at < 1.5
 
 
+@pytest.mark.exhaustive
 def test_the_document_is_read_as_it_is(issuer: Issuer) -> None:
     assert download(issuer.jwks_uri, FetchLimits()) == json.loads(json.dumps(issuer.jwks()))

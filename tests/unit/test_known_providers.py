@@ -544,6 +544,7 @@ def test_a_documented_token_is_believed(issuer: Issuer, case: Case) -> None:
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 def test_policies_see_its_claims(issuer: Issuer, case: Case) -> None:
     alice = Verifier(issuer.provider).verify(token(issuer, case))
 
@@ -551,6 +552,7 @@ def test_policies_see_its_claims(issuer: Issuer, case: Case) -> None:
     assert {name: seen.get(name) for name in case.claims} == case.claims
 
 
+@pytest.mark.exhaustive
 def test_what_else_the_provider_signs_is_refused(issuer: Issuer, case: Case) -> None:
     verifier = Verifier(issuer.provider)
 
@@ -559,6 +561,7 @@ def test_what_else_the_provider_signs_is_refused(issuer: Issuer, case: Case) -> 
             pytest.fail(f"{what} is accepted as {verifier.verify(token(issuer, case, change))}")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_its_tokens_are_signed_as_documented(issuer: Issuer, case: Case, algorithm: str) -> None:
     issuer.key(algorithm)  # published: nothing but the algorithm speaks against it
@@ -570,6 +573,7 @@ def test_its_tokens_are_signed_as_documented(issuer: Issuer, case: Case, algorit
             Verifier(issuer.provider).verify(token(issuer, case, algorithm=algorithm))
 
 
+@pytest.mark.exhaustive
 def test_shared_secrets_are_refused_with_what_to_do(issuer: Issuer, case: Case) -> None:
     with pytest.raises(InvalidToken, match="use a key pair"):
         Verifier(issuer.provider).verify(
@@ -577,6 +581,7 @@ def test_shared_secrets_are_refused_with_what_to_do(issuer: Issuer, case: Case) 
         )
 
 
+@pytest.mark.exhaustive
 def test_nobody_else_signs_its_tokens(issuer: Issuer, case: Case) -> None:
     stranger = STRANGERS[case.algorithms[0]]
     for key in (stranger, replace(stranger, kid=issuer.key().kid)):
@@ -584,6 +589,7 @@ def test_nobody_else_signs_its_tokens(issuer: Issuer, case: Case) -> None:
             Verifier(issuer.provider).verify(token(issuer, case, key=key))
 
 
+@pytest.mark.exhaustive
 def test_where_tokens_have_an_audience_another_is_refused_and_so_is_none(issuer: Issuer, case: Case) -> None:
     verifier = Verifier(issuer.provider)
     audience = case.provider.audience
@@ -609,12 +615,14 @@ def test_where_tokens_have_an_audience_another_is_refused_and_so_is_none(issuer:
             verifier.verify(token(issuer, case, {"aud": aud}))
 
 
+@pytest.mark.exhaustive
 def test_a_token_needs_a_subject_and_an_end(issuer: Issuer, case: Case) -> None:
     for change in ({"sub": None}, {"sub": ""}, {"exp": None}, {"exp": 1700000000}):
         with pytest.raises(InvalidToken):
             Verifier(issuer.provider).verify(token(issuer, case, change))
 
 
+@pytest.mark.exhaustive
 def test_a_refreshed_token_is_of_the_same_person(issuer: Issuer, case: Case) -> None:
     verifier = Verifier(issuer.provider)
     first = verifier.verify(token(issuer, case))
@@ -629,6 +637,7 @@ def test_a_refreshed_token_is_of_the_same_person(issuer: Issuer, case: Case) -> 
     assert verifier.verify(token(issuer, case, {"tenant": "another"})).sign_in() != first.sign_in()
 
 
+@pytest.mark.exhaustive
 def test_its_role_claims_choose_among_the_configured_roles(issuer: Issuer, case: Case) -> None:
     for role_claim, change, role in case.roles:
         chosen = replace(issuer.provider, role_claim=role_claim, roles=("admin", "anon"))
@@ -639,6 +648,7 @@ def test_its_role_claims_choose_among_the_configured_roles(issuer: Issuer, case:
             assert Verifier(other).verify(token(issuer, case, change)).role == "authenticated"
 
 
+@pytest.mark.exhaustive
 def test_several_providers_are_believed_at_once_and_each_for_its_own_tokens_only(
     issuers: dict[str, Issuer],
 ) -> None:
@@ -675,6 +685,7 @@ def test_who_shares_keys_can_not_be_made_without_an_audience(
         function(*arguments, **{option: names})
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
@@ -741,6 +752,7 @@ IDS: dict[str, Callable[[Any], Provider]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", IDS)
 @pytest.mark.parametrize(
     "value",
@@ -786,6 +798,7 @@ HOSTS: dict[str, Callable[[Any], Provider]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", HOSTS)
 @pytest.mark.parametrize(
     "value",

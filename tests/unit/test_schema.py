@@ -58,6 +58,8 @@ from sqla_rls.declared import declared
 from sqla_rls.exc import DeclarationError
 from sqla_rls.objects import PUBLIC, SequenceKey, TableKey
 
+pytestmark = pytest.mark.sqlalchemy
+
 
 class Text2(TypeDecorator[str]):
     impl = String

@@ -64,6 +64,7 @@ def test_it_looks_like_stack_auth() -> None:
     assert claims["exp"] - claims["iat"] == 3600
 
 
+@pytest.mark.exhaustive
 def test_it_can_imitate_another_provider() -> None:
     keycloak = provider.keycloak("https://sso.example.com", "todos", audience=("api", "web"))
     with Issuer(imitate=keycloak) as issuer:
