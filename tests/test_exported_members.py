@@ -83,7 +83,7 @@ def _classes() -> Iterator[type]:
 
     waiting: list[type] = [MigrateOperation]
     while waiting:
-        found = waiting.pop().__subclasses__()
+        found: list[type] = waiting.pop().__subclasses__()
         yield from (one for one in found if one.__module__.startswith("sqla_rls."))
         waiting.extend(found)
 
