@@ -164,7 +164,7 @@ def person(caller: Caller, names: Sequence[str] | None = None) -> Hashable:
     """Equal for two callers that are one person: for all tokens of one sign-in.
 
     An Identity is compared by its role and all claims but those that differ between two such tokens; with
-    *names*, by its role, ``iss``, ``sub`` and the claims of these names.
+    *names*, by its role, ``iss``, ``sub``, ``provider_sub`` and the claims of these names.
     """
     if isinstance(caller, ServiceAccess):
         return ServiceAccess, caller.role

@@ -25,7 +25,7 @@ import jwt
 
 from sqla_rls.exc import DeclarationError, ExpiredToken, InvalidToken
 from sqla_rls.jwks import FetchLimits, KeySet
-from sqla_rls.provider import Provider, check_role
+from sqla_rls.provider import PROVIDER_SUBJECT, Provider, check_role
 
 # ASCII: the same bytes in every client encoding.  Sorted: equal claims are equal text.
 _encode: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"), default=dict).encode
@@ -86,10 +86,11 @@ class Identity:
     def sign_in(self, names: Sequence[str] | None = None) -> str:
         """The claims as JSON, without those in which two tokens of one sign-in differ.
 
-        With *names*: ``iss``, ``sub`` and the claims of these names.
+        With *names*: ``iss``, ``sub``, ``provider_sub`` and the claims of these names.
         """
         if names is not None:
-            return _encode({name: self.claims.get(name) for name in ("iss", "sub", *names)})
+            always = ("iss", "sub", PROVIDER_SUBJECT)
+            return _encode({name: self.claims.get(name) for name in (*always, *names)})
         if self._sign_in is None:
             kept = {name: value for name, value in self.claims.items() if name not in PER_TOKEN_CLAIMS}
             for claim in self.per_token_claims:
@@ -266,10 +267,11 @@ class Verifier:
         )
         provider.check_claims(claims)
         role, expires_at = provider.role_for(claims), int(claims["exp"]) + self._leeway
+        bound = provider.bound_claims(claims)
         return Identity(
             role=role,
-            subject=claims["sub"],
-            claims=claims,
+            subject=bound["sub"],
+            claims=bound,
             expires_at=expires_at,
             per_token_claims=provider.per_token_claims,
         )

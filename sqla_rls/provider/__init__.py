@@ -23,9 +23,10 @@ from sqla_rls.provider.known import (
     supertokens,
     workos,
 )
-from sqla_rls.provider.value import Provider, RoleOptions, check_role
+from sqla_rls.provider.value import PROVIDER_SUBJECT, Provider, RoleOptions, check_role
 
 __all__ = [
+    "PROVIDER_SUBJECT",
     "Provider",
     "RoleOptions",
     "auth0",

@@ -1,9 +1,9 @@
 """The identity providers that are known, from A to Z; ``custom`` is for all others.
 
-Every function takes ``role``, ``role_claim`` and ``roles`` as ``Provider`` does.  Its docstring names
-the provider's public page, and the claims that carry a role or an organization: a role claim may be
-given to ``role_claim``, the others are for policies, as ``jwt_claim("org_id")``.  Where the same keys
-sign for the applications of others, the audience is required.
+Every function takes ``role``, ``role_claim``, ``roles`` and ``subject_claim`` as ``Provider`` does.  Its
+docstring names the provider's public page, and the claims that carry a role or an organization: a role
+claim may be given to ``role_claim``, the others are for policies, as ``jwt_claim("org_id")``.  Where the
+same keys sign for the applications of others, the audience is required.
 """
 
 from __future__ import annotations
@@ -343,13 +343,15 @@ def supabase(
     in ``("app_metadata", "role")``; ``user_metadata`` users write themselves: no policy may believe it.
     """
     issuer = f"{_url('project_url', project_url)}/auth/v1"
+    if not roles.keys() & {"role", "role_claim", "roles"}:
+        roles["role_claim"], roles["roles"] = "role", ("authenticated", "anon")
     return Provider(
         name="supabase",
         issuer=issuer,
         jwks_uri=f"{issuer}/.well-known/jwks.json",
         algorithms=("ES256", "RS256"),
         audience=_needed("audience", audience),
-        **(roles or RoleOptions(role_claim="role", roles=("authenticated", "anon"))),
+        **roles,
     )
 
 

@@ -27,13 +27,28 @@ from sqla_rls.jwks import (
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _WRITTEN_BY_USERS: Final = frozenset({"user_metadata", "unsafe_metadata"})  # Supabase and Auth0; Clerk
 
+#: The claim that holds the ``sub`` of the provider, where ``subject_claim`` replaces it.
+PROVIDER_SUBJECT: Final = "provider_sub"
+#: Claims of the token, the sign-in, the application or the issuer.
+_OF_NO_PERSON: Final = """
+iss aud exp nbf iat jti auth_time nonce acr amr azp at_hash c_hash s_hash sid client_id scope scp
+"""
+#: Claims that may change, or that two people may share (OpenID Connect Core, sections 5.1 and 5.7).
+#: The last line has the same by other names, of Microsoft ("mutable"), Cognito and Clerk.
+_NO_IDENTIFIERS: Final = """
+name given_name family_name middle_name nickname preferred_username profile picture website email
+email_verified gender birthdate zoneinfo locale phone_number phone_number_verified address updated_at
+upn unique_name username user_name
+"""
+
 
 class RoleOptions(TypedDict, total=False):
-    """Which Postgres role a token binds: see ``Provider``."""
+    """Which Postgres role a token binds, and which claim is its subject: see ``Provider``."""
 
     role: str
     role_claim: str | tuple[str, ...] | None
     roles: tuple[str, ...]
+    subject_claim: str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +66,12 @@ class Provider:
       path to it: ``("realm_access", "roles")``.  A token without the claim gets ``role``; one whose claim
       is another text, or no text, is refused.  Where the claim is a list, what it holds besides is passed
       over: the first of ``roles`` that is in it wins, and ``role`` if none is.
+    - ``subject_claim``: the claim that says who the person is, instead of ``sub``, by its name or the path to
+      it: for policies on your own user ids, such as the ``external_id`` of a provider whose ``sub`` is no
+      uuid.  Only you may write it, and no two people of the provider may share its value.  Its value is
+      bound as ``sub``, which ``auth.user_id()`` and ``auth.uid()`` read; the provider's own ``sub`` is in
+      claim ``provider_sub``, which replaces one of the token.  A token whose claim is missing, empty or no
+      text is refused.
     - ``per_token_claims``: claims in which two tokens of one sign-in differ, by their names or paths,
       besides those of the standards, such as ``iat``, ``exp`` and ``jti``.  To a session, two tokens that
       differ in other claims belong to two people.
@@ -67,6 +88,7 @@ class Provider:
     role: str = "authenticated"
     role_claim: str | tuple[str, ...] | None = None
     roles: tuple[str, ...] = ()
+    subject_claim: str | tuple[str, ...] | None = None
     per_token_claims: tuple[str | tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
@@ -82,6 +104,8 @@ class Provider:
                 if not isinstance(values, tuple) or not all(v is None or _is_text(v) for v in values):
                     raise ValueError("required_claims is of the form {'typ': ('Bearer',)}")
             _check_roles(self.role, self.role_claim, self.roles)
+            if self.subject_claim is not None:
+                _check_subject(self.subject_claim, self.per_token_claims)
             if [self.jwks_uri, self.jwks, self.public_key].count(None) != 2:
                 raise ValueError("its keys come from exactly one of jwks_uri, jwks and public_key")
             if self.jwks_uri is not None:
@@ -117,6 +141,20 @@ class Provider:
             raise InvalidToken(f"claim {self.role_claim!r} asks for a role that provider {self.name!r} lacks")
         return asked
 
+    def bound_claims(self, claims: Mapping[str, Any]) -> Mapping[str, Any]:
+        """*claims* with the subject in ``sub``; InvalidToken if ``subject_claim`` leads to none."""
+        if self.subject_claim is None:
+            return claims
+        subject: Any = claims
+        for name in _path(self.subject_claim):
+            subject = subject.get(name) if isinstance(subject, Mapping) else None
+        if not isinstance(subject, str) or not subject.strip() or not claims["sub"]:
+            raise InvalidToken(
+                f"claim {self.subject_claim!r}, or 'sub', is missing, empty or no text, and provider "
+                f"{self.name!r} takes the subject from it. Give that user an id at the provider"
+            )
+        return {**claims, "sub": subject, PROVIDER_SUBJECT: claims["sub"]}
+
     def check_claims(self, claims: Mapping[str, Any]) -> None:
         """InvalidToken unless *claims* hold what ``required_claims`` says."""
         for name, values in self.required_claims.items():
@@ -142,8 +180,8 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
-def _path(role_claim: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (role_claim,) if isinstance(role_claim, str) else role_claim or ()
+def _path(claim: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (claim,) if isinstance(claim, str) else claim or ()
 
 
 def _check_names(what: str, names: object, hint: str) -> None:
@@ -163,6 +201,26 @@ def _check_roles(role: str, role_claim: str | tuple[str, ...] | None, roles: tup
         _check_names("role_claim", role_claim, "a tuple is the path to a nested claim")
     if _WRITTEN_BY_USERS & set(_path(role_claim)):
         raise ValueError("role_claim is in metadata that users write themselves; use what only you write")
+
+
+def _check_subject(
+    subject_claim: str | tuple[str, ...], per_token_claims: tuple[str | tuple[str, ...], ...]
+) -> None:
+    _check_names("subject_claim", subject_claim, "a tuple is the path to a nested claim")
+    path = _path(subject_claim)
+    if _WRITTEN_BY_USERS & set(path):
+        raise ValueError("subject_claim is in metadata that users write themselves; use what only you write")
+    if path == ("sub",):
+        raise ValueError("subject_claim is 'sub', which is the subject already. Leave subject_claim out")
+    # The claims of an Action at Auth0 have a URL in front, and those of Cognito a prefix.
+    last = path[-1].rpartition("/")[2].rpartition(":")[2].lower()
+    if last in (_OF_NO_PERSON + _NO_IDENTIFIERS).split():
+        raise ValueError(
+            f"subject_claim is {last!r}, which identifies nobody: it may change, or two people may share it "
+            "(OpenID Connect Core, section 5.7). Use an id that you give each user"
+        )
+    if path in map(_path, per_token_claims):
+        raise ValueError("subject_claim is one of per_token_claims. Use a claim that stays the same")
 
 
 def _check_algorithms(algorithms: tuple[str, ...]) -> None:

@@ -12,8 +12,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import jwt
 import psycopg
@@ -25,7 +27,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
-from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify, service_session
+from sqla_rls import ANONYMOUS, Identity, Verifier, enforce_row_security, identify, jwt_claim, service_session
 from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.driver import Way
 from sqla_rls.exc import (
@@ -37,6 +39,7 @@ from sqla_rls.exc import (
 )
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.signing import Ed25519Signer, HS256Signer
+from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
 from tests.suite import table
@@ -48,6 +51,7 @@ from .conftest import (
     GROUPS,
     NOBODY,
     TASKS,
+    Document,
     Notice,
     Sessions,
     Todo,
@@ -138,6 +142,24 @@ def test_each_reads_and_writes_what_is_their_own(
             session.flush()
             assert session.scalars(select(Todo.user_id)).all() == [name, name]
             session.rollback()
+
+
+@one_way
+def test_the_database_sees_the_subject_of_the_claim_that_the_provider_names(
+    pool: Engine, issuer: Issuer, key: str | None, way: Way
+) -> None:
+    maker = sessionmaker(pool)
+    verifier = Verifier(replace(issuer.provider, subject_claim="external_id"))
+    enforce_row_security(maker, verifier=verifier, way=way, binding="signed", signing_key=key)
+    ids = [str(UUID(int=number)) for number in (1, 2)]
+    for id_ in ids:
+        with maker(token=issuer.token("user_2x", claims={"external_id": id_})) as session:
+            assert session.scalar(USER) == id_
+            assert session.scalar(select(jwt_claim("provider_sub"))) == "user_2x"
+            session.add(Document(title=id_))
+            session.commit()
+            assert session.scalars(select(Document.title)).all() == [id_]
+            assert session.scalars(select(Document.user_id)).all() == [UUID(id_)]
 
 
 @pytest.mark.exhaustive

@@ -126,6 +126,7 @@ condition = jwt_claim_contains("realm_access", "roles", value="admin") | ~in_jwt
 verifier = Verifier(provider.stack_auth("project"))
 assert_type(verifier.verify("token"), sqla_rls.Identity)
 provider.google(client_id=("web", "android"), role="member")
+provider.clerk("clerk.example.com", subject_claim=("ids", "external_id"))
 provider.keycloak("host", "realm", audience="api", role_claim=("realm_access", "roles"), roles=("admin",))
 
 SessionLocal = sessionmaker(create_engine("postgresql+psycopg://"))

@@ -229,6 +229,8 @@ def test_a_refusal_tells_nothing_of_the_token(
     [
         {"role_claim": "note", "roles": ("reader",)},
         {"role_claim": ("note", "role"), "roles": ("reader",)},
+        {"subject_claim": "external_id"},
+        {"subject_claim": ("note", "id")},
         {"required_claims": {"note": ("another",)}},
         {"required_claims": {"sid": ()}},
         {"audience": "another"},

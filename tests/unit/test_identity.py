@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import pickle
 import random
 import threading
 import time
@@ -20,6 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+from sqla_rls.binding import person
 from sqla_rls.exc import DeclarationError, ExpiredToken, InvalidToken, KeysUnavailable
 from sqla_rls.identity import ANONYMOUS, Identity, Verifier
 from sqla_rls.jwks import FetchedKeySet, FetchLimits
@@ -187,6 +189,36 @@ def test_a_claim_chooses_among_the_configured_roles_only() -> None:
     assert verifier.verify(token()).role == "authenticated"
     with pytest.raises(InvalidToken, match="role"):
         verifier.verify(token({"role": "postgres"}))
+
+
+def test_the_subject_may_be_in_another_claim() -> None:
+    verifier = Verifier(pinned(subject_claim=("ids", "internal"), role_claim="sub", roles=("alice",)))
+    internal = "5f0c2b9e-0000-4000-8000-000000000001"
+
+    def signed(**claims: Any) -> str:
+        return token({"ids": {"internal": internal}, **claims})
+
+    alice = verifier.verify(signed(provider_sub="bob"))
+    assert (alice.subject, alice.role) == (internal, "alice")
+    seen = json.loads(alice.claims_json)
+    assert (seen["sub"], seen["provider_sub"], seen["ids"]) == (internal, "alice", {"internal": internal})
+    assert pickle.loads(pickle.dumps(alice)) == alice
+    with pytest.raises(InvalidToken, match="takes the subject from"):
+        verifier.verify(token())
+    with pytest.raises(InvalidToken):
+        verifier.verify(signed(sub=None))
+
+
+@pytest.mark.parametrize("names", [None, ["org_id"]])
+def test_a_person_is_the_subject_in_the_other_claim_and_the_providers_own(names: list[str] | None) -> None:
+    verifier = Verifier(pinned(subject_claim="internal"))
+
+    def who(**claims: Any) -> Any:
+        return person(verifier.verify(token({"internal": "5", **claims})), names)
+
+    now = int(time.time())
+    assert who() == who(iat=now - 5, exp=now + 900)
+    assert len({who(), who(internal="6"), who(sub="bob"), who(org_id="a")}) == 4
 
 
 @pytest.mark.exhaustive

@@ -868,6 +868,13 @@ def test_what_may_be_given_instead() -> None:
     assert provider.cognito("eu-west-1_A", client_id=None).required_claims == {"token_use": ("access",)}
 
 
+def test_supabase_chooses_the_role_still_where_only_the_subject_is_said() -> None:
+    found = provider.supabase("a.example", subject_claim=("app_metadata", "user_id"))
+    assert found.role_for({"role": "anon"}) == "anon"
+    with pytest.raises(InvalidToken):
+        found.role_for({"role": "service_role"})
+
+
 def test_supabase_chooses_no_role_once_you_said_which() -> None:
     for options, role in (
         ({"role": "app"}, "app"),

@@ -254,6 +254,69 @@ def test_a_role_claim_is_a_name_or_a_path_and_its_roles_are_in_order(options: di
         declare(**options)
 
 
+@pytest.mark.parametrize(
+    ("claim", "claims"),
+    [
+        ("external_id", {"external_id": "5"}),
+        ("https://example.com/user_id", {"https://example.com/user_id": "5"}),
+        (("app_metadata", "user_id"), {"app_metadata": {"user_id": "5"}}),
+    ],
+)
+def test_another_claim_than_sub_may_say_who_it_is(claim: Any, claims: dict[str, Any]) -> None:
+    given = {"sub": "user_2x", "provider_sub": "mallory's", **claims}
+
+    assert declare().bound_claims(given) is given
+    assert declare(subject_claim=claim).bound_claims(given) == {
+        **given,
+        "sub": "5",
+        "provider_sub": "user_2x",
+    }
+
+
+@pytest.mark.parametrize("found", [None, "", "  ", 5, True, ["5"], {"other": "5"}])
+def test_without_a_subject_there_nobody_is_believed(found: Any) -> None:
+    for provider, claims in (
+        (declare(subject_claim="external_id"), {"sub": "user_2x", "external_id": found}),
+        (declare(subject_claim="external_id"), {"sub": "user_2x"}),
+        (declare(subject_claim=("app_metadata", "id")), {"sub": "user_2x", "app_metadata": {"id": found}}),
+        (declare(subject_claim=("app_metadata", "id")), {"sub": "user_2x", "app_metadata": found}),
+        (declare(subject_claim="external_id"), {"sub": "", "external_id": "5"}),
+    ):
+        with pytest.raises(InvalidToken, match="subject") as problem:
+            provider.bound_claims(claims)
+        assert "user_2x" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ("user_metadata", "write themselves"),
+        (("user_metadata", "user_id"), "write themselves"),
+        (("unsafe_metadata", "external_id"), "write themselves"),
+        ("email", "identifies nobody"),
+        ("preferred_username", "identifies nobody"),
+        ("Name", "identifies nobody"),
+        ("phone_number", "identifies nobody"),
+        ("upn", "identifies nobody"),
+        ("https://example.com/email", "identifies nobody"),
+        ("cognito:username", "identifies nobody"),
+        (("profile", "email"), "identifies nobody"),
+        ("iss", "identifies nobody"),
+        ("sid", "identifies nobody"),
+        ("jti", "identifies nobody"),
+        ("fva", "per_token_claims"),
+        ("sub", "Leave subject_claim out"),
+        ("", "subject_claim is a name"),
+        ((), "subject_claim is a name"),
+        (("a", ""), "subject_claim is a name"),
+        (["a"], "subject_claim is a name"),
+    ],
+)
+def test_a_claim_that_does_not_identify_a_person_is_no_subject(claim: Any, message: str) -> None:
+    with pytest.raises(DeclarationError, match=message):
+        declare(subject_claim=claim, per_token_claims=("fva",))
+
+
 def test_other_claims_must_hold_what_is_required() -> None:
     provider = declare(required_claims={"typ": ("Bearer", "DPoP"), "sid": (), "sts": ("active", None)})
 
