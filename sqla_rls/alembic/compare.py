@@ -29,7 +29,12 @@ from sqla_rls.alembic.functions import (
     log_functions,
 )
 from sqla_rls.alembic.history import History, Made, history
-from sqla_rls.alembic.openings import openings, say_what_callers_can_drop, say_which_views_open
+from sqla_rls.alembic.openings import (
+    openings,
+    say_what_callers_can_drop,
+    say_what_callers_hold_past_row_security,
+    say_which_views_open,
+)
 from sqla_rls.alembic.privileges import (
     default_privileges,
     grants,
@@ -225,6 +230,7 @@ def compare_row_security(
         {_key(one, default_schema) for one in tables if one.dialect_options["postgresql"]["partition_by"]},
         changes.privileges.default_revokes,
     )
+    say_what_callers_hold_past_row_security(ours, models, changes.privileges.revokes)
     to_confirm = list(openings(changes, ours, dropped))
     say_which_views_open(views)
     remarks = kept_from_the_owner(ours, models) | _circles(read)

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 from sqla_rls.alembic.render import Call
 from sqla_rls.diff import Changes
-from sqla_rls.objects import PUBLIC, Membership, ObjectKey, Policy, Snapshot, TableKey
+from sqla_rls.objects import PUBLIC, Membership, ObjectKey, Policy, Privilege, Snapshot, TableKey
+from sqla_rls.privileges import callers, is_beyond_row_security
 from sqla_rls.view_catalog import Views
 
 # The stock env.py calls fileConfig(), which disables the loggers that aren't below one of alembic.ini's.
@@ -76,6 +77,36 @@ def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membersh
                 ", ".join(sorted(restrictive.roles)),
                 staying[0],
             )
+
+
+def say_what_callers_hold_past_row_security(
+    live: Snapshot, models: Snapshot, revoked: Collection[Privilege]
+) -> None:
+    """Warn of TRUNCATE and its like on tables with row security, which a migration revokes or leaves.
+
+    *live* is what the migration finds.  Callers are PUBLIC, the ready-made roles and those of policies.
+    """
+    policies = [*live.policies.values(), *models.policies.values()]
+    named = callers(role for policy in policies for role in policy.roles)
+    found: dict[tuple[str, str, bool], set[str]] = {}
+    for one in live.privileges:
+        flags = live.row_security.get(TableKey(one.schema, one.name)) if one.object_type == "TABLE" else None
+        if flags and flags.enabled and one.grantee in named and is_beyond_row_security(one):
+            table = ".".join(filter(None, (one.schema, one.name)))
+            found.setdefault((table, one.grantee, one in revoked), set()).add(one.privilege)
+    together: dict[tuple[str, str, bool], list[str]] = {}
+    for (table, grantee, is_revoked), privileges in sorted(found.items()):
+        together.setdefault((grantee, ", ".join(sorted(privileges)), is_revoked), []).append(table)
+    for (grantee, listed, is_revoked), tables in together.items():
+        log.warning(
+            "%s holds %s on %s, which row security doesn't reach: %s",
+            grantee,
+            listed,
+            ", ".join(tables),
+            "this migration revokes it"
+            if is_revoked
+            else "the models declare nothing for it. Declare its row security, or revoke them by hand",
+        )
 
 
 def _stays(permissive: Policy, restrictive: Policy, groups: Mapping[str, Collection[str]]) -> bool:

@@ -173,3 +173,40 @@ def test_a_restrictive_policy_that_a_caller_can_drop_is_warned_of(
         for record in caplog.records
         if "permissive policy permissive stays" in record.getMessage()
     ] == [True] * is_warned_of
+
+
+def test_what_callers_hold_past_row_security_is_warned_of(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.migrate(todos(read()))
+    caplog.clear()
+    project.check(todos(read()))
+    assert "row security doesn't reach" not in caplog.text
+    execute(
+        project,
+        "DO 'BEGIN CREATE ROLE anonymous; EXCEPTION WHEN duplicate_object THEN END'",
+        "DO 'BEGIN CREATE ROLE reporting; EXCEPTION WHEN duplicate_object THEN END'",
+        "CREATE TABLE other (id int)",
+        "CREATE TABLE another (id int PRIMARY KEY)",
+        "CREATE TABLE opened (id int)",
+        "ALTER TABLE other ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE another ENABLE ROW LEVEL SECURITY",
+        "GRANT TRUNCATE, SELECT ON todos, other, another, opened TO anonymous, reporting",
+        "GRANT TRIGGER ON todos TO PUBLIC",
+        "GRANT REFERENCES (id) ON another TO authenticated",
+    )
+    project.options["include_name"] = lambda name, kind, parents: kind != "table" or name == "todos"
+    caplog.clear()
+    written = project.revision(todos(read()))
+    assert "op.revoke(['SELECT', 'TRUNCATE'], 'todos', ['anonymous'])" in written
+    revoked, left = "this migration revokes it", "the models declare nothing for it"
+    assert [
+        record.getMessage().partition(". ")[0]
+        for record in caplog.records
+        if "row security doesn't reach" in record.getMessage() and record.levelno == logging.WARNING
+    ] == [
+        f"anonymous holds TRUNCATE on another, other, which row security doesn't reach: {left}",
+        f"authenticated holds REFERENCES on another, which row security doesn't reach: {left}",
+        f"anonymous holds TRUNCATE on todos, which row security doesn't reach: {revoked}",
+        f"public holds TRIGGER on todos, which row security doesn't reach: {revoked}",
+    ]
