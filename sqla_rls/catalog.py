@@ -551,10 +551,7 @@ def read(
     names = {"schemas": list(schemas)}
     policies = [_policy(row, default_schema) for row in rows(connection, _POLICIES_OF_SCHEMAS, names)]
     sequences = rows(connection, _SEQUENCES, names)
-    heirs: dict[TableKey, set[TableKey]] = {}
-    for row in rows(connection, _HEIRS, names):
-        if is_compared(row["nspname"]):
-            heirs.setdefault(table_key(row, "parent_schema", "parent"), set()).add(table_key(row))
+    heirs = heirs_in(connection, default_schema=default_schema, schemas=schemas, is_compared=is_compared)
     objects = [
         *objects,
         *(ObjectKey("TABLE", *heir) for found in heirs.values() for heir in found),
@@ -643,6 +640,22 @@ def read(
             if row["sequence"] is not None
         },
     )
+
+
+def heirs_in(
+    connection: Connection,
+    *,
+    default_schema: str,
+    schemas: Collection[str],
+    is_compared: Callable[[str], bool] = bool,
+) -> dict[TableKey, set[TableKey]]:
+    """The partitions and inheritance children of the tables in *schemas*, and theirs."""
+    found: dict[TableKey, set[TableKey]] = {}
+    for row in rows(connection, _HEIRS, {"schemas": list(schemas)}):
+        if is_compared(row["nspname"]):
+            parent = _table_key(row, default_schema, "parent_schema", "parent")
+            found.setdefault(parent, set()).add(_table_key(row, default_schema))
+    return found
 
 
 def default_privileges(connection: Connection) -> frozenset[DefaultPrivilege]:

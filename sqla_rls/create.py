@@ -81,7 +81,9 @@ def protection(
         yield MarkView(view.key)
     for policy in snapshot.policies.values():
         yield ddl.CreatePolicy(policy)
-    objects = {ObjectKey("TABLE", *table) for table in snapshot.managed} | snapshot.managed_objects
+    covered = snapshot.heirs_of(snapshot.managed)
+    objects = {ObjectKey("TABLE", *table) for table in (*snapshot.managed, *covered)}
+    objects |= snapshot.managed_objects
     sequences = {
         one
         for one in snapshot.sequences_of_columns
@@ -193,6 +195,12 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
         ignored = Ignored.by({table.metadata for table in tables})
         found = ignored.without(Snapshot(default_privileges=catalog.default_privileges(connection)))
         defaults = found.default_privileges
+        if defaults and not translate:
+            schema = default_schema or "public"
+            schemas = {table.schema or schema for table in snapshot.managed}
+            found_heirs = catalog.heirs_in(connection, default_schema=schema, schemas=schemas)
+            # Here, the default schema has no name.
+            snapshot = replace(snapshot, heirs=_as_named(found_heirs, snapshot.managed, schema))
     _execute(connection, protection(snapshot, default_schema or "public", translate, defaults))
     if isinstance(connection, Connection) and not translate and unread(snapshot):
         with catalog.pinned(connection):
@@ -237,6 +245,16 @@ def _with_views(snapshot: Snapshot, keys: Collection[TableKey]) -> Snapshot:
         views={key: view for key, view in snapshot.views.items() if key in keys},
         privileges=frozenset(one for one in snapshot.privileges if one.object not in others),
     )
+
+
+def _as_named(
+    heirs: Mapping[TableKey, Collection[TableKey]], tables: Collection[TableKey], default_schema: str
+) -> dict[TableKey, Collection[TableKey]]:
+    """*heirs*, where *tables* in the default schema may say its name."""
+    named = {TableKey(None if one.schema == default_schema else one.schema, one.name): one for one in tables}
+    return {
+        named.get(parent, parent): {named.get(one, one) for one in found} for parent, found in heirs.items()
+    }
 
 
 def _key(table: Table) -> TableKey:
