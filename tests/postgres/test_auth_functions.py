@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Engine, text
 
 from sqla_rls.ddl import CreateAuthFunctions, DropAuthFunctions
 
+pytestmark = pytest.mark.every_postgres
+
 Ask = Callable[[str | None, str], Any]
 UUID = "9c7d6a2e-0b1f-4c3d-8e5f-a1b2c3d4e5f6"
 

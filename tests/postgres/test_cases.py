@@ -30,7 +30,7 @@ from .case_views import VIEWS
 from .cases import READER, SCHEMAS, WRITER, Case, Step, shared_tables
 from .project import Project, settled_state, state
 
-pytestmark = [pytest.mark.exhaustive, pytest.mark.sqlalchemy]
+pytestmark = [pytest.mark.every_postgres, pytest.mark.exhaustive, pytest.mark.sqlalchemy]
 
 CASES: list[Case] = [*EXPRESSIONS, *TEXTS, *POLICIES, *ROLES, *TABLES, *REVISIONS, *VIEWS]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cases.md"

@@ -34,7 +34,7 @@ from .conftest import (
     kill,
 )
 
-pytestmark = pytest.mark.sqlalchemy
+pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
 
 CARRIED = by_ways("message", "pipeline")
 WHO = "SELECT current_user::text, auth.user_id()"

@@ -88,6 +88,7 @@ def test_what_a_function_says_is_replaced_and_restored(project: Project, changed
     assert functions_of(project) == before
 
 
+@pytest.mark.every_postgres
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "drift",

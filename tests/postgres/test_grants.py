@@ -135,6 +135,7 @@ def named(*privileges: str, to: Any = READER, **what: Any) -> MetaData:
     return metadata
 
 
+@pytest.mark.every_postgres
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("what", "privileges", "drift"),

@@ -25,6 +25,8 @@ from .conftest import TASKS, Todo
 from .leftovers import LEFTOVERS, Leftover, Look, Verdict, Verdicts
 from .line import HOWS, How, Line, hows
 
+pytestmark = pytest.mark.every_postgres
+
 BACKEND = text("SELECT pg_catalog.pg_backend_pid()")
 
 

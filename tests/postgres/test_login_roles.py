@@ -21,6 +21,8 @@ from tests.suite import table
 from .conftest import ANYTHING, CALLER, TASKS, statements_of
 from .unsafe import UNSAFE, Unsafe
 
+pytestmark = pytest.mark.every_postgres
+
 
 @pytest.fixture
 def role(admin: Engine) -> Iterator[str]:

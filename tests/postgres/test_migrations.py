@@ -61,6 +61,7 @@ def test_one_migration_holds_all_that_a_model_declares(project: Project) -> None
     assert "(SELECT auth.user_id()) = todos.user_id" in written
 
 
+@pytest.mark.every_postgres
 def test_upgrade_check_downgrade_and_up_again(project: Project) -> None:
     before = project.state()
     metadata = own_todos()
@@ -100,6 +101,7 @@ def test_a_renamed_policy_is_renamed(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.every_postgres
 @pytest.mark.exhaustive
 @table(
     "changed",
@@ -272,6 +274,7 @@ def test_a_table_is_opened_by_an_explicit_word(project: Project) -> None:
 USER_ID = "CREATE OR REPLACE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE"
 
 
+@pytest.mark.every_postgres
 @table(
     "drift",
     [
@@ -362,6 +365,7 @@ def test_default_privileges_are_granted_once(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.every_postgres
 def test_offline_scripts_do_the_same(project: Project) -> None:
     before = project.state()
     metadata = own_todos()

@@ -20,6 +20,8 @@ from tests.suite import table
 
 from .project import Project, execute, operations, own_todos, todos
 
+pytestmark = pytest.mark.every_postgres
+
 _ROLES = text(
     """
     SELECT r.rolname, r.rolcanlogin, r.rolinherit, r.rolbypassrls,

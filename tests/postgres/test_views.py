@@ -150,6 +150,7 @@ def test_the_migration_says_what_the_view_is(project: Project) -> None:
     assert grants == ["reporting SELECT"]
 
 
+@pytest.mark.every_postgres
 @pytest.mark.exhaustive
 @table(
     ("drift", "mended"),

