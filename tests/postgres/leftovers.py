@@ -41,6 +41,8 @@ class Leftover:
     cure: str = ""
     #: How often the next caller has looked before.
     looks: int = 1
+    #: The drivers whose pool gives up the connection that it is left on, whatever the mode.
+    ends_connections_of: tuple[str, ...] = ()
 
 
 def reads(session: Session, admin: Engine) -> object:
@@ -230,6 +232,7 @@ LEFTOVERS = [
     Leftover(
         name="`client_encoding`",
         sql=("SET client_encoding = 'LATIN1'",),
+        ends_connections_of=("asyncpg",),
         # The last sign isn't in Latin-1; of the others, the bytes of Latin-1 are one letter of UTF-8.
         look=lambda session, admin: [session.scalar(select(func.octet_length(sent))) for sent in ("Ã¤", "€")],
         verdicts=_BY_BEGIN,
