@@ -77,9 +77,8 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
         names = {"default_schema": default_schema, "schemas": list(schemas) or [default_schema]}
         functions = adopt_functions.read(connection, **names)
         live = catalog.read(connection, **names, objects=functions.objects)
-        keys = live.made_views | live.other_views
-        views = view_catalog.read_live(connection, keys, default_schema=default_schema)
-    declared_views = [one for key, one in views.items() if one.security_invoker or key in live.made_views]
+        views = view_catalog.read_live(connection, live.all_views, default_schema=default_schema)
+    declared_views = [one for one in views.values() if one.security_invoker]
     body = list(_Adoption(live, declared_views, functions, names["schemas"]).lines())
     if all(line.startswith("#") for line in body):
         body.append("pass")

@@ -18,14 +18,13 @@ from sqla_rls.functions import sql_function
 from sqla_rls.objects import AUTH_SCHEMA, PUBLIC, ObjectKey, SQLFunction, TableKey
 
 # What is called where row security is enabled, by policies and column defaults, and by the views that are
-# declared; what bodies call, as far as their text says; and what a migration made.
+# declared; what bodies call, as far as their text says; and what some may execute, but not everybody.
 _TO_ADOPT = f"""
 WITH RECURSIVE relation AS (
   SELECT c.oid
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = ANY (:schemas)
      AND (c.relrowsecurity
-          OR c.relkind = 'v' AND pg_catalog.obj_description(c.oid, 'pg_class') = 'made by sqla_rls'
           OR EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions)
                       WHERE option_name = 'security_invoker' AND option_value::boolean))
 ), called AS (
@@ -47,7 +46,7 @@ WITH RECURSIVE relation AS (
                       WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid IN (p.oid, other.oid)
                         AND d.deptype = 'e')
 )
-SELECT f.*, o.is_ours, e.extension,
+SELECT f.*, c.oid IS NOT NULL AS is_called, e.extension,
        concat(f.proname, '(', pg_catalog.oidvectortypes(p.proargtypes), ')') AS signature,
        CASE WHEN e.extension IS NULL AND f.nspname = ANY (:schemas)
             THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition,
@@ -64,8 +63,8 @@ SELECT f.*, o.is_ours, e.extension,
                           WHERE a.grantor <> p.proowner OR a.is_grantable AND a.grantee <> p.proowner)
             THEN 'EXECUTE on it is held WITH GRANT OPTION' END AS obstacle
   FROM ({function_catalog.FUNCTIONS}) AS f
-  JOIN pg_catalog.pg_proc AS p USING (oid),
-       coalesce(pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls', false) AS o (is_ours),
+  JOIN pg_catalog.pg_proc AS p USING (oid)
+  LEFT JOIN called AS c USING (oid),
        LATERAL (SELECT max(format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I', x.extname, xn.nspname))
                   FROM pg_catalog.pg_depend AS d
                   JOIN pg_catalog.pg_extension AS x ON x.oid = d.refobjid
@@ -73,14 +72,17 @@ SELECT f.*, o.is_ours, e.extension,
                  WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
                    AND d.deptype = 'e') AS e (extension)
  WHERE f.nspname <> '{AUTH_SCHEMA}' AND p.oid >= 16384
-   AND (p.oid IN (SELECT oid FROM called) OR f.nspname = ANY (:schemas) AND o.is_ours)
+   AND (c.oid IS NOT NULL
+        OR f.nspname = ANY (:schemas) AND e.extension IS NULL
+           AND EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) WHERE grantee <> p.proowner)
+           AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) WHERE grantee = 0))
  ORDER BY p.oid
 """  # noqa: S608 - nothing in it comes from outside
 
 
 class _Found(NamedTuple):
     value: SQLFunction
-    is_ours: bool
+    is_called: bool
     #: Why ``sql_function()`` can't declare it, as far as the catalog tells.
     obstacle: str | None
     #: The statement that makes it, if a migration isn't to.
@@ -105,14 +107,14 @@ class AdoptedFunctions:
 
 
 def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> AdoptedFunctions:
-    """Of what is called in *schemas*, and what migrations made there, what ``sql_function()`` can declare.
+    """Of what is called in *schemas*, or executable there for some, what ``sql_function()`` can declare.
 
     Postgres decides: only what it spells alike is declared.
     """
     found = [
         _Found(
             function_catalog.function_of(row, default_schema),
-            row["is_ours"],
+            row["is_called"],
             row["obstacle"],
             row["extension"] or row["definition"],
             row["extension"] is not None,
@@ -127,27 +129,24 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
     for key, arguments in said.items():
         sql_function(metadata, key.name, to=PUBLIC, **arguments)
     compared = function_catalog.read(
-        connection, functions([metadata], default_schema), default_schema=default_schema, schemas=()
+        connection, functions([metadata], default_schema), default_schema=default_schema
     )
     for key, live in compared.live.items():
         if differences := list(_differences(live, compared.declared[key])):
             obstacles[key] = " and ".join(differences)
-    ours = {one.value.key for one in found if one.is_ours}
-    others = [one for one in found if one.value.key in obstacles and one.statement is not None]
+    others = [
+        one for one in found if one.is_called and one.value.key in obstacles and one.statement is not None
+    ]
     statements = [one.statement for one in others if one.statement is not None]
     return AdoptedFunctions(
         {key: arguments for key, arguments in said.items() if key not in obstacles},
         [
-            *(_remark(key, why, is_ours=key in ours) for key, why in obstacles.items()),
+            *(_remark(key, why) for key, why in obstacles.items()),
             *(_remark_on_path(one) for one in declarable if one.key not in obstacles and _is_lured(one)),
         ],
         # Their bodies may read tables.
         ["SET LOCAL check_function_bodies = off", *dict.fromkeys(statements)] if statements else [],
-        {
-            ObjectKey("FUNCTION", one.value.schema, one.signature)
-            for one in others
-            if not (one.is_of_extension or one.is_ours)
-        },
+        {ObjectKey("FUNCTION", one.value.schema, one.signature) for one in others if not one.is_of_extension},
     )
 
 
@@ -209,10 +208,8 @@ def _differences(live: SQLFunction, declared: SQLFunction) -> Iterator[str]:
             yield f"its {name} would be {ours!r}, not {its!r}"
 
 
-def _remark(key: TableKey, why: str, *, is_ours: bool) -> str:
-    name = ".".join(filter(None, key))
-    consequence = ": autogenerate will drop it, since a migration made it" if is_ours else ""
-    return f"function {name} isn't declared: {why}{consequence}"
+def _remark(key: TableKey, why: str) -> str:
+    return f"function {'.'.join(filter(None, key))} isn't declared: {why}"
 
 
 def _is_lured(function: SQLFunction) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.ddl import PINNED, ExpectedAuthFunctions
+from sqla_rls.ddl import PINNED, ExpectedAuthFunctions, sql_script
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
     KEYHOLDER,
@@ -61,7 +61,6 @@ SELECT current_user::text AS "CURRENT_USER", current_user::text AS "CURRENT_ROLE
 
 _TABLES = """
 SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relkind::text,
-       c.relkind = 'v' AND pg_catalog.obj_description(c.oid, 'pg_class') = 'made by sqla_rls' AS is_ours,
        EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                 WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
          AS is_of_extension
@@ -95,7 +94,8 @@ SELECT n.nspname, c.relname, p.polname, p.polpermissive,
        ARRAY(SELECT CASE WHEN role = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(role)::text END
                FROM unnest(p.polroles) AS role) AS roles,
        pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS using_,
-       pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) AS with_check
+       pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) AS with_check,
+       pg_catalog.obj_description(p.oid, 'pg_policy') AS comment
   FROM pg_catalog.pg_policy AS p
   JOIN pg_catalog.pg_class AS c ON c.oid = p.polrelid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -263,24 +263,23 @@ SELECT n.nspname, c.relname, (o.relid, o.attnum) = (u.relid, u.attnum) AS is_own
  WHERE n.nspname = ANY (:schemas)
 """  # noqa: S608 - nothing in it comes from outside
 
-_AUTH_FUNCTIONS = """
+_AUTH_FUNCTIONS = f"""
 SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_jwt') AS extension,
        ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
               WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
                 AND p.proname = ANY (:functions)) AS present,
-       ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc AS p
-              WHERE p.pronamespace = pg_catalog.to_regnamespace('auth') AND p.pronargs = 0
-                AND p.proname = ANY (:functions)
-                AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS ours,
+       ARRAY(SELECT made.proname::text FROM (
+{sql_script("made_auth_functions.sql")}
+         ) AS made WHERE made.proname = ANY (:functions)) AS ours,
        EXISTS (SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
                 WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0 AND p.prosecdef
-                  AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls') AS verifier,
+                  AND strpos(p.prosrc, 'sqla_rls_secret.signing_key') > 0) AS verifier,
        (SELECT pg_catalog.pg_get_userbyid(c.relowner)::text
           FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          WHERE n.nspname = 'sqla_rls_secret' AND c.relname = 'signing_key') AS keyholder,
        coalesce(pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth')::oid, 'CREATE'), true)
          AS may_create
-"""
+"""  # noqa: S608 - nothing in it comes from outside
 
 # A body that is text depends on nothing: there, the name of the schema counts.
 _AUTH_IN_USE = """
@@ -389,9 +388,8 @@ class Live(Snapshot):
     auth: AuthFunctions
     #: What CURRENT_USER and its like stand for.
     role_keywords: dict[str, str]
-    #: The views that a migration made, and all others.
-    made_views: frozenset[TableKey]
-    other_views: frozenset[TableKey]
+    #: Materialized ones, too.
+    all_views: frozenset[TableKey]
     #: The tables that have partitions, or may have them.
     partitioned: frozenset[TableKey]
     #: What callers read whole, if they may, and the kind of each; an extension's own are left out.
@@ -583,7 +581,6 @@ def read(
         )
 
     relations = rows(connection, _TABLES, names)
-    made_views = frozenset(table_key(row) for row in relations if row["is_ours"])
     auth = auth_functions(connection)
     (keywords,) = rows(connection, _ROLE_KEYWORDS)
     return Live(
@@ -594,8 +591,7 @@ def read(
             for row in rows(connection, _OUT_OF_REACH, {"schemas": looked_into["schemas"]})
         },
         role_keywords=dict(keywords),
-        made_views=made_views,
-        other_views=frozenset(table_key(row) for row in relations if row["relkind"] in "vm") - made_views,
+        all_views=frozenset(table_key(row) for row in relations if row["relkind"] in "vm"),
         partitioned=frozenset(table_key(row) for row in relations if row["relkind"] == "p"),
         without_row_security={
             table_key(row): _KINDS[row["relkind"]]
@@ -742,6 +738,7 @@ def _policy(row: RowMapping, default_schema: str) -> Policy:
         roles=frozenset(row["roles"]),
         using=row["using_"],
         with_check=row["with_check"],
+        comment=row["comment"],
     )
 
 

@@ -14,7 +14,7 @@ from sqla_rls import catalog, ddl
 from sqla_rls.ddl_functions import CreateFunction, DropFunction
 from sqla_rls.ddl_public import RevokeFromPublic
 from sqla_rls.ddl_roles import CreateRole
-from sqla_rls.ddl_views import CreateView, DropView, MarkView
+from sqla_rls.ddl_views import CreateView, DropView
 from sqla_rls.declared import declared, function_keys
 from sqla_rls.diff_privileges import given_by_default
 from sqla_rls.ignore import Ignored
@@ -78,7 +78,6 @@ def protection(
         )
     for view in snapshot.views.values():
         yield CreateView(view)
-        yield MarkView(view.key)
     for policy in snapshot.policies.values():
         yield ddl.CreatePolicy(policy)
     covered = snapshot.heirs_of(snapshot.managed)

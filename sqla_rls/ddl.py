@@ -58,7 +58,14 @@ PINNED = ",\n".join(
 )
 
 #: Scripts that stand in others.
-_PARTS = ("auth_functions", "auth_readers", "keyholder_borrowed", "secret_dropped", "signed_functions")
+_PARTS = (
+    "auth_functions",
+    "auth_readers",
+    "keyholder_borrowed",
+    "made_auth_functions",
+    "secret_dropped",
+    "signed_functions",
+)
 
 
 # "%" stands for itself, as in a migration or a script; a driver's own escaping is added when it runs.
@@ -495,22 +502,22 @@ def _alter_default_privileges(alter: AlterDefaultPrivileges, compiler: DDLCompil
 
 @compiles(CreateAuthFunctions, "postgresql")
 def _create_auth_functions(create: CreateAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    return sql(_script(f"create{'_signed' * create.signed}_auth_functions.sql"), compiler)
+    return sql(sql_script(f"create{'_signed' * create.signed}_auth_functions.sql"), compiler)
 
 
 @compiles(ExpectedAuthFunctions, "postgresql")
 def _expected_auth_functions(expected: ExpectedAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    return sql(_script(f"expected_{'signed' if expected.signed else 'auth'}_functions.sql"), compiler)
+    return sql(sql_script(f"expected_{'signed' if expected.signed else 'auth'}_functions.sql"), compiler)
 
 
 @compiles(DropSigning, "postgresql")
 def _drop_signing(drop: DropSigning, compiler: DDLCompiler, **kw: Any) -> str:
-    return sql(_script("drop_signing.sql"), compiler)
+    return sql(sql_script("drop_signing.sql"), compiler)
 
 
 @compiles(DropAuthFunctions, "postgresql")
 def _drop_auth_functions(drop: DropAuthFunctions, compiler: DDLCompiler, **kw: Any) -> str:
-    script = _script("drop_auth_functions.sql").replace("{keep_signed}", str(drop.keep_signed).lower())
+    script = sql_script("drop_auth_functions.sql").replace("{keep_signed}", str(drop.keep_signed).lower())
     return sql(script, compiler)
 
 
@@ -602,13 +609,14 @@ def sql(text: str, compiler: DDLCompiler) -> str:
 
 def filled_script(script: str, compiler: DDLCompiler, /, **words: str) -> str:
     """A script of sql/ with *words* in it, which are SQL already."""
-    return sql(_script(script), compiler).format(**words)
+    return sql(sql_script(script), compiler).format(**words)
 
 
 @cache
-def _script(name: str) -> str:
+def sql_script(name: str) -> str:
+    """A script of sql/, with the others that stand in it."""
     text = (resources.files("sqla_rls") / "sql" / name).read_text(encoding="utf-8")
     for part in _PARTS:
         if f"{{{part}}}" in text:
-            text = text.replace(f"{{{part}}}", _script(f"{part}.sql").rstrip())
+            text = text.replace(f"{{{part}}}", sql_script(f"{part}.sql").rstrip())
     return text

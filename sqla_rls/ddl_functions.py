@@ -25,7 +25,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class CreateFunction(ExecutableDDLElement):
-    """Or replaces it.  A new one is marked, so that it can be told from what others made.
+    """Or replaces it.
 
     *if_possible*: nothing happens where Postgres refuses it, and else nobody may execute it yet.  Without
     *check_body* the body may read what is yet to be made.
@@ -77,8 +77,6 @@ def _create_function(create: CreateFunction, compiler: DDLCompiler, **kw: Any) -
     return filled_script(
         "create_function.sql",
         compiler,
-        function=name,
-        name=compiler.sql_compiler.render_literal_value(name, String()),
         statement=_in_current_schema(_statement(create.function, name, compiler)),
         check_body="on" if create.check_body else "off",
         if_possible=_IF_POSSIBLE.format(function=name) if create.if_possible else "",

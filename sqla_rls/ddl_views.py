@@ -39,13 +39,6 @@ class CreateView(ExecutableDDLElement):
         self.view, self.replace = view, replace
 
 
-class MarkView(ExecutableDDLElement):
-    """Says of a view that it was made here, so that it can be told from what others made."""
-
-    def __init__(self, key: TableKey) -> None:
-        self.key = key
-
-
 class DropView(ExecutableDDLElement):
     def __init__(self, key: TableKey, *, if_exists: bool = False) -> None:
         self.key, self.if_exists = key, if_exists
@@ -69,11 +62,6 @@ def _create_view(create: CreateView, compiler: DDLCompiler, **kw: Any) -> str:
         stored=f"SELECT pg_catalog.pg_get_viewdef({dollar_quoted(name)}::regclass)",
         compiler=compiler,
     )
-
-
-@compiles(MarkView, "postgresql")
-def _mark_view(mark: MarkView, compiler: DDLCompiler, **kw: Any) -> str:
-    return f"COMMENT ON VIEW {qualified(mark.key, compiler)} IS 'made by sqla_rls'"
 
 
 @compiles(DropView, "postgresql")

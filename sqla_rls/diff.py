@@ -124,7 +124,7 @@ def _policy_changes(
         else:
             if key in old:
                 gone[key] = old[key]
-            yield PolicyChange(None, policy)
+            yield PolicyChange(None, replace(policy, comment=old[key].comment) if key in old else policy)
     for policy in gone.values():
         yield PolicyChange(policy, None)
 

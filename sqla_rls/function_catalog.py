@@ -1,11 +1,9 @@
-"""Reads functions, and has Postgres spell those that are declared.
-
-A function that is no longer declared is known by the comment that it was made with.
-"""
+"""Reads functions, and has Postgres spell those that are declared."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,7 @@ from sqla_rls import catalog
 from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.ddl_functions import CreateFunction, CreateTemporaryFunctions, HideFunction
 from sqla_rls.exc import DeclarationError
-from sqla_rls.objects import AUTH_SCHEMA, ObjectKey, SQLFunction, TableKey
+from sqla_rls.objects import ObjectKey, SQLFunction, TableKey
 
 log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
@@ -28,17 +26,15 @@ SELECT p.oid, n.nspname, p.proname, pg_catalog.pg_get_function_arguments(p.oid) 
        CASE p.provolatile WHEN 's' THEN 'STABLE' WHEN 'i' THEN 'IMMUTABLE' ELSE 'VOLATILE' END AS volatility,
        CASE p.proparallel WHEN 's' THEN 'SAFE' WHEN 'r' THEN 'RESTRICTED' ELSE 'UNSAFE' END AS parallel,
        p.prosecdef AS security_definer, p.proisstrict AS strict, p.proleakproof AS leakproof,
-       coalesce(p.proconfig, '{}') AS settings
+       coalesce(p.proconfig, '{}') AS settings, pg_catalog.obj_description(p.oid, 'pg_proc') AS comment
   FROM pg_catalog.pg_proc AS p
   JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
  WHERE p.prokind = 'f'
 """
-_OURS_OR_NAMED = f"""{FUNCTIONS}
+_NAMED = f"""{FUNCTIONS}
    AND (n.nspname, p.proname) IN (SELECT * FROM unnest(:function_schemas, :functions))
-    OR n.nspname = ANY (:schemas) AND n.nspname <> '{AUTH_SCHEMA}'
-   AND pg_catalog.obj_description(p.oid, 'pg_proc') = 'made by sqla_rls'
- ORDER BY oid
+ ORDER BY p.oid
 """  # noqa: S608 - nothing in it comes from outside
 _TEMPORARY = f"{FUNCTIONS} AND p.pronamespace = pg_catalog.pg_my_temp_schema()"
 
@@ -69,6 +65,15 @@ class FunctionChange:
             and (self.before.arguments, self.before.returns) == (self.after.arguments, self.after.returns)
         )
 
+    @property
+    def with_comment(self) -> FunctionChange:
+        """The same, such that the comment comes back with what is dropped and made."""
+        if self.before is None or self.after is None:
+            return self
+        comment = None if self.replaces else self.before.comment
+        before, after = (replace(one, comment=comment) for one in (self.before, self.after))
+        return replace(self, before=before, after=after)
+
 
 @dataclass(frozen=True, slots=True)
 class Functions:
@@ -98,7 +103,7 @@ class Functions:
         gone = [key for key in self.live if key not in self.declared]
         keys = [*self.declared, *reversed(gone)]
         pairs = [FunctionChange(key, self.live.get(key), self.declared.get(key)) for key in keys]
-        return [pair for pair in pairs if pair.before != pair.after]
+        return [pair.with_comment for pair in pairs if pair.before != pair.after]
 
 
 def read(
@@ -106,32 +111,32 @@ def read(
     declared: Collection[SQLFunction],
     *,
     default_schema: str,
-    schemas: Collection[str],
+    made: Collection[TableKey] = (),
     defaults: Callable[[], Collection[str]] = tuple,
     dropped: Collection[str] = (),
 ) -> Functions:
     """Raises DeclarationError for a declared function whose name several have.
 
-    *defaults* returns SQL text that calls functions before new tables are there; *dropped* are names of
-    tables and columns.
+    *made* are those that revisions made.  *defaults* returns SQL text that calls functions before new
+    tables are there; *dropped* are names of tables and columns.
     """
-    asked = {"schemas": list(schemas), **_named((one.key for one in declared), default_schema)}
-    live: dict[TableKey, SQLFunction] = {}
-    for function in _rows(connection, _OURS_OR_NAMED, default_schema, asked):
-        if function.key in live:
-            raise DeclarationError(
-                f"there are several functions {function.name!r} in schema "
-                f"{function.schema or default_schema!r}: sql_function() knows one by its name"
-            )
-        live[function.key] = function
     wanted = {one.key: one for one in declared}
+    found = _rows(connection, _NAMED, default_schema, _named({*wanted, *made}, default_schema))
+    several = {key for key, count in Counter(one.key for one in found).items() if count > 1}
+    for key in sorted(several & wanted.keys(), key=str):
+        raise DeclarationError(
+            f"there are several functions {key.name!r} in schema {key.schema or default_schema!r}: "
+            "sql_function() knows one by its name"
+        )
+    # Which of several a revision made isn't known.
+    live = {one.key: one for one in found if one.key not in several}
     if declared:
         with catalog.trying(connection, "functions count as changed"):
             connection.execute(CreateTemporaryFunctions(*declared))
             spelled = {one.name: one for one in _rows(connection, _TEMPORARY, default_schema)}
             for place, one in enumerate(declared):
-                if found := spelled.get(CreateTemporaryFunctions.name(place)):
-                    asked_for = replace(found, schema=one.schema, name=one.name)
+                if spelling := spelled.get(CreateTemporaryFunctions.name(place)):
+                    asked_for = replace(spelling, schema=one.schema, name=one.name)
                     # Postgres keeps a body as it is, but for the schema that takes the place of a word.
                     same = asked_for == live.get(one.key)
                     wanted[one.key] = asked_for if same else replace(asked_for, body=one.body)
@@ -180,8 +185,8 @@ def _made_with_tables_as_they_are(
             connection.execute(CreateAuthFunctions())
         for one in functions:
             connection.execute(CreateFunction(one, if_possible=True, check_body=check_bodies))
-        asked = {"schemas": [], **_named((one.key for one in functions), default_schema)}
-        return {one.key for one in _rows(connection, _OURS_OR_NAMED, default_schema, asked)}
+        asked = _named((one.key for one in functions), default_schema)
+        return {one.key for one in _rows(connection, _NAMED, default_schema, asked)}
     return set()
 
 

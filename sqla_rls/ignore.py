@@ -1,4 +1,4 @@
-"""What others own: ``ignore(Base.metadata, policies=…, roles=…, schemas=…)``."""
+"""What others own: ``ignore(Base.metadata, policies=…, roles=…, schemas=…, functions=…, views=…)``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ def ignore(
     policies: Iterable[str] = (),
     roles: Iterable[str] = (),
     schemas: Iterable[str] = (),
+    functions: Iterable[str] = (),
+    views: Iterable[str] = (),
 ) -> None:
     """Leave to others what they own: names, or patterns as a shell has them (``fnmatch``).
 
     Autogenerate neither drops nor alters the *policies*, which imply no privileges either; it leaves alone
-    the *roles* and what they hold, and whatever is in the *schemas*.  What is ignored and declared, too,
-    is a DeclarationError.
+    the *roles* and what they hold, and whatever is in the *schemas*.  It leaves alone the *functions* and
+    *views*, also those that a revision made, and warns of none.  What is ignored and declared, too, is a
+    DeclarationError.
     """
-    given = [[one] if isinstance(one, str) else list(one) for one in (policies, roles, schemas)]
+    kinds = (policies, roles, schemas, functions, views)
+    given = [[one] if isinstance(one, str) else list(one) for one in kinds]
     metadata.info.setdefault(IGNORED, []).append(Ignored(*map(tuple, given)))
 
 
@@ -41,11 +45,15 @@ class Ignored:
     policies: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
 
     @classmethod
     def by(cls, metadatas: Iterable[MetaData]) -> Ignored:
         found = [one for metadata in metadatas for one in metadata.info.get(IGNORED, ())]
-        kinds = zip(*((one.policies, one.roles, one.schemas) for one in found), strict=True)
+        kinds = zip(
+            *((one.policies, one.roles, one.schemas, one.functions, one.views) for one in found), strict=True
+        )
         return cls(*(sum(patterns, ()) for patterns in kinds))
 
     def role(self, name: str | None) -> bool:
@@ -53,6 +61,12 @@ class Ignored:
 
     def schema(self, name: str) -> bool:
         return _matches(name, self.schemas)
+
+    def function(self, name: str) -> bool:
+        return _matches(name, self.functions)
+
+    def view(self, name: str) -> bool:
+        return _matches(name, self.views)
 
     def refuse(self, declared: Snapshot, default_schema: str) -> None:
         """Raise DeclarationError for what is ignored and *declared*."""
@@ -63,6 +77,8 @@ class Ignored:
 
     def _declared(self, declared: Snapshot, default_schema: str) -> Iterator[tuple[str, str]]:
         yield from (("policy", key.name) for key in declared.policies if _matches(key.name, self.policies))
+        yield from (("function", key.name) for key in declared.functions if self.function(key.name))
+        yield from (("view", key.name) for key in declared.views if self.view(key.name))
         roles = {
             *declared.roles,
             *(role for policy in declared.policies.values() for role in policy.roles),

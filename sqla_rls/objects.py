@@ -107,6 +107,8 @@ class Policy:
     with_check: str | None = None
     #: A database doesn't know: there, each does.
     imply_privileges: bool = field(default=True, compare=False)
+    #: The user's, which is kept where it is made again.
+    comment: str | None = field(default=None, compare=False)
 
     @property
     def key(self) -> PolicyKey:
@@ -134,6 +136,8 @@ class SQLFunction:
     parallel: str = "UNSAFE"
     strict: bool = False
     leakproof: bool = False
+    #: The user's, which is kept where it is made again.
+    comment: str | None = field(default=None, compare=False)
 
     @property
     def key(self) -> TableKey:
@@ -150,6 +154,9 @@ class View:
     security_invoker: bool = True
     security_barrier: bool = False
     check_option: str | None = None  # local or cascaded
+    #: The user's, which are kept where it is made again.
+    comment: str | None = field(default=None, compare=False)
+    column_comments: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> TableKey:
@@ -307,6 +314,18 @@ class Snapshot:
             self,
             privileges=frozenset(one for one in self.privileges if one.object not in objects),
             owners=frozenset(one for one in self.owners if ObjectKey(*one[:3]) not in objects),
+        )
+
+    def without(self, objects: Collection[ObjectKey]) -> Self:
+        """The same, but for the functions and views among *objects*, and what is granted on them."""
+        return replace(
+            self,
+            functions={
+                key: one for key, one in self.functions.items() if ObjectKey("FUNCTION", *key) not in objects
+            },
+            views={key: one for key, one in self.views.items() if one.object not in objects},
+            privileges=frozenset(one for one in self.privileges if one.object not in objects),
+            managed_objects=self.managed_objects - frozenset(objects),
         )
 
     @property

@@ -1,7 +1,4 @@
-"""Reads views, and has Postgres decide whether those that are declared say the same.
-
-A view that is no longer declared is known by the comment that it was made with.
-"""
+"""Reads views, and has Postgres decide whether those that are declared say the same."""
 
 from __future__ import annotations
 
@@ -26,6 +23,12 @@ WITH view AS (
 SELECT v.oid, v.nspname, v.relname, rtrim(pg_catalog.pg_get_viewdef(v.oid), ';') AS definition,
        coalesce(o.security_invoker::boolean, false) AS security_invoker,
        coalesce(o.security_barrier::boolean, false) AS security_barrier, o.check_option,
+       pg_catalog.obj_description(v.oid, 'pg_class') AS comment,
+       ARRAY(SELECT ARRAY[a.attname::text, d.description]
+               FROM pg_catalog.pg_attribute AS a
+               JOIN pg_catalog.pg_description AS d
+                 ON d.classoid = 'pg_catalog.pg_class'::regclass AND d.objoid = v.oid
+              WHERE a.attrelid = v.oid AND d.objsubid = a.attnum ORDER BY a.attnum) AS column_comments,
        ARRAY(SELECT d.refobjid::bigint
                FROM pg_catalog.pg_rewrite AS r
                JOIN pg_catalog.pg_depend AS d
@@ -230,10 +233,17 @@ class Views:
     def created(self) -> list[ViewChange]:
         """What comes when the tables have changed."""
         return [
-            ViewChange(before, view, replaces=before is not None and key not in self.made_anew)
+            ViewChange(
+                before, self._with_comments(view), replaces=before is not None and key not in self.made_anew
+            )
             for key, view in self.declared.items()
             if (before := self.live.get(key)) != view or key in self.made_anew
         ]
+
+    def _with_comments(self, view: View) -> View:
+        if (before := self.live.get(view.key)) is None:
+            return view
+        return replace(view, comment=before.comment, column_comments=before.column_comments)
 
     @property
     def objects_made_anew(self) -> set[ObjectKey]:
@@ -291,6 +301,8 @@ def read_live(
             security_invoker=row["security_invoker"],
             security_barrier=row["security_barrier"],
             check_option=row["check_option"],
+            comment=row["comment"],
+            column_comments=tuple((column, comment) for column, comment in row["column_comments"]),
         )
         found[view.key] = view
     return found

@@ -21,6 +21,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from sqla_rls import catalog, function_catalog, spelling, view_catalog
 from sqla_rls.alembic.defaults import without_equal_defaults
+from sqla_rls.alembic.filters import Filters
 from sqla_rls.alembic.forced import kept_from_the_owner
 from sqla_rls.alembic.functions import (
     checked_functions,
@@ -46,6 +47,7 @@ from sqla_rls.alembic.privileges import (
 from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
 from sqla_rls.alembic.unprotected import say_what_callers_reach, say_what_opens_partitions
+from sqla_rls.alembic.unmanaged import say_what_is_unmanaged
 from sqla_rls.alembic.views import created_views, dropped_views, log_views
 from sqla_rls.ddl import literally
 from sqla_rls.declared import declared, functions, grants_on
@@ -70,6 +72,7 @@ from sqla_rls.objects import (
 from sqla_rls.reading import with_reads_of_text
 from sqla_rls.recursion import circles, explanation
 from sqla_rls.view_catalog import Views
+from sqla_rls.views import declared_views
 
 log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
@@ -123,12 +126,20 @@ def compare_row_security(
     # What is granted on others than tables is known before the tables are.
     named = [one.object for one in grants_on(metadatas, default_schema)]
     looked_into = [schema for one in schemas if not ignored.schema(schema := one or default_schema)]
+    filters = Filters(autogen_context, ignored)
+    past = history(autogen_context.migration_context, default_schema)
+    made_functions, made_views = (
+        {key for key in made if (key.schema or default_schema) in looked_into}
+        for made in ((past.functions, past.views) if past else ((), ()))
+    )
+    all_functions = functions(metadatas, default_schema)
+    declared_functions = [one for one in all_functions if filters.function(one.key, declared=True)]
     with catalog.pinned(connection):
         found = function_catalog.read(
             connection,
-            functions(metadatas, default_schema),
+            declared_functions,
             default_schema=default_schema,
-            schemas=looked_into,
+            made={key for key in made_functions if filters.function(key, declared=False)},
             defaults=lambda: list(_defaults(upgrade_ops.ops)),
             dropped=[
                 column or table.name for table, column in _taken_away(upgrade_ops.ops, default_schema)[0]
@@ -154,6 +165,14 @@ def compare_row_security(
         ]
         wanted = declared(metadatas, default_schema=default_schema, tables=tables)
         ignored.refuse(wanted, default_schema)
+        wanted = wanted.without(
+            {ObjectKey("FUNCTION", *one.key) for one in all_functions if one not in declared_functions}
+            | {
+                ObjectKey("TABLE", *key)
+                for view in declared_views(metadatas)
+                if not filters.view(key := _key(view.table, default_schema), declared=view.table)
+            }
+        )
         read = with_reads_of_text(connection, wanted, live.row_security, default_schema=default_schema)
         taken = _taken_away(upgrade_ops.ops, default_schema)
         new_defaults = dict(_with_new_defaults(upgrade_ops.ops, default_schema))
@@ -161,14 +180,25 @@ def compare_row_security(
         views = view_catalog.read(
             connection,
             wanted.views,
-            made=live.made_views,
+            made={key for key in made_views if filters.view(key)},
             default_schema=default_schema,
             columns=set().union(*taken),
             functions=found.made_anew,
             grown=grown,
         )
         past_row_security = view_catalog.warn_of_past_row_security(
-            connection, live.other_views - wanted.views.keys(), default_schema=default_schema
+            connection,
+            {key for key in live.all_views - {*wanted.views, *views.live} if filters.view(key)},
+            default_schema=default_schema,
+        )
+        say_what_is_unmanaged(
+            connection,
+            wanted,
+            filters,
+            default_schema=default_schema,
+            schemas=looked_into,
+            made_roles=past.roles if past else (),
+            made={*(("function", key) for key in found.live), *(("view", key) for key in views.live)},
         )
         lost, held = _in_the_way(connection, default_schema, taken, found, views)
         replaced = {*lost, *held}
@@ -188,7 +218,6 @@ def compare_row_security(
             new_defaults=new_defaults,
         )
         calls = _missing_calls(connection, live.auth, models, upgrade_ops.ops)
-        past = history(autogen_context.migration_context, default_schema)
         auth_is_made = past is None or past.auth_functions or not models.auth_functions
         auth_is_made = auth_is_made or catalog.auth_in_use(
             connection,
@@ -455,6 +484,7 @@ def _create_policy(policy: Policy) -> Call:
         using=policy.using,
         with_check=policy.with_check,
         permissive=None if policy.permissive else False,
+        comment=policy.comment,
         schema=schema,
     ).undone_by(Call("drop_policy", policy.name, table, schema=schema))
 

@@ -8,6 +8,7 @@ from alembic.operations import Operations
 
 from sqla_rls import ddl_functions
 from sqla_rls.alembic.ops import RowSecurityOp
+from sqla_rls.ddl_comments import function_comment
 from sqla_rls.objects import SQLFunction, TableKey
 
 
@@ -29,9 +30,12 @@ class FunctionOp(RowSecurityOp):
         strict: bool = False,
         leakproof: bool = False,
         check_body: bool = True,
+        comment: str | None = None,
         schema: str | None = None,
     ) -> None:
         """``CREATE OR REPLACE FUNCTION``; *settings* are as in ``"search_path=pg_catalog, pg_temp"``.
+
+        With *comment* also ``COMMENT ON FUNCTION``; without, one that is replaced keeps its own.
 
         The word ``__current_schema__`` stands for the schema that new tables are made in.
 
@@ -52,7 +56,8 @@ class FunctionOp(RowSecurityOp):
             strict=strict,
             leakproof=leakproof,
         )
-        operations.invoke(cls(ddl_functions.CreateFunction(function, check_body=check_body)))
+        made = ddl_functions.CreateFunction(function, check_body=check_body)
+        operations.invoke(cls(made, *function_comment(function.key, comment)))
 
     @classmethod
     def check_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:

@@ -69,5 +69,6 @@ def _create(function: SQLFunction, *, check_body: bool = True) -> Call:
         settings=list(function.settings) or None,
         body=function.body,
         check_body=None if check_body else False,
+        comment=function.comment,
         schema=function.schema,
     ).undone_by(Call("drop_function", function.name, schema=function.schema))

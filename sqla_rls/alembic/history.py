@@ -1,4 +1,4 @@
-"""The roles, functions and privileges that the revisions so far make.
+"""The roles, functions, views and privileges that the revisions so far make.
 
 A role of the cluster, or a function of the database, may be there because of another project.  The revision
 files are the one memory that every database has in common.
@@ -25,6 +25,11 @@ _OPERATIONS = (
     "grant_to_public",
     "grant_default_privileges",
     "revoke_default_privileges",
+    "create_function",
+    "drop_function",
+    "create_view",
+    "replace_view",
+    "drop_view",
 )
 #: A policy by the operation that makes it, its table and its name; or a flag of a table.
 Made: TypeAlias = tuple[str, TableKey, str | None]
@@ -38,6 +43,7 @@ _FLAGS = {
 class History:
     """*roles* are the names in ``op.create_role()``; *auth_functions*: a revision calls that operation.
 
+    *functions* and *views* are those that the revisions made, and didn't drop later.
     *default_privileges* are those of every database that has run the revisions, with Postgres' own;
     *revoked_from_public*: the last revision about PUBLIC's privileges revokes them.
     """
@@ -45,6 +51,8 @@ class History:
     context: MigrationContext
     roles: frozenset[str]
     auth_functions: bool
+    functions: frozenset[TableKey]
+    views: frozenset[TableKey]
     default_privileges: frozenset[DefaultPrivilege]
     revoked_from_public: bool
 
@@ -109,10 +117,11 @@ class History:
 
 
 class _Operation(NamedTuple):
-    """A call of an operation, with those of its arguments that are literals."""
+    """A call of an operation, with those of its arguments that are literals; the others are *unknown*."""
 
     name: str
     arguments: Mapping[int | str, Any]
+    unknown: frozenset[int | str]
 
     def argument(self, place: int, name: str) -> Any:
         return self.arguments.get(place, self.arguments.get(name))
@@ -121,12 +130,21 @@ class _Operation(NamedTuple):
         schema = self.argument(-1, "schema")
         return TableKey(None if schema == default_schema else schema, self.argument(place, "table_name"))
 
+    def keys(self, default_schema: str) -> set[TableKey]:
+        """That of the function or view that it is about, if literals say which."""
+        name, schema = self.argument(0, "name"), self.argument(-1, "schema")
+        if not isinstance(name, str) or "schema" in self.unknown:
+            return set()
+        return {TableKey(None if schema == default_schema else schema, name)}
+
 
 def history(context: MigrationContext, default_schema: str) -> History | None:
     """The history of *context*; None where the caller compares without revisions."""
     if context.script is None:
         return None
     roles: set[str] = set()
+    functions: set[TableKey] = set()
+    views: set[TableKey] = set()
     auth_functions = revoked = False
     defaults = {*BUILT_IN_DEFAULTS}
     for operation in _operations(context, _OPERATIONS):
@@ -139,12 +157,22 @@ def history(context: MigrationContext, default_schema: str) -> History | None:
                 defaults |= _default_privileges(operation, default_schema)
             case "revoke_default_privileges":
                 defaults -= _default_privileges(operation, default_schema)
+            case "create_function":
+                functions |= operation.keys(default_schema)
+            case "drop_function":
+                functions -= operation.keys(default_schema)
+            case "create_view" | "replace_view":
+                views |= operation.keys(default_schema)
+            case "drop_view":
+                views -= operation.keys(default_schema)
             case about_public:
                 revoked = about_public == "revoke_from_public"
     return History(
         context=context,
         roles=frozenset(name for name in roles if isinstance(name, str)),
         auth_functions=auth_functions,
+        functions=frozenset(functions),
+        views=frozenset(views),
         default_privileges=frozenset(defaults),
         revoked_from_public=revoked,
     )
@@ -190,7 +218,9 @@ def _in_file(path: Path, names: Collection[str], section: str | None) -> Iterato
     for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
         given: list[tuple[int | str, ast.expr]] = [*enumerate(call.args)]
         given += [(one.arg, one.value) for one in call.keywords if one.arg]
-        yield _Operation(getattr(call.func, "attr", ""), dict(_literals(given)))
+        known = dict(_literals(given))
+        unknown = frozenset(key for key, _ in given) - known.keys()
+        yield _Operation(getattr(call.func, "attr", ""), known, unknown)
 
 
 def _literals(given: list[tuple[int | str, ast.expr]]) -> Iterator[tuple[int | str, Any]]:

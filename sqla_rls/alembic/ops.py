@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import catalog, ddl
+from sqla_rls.ddl_comments import policy_comment
 from sqla_rls.ddl_roles import DropRole
 from sqla_rls.exc import OpeningNotConfirmed, UnknownRole
 from sqla_rls.objects import DEFAULT_SCHEMA, KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
@@ -151,10 +152,13 @@ class RowSecurityOp(MigrateOperation):
         using: str | None = None,
         with_check: str | None = None,
         permissive: bool = True,
+        comment: str | None = None,
         schema: str | None = None,
         if_roles_exist: bool = False,
     ) -> None:
-        """``CREATE POLICY``.  Raises UnknownRole for a role that the cluster doesn't have.
+        """``CREATE POLICY``, and ``COMMENT ON POLICY`` if there is a *comment*.
+
+        Raises UnknownRole for a role that the cluster doesn't have.
 
         Nothing happens, with a notice, where an equal policy of that name exists; with *if_roles_exist* also
         where a role doesn't.
@@ -168,7 +172,8 @@ class RowSecurityOp(MigrateOperation):
             using=using,
             with_check=with_check,
         )
-        operations.invoke(cls._restoring(ddl.CreatePolicy(policy), roles, if_roles_exist))
+        statements = ddl.CreatePolicy(policy), *policy_comment(policy.key, comment)
+        operations.invoke(cls._restoring(statements, roles, if_roles_exist))
 
     @classmethod
     def alter_policy(
@@ -237,13 +242,15 @@ class RowSecurityOp(MigrateOperation):
         if if_exists:
             operations.invoke(cls(ddl.IfExists(statement)))
         else:
-            operations.invoke(cls._restoring(statement, grantees, if_roles_exist))
+            operations.invoke(cls._restoring([statement], grantees, if_roles_exist))
 
     @classmethod
-    def _restoring(cls, statement: ExecutableDDLElement, roles: Sequence[str], if_roles_exist: bool) -> Self:
+    def _restoring(
+        cls, statements: Sequence[ExecutableDDLElement], roles: Sequence[str], if_roles_exist: bool
+    ) -> Self:
         if if_roles_exist:
-            return cls(ddl.IfRolesExist(statement, roles))
-        return cls(statement, roles=roles)
+            return cls(*(ddl.IfRolesExist(statement, roles) for statement in statements))
+        return cls(*statements, roles=roles)
 
     @classmethod
     def revoke(

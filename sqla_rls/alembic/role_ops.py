@@ -79,7 +79,8 @@ class RoleOp(RowSecurityOp):
         Raises UnknownRole, and RoleNotPermitted as ``create_role`` does.
         """
         membership = Membership(role, member, admin=admin, inherit=inherit, set=set)
-        operations.invoke(cls._restoring(ddl_roles.GrantRole(membership), [role, member], if_roles_exist))
+        statements = [ddl_roles.GrantRole(membership)]
+        operations.invoke(cls._restoring(statements, [role, member], if_roles_exist))
 
     @classmethod
     def revoke_role(cls, operations: Operations, role: str, member: str) -> None:

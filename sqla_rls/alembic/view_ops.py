@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from alembic.operations import Operations
 
 from sqla_rls import ddl_views
 from sqla_rls.alembic.ops import RowSecurityOp
+from sqla_rls.ddl_comments import view_comments
 from sqla_rls.objects import TableKey, View
 
 
@@ -20,9 +23,14 @@ class ViewOp(RowSecurityOp):
         security_invoker: bool = True,
         security_barrier: bool = False,
         check_option: str | None = None,
+        comment: str | None = None,
+        column_comments: Mapping[str, str] | None = None,
         schema: str | None = None,
     ) -> None:
-        """``CREATE VIEW … WITH (security_invoker=true) AS definition``."""
+        """``CREATE VIEW … WITH (security_invoker=true) AS definition``, and ``COMMENT ON`` for comments.
+
+        *column_comments* are by the columns' names; one that the view lacks is left out, with a notice.
+        """
         view = View(
             schema=schema,
             name=name,
@@ -31,7 +39,7 @@ class ViewOp(RowSecurityOp):
             security_barrier=security_barrier,
             check_option=check_option,
         )
-        operations.invoke(cls(ddl_views.CreateView(view), ddl_views.MarkView(view.key)))
+        operations.invoke(cls(ddl_views.CreateView(view), *view_comments(view.key, comment, column_comments)))
 
     @classmethod
     def replace_view(

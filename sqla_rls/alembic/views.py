@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from sqla_rls.alembic.privileges import grants, restored
 from sqla_rls.alembic.render import Call
@@ -48,10 +49,11 @@ def log_views(views: Views) -> None:
 
 
 def _create(view: View) -> Call:
-    return _call("create_view", view).undone_by(Call("drop_view", view.name, schema=view.schema))
+    comments = {"comment": view.comment, "column_comments": dict(view.column_comments) or None}
+    return _call("create_view", view, **comments).undone_by(Call("drop_view", view.name, schema=view.schema))
 
 
-def _call(operation: str, view: View) -> Call:
+def _call(operation: str, view: View, **comments: Any) -> Call:
     return Call(
         operation,
         view.name,
@@ -59,5 +61,6 @@ def _call(operation: str, view: View) -> Call:
         security_invoker=view.security_invoker,
         security_barrier=view.security_barrier or None,
         check_option=view.check_option,
+        **comments,
         schema=view.schema,
     )

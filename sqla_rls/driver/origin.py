@@ -19,6 +19,7 @@ SELECT pg_catalog.count(pg_catalog.fmgr_c_validator(p.oid))
    AND l.lanname OPERATOR(pg_catalog.=) 'c' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
 """
 
+# The verifier is known by its owner, who owns the key as well: neither is a caller's to make.
 # reset_val is what a setting is after RESET ALL: a pooler may lend a server connection on which it is
 # something else.  That may be so of the search_path, too: hence every name with its schema.
 QUERY: Final = f"""
@@ -31,9 +32,12 @@ SELECT pg_catalog.jsonb_build_object(
   'verifier', EXISTS (
     SELECT FROM pg_catalog.pg_proc AS p
       JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+      JOIN pg_catalog.pg_class AS k ON k.relowner OPERATOR(pg_catalog.=) p.proowner
+      JOIN pg_catalog.pg_namespace AS s ON s.oid OPERATOR(pg_catalog.=) k.relnamespace
      WHERE n.nspname OPERATOR(pg_catalog.=) 'auth' AND p.proname OPERATOR(pg_catalog.=) 'session'
-       AND p.prosecdef
-       AND pg_catalog.obj_description(p.oid, 'pg_proc') OPERATOR(pg_catalog.=) 'made by sqla_rls'),
+       AND p.pronargs OPERATOR(pg_catalog.=) 0 AND p.prosecdef
+       AND s.nspname OPERATOR(pg_catalog.=) 'sqla_rls_secret'
+       AND k.relname OPERATOR(pg_catalog.=) 'signing_key'),
   'jwk', pg_catalog.current_setting('pg_session_jwt.jwk', true),
   'reset', pg_catalog.jsonb_object_agg(name, reset_val),
   'session', pg_catalog.jsonb_object_agg(name, setting) FILTER (WHERE source OPERATOR(pg_catalog.=) 'session')

@@ -38,7 +38,7 @@ BEGIN
               WHERE n.nspname = 'sqla_rls_secret' AND c.relname = 'signing_key')
      OR EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
                  WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0 AND p.prosecdef
-                   AND obj_description(p.oid, 'pg_proc') = made_by) THEN
+                   AND strpos(p.prosrc, 'sqla_rls_secret.signing_key') > 0) THEN
     PERFORM set_config('search_path', path, true);
     RETURN;
   END IF;
@@ -52,13 +52,17 @@ BEGIN
 {auth_functions}
   LOOP
     existing := to_regprocedure(format('auth.%I()', definition.name));
-    IF existing IS NOT NULL AND obj_description(existing, 'pg_proc') IS DISTINCT FROM made_by THEN
+    IF existing IS NOT NULL AND existing NOT IN (SELECT made.oid FROM (
+{made_auth_functions}
+      ) AS made) THEN
       RAISE WARNING '% was made by something else: left as it is', existing;
     ELSIF NOT has_schema_privilege('auth', 'CREATE') THEN
       RAISE WARNING 'schema auth belongs to something else: auth.%() is left out', definition.name;
     ELSE
       EXECUTE format('CREATE OR REPLACE FUNCTION auth.%I() %s', definition.name, definition.body);
-      EXECUTE format('COMMENT ON FUNCTION auth.%I() IS %L', definition.name, made_by);
+      IF obj_description(to_regprocedure(format('auth.%I()', definition.name)), 'pg_proc') IS NULL THEN
+        EXECUTE format('COMMENT ON FUNCTION auth.%I() IS %L', definition.name, made_by);
+      END IF;
       EXECUTE format('GRANT EXECUTE ON FUNCTION auth.%I() TO PUBLIC', definition.name);
     END IF;
   END LOOP;

@@ -29,7 +29,9 @@ BEGIN
     JOIN (
 {signed_functions}
     ) AS ours ON ours.schema = n.nspname AND ours.name = p.proname
-   WHERE n.nspname = 'auth' AND p.pronargs = 0 AND obj_description(p.oid, 'pg_proc') IS DISTINCT FROM made_by;
+   WHERE n.nspname = 'auth' AND p.pronargs = 0 AND p.oid NOT IN (SELECT known.oid FROM (
+{made_auth_functions}
+    ) AS known);
   IF others IS NOT NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'RLS05', MESSAGE = format(
       'something else made %s, which would go on believing whatever it believes: signing would be for nothing. Drop'
@@ -99,7 +101,9 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE FUNCTION %I.%I(%s) %s',
                    made.schema, made.name, made.arguments, made.body);
     IF made.schema = 'auth' THEN
-      EXECUTE format('COMMENT ON FUNCTION auth.%I() IS %L', made.name, made_by);
+      IF obj_description(to_regprocedure(format('auth.%I()', made.name)), 'pg_proc') IS NULL THEN
+        EXECUTE format('COMMENT ON FUNCTION auth.%I() IS %L', made.name, made_by);
+      END IF;
       EXECUTE format('GRANT EXECUTE ON FUNCTION auth.%I() TO PUBLIC', made.name);
     END IF;
   END LOOP;

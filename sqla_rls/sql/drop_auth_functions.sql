@@ -25,9 +25,9 @@ BEGIN
 {keyholder_borrowed}
     END IF;
     FOR existing IN
-      SELECT p.oid::regprocedure
-        FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-       WHERE n.nspname = 'auth' AND obj_description(p.oid, 'pg_proc') = made_by
+      SELECT made.oid::regprocedure FROM (
+{made_auth_functions}
+      ) AS made
     LOOP
       EXECUTE format('DROP FUNCTION %s', existing);
     END LOOP;

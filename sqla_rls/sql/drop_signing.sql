@@ -14,7 +14,7 @@ BEGIN
   END IF;
   IF EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
              WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0 AND p.prosecdef
-               AND obj_description(p.oid, 'pg_proc') = made_by) THEN
+               AND strpos(p.prosrc, 'sqla_rls_secret.signing_key') > 0) THEN
     EXECUTE format('ALTER FUNCTION auth.session() OWNER TO %I', current_user);
     ALTER FUNCTION auth.session() SECURITY INVOKER;
   END IF;

@@ -104,9 +104,14 @@ UNION ALL
 SELECT 'default privilege', concat_ws(' ', d.defaclnamespace::regnamespace, d.defaclobjtype, d.defaclacl)
   FROM pg_catalog.pg_default_acl AS d
 UNION ALL
-SELECT 'function', concat_ws(' ', pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc'))
+SELECT 'function', pg_get_functiondef(p.oid)
   FROM pg_catalog.pg_proc AS p
  WHERE p.prokind <> 'a' AND p.pronamespace::regnamespace::text !~ '^pg_|^information_schema$'
+UNION ALL
+SELECT 'comment', concat_ws(' ', pg_describe_object(d.classoid, d.objoid, d.objsubid), 'is', d.description)
+  FROM pg_catalog.pg_description AS d
+ WHERE d.objoid >= 16384
+   AND d.classoid IN ('pg_policy'::regclass, 'pg_class'::regclass, 'pg_proc'::regclass)
 UNION ALL
 SELECT 'extension', e.extname::text FROM pg_catalog.pg_extension AS e
 UNION ALL

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from sqla_rls.catalog import auth_functions
 from sqla_rls.ddl import CreateAuthFunctions, DropAuthFunctions
+from sqla_rls.objects import AUTH_FUNCTIONS
 
 pytestmark = pytest.mark.every_postgres
 
@@ -92,3 +94,39 @@ def test_it_makes_nothing_twice_and_drops_only_its_own(engine: Engine) -> None:
         assert connection.scalar(text("SELECT obj_description('auth.uid()'::regprocedure)")) is None
         connection.execute(DropAuthFunctions())
         assert connection.scalar(functions) == 1
+
+
+_BODY = text("SELECT prosrc FROM pg_proc WHERE oid = 'auth.uid()'::regprocedure")
+
+
+def test_a_comment_by_hand_leaves_them_its_own(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("CREATE SCHEMA auth"))
+        connection.execute(CreateAuthFunctions())
+        body = connection.scalar(_BODY)
+        for comment in ("'who is calling'", "NULL"):
+            connection.execute(text(f"COMMENT ON FUNCTION auth.uid() IS {comment}"))
+            found = auth_functions(connection)
+            assert (found.ours, found.foreign) == (frozenset(AUTH_FUNCTIONS), frozenset())
+            connection.execute(CreateAuthFunctions())
+            assert connection.scalar(_BODY) == body
+            kept = connection.scalar(text("SELECT obj_description('auth.uid()'::regprocedure)"))
+            assert kept == ("who is calling" if "who" in comment else "made by sqla_rls")
+        connection.execute(text("COMMENT ON FUNCTION auth.uid() IS 'who is calling'"))
+        connection.execute(DropAuthFunctions())
+        assert connection.scalar(text("SELECT to_regprocedure('auth.uid()')")) is None
+
+
+@pytest.mark.parametrize("body", ["", "END $function$", " BEGIN RETURN NULL; END "])
+def test_a_function_of_something_else_is_never_taken_for_its_own(engine: Engine, body: str) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("CREATE SCHEMA auth"))
+        connection.execute(text("SET LOCAL check_function_bodies = off"))
+        connection.execute(
+            text(f"CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE plpgsql AS $body${body}$body$")
+        )
+        connection.execute(CreateAuthFunctions())
+        assert auth_functions(connection).foreign == {"uid"}
+        assert connection.scalar(_BODY) == body
+        connection.execute(DropAuthFunctions())
+        assert connection.scalar(_BODY) == body

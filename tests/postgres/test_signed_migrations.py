@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
+from sqla_rls.driver import origin
 from sqla_rls.exc import SigningUnavailable
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import Server
@@ -434,6 +435,42 @@ def test_what_was_edited_by_hand_is_seen_and_mended(signed_project: Project, edi
         after = connection.execute(keys).all()
         assert after == ([] if edit.startswith(("DROP TABLE", "DROP SCHEMA")) else before)
         assert_signed(connection, rotate_signing_key(connection))
+
+
+def verifies(project: Project) -> bool:
+    """Whether sessions take the database for one that verifies callers."""
+    with project.engine.connect() as connection:
+        answer: Any = connection.exec_driver_sql(origin.QUERY.replace("%", "%%")).scalar()
+        return origin.read(answer, connection.connection.driver_connection).verifier
+
+
+def test_a_comment_by_hand_ends_no_signing(signed_project: Project) -> None:
+    project = signed_project
+    execute(project, *(f"COMMENT ON FUNCTION auth.{name}() IS 'asks'" for name in ("session", "uid")))
+    project.check(own_todos())
+    assert verifies(project)
+    with project.engine.begin() as connection:
+        sign(connection)
+        assert_signed(connection, rotate_signing_key(connection))
+        op(connection).create_auth_functions(signed=False)
+        bind(connection, "", "pg_session_jwt.jwt")
+        bind(connection, json.dumps({"sub": "bob"}), "request.jwt.claims")
+        assert ask(connection) == "bob"
+    assert not verifies(project)
+    execute(project, "DROP TABLE todos", "DROP TABLE alembic_version")
+    with project.engine.begin() as connection:
+        op(connection).drop_auth_functions()
+        assert connection.scalar(text("SELECT to_regproc('auth.session')")) is None
+
+
+def test_no_comment_makes_a_verifier(project: Project) -> None:
+    execute(
+        project,
+        "CREATE SCHEMA auth",
+        "CREATE FUNCTION auth.session() RETURNS jsonb LANGUAGE sql SECURITY DEFINER RETURN '{}'::jsonb",
+        "COMMENT ON FUNCTION auth.session() IS 'made by sqla_rls'",
+    )
+    assert not verifies(project)
 
 
 @pytest.mark.exhaustive
