@@ -15,7 +15,7 @@ from sqlalchemy import Connection, MetaData
 from sqla_rls import catalog, function_catalog
 from sqla_rls.declared import functions
 from sqla_rls.functions import sql_function
-from sqla_rls.objects import AUTH_SCHEMA, PUBLIC, ObjectKey, SQLFunction, TableKey
+from sqla_rls.objects import AUTH_SCHEMA, PUBLIC, SECRET_SCHEMA, ObjectKey, SQLFunction, TableKey
 
 # What is called where row security is enabled, by policies and column defaults, and by the views that are
 # declared; what bodies call, as far as their text says; and what some may execute, but not everybody.
@@ -73,7 +73,7 @@ SELECT f.*, c.oid IS NOT NULL AS is_called, e.extension,
                    AND d.deptype = 'e') AS e (extension)
  WHERE f.nspname <> '{AUTH_SCHEMA}' AND p.oid >= 16384
    AND (c.oid IS NOT NULL
-        OR f.nspname = ANY (:schemas) AND e.extension IS NULL
+        OR f.nspname = ANY (:schemas) AND f.nspname <> '{SECRET_SCHEMA}' AND e.extension IS NULL
            AND EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) WHERE grantee <> p.proowner)
            AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) WHERE grantee = 0))
  ORDER BY p.oid
