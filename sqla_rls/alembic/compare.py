@@ -128,9 +128,15 @@ def compare_row_security(
     looked_into = [schema for one in schemas if not ignored.schema(schema := one or default_schema)]
     filters = Filters(autogen_context, ignored)
     past = history(autogen_context.migration_context, default_schema)
+    made = {
+        (kind, key)
+        for kind, keys in ((("function", past.functions), ("view", past.views)) if past else ())
+        for key in keys
+        if not ignored.schema(key.schema or default_schema)
+    }
     made_functions, made_views = (
-        {key for key in made if (key.schema or default_schema) in looked_into}
-        for made in ((past.functions, past.views) if past else ((), ()))
+        {key for kind, key in made if kind == one and (key.schema or default_schema) in looked_into}
+        for one in ("function", "view")
     )
     all_functions = functions(metadatas, default_schema)
     declared_functions = [one for one in all_functions if filters.function(one.key, declared=True)]
@@ -198,7 +204,8 @@ def compare_row_security(
             default_schema=default_schema,
             schemas=looked_into,
             made_roles=past.roles if past else (),
-            made={*(("function", key) for key in found.live), *(("view", key) for key in views.live)},
+            made=made,
+            compared={*(("function", key) for key in found.live), *(("view", key) for key in views.live)},
         )
         lost, held = _in_the_way(connection, default_schema, taken, found, views)
         replaced = {*lost, *held}

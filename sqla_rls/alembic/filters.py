@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from sqlalchemy.schema import SchemaItem
 
 from sqla_rls.ignore import Ignored
 from sqla_rls.objects import TableKey
+
+log = logging.getLogger(f"alembic.autogenerate.{__name__}")
 
 
 class _Function(SchemaItem):
@@ -37,7 +40,10 @@ class Filters:
 
     def _asked(self, item: SchemaItem, kind: str, key: TableKey, declared: bool) -> bool:
         context = self.autogen_context
-        return bool(
+        included = bool(
             context.run_name_filters(key.name, kind, {"schema_name": key.schema})
             and context.run_object_filters(item, key.name, kind, not declared, None)
         )
+        if declared and not included:
+            log.info("Left out %s %r, as include_name or include_object of env.py says", kind, key.name)
+        return included

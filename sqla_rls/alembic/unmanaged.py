@@ -45,10 +45,12 @@ def say_what_is_unmanaged(
     schemas: Collection[str],
     made_roles: Collection[str],
     made: Collection[tuple[str, TableKey]],
+    compared: Collection[tuple[str, TableKey]],
 ) -> None:
-    """Warn of what the models don't declare, the revisions didn't make, and roles of either may use.
+    """Warn of what stays although the models don't declare it, and roles of theirs or of revisions may use.
 
-    *made* are the kinds and keys of what the revisions made.
+    *made* are the kinds and keys of what revisions made, also outside of *schemas*, and *compared* those that
+    the models decide about.
     """
     roles = {
         *made_roles,
@@ -57,7 +59,7 @@ def say_what_is_unmanaged(
         *(one.grantee for one in models.privileges),
     } - {PUBLIC}
     known = {
-        *made,
+        *compared,
         *(("function", key) for key in models.functions),
         *(("view", key) for key in models.views),
         *(
@@ -67,15 +69,19 @@ def say_what_is_unmanaged(
         ),
     }
     names: dict[str, list[str]] = {}
-    for row in catalog.rows(connection, _GRANTED, {"schemas": list(schemas), "roles": sorted(roles)}):
+    looked_into = {*schemas, *(key.schema or default_schema for _, key in made)}
+    for row in catalog.rows(connection, _GRANTED, {"schemas": sorted(looked_into), "roles": sorted(roles)}):
         key = TableKey(None if row["nspname"] == default_schema else row["nspname"], row["name"])
-        included = filters.view(key) if row["kind"] == "view" else filters.function(key, declared=False)
-        if included and (row["kind"], key) not in known:
+        found = row["kind"], key
+        if found in known or (row["nspname"] not in schemas and found not in made):
+            continue
+        if filters.view(key) if row["kind"] == "view" else filters.function(key, declared=False):
             names.setdefault(row["kind"], []).append(".".join(filter(None, key)))
     for kind, listed in names.items():
         log.warning(
-            "callers may use %ss that the models don't declare and no revision made, which are left as they "
-            "are: %s. Declare them, drop them by hand, or name them in ignore(%ss=…)",
+            "callers may use %ss that are left as they are, since the models don't declare them, and no "
+            "revision made them in a schema that is compared: %s. Declare them, drop them by hand, or name "
+            "them in ignore(%ss=…)",
             kind,
             ", ".join(listed),
             kind,

@@ -56,8 +56,8 @@ def test_another_project_keeps_its_views_and_functions(
     project.check(ours())
     for kind, name in (("function", "g"), ("view", "w")):
         assert (
-            f"callers may use {kind}s that the models don't declare and no revision made, which are left as "
-            f"they are: {name}."
+            f"callers may use {kind}s that are left as they are, since the models don't declare them, and no "
+            f"revision made them in a schema that is compared: {name}."
         ) in caplog.text
     caplog.clear()
     quiet = ours()
@@ -110,6 +110,28 @@ def test_what_create_all_made_is_named_when_its_declaration_goes(
     assert project.state() == before
 
 
+def test_what_a_revision_made_in_a_schema_that_is_not_compared_is_named(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    execute(project, "CREATE SCHEMA app")
+    metadata = ours(made=False)
+    for name in ("f", "g"):
+        sql_function(metadata, name, schema="app", returns="int", body="SELECT 1", to=READER)
+    project.migrate(metadata)
+    execute(
+        project,
+        "DROP FUNCTION app.g",
+        "CREATE FUNCTION app.by_hand() RETURNS int LANGUAGE sql RETURN 1",
+        "REVOKE EXECUTE ON FUNCTION app.by_hand FROM PUBLIC",
+        "GRANT EXECUTE ON FUNCTION app.by_hand TO reporting",
+    )
+    caplog.clear()
+    project.check(ours(made=False))
+    assert "in a schema that is compared: app.f. Declare" in caplog.text
+    project.options["include_schemas"] = True
+    assert about(project.revision(ours(made=False))) == ["drop_function"]
+
+
 def test_one_by_hand_in_place_of_one_that_a_revision_dropped_is_not_its_own(project: Project) -> None:
     project.migrate(ours())
     project.migrate(ours(made=False))
@@ -153,7 +175,10 @@ def test_calls_whose_names_are_not_literals_prove_nothing(project: Project) -> N
 
 
 @pytest.mark.parametrize("hook", ["include_name", "include_object"])
-def test_env_py_is_asked_for_views_and_functions(project: Project, hook: str) -> None:
+def test_env_py_is_asked_for_views_and_functions(
+    project: Project, hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     asked: list[Any] = []
 
     def include_name(name: Any, kind: str, parents: Any) -> bool:
@@ -173,6 +198,7 @@ def test_env_py_is_asked_for_views_and_functions(project: Project, hook: str) ->
         for kind, name in (("function", "f"), ("view", "v")):
             expected: Any = (kind, name, None, *(({}, not made) if hook == "include_object" else ()))
             assert expected in asked
+            assert f"Left out {kind} {name!r}" in caplog.text
 
 
 def test_a_view_that_env_py_leaves_out_is_not_warned_of(
