@@ -46,8 +46,8 @@ from sqla_rls.alembic.privileges import (
 )
 from sqla_rls.alembic.render import Call
 from sqla_rls.alembic.roles import log_roles, roles
-from sqla_rls.alembic.unprotected import say_what_callers_reach, say_what_opens_partitions
 from sqla_rls.alembic.unmanaged import say_what_is_unmanaged
+from sqla_rls.alembic.unprotected import say_what_callers_reach, say_what_opens_partitions
 from sqla_rls.alembic.views import created_views, dropped_views, log_views
 from sqla_rls.ddl import literally
 from sqla_rls.declared import declared, functions, grants_on
@@ -127,7 +127,11 @@ def compare_row_security(
     named = [one.object for one in grants_on(metadatas, default_schema)]
     looked_into = [schema for one in schemas if not ignored.schema(schema := one or default_schema)]
     filters = Filters(autogen_context, ignored)
-    past = history(autogen_context.migration_context, default_schema)
+    past = history(
+        autogen_context.migration_context,
+        default_schema,
+        tables=(_key(table, default_schema) for table in autogen_context.sorted_tables),
+    )
     made = {
         (kind, key)
         for kind, keys in ((("function", past.functions), ("view", past.views)) if past else ())

@@ -7,7 +7,7 @@ files are the one memory that every database has in common.
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -44,11 +44,13 @@ class History:
     """*roles* are the names in ``op.create_role()``; *auth_functions*: a revision calls that operation.
 
     *functions* and *views* are those that the revisions made, and didn't drop later.
+    *tables* are those of the models, whether they declare anything or not.
     *default_privileges* are those of every database that has run the revisions, with Postgres' own;
     *revoked_from_public*: the last revision about PUBLIC's privileges revokes them.
     """
 
     context: MigrationContext
+    tables: frozenset[TableKey]
     roles: frozenset[str]
     auth_functions: bool
     functions: frozenset[TableKey]
@@ -85,7 +87,7 @@ class History:
 
         One with tables that no revision makes was made by ``create_all()`` or by hand, and needs none.
         """
-        there = models.managed & live.row_security.keys()
+        there = (models.managed or self.tables) & live.row_security.keys()
         return not there or any(
             operation.table(live.default_schema) in there
             for operation in _operations(self.context, ("create_table",))
@@ -138,8 +140,8 @@ class _Operation(NamedTuple):
         return {TableKey(None if schema == default_schema else schema, name)}
 
 
-def history(context: MigrationContext, default_schema: str) -> History | None:
-    """The history of *context*; None where the caller compares without revisions."""
+def history(context: MigrationContext, default_schema: str, *, tables: Iterable[TableKey]) -> History | None:
+    """The history of *context*, for models with *tables*; None for a caller that has no revisions."""
     if context.script is None:
         return None
     roles: set[str] = set()
@@ -169,6 +171,7 @@ def history(context: MigrationContext, default_schema: str) -> History | None:
                 revoked = about_public == "revoke_from_public"
     return History(
         context=context,
+        tables=frozenset(tables),
         roles=frozenset(name for name in roles if isinstance(name, str)),
         auth_functions=auth_functions,
         functions=frozenset(functions),
