@@ -5,7 +5,6 @@ One query for each kind of object, however many tables there are.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.ddl import PINNED, ExpectedAuthFunctions, sql_script
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import (
     AUTH_FUNCTIONS,
     KEYHOLDER,
@@ -34,7 +34,7 @@ from sqla_rls.objects import (
     TableKey,
 )
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 _KINDS = {"r": "table", "p": "table", "m": "materialized view", "f": "foreign table"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,7 @@ from sqla_rls.ddl_views import CreateView, DropView
 from sqla_rls.declared import declared, function_keys
 from sqla_rls.diff_privileges import given_by_default
 from sqla_rls.ignore import Ignored
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import (
     DEFAULT_SCHEMA,
     PUBLIC,
@@ -34,7 +34,7 @@ from sqla_rls.reading import unread, with_reads_of_text
 from sqla_rls.recursion import circles, explanation
 from sqla_rls.views import declared_views
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:

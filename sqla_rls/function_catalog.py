@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -16,9 +15,10 @@ from sqla_rls import catalog
 from sqla_rls.ddl import CreateAuthFunctions
 from sqla_rls.ddl_functions import CreateFunction, CreateTemporaryFunctions, HideFunction
 from sqla_rls.exc import DeclarationError
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import ObjectKey, SQLFunction, TableKey
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 FUNCTIONS = """
 SELECT p.oid, n.nspname, p.proname, pg_catalog.pg_get_function_arguments(p.oid) AS arguments,

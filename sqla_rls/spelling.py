@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Collection
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.catalog import Live, trying
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import (
     CalledSequence,
     ObjectKey,
@@ -22,7 +22,7 @@ from sqla_rls.objects import (
     TableKey,
 )
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 # The body of a function takes ACCESS SHARE locks, where CREATE POLICY would take ACCESS EXCLUSIVE, and is
 # never run.  The error at the end of a batch undoes it, and gives the locks back.  A mark that no expression

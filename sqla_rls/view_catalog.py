@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
@@ -10,9 +9,10 @@ from graphlib import TopologicalSorter
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls import catalog
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import ObjectKey, TableKey, View
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 _VIEWS = """
 WITH view AS (

@@ -215,8 +215,9 @@ def replace_the_cursors(turn: Turn) -> None:
         turn.check()
         return
     is_async = isinstance(driver_connection, psycopg.AsyncConnection)
-    own: Any = driver_connection.cursor_factory
-    driver_connection.cursor_factory = psycopg.AsyncClientCursor if is_async else psycopg.ClientCursor
+    connection: Any = driver_connection
+    own = connection.cursor_factory
+    connection.cursor_factory = psycopg.AsyncClientCursor if is_async else psycopg.ClientCursor
     try:
         turn.check()
         turn.session.add(Note(author=turn.me.subject))
@@ -225,7 +226,7 @@ def replace_the_cursors(turn: Turn) -> None:
         turn.check()
         turn.session.commit()
     finally:
-        driver_connection.cursor_factory = own
+        connection.cursor_factory = own
     turn.tally["checks", "cursors of another class"] += 1
 
 

@@ -9,7 +9,6 @@ opens nothing before it is closed.
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -44,7 +43,7 @@ from sqla_rls.alembic.privileges import (
     revokes,
     revokes_from_public,
 )
-from sqla_rls.alembic.render import Call
+from sqla_rls.alembic.render import Call, Remarks
 from sqla_rls.alembic.roles import log_roles, roles
 from sqla_rls.alembic.unmanaged import say_what_is_unmanaged
 from sqla_rls.alembic.unprotected import say_what_callers_reach, say_what_opens_partitions
@@ -55,6 +54,7 @@ from sqla_rls.diff import Changes, RowSecurityChange, diff
 from sqla_rls.exc import DeclarationError
 from sqla_rls.function_catalog import Functions
 from sqla_rls.ignore import Ignored
+from sqla_rls.log import autogenerate_log, hearing_warnings
 from sqla_rls.missing import missing_calls
 from sqla_rls.objects import (
     AUTH_SCHEMA,
@@ -74,7 +74,7 @@ from sqla_rls.recursion import circles, explanation
 from sqla_rls.view_catalog import Views
 from sqla_rls.views import declared_views
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 _ON_AUTH = ObjectKey("SCHEMA", None, AUTH_SCHEMA)
 #: A column, None for the whole table.
@@ -110,7 +110,22 @@ def _uncollected() -> Iterator[None]:
 def compare_row_security(
     autogen_context: Any, upgrade_ops: ops.UpgradeOps, schemas: Iterable[str | None]
 ) -> PriorityDispatchResult:
-    """Add to *upgrade_ops* what makes the database's row security match the models'."""
+    """Add to *upgrade_ops* what makes the database's row security match the models'.
+
+    The warnings that are logged meanwhile stand above the operations, as comments.
+    """
+    with hearing_warnings() as warnings:
+        found = _compare_row_security(autogen_context, upgrade_ops, schemas)
+    written = [one for one in upgrade_ops.ops if not (isinstance(one, Call) and one.silent)]
+    remarks = {one.remark for one in written if isinstance(one, Call)}
+    if written and (unsaid := [one for one in dict.fromkeys(warnings) if one not in remarks]):
+        upgrade_ops.ops.insert(0, Remarks(*unsaid))
+    return found
+
+
+def _compare_row_security(
+    autogen_context: Any, upgrade_ops: ops.UpgradeOps, schemas: Iterable[str | None]
+) -> PriorityDispatchResult:
     upgrade_ops.info[COMPARED] = True
     connection = autogen_context.connection
     default_schema = autogen_context.dialect.default_schema_name

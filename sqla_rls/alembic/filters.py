@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,10 @@ from sqlalchemy import MetaData, Table
 from sqlalchemy.schema import SchemaItem
 
 from sqla_rls.ignore import Ignored
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import TableKey
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 class _Function(SchemaItem):

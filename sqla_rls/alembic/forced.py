@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from sqla_rls.catalog import Live
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import (
     COMMAND_PRIVILEGES,
     PUBLIC,
@@ -18,7 +18,7 @@ from sqla_rls.objects import (
     TableKey,
 )
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 def kept_from_the_owner(live: Live, models: Snapshot) -> dict[TableKey | PolicyKey, str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Iterator
 
 from sqla_rls.alembic.privileges import restored
 from sqla_rls.alembic.render import Call
 from sqla_rls.catalog import Live
 from sqla_rls.function_catalog import FunctionChange
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import ObjectKey, SQLFunction, TableKey
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 def dropped_functions(

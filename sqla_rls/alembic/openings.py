@@ -7,17 +7,17 @@ migration, too.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Mapping
 
 from sqla_rls.alembic.render import Call
 from sqla_rls.diff import Changes
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import PUBLIC, Membership, ObjectKey, Policy, Privilege, Snapshot, TableKey
 from sqla_rls.privileges import callers, is_beyond_row_security
 from sqla_rls.view_catalog import Views
 
 # The stock env.py calls fileConfig(), which disables the loggers that aren't below one of alembic.ini's.
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 def openings(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> Iterator[Call]:

@@ -5,7 +5,6 @@ To add an operation, add a class method here and its name to ``_NAMES``.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
@@ -19,9 +18,10 @@ from sqla_rls import catalog, ddl
 from sqla_rls.ddl_comments import policy_comment
 from sqla_rls.ddl_roles import DropRole
 from sqla_rls.exc import OpeningNotConfirmed, UnknownRole
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import DEFAULT_SCHEMA, KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 _IN_FAILED_TRANSACTION = "25P02"
 _NAMES = (

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from sqla_rls.alembic.render import Call
 from sqla_rls.catalog import Live
 from sqla_rls.diff_privileges import PrivilegeChanges, given_by_default
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import DefaultPrivilege, ObjectKey, Privilege, SequenceKey, granted_together
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 def grants(privileges: Iterable[Privilege]) -> Iterator[Call]:

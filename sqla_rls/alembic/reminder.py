@@ -5,7 +5,6 @@ Nothing of a plugin that is left out runs, so the reminder is registered on Alem
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from alembic.autogenerate import comparators
@@ -13,9 +12,10 @@ from alembic.operations.ops import UpgradeOps
 from alembic.util import DispatchPriority, PriorityDispatchResult
 
 from sqla_rls.alembic.compare import COMPARED
+from sqla_rls.log import autogenerate_log
 from sqla_rls.schema import TableDeclarations
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 @comparators.dispatch_for("autogenerate", qualifier="postgresql", priority=DispatchPriority.LAST)

@@ -58,6 +58,35 @@ class _Diff(tuple[Any, ...]):
         return f"\n{self.text}"
 
 
+class Remarks(MigrateOperation):
+    """Warnings, as comments above the other operations."""
+
+    #: ``alembic check`` lists the parts of what has parts.
+    ops: tuple[MigrateOperation, ...] = ()
+
+    def __init__(self, *warnings: str) -> None:
+        self.warnings = warnings
+
+    def reverse(self) -> Remarks:
+        return Remarks()
+
+
+@Operations.implementation_for(Remarks)
+def _say_nothing(operations: Operations, remarks: Remarks) -> None:
+    """A migration that isn't written runs without them."""
+
+
+@renderers.dispatch_for(Remarks)
+def _render_remarks(autogen_context: Any, remarks: Remarks) -> list[str]:
+    return [line for warning in remarks.warnings for line in _comment(f"WARNING: {warning}")]
+
+
+def _comment(text: str) -> list[str]:
+    # The whitespace of a name, such as a line break, would end the comment.
+    plain = " ".join(text.split())
+    return [f"# {line}" for line in wrap(plain, _LINE_LENGTH, break_long_words=False)]
+
+
 @Operations.implementation_for(Call)
 def _invoke(operations: Operations, call: Call) -> None:
     if not call.silent:
@@ -76,7 +105,7 @@ def _lines(call: Call, prefix: str) -> list[str]:
     arguments = [_literal(value) for value in call.args]
     keywords = [f"{name}={_literal(value)}" for name, value in call.kwargs.items()]
     line = f"{function}({', '.join(arguments + keywords)})"
-    remark = [f"# {one}" for one in wrap(call.remark or "", _LINE_LENGTH, break_long_words=False)]
+    remark = _comment(call.remark or "")
     if "\n" not in line and len(line) <= _LINE_LENGTH:
         return [*remark, line]
     lines = [", ".join(arguments), *keywords] if arguments else keywords

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 from sqla_rls.alembic.render import Call
 from sqla_rls.diff_roles import RoleChanges
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import Membership, Role
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 def roles(changes: RoleChanges, *, keep_memberships: bool) -> Iterator[Call]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 
 from sqlalchemy import Connection
 
 from sqla_rls import catalog
 from sqla_rls.alembic.filters import Filters
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import PUBLIC, Snapshot, TableKey
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 # Everybody may execute a function that nobody restricted: those are left out, and so is what extensions made.
 _GRANTED = """

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 
 from sqla_rls.catalog import Live
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import DefaultPrivilege, ObjectKey, Snapshot, TableKey
 from sqla_rls.privileges import callers
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 def say_what_callers_reach(live: Live, models: Snapshot, left_out: Collection[TableKey]) -> None:

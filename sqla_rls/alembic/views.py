@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqla_rls.alembic.privileges import grants, restored
 from sqla_rls.alembic.render import Call
 from sqla_rls.catalog import Live
+from sqla_rls.log import autogenerate_log
 from sqla_rls.objects import Privilege, View
 from sqla_rls.view_catalog import Views
 
-log = logging.getLogger(f"alembic.autogenerate.{__name__}")
+log = autogenerate_log(__name__)
 
 
 def dropped_views(views: Views, live: Live) -> Iterator[Call]:
