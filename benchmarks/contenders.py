@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import Identity, auth_uid, authenticated, crud_policy, enforce_row_security, identify
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.testing.postgres import Server
 
 Maker: TypeAlias = sessionmaker[Session] | async_sessionmaker[AsyncSession]

@@ -27,7 +27,7 @@ from sqlalchemy import BigInteger, Column, ColumnElement, MetaData, Table, Text,
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, Role, auth_uid, jwt_claim, member_of
-from sqla_rls.ddl_roles import DropRole
+from sqla_rls.ddl.roles import DropRole
 from sqla_rls.testing.postgres import URL_VARIABLE, Server, installations
 
 EPILOG = """\

@@ -12,10 +12,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DataError
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.ddl import CreateAuthFunctions, DropAuthFunctions
-from sqla_rls.ddl_roles import DropRole
+from sqla_rls.ddl.roles import DropRole
+from sqla_rls.ddl.statements import CreateAuthFunctions, DropAuthFunctions
 from sqla_rls.exc import RowSecurityError
-from sqla_rls.objects import KEYHOLDER
+from sqla_rls.snapshot import KEYHOLDER
 
 
 @click.group()
@@ -50,7 +50,7 @@ def harden(is_printed: bool) -> None:
     $ sqla-rls harden --print > harden.sql
     $ psql --single-transaction "$SUPERUSER_URL" < harden.sql
     """
-    click.echo((resources.files("sqla_rls") / "sql" / "harden.sql").read_text(encoding="utf-8"), nl=False)
+    click.echo((resources.files("sqla_rls.ddl") / "sql" / "harden.sql").read_text(encoding="utf-8"), nl=False)
 
 
 @main.command()
@@ -92,7 +92,7 @@ def import_(url: str, schemas: tuple[str, ...]) -> None:
     $ sqla-rls import "$DATABASE_URL" > row_security.py
     """
     # Not above: printing SQL needs no database.
-    from sqla_rls.adopt import declarations
+    from sqla_rls.introspect.declarations import declarations
 
     with _engine(url).connect() as connection:
         click.echo(declarations(connection, schemas), nl=False)

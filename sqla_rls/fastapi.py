@@ -31,8 +31,8 @@ from starlette.websockets import WebSocketState
 
 from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable
 from sqla_rls.http import bearer_token, detail, is_denied, status_and_headers
-from sqla_rls.identity import Identity, Verifier
-from sqla_rls.session import identify
+from sqla_rls.session.enforce import identify
+from sqla_rls.tokens.verifier import Identity, Verifier
 
 IdentityDependency: TypeAlias = Callable[..., Identity | Awaitable[Identity]]
 

@@ -15,7 +15,7 @@ from sqla_rls.exc import (
     KeysUnavailable,
     RowSecurityError,
 )
-from sqla_rls.jwks import FetchLimits
+from sqla_rls.tokens.jwks import FetchLimits
 
 _log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from benchmarks.soak.operations import play
 from benchmarks.soak.turn import Tally, Turn, check_nothing_left, fail, fault_of, token
 from benchmarks.soak.world import person
 from sqla_rls import Identity, Verifier, enforce_row_security, provider
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS
 
 #: A fork would share the connections and the threads of its parent.

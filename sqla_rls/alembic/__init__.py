@@ -19,9 +19,10 @@ def setup(plugin: Plugin) -> None:
     # Not above: whichever of the two packages is imported first would find the other half made.
     from alembic.util import DispatchPriority
 
+    from sqla_rls.alembic.autogenerate.compare import compare_row_security, leave_out_the_secret
+
     # They register operations.
-    from sqla_rls.alembic import function_ops, ops, public_ops, role_ops, view_ops  # noqa: F401
-    from sqla_rls.alembic.compare import compare_row_security, leave_out_the_secret
+    from sqla_rls.alembic.operations import base, functions, public, roles, views  # noqa: F401
 
     plugin.add_autogenerate_comparator(
         leave_out_the_secret, "schema", "secret", qualifier="postgresql", priority=DispatchPriority.FIRST
@@ -35,7 +36,7 @@ def setup(plugin: Plugin) -> None:
 
 
 def _load_reminder(*_: object) -> None:
-    import_module("sqla_rls.alembic.reminder")
+    import_module("sqla_rls.alembic.autogenerate.reminder")
 
 
 # Last, so that setup() is there when Alembic, imported through this package first, asks for it.

@@ -13,7 +13,7 @@ from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver import ENDED, MARK, Binding, DriverConnection, NotDiscarded, Way, require_unexpired
+from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, NotDiscarded, Way, require_unexpired
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
 
 

@@ -19,7 +19,7 @@ from psycopg.abc import PQGen
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Way
+from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Way
 from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
 
 #: Not with a libpq before 14.

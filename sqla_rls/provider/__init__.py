@@ -1,7 +1,7 @@
 """Who issues the tokens: one function per identity provider.
 
 A ``Provider`` pins everything that a token must not decide for itself: the issuer, the keys, the
-algorithms, the audience, and the Postgres roles that it may ask for (``value.py``).  Each function
+algorithms, the audience, and the Postgres roles that it may ask for (``sqla_rls.tokens.provider``).  Each function
 makes the one of a known provider (``known.py``); adding one is adding a function beside its siblings.
 """
 
@@ -23,7 +23,7 @@ from sqla_rls.provider.known import (
     supertokens,
     workos,
 )
-from sqla_rls.provider.value import PROVIDER_SUBJECT, Provider, RoleOptions, check_role
+from sqla_rls.tokens.provider import PROVIDER_SUBJECT, Provider, RoleOptions, check_role
 
 __all__ = [
     "PROVIDER_SUBJECT",

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from tests.suite import transports
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import revoke_from_public, sql_function
 from sqla_rls.cli import main
-from sqla_rls.ddl import CreateAuthFunctions
+from sqla_rls.ddl.statements import CreateAuthFunctions
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
 from tests.suite import table
@@ -615,7 +615,7 @@ def test_default_privileges_reopen_nothing_that_was_closed(
     before = project.state()
     written, metadata = adopt(project)
     assert "'as_given'" not in written
-    assert "declare(\n        metadata.tables['plain'],\n        grant(to=" in written
+    assert "declare_on(\n        metadata.tables['plain'],\n        grant(to=" in written
     project.check(metadata)
     assert project.state() == before
     found = rebuilt(project, server, metadata, *(defaults if has_defaults else []))

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import ANONYMOUS, Identity, auth, enforce_row_security, identify
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import (
     BindingError,
     DeclarationError,

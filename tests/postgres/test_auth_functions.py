@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from sqla_rls.catalog import auth_functions
-from sqla_rls.ddl import CreateAuthFunctions, DropAuthFunctions
-from sqla_rls.objects import AUTH_FUNCTIONS
+from sqla_rls.catalog.read import auth_functions
+from sqla_rls.ddl.statements import CreateAuthFunctions, DropAuthFunctions
+from sqla_rls.snapshot import AUTH_FUNCTIONS
 
 pytestmark = pytest.mark.every_postgres
 

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
-from sqla_rls.binding import bind
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import BindingError, ExpiredToken, InvalidToken, UnsupportedTransaction
+from sqla_rls.session.binding import bind
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 

@@ -19,9 +19,9 @@ from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from sqla_rls.ddl import CreateAuthFunctions
-from sqla_rls.ddl_roles import CreateRole
-from sqla_rls.objects import Role
+from sqla_rls.ddl.roles import CreateRole
+from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.snapshot import Role
 from sqla_rls.testing.postgres import Server
 
 from .case_expressions import EXPRESSIONS, TEXTS

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ProgrammingError
 
-from sqla_rls import Policy, Role, auth_uid, declare, view
+from sqla_rls import Policy, Role, auth_uid, declare_on, view
 from tests.suite import table
 
 from .project import Project
@@ -42,13 +42,13 @@ def tables() -> tuple[MetaData, Table, Table]:
 
 def each_other(role: Role = READER, command: str = "SELECT") -> MetaData:
     metadata, teams, members = tables()
-    declare(
+    declare_on(
         teams,
         Policy("of members", "SELECT", READER, using=exists().where(members.c.team_id == teams.c.id)),
     )
     shown = exists().where(teams.c.id == members.c.team_id, auth_uid(teams.c.owner))
     clause: dict[str, Any] = {"with_check": shown} if command == "INSERT" else {"using": shown}
-    declare(members, Policy("of owners", command, role, **clause))
+    declare_on(members, Policy("of owners", command, role, **clause))
     return metadata
 
 
@@ -57,18 +57,20 @@ def own_alias(command: str = "SELECT", using: Any = None) -> MetaData:
     other = members.alias("other")
     shown = exists().where(other.c.team_id == members.c.team_id, auth_uid(other.c.user_id))
     clause: dict[str, Any] = {"with_check": shown} if command == "INSERT" else {"using": shown}
-    declare(members, Policy("colleagues", command, READER, **clause))
+    declare_on(members, Policy("colleagues", command, READER, **clause))
     if using is not None:
-        declare(members, Policy("own", "SELECT", READER, using=using))
+        declare_on(members, Policy("own", "SELECT", READER, using=using))
     return metadata
 
 
 def through_a_view(*, security_invoker: bool) -> MetaData:
     metadata, teams, members = tables()
     ids = view("ids", metadata, select(members.c.team_id), security_invoker=security_invoker)
-    declare(teams, Policy("of members", "SELECT", READER, using=exists().where(ids.c.team_id == teams.c.id)))
+    declare_on(
+        teams, Policy("of members", "SELECT", READER, using=exists().where(ids.c.team_id == teams.c.id))
+    )
     owned = exists().where(teams.c.id == members.c.team_id)
-    declare(members, Policy("of owners", "SELECT", READER, using=owned))
+    declare_on(members, Policy("of owners", "SELECT", READER, using=owned))
     return metadata
 
 
@@ -76,11 +78,11 @@ def as_text(own: bool) -> MetaData:
     metadata, teams, members = tables()
     if own:
         others = "EXISTS (SELECT FROM members AS other WHERE other.team_id = members.team_id)"
-        declare(members, Policy("colleagues", "SELECT", READER, using=others))
+        declare_on(members, Policy("colleagues", "SELECT", READER, using=others))
     else:
-        declare(teams, Policy("of members", "SELECT", READER, using="id IN (SELECT team_id FROM members)"))
+        declare_on(teams, Policy("of members", "SELECT", READER, using="id IN (SELECT team_id FROM members)"))
         owned = exists().where(teams.c.id == members.c.team_id)
-        declare(members, Policy("of owners", "SELECT", READER, using=owned))
+        declare_on(members, Policy("of owners", "SELECT", READER, using=owned))
     return metadata
 
 

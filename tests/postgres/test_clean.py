@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import BindingError, DeclarationError
 from sqla_rls.testing.postgres import Server
 from tests.suite import table

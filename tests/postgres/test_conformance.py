@@ -22,9 +22,9 @@ from jwt.utils import base64url_decode
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.ddl import CreateAuthFunctions
-from sqla_rls.ddl_roles import DropRole
-from sqla_rls.objects import KEYHOLDER
+from sqla_rls.ddl.roles import DropRole
+from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.snapshot import KEYHOLDER
 from sqla_rls.testing.postgres import Server
 
 from .conformance import UNASKED, Answer, Caller, Name, Refused, Row, Signer, jwk

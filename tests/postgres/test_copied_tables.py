@@ -27,8 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
-from sqla_rls import Policy, auth_uid, authenticated, declare, grant, member_of, view
-from sqla_rls.declared import declared
+from sqla_rls import Policy, auth_uid, authenticated, declare_on, grant, member_of, view
+from sqla_rls.declare.collect import declared
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
 
@@ -61,7 +61,7 @@ def models() -> MetaData:
         ),
     )
     other = members.alias("m")
-    declare(
+    declare_on(
         documents,
         Policy(
             "exists",
@@ -81,7 +81,7 @@ def models() -> MetaData:
         ),
     )
     parent = documents.alias("parent")
-    declare(
+    declare_on(
         documents,
         # A policy for INSERT alone, since Postgres lets none for SELECT read its own table.
         Policy(
@@ -259,7 +259,7 @@ def test_a_copy_cannot_read_its_own_table_either() -> None:
     source = MetaData()
     members = Table("members", source, Column("team_id", BigInteger), Column("user_id", Text))
     other = members.alias()
-    declare(members, Policy("colleagues", using=member_of("team_id", other.c.team_id, other.c.user_id)))
+    declare_on(members, Policy("colleagues", using=member_of("team_id", other.c.team_id, other.c.user_id)))
     with pytest.raises(DeclarationError, match="42P17"):
         declared([copied(source, "members")])
 
@@ -267,7 +267,7 @@ def test_a_copy_cannot_read_its_own_table_either() -> None:
 def test_what_a_copy_is_declared_is_its_own() -> None:
     source = models()
     first, second = copied(source, "members"), copied(source, "members", schema="tenant_c")
-    declare(first.tables["tenant_b.members"], Policy("all", using=True), grant("SELECT", to="reporting"))
+    declare_on(first.tables["tenant_b.members"], Policy("all", using=True), grant("SELECT", to="reporting"))
     found = {
         name: len(declared([one]).policies) for name, one in [("s", source), ("b", first), ("c", second)]
     }
@@ -303,7 +303,7 @@ def test_a_policy_reads_the_copied_view() -> None:
     source = models()
     members = source.tables["members"]
     own = view("own_teams", source, select(members.c.team_id))
-    declare(source.tables["documents"], Policy("view", using=member_of("team_id", select(own.c.team_id))))
+    declare_on(source.tables["documents"], Policy("view", using=member_of("team_id", select(own.c.team_id))))
     target = copied(source, "documents", "members")
     with pytest.raises(DeclarationError, match="can't follow own_teams"):
         declared([target])

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver import Binding, Way
+from sqla_rls.driver.base import Binding, Way
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
 from tests.suite import table
 

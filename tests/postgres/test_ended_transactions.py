@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import Identity, enforce_row_security, identify, service_session
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from tests.suite import table

@@ -23,8 +23,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver import Way
 from sqla_rls.driver import psycopg as psycopg_driver
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
 from tests.suite import table, transports

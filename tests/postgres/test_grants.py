@@ -11,7 +11,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Sequence, Table, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqla_rls import Policy, Role, authenticated, crud_policy, grant, grant_on
-from sqla_rls.objects import PUBLIC
+from sqla_rls.snapshot import PUBLIC
 
 from .project import Project, execute, operations, state, todos
 

@@ -60,5 +60,6 @@ def test_a_template_of_alembic_shows_the_log(template: str, tmp_path: Path, data
 
     log = alembic("revision", "--autogenerate", "-m", "first")
     assert (
-        "INFO  [alembic.autogenerate.sqla_rls.alembic.compare] Detected added policy 'read' on 'todos'" in log
+        "INFO  [alembic.autogenerate.sqla_rls.alembic.autogenerate.compare] Detected added policy 'read' on 'todos'"
+        in log
     )

@@ -26,9 +26,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
-from sqla_rls import Policy, Role, authenticated, declare, force_row_security, member_of, memberships
-from sqla_rls.declared import declared
-from sqla_rls.driver.origin import LOAD
+from sqla_rls import Policy, Role, authenticated, declare_on, force_row_security, member_of, memberships
+from sqla_rls.declare.collect import declared
+from sqla_rls.driver.server_info import LOAD
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
 
@@ -195,7 +195,7 @@ def plain(
 
 def test_a_forced_table_is_refused() -> None:
     metadata, _ = plain()
-    declare(metadata.tables["members"], force_row_security())
+    declare_on(metadata.tables["members"], force_row_security())
     with pytest.raises(DeclarationError, match=r"my_teams\(\) would return nothing: .* forced"):
         declared([metadata])
 
@@ -214,10 +214,10 @@ def test_a_column_that_is_not_there_is_named() -> None:
 
 def test_a_copy_asks_the_function_of_its_schema() -> None:
     source, asked = plain(schema="tenant_a")
-    declare(source.tables["tenant_a.members"], Policy("colleagues", using=member_of("team_id", asked())))
+    declare_on(source.tables["tenant_a.members"], Policy("colleagues", using=member_of("team_id", asked())))
     target, _ = plain(schema="tenant_b")
     copy = Table("docs", source, Column("team_id", BigInteger), schema="tenant_a")
-    declare(copy, Policy("team", using=member_of("team_id", asked())))
+    declare_on(copy, Policy("team", using=member_of("team_id", asked())))
     copy.to_metadata(target, schema="tenant_b")
     (policy,) = declared([target]).policies.values()
     assert policy.using
@@ -230,7 +230,7 @@ def test_a_copy_asks_the_function_of_its_schema() -> None:
 
 def test_a_translated_schema_is_read(engine: Engine) -> None:
     metadata, asked = plain()
-    declare(metadata.tables["members"], Policy("colleagues", using=member_of("team_id", asked())))
+    declare_on(metadata.tables["members"], Policy("colleagues", using=member_of("team_id", asked())))
     with engine.begin() as connection:
         connection.execute(CreateSchema("tenant_b"))
         metadata.create_all(connection.execution_options(schema_translate_map={None: "tenant_b"}))

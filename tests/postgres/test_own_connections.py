@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.ddl import CreateAuthFunctions
+from sqla_rls.ddl.statements import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
-from sqla_rls.signing import Ed25519Signer
 from sqla_rls.testing.account import Account
 from sqla_rls.testing.postgres import Server
+from sqla_rls.tokens.signing import Ed25519Signer
 from tests.suite import table
 
 from .conftest import TASKS, database_with_tables, on_signing_servers, start_signing_server

@@ -19,7 +19,7 @@ from sqla_rls import (
     ignore,
 )
 from sqla_rls.exc import DeclarationError
-from sqla_rls.objects import PUBLIC
+from sqla_rls.snapshot import PUBLIC
 from tests.suite import table
 
 from .project import Project, execute, notes, operations, own_todos, todos

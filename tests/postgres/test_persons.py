@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import DeclarationError, IdentityChanged, IdentityRequired, TransactionRefused
 from sqla_rls.testing.issuer import Issuer
 from tests.suite import table

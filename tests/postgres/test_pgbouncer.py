@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import BindingError, ExpiredToken, IdentityRequired
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 

@@ -42,10 +42,10 @@ from sqlalchemy import (
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, auth, force_row_security
-from sqla_rls.alembic.render import Call
-from sqla_rls.ddl_roles import CreateRole
-from sqla_rls.declared import declared
-from sqla_rls.objects import Role
+from sqla_rls.alembic.autogenerate.render import Call
+from sqla_rls.ddl.roles import CreateRole
+from sqla_rls.declare.collect import declared
+from sqla_rls.snapshot import Role
 from sqla_rls.testing.postgres import Server
 
 from .project import settled_state

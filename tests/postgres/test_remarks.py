@@ -9,7 +9,7 @@ from alembic.operations.ops import UpgradeOps
 from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from sqla_rls import Policy, authenticated
-from sqla_rls.alembic.render import Call, Remarks
+from sqla_rls.alembic.autogenerate.render import Call, Remarks
 
 from .project import Project
 

@@ -14,7 +14,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls import Identity, Policy, ignore, revoke_from_public, sql_function
-from sqla_rls.ddl_public import PublicPrivileges, RevokeFromPublic
+from sqla_rls.ddl.public import PublicPrivileges, RevokeFromPublic
 from sqla_rls.exc import DeclarationError, PrivilegeNotPermitted
 from sqla_rls.testing.postgres import Server
 

@@ -13,7 +13,7 @@ from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, Role, declare_roles, ignore
-from sqla_rls.declared import declared
+from sqla_rls.declare.collect import declared
 from sqla_rls.exc import DeclarationError, RoleNotPermitted, UnknownRole
 from sqla_rls.testing.postgres import Server
 from tests.suite import table

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import Identity, enforce_row_security
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 from tests.suite import table

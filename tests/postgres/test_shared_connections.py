@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from sqla_rls import Identity, enforce_row_security, identify, service_session
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import IdentityRequired, TransactionInProgress, TransactionRefused
 from tests.suite import table, transports
 

@@ -28,8 +28,8 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import ANONYMOUS, Identity, Verifier, enforce_row_security, identify, jwt_claim, service_session
-from sqla_rls.ddl import CreateAuthFunctions
-from sqla_rls.driver import Way
+from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import (
     DeclarationError,
     ExpiredToken,
@@ -38,10 +38,10 @@ from sqla_rls.exc import (
     TransactionRefused,
 )
 from sqla_rls.rotation import rotate_signing_key
-from sqla_rls.signing import Ed25519Signer, HS256Signer
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
+from sqla_rls.tokens.signing import Ed25519Signer, HS256Signer
 from tests.suite import table
 
 from .conftest import (
@@ -306,7 +306,7 @@ def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, ali
 def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
     by_functions: None, pool: Engine, key: str, alice: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqla_rls.signing.RENEWAL", 0)
+    monkeypatch.setattr("sqla_rls.tokens.signing.RENEWAL", 0)
     maker = sessionmaker(pool.execution_options(isolation_level="AUTOCOMMIT"))
     enforce_row_security(maker, binding="signed", signing_key=key)
     with maker() as session:

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.dml import UpdateBase
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver import Way
+from sqla_rls.driver.base import Way
 from sqla_rls.exc import BindingError, IdentityRequired, TransactionRefused
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import PostgresUnavailable, Server

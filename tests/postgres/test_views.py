@@ -45,7 +45,7 @@ from sqla_rls import (
     ignore,
     view,
 )
-from sqla_rls.declared import declared
+from sqla_rls.declare.collect import declared
 from sqla_rls.exc import DeclarationError
 from tests.suite import table
 

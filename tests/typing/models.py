@@ -29,7 +29,7 @@ from sqla_rls import (
     auth_uid,
     authenticated,
     crud_policy,
-    declare,
+    declare_on,
     declare_roles,
     default_privileges,
     enable_row_security,
@@ -95,7 +95,7 @@ class Member(Base):
 Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema=BLANK_SCHEMA)
-declare(
+declare_on(
     Base.metadata.tables["todos"], enable_row_security(), Policy("none", using=False, imply_privileges=False)
 )
 sql_function(Base.metadata, "is_member", arguments="org uuid", returns="boolean", body="…", to=authenticated)

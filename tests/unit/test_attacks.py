@@ -18,9 +18,9 @@ import pytest
 from jwt import get_algorithm_by_name
 
 from sqla_rls.exc import AuthenticationError, InvalidToken, KeysUnavailable
-from sqla_rls.identity import Verifier
-from sqla_rls.jwks import FetchLimits
 from sqla_rls.testing.issuer import Issuer
+from sqla_rls.tokens.jwks import FetchLimits
+from sqla_rls.tokens.verifier import Verifier
 
 from .attacks import ATTACKS
 from .forge import EDDSA, ES256, ISSUER, RS256, SECRET, STRANGER, decoded, part, pinned, token

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sqla_rls import ANONYMOUS, Identity, ServiceAccess, exc
-from sqla_rls.binding import person
 from sqla_rls.exc import DeclarationError
+from sqla_rls.session.binding import person
 
 ALICE = Identity(
     role="authenticated",

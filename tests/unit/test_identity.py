@@ -21,12 +21,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from sqla_rls.binding import person
 from sqla_rls.exc import DeclarationError, ExpiredToken, InvalidToken, KeysUnavailable
-from sqla_rls.identity import ANONYMOUS, Identity, Verifier
-from sqla_rls.jwks import FetchedKeySet, FetchLimits
 from sqla_rls.provider import Provider
+from sqla_rls.session.binding import person
 from sqla_rls.testing.issuer import Issuer, Key
+from sqla_rls.tokens.jwks import FetchedKeySet, FetchLimits
+from sqla_rls.tokens.verifier import ANONYMOUS, Identity, Verifier
 
 from .forge import EDDSA, ES256, ISSUER, P384, PUBLIC_PEM, RS256, SECRET, STRANGER, part, pinned, token
 
@@ -63,7 +63,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
         def now(cls, tz: Any = None) -> Ahead:
             return super().now(tz) + timedelta(seconds=clocks.ahead)
 
-    monkeypatch.setattr("sqla_rls.identity.time", clocks)
+    monkeypatch.setattr("sqla_rls.tokens.verifier.time", clocks)
     monkeypatch.setattr("jwt.api_jwt.datetime", Ahead)
     return clocks
 

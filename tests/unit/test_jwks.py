@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from sqla_rls.exc import DeclarationError, InvalidToken, KeysUnavailable
-from sqla_rls.jwks import FetchedKeySet, FetchLimits, KeySet, PublicKey, choose, download, keys_in
 from sqla_rls.testing.issuer import Issuer, Key
+from sqla_rls.tokens.jwks import FetchedKeySet, FetchLimits, KeySet, PublicKey, choose, download, keys_in
 from tests.suite import table
 
 

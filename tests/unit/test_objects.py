@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sqla_rls.objects import Policy, Privilege, SequenceKey, Snapshot, TableKey, implied_privileges
+from sqla_rls.snapshot import Policy, Privilege, SequenceKey, Snapshot, TableKey, implied_privileges
 
 NOTES = TableKey(None, "notes")
 SNAPSHOT = Snapshot(sequences=frozenset({SequenceKey(None, "notes", "id")}))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sqla_rls.exc import DeclarationError
-from sqla_rls.rules import Rules
+from sqla_rls.session.options import Rules
 
 
 @pytest.mark.parametrize(

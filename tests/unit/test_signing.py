@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 import pytest
 
-from sqla_rls.signing import KEPT, LIFETIME, RENEWAL, HS256Signer
+from sqla_rls.tokens.signing import KEPT, LIFETIME, RENEWAL, HS256Signer
 
 KEY = "A" * 43
 

@@ -1,0 +1,1 @@
+"""Autogenerate: compare, warn, and render the operations."""

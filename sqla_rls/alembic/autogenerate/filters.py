@@ -1,0 +1,49 @@
+"""Which views and functions are left to others: env.py's filters and ``ignore()`` say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import MetaData, Table
+from sqlalchemy.schema import SchemaItem
+
+from sqla_rls.declare.ignore import Ignored
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import TableKey
+
+log = autogenerate_log(__name__)
+
+
+class _Function(SchemaItem):
+    """What include_object gets for a function, for which SQLAlchemy has no class."""
+
+    def __init__(self, name: str, schema: str | None) -> None:
+        self.name, self.schema = name, schema
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    autogen_context: Any
+    ignored: Ignored
+
+    def function(self, key: TableKey, *, declared: bool) -> bool:
+        """Whether env.py includes a function, which ``include_name`` and ``include_object`` are asked."""
+        is_ignored = not declared and self.ignored.function(key.name)
+        return not is_ignored and self._asked(_Function(key.name, key.schema), "function", key, declared)
+
+    def view(self, key: TableKey, *, declared: Table | None = None) -> bool:
+        """Whether env.py includes a view; its Table is *declared*, or isn't."""
+        is_ignored = declared is None and self.ignored.view(key.name)
+        table = Table(key.name, MetaData(), schema=key.schema) if declared is None else declared
+        return not is_ignored and self._asked(table, "view", key, declared is not None)
+
+    def _asked(self, item: SchemaItem, kind: str, key: TableKey, declared: bool) -> bool:
+        context = self.autogen_context
+        included = bool(
+            context.run_name_filters(key.name, kind, {"schema_name": key.schema})
+            and context.run_object_filters(item, key.name, kind, not declared, None)
+        )
+        if declared and not included:
+            log.info("Left out %s %r, as include_name or include_object of env.py says", kind, key.name)
+        return included

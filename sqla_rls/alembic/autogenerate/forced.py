@@ -1,0 +1,88 @@
+"""Says where FORCE keeps rows from the owner of a table, who runs the data migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from sqla_rls.catalog.read import Live
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import (
+    COMMAND_PRIVILEGES,
+    PUBLIC,
+    ROLE_KEYWORDS,
+    ObjectKey,
+    Policy,
+    PolicyKey,
+    Snapshot,
+    TableKey,
+)
+
+log = autogenerate_log(__name__)
+
+
+def kept_from_the_owner(live: Live, models: Snapshot) -> dict[TableKey | PolicyKey, str]:
+    """A remark for each table whose owner loses rows when *models* replaces *live*; each is logged, too.
+
+    Only a policy that is constantly true counts: every other one may ask who is calling, and a migration is
+    no caller.  Whether the owner is a superuser or has BYPASSRLS doesn't count, since that differs between
+    the clusters that a migration runs in.
+    """
+    before, after = _by_table(live), _by_table(models)
+    remarks: dict[TableKey | PolicyKey, str] = {}
+    for table, flags in models.row_security.items():
+        if not (flags.enabled and flags.forced):
+            continue
+        owners = set(_roles_of_owner(live, table))
+        kept = _kept(after.get(table, ()), owners)
+        was = live.row_security.get(table)
+        if was is not None and was.enabled and was.forced:
+            kept = [command for command in kept if command not in _kept(before.get(table, ()), owners)]
+        if kept:
+            argument = repr(table.name) + (f", schema={table.schema!r}" if table.schema else "")
+            remarks[table] = (
+                f"Row security is forced on the owner of {table.name}, and no policy lets the owner "
+                f"{' or '.join(kept)} every row: in a data migration UPDATE and DELETE miss rows without an "
+                "error and op.bulk_insert() fails; SECURITY DEFINER functions of the owner return nothing. "
+                f"Write with op.without_forced_row_level_security({argument}): around such statements."
+            )
+            log.warning("%s", remarks[table])
+    return remarks
+
+
+def _by_table(snapshot: Snapshot) -> dict[TableKey, list[Policy]]:
+    listed = sorted(snapshot.policies.values(), key=lambda policy: str(policy.table))
+    return {table: list(found) for table, found in groupby(listed, key=lambda policy: policy.table)}
+
+
+def _roles_of_owner(live: Live, table: TableKey) -> Iterator[str]:
+    """The roles whose policies hold for the owner; a table that is yet to be made is the migrating role's."""
+    yield PUBLIC
+    yield from ROLE_KEYWORDS
+    on = ObjectKey("TABLE", *table)
+    roles = [owner for *found, owner in live.owners if tuple(found) == on]
+    roles = roles or [live.role_keywords["CURRENT_USER"]]
+    for role in roles:  # which grows
+        yield role
+        roles += [
+            one.role
+            for one in live.memberships
+            if one.member == role and one.inherit is not False and one.role not in roles
+        ]
+
+
+def _kept(policies: Iterable[Policy], owners: set[str]) -> list[str]:
+    """The commands that don't reach every row for *owners*."""
+    theirs = [policy for policy in policies if policy.roles & owners]
+
+    def reaches_all(command: str) -> bool:
+        found = [policy for policy in theirs if policy.command in (command, "ALL")]
+        return any(one.permissive and _is_true(one) for one in found) and all(
+            one.permissive or _is_true(one) for one in found
+        )
+
+    return [command for command in COMMAND_PRIVILEGES["ALL"] if not reaches_all(command)]
+
+
+def _is_true(policy: Policy) -> bool:
+    return {policy.using, policy.with_check} <= {None, "true"}

@@ -1,0 +1,74 @@
+"""Changes of functions as operations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from sqla_rls.alembic.autogenerate.privileges import restored
+from sqla_rls.alembic.autogenerate.render import Call
+from sqla_rls.catalog.functions import FunctionChange
+from sqla_rls.catalog.read import Live
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
+
+log = autogenerate_log(__name__)
+
+
+def dropped_functions(
+    changes: Iterable[FunctionChange], live: Live, unchecked: Collection[TableKey] = ()
+) -> Iterator[Call]:
+    """What goes, with what the downgrade must restore of its privileges."""
+    for change in changes:
+        if change.before is None or change.replaces:
+            continue
+        yield from restored(live, [ObjectKey("FUNCTION", *change.before.key)])
+        yield _create(change.before, check_body=change.key not in unchecked).undo
+
+
+def created_functions(
+    changes: Iterable[FunctionChange], unchecked: Collection[TableKey] = ()
+) -> Iterator[Call]:
+    for change in changes:
+        if change.after is None:
+            continue
+        call = _create(change.after, check_body=change.key not in unchecked)
+        if change.replaces and change.before is not None:
+            call.undone_by(_create(change.before))
+        yield call
+
+
+def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> Iterator[Call]:
+    """Checks of bodies, when what they read is made; or, for those *dropped*, restored by the downgrade."""
+    for change in changes:
+        if (change.after is None) is dropped:
+            check, nothing = (
+                Call("check_function", change.key.name, schema=change.key.schema, silent=silent)
+                for silent in (False, True)
+            )
+            yield check.undone_by(nothing) if not dropped else nothing.undone_by(check)
+
+
+def log_functions(changes: Iterable[FunctionChange]) -> None:
+    for change in changes:
+        verb = "changed" if change.before and change.after else "added" if change.after else "removed"
+        log.info("Detected %s function %r", verb, change.key.name)
+
+
+def _create(function: SQLFunction, *, check_body: bool = True) -> Call:
+    return Call(
+        "create_function",
+        function.name,
+        arguments=function.arguments or None,
+        returns=function.returns,
+        language=None if function.language == "sql" else function.language,
+        volatility=None if function.volatility == "VOLATILE" else function.volatility,
+        parallel=None if function.parallel == "UNSAFE" else function.parallel,
+        strict=function.strict or None,
+        leakproof=function.leakproof or None,
+        security_definer=function.security_definer or None,
+        settings=list(function.settings) or None,
+        body=function.body,
+        check_body=None if check_body else False,
+        comment=function.comment,
+        schema=function.schema,
+    ).undone_by(Call("drop_function", function.name, schema=function.schema))

@@ -1,0 +1,234 @@
+"""The roles, functions, views and privileges that the revisions so far make.
+
+A role of the cluster, or a function of the database, may be there because of another project.  The revision
+files are the one memory that every database has in common.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from sqla_rls.catalog.read import Live
+from sqla_rls.snapshot import BUILT_IN_DEFAULTS, DefaultPrivilege, Snapshot, TableKey
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+
+_OPERATIONS = (
+    "create_role",
+    "create_auth_functions",
+    "revoke_from_public",
+    "grant_to_public",
+    "grant_default_privileges",
+    "revoke_default_privileges",
+    "create_function",
+    "drop_function",
+    "create_view",
+    "replace_view",
+    "drop_view",
+)
+#: A policy by the operation that makes it, its table and its name; or a flag of a table.
+Made: TypeAlias = tuple[str, TableKey, str | None]
+_FLAGS = {
+    "disable_row_level_security": "enable_row_level_security",
+    "no_force_row_level_security": "force_row_level_security",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """*roles* are the names in ``op.create_role()``; *auth_functions*: a revision calls that operation.
+
+    *functions* and *views* are those that the revisions made, and didn't drop later.
+    *tables* are those of the models, whether they declare anything or not.
+    *default_privileges* are those of every database that has run the revisions, with Postgres' own;
+    *revoked_from_public*: the last revision about PUBLIC's privileges revokes them.
+    """
+
+    context: MigrationContext
+    tables: frozenset[TableKey]
+    roles: frozenset[str]
+    auth_functions: bool
+    functions: frozenset[TableKey]
+    views: frozenset[TableKey]
+    default_privileges: frozenset[DefaultPrivilege]
+    revoked_from_public: bool
+
+    def lacks_revoke(self, live: Live, models: Snapshot) -> bool:
+        """Whether *models* take from PUBLIC what another database may still give it."""
+        return models.revoked_from_public and not self.revoked_from_public and self._makes(live, models)
+
+    def in_common(self, live: Live, models: Snapshot, schemas: Collection[str]) -> Live:
+        """*live*, with those default privileges that *models* decide about as every database has them.
+
+        They don't decide about schemas that neither autogenerate looks into, as *schemas* says, nor they or a
+        revision name: these are of another tenant, or project.
+        """
+        ours = {None, *schemas, *(one.schema for one in models.default_privileges | self.default_privileges)}
+        live = replace(
+            live, default_privileges=frozenset(one for one in live.default_privileges if one.schema in ours)
+        )
+        only_here = live.default_privileges & models.default_privileges - self.default_privileges
+        elsewhere = {
+            one
+            for one in self.default_privileges - models.default_privileges - live.default_privileges
+            if (one.object_type, one.grantee) in models.managed_defaults
+        }
+        if not (only_here or elsewhere) or not self._makes(live, models):
+            return live
+        return replace(live, default_privileges=(live.default_privileges - only_here) | elsewhere)
+
+    def _makes(self, live: Live, models: Snapshot) -> bool:
+        """Whether databases are made by revisions.
+
+        One with tables that no revision makes was made by ``create_all()`` or by hand, and needs none.
+        """
+        there = (models.managed or self.tables) & live.row_security.keys()
+        return not there or any(
+            operation.table(live.default_schema) in there
+            for operation in _operations(self.context, ("create_table",))
+        )
+
+    def protection(self, default_schema: str) -> set[Made]:
+        """The policies and the flags of tables that the revisions have made by now."""
+        names = ("create_policy", "drop_policy", "alter_policy", "drop_table", *_FLAGS, *_FLAGS.values())
+        made: set[Made] = set()
+        for operation in _operations(self.context, names):
+            table = operation.table(default_schema, 1 if operation.name.endswith("policy") else 0)
+            policy: Made = ("create_policy", table, operation.argument(0, "policy_name"))
+            match operation.name:
+                case "create_policy":
+                    made.add(policy)
+                case "drop_policy":
+                    made.discard(policy)
+                case "alter_policy":
+                    if policy in made and (name := operation.argument(-1, "new_policy_name")):
+                        made.discard(policy)
+                        made.add(("create_policy", table, name))
+                case "drop_table":
+                    made -= {one for one in made if one[1] == table}
+                case flag if flag in _FLAGS:
+                    made.discard((_FLAGS[flag], table, None))
+                case flag:
+                    made.add((flag, table, None))
+        return made
+
+
+class _Operation(NamedTuple):
+    """A call of an operation, with those of its arguments that are literals; the others are *unknown*."""
+
+    name: str
+    arguments: Mapping[int | str, Any]
+    unknown: frozenset[int | str]
+
+    def argument(self, place: int, name: str) -> Any:
+        return self.arguments.get(place, self.arguments.get(name))
+
+    def table(self, default_schema: str, place: int = 0) -> TableKey:
+        schema = self.argument(-1, "schema")
+        return TableKey(None if schema == default_schema else schema, self.argument(place, "table_name"))
+
+    def keys(self, default_schema: str) -> set[TableKey]:
+        """That of the function or view that it is about, if literals say which."""
+        name, schema = self.argument(0, "name"), self.argument(-1, "schema")
+        if not isinstance(name, str) or "schema" in self.unknown:
+            return set()
+        return {TableKey(None if schema == default_schema else schema, name)}
+
+
+def history(context: MigrationContext, default_schema: str, *, tables: Iterable[TableKey]) -> History | None:
+    """The history of *context*, for models with *tables*; None for a caller that has no revisions."""
+    if context.script is None:
+        return None
+    roles: set[str] = set()
+    functions: set[TableKey] = set()
+    views: set[TableKey] = set()
+    auth_functions = revoked = False
+    defaults = {*BUILT_IN_DEFAULTS}
+    for operation in _operations(context, _OPERATIONS):
+        match operation.name:
+            case "create_role":
+                roles.add(operation.argument(0, "name"))
+            case "create_auth_functions":
+                auth_functions = True
+            case "grant_default_privileges":
+                defaults |= _default_privileges(operation, default_schema)
+            case "revoke_default_privileges":
+                defaults -= _default_privileges(operation, default_schema)
+            case "create_function":
+                functions |= operation.keys(default_schema)
+            case "drop_function":
+                functions -= operation.keys(default_schema)
+            case "create_view" | "replace_view":
+                views |= operation.keys(default_schema)
+            case "drop_view":
+                views -= operation.keys(default_schema)
+            case about_public:
+                revoked = about_public == "revoke_from_public"
+    return History(
+        context=context,
+        tables=frozenset(tables),
+        roles=frozenset(name for name in roles if isinstance(name, str)),
+        auth_functions=auth_functions,
+        functions=frozenset(functions),
+        views=frozenset(views),
+        default_privileges=frozenset(defaults),
+        revoked_from_public=revoked,
+    )
+
+
+def _default_privileges(operation: _Operation, default_schema: str) -> set[DefaultPrivilege]:
+    object_type = operation.argument(1, "object_type")
+    schema = default_schema if operation.argument(-1, "current_schema") else operation.argument(-1, "schema")
+    return {
+        DefaultPrivilege(object_type, schema, grantee, privilege)
+        for privilege in operation.argument(0, "privileges") or ()
+        for grantee in operation.argument(2, "grantees") or ()
+    }
+
+
+def _operations(context: MigrationContext, names: Collection[str]) -> Iterator[_Operation]:
+    """Those of the revisions' upgrades, in their order."""
+    if context.script is None:
+        return
+    # As in Alembic's template for several databases, whose sections are functions: upgrade_engine1().
+    section = context.opts.get("upgrade_token", "").removesuffix("upgrades").strip("_")
+    for script in reversed([*context.script.walk_revisions()]):
+        yield from _in_file(Path(script.path), names, f"upgrade_{section}" if section else None)
+
+
+def _in_file(path: Path, names: Collection[str], section: str | None) -> Iterator[_Operation]:
+    source = path.read_bytes() if path.suffix == ".py" else b""
+    # Most revisions have none, and parsing takes a millisecond.
+    if not any(name.encode() in source for name in names):
+        return
+    body = ast.parse(source).body
+    functions = {one.name for one in body if isinstance(one, ast.FunctionDef)}
+    others = {one for one in functions if one.startswith("downgrade")}
+    if section in functions:
+        others |= {one for one in functions if one.startswith("upgrade_") and one != section}
+    calls = [
+        node
+        for part in body
+        if not (isinstance(part, ast.FunctionDef) and part.name in others)
+        for node in ast.walk(part)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names
+    ]
+    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+        given: list[tuple[int | str, ast.expr]] = [*enumerate(call.args)]
+        given += [(one.arg, one.value) for one in call.keywords if one.arg]
+        known = dict(_literals(given))
+        unknown = frozenset(key for key, _ in given) - known.keys()
+        yield _Operation(getattr(call.func, "attr", ""), known, unknown)
+
+
+def _literals(given: list[tuple[int | str, ast.expr]]) -> Iterator[tuple[int | str, Any]]:
+    for key, value in given:
+        try:
+            yield key, ast.literal_eval(value)
+        except ValueError:
+            continue

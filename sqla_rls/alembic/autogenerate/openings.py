@@ -1,0 +1,153 @@
+"""Says what a migration would open, before anybody runs it.
+
+Policies, grants and the attributes of roles are explicit in the models.  What opens a table is warned of,
+with whom it opens the table to; what does so by being left out of the models must be confirmed in the
+migration, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from sqla_rls.alembic.autogenerate.render import Call
+from sqla_rls.catalog.views import Views
+from sqla_rls.declare.grants import callers, is_beyond_row_security
+from sqla_rls.diff.policies import Changes
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import PUBLIC, Membership, ObjectKey, Policy, Privilege, Snapshot, TableKey
+
+# The stock env.py calls fileConfig(), which disables the loggers that aren't below one of alembic.ini's.
+log = autogenerate_log(__name__)
+
+
+def openings(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> Iterator[Call]:
+    """What there is to confirm.
+
+    *live* is what the migration finds; tables that are *dropped* open nothing.
+    """
+    for table, opening in _disabled(changes, live):
+        _say(table, opening)
+    for table, opening in (*_no_longer_forced(changes, live), *_restrictive_policies(changes, dropped)):
+        _say(table, opening)
+        call, undo = (
+            Call("confirm_opening", table.name, opening, silent=silent, confirmed=False, schema=table.schema)
+            for silent in (False, True)
+        )
+        yield call.undone_by(undo)
+
+
+def _say(table: TableKey, opening: str) -> None:
+    log.warning("this migration opens table %s: %s", table.name, opening)
+
+
+def say_which_views_open(views: Views) -> None:
+    for change in views.created:
+        before, after = change.before, change.after
+        if not after.security_invoker and (before is None or before.security_invoker):
+            log.warning(
+                "this migration opens view %s: without security_invoker its tables are read as its owner",
+                after.name,
+            )
+
+
+def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membership]) -> None:
+    """Warn of the restrictive policies that a caller can drop, where a permissive one stays.
+
+    ``DROP OWNED BY CURRENT_USER`` takes the role out of every policy, and drops those that name no other one.
+    It takes only the privileges of the role itself, and leaves policies TO PUBLIC alone.
+    """
+    policies = sorted(models.policies.values(), key=lambda policy: str(policy.key))
+    groups: dict[str, set[str]] = {}
+    for one in memberships:
+        if one.inherit is not False:
+            groups.setdefault(one.member, set()).add(one.role)
+    for role in models.roles.values():
+        groups.setdefault(role.name, set()).update(map(str, role.member_of or ()))
+    for restrictive in policies:
+        if restrictive.permissive or PUBLIC in restrictive.roles:
+            continue
+        staying = [one.name for one in policies if one.permissive and _stays(one, restrictive, groups)]
+        if staying:
+            log.warning(
+                "restrictive policy %s on %s is for %s: injected SQL can drop it by DROP OWNED BY "
+                "CURRENT_USER; permissive policy %s stays, and opens the table. Leave out its roles=, for TO "
+                "PUBLIC; or have a superuser run `sqla-rls harden --print`",
+                restrictive.name,
+                restrictive.table.name,
+                ", ".join(sorted(restrictive.roles)),
+                staying[0],
+            )
+
+
+def say_what_callers_hold_past_row_security(
+    live: Snapshot, models: Snapshot, revoked: Collection[Privilege]
+) -> None:
+    """Warn of TRUNCATE and its like on tables with row security, which a migration revokes or leaves.
+
+    *live* is what the migration finds.  Callers are PUBLIC, the ready-made roles and those of policies.
+    """
+    policies = [*live.policies.values(), *models.policies.values()]
+    named = callers(role for policy in policies for role in policy.roles)
+    found: dict[tuple[str, str, bool], set[str]] = {}
+    for one in live.privileges:
+        flags = live.row_security.get(TableKey(one.schema, one.name)) if one.object_type == "TABLE" else None
+        if flags and flags.enabled and one.grantee in named and is_beyond_row_security(one):
+            table = ".".join(filter(None, (one.schema, one.name)))
+            found.setdefault((table, one.grantee, one in revoked), set()).add(one.privilege)
+    together: dict[tuple[str, str, bool], list[str]] = {}
+    for (table, grantee, is_revoked), privileges in sorted(found.items()):
+        together.setdefault((grantee, ", ".join(sorted(privileges)), is_revoked), []).append(table)
+    for (grantee, listed, is_revoked), tables in together.items():
+        log.warning(
+            "%s holds %s on %s, which row security doesn't reach: %s",
+            grantee,
+            listed,
+            ", ".join(tables),
+            "this migration revokes it"
+            if is_revoked
+            else "the models declare nothing for it. Declare its row security, or revoke them by hand",
+        )
+
+
+def _stays(permissive: Policy, restrictive: Policy, groups: Mapping[str, Collection[str]]) -> bool:
+    """Whether *permissive* is there for a role that has dropped *restrictive*."""
+    commands = {permissive.command, restrictive.command}
+    if permissive.table != restrictive.table or (len(commands) == 2 and "ALL" not in commands):
+        return False
+    if PUBLIC in permissive.roles:
+        return True
+    kept = permissive.roles - restrictive.roles
+    for role in restrictive.roles | kept:
+        has = {role}
+        while more := {group for one in has for group in groups.get(one, ())} - has:
+            has |= more
+        if has & restrictive.roles and has & kept:
+            return True
+    return False
+
+
+def _disabled(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:
+    privileges = (live.privileges - changes.privileges.revokes) | changes.privileges.grants
+    for change in changes.row_security:
+        if change.before.enabled and not change.after.enabled:
+            on = ObjectKey("TABLE", *change.after.table)
+            holders = sorted({one.grantee for one in privileges if one.object == on})
+            whom = ", ".join(holders) or "nobody but its owner, until more is granted"
+            yield change.after.table, f"without row security every row is there for {whom}"
+
+
+def _no_longer_forced(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:
+    for change in changes.row_security:
+        if change.before.forced and not change.after.forced and change.after.enabled:
+            on = ObjectKey("TABLE", *change.after.table)
+            owner = ", ".join(one for *found, one in live.owners if tuple(found) == on)
+            yield change.after.table, f"row security is no longer forced on its owner {owner}"
+
+
+def _restrictive_policies(changes: Changes, dropped: Collection[TableKey]) -> Iterator[tuple[TableKey, str]]:
+    stays = {change.after.key for change in changes.policies if change.after}
+    for change in changes.policies:
+        gone = change.before
+        if gone and not (gone.permissive or change.after or gone.key in stays or gone.table in dropped):
+            roles = ", ".join(sorted(gone.roles))
+            yield gone.table, f"what restrictive policy {gone.name!r} kept back from {roles} no longer is"

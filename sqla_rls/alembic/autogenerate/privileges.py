@@ -1,0 +1,96 @@
+"""Changes of privileges as operations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from sqla_rls.alembic.autogenerate.render import Call
+from sqla_rls.catalog.read import Live
+from sqla_rls.diff.privileges import PrivilegeChanges, given_by_default
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Privilege, SequenceKey, granted_together
+
+log = autogenerate_log(__name__)
+
+
+def grants(privileges: Iterable[Privilege]) -> Iterator[Call]:
+    for one in granted_together(privileges):
+        object_type, schema, name = one.object
+        args = one.privileges, name, [one.grantee]
+        options: dict[str, Any] = {
+            "columns": one.columns and list(one.columns),
+            "object_type": None if object_type == "TABLE" else object_type,
+            "schema": schema,
+        }
+        # What the grantee has passed on goes, too: nobody declared it either.
+        option = one.grantable or None
+        yield Call("grant", *args, **options, grant_option=option).undone_by(
+            Call("revoke", *args, **options, cascade=option)
+        )
+
+
+def revokes(privileges: Iterable[Privilege]) -> Iterator[Call]:
+    for call in grants(privileges):
+        yield call.undo
+
+
+def restored(
+    live: Live, objects: Collection[ObjectKey], sequences: Iterable[SequenceKey] = ()
+) -> Iterator[Call]:
+    """What the downgrade restores of the privileges on what goes, whatever default privileges give then."""
+    held = {one for one in live.privileges if one.object in objects}
+    given = given_by_default(
+        live.default_privileges,
+        (one for one in objects if one.object_type != "SEQUENCE"),
+        sequences,
+        live.default_schema,
+    )
+    kept = {one._replace(grantable=False, grantor=None) for one in held}
+    # The downgrade goes from the end: a revoke on the table would take what is granted on columns.
+    for call in (*revokes(held), *grants(set(given) - kept)):
+        call.silent = True
+        yield call
+
+
+def revokes_from_public(changes: PrivilegeChanges, *, is_first: bool) -> Iterator[Call]:
+    """The first revision revokes, although PUBLIC may hold nothing here; then nothing is given back."""
+    held = list(changes.revokes_from_public)
+    if held or is_first:
+        yield Call("revoke_from_public").undone_by(Call("grant_to_public", held, silent=not held))
+
+
+def default_privileges(changes: PrivilegeChanges) -> Iterator[Call]:
+    for default in sorted(changes.default_revokes, key=str):
+        yield _grant_default(default).undo
+    for default in sorted(changes.default_grants, key=str):
+        yield _grant_default(default)
+
+
+def log_privileges(changes: PrivilegeChanges) -> None:
+    for privilege in changes.revokes_from_public:
+        log.info("Detected %s of PUBLIC, which shall not hold it", privilege)
+    for what, calls in (
+        ("privileges that nobody declared:", revokes(changes.revokes | changes.revokes_on_new)),
+        ("missing privileges:", grants(changes.grants)),
+    ):
+        for call in calls:
+            privileges, name, (grantee,) = call.args
+            kind = call.kwargs.get("object_type", "TABLE").lower()
+            columns = f" ({', '.join(call.kwargs['columns'])})" if "columns" in call.kwargs else ""
+            listed = ", ".join(privileges)
+            kind += " of" if kind == "sequence" and columns else ""
+            log.info("Detected %s %s%s of %r on %s %r", what, listed, columns, grantee, kind, name)
+    for what, defaults in (
+        ("default privilege that nobody declared:", changes.default_revokes),
+        ("missing default privilege:", changes.default_grants),
+    ):
+        for one in sorted(defaults, key=str):
+            log.info("Detected %s %s of %r on %s", what, one.privilege, one.grantee, one.object_type)
+
+
+def _grant_default(default: DefaultPrivilege) -> Call:
+    args = [default.privilege], default.object_type, [default.grantee]
+    return Call("grant_default_privileges", *args, schema=default.schema).undone_by(
+        Call("revoke_default_privileges", *args, schema=default.schema)
+    )

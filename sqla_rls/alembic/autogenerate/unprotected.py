@@ -1,0 +1,82 @@
+"""Says what callers reach without row security."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqla_rls.catalog.read import Live
+from sqla_rls.declare.grants import callers
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Snapshot, TableKey
+
+log = autogenerate_log(__name__)
+
+
+def say_what_callers_reach(live: Live, models: Snapshot, left_out: Collection[TableKey]) -> None:
+    """Warn of tables without row security that declare nothing, but for those *left_out*.
+
+    Materialized views and foreign tables can't have row security.
+    """
+    if not models.managed:
+        return
+    reached_by = _callers(live, models)
+    held: dict[ObjectKey, dict[str, set[str]]] = {}
+    for one in live.privileges:
+        if one.grantee in reached_by and not one.grantee.startswith("pg_"):
+            held.setdefault(one.object, {}).setdefault(one.grantee, set()).add(one.privilege)
+    covered = live.heirs_of(models.managed)
+    for table, kind in sorted(live.without_row_security.items(), key=str):
+        found = held.get(ObjectKey("TABLE", *table))
+        if found and not (table in models.managed or table in covered or table in left_out):
+            cure = (
+                "Declare grant() or disable_row_security() on its Table if that is meant, or policies; else "
+                "revoke these privileges"
+                if kind == "table"
+                else "It can't have policies: revoke these privileges, and show callers their rows by a "
+                "view() with a WHERE and security_invoker=False"
+            )
+            log.warning(
+                "%s %s is without row security, and %s on it: that is for every row. %s",
+                kind,
+                ".".join(filter(None, table)),
+                ", ".join(
+                    f"{role} holds {_listed(privileges)}" for role, privileges in sorted(found.items())
+                ),
+                cure,
+            )
+
+
+def say_what_opens_partitions(
+    live: Live, models: Snapshot, partitioned: Collection[TableKey], revoked: Collection[DefaultPrivilege]
+) -> None:
+    """Warn of default privileges that give callers each new partition of tables with row security.
+
+    *partitioned* are tables that this migration makes; it *revoked* some of the default privileges.
+    """
+    protected = {table for table, flags in models.row_security.items() if flags.enabled}
+    parents = protected & {*live.partitioned, *partitioned}
+    reached_by = _callers(live, models)
+    opened: dict[str, tuple[set[str], set[TableKey]]] = {}
+    for one in (live.default_privileges - {*revoked}) | models.default_privileges:
+        schemas = {table for table in parents if one.schema in (None, table.schema or live.default_schema)}
+        if one.object_type == "TABLES" and one.grantee in reached_by and schemas:
+            privileges, tables = opened.setdefault(one.grantee, (set(), set()))
+            privileges.add(one.privilege)
+            tables |= schemas
+    for role, (privileges, tables) in sorted(opened.items()):
+        log.warning(
+            "default privileges give %s %s on each new partition of %s: these are for every row of it, until "
+            "the next revision revokes them. Revoke the default privileges, or make partitions in a schema "
+            "that has none",
+            role,
+            _listed(privileges),
+            ", ".join(sorted(".".join(filter(None, table)) for table in tables)),
+        )
+
+
+def _callers(live: Live, models: Snapshot) -> set[str]:
+    return live.groups_of(callers(role for policy in models.policies.values() for role in policy.roles))
+
+
+def _listed(privileges: Collection[str]) -> str:
+    return ", ".join(sorted(privileges))

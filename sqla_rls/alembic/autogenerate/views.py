@@ -1,0 +1,66 @@
+"""Changes of views as operations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from sqla_rls.alembic.autogenerate.privileges import grants, restored
+from sqla_rls.alembic.autogenerate.render import Call
+from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.views import Views
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import Privilege, View
+
+log = autogenerate_log(__name__)
+
+
+def dropped_views(views: Views, live: Live) -> Iterator[Call]:
+    """What goes, with what the downgrade must restore of its privileges."""
+    for view in views.dropped:
+        yield from restored(live, [view.object])
+        yield _create(view).undo
+
+
+def created_views(views: Views, left_alone: Collection[Privilege]) -> Iterator[Call]:
+    """What is new, changed, or back; with what others hold on it, who are *left_alone*."""
+    for change in views.created:
+        if change.replaces and change.before:
+            yield _call("replace_view", change.after).undone_by(_call("replace_view", change.before))
+            continue
+        yield _create(change.after)
+        for call in grants(one for one in left_alone if one.object == change.after.object):
+            call.undo.silent = True
+            yield call
+
+
+def log_views(views: Views) -> None:
+    for change in views.created:
+        if change.before != change.after:
+            log.info("Detected %s view %r", "changed" if change.before else "added", change.after.name)
+    for view in views.gone:
+        log.info("Detected removed view %r", view.name)
+    for schema, name in sorted(views.in_the_way, key=str):
+        log.warning(
+            "view %s reads what this migration drops or retypes: the migration will fail. "
+            "The models don't declare it; declare it as a view(), or drop it by hand",
+            f"{schema}.{name}" if schema else name,
+        )
+
+
+def _create(view: View) -> Call:
+    comments = {"comment": view.comment, "column_comments": dict(view.column_comments) or None}
+    return _call("create_view", view, **comments).undone_by(Call("drop_view", view.name, schema=view.schema))
+
+
+def _call(operation: str, view: View, **comments: Any) -> Call:
+    return Call(
+        operation,
+        view.name,
+        view.definition,
+        security_invoker=view.security_invoker,
+        security_barrier=view.security_barrier or None,
+        check_option=view.check_option,
+        **comments,
+        schema=view.schema,
+    )

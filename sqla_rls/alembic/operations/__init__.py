@@ -1,0 +1,1 @@
+"""The operations of a migration, one module for each kind of object."""

@@ -1,0 +1,77 @@
+"""What a migration can say about functions: ``op.create_function(…)`` and its siblings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alembic.operations import Operations
+
+from sqla_rls.alembic.operations.base import RowSecurityOp
+from sqla_rls.ddl import functions as ddl_functions
+from sqla_rls.ddl.comments import function_comment
+from sqla_rls.snapshot import SQLFunction, TableKey
+
+
+class FunctionOp(RowSecurityOp):
+    @classmethod
+    def create_function(
+        cls,
+        operations: Operations,
+        name: str,
+        *,
+        returns: str,
+        body: str,
+        arguments: str = "",
+        volatility: str = "VOLATILE",
+        security_definer: bool = False,
+        settings: Sequence[str] = (),
+        language: str = "sql",
+        parallel: str = "UNSAFE",
+        strict: bool = False,
+        leakproof: bool = False,
+        check_body: bool = True,
+        comment: str | None = None,
+        schema: str | None = None,
+    ) -> None:
+        """``CREATE OR REPLACE FUNCTION``; *settings* are as in ``"search_path=pg_catalog, pg_temp"``.
+
+        With *comment* also ``COMMENT ON FUNCTION``; without, one that is replaced keeps its own.
+
+        The word ``__current_schema__`` stands for the schema that new tables are made in.
+
+        Without *check_body* the body may read tables that are yet to be made; ``op.check_function()``
+        checks it when they are.
+        """
+        function = SQLFunction(
+            schema=schema,
+            name=name,
+            arguments=arguments,
+            returns=returns,
+            body=body,
+            volatility=volatility,
+            security_definer=security_definer,
+            settings=tuple(settings),
+            language=language,
+            parallel=parallel,
+            strict=strict,
+            leakproof=leakproof,
+        )
+        made = ddl_functions.CreateFunction(function, check_body=check_body)
+        operations.invoke(cls(made, *function_comment(function.key, comment)))
+
+    @classmethod
+    def check_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
+        """Have Postgres check the body of a function that was made with ``check_body=False``.
+
+        Emitted: ``CREATE OR REPLACE FUNCTION``, as the function is in the database.
+        """
+        operations.invoke(cls(ddl_functions.CheckFunction(TableKey(schema, name))))
+
+    @classmethod
+    def drop_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
+        """``DROP FUNCTION`` of that name, whatever its arguments."""
+        operations.invoke(cls(ddl_functions.DropFunction(TableKey(schema, name))))
+
+
+for _name in ("create_function", "check_function", "drop_function"):
+    Operations.register_operation(_name)(FunctionOp)

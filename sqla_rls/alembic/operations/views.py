@@ -1,0 +1,74 @@
+"""What migrations say about views: ``op.create_view(…)``, ``op.drop_view(…)``, ``op.replace_view(…)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from alembic.operations import Operations
+
+from sqla_rls.alembic.operations.base import RowSecurityOp
+from sqla_rls.ddl import views as ddl_views
+from sqla_rls.ddl.comments import view_comments
+from sqla_rls.snapshot import TableKey, View
+
+
+class ViewOp(RowSecurityOp):
+    @classmethod
+    def create_view(
+        cls,
+        operations: Operations,
+        name: str,
+        definition: str,
+        *,
+        security_invoker: bool = True,
+        security_barrier: bool = False,
+        check_option: str | None = None,
+        comment: str | None = None,
+        column_comments: Mapping[str, str] | None = None,
+        schema: str | None = None,
+    ) -> None:
+        """``CREATE VIEW … WITH (security_invoker=true) AS definition``, and ``COMMENT ON`` for comments.
+
+        *column_comments* are by the columns' names; one that the view lacks is left out, with a notice.
+        """
+        view = View(
+            schema=schema,
+            name=name,
+            definition=definition,
+            security_invoker=security_invoker,
+            security_barrier=security_barrier,
+            check_option=check_option,
+        )
+        operations.invoke(cls(ddl_views.CreateView(view), *view_comments(view.key, comment, column_comments)))
+
+    @classmethod
+    def replace_view(
+        cls,
+        operations: Operations,
+        name: str,
+        definition: str,
+        *,
+        security_invoker: bool = True,
+        security_barrier: bool = False,
+        check_option: str | None = None,
+        schema: str | None = None,
+    ) -> None:
+        """``CREATE OR REPLACE VIEW …``, which can't change the columns but add some at the end."""
+        view = View(
+            schema=schema,
+            name=name,
+            definition=definition,
+            security_invoker=security_invoker,
+            security_barrier=security_barrier,
+            check_option=check_option,
+        )
+        operations.invoke(cls(ddl_views.CreateView(view, replace=True)))
+
+    @classmethod
+    def drop_view(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
+        """``DROP VIEW``."""
+        operations.invoke(cls(ddl_views.DropView(TableKey(schema, name))))
+
+
+for _name in ("create_view", "replace_view", "drop_view"):
+    Operations.register_operation(_name)(ViewOp)

@@ -1,0 +1,1 @@
+"""What a database has: readers that return values."""

@@ -1,0 +1,233 @@
+"""Reads functions, and has Postgres spell those that are declared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping
+from sqlalchemy.exc import DBAPIError
+
+from sqla_rls.catalog import read as catalog
+from sqla_rls.ddl.functions import CreateFunction, CreateTemporaryFunctions, HideFunction
+from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.exc import DeclarationError
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
+
+log = autogenerate_log(__name__)
+
+FUNCTIONS = """
+SELECT p.oid, n.nspname, p.proname, pg_catalog.pg_get_function_arguments(p.oid) AS arguments,
+       pg_catalog.pg_get_function_result(p.oid) AS returns, p.prosrc AS body, l.lanname AS language,
+       CASE p.provolatile WHEN 's' THEN 'STABLE' WHEN 'i' THEN 'IMMUTABLE' ELSE 'VOLATILE' END AS volatility,
+       CASE p.proparallel WHEN 's' THEN 'SAFE' WHEN 'r' THEN 'RESTRICTED' ELSE 'UNSAFE' END AS parallel,
+       p.prosecdef AS security_definer, p.proisstrict AS strict, p.proleakproof AS leakproof,
+       coalesce(p.proconfig, '{}') AS settings, pg_catalog.obj_description(p.oid, 'pg_proc') AS comment
+  FROM pg_catalog.pg_proc AS p
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+ WHERE p.prokind = 'f'
+"""
+_NAMED = f"""{FUNCTIONS}
+   AND (n.nspname, p.proname) IN (SELECT * FROM unnest(:function_schemas, :functions))
+ ORDER BY p.oid
+"""  # noqa: S608 - nothing in it comes from outside
+_TEMPORARY = f"{FUNCTIONS} AND p.pronamespace = pg_catalog.pg_my_temp_schema()"
+
+# By column defaults, constraints and indexes; policies and views make room before a function goes.
+_CALLED_BY_TABLES = f"""{FUNCTIONS}
+   AND (n.nspname, p.proname) IN (SELECT * FROM unnest(:function_schemas, :functions))
+   AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = p.oid
+                  AND d.classid IN ('pg_catalog.pg_attrdef'::regclass, 'pg_catalog.pg_constraint'::regclass,
+                                    'pg_catalog.pg_class'::regclass))
+"""  # noqa: S608 - nothing in it comes from outside
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionChange:
+    """*before* is None for a new function, *after* for one that goes."""
+
+    key: TableKey
+    before: SQLFunction | None
+    after: SQLFunction | None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether CREATE OR REPLACE will do: it changes neither the arguments nor the result."""
+        return (
+            self.before is not None
+            and self.after is not None
+            and (self.before.arguments, self.before.returns) == (self.after.arguments, self.after.returns)
+        )
+
+    @property
+    def with_comment(self) -> FunctionChange:
+        """The same, such that the comment comes back with what is dropped and made."""
+        if self.before is None or self.after is None:
+            return self
+        comment = None if self.replaces else self.before.comment
+        before, after = (replace(one, comment=comment) for one in (self.before, self.after))
+        return replace(self, before=before, after=after)
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """Those of the database, and those of the models as Postgres spells them.
+
+    Each comes after those that it calls: older ones in the database, and earlier ones in the models.
+    """
+
+    live: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
+    declared: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
+    #: What the defaults of columns may call: it comes before the tables, and goes after them.
+    beneath_tables: Collection[TableKey] = ()
+    #: Of these, whose bodies read what this migration makes or drops: Postgres can't check them there.
+    unchecked: Collection[TableKey] = ()
+
+    @property
+    def objects(self) -> set[ObjectKey]:
+        return {ObjectKey("FUNCTION", *key) for key in self.live}
+
+    @property
+    def made_anew(self) -> set[ObjectKey]:
+        """What a migration drops or makes, and with it all privileges on it."""
+        return {ObjectKey("FUNCTION", *change.key) for change in self.changes if not change.replaces}
+
+    @property
+    def changes(self) -> list[FunctionChange]:
+        gone = [key for key in self.live if key not in self.declared]
+        keys = [*self.declared, *reversed(gone)]
+        pairs = [FunctionChange(key, self.live.get(key), self.declared.get(key)) for key in keys]
+        return [pair.with_comment for pair in pairs if pair.before != pair.after]
+
+
+def read(
+    connection: Connection,
+    declared: Collection[SQLFunction],
+    *,
+    default_schema: str,
+    made: Collection[TableKey] = (),
+    defaults: Callable[[], Collection[str]] = tuple,
+    dropped: Collection[str] = (),
+) -> Functions:
+    """Raises DeclarationError for a declared function whose name several have.
+
+    *made* are those that revisions made.  *defaults* returns SQL text that calls functions before new
+    tables are there; *dropped* are names of tables and columns.
+    """
+    wanted = {one.key: one for one in declared}
+    found = _rows(connection, _NAMED, default_schema, _named({*wanted, *made}, default_schema))
+    several = {key for key, count in Counter(one.key for one in found).items() if count > 1}
+    for key in sorted(several & wanted.keys(), key=str):
+        raise DeclarationError(
+            f"there are several functions {key.name!r} in schema {key.schema or default_schema!r}: "
+            "sql_function() knows one by its name"
+        )
+    # Which of several a revision made isn't known.
+    live = {one.key: one for one in found if one.key not in several}
+    if declared:
+        with catalog.trying(connection, "functions count as changed"):
+            connection.execute(CreateTemporaryFunctions(*declared))
+            spelled = {one.name: one for one in _rows(connection, _TEMPORARY, default_schema)}
+            for place, one in enumerate(declared):
+                if spelling := spelled.get(CreateTemporaryFunctions.name(place)):
+                    asked_for = replace(spelling, schema=one.schema, name=one.name)
+                    # Postgres keeps a body as it is, but for the schema that takes the place of a word.
+                    same = asked_for == live.get(one.key)
+                    wanted[one.key] = asked_for if same else replace(asked_for, body=one.body)
+                elif one.key in live:
+                    log.warning(
+                        "function %r counts as changed: its arguments or result name what isn't there",
+                        one.name,
+                    )
+    new = [one for key, one in wanted.items() if key not in live]
+    made = _made_with_tables_as_they_are(connection, new, default_schema)
+    called = _called_by_tables(
+        connection, {key: one for key, one in live.items() if key not in wanted}, default_schema
+    )
+    unchecked = {key for key in called if any(name in live[key].body for name in dropped)}
+    if waiting := [one for one in new if one.key not in made]:
+        texts = defaults()
+        named = [place for place, one in enumerate(waiting) if any(one.name in text for text in texts)]
+        # Those declared before may be called by it.
+        early = {one.key for one in waiting[: max(named, default=-1) + 1]}
+        if early:
+            unchecked |= (
+                _made_with_tables_as_they_are(
+                    connection,
+                    [one for one in new if one.key in early | made],
+                    default_schema,
+                    check_bodies=False,
+                )
+                - made
+            )
+    return Functions(live, wanted, made | called | unchecked, unchecked)
+
+
+def _made_with_tables_as_they_are(
+    connection: Connection,
+    functions: Collection[SQLFunction],
+    default_schema: str,
+    *,
+    check_bodies: bool = True,
+) -> set[TableKey]:
+    """Each is tried when those before it were, and undone."""
+    if not functions:
+        return set()
+    # A role that may make nothing here finds none.
+    with suppress(DBAPIError), catalog.undone(connection):
+        if not catalog.auth_functions(connection).settled:
+            connection.execute(CreateAuthFunctions())
+        for one in functions:
+            connection.execute(CreateFunction(one, if_possible=True, check_body=check_bodies))
+        asked = _named((one.key for one in functions), default_schema)
+        return {one.key for one in _rows(connection, _NAMED, default_schema, asked)}
+    return set()
+
+
+def _called_by_tables(
+    connection: Connection, functions: Mapping[TableKey, SQLFunction], default_schema: str
+) -> set[TableKey]:
+    """Of *functions*, also those that such a one calls: it can't be made while they have another name."""
+    if not functions:
+        return set()
+    named = _named(functions, default_schema)
+    called = {one.key for one in _rows(connection, _CALLED_BY_TABLES, default_schema, named)}
+    callers = [*called]
+    for caller in callers:  # which grows
+        for key in functions.keys() - called:
+            try:
+                with catalog.undone(connection):
+                    connection.execute(HideFunction(key))
+                    connection.execute(CreateFunction(functions[caller]))
+            except DBAPIError:
+                called.add(key)
+                callers.append(key)
+    return called
+
+
+def _named(keys: Iterable[TableKey], default_schema: str) -> dict[str, list[str]]:
+    listed = list(keys)
+    return {
+        "function_schemas": [key.schema or default_schema for key in listed],
+        "functions": [key.name for key in listed],
+    }
+
+
+def _rows(
+    connection: Connection, query: str, default_schema: str, parameters: dict[str, Any] | None = None
+) -> list[SQLFunction]:
+    return [function_of(row, default_schema) for row in catalog.rows(connection, query, parameters)]
+
+
+def function_of(row: RowMapping, default_schema: str) -> SQLFunction:
+    """What a row of FUNCTIONS says."""
+    values = {name: row[name] for name in SQLFunction.__slots__ if name in row}
+    schema = None if row["nspname"] == default_schema else row["nspname"]
+    found = SQLFunction(schema=schema, name=row["proname"], **values)
+    return replace(found, settings=tuple(row["settings"]))

@@ -1,0 +1,124 @@
+"""Which views and functions call a function of schema ``auth`` that isn't there: Postgres reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy import ARRAY, Column, Connection, Enum, MetaData, Table, Text, bindparam, text
+from sqlalchemy.exc import CompileError
+from sqlalchemy.schema import CreateTable
+
+from sqla_rls.catalog.read import trying
+from sqla_rls.ddl.functions import CreateFunction
+from sqla_rls.ddl.statements import literally
+from sqla_rls.snapshot import Snapshot, TableKey
+
+# The savepoint around undoes all that is made here.  A call by itself causes the same error message as within
+# a view or a function, in any language of the server.  In the second round, functions read views.
+_MISSING = """
+CREATE FUNCTION pg_temp.sqla_rls_missing(missing text[], preparing text[], statements text[])
+RETURNS TABLE (place int, name text) LANGUAGE plpgsql AS $missing$
+DECLARE
+  refusals jsonb := '{}';
+  call     text;
+BEGIN
+  FOREACH name IN ARRAY missing LOOP
+    FOREACH call IN ARRAY ARRAY[format('SELECT auth.%I()', name), format('SELECT %I()', name)] LOOP
+      BEGIN
+        EXECUTE call;
+      EXCEPTION
+        WHEN undefined_function THEN
+          refusals := refusals || jsonb_build_object(SQLERRM, name);
+        WHEN OTHERS THEN
+          NULL;
+      END;
+    END LOOP;
+  END LOOP;
+  FOR i IN 1 .. cardinality(preparing) LOOP
+    BEGIN
+      EXECUTE preparing[i];
+    EXCEPTION
+      WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
+        RAISE;
+      WHEN OTHERS THEN
+        NULL;
+    END;
+  END LOOP;
+  FOR round IN 1 .. 2 LOOP
+    FOR i IN 1 .. cardinality(statements) LOOP
+      BEGIN
+        EXECUTE statements[i];
+      EXCEPTION
+        WHEN undefined_function THEN
+          IF refusals ? SQLERRM THEN
+            place := i;
+            name := refusals ->> SQLERRM;
+            RETURN NEXT;
+          END IF;
+        WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
+          RAISE;
+        WHEN OTHERS THEN
+          NULL;
+      END;
+    END LOOP;
+  END LOOP;
+END $missing$
+"""
+_ASK = "SELECT * FROM pg_temp.sqla_rls_missing(:missing, :preparing, :statements)"
+
+
+def missing_calls(
+    connection: Connection, models: Snapshot, missing: Iterable[str], new_tables: Iterable[Table]
+) -> Iterator[tuple[str, str]]:
+    """The views and functions of *models* that call one of *missing*, and which.
+
+    *new_tables* are those that the database doesn't have yet.  Of functions, Postgres reads bodies in SQL.
+    """
+    named = {
+        f"function {key.name!r}": _function(models, key)
+        for key, function in models.functions.items()
+        if function.language == "sql"
+    }
+    named |= {
+        f"view {key.name!r}": f"CREATE OR REPLACE TEMPORARY VIEW {_quoted(key.name)} AS {view.definition}"
+        for key, view in models.views.items()
+    }
+    if not named:
+        return
+    subjects = [*named]
+    arrays = {
+        # An unqualified call may be of the models' own.
+        "missing": sorted({*missing} - {key.name for key in models.functions}),
+        "preparing": list(_made_of_columns(new_tables)),
+        "statements": [*named.values()],
+    }
+    query = text(_ASK).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
+    rows: list[tuple[int, str]] = []
+    with trying(connection, "views and functions aren't searched for calls of what schema auth lacks"):
+        connection.execute(text(_MISSING))
+        rows = [(place, name) for place, name in connection.execute(query, arrays)]
+    for place, name in dict.fromkeys(rows):
+        yield subjects[place - 1], name
+
+
+def _function(models: Snapshot, key: TableKey) -> str:
+    return str(CreateFunction(models.functions[key]).compile(dialect=literally(None)["dialect"]))
+
+
+def _quoted(name: str) -> str:
+    quoted: str = literally(None)["dialect"].identifier_preparer.quote(name)
+    return quoted
+
+
+def _made_of_columns(tables: Iterable[Table]) -> Iterator[str]:
+    """Statements for tables that have the columns of *tables*, and nothing else."""
+    for table in tables:
+        # The type of an Enum is made with its table.
+        columns = [
+            Column(one.name, Text() if isinstance(one.type, Enum) else one.type) for one in table.columns
+        ]
+        try:
+            alike = Table(table.name, MetaData(), *columns, schema=table.schema)
+            yield str(CreateTable(alike).compile(**literally(None)))
+        except CompileError:
+            continue

@@ -1,0 +1,287 @@
+"""Whether two expressions are the same: Postgres spells both, and decides."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from dataclasses import replace
+from typing import NamedTuple
+
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
+
+from sqla_rls.catalog.read import Live, trying
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import (
+    CalledSequence,
+    ObjectKey,
+    Policy,
+    PolicyKey,
+    Privilege,
+    SequenceKey,
+    Snapshot,
+    TableKey,
+)
+
+log = autogenerate_log(__name__)
+
+# The body of a function takes ACCESS SHARE locks, where CREATE POLICY would take ACCESS EXCLUSIVE, and is
+# never run.  The error at the end of a batch undoes it, and gives the locks back.  A mark that no expression
+# can hold stands between the statements, so that each is found again in what Postgres makes of them all.
+# A batch that is refused is halved until what is refused stands alone.
+_SPELLING = """
+CREATE FUNCTION pg_temp.sqla_rls_spelling(statements text[], readings int, mark text)
+RETURNS TABLE (spelling text, refusal text) LANGUAGE plpgsql AS $spelling$
+DECLARE
+  size constant int := cardinality(statements);
+  part constant int := CASE WHEN size > 100 THEN 100 ELSE (size + 1) / 2 END;
+  body text := format('BEGIN ATOMIC SELECT %1$L; %2$s; SELECT %1$L; END',
+                      mark, array_to_string(statements, format('; SELECT %L; ', mark)));
+  parts text[];
+BEGIN
+  IF size <= 100 THEN
+    BEGIN
+      FOR reading IN 1 .. readings LOOP
+        EXECUTE 'CREATE OR REPLACE FUNCTION pg_temp.sqla_rls_body() RETURNS void LANGUAGE sql ' || body;
+        body := pg_catalog.pg_get_function_sqlbody(to_regprocedure('pg_temp.sqla_rls_body()'));
+      END LOOP;
+      RAISE EXCEPTION USING ERRCODE = 'RLS02';
+    EXCEPTION
+      WHEN SQLSTATE 'RLS02' THEN
+        parts := string_to_array(body, mark);
+        IF cardinality(parts) = size + 2 THEN
+          RETURN QUERY SELECT unnest(parts[2 : size + 1]), NULL;
+          RETURN;
+        END IF;
+        refusal := 'not an expression';
+      WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
+        RAISE;
+      WHEN OTHERS THEN
+        refusal := SQLERRM;
+    END;
+    IF size = 1 THEN
+      RETURN NEXT;
+      RETURN;
+    END IF;
+  END IF;
+  FOR place IN 1 .. size BY part LOOP
+    RETURN QUERY SELECT *
+      FROM pg_temp.sqla_rls_spelling(statements[place : place + part - 1], readings, mark);
+  END LOOP;
+END $spelling$
+"""
+
+# Of a view, the catalog tells which sequences it calls.
+_CALLING = """
+CREATE FUNCTION pg_temp.sqla_rls_called(defaults text[])
+RETURNS TABLE (place int, schema_name text, name text) LANGUAGE plpgsql AS $calling$
+BEGIN
+  FOR i IN 1 .. cardinality(defaults) LOOP
+    place := i;
+    BEGIN
+      EXECUTE 'CREATE TEMPORARY VIEW sqla_rls_default AS SELECT ' || defaults[i];
+      FOR schema_name, name IN
+        SELECT n.nspname, s.relname
+          FROM pg_catalog.pg_rewrite AS r
+          JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+          JOIN pg_catalog.pg_class AS s
+            ON d.refclassid = 'pg_catalog.pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = s.relnamespace
+         WHERE r.ev_class = to_regclass('pg_temp.sqla_rls_default')
+      LOOP
+        RETURN NEXT;
+      END LOOP;
+      DROP VIEW pg_temp.sqla_rls_default;
+    EXCEPTION
+      WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
+        RAISE;
+      WHEN OTHERS THEN
+        NULL;
+    END;
+  END LOOP;
+END $calling$
+"""
+
+# The WHERE of a query takes what a policy takes.  The line break ends a comment.
+_SPELL = """
+SELECT s.spelling, s.refusal
+  FROM (SELECT array_agg(format(E'SELECT FROM %I.%I WHERE (%s\\n)', e.schema_name, e.table_name, e.expression)
+                         ORDER BY e.place) AS statements
+          FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY
+               AS e (schema_name, table_name, expression, place)) AS asked,
+       pg_temp.sqla_rls_spelling(asked.statements, :readings, :mark) AS s
+"""
+
+
+class _Expression(NamedTuple):
+    table: TableKey
+    sql: str
+
+
+def align(
+    connection: Connection,
+    live: Live,
+    declared: Snapshot,
+    *,
+    replaced: Collection[PolicyKey] = (),
+    new_defaults: Collection[SequenceKey] = (),
+) -> Snapshot:
+    """*declared*, with what Postgres takes for the same as in *live* written as it stands in *live*.
+
+    Afterwards two policies are equal when their values are.  What Postgres refuses to spell stays as
+    declared, and so counts as changed; so do those *replaced*, whose columns won't be what they are now.
+    Which sequences there are says *live*, but for new tables and for the columns with *new_defaults*.
+    """
+    ours = [
+        policy
+        for policy in declared.policies.values()
+        if policy.table in live.row_security and policy.key not in replaced
+    ]
+    same = _same(connection, live, ours)
+    gone: dict[TableKey, list[Policy]] = {}
+    for policy in live.policies.values():
+        if policy.key not in declared.policies:
+            gone.setdefault(policy.table, []).append(policy)
+
+    def as_in(other: Policy, policy: Policy) -> Policy:
+        """*policy* as *other* has it, where the two say the same."""
+        roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
+        using, with_check = (
+            its if its in same.get(_Expression(policy.table, sql or ""), ()) else sql
+            for its, sql in zip(_expressions(other), _expressions(policy), strict=True)
+        )
+        return replace(
+            policy, roles=roles if roles == other.roles else policy.roles, using=using, with_check=with_check
+        )
+
+    policies = dict(declared.policies)
+    for policy in ours:
+        if twin := live.policies.get(policy.key):
+            policies[policy.key] = as_in(twin, policy)
+            continue
+        for other in gone.get(policy.table, ()):
+            if (renamed := as_in(other, policy)) == replace(other, name=policy.name):
+                policies[policy.key] = renamed
+    return _with_sequences(connection, live, replace(declared, policies=policies), new_defaults)
+
+
+def _with_sequences(
+    connection: Connection, live: Live, declared: Snapshot, new_defaults: Collection[SequenceKey]
+) -> Snapshot:
+    """*declared*, with the sequences of *live* by their owners, and those of its tables as they are there."""
+
+    def is_new(key: SequenceKey) -> bool:
+        return key.table not in live.row_security or key in new_defaults
+
+    def named(key: SequenceKey) -> SequenceKey:
+        return live.sequence_names.get(key.table, key) if key.column is None else key
+
+    def privilege(one: Privilege) -> Privilege:
+        if one.object_type != "SEQUENCE" or one.column is not None:
+            return one
+        schema, name, column = named(SequenceKey(one.schema, one.name))
+        return one._replace(schema=schema, name=name, column=column)
+
+    def managed(one: ObjectKey) -> ObjectKey:
+        return ObjectKey("SEQUENCE", *named(SequenceKey(*one[1:])).table) if one[0] == "SEQUENCE" else one
+
+    called = set(live.called_sequences)
+    called.update(
+        CalledSequence(one.table, named(one.sequence)) for one in declared.called_sequences if not one.default
+    )
+    by_text = [one for one in declared.called_sequences if one.default and is_new(one.sequence)]
+    for one, found in zip(by_text, _called(connection, live, by_text), strict=True):
+        # One that is yet to be made is known by its column.
+        called.update([CalledSequence(one.table, named(key)) for key in found] or [one])
+    return replace(
+        declared,
+        sequences=live.sequences | {one for one in declared.sequences if one.table not in live.row_security},
+        identity_sequences=live.identity_sequences | set(filter(is_new, declared.identity_sequences)),
+        called_sequences=frozenset(called),
+        privileges=frozenset(map(privilege, declared.privileges)),
+        managed_objects=frozenset(map(managed, declared.managed_objects)),
+    )
+
+
+def _called(connection: Connection, live: Live, calls: Collection[CalledSequence]) -> list[set[SequenceKey]]:
+    """The sequences that are there, for the default of each of *calls*."""
+    found: list[set[SequenceKey]] = [set() for _ in calls]
+    if calls:
+        query = text("SELECT * FROM pg_temp.sqla_rls_called(:defaults)").bindparams(
+            bindparam("defaults", type_=ARRAY(Text()))
+        )
+        with trying(connection, "the sequences of new columns are looked up by the migration"):
+            connection.execute(text(_CALLING))
+            for row in connection.execute(query, {"defaults": [one.default for one in calls]}):
+                schema = None if row.schema_name == live.default_schema else row.schema_name
+                found[row.place - 1].add(SequenceKey(schema, row.name))
+    return found
+
+
+def _same(connection: Connection, live: Live, ours: Collection[Policy]) -> dict[_Expression, set[str]]:
+    """For each expression of *ours* those of its table in *live* that are the same."""
+    theirs: dict[TableKey, set[str]] = {}
+    for policy in live.policies.values():
+        theirs.setdefault(policy.table, set()).update(filter(None, _expressions(policy)))
+    # What each is hoped to be the same as; nothing where no policy of that name is, but one may be renamed.
+    wanted: dict[_Expression, set[str]] = {}
+    for policy in ours:
+        twin = live.policies.get(policy.key)
+        for sql, its in zip(_expressions(policy), _expressions(twin), strict=True):
+            if sql is not None and policy.table in theirs:
+                wanted.setdefault(_Expression(policy.table, sql), set()).update(filter(None, [its]))
+    same = {one: {one.sql} & theirs[one.table] for one in wanted}
+
+    refused: set[_Expression] = set()
+    # Most spellings are settled when read once, as those of the catalog are; all are when read twice.
+    for readings in (1, 2):
+        asked = {
+            one
+            for one, its in wanted.items()
+            if one not in refused and not (its <= same[one] if its else same[one])
+        }
+        candidates = {
+            _Expression(table, sql) for table in {one.table for one in asked} for sql in theirs[table]
+        }
+        spellings = _spell(connection, live.default_schema, asked | candidates, readings)
+        refused |= asked - spellings.keys()
+        by_spelling: dict[tuple[TableKey, str], set[str]] = {}
+        for one in candidates & spellings.keys():
+            by_spelling.setdefault((one.table, spellings[one]), set()).add(one.sql)
+        for one in asked & spellings.keys():
+            same[one] |= by_spelling.get((one.table, spellings[one]), set())
+    return same
+
+
+def _expressions(policy: Policy | None) -> tuple[str | None, str | None]:
+    return (policy.using, policy.with_check) if policy else (None, None)
+
+
+def _spell(
+    connection: Connection, default_schema: str, expressions: Collection[_Expression], readings: int
+) -> dict[_Expression, str]:
+    """How Postgres spells each expression over its table, but for those that it refuses."""
+    if not expressions:
+        return {}
+    asked = list(expressions)
+    arrays = {
+        "schemas": [one.table.schema or default_schema for one in asked],
+        "tables": [one.table.name for one in asked],
+        "expressions": [one.sql for one in asked],
+    }
+    query = text(_SPELL).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
+    answers: list[tuple[str | None, str | None]] = []
+    with trying(connection, "every policy counts as changed"):
+        connection.execute(text(_SPELLING))
+        rows = connection.execute(query, {**arrays, "readings": readings, "mark": secrets.token_hex()})
+        answers = [(row.spelling, row.refusal) for row in rows]
+    if not answers:
+        return {}
+    for one, (_, refusal) in zip(asked, answers, strict=True):
+        if refusal is not None:
+            log.warning(
+                "an expression on %r counts as changed, since Postgres doesn't read it now: %s: %s",
+                one.table.name,
+                refusal,
+                one.sql,
+            )
+    return {one: spelling for one, (spelling, _) in zip(asked, answers, strict=True) if spelling is not None}

@@ -1,0 +1,269 @@
+"""``create_all()``, ``drop_all()`` and ``Table.create()`` with everything that the tables declare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, Table, event, inspect
+from sqlalchemy.schema import ExecutableDDLElement
+
+from sqla_rls.catalog import read as catalog
+from sqla_rls.catalog.text import unread, with_reads_of_text
+from sqla_rls.ddl import statements as ddl
+from sqla_rls.ddl.functions import CreateFunction, DropFunction
+from sqla_rls.ddl.public import RevokeFromPublic
+from sqla_rls.ddl.roles import CreateRole
+from sqla_rls.ddl.views import CreateView, DropView
+from sqla_rls.declare.collect import declared, function_keys
+from sqla_rls.declare.ignore import Ignored
+from sqla_rls.declare.views import declared_views
+from sqla_rls.diff.circles import circles, explanation
+from sqla_rls.diff.privileges import given_by_default
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import (
+    DEFAULT_SCHEMA,
+    PUBLIC,
+    DefaultPrivilege,
+    ObjectKey,
+    RowSecurity,
+    Snapshot,
+    TableKey,
+    granted_together,
+    members_last,
+    wanted_privileges,
+)
+
+log = autogenerate_log(__name__)
+
+
+def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
+    """What comes before the tables: what PUBLIC loses, roles, and the functions that defaults may call.
+
+    A function whose arguments or result name a table is made when they are there, and all bodies are checked.
+    """
+    if snapshot.revoked_from_public:
+        yield RevokeFromPublic()
+    for role in members_last(snapshot.roles):
+        yield CreateRole(role)
+    if snapshot.auth_functions:
+        yield ddl.CreateAuthFunctions()
+    for function in snapshot.functions.values():
+        yield CreateFunction(function, if_possible=True, check_body=False)
+
+
+def protection(
+    snapshot: Snapshot,
+    default_schema: str,
+    translate: Mapping[str | None, str | None] | None = None,
+    defaults: Collection[DefaultPrivilege] = (),
+) -> Iterable[ExecutableDDLElement]:
+    """What follows the tables, closed before anything is opened: row security, policies, then privileges.
+
+    SQLAlchemy translates the schemas of tables by *translate*, and not the names of schemas themselves.
+    *defaults* are the default privileges in force, whose privileges are revoked.
+    """
+
+    def translated(schema: str) -> str:
+        if schema == DEFAULT_SCHEMA:
+            return default_schema
+        return (translate or {}).get(schema, schema) or default_schema
+
+    for row_security in snapshot.row_security.values():
+        yield from _flags(row_security)
+    for key, function in snapshot.functions.items():
+        yield CreateFunction(function)
+        yield ddl.GrantOrRevoke(
+            ["EXECUTE"], key.name, [PUBLIC], object_type="FUNCTION", schema=key.schema, revoke=True
+        )
+    for view in snapshot.views.values():
+        yield CreateView(view)
+    for policy in snapshot.policies.values():
+        yield ddl.CreatePolicy(policy)
+    covered = snapshot.heirs_of(snapshot.managed)
+    objects = {ObjectKey("TABLE", *table) for table in (*snapshot.managed, *covered)}
+    objects |= snapshot.managed_objects
+    sequences = {
+        one
+        for one in snapshot.sequences_of_columns
+        if one.table in snapshot.managed or ObjectKey("SEQUENCE", *one.table) in objects
+    }
+    in_models = {
+        one._replace(schema=schema)
+        for one in defaults
+        for schema in (
+            [None] if one.schema is None else {found.schema or DEFAULT_SCHEMA for found in objects}
+        )
+        if schema is None or translated(schema) == one.schema
+    }
+    for one in granted_together(given_by_default(in_models, objects, sequences, DEFAULT_SCHEMA)):
+        revoke = ddl.GrantOrRevoke(
+            one.privileges,
+            one.object.name,
+            [one.grantee],
+            object_type=one.object.object_type,
+            schema=one.object.schema,
+            columns=one.columns,
+            revoke=True,
+        )
+        yield ddl.IfExists(revoke)
+    wanted = wanted_privileges(snapshot, default_schema=DEFAULT_SCHEMA)
+    for one in granted_together(wanted):
+        yield ddl.GrantOrRevoke(
+            one.privileges,
+            translated(one.object.name) if one.object.object_type == "SCHEMA" else one.object.name,
+            [one.grantee],
+            object_type=one.object.object_type,
+            schema=one.object.schema,
+            columns=one.columns,
+            option=one.grantable,
+        )
+    for default in sorted(snapshot.default_privileges, key=str):
+        yield ddl.AlterDefaultPrivileges(
+            [default.privilege],
+            default.object_type,
+            [default.grantee],
+            schema=None if default.schema is None else translated(default.schema),
+        )
+
+
+def _flags(row_security: RowSecurity) -> Iterable[ExecutableDDLElement]:
+    if row_security.enabled:
+        yield ddl.AlterRowSecurity(row_security.table, "ENABLE")
+    if row_security.forced:
+        yield ddl.AlterRowSecurity(row_security.table, "FORCE")
+
+
+@event.listens_for(MetaData, "before_create")
+def _before_create(
+    metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
+) -> None:
+    if connection.dialect.name == "postgresql" and tables:
+        _execute(connection, prerequisites(declared([metadata], tables=tables)))
+
+
+@event.listens_for(MetaData, "after_create")
+def _after_create(
+    metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
+) -> None:
+    if connection.dialect.name == "postgresql" and tables:
+        _protect(connection, [metadata], tables)
+
+
+@event.listens_for(MetaData, "before_drop")
+def _before_drop(
+    metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
+) -> None:
+    # DROP TABLE fails while a policy of another table names it, or a function its rows.
+    if connection.dialect.name == "postgresql":
+        policies = declared([metadata], tables=tables).policies
+        _execute(connection, (ddl.DropPolicy(key, if_exists=True) for key in policies))
+        _execute(connection, (DropView(key, if_exists=True) for key in _views_of(metadata, tables)))
+        found = function_keys([metadata])
+        _execute(connection, (DropFunction(one, if_exists=True, if_possible=True) for one in found))
+
+
+@event.listens_for(MetaData, "after_drop")
+def _after_drop(metadata: MetaData, connection: Connection, **kw: Any) -> None:
+    if connection.dialect.name == "postgresql":
+        found = function_keys([metadata])
+        _execute(connection, (DropFunction(one, if_exists=True) for one in found))
+
+
+@event.listens_for(Table, "before_create")
+def _before_create_table(table: Table, connection: Connection, **kw: Any) -> None:
+    if not kw.get("_is_metadata_operation") and connection.dialect.name == "postgresql":
+        _execute(connection, prerequisites(declared([], tables=[table])))
+
+
+@event.listens_for(Table, "after_create")
+def _after_create_table(table: Table, connection: Connection, **kw: Any) -> None:
+    if not kw.get("_is_metadata_operation") and connection.dialect.name == "postgresql":
+        _protect(connection, [], [table])
+
+
+def _protect(connection: Connection, metadatas: list[MetaData], tables: Collection[Table]) -> None:
+    # A mock connection, which only shows the statements, has no options.
+    options = connection.get_execution_options() if isinstance(connection, Connection) else {}
+    translate = options.get("schema_translate_map")
+    default_schema = (translate or {}).get(None) or connection.dialect.default_schema_name
+    snapshot = declared(metadatas, tables=tables, schema_translate_map=translate)
+    defaults: Collection[DefaultPrivilege] = ()
+    if isinstance(connection, Connection):
+        snapshot = _with_views(snapshot, set(_missing_views(connection, metadatas, translate or {})))
+        ignored = Ignored.by({table.metadata for table in tables})
+        found = ignored.without(Snapshot(default_privileges=catalog.default_privileges(connection)))
+        defaults = found.default_privileges
+        if defaults and not translate:
+            schema = default_schema or "public"
+            schemas = {table.schema or schema for table in snapshot.managed}
+            found_heirs = catalog.heirs_in(connection, default_schema=schema, schemas=schemas)
+            # Here, the default schema has no name.
+            snapshot = replace(snapshot, heirs=_as_named(found_heirs, snapshot.managed, schema))
+    _execute(connection, protection(snapshot, default_schema or "public", translate, defaults))
+    if isinstance(connection, Connection) and not translate and unread(snapshot):
+        with catalog.pinned(connection):
+            schema = default_schema or "public"
+            snapshot = with_reads_of_text(connection, snapshot, snapshot.row_security, default_schema=schema)
+    for circle in circles(snapshot):
+        log.warning("%s", explanation(circle))
+
+
+def _views_of(metadata: MetaData, tables: Collection[Table]) -> Iterable[TableKey]:
+    """The views that read any of *tables*, each before those that it reads."""
+    taken = {table.key for table in tables}
+    found: list[TableKey] = []
+    for view in declared_views([metadata]) if taken else ():
+        if view.is_of(taken):
+            taken.add(view.table.key)
+            found.append(_key(view.table))
+    return reversed(found)
+
+
+def _missing_views(
+    connection: Connection, metadatas: list[MetaData], translate: Mapping[str | None, str | None]
+) -> Iterator[TableKey]:
+    """The views that aren't there, although all that they read is, or will be by then."""
+    made: set[TableKey] = set()
+
+    def is_there(table: Table) -> bool:
+        schema = translate.get(table.schema, table.schema)
+        return _key(table) in made or inspect(connection).has_table(table.name, schema=schema)
+
+    for view in declared_views(metadatas):
+        if not is_there(view.table) and all(map(is_there, view.reads())):
+            made.add(_key(view.table))
+            yield _key(view.table)
+
+
+def _with_views(snapshot: Snapshot, keys: Collection[TableKey]) -> Snapshot:
+    """*snapshot* with these views of it, and with no privileges on others."""
+    others = {view.object for key, view in snapshot.views.items() if key not in keys}
+    return replace(
+        snapshot,
+        views={key: view for key, view in snapshot.views.items() if key in keys},
+        privileges=frozenset(one for one in snapshot.privileges if one.object not in others),
+    )
+
+
+def _as_named(
+    heirs: Mapping[TableKey, Collection[TableKey]], tables: Collection[TableKey], default_schema: str
+) -> dict[TableKey, Collection[TableKey]]:
+    """*heirs*, where *tables* in the default schema may say its name."""
+    named = {TableKey(None if one.schema == default_schema else one.schema, one.name): one for one in tables}
+    return {
+        named.get(parent, parent): {named.get(one, one) for one in found} for parent, found in heirs.items()
+    }
+
+
+def _key(table: Table) -> TableKey:
+    return TableKey(table.schema, table.name)
+
+
+def _execute(connection: Connection, statements: Iterable[ExecutableDDLElement]) -> None:
+    with ddl.explained():
+        for statement in statements:
+            connection.execute(statement)
+            if isinstance(statement, ddl.CreateAuthFunctions) and isinstance(connection, Connection):
+                catalog.auth_functions(connection).warn()

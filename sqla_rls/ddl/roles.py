@@ -1,0 +1,153 @@
+"""How statements about roles are spelled.
+
+Roles belong to the whole cluster: each statement is one that a second database may repeat.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import String
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.compiler import DDLCompiler
+
+from sqla_rls.ddl.statements import filled_script
+from sqla_rls.snapshot import Membership, Role
+
+_ATTRIBUTES = (("login", "rolcanlogin"), ("inherit", "rolinherit"), ("bypassrls", "rolbypassrls"))
+
+
+class CreateRole(ExecutableDDLElement):
+    """Where it is missing; what the Role leaves unsaid is as Postgres has it."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+
+class AlterRole(ExecutableDDLElement):
+    """Sets what the Role says, its memberships apart, where it is something else."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+
+class DropRole(ExecutableDDLElement):
+    """If CreateRole made it and nothing in the cluster uses it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class SetMemberships(ExecutableDDLElement):
+    """Makes the Role a member of those that it names, and with *keep_others* of any other as before."""
+
+    def __init__(self, role: Role, *, keep_others: bool = False) -> None:
+        self.role, self.keep_others = role, keep_others
+
+
+class GrantRole(ExecutableDDLElement):
+    def __init__(self, membership: Membership) -> None:
+        self.membership = membership
+
+
+class RevokeRole(ExecutableDDLElement):
+    """Whoever granted it."""
+
+    def __init__(self, membership: Membership) -> None:
+        self.membership = membership
+
+
+@compiles(CreateRole, "postgresql")
+def _create_role(create: CreateRole, compiler: DDLCompiler, **kw: Any) -> str:
+    role = create.role
+    options = _options(role)
+    if role.member_of:
+        options += f" IN ROLE {', '.join(compiler.preparer.quote(str(one)) for one in role.member_of)}"
+    return _script("create_role.sql", role.name, compiler, "CREATE ROLE {role} {options}", options=options)
+
+
+@compiles(AlterRole, "postgresql")
+def _alter_role(alter: AlterRole, compiler: DDLCompiler, **kw: Any) -> str:
+    said = [(column, getattr(alter.role, field)) for field, column in _ATTRIBUTES]
+    other = " OR ".join(f"{column} <> {str(value).lower()}" for column, value in said if value is not None)
+    options = _options(alter.role)
+    return _script(
+        "alter_role.sql",
+        alter.role.name,
+        compiler,
+        "ALTER ROLE {role} {options}",
+        options=options,
+        other=other,
+    )
+
+
+@compiles(DropRole, "postgresql")
+def _drop_role(drop: DropRole, compiler: DDLCompiler, **kw: Any) -> str:
+    return _script("drop_role.sql", drop.name, compiler)
+
+
+@compiles(SetMemberships, "postgresql")
+def _set_memberships(memberships: SetMemberships, compiler: DDLCompiler, **kw: Any) -> str:
+    role = memberships.role
+    literal = compiler.sql_compiler.render_literal_value
+    groups = ", ".join(literal(str(one), String()) for one in role.member_of or ())
+    return _script(
+        "role_memberships.sql",
+        role.name,
+        compiler,
+        groups=f"ARRAY[{groups}]::text[]",
+        inherit="NULL" if role.inherit is None else str(role.inherit).lower(),
+        keep_others=str(memberships.keep_others).lower(),
+    )
+
+
+@compiles(GrantRole, "postgresql")
+def _grant_role(grant: GrantRole, compiler: DDLCompiler, **kw: Any) -> str:
+    one = grant.membership
+    said = (("ADMIN", one.admin), ("INHERIT", one.inherit), ("SET", one.set))
+    options = ", ".join(f"{name} {str(value).upper()}" for name, value in said if value is not None)
+    member = compiler.preparer.quote(one.member)
+    admin = " WITH ADMIN OPTION" if one.admin else ""
+    literals = {
+        "member_name": one.member,
+        "older_statement": f"GRANT {compiler.preparer.quote(one.role)} TO {member}{admin}",
+        "wanted": json.dumps({f"{name.lower()}_option": value for name, value in said if value is not None}),
+    }
+    return _script(
+        "grant_role.sql",
+        one.role,
+        compiler,
+        "GRANT {role} TO {member} WITH {options}",
+        member=member,
+        options=options,
+        admin=admin,
+        **{
+            name: compiler.sql_compiler.render_literal_value(value, String())
+            for name, value in literals.items()
+        },
+    )
+
+
+@compiles(RevokeRole, "postgresql")
+def _revoke_role(revoke: RevokeRole, compiler: DDLCompiler, **kw: Any) -> str:
+    member = revoke.membership.member
+    literal = compiler.sql_compiler.render_literal_value(member, String())
+    return _script("revoke_role.sql", revoke.membership.role, compiler, member_name=literal)
+
+
+def _options(role: Role) -> str:
+    return " ".join(
+        f"{'' if value else 'NO'}{field.upper()}"
+        for field, _ in _ATTRIBUTES
+        if (value := getattr(role, field)) is not None
+    )
+
+
+def _script(script: str, role: str, compiler: DDLCompiler, statement: str = "", **words: str) -> str:
+    words["role"] = compiler.preparer.quote(role)
+    literals = {"name": role, "statement": statement.format(**words)}
+    for name, value in literals.items():
+        words[name] = compiler.sql_compiler.render_literal_value(value, String())
+    return filled_script(script, compiler, **words)

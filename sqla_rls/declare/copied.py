@@ -1,0 +1,68 @@
+"""Which tables a copied table's policies read: the copies, as its foreign keys refer to copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+from sqlalchemy import MetaData, Table
+from sqlalchemy.exc import NoReferenceError
+
+from sqla_rls.declare.policies import TableDeclarations
+from sqla_rls.exc import DeclarationError
+
+
+def copies(
+    source: Table | None, copy: Table, metadata: MetaData, views: Collection[Table] = ()
+) -> Callable[[Table], Table] | None:
+    """For a table that *source* names, the one that its *copy* in *metadata* names; None if it isn't a copy.
+
+    A table of the source's schema is looked up in the copy's schema, any other in its own, as
+    ``Table.to_metadata()`` does with foreign keys.  Where a foreign key refers to the table, the
+    ``referred_schema_fn`` that was given for it decides.  Raises DeclarationError for a table of another
+    schema that is neither in *metadata* nor among its *views*: reading the source's would show its rows.
+    """
+    if source is None or source is copy:
+        return None
+
+    def copied(table: Table) -> Table:
+        if table in (source, copy):
+            return copy
+        if (referred := _referred(source, copy, table)) is not None:
+            return referred
+        schema = copy.schema if table.schema == source.schema else table.schema
+        if (found := _find(table, [*metadata.tables.values(), *views], schema)) is not None:
+            return found
+        if schema == table.schema:
+            return table
+        raise DeclarationError(
+            f"a policy or view of {copy.fullname} can't follow {table.fullname}: the MetaData of "
+            f"{copy.fullname}, which is a copy of {source.fullname}, has no table "
+            f"{f'{schema}.{table.name}' if schema else table.name}. Copy {table.fullname} there by "
+            "to_metadata(), too; or give a table that all copies share a schema of its own"
+        )
+
+    return copied
+
+
+def _find(table: Table, known: Collection[Table], schema: str | None) -> Table | None:
+    """Which of *known* is the copy of *table* in *schema*: by its name or, if renamed, its declarations."""
+    there = [one for one in known if one.schema == schema]
+    declarations = TableDeclarations.of(table)
+    named = [one for one in there if one.name == table.name]
+    renamed = [one for one in there if declarations and TableDeclarations.of(one) is declarations]
+    return next(iter(named + renamed), None)
+
+
+def _referred(source: Table, copy: Table, table: Table) -> Table | None:
+    """The table that a foreign key of *copy* refers to, where *source* has it refer to *table*."""
+    for key in source.foreign_keys:
+        if key.parent.key not in copy.c:
+            continue
+        # One whose table isn't there can't be followed.
+        with suppress(NoReferenceError):
+            if key.column.table is table:
+                for copied in copy.c[key.parent.key].foreign_keys:
+                    if copied.column.key == key.column.key:
+                        return copied.column.table
+    return None

@@ -1,0 +1,297 @@
+"""SQL about the caller: the functions of schema ``auth`` and the conditions made of them.
+
+Each reads the caller in a subquery of its own, which Postgres runs once per statement (an InitPlan)
+and whose result an index can be searched for.  A bare ``auth.user_id() = column`` may run once per row,
+and ``(SELECT auth.user_id() = column)`` always does.  ``python -m benchmarks.policies`` measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Integer,
+    Text,
+    TypeDecorator,
+    Uuid,
+    case,
+    cast,
+    func,
+    literal,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.coercions import expect
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, Grouping, Null
+from sqlalchemy.sql.functions import Function
+from sqlalchemy.sql.roles import ExpressionElementRole
+from sqlalchemy.sql.sqltypes import Enum, String
+from sqlalchemy.sql.type_api import TypeEngine, to_instance
+from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import UserDefinedType
+
+from sqla_rls.exc import DeclarationError
+from sqla_rls.snapshot import AUTH_SCHEMA
+
+_T = TypeVar("_T")
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+#: A column as a model's class body, a Table or a name gives it.
+ColumnArgument: TypeAlias = Any
+
+
+class AuthFunction(Function[_T]):
+    """A call of a function in schema ``auth``, known as such wherever it stands in an expression."""
+
+    inherit_cache = True
+
+
+class auth:
+    """The functions of schema ``auth`` (extension pg_session_jwt, or the portable ones), as SQL.
+
+    Emitted: ``auth.user_id()`` and so on, for server defaults and queries.
+    """
+
+    @staticmethod
+    def user_id() -> AuthFunction[str]:
+        """The ``sub`` claim as text, NULL when there is none."""
+        return _function("user_id", Text())
+
+    @staticmethod
+    def uid() -> AuthFunction[Any]:
+        """The ``sub`` claim as uuid, NULL when it isn't one."""
+        return _function("uid", Uuid())
+
+    @staticmethod
+    def session() -> AuthFunction[Any]:
+        """All claims as jsonb; JSON ``null``, not SQL NULL, when there are none."""
+        return _function("session", postgresql.JSONB())
+
+    @staticmethod
+    def jwt() -> AuthFunction[Any]:
+        """An alias of :meth:`session`."""
+        return _function("jwt", postgresql.JSONB())
+
+    @staticmethod
+    def organization() -> AuthFunction[Any]:
+        """The ``o`` claim of Neon Auth as jsonb, NULL unless it is an object."""
+        return _function("organization", postgresql.JSONB())
+
+    @staticmethod
+    def organization_id() -> AuthFunction[Any]:
+        """``o.id`` as uuid, NULL when it isn't one."""
+        return _function("organization_id", Uuid())
+
+
+def _function(name: str, type_: TypeEngine[_T]) -> AuthFunction[_T]:
+    return AuthFunction(name, packagenames=(AUTH_SCHEMA,), type_=type_)
+
+
+class once(ColumnElement[_T]):
+    """``(SELECT expression)``: run once per statement, not once per row.
+
+    *expression* may name no column of the table.  It is ``(expression)`` in a column default.
+    """
+
+    __visit_name__ = "once"
+    _traverse_internals = [("element", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    inherit_cache = True
+
+    def __init__(self, element: ColumnElement[_T]) -> None:
+        self.element = element
+        self.type = element.type
+
+
+@compiles(once)
+def _once(element: once[Any], compiler: SQLCompiler, **kw: Any) -> str:
+    value = compiler.process(element.element, **kw)
+    return f"(SELECT {value})" if takes_subqueries(compiler) else f"({value})"
+
+
+def takes_subqueries(compiler: SQLCompiler) -> bool:
+    """Whether *compiler* is in a statement or a policy: Postgres refuses subqueries in column defaults."""
+    return bool(compiler.stack) or getattr(compiler, "of_policy", False)
+
+
+class claim(once[_T]):
+    """What ``jwt_claim()`` returns."""
+
+    inherit_cache = True
+
+    def contains(self, other: Any, **kw: Any) -> ColumnElement[bool]:
+        if isinstance(self.type, JSON):
+            # It is false, and its negation true, for a claim that is no list.
+            raise DeclarationError(
+                "jwt_claim() can't say what a list contains: a claim may be no list. "
+                'Write jwt_claim_contains("permissions", value="todos:read")'
+            )
+        return super().contains(other, **kw)
+
+
+@overload
+def jwt_claim(*path: str) -> ColumnElement[str]: ...
+@overload
+def jwt_claim(*path: str, type_: type[TypeEngine[_T]] | TypeEngine[_T]) -> ColumnElement[_T]: ...
+def jwt_claim(*path: str, type_: Any = None) -> ColumnElement[Any]:
+    """A claim of the caller's token, as text or as *type_*; NULL when it is missing.
+
+    *path* leads to it.  Emitted::
+
+        (SELECT (auth.jwt() -> 'org') ->> 'id')                     jwt_claim("org", "id")
+        (SELECT CAST((auth.jwt() -> 'org') ->> 'id' AS UUID))       … with type_=Uuid
+
+    As a ``server_default`` it is written without SELECT, since Postgres refuses subqueries there.
+
+    A column that isn't text needs its type here: the claim is cast, not the column, whose index stays
+    usable.  A claim that isn't of that type fails the statement.  For a claim that is a list, see
+    ``jwt_claim_contains()`` and ``in_jwt_claim()``.
+    """
+    check_path(path, "jwt_claim")
+    if type_ is not None and isinstance(to_instance(type_), ARRAY):
+        raise DeclarationError(
+            "jwt_claim() can't make an ARRAY of a claim: a list in a token is JSON. Write "
+            'jwt_claim_contains("permissions", value="todos:read") or in_jwt_claim(org_id, "org_ids")'
+        )
+    value: ColumnElement[Any] = auth.jwt()
+    for key in path[:-1]:
+        value = value.op("->", return_type=postgresql.JSONB())(literal(key, Text()))
+    value = value.op("->>", return_type=Text())(literal(path[-1], Text()))
+    return claim(value if type_ is None else cast(value, type_))
+
+
+def check_path(path: Sequence[str], function: str) -> None:
+    """Raises DeclarationError unless *path* of *function* is one or more names."""
+    if not path or not all(isinstance(key, str) for key in path):
+        raise DeclarationError(f"{function}() takes the names that lead to the claim, not {path!r}")
+
+
+class OwnColumn(ColumnClause[Any]):
+    """A column of the policy's table by its name, which is looked up when the policy meets its table."""
+
+    inherit_cache = True
+
+
+def column_of(argument: ColumnArgument, function: str) -> ColumnElement[Any]:
+    """The column that *argument* of *function* is, or names; raises DeclarationError for what is none."""
+    if isinstance(argument, str):
+        return OwnColumn(argument)
+    column: ColumnElement[Any] = expect(ExpressionElementRole, argument)
+    if isinstance(column, BindParameter | Null):
+        raise DeclarationError(
+            f"{function}() takes a column or its name, not {type(argument).__name__}; in the body of an "
+            f'SQLModel class, give the name: {function}("user_id")'
+        )
+    return column
+
+
+class Condition(ColumnElement[bool]):
+    """A condition on a column of the policy's table.
+
+    In a class body a column has no type, name or table yet, so all of it is looked up when the
+    condition is compiled.
+    """
+
+    type = Boolean()
+    column: ColumnElement[Any]
+
+    @property
+    def _from_objects(self) -> list[Any]:
+        return self.column._from_objects
+
+    def self_group(self, against: Any = None) -> Any:
+        return Grouping(self) if operators.is_precedent(operators.eq, against) else self
+
+
+class auth_uid(Condition):
+    """Whether the row is the caller's: *column* holds the ``sub`` of the token.
+
+    *column* is a column of text, uuid or integer type, as it stands in a class body, or its name.
+    Emitted by type::
+
+        (SELECT auth.user_id()) = todos.user_id                    text, varchar
+        (SELECT auth.uid()) = todos.user_id                        uuid
+        (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
+        (SELECT CAST(auth.user_id() AS CITEXT)) = todos.user_id    citext, which ignores case
+        (SELECT CASE WHEN (auth.user_id() = rtrim(auth.user_id()))
+                THEN CAST(auth.user_id() AS BPCHAR) END) = todos.user_id    char(n): trailing spaces count
+
+    Raises DeclarationError when it is compiled, for a column of any other type, ``Uuid(native_uuid=False)``
+    included, and at once for what is no column.
+    """
+
+    __visit_name__ = "auth_uid"
+    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+    inherit_cache = True
+
+    def __init__(self, column_: ColumnArgument) -> None:
+        self.column = column_of(column_, "auth_uid")
+
+
+@compiles(auth_uid)
+def _auth_uid(element: auth_uid, compiler: SQLCompiler, **kw: Any) -> str:
+    sides = _caller(element.column), element.column.self_group(operators.eq)
+    return " = ".join(compiler.process(side, **kw) for side in sides)
+
+
+def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
+    family = family_of(column_)
+    if family is not None:
+        return _CALLERS[family]
+    if isinstance(column_.type, Uuid) and not column_.type.native_uuid:
+        raise DeclarationError(
+            f"auth_uid() can't compare {column_}: with native_uuid=False its uuids are CHAR(32) in Postgres, "
+            "and auth.uid() is a uuid. Make the column Uuid()"
+        )
+    raise DeclarationError(
+        f"auth_uid() compares text, uuid and integer columns; {column_} is {column_.type!r}. "
+        "Compare it with auth.user_id() or jwt_claim() in an expression of your own"
+    )
+
+
+Family: TypeAlias = Literal["uuid", "integer", "text", "char", "citext"]
+_STRINGS: dict[str, Family] = {"CHAR": "char", "NCHAR": "char", "CITEXT": "citext"}
+
+
+def family_of(column_: ColumnElement[Any]) -> Family | None:
+    """The types that Postgres compares with one another, of those that people and groups have."""
+    implementation = column_.type.dialect_impl(_DIALECT)
+    while isinstance(implementation, TypeDecorator):
+        implementation = implementation.impl_instance
+    if isinstance(implementation, Uuid):
+        return "uuid" if implementation.native_uuid else None
+    if isinstance(implementation, Integer):
+        return "integer"
+    if not isinstance(implementation, String) or isinstance(implementation, Enum):
+        return None
+    # As which it is made: to the dialect, a char is a String as any other.
+    name = column_.type.compile(_DIALECT).partition("(")[0].split()[0]
+    return _STRINGS.get(name, "text")
+
+
+class _BPCHAR(UserDefinedType[str]):
+    """char of any length: a cast to CHAR(n) would cut the caller's name, and make it another's."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **kw: Any) -> str:
+        return "BPCHAR"
+
+
+# Compared with text, char and citext columns would be cast, so that no index serves.
+_CALLERS: dict[Family, once[Any]] = {
+    "uuid": once(auth.uid()),
+    "text": once(auth.user_id()),
+    # The widest: whatever fits the token is compared, and int4 = int8 uses the index.
+    "integer": once(cast(auth.user_id(), BigInteger())),
+    "citext": once(cast(auth.user_id(), postgresql.CITEXT())),
+    # char ignores trailing spaces, and a caller whose name has some is another one.
+    "char": once(case((auth.user_id() == func.rtrim(auth.user_id()), cast(auth.user_id(), _BPCHAR())))),
+}

@@ -1,0 +1,130 @@
+"""What others own: ``ignore(Base.metadata, policies=…, roles=…, schemas=…, functions=…, views=…)``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from sqlalchemy import MetaData
+
+from sqla_rls.exc import DeclarationError
+from sqla_rls.snapshot import AUTH_SCHEMA, PUBLIC, PUBLIC_PRIVILEGES, Snapshot, TableKey
+
+#: Where MetaData.info keeps them.
+IGNORED = "sqla_rls.ignored"
+_S = TypeVar("_S", bound=Snapshot)
+
+
+def ignore(
+    metadata: MetaData,
+    *,
+    policies: Iterable[str] = (),
+    roles: Iterable[str] = (),
+    schemas: Iterable[str] = (),
+    functions: Iterable[str] = (),
+    views: Iterable[str] = (),
+) -> None:
+    """Leave to others what they own: names, or patterns as a shell has them (``fnmatch``).
+
+    Autogenerate neither drops nor alters the *policies*, which imply no privileges either; it leaves alone
+    the *roles* and what they hold, and whatever is in the *schemas*.  It leaves alone the *functions* and
+    *views*, also those that a revision made, and warns of none.  What is ignored and declared, too, is a
+    DeclarationError.
+    """
+    kinds = (policies, roles, schemas, functions, views)
+    given = [[one] if isinstance(one, str) else list(one) for one in kinds]
+    metadata.info.setdefault(IGNORED, []).append(Ignored(*map(tuple, given)))
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """The patterns of a MetaData, or of several."""
+
+    policies: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    schemas: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+
+    @classmethod
+    def by(cls, metadatas: Iterable[MetaData]) -> Ignored:
+        found = [one for metadata in metadatas for one in metadata.info.get(IGNORED, ())]
+        kinds = zip(
+            *((one.policies, one.roles, one.schemas, one.functions, one.views) for one in found), strict=True
+        )
+        return cls(*(sum(patterns, ()) for patterns in kinds))
+
+    def role(self, name: str | None) -> bool:
+        return name is not None and name != PUBLIC and _matches(name, self.roles)
+
+    def schema(self, name: str) -> bool:
+        return _matches(name, self.schemas)
+
+    def function(self, name: str) -> bool:
+        return _matches(name, self.functions)
+
+    def view(self, name: str) -> bool:
+        return _matches(name, self.views)
+
+    def refuse(self, declared: Snapshot, default_schema: str) -> None:
+        """Raise DeclarationError for what is ignored and *declared*."""
+        for kind, name in self._declared(declared, default_schema):
+            raise DeclarationError(
+                f"{kind} {name!r} is declared, and matches a pattern of ignore(): take one of the two away"
+            )
+
+    def _declared(self, declared: Snapshot, default_schema: str) -> Iterator[tuple[str, str]]:
+        yield from (("policy", key.name) for key in declared.policies if _matches(key.name, self.policies))
+        yield from (("function", key.name) for key in declared.functions if self.function(key.name))
+        yield from (("view", key.name) for key in declared.views if self.view(key.name))
+        roles = {
+            *declared.roles,
+            *(role for policy in declared.policies.values() for role in policy.roles),
+            *(privilege.grantee for privilege in declared.privileges),
+            *(role for _, role in (*declared.managed_defaults, *declared.managed_grantees)),
+            *(str(group) for role in declared.roles.values() for group in role.member_of or ()),
+        }
+        yield from (("role", role) for role in sorted(roles) if self.role(role))
+        schemas = {
+            *(table.schema or default_schema for table in declared.managed),
+            *(one.schema or default_schema for one in declared.managed_objects),
+            *(one.name for one, _ in declared.managed_grantees),
+            *(["public"] if declared.revoked_from_public else []),
+        }
+        yield from (("schema", schema) for schema in sorted(schemas) if self.schema(schema))
+
+    def without(self, snapshot: _S, *, keep: Collection[TableKey] = ()) -> _S:
+        """*snapshot*, but for what is ignored; tables to *keep* keep all, since it goes along with them."""
+        if self == Ignored():
+            return snapshot
+        kept = snapshot.objects_of(keep)
+        return replace(
+            snapshot,
+            auth_functions=snapshot.auth_functions and not self.schema(AUTH_SCHEMA),
+            memberships=frozenset(one for one in snapshot.memberships if not self.role(one.role)),
+            policies={
+                key: policy
+                for key, policy in snapshot.policies.items()
+                if key.table in keep or not _matches(key.name, self.policies)
+            },
+            privileges=frozenset(
+                one
+                for one in snapshot.privileges
+                if one.object in kept
+                or one._replace(grantor=None) in PUBLIC_PRIVILEGES
+                or not (
+                    self.role(one.grantee)
+                    or self.role(one.grantor)
+                    or (one.object_type == "SCHEMA" and self.schema(one.name))
+                )
+            ),
+            default_privileges=frozenset(
+                one for one in snapshot.default_privileges if not self.role(one.grantee)
+            ),
+        )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,144 @@
+"""The groups of the caller, by a function that row security doesn't stop: ``memberships(…)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, MetaData, Select, Table, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.sqltypes import String
+from sqlalchemy.sql.visitors import InternalTraversal
+
+from sqla_rls.ddl.statements import literally
+from sqla_rls.declare.expressions import auth_uid, family_of
+from sqla_rls.declare.functions import DeclaredFunction, keep, made_function
+from sqla_rls.declare.policies import Roles, TableDeclarations, as_roles
+from sqla_rls.exc import DeclarationError
+from sqla_rls.snapshot import CURRENT_SCHEMA, SQLFunction, TableKey
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+class _Call(ColumnElement[Any]):
+    """Of the function, whose name goes with copied tables and translated schemas as that of a table does."""
+
+    _traverse_internals = [("roles", InternalTraversal.dp_plain_obj)]  # noqa: RUF012
+    inherit_cache = False
+
+    def __init__(self, function: Table, roles: tuple[str, ...]) -> None:
+        self.function, self.roles = function, roles
+
+
+@compiles(_Call)
+def _call(call: _Call, compiler: SQLCompiler, **kw: Any) -> str:
+    name = compiler.process(call.function, asfrom=True)
+    roles = ", ".join(compiler.render_literal_value(role, String()) for role in call.roles)
+    return f"{name}({roles})"
+
+
+class memberships:
+    """The groups of the caller, such as teams, for ``member_of()``: ``memberships(metadata, "my_teams", …)``.
+
+    It declares a function that reads the memberships as its owner, past their row security, and returns only
+    those of the caller.  So the policies of the memberships themselves may ask it: their members see each
+    other, without the circle that Postgres refuses (42P17)::
+
+        my_teams = memberships(
+            Base.metadata,
+            "my_teams",
+            group="members.team_id",
+            user="members.user_id",
+            role="members.role",
+            to=authenticated,
+        )
+        member_of(team_id, my_teams())
+        member_of(team_id, my_teams("owner", "admin"))
+
+    Args:
+        metadata: that of the table of memberships.
+        name: of the function, which no other in its schema has.
+        group, user, role: columns as a ForeignKey names them, ``"table.column"`` or
+            ``"schema.table.column"``, so that the table may be declared later.  *role* is needed for calls
+            that name roles.
+        to: the roles that may call it, and nobody else.
+        schema: of the function.
+
+    Raises:
+        DeclarationError: when it is compiled, for a column that isn't there, for a table with
+            ``force_row_security()``, which binds the function's owner, too, and for a call that names
+            roles where no *role* is declared.
+
+    Emits: ``CREATE FUNCTION … RETURNS SETOF … STABLE SECURITY DEFINER SET search_path = pg_catalog,
+    pg_temp``, ``REVOKE EXECUTE … FROM PUBLIC``, ``GRANT EXECUTE``.  In a policy,
+    ``todos.team_id = ANY (ARRAY(SELECT my_teams()))``, which runs once per statement.  The role that runs
+    the migration owns the function, and must own the table, too.
+    """
+
+    def __init__(
+        self,
+        metadata: MetaData,
+        name: str,
+        *,
+        group: str,
+        user: str,
+        role: str | None = None,
+        to: Roles,
+        schema: str | None = None,
+    ) -> None:
+        self.metadata, self.group, self.user, self.role = metadata, group, user, role
+        self.function = Table(name, MetaData(), schema=schema)
+        keep(metadata, DeclaredFunction(TableKey(schema, name), as_roles(to), self.value, self.function))
+
+    def __call__(self, *roles: str) -> Select[Any]:
+        """A ``select()`` of the caller's groups, or of those in which the caller has one of *roles*."""
+        if roles and self.role is None:
+            raise DeclarationError(
+                f"{self.function.name}() is asked for roles: name their column, memberships(…, role=…)"
+            )
+        return select(_Call(self.function, roles))
+
+    def value(self, schema_translate_map: Mapping[str | None, str | None] | None = None) -> SQLFunction:
+        """The function as a value."""
+        group, user = self._column(self.group), self._column(self.user)
+        role = None if self.role is None else self._column(self.role)
+        if len({one.table for one in (group, user, role) if one is not None}) > 1:
+            raise DeclarationError(
+                f"{self.function.name}(): the columns are of several tables. Take those of one"
+            )
+        self._check(group.table, user)
+        translate = {None: CURRENT_SCHEMA, **(schema_translate_map or {})}
+        body = str(select(group).where(auth_uid(user)).compile(**literally(translate)))
+        if role is not None:
+            name = str(role.compile(**literally(translate)))
+            body += f" AND (cardinality($1) = 0 OR CAST({name} AS TEXT) = ANY ($1))"
+        return made_function(
+            self.function.name,
+            schema=self.function.schema,
+            arguments="" if role is None else "VARIADIC roles text[] DEFAULT '{}'",
+            returns=f"SETOF {group.type.compile(_DIALECT)}",
+            body=body,
+            security_definer=True,
+        )
+
+    def _column(self, name: str) -> Column[Any]:
+        table, _, column = name.rpartition(".")
+        if (found := self.metadata.tables.get(table)) is None or column not in found.c:
+            raise DeclarationError(
+                f"{self.function.name}(): no column {name!r} is in its MetaData. Name it as a ForeignKey does"
+            )
+        return found.c[column]
+
+    def _check(self, table: Any, user: Column[Any]) -> None:
+        flags = TableDeclarations.of(table).row_security
+        if flags is not None and flags.forced:
+            raise DeclarationError(
+                f"{self.function.name}() would return nothing: row security of {table.fullname} is forced on "
+                "its owner, as whom the function reads it. Take force_row_security() away from that table"
+            )
+        if family_of(user) == "citext":
+            raise DeclarationError(
+                f"{self.function.name}() searches pg_catalog alone, and citext isn't there. Make {user} text"
+            )

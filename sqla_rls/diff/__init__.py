@@ -1,0 +1,1 @@
+"""What must change: two Snapshots in, changes out, without a connection."""

@@ -1,0 +1,226 @@
+"""Which privileges must be granted, and which revoked.
+
+A table that declares anything is managed whole, with the sequences that its columns own: whatever is
+neither declared nor implied is revoked, default privileges or not.  Schemas are shared, and so are the
+sequences that no column owns: there, only what dropped policies implied is.
+
+Partitions and inheritance children that declare nothing are covered by the declarations of their parents.
+Access through a parent needs no privilege on them, and access without it is past the parent's policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from sqla_rls.declare.grants import callers
+from sqla_rls.snapshot import (
+    AUTH_SCHEMA,
+    BROUGHT_ALONG,
+    BUILT_IN_DEFAULTS,
+    PUBLIC,
+    ROLE_KEYWORDS,
+    DefaultPrivilege,
+    ObjectKey,
+    Policy,
+    Privilege,
+    SequenceKey,
+    Snapshot,
+    TableKey,
+    implied_privileges,
+    wanted_privileges,
+)
+
+#: Everybody has it in a new database.
+BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivilegeChanges:
+    grants: frozenset[Privilege] = frozenset()
+    revokes: frozenset[Privilege] = frozenset()
+    #: What default privileges will give on what isn't there yet.
+    revokes_on_new: frozenset[Privilege] = frozenset()
+    #: What PUBLIC holds of PUBLIC_PRIVILEGES, and shall not.
+    revokes_from_public: tuple[str, ...] = ()
+    default_grants: frozenset[DefaultPrivilege] = frozenset()
+    default_revokes: frozenset[DefaultPrivilege] = frozenset()
+    #: What only the owner of a schema can grant.
+    left_out: frozenset[Privilege] = frozenset()
+    #: On schemas, which others share, by grantee: what a new role needs, whoever has granted it here.
+    on_schemas: Mapping[str, frozenset[Privilege]] = field(default_factory=dict)
+
+    def with_new_roles(self, roles: Collection[str]) -> PrivilegeChanges:
+        """The same, with all that new *roles* need on schemas."""
+        return replace(self, grants=self.grants.union(*(self.on_schemas.get(role, ()) for role in roles)))
+
+
+def diff_privileges(
+    live: Snapshot,
+    declared: Snapshot,
+    *,
+    policies_before: Collection[Policy],
+    policies_elsewhere: Collection[Policy],
+    default_schema: str,
+    current_user: str | None,
+    dropped: Collection[TableKey],
+    made_auth_functions: bool = True,
+    out_of_reach: Collection[str] = (),
+) -> PrivilegeChanges:
+    """*policies_before* are those that the models decide about, *policies_elsewhere* the others.
+
+    A schema is shared: what policies are the first to need there is granted, although others have done so
+    here.  On a schema that is *out_of_reach* of the migrating role, only these grants are written.
+    """
+    auth_functions = declared.auth_functions or live.auth_functions
+
+    def implied(policies: Collection[Policy], auth_functions: bool = auth_functions) -> frozenset[Privilege]:
+        return frozenset(
+            implied_privileges(
+                policies, declared, default_schema=default_schema, auth_functions=auth_functions
+            )
+        )
+
+    there = {ObjectKey(*owner[:3]) for owner in live.owners}
+    managed = (
+        live.objects_of(declared.managed) | declared.objects_of(declared.managed) | declared.managed_objects
+    )
+    new = {ObjectKey("TABLE", *table) for table in declared.managed - live.row_security.keys()}
+    new |= declared.managed_objects - there
+    # The next database may have those that were revoked in this one, and those that are declared by now.
+    given = given_by_default(
+        live.default_privileges | declared.default_privileges | BUILT_IN_DEFAULTS,
+        new,
+        declared.sequences_of_columns - live.owned_sequences,
+        default_schema,
+    )
+    # With a table go its sequences, and all privileges on them.
+    gone = live.objects_of(dropped)
+    heirs = live.heirs_of(declared.managed)
+    covered = {ObjectKey("TABLE", *heir) for heir in heirs}
+    # Whether a privilege on what is shared can be passed on is its owner's business.
+    whole_objects = managed | covered
+    held = {one if one.object in whole_objects else _plain(one) for one in live.privileges}
+    wanted = wanted_privileges(declared, default_schema=default_schema)
+    allowed = implied(policies_elsewhere)
+
+    def undeclared(privileges: Iterable[Privilege]) -> set[Privilege]:
+        return {
+            one
+            for one in set(privileges) - wanted
+            if (one.object in managed or (one.object, one.grantee) in declared.managed_grantees)
+            and not one.grantee.startswith("pg_")
+            and _plain(one) not in allowed
+        }
+
+    reached = _reached(live, declared) - {current_user}
+    past_parents = {
+        one
+        for one in held
+        if one.object in covered
+        and one.grantee in reached
+        and not all(
+            _is_open_to(one.grantee, parent, live, declared) and _is_wanted_on(parent, one, wanted)
+            for parent in heirs[TableKey(one.schema, one.name)]
+        )
+    }
+
+    silent = {policy.key for policy in declared.policies.values() if not policy.imply_privileges}
+    before = implied([one for one in policies_before if one.key not in silent])
+    obsolete = {
+        one
+        for one in (_with_those_brought_along(before) & held)
+        - _with_those_brought_along(implied(policies_elsewhere))
+        - wanted
+        - {BUILT_IN}
+        if one.object_type in ("SCHEMA", "SEQUENCE") and one.object not in managed
+    }
+    on_schemas = {one for one in wanted - {BUILT_IN} if one.object_type == "SCHEMA"}
+    needed_before = implied(policies_before, auth_functions=auth_functions and made_auth_functions)
+    first = on_schemas & implied(declared.policies.values()) - needed_before
+    to_grant = {
+        one
+        for one in (wanted - held) | on_schemas
+        if one.grantee != current_user and one[:4] not in live.owners
+    }
+    beyond = {ObjectKey("SCHEMA", None, name) for name in out_of_reach}
+    left_out = {one for one in to_grant - held - first if one.object in beyond}
+    grants = (to_grant & ((wanted - held) | first)) - left_out
+    revokes = {one for one in undeclared(held) | past_parents | obsolete if one.object not in gone | beyond}
+    # What is revoked on a table is on each of its columns, too; when a grant is undone as well.
+    whole = {one[:5] for one in grants | revokes if one.column is None}
+    again = {one for one in held & wanted if one.column is not None and one[:5] in whole}
+    return PrivilegeChanges(
+        grants=frozenset(grants | again),
+        revokes=frozenset(revokes | again),
+        revokes_on_new=frozenset(one for one in undeclared(given) if one.grantee != current_user),
+        revokes_from_public=live.held_by_public if declared.revoked_from_public else (),
+        default_grants=declared.default_privileges - live.default_privileges,
+        default_revokes=frozenset(
+            one
+            for one in live.default_privileges - declared.default_privileges
+            if (one.object_type, one.grantee) in declared.managed_defaults
+        ),
+        left_out=frozenset(left_out),
+        on_schemas={
+            grantee: frozenset(one for one in to_grant & on_schemas if one.grantee == grantee)
+            for grantee in {one.grantee for one in on_schemas}
+        },
+    )
+
+
+def _reached(live: Snapshot, declared: Snapshot) -> set[str]:
+    """The roles that may hold nothing on what is covered: those that are declared, and their groups."""
+    named = {
+        *declared.roles,
+        *(role for policy in declared.policies.values() for role in policy.roles - ROLE_KEYWORDS),
+        *(one.grantee for one in declared.privileges),
+        *(role for _, role in (*declared.managed_defaults, *declared.managed_grantees)),
+    }
+    return {role for role in live.groups_of(callers(named)) if not role.startswith("pg_")}
+
+
+def _is_open_to(role: str, table: TableKey, live: Snapshot, declared: Snapshot) -> bool:
+    """Whether row security keeps no row of *table* from *role*."""
+    flags = declared.row_security.get(table) or live.row_security.get(table)
+    if flags is None or not flags.enabled:
+        return True
+    return role in live.roles and bool(live.roles[role].bypassrls)
+
+
+def _is_wanted_on(table: TableKey, one: Privilege, wanted: Collection[Privilege]) -> bool:
+    on_table = _plain(one)._replace(schema=table.schema, name=table.name)
+    return on_table in wanted or on_table._replace(column=None) in wanted
+
+
+def _with_those_brought_along(implied: frozenset[Privilege]) -> frozenset[Privilege]:
+    """*implied*, and USAGE on schema ``auth`` for the roles that come with those that have it."""
+    return implied | {
+        one._replace(grantee=BROUGHT_ALONG[one.grantee])
+        for one in implied
+        if one.object == ObjectKey("SCHEMA", None, AUTH_SCHEMA) and one.grantee in BROUGHT_ALONG
+    }
+
+
+def _plain(privilege: Privilege) -> Privilege:
+    return privilege._replace(grantable=False, grantor=None)
+
+
+def given_by_default(
+    defaults: Collection[DefaultPrivilege],
+    objects: Iterable[ObjectKey],
+    sequences: Iterable[SequenceKey],
+    default_schema: str,
+) -> Iterator[Privilege]:
+    """What *defaults* give on *objects*, and on *sequences* that columns own, when they are made."""
+    owned = [(ObjectKey("SEQUENCE", *one.table), one.column) for one in sequences]
+    by_column = {found for found, _ in owned}
+    made: list[tuple[ObjectKey, str | None]] = [*owned]
+    made += [(found, None) for found in objects if found not in by_column]
+    for one in defaults:
+        for found, column in made:
+            if one.object_type == f"{found.object_type}S" and one.schema in (
+                None,
+                found.schema or default_schema,
+            ):
+                yield Privilege(*found, one.grantee, one.privilege, column)

@@ -1,0 +1,1 @@
+"""Declarations of what a database has, for ``sqla-rls import``."""

@@ -1,0 +1,1 @@
+"""Who is calling: tokens, the keys that verify them, and the callers that they prove."""
