@@ -14,9 +14,9 @@ from sqla_rls.declare.policies import (
     authenticated,
     crud_policy,
     declare_on,
-    disable_row_security,
-    enable_row_security,
-    force_row_security,
+    disable_row_level_security,
+    enable_row_level_security,
+    force_row_level_security,
 )
 from sqla_rls.declare.teams import memberships
 from sqla_rls.declare.views import view
@@ -40,10 +40,10 @@ __all__ = [
     "declare_on",
     "declare_roles",
     "default_privileges",
-    "disable_row_security",
-    "enable_row_security",
+    "disable_row_level_security",
+    "enable_row_level_security",
     "enforce_row_security",
-    "force_row_security",
+    "force_row_level_security",
     "grant",
     "grant_on",
     "identify",

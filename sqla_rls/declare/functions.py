@@ -1,4 +1,4 @@
-"""The policies' own SQL functions: ``sql_function(Base.metadata, "is_member", …)``."""
+"""The policies' own SQL functions: ``sql_function("is_member", Base.metadata, …)``."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def keep(metadata: MetaData, declared: DeclaredFunction) -> None:
 
 
 def sql_function(
-    metadata: MetaData,
     name: str,
+    metadata: MetaData,
     *,
     returns: str,
     body: str,

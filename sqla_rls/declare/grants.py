@@ -51,7 +51,7 @@ class grant(Declaration):
 
     Without any *privileges* the roles hold none: a table that declares nothing else is managed, too.
     With *columns* only on these, and a policy of the same role then doesn't imply the privilege on the
-    others.  TRUNCATE, REFERENCES, TRIGGER and MAINTAIN need ``beyond_row_security=True``, since they
+    others.  TRUNCATE, REFERENCES, TRIGGER and MAINTAIN need ``bypasses_row_security=True``, since they
     hold for the whole table, whatever its policies; a role that a policy names can't have them, nor can
     PUBLIC, ``authenticated`` and ``anonymous``.  ALL is refused.
     With *grant_option* the roles may pass them on.
@@ -66,10 +66,10 @@ class grant(Declaration):
         to: Roles,
         columns: Collection[_Column] | None = None,
         grant_option: bool = False,
-        beyond_row_security: bool = False,
+        bypasses_row_security: bool = False,
     ) -> None:
         kind = "TABLES" if columns is None else "COLUMNS"
-        self.privileges = _checked(privileges, kind, beyond_row_security) if privileges else []
+        self.privileges = _checked(privileges, kind, bypasses_row_security) if privileges else []
         self.roles, self.grant_option = as_roles(to), grant_option
         self.columns = None if columns is None else [_element(one) for one in columns]
         if not self.columns and columns is not None:
@@ -101,7 +101,7 @@ def grant_on(
     sequence: _Column | None = None,
     function: str | None = None,
     grant_option: bool = False,
-    beyond_row_security: bool = False,
+    bypasses_row_security: bool = False,
 ) -> None:
     """Privileges on a sequence, on a function or on a schema itself.
 
@@ -109,7 +109,7 @@ def grant_on(
     name and the types of its arguments, ``"is_member(uuid)"``; *schema* alone is the schema, beside the
     others where they are.  A sequence or function is managed whole, so that everybody's EXECUTE is
     revoked; on a schema, which others share, what the roles in *to* hold is.  Without any *privileges*
-    they have none.  CREATE on a schema needs ``beyond_row_security=True``, and is refused for whom
+    they have none.  CREATE on a schema needs ``bypasses_row_security=True``, and is refused for whom
     ``grant`` refuses TRIGGER.
     Emitted: ``GRANT … ON SEQUENCE | FUNCTION | SCHEMA … TO …``, and ``REVOKE``.
     """
@@ -135,7 +135,7 @@ def grant_on(
         found = ObjectKey("SCHEMA", None, schema)
     else:
         raise DeclarationError("grant_on() is about one thing: give sequence=, function=, or schema= alone")
-    checked = _checked(privileges, f"{found.object_type}S", beyond_row_security) if privileges else []
+    checked = _checked(privileges, f"{found.object_type}S", bypasses_row_security) if privileges else []
     owner = column.name if isinstance(column, Column) else None
     metadata.info.setdefault(GRANTS, []).append(Grant(found, as_roles(to), checked, grant_option, owner))
 
@@ -167,7 +167,7 @@ def default_privileges(
     on: str = "TABLES",
     to: Roles,
     schema: str | SchemaConst | None = None,
-    beyond_row_security: bool = False,
+    bypasses_row_security: bool = False,
 ) -> None:
     """Privileges on whatever the role that runs the migrations will make, in *schema* or anywhere.
 
@@ -181,7 +181,7 @@ def default_privileges(
         raise DeclarationError(
             f"default_privileges(on={on!r}): take TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS"
         )
-    checked = _checked(privileges, on, beyond_row_security) if privileges else []
+    checked = _checked(privileges, on, bypasses_row_security) if privileges else []
     name = DEFAULT_SCHEMA if isinstance(schema, SchemaConst) else schema
     metadata.info.setdefault(DEFAULT_PRIVILEGES, []).append(
         DefaultPrivileges(on, name, as_roles(to), checked)
@@ -248,15 +248,15 @@ def refuse_beyond_row_security(
             )
 
 
-def _checked(privileges: Iterable[str], kind: str, beyond_row_security: bool) -> list[str]:
+def _checked(privileges: Iterable[str], kind: str, bypasses_row_security: bool) -> list[str]:
     allowed, beyond = GRANTABLE[kind], _BEYOND_ROW_SECURITY.get(kind, set())
     listed = [privilege.upper() for privilege in privileges]
-    if listed and (allowed | (beyond if beyond_row_security else set())).issuperset(listed):
+    if listed and (allowed | (beyond if bypasses_row_security else set())).issuperset(listed):
         return listed
     if beyond.intersection(listed) and (allowed | beyond).issuperset(listed):
         raise DeclarationError(
             f"row security doesn't reach what {', '.join(listed)} on {kind} allow: "
-            "say beyond_row_security=True if you mean it"
+            "say bypasses_row_security=True if you mean it"
         )
     raise DeclarationError(
         f"privileges on {kind} to declare are {', '.join(sorted(allowed))}, not "

@@ -254,43 +254,43 @@ class crud_policy(Declaration):
             policy._set_parent_with_dispatch(declarations.table)
 
 
-class enable_row_security(Declaration):
+class enable_row_level_security(Declaration):
     """A table without policies, closed for all but its owner.  Emitted: ``ENABLE ROW LEVEL SECURITY``.
 
     A policy says as much.
     """
 
-    __visit_name__ = "enable_row_security"
+    __visit_name__ = "enable_row_level_security"
 
     def __repr__(self) -> str:
-        return "enable_row_security()"
+        return "enable_row_level_security()"
 
     def attach(self, declarations: TableDeclarations) -> None:
         declarations.enabled = True
 
 
-class force_row_security(Declaration):
+class force_row_level_security(Declaration):
     """The policies hold for the table's owner, too.  Emitted: ``FORCE ROW LEVEL SECURITY``."""
 
-    __visit_name__ = "force_row_security"
+    __visit_name__ = "force_row_level_security"
 
     def __repr__(self) -> str:
-        return "force_row_security()"
+        return "force_row_level_security()"
 
     def attach(self, declarations: TableDeclarations) -> None:
         declarations.forced = True
 
 
-class disable_row_security(Declaration):
+class disable_row_level_security(Declaration):
     """The explicit word that opens a table: its policies go, and ``DISABLE ROW LEVEL SECURITY`` is emitted.
 
     Without it a table that lost its last declaration stays as it is in the database.
     """
 
-    __visit_name__ = "disable_row_security"
+    __visit_name__ = "disable_row_level_security"
 
     def __repr__(self) -> str:
-        return "disable_row_security()"
+        return "disable_row_level_security()"
 
     def attach(self, declarations: TableDeclarations) -> None:
         declarations.disabled = True
@@ -342,7 +342,7 @@ class TableDeclarations:
             return RowSecurity(table=table, forced=self.forced) if closed else None
         if closed:
             raise DeclarationError(
-                f"{self.table.fullname} has policies beside disable_row_security(): take one"
+                f"{self.table.fullname} has policies beside disable_row_level_security(): take one"
             )
         return RowSecurity(table=table, enabled=False)
 

@@ -68,7 +68,7 @@ class memberships:
 
     Raises:
         DeclarationError: when it is compiled, for a column that isn't there, for a table with
-            ``force_row_security()``, which binds the function's owner, too, and for a call that names
+            ``force_row_level_security()``, which binds the function's owner, too, and for a call that names
             roles where no *role* is declared.
 
     Emits: ``CREATE FUNCTION … RETURNS SETOF … STABLE SECURITY DEFINER SET search_path = pg_catalog,
@@ -136,7 +136,7 @@ class memberships:
         if flags is not None and flags.forced:
             raise DeclarationError(
                 f"{self.function.name}() would return nothing: row security of {table.fullname} is forced on "
-                "its owner, as whom the function reads it. Take force_row_security() away from that table"
+                "its owner, as whom the function reads it. Take force_row_level_security() away from there"
             )
         if family_of(user) == "citext":
             raise DeclarationError(

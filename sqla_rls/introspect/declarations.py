@@ -315,9 +315,9 @@ class _Adoption:
         items = [self._policy(policy) for policy in self.live.policies_of(table)]
         items += self._grants_on_table(table)
         if self.live.row_security[table].forced:
-            items.append("sqla_rls.force_row_security()")
+            items.append("sqla_rls.force_row_level_security()")
         elif not self.live.policies_of(table):
-            items.append("sqla_rls.enable_row_security()")
+            items.append("sqla_rls.enable_row_level_security()")
         yield from _call("declare_on", f"metadata.tables[{_name(table)!r}]", *items)
         yield from self._sequences(table)
 
@@ -356,7 +356,7 @@ class _Adoption:
         to = self._named(held or owner)
         # None is a value here, too.
         said = [f"{name}={_text(value)}" for name, value in arguments.items()]
-        yield from _call("sqla_rls.sql_function", "metadata", repr(key.name), *said, f"to={to}")
+        yield from _call("sqla_rls.sql_function", repr(key.name), "metadata", *said, f"to={to}")
 
     def _made_first(self, key: ObjectKey) -> Iterator[str]:
         """Who may execute it, where that isn't everybody, as Postgres has it."""
@@ -405,7 +405,7 @@ class _Adoption:
             "schema": schema if by_name or object_type == "SCHEMA" else None,
             "columns": list(one.columns) if one.columns and not is_sequence else None,
             "grant_option": one.grantable or None,
-            "beyond_row_security": beyond or None,
+            "bypasses_row_security": beyond or None,
         }
         head = ["metadata"] if function.endswith("grant_on") else []
         listed = [
@@ -447,7 +447,7 @@ class _Adoption:
             for beyond, names in (found or {False: []}).items():
                 grantees.setdefault((object_type, schema, beyond, tuple(names)), []).append(grantee)
         for (object_type, schema, beyond, listed), roles in grantees.items():
-            arguments = {"on": object_type, "schema": schema, "beyond_row_security": beyond or None}
+            arguments = {"on": object_type, "schema": schema, "bypasses_row_security": beyond or None}
             said = [*map(repr, listed), f"to={self._named(roles)}", *_keywords(arguments)]
             yield f"sqla_rls.default_privileges(metadata, {', '.join(said)})"
 

@@ -128,7 +128,7 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
     said = {one.key: _arguments(one) for one in declarable}
     metadata = MetaData()
     for key, arguments in said.items():
-        sql_function(metadata, key.name, to=PUBLIC, **arguments)
+        sql_function(key.name, metadata, to=PUBLIC, **arguments)
     compared = function_catalog.read(
         connection, functions([metadata], default_schema), default_schema=default_schema
     )
@@ -189,7 +189,7 @@ def _is_path_alone(function: SQLFunction) -> bool:
     """Whether its settings are what *search_path* makes of its schemas."""
     metadata = MetaData()
     path = _search_path(function)
-    sql_function(metadata, "f", to=PUBLIC, returns="int", body="", search_path=path)
+    sql_function("f", metadata, to=PUBLIC, returns="int", body="", search_path=path)
     (declared,) = functions([metadata], None)
     return declared.settings == function.settings
 

@@ -1,8 +1,8 @@
 """Who issues the tokens: one function per identity provider.
 
 A ``Provider`` pins everything that a token must not decide for itself: the issuer, the keys, the
-algorithms, the audience, and the Postgres roles that it may ask for (``sqla_rls.tokens.provider``).  Each function
-makes the one of a known provider (``known.py``); adding one is adding a function beside its siblings.
+algorithms, the audience, and the Postgres roles that it may ask for (``sqla_rls.tokens.provider``).  Each
+function makes the one of a known provider (``known.py``); to add one, add a function beside its siblings.
 """
 
 from sqla_rls.provider.known import (

@@ -79,7 +79,7 @@ class Identity:
         except ValueError as problem:
             raise DeclarationError(f"{problem}") from None
 
-    def expired(self, now: float | None = None) -> bool:
+    def is_expired(self, now: float | None = None) -> bool:
         """Whether it has expired at *now*, in seconds since the epoch; None is the present."""
         return self.expires_at is not None and self.expires_at <= (time.time() if now is None else now)
 
@@ -211,7 +211,7 @@ class Verifier:
         with self._lock:
             if (entry := self._cache.get(digest)) is not None:
                 identity, until = entry
-                if time.monotonic() < until and not identity.expired():
+                if time.monotonic() < until and not identity.is_expired():
                     self._cache.move_to_end(digest)
                     return identity
                 del self._cache[digest]

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
-from sqla_rls import Policy, crud_policy, disable_row_security, force_row_security
+from sqla_rls import Policy, crud_policy, disable_row_level_security, force_row_level_security
 
 from .cases import READER, WRITER, Build, Case, Step, by_hand, next_name, stays, table
 
@@ -175,7 +175,7 @@ POLICIES = [
     policy(
         "Policies",
         "FORCE, and no more",
-        lambda: [Policy("it", using=True), force_row_security()],
+        lambda: [Policy("it", using=True), force_row_level_security()],
         "CREATE POLICY it ON {table} USING (true);ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
         lambda: [Policy("it", using=True)],
         "CREATE POLICY it ON {table} USING (true)",
@@ -512,7 +512,7 @@ REVISIONS = [
         "the table is opened by an explicit word",
         ("opened_table",),
         (one_table("opened_table", a_policy("id = 1"), stays), it("id = 1", table_="opened_table")),
-        (one_table("opened_table", disable_row_security), []),
+        (one_table("opened_table", disable_row_level_security), []),
         (one_table("opened_table", stays), by_hand("opened_table")),
         group="In one revision",
     ),

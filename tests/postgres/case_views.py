@@ -324,7 +324,7 @@ def twofold_sql(columns: str, schema: str) -> list[str]:
 def calling(arguments: str) -> Build:
     def build(metadata: MetaData) -> None:
         sql_function(
-            metadata, "view_calls", arguments=arguments, returns="boolean", body="SELECT true", to=READER
+            "view_calls", metadata, arguments=arguments, returns="boolean", body="SELECT true", to=READER
         )
         t = metadata.tables["everything"]
         view("calling_view", metadata, select(t.c.id).where(func.view_calls(t.c.id)))

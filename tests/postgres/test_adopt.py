@@ -313,7 +313,7 @@ def test_functions_that_policies_defaults_and_views_call_are_declared(project: P
 def test_functions_of_migrations_are_found_again(project: Project) -> None:
     def models() -> MetaData:
         metadata = own_todos()
-        sql_function(metadata, "whose", returns="text", body="SELECT auth.user_id()", to="rls_adopt_app")
+        sql_function("whose", metadata, returns="text", body="SELECT auth.user_id()", to="rls_adopt_app")
         return metadata
 
     project.migrate(models())
@@ -574,7 +574,7 @@ def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Serve
     )
     before = project.state()
     written, metadata = adopt(project)
-    assert "'CREATE', 'USAGE', to=['rls_adopt_etl'], schema='public', beyond_row_security=True)" in written
+    assert "'CREATE', 'USAGE', to=['rls_adopt_etl'], schema='public', bypasses_row_security=True)" in written
     project.check(metadata)
     assert project.state() == before
     assert rebuilt(project, server, metadata) == before

@@ -29,7 +29,7 @@ def models(
     )
     if everything:
         view("my_todos", metadata, f"SELECT {columns} FROM todos", grant("SELECT", to=READER))
-        sql_function(metadata, "f", arguments=f"who {argument}", returns="int", body="SELECT 1", to=READER)
+        sql_function("f", metadata, arguments=f"who {argument}", returns="int", body="SELECT 1", to=READER)
     return metadata
 
 

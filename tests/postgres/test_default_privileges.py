@@ -14,7 +14,7 @@ from sqla_rls import (
     Policy,
     Role,
     default_privileges,
-    disable_row_security,
+    disable_row_level_security,
     grant,
     grant_on,
     ignore,
@@ -71,7 +71,7 @@ def models(metadata: MetaData, *columns: Column[Any], schema: str | None = None)
     quoted = f"{schema}." if schema else ""
     query = f'SELECT id, task FROM {quoted}"Some notes"'
     view("seen", metadata, query, grant("SELECT", to="rls_default_other"), schema=schema)
-    sql_function(metadata, "f", returns="int", body="SELECT 1", to="rls_default_other", schema=schema)
+    sql_function("f", metadata, returns="int", body="SELECT 1", to="rls_default_other", schema=schema)
     return metadata
 
 
@@ -214,7 +214,7 @@ def test_create_all_leaves_ignored_roles_and_other_tables_what_they_get(project:
     metadata = MetaData()
     ignore(metadata, roles="rls_default_oth*")
     Table("open", metadata, Column("id", Integer))
-    Table("notes", metadata, Column("id", Integer), disable_row_security())
+    Table("notes", metadata, Column("id", Integer), disable_row_level_security())
     metadata.create_all(project.engine)
     assert held(project) == [
         ("privilege", "notes rls_default_other DELETE"),

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Policy, auth_uid, force_row_security
+from sqla_rls import Policy, auth_uid, force_row_level_security
 from sqla_rls.ddl.statements import CreateAuthFunctions
 from sqla_rls.testing.postgres import Server
 from tests.suite import table
@@ -42,7 +42,7 @@ def notes(*policies: Policy, forced: bool = True) -> MetaData:
         Column("user_id", Text),
         Policy("own", using=auth_uid("user_id"), with_check=auth_uid("user_id")),
         *policies,
-        *[force_row_security()] * forced,
+        *[force_row_level_security()] * forced,
     )
     return metadata
 

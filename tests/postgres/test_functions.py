@@ -24,7 +24,7 @@ IS_MINE: dict[str, Any] = {"arguments": "who text", "returns": "boolean", "body"
 
 def with_function(name: str = "is_mine", *, to: Any = READER, **changed: Any) -> MetaData:
     metadata = todos(Policy("mine", "SELECT", READER, using=f'"{name}"(user_id)'))
-    sql_function(metadata, name, to=to, **{**IS_MINE, **changed})
+    sql_function(name, metadata, to=to, **{**IS_MINE, **changed})
     return metadata
 
 
@@ -45,7 +45,7 @@ def test_a_body_may_ask_who_is_calling(project: Project) -> None:
     mine = Policy("mine", "SELECT", READER, using=func.is_mine(column("user_id"), type_=Boolean))
     Table("notes", metadata, Column("user_id", Text), mine)
     body = "SELECT who = auth.user_id()"
-    sql_function(metadata, "is_mine", to=READER, **{**IS_MINE, "body": body})
+    sql_function("is_mine", metadata, to=READER, **{**IS_MINE, "body": body})
     project.migrate(metadata)
 
 
@@ -121,7 +121,7 @@ def test_drift_by_hand_is_seen_mended_and_comes_back(project: Project, drift: st
 def test_other_arguments_make_another_function(project: Project) -> None:
     def models(**changed: Any) -> MetaData:
         metadata = MetaData()
-        sql_function(metadata, "f", to=READER, **{**IS_MINE, **changed})
+        sql_function("f", metadata, to=READER, **{**IS_MINE, **changed})
         return metadata
 
     project.migrate(models())
@@ -172,12 +172,12 @@ def test_one_in_an_ignored_schema_is_left_alone(project: Project) -> None:
     execute(project, "CREATE SCHEMA app")
     project.options["include_schemas"] = True
     metadata = MetaData()
-    sql_function(metadata, "f", schema="app", to=READER, **IS_MINE)
+    sql_function("f", metadata, schema="app", to=READER, **IS_MINE)
     project.migrate(metadata)
     ignored = MetaData()
     ignore(ignored, schemas="app")
     project.check(ignored)
-    sql_function(ignored, "f", schema="app", to=READER, **IS_MINE)
+    sql_function("f", ignored, schema="app", to=READER, **IS_MINE)
     with pytest.raises(DeclarationError, match="schema 'app' is declared"):
         project.check(ignored)
 
@@ -186,8 +186,8 @@ def test_one_in_an_ignored_schema_is_left_alone(project: Project) -> None:
 def test_those_of_two_schemas_may_have_one_name(project: Project) -> None:
     execute(project, "CREATE SCHEMA app")
     metadata = MetaData()
-    sql_function(metadata, "f", to=READER, **IS_MINE)
-    sql_function(metadata, "f", schema="app", to=READER, returns="int", arguments="who text", body="SELECT 1")
+    sql_function("f", metadata, to=READER, **IS_MINE)
+    sql_function("f", metadata, schema="app", to=READER, returns="int", arguments="who text", body="SELECT 1")
     project.migrate(metadata)
 
 
@@ -205,7 +205,7 @@ def test_a_name_that_several_have_is_refused(project: Project) -> None:
 def test_it_is_declared_once() -> None:
     metadata = with_function()
     with pytest.raises(DeclarationError, match="declared twice"):
-        sql_function(metadata, "is_mine", to=READER, **IS_MINE)
+        sql_function("is_mine", metadata, to=READER, **IS_MINE)
 
 
 @pytest.mark.exhaustive

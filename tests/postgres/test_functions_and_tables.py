@@ -55,7 +55,7 @@ def models(*, columns: bool = True) -> MetaData:
 
 
 def add_function(metadata: MetaData, name: str, *, body: str, **said: Any) -> None:
-    sql_function(metadata, name, body=body, **{"returns": "boolean", "to": authenticated, **said})
+    sql_function(name, metadata, body=body, **{"returns": "boolean", "to": authenticated, **said})
 
 
 def nothing() -> MetaData:

@@ -219,7 +219,7 @@ def test_a_sequence_and_its_privileges_in_one_migration(project: Project) -> Non
 def test_what_goes_past_row_security_is_declared_explicitly(project: Project) -> None:
     metadata = todos(
         Policy("read", "SELECT", authenticated, using=True),
-        grant("TRUNCATE", to=READER, beyond_row_security=True),
+        grant("TRUNCATE", to=READER, bypasses_row_security=True),
     )
     project.migrate(metadata)
     assert ("privilege", "todos reporting TRUNCATE") in project.state()

@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
-from sqla_rls import Policy, Role, authenticated, declare_on, force_row_security, member_of, memberships
+from sqla_rls import Policy, Role, authenticated, declare_on, force_row_level_security, member_of, memberships
 from sqla_rls.declare.collect import declared
 from sqla_rls.driver.server_info import LOAD
 from sqla_rls.exc import DeclarationError
@@ -195,7 +195,7 @@ def plain(
 
 def test_a_forced_table_is_refused() -> None:
     metadata, _ = plain()
-    declare_on(metadata.tables["members"], force_row_security())
+    declare_on(metadata.tables["members"], force_row_level_security())
     with pytest.raises(DeclarationError, match=r"my_teams\(\) would return nothing: .* forced"):
         declared([metadata])
 

@@ -30,8 +30,8 @@ from sqla_rls import (
     authenticated,
     crud_policy,
     default_privileges,
-    disable_row_security,
-    force_row_security,
+    disable_row_level_security,
+    force_row_level_security,
     grant,
 )
 from sqla_rls.exc import AuthSchemaUnusable, UnknownRole
@@ -184,7 +184,7 @@ def test_a_dropped_table_comes_back_with_its_protection(project: Project) -> Non
         todos(
             crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")),
             grant("SELECT", to=Role("reporting")),
-            force_row_security(),
+            force_row_level_security(),
         )
     )
     execute(project, "GRANT UPDATE (task) ON todos TO authenticated", "GRANT DELETE ON todos TO reporting")
@@ -257,7 +257,7 @@ def test_a_table_is_opened_by_an_explicit_word(project: Project) -> None:
     project.migrate(own_todos())
     before = project.state()
 
-    written = project.migrate(todos(disable_row_security()))
+    written = project.migrate(todos(disable_row_level_security()))
     assert operations(written) == [
         "revoke",
         "revoke",

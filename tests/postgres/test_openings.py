@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import MetaData
 
-from sqla_rls import Policy, Role, authenticated, disable_row_security, force_row_security, grant
+from sqla_rls import Policy, Role, authenticated, disable_row_level_security, force_row_level_security, grant
 from sqla_rls.exc import OpeningNotConfirmed
 from tests.suite import table
 
@@ -35,7 +35,7 @@ def openings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_opening_a_table_says_to_whom(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read(), grant("SELECT", to=READER)))
-    project.revision(todos(disable_row_security(), grant("SELECT", to=READER)))
+    project.revision(todos(disable_row_level_security(), grant("SELECT", to=READER)))
     assert openings(caplog) == [
         "this migration opens table todos: without row security every row is there for reporting"
     ]
@@ -44,13 +44,13 @@ def test_opening_a_table_says_to_whom(project: Project, caplog: pytest.LogCaptur
 @pytest.mark.exhaustive
 def test_to_whom_not_is_said_too(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read()))
-    project.revision(todos(disable_row_security()))
+    project.revision(todos(disable_row_level_security()))
     (said,) = openings(caplog)
     assert said.endswith("every row is there for nobody but its owner, until more is granted")
 
 
 def test_an_owner_who_is_no_longer_bound_is_named(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    project.migrate(todos(read(), force_row_security()))
+    project.migrate(todos(read(), force_row_level_security()))
     project.revision(todos(read()))
     (said,) = openings(caplog)
     assert said == "this migration opens table todos: row security is no longer forced on its owner postgres"
@@ -78,7 +78,7 @@ def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogC
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "before",
-    [lambda: todos(read(), narrow()), lambda: todos(read(), force_row_security())],
+    [lambda: todos(read(), narrow()), lambda: todos(read(), force_row_level_security())],
     ids=["a restrictive policy goes", "no longer forced"],
 )
 def test_what_opens_by_omission_is_done_when_it_is_confirmed(
@@ -104,15 +104,15 @@ def test_what_opens_by_omission_is_done_when_it_is_confirmed(
 
 @pytest.mark.exhaustive
 def test_what_the_models_say_in_so_many_words_needs_no_other(project: Project) -> None:
-    project.migrate(todos(read(), force_row_security()))
-    assert "confirm_opening" not in project.migrate(todos(disable_row_security()))
+    project.migrate(todos(read(), force_row_level_security()))
+    assert "confirm_opening" not in project.migrate(todos(disable_row_level_security()))
 
 
 @pytest.mark.exhaustive
 def test_the_way_back_is_not_asked_about(project: Project) -> None:
     project.migrate(todos(read()))
     opened = project.state()
-    project.migrate(todos(read(), narrow(), force_row_security()))
+    project.migrate(todos(read(), narrow(), force_row_level_security()))
     project.downgrade()
     assert project.state() == opened
 
@@ -124,7 +124,7 @@ def test_the_way_back_is_not_asked_about(project: Project) -> None:
         lambda: todos(narrow("task <> ''")),
         lambda: todos(read(), narrow("task = ''")),
         lambda: todos(read(), narrow(permissive=True)),
-        lambda: todos(read(), narrow(), force_row_security()),
+        lambda: todos(read(), narrow(), force_row_level_security()),
         lambda: todos(),
         MetaData,
     ],

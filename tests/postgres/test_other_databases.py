@@ -37,7 +37,7 @@ from sqla_rls import (
     authenticated,
     crud_policy,
     default_privileges,
-    force_row_security,
+    force_row_level_security,
     jwt_claim,
     jwt_claim_contains,
 )
@@ -222,7 +222,7 @@ def test_what_restores_what_was_lost_does_nothing_where_it_was_not(
         metadata = own_todos()
         table = metadata.tables["todos"]
         narrow = Policy("it's 100% {narrow}", "DELETE", using="task <> '%'", permissive=False)
-        for one in (force_row_security(), narrow):
+        for one in (force_row_level_security(), narrow):
             one._set_parent_with_dispatch(table)
         return metadata
 

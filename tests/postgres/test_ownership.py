@@ -14,7 +14,7 @@ from sqla_rls import (
     Role,
     authenticated,
     default_privileges,
-    disable_row_security,
+    disable_row_level_security,
     grant,
     ignore,
 )
@@ -270,5 +270,5 @@ def test_an_ignored_schema_auth_is_not_filled(project: Project) -> None:
 @pytest.mark.exhaustive
 def test_opening_a_table_leaves_no_privilege_behind(project: Project) -> None:
     project.migrate(own_todos())
-    project.migrate(todos(disable_row_security()))
+    project.migrate(todos(disable_row_level_security()))
     assert not [line for line in project.state() if line == ("privilege", "todos authenticated SELECT")]

@@ -41,7 +41,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Policy, auth, force_row_security
+from sqla_rls import Policy, auth, force_row_level_security
 from sqla_rls.alembic.autogenerate.render import Call
 from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.declare.collect import declared
@@ -244,7 +244,7 @@ def models(drawn: dict[str, Drawn]) -> MetaData:
         Column("n", BigInteger),
         Column("name", Text),
         Column("code", String(20)),
-        force_row_security(),
+        force_row_level_security(),
     )
     for name, one in drawn.items():
         one.declare(name, metadata)._set_parent_with_dispatch(things)

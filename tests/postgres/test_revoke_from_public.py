@@ -195,7 +195,7 @@ def models() -> MetaData:
     metadata = MetaData()
     ignore(metadata, schemas="auth")
     Table("todos", metadata, Column("id", Integer), Policy("it", roles=OWNER, using="id > 0"))
-    sql_function(metadata, "one", returns="int", body="SELECT 1", to=OWNER)
+    sql_function("one", metadata, returns="int", body="SELECT 1", to=OWNER)
     return metadata
 
 

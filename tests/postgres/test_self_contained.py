@@ -133,7 +133,7 @@ def test_functions_whose_bodies_ask_who_is_calling(project: Project, cluster: Se
     def models() -> MetaData:
         metadata = MetaData()
         sql_function(
-            metadata, "me", returns="text", body="SELECT auth.user_id()", to=READER, search_path=["auth"]
+            "me", metadata, returns="text", body="SELECT auth.user_id()", to=READER, search_path=["auth"]
         )
         return metadata
 
@@ -258,7 +258,7 @@ def test_default_privileges_that_are_here_already(project: Project, cluster: Ser
 def test_everybody_executes_no_declared_function_elsewhere(project: Project, cluster: Server) -> None:
     def models() -> MetaData:
         metadata = MetaData()
-        sql_function(metadata, "one", returns="int", body="SELECT 1", to=READER)
+        sql_function("one", metadata, returns="int", body="SELECT 1", to=READER)
         return metadata
 
     execute(project, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")

@@ -22,7 +22,7 @@ def models(table: str, *, functions: tuple[str, ...] = (), views: tuple[str, ...
     metadata = MetaData()
     Table(table, metadata, Column("id", Integer), Policy("all", "SELECT", READER, using=True))
     for name in functions:
-        sql_function(metadata, name, returns="int", body="SELECT 1", to=READER)
+        sql_function(name, metadata, returns="int", body="SELECT 1", to=READER)
     for name in views:
         view(name, metadata, f"SELECT id FROM {table}", grant("SELECT", to=READER))
     return metadata
@@ -116,7 +116,7 @@ def test_what_a_revision_made_in_a_schema_that_is_not_compared_is_named(
     execute(project, "CREATE SCHEMA app")
     metadata = ours(made=False)
     for name in ("f", "g"):
-        sql_function(metadata, name, schema="app", returns="int", body="SELECT 1", to=READER)
+        sql_function(name, metadata, schema="app", returns="int", body="SELECT 1", to=READER)
     project.migrate(metadata)
     execute(
         project,

@@ -128,7 +128,7 @@ def _view(query: str | None = None) -> Callable[[MetaData], None]:
 
 def _sql_function(body: str, **options: Any) -> Callable[[MetaData], None]:
     return lambda metadata: sql_function(
-        metadata, "me", returns="text", body=body, to=authenticated, **options
+        "me", metadata, returns="text", body=body, to=authenticated, **options
     )
 
 

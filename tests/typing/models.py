@@ -32,9 +32,9 @@ from sqla_rls import (
     declare_on,
     declare_roles,
     default_privileges,
-    enable_row_security,
+    enable_row_level_security,
     enforce_row_security,
-    force_row_security,
+    force_row_level_security,
     grant,
     grant_on,
     identify,
@@ -82,7 +82,7 @@ class Todo(Base):
         Policy("later", using=lambda: exists(select(Todo.id).where(auth_uid(Todo.user_id)))),
         grant("SELECT", to="reporting"),
         grant("UPDATE", columns=["team", team], to="reporting"),
-        force_row_security(),
+        force_row_level_security(),
     )
 
 
@@ -96,9 +96,11 @@ Table("core", MetaData(), crud_policy("authenticated", read=True, modify=None))
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema="public")
 default_privileges(Base.metadata, "SELECT", to=authenticated, schema=BLANK_SCHEMA)
 declare_on(
-    Base.metadata.tables["todos"], enable_row_security(), Policy("none", using=False, imply_privileges=False)
+    Base.metadata.tables["todos"],
+    enable_row_level_security(),
+    Policy("none", using=False, imply_privileges=False),
 )
-sql_function(Base.metadata, "is_member", arguments="org uuid", returns="boolean", body="…", to=authenticated)
+sql_function("is_member", Base.metadata, arguments="org uuid", returns="boolean", body="…", to=authenticated)
 open_todos = view(
     "open_todos", Base.metadata, select(Todo.user_id), grant("SELECT", to=authenticated), schema="app"
 )
@@ -107,8 +109,8 @@ declare_roles(Base.metadata, Role("app", login=True, member_of=[authenticated, "
 grant_on(Base.metadata, "EXECUTE", function="is_member(uuid)", to=authenticated)
 grant_on(Base.metadata, "USAGE", sequence=Member.team, to=authenticated)
 sql_function(
-    Base.metadata,
     "now_in",
+    Base.metadata,
     returns="text",
     body="…",
     to="app",

@@ -46,7 +46,7 @@ def test_a_copy_has_all_that_the_identity_has(way: Callable[[Any], Any]) -> None
     assert copied.claims == ALICE.claims
     assert copied.claims_json == ALICE.claims_json
     assert copied.per_token_claims == ALICE.per_token_claims
-    assert copied.expired(1.5e9)
+    assert copied.is_expired(1.5e9)
 
 
 def test_the_claims_of_a_copy_are_frozen_at_any_depth(way: Callable[[Any], Any]) -> None:

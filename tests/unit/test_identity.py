@@ -269,13 +269,13 @@ def test_a_token_ends_at_the_same_moment_wherever_it_is_looked_at(clocks: Clocks
     known = verifier.verify(old)
 
     assert known.expires_at == now + 10
-    assert not known.expired(now + 9.999)
-    assert known.expired(now + 10)
+    assert not known.is_expired(now + 9.999)
+    assert known.is_expired(now + 10)
     clocks.ahead = 10
     for late in (verifier, Verifier(pinned(), leeway=10)):  # known to it, and not
         with pytest.raises(ExpiredToken, match="refresh"):
             late.verify(old)
-    assert known.expired()
+    assert known.is_expired()
 
 
 def test_leeway_counts_for_a_clock_that_is_slow(clocks: Clocks) -> None:
@@ -611,7 +611,7 @@ def test_nobody_in_particular() -> None:
     assert Identity(role="anonymous") == ANONYMOUS
     assert ANONYMOUS.subject is None
     assert ANONYMOUS.claims_json == "{}"
-    assert not ANONYMOUS.expired(now=1e12)
+    assert not ANONYMOUS.is_expired(now=1e12)
     assert dataclasses.replace(ANONYMOUS, role="anon") == Identity(role="anon")
 
 

@@ -45,7 +45,7 @@ from sqla_rls import (
     authenticated,
     crud_policy,
     default_privileges,
-    disable_row_security,
+    disable_row_level_security,
     grant,
     grant_on,
     in_jwt_claim,
@@ -557,7 +557,7 @@ def test_a_policy_belongs_on_a_table() -> None:
 
 def test_a_table_is_open_or_has_policies() -> None:
     with pytest.raises(DeclarationError, match="take one"):
-        declared([table(disable_row_security(), Policy("it", using=True)).metadata])
+        declared([table(disable_row_level_security(), Policy("it", using=True)).metadata])
 
 
 @pytest.mark.parametrize("privilege", ["ALL", "TRUNCATE", "TRIGGER", "REFERENCES", "FLY"])
@@ -570,9 +570,9 @@ def test_privileges_that_row_security_does_not_reach_are_refused(privilege: str)
 
 @pytest.mark.parametrize("privilege", ["TRUNCATE", "TRIGGER", "REFERENCES", "MAINTAIN"])
 def test_privileges_that_row_security_does_not_reach_need_an_explicit_word(privilege: str) -> None:
-    with pytest.raises(DeclarationError, match="say beyond_row_security=True if you mean it"):
+    with pytest.raises(DeclarationError, match="say bypasses_row_security=True if you mean it"):
         grant(privilege, to=authenticated)
-    todos = table(grant(privilege, to="etl", beyond_row_security=True))
+    todos = table(grant(privilege, to="etl", bypasses_row_security=True))
     (found,) = declared([todos.metadata]).privileges
     assert found.privilege == privilege
 
@@ -581,11 +581,11 @@ def test_privileges_that_row_security_does_not_reach_need_an_explicit_word(privi
 @pytest.mark.parametrize("caller", ["editor", "PUBLIC", "authenticated", "anonymous"])
 def test_those_who_call_never_hold_them(privilege: str, caller: str) -> None:
     message = f"{privilege} on .* can't be granted to (?i:{caller}), as which callers run"
-    on_table = table(grant(privilege, to=["etl", caller], beyond_row_security=True))
+    on_table = table(grant(privilege, to=["etl", caller], bypasses_row_security=True))
     policy = Policy("it", roles=Role("editor"), using=True)
     Table("documents", on_table.metadata, Column("id", Integer), policy)
     later = table(Policy("it", roles="editor", using=True)).metadata
-    default_privileges(later, privilege, to=["etl", caller], beyond_row_security=True)
+    default_privileges(later, privilege, to=["etl", caller], bypasses_row_security=True)
     with pytest.raises(DeclarationError, match=message):
         declared([on_table.metadata])
     with pytest.raises(DeclarationError, match=message):
@@ -595,11 +595,11 @@ def test_those_who_call_never_hold_them(privilege: str, caller: str) -> None:
 
 
 def test_nor_on_columns_and_schemas() -> None:
-    columns = table(grant("REFERENCES", columns=["id"], to=authenticated, beyond_row_security=True))
+    columns = table(grant("REFERENCES", columns=["id"], to=authenticated, bypasses_row_security=True))
     with pytest.raises(DeclarationError, match="REFERENCES on todos can't be granted to authenticated"):
         declared([columns.metadata])
     schema = MetaData()
-    grant_on(schema, "USAGE", "CREATE", schema="app", to=authenticated, beyond_row_security=True)
+    grant_on(schema, "USAGE", "CREATE", schema="app", to=authenticated, bypasses_row_security=True)
     with pytest.raises(DeclarationError, match="CREATE on app can't be granted to authenticated"):
         declared([schema])
 

@@ -707,7 +707,7 @@ def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterab
         if _key(table, live.default_schema) in left_alone:
             log.warning(
                 "table %s has policies in the database and declares none: it is left as it is. "
-                "Declare disable_row_security() to drop them and open it",
+                "Declare disable_row_level_security() to drop them and open it",
                 table.fullname,
             )
     if models.auth_functions:

@@ -29,8 +29,8 @@ def say_what_callers_reach(live: Live, models: Snapshot, left_out: Collection[Ta
         found = held.get(ObjectKey("TABLE", *table))
         if found and not (table in models.managed or table in covered or table in left_out):
             cure = (
-                "Declare grant() or disable_row_security() on its Table if that is meant, or policies; else "
-                "revoke these privileges"
+                "Declare grant() or disable_row_level_security() on its Table if that is meant, or policies; "
+                "else revoke these privileges"
                 if kind == "table"
                 else "It can't have policies: revoke these privileges, and show callers their rows by a "
                 "view() with a WHERE and security_invoker=False"
