@@ -103,19 +103,27 @@ def import_(url: str, schemas: tuple[str, ...]) -> None:
 def dev(subjects: tuple[str, ...]) -> None:
     """Run an empty Postgres and an identity provider until interrupted.
 
-    Prints, as lines for an .env file, where they are.  The server trusts whoever connects.
+    Prints lines for an .env file.  DATABASE_URL is the owner's, for Alembic.  DATABASE_AUTHENTICATED_URL is
+    the login role's, for the app.  SUPERUSER_URL is for psql.  A server that this command starts needs no
+    passwords.
     """
     # Not above: printing SQL needs neither.
+    from sqla_rls.testing.development import development_database
     from sqla_rls.testing.issuer import Issuer
     from sqla_rls.testing.postgres import find_server
 
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
-    with find_server() as server, Issuer() as issuer:
-        click.echo(
-            f"DATABASE_URL={server.url().set(drivername='postgresql').render_as_string(hide_password=False)}"
-        )
+    with find_server() as server, development_database(server) as database, Issuer() as issuer:
+        # psql takes no name of a driver.
+        superuser = database.superuser.set(drivername="postgresql")
+        for variable, url in (
+            ("DATABASE_URL", database.owner),
+            ("DATABASE_AUTHENTICATED_URL", database.app),
+            ("SUPERUSER_URL", superuser),
+        ):
+            click.echo(f"{variable}={url.render_as_string(hide_password=False)}")
         click.echo(f"STACK_BASE_URL={issuer.base_url}")
         click.echo(f"STACK_PROJECT_ID={issuer.project_id}")
         for subject in subjects:

@@ -9,7 +9,8 @@ import sys
 import psycopg
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
 from sqla_rls.testing.postgres import installations
@@ -34,9 +35,16 @@ def test_dev_runs_until_it_is_interrupted() -> None:
     command = [sys.executable, "-c", "from sqla_rls.cli import main; main()", "dev", "--token", "alice"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = dict(process.stdout.readline().strip().split("=", 1) for _ in range(4))
+        lines = dict(process.stdout.readline().strip().split("=", 1) for _ in range(6))
         try:
-            psycopg.connect(lines["DATABASE_URL"]).close()
+            psycopg.connect(lines["SUPERUSER_URL"]).close()
+            users = {}
+            for name in ("DATABASE_URL", "DATABASE_AUTHENTICATED_URL"):
+                engine = create_engine(lines[name], poolclass=NullPool)
+                assert engine.driver == "psycopg"
+                with engine.connect() as connection:
+                    users[name] = connection.scalar(text("SELECT current_user"))
+            assert users == {"DATABASE_URL": "owner", "DATABASE_AUTHENTICATED_URL": "app"}
             assert lines["TOKEN_alice"].count(".") == 2
         finally:
             process.send_signal(signal.SIGINT)

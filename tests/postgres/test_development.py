@@ -1,0 +1,78 @@
+"""The database of ``sqla-rls dev`` runs the example of README.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.testing.development import development_database
+from sqla_rls.testing.issuer import Issuer
+from sqla_rls.testing.postgres import Server
+
+README = Path(__file__).parents[2] / "README.md"
+ROLES = "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1"
+
+
+def _first_block(heading: str) -> str:
+    section = README.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    return section.split("```python\n")[1].split("```")[0]
+
+
+def _run(heading: str, namespace: dict[str, Any]) -> None:
+    exec(compile(_first_block(heading), f"README.md, {heading}", "exec", dont_inherit=True), namespace)
+
+
+# As a server that others use: then the names have suffixes, and the tests share it.
+@pytest.fixture
+def shared(server: Server) -> Server:
+    return Server.connect(server.url())
+
+
+def test_the_example_of_the_readme_runs(shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with shared, development_database(shared) as database, Issuer() as issuer:
+        app = database.app.render_as_string(hide_password=False)
+        monkeypatch.setenv("DATABASE_AUTHENTICATED_URL", app)
+        monkeypatch.setenv("STACK_PROJECT_ID", issuer.project_id)
+        monkeypatch.setenv("STACK_BASE_URL", issuer.base_url)
+        readme: dict[str, Any] = {"__name__": "readme", "jwt": issuer.token("alice")}
+        _run("Declare", readme)
+        owner = create_engine(database.owner, poolclass=NullPool)
+        readme["Base"].metadata.create_all(owner)
+        try:
+            _run("Run as somebody", readme)
+            with readme["SessionLocal"](token=issuer.token("alice")) as session:
+                assert [todo.task for todo in session.scalars(readme["select"](readme["Todo"]))] == [
+                    "buy milk"
+                ]
+            with readme["SessionLocal"](token=issuer.token("bob")) as session:
+                assert session.scalars(readme["select"](readme["Todo"])).all() == []
+        finally:
+            readme["engine"].dispose()
+        assert len(readme["todos"]) == 1
+
+
+def test_a_shared_server_is_left_as_it_was(shared: Server) -> None:
+    with (
+        shared,
+        psycopg.connect(
+            shared.url().set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True
+        ) as superuser,
+    ):
+        before = superuser.execute(ROLES).fetchall()
+        # The second finds the roles of callers that the first made, and keeps them.
+        with development_database(shared), development_database(shared) as database:
+            assert database.app.password
+            app = create_engine(database.app, poolclass=NullPool)
+            with app.connect() as connection:
+                inherits = text(
+                    "SELECT pg_has_role('authenticated', 'USAGE'), pg_has_role('anonymous', 'USAGE')"
+                )
+                assert connection.execute(inherits).one() == (False, False)
+                connection.execute(text("SET ROLE authenticated"))
+                connection.execute(text("SET ROLE anonymous"))
+        assert superuser.execute(ROLES).fetchall() == before
