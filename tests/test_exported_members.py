@@ -24,6 +24,7 @@ MODULES = (
     "sqla_rls.provider",
     "sqla_rls.rotation",
     "sqla_rls.testing",
+    "sqla_rls.testing.development",
     "sqla_rls.testing.issuer",
     "sqla_rls.testing.pgbouncer",
     "sqla_rls.testing.postgres",

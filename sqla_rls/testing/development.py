@@ -42,7 +42,8 @@ class DevelopmentDatabase:
 def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
     """Create a database, its owner and a login role for the app; drop them at the end.
 
-    On a server that others use, the names have a random suffix and the roles a random password.  The roles
+    On a server that others use, the names have a random suffix and the roles a random password.  On a server
+    of our own, the names have a suffix only where one of them exists already.  The roles
     ``authenticated`` and ``anonymous`` are created where they are missing.  Those go, too, unless somebody
     else uses them by then.
 
@@ -63,26 +64,29 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
         and grants USAGE on its schema to the owner.
     """
     is_shared = server.socket_directory is None
-    suffix = f"_{token_hex(3)}" if is_shared else ""
-    database, owner, app = (f"{name}{suffix}" for name in ("app", "owner", "app"))
-    urls = DevelopmentDatabase(
-        superuser=server.url(database),
-        owner=server.url(database, user=owner, password=token_hex() if is_shared else None),
-        app=server.url(database, user=app, password=token_hex() if is_shared else None),
-    )
     created: list[str] = []
+    logins: list[str] = []
     with ExitStack() as undo:
         superuser = undo.enter_context(_connected(server.url()))
+        suffix = f"_{token_hex(3)}" if is_shared or _is_taken(superuser) else ""
+        database, owner, app = (f"{name}{suffix}" for name in ("app", "owner", "app"))
+        urls = DevelopmentDatabase(
+            superuser=server.url(database),
+            owner=server.url(database, user=owner, password=token_hex() if is_shared else None),
+            app=server.url(database, user=app, password=token_hex() if is_shared else None),
+        )
         # Runs last: the owner is a member of the roles that it creates.
         undo.callback(_drop_unused, superuser, created)
+        # Runs after the database is gone: grants in the database keep its roles.
+        undo.callback(_drop_logins, superuser, logins)
         _create_login(superuser, urls.owner, sql.SQL("LOGIN CREATEROLE"))
-        undo.callback(_drop_role, superuser, owner)
+        logins.append(owner)
         server.create_database(database, owner=owner)
         undo.callback(server.drop_database, database)
         _offer_extension(urls)
         with _connected(urls.owner) as creator:
             _create_login(creator, urls.app, sql.SQL("LOGIN NOINHERIT"))
-            undo.callback(_drop_role, superuser, app)
+            logins.append(app)
             for role in CALLERS:
                 grantor = superuser
                 if not _exists(creator, role):
@@ -122,10 +126,16 @@ def _exists(connection: psycopg.Connection[Any], role: str) -> bool:
     return bool(connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).rowcount)
 
 
-def _drop_role(superuser: psycopg.Connection[Any], name: str) -> None:
-    # With the memberships that the role granted, which keep it from PostgreSQL 16 on.
-    superuser.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
-    superuser.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+def _is_taken(superuser: psycopg.Connection[Any]) -> bool:
+    found = superuser.execute("SELECT FROM pg_database WHERE datname = 'app'")
+    return bool(found.rowcount) or any(_exists(superuser, role) for role in ("app", "owner"))
+
+
+def _drop_logins(superuser: psycopg.Connection[Any], names: list[str]) -> None:
+    for name in reversed(names):
+        # With the memberships that the role granted, which keep it from PostgreSQL 16 on.
+        superuser.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+        superuser.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 def _drop_unused(superuser: psycopg.Connection[Any], roles: list[str]) -> None:

@@ -76,3 +76,26 @@ def test_a_shared_server_is_left_as_it_was(shared: Server) -> None:
                 connection.execute(text("SET ROLE authenticated"))
                 connection.execute(text("SET ROLE anonymous"))
         assert superuser.execute(ROLES).fetchall() == before
+
+
+def test_a_grant_in_the_database_does_not_keep_the_login_role(shared: Server) -> None:
+    with shared:
+        with development_database(shared) as database:
+            owner = create_engine(database.owner, poolclass=NullPool)
+            with owner.begin() as connection:
+                connection.execute(text("CREATE TABLE note (id int)"))
+                connection.execute(text(f"GRANT SELECT ON note TO {database.app.username}"))
+        with create_engine(shared.url(), poolclass=NullPool).connect() as connection:
+            statement = text("SELECT FROM pg_roles WHERE rolname IN (:app, :owner)")
+            names = {"app": database.app.username, "owner": database.owner.username}
+            assert not connection.execute(statement, names).all()
+
+
+@pytest.mark.exhaustive
+def test_a_server_of_our_own_takes_a_second_database(server: Server) -> None:
+    with development_database(server) as first, development_database(server) as second:
+        assert (first.app.database, first.app.username, first.owner.username) == ("app", "app", "owner")
+        for url in (first.app, first.owner, second.app, second.owner):
+            with create_engine(url, poolclass=NullPool).connect() as connection:
+                assert connection.scalar(text("SELECT current_user")) == url.username
+        assert first.app.database != second.app.database
