@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import suppress
 from importlib import resources
 
 import click
@@ -112,9 +113,9 @@ def dev(subjects: tuple[str, ...]) -> None:
     from sqla_rls.testing.issuer import Issuer
     from sqla_rls.testing.postgres import find_server
 
-    interrupted = threading.Event()
+    # Both raise KeyboardInterrupt, also while a server starts.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
+        signal.signal(number, signal.default_int_handler)
     with find_server() as server, development_database(server) as database, Issuer() as issuer:
         # psql takes no name of a driver.
         superuser = database.superuser.set(drivername="postgresql")
@@ -128,7 +129,8 @@ def dev(subjects: tuple[str, ...]) -> None:
         click.echo(f"STACK_PROJECT_ID={issuer.project_id}")
         for subject in subjects:
             click.echo(f"TOKEN_{subject}={issuer.token(subject)}")
-        interrupted.wait()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def _engine(url: str) -> Engine:
