@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
-from sqla_rls import Policy, auth_uid, authenticated, declare_on, grant, member_of, view
+from sqla_rls import Policy, Role, auth_uid, authenticated, declare_on, grant, member_of, view
 from sqla_rls.declare.collect import declared
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
@@ -87,7 +87,7 @@ def models() -> MetaData:
         Policy(
             "own_alias",
             "INSERT",
-            "reporting",
+            Role("rls_copies"),
             with_check=exists(select(parent.c.title).where(parent.c.title == documents.c.parent)),
         ),
     )
@@ -115,12 +115,6 @@ def connection(server: Server, request: pytest.FixtureRequest) -> Iterator[Conne
     with engine.connect() as connection:
         for schema in ("tenant_a", "tenant_b"):
             connection.execute(CreateSchema(schema))
-        connection.execute(
-            text(
-                "DO $$ BEGIN CREATE ROLE reporting;"
-                " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
-            )
-        )
         together = request.param == "all in one"
         for metadata in (models(), *tenants("tenant_a", "tenant_b", together=together)):
             metadata.create_all(connection)

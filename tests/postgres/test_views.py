@@ -271,7 +271,7 @@ def test_one_by_hand_that_is_in_the_way_is_left_alone_and_said(
     execute(project, "CREATE VIEW by_hand AS SELECT task FROM my_todos")
     before = project.state()
     written = project.revision(models(columns={"task": Text}))
-    assert "by_hand" not in written
+    assert not any("by_hand" in line for line in written.splitlines() if not line.strip().startswith("#"))
     assert "view by_hand reads what this migration drops or retypes: the migration will fail" in caplog.text
     with pytest.raises(DBAPIError, match="by_hand"):
         project.upgrade()
