@@ -232,7 +232,7 @@ def test_a_table_may_say_that_roles_have_none(project: Project) -> None:
     metadata = MetaData()
     Table("notes", metadata, Column("id", Integer), grant(to="rls_default_caller"))
     grant_on(metadata, to="rls_default_caller", sequence="numbers")
-    assert "row_level_security" not in project.migrate(metadata)
+    assert "op.enable_row_level_security" not in project.migrate(metadata)
     assert held(project) == []
     with pytest.raises(DeclarationError, match="columns= without privileges"):
         grant(to=Role("nobody"), columns=["id"])

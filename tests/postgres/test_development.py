@@ -92,8 +92,12 @@ def test_a_grant_in_the_database_does_not_keep_the_login_role(shared: Server) ->
 
 
 @pytest.mark.exhaustive
-def test_a_server_of_our_own_takes_a_second_database(server: Server) -> None:
-    with development_database(server) as first, development_database(server) as second:
+def test_a_server_of_our_own_takes_a_second_database() -> None:
+    with (
+        Server.start() as server,
+        development_database(server) as first,
+        development_database(server) as second,
+    ):
         assert (first.app.database, first.app.username, first.owner.username) == ("app", "app", "owner")
         for url in (first.app, first.owner, second.app, second.owner):
             with create_engine(url, poolclass=NullPool).connect() as connection:
