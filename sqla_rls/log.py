@@ -12,7 +12,7 @@ _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
 class AutogenerateLog(logging.LoggerAdapter[logging.Logger]):
-    """Passes on what it is told; warnings also to whoever hears them, whatever the level of the logger."""
+    """Passes messages on; ``hearing_warnings()`` gets the warnings, also those below the logger's level."""
 
     def warning(self, msg: object, *args: Any, **kw: Any) -> None:
         if (heard := _heard.get()) is not None:

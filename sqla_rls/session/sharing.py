@@ -35,7 +35,7 @@ class Sharers:
         info = connection.connection.info
         found: Sharers | None = info.get(_SHARERS)
         if found is None or not (joined or found.in_force()):
-            # Not the same, emptied: the pool lends the connection before the last session notices its end.
+            # A new one: the pool may lend the connection before its last session notices the end.
             found = info[_SHARERS] = cls()
         return found
 

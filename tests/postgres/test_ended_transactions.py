@@ -155,7 +155,7 @@ def test_transactions_stay_as_writable_as_they_were(
 
 
 @pytest.mark.exhaustive
-def test_a_service_session_s_transaction_is_known_too(pool: Engine, maker: sessionmaker[Session]) -> None:
+def test_a_service_session_s_transaction_is_known_too(maker: sessionmaker[Session]) -> None:
     with service_session(maker, reason="test") as session:
         session.execute(text("COMMIT AND CHAIN"))
         with pytest.raises(TransactionRefused):

@@ -24,6 +24,8 @@ class _Function(SchemaItem):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
+    """Asks env.py and ``ignore()`` about views and functions."""
+
     autogen_context: Any
     ignored: Ignored
 
