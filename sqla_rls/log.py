@@ -1,4 +1,4 @@
-"""The log of autogenerate, and the warnings that its revision repeats as comments."""
+"""The log of autogenerate, the warnings that its revision repeats as comments, and text that no log shows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+from sqlalchemy import Dialect, Text
+from sqlalchemy.types import TypeDecorator
 
 _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
@@ -38,3 +41,22 @@ def hearing_warnings() -> Iterator[list[str]]:
         yield heard
     finally:
         _heard.reset(before)
+
+
+class Unlogged(str):
+    """Text that SQLAlchemy doesn't write into logs and errors: it writes the repr of parameters and rows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+class UnloggedText(TypeDecorator[str]):
+    """The type of a column whose values are Unlogged."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Unlogged | None:
+        return None if value is None else Unlogged(value)

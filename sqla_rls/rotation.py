@@ -7,6 +7,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, text
 
 from sqla_rls.exc import SigningUnavailable
+from sqla_rls.log import UnloggedText
 
 _MAY_ROTATE = text("""
 SELECT has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')
@@ -38,13 +39,7 @@ def rotate_signing_key(connection: Connection, *, grace: timedelta = timedelta(h
         raise SigningUnavailable(
             "this role may not rotate the signing key: connect as the one that made the functions"
         )
-    # The driver's own cursor: SQLAlchemy's would log the row with echo="debug".
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(
-            f"SELECT sqla_rls_secret.rotate_signing_key(make_interval(secs => {grace.total_seconds()}))"
-        )
-        (row,) = cursor.fetchall()
-    finally:
-        cursor.close()
-    return str(row[0])
+    # SQLAlchemy's log shows rows with echo="debug".
+    rotate = text("SELECT sqla_rls_secret.rotate_signing_key(make_interval(secs => :seconds)) AS key")
+    key = connection.scalar(rotate.columns(key=UnloggedText), {"seconds": grace.total_seconds()})
+    return str(key)

@@ -14,11 +14,12 @@ from functools import cache, partial
 from random import SystemRandom
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause, func, literal_column, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sqla_rls.driver.base import MARK, Binding, DriverConnection, require_unexpired
 from sqla_rls.exc import BindingError, DeclarationError, UnsupportedTransaction
+from sqla_rls.log import Unlogged, UnloggedText
 from sqla_rls.session.options import Rules
 from sqla_rls.tokens.provider import check_role
 from sqla_rls.tokens.verifier import Identity
@@ -49,15 +50,6 @@ class ServiceAccess:
 
 
 Caller: TypeAlias = Identity | ServiceAccess
-
-
-class _Unlogged(str):
-    """Claims are personal: SQLAlchemy writes the repr of parameters into logs and errors."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'…'"
 
 
 def bind(
@@ -182,14 +174,12 @@ _UNSET_BY_RESET: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt"})
 
 
 def _settings_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:
-    # By a cursor of the driver's: SQLAlchemy's debug log shows rows, and claims are personal.
-    columns = ", ".join(f"pg_catalog.current_setting('{name}', true)" for name in names)
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(f"SELECT {columns}")
-        values: Any = cursor.fetchone()
-    finally:
-        cursor.close()
+    # Claims are personal, and SQLAlchemy's debug log shows rows.
+    columns = [
+        type_coerce(func.pg_catalog.current_setting(literal_column(f"'{name}'"), true()), UnloggedText)
+        for name in names
+    ]
+    values = connection.execute(select(*columns)).one()
     return {name: value or "" for name, value in zip(names, values, strict=True)}
 
 
@@ -197,7 +187,7 @@ def _restore(connection: Connection, before: Mapping[str, str]) -> None:
     """Give the transaction its role and settings of *before* back."""
     kept = {name: value for name, value in before.items() if value or name not in _UNSET_BY_RESET}
     role = kept.pop("role")
-    parameters = {f"value_{number}": _Unlogged(value) for number, value in enumerate(kept.values())}
+    parameters = {f"value_{number}": Unlogged(value) for number, value in enumerate(kept.values())}
     try:
         for name in before.keys() - kept.keys() - {"role"}:
             connection.exec_driver_sql(f"RESET {name}")
@@ -208,7 +198,7 @@ def _restore(connection: Connection, before: Mapping[str, str]) -> None:
 
 
 def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> None:
-    role, *values = map(_Unlogged, binding.parameters())
+    role, *values = map(Unlogged, binding.parameters())
     names = [f"value_{number}" for number in range(len(values))]
     parameters = dict(zip(names, values, strict=True))
     if set_role:

@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
 from sqla_rls.driver.base import Way
 from sqla_rls.exc import BindingError, ExpiredToken, InvalidToken, UnsupportedTransaction
+from sqla_rls.log import Unlogged
 from sqla_rls.session.binding import bind
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
@@ -289,6 +290,24 @@ def test_who_logs_in_as_another_role_is_refused(
 
 
 # What is logged
+
+
+def test_the_debug_log_of_a_joined_connection_holds_no_claims(
+    url: URL, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    engine = create_engine(url, poolclass=NullPool, echo="debug")
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, verifier=verifier_of(issuer))
+    with engine.connect() as connection, connection.begin():
+        claims = Unlogged(f'{{"email": "{SECRET}"}}')
+        connection.execute(
+            text("SELECT set_config('request.jwt.claims', :claims, true) = ''"), {"claims": claims}
+        )
+        with maker(bind=connection, token=issuer.token("alice", claims={"email": SECRET})) as session:
+            session.execute(select(Todo.task))
+    assert "current_setting" in caplog.text
+    assert SECRET not in caplog.text
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])

@@ -8,13 +8,15 @@ from typing import Any, TypeAlias
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.pool import NullPool, SingletonThreadPool, StaticPool
 
 from sqla_rls import Identity, enforce_row_security, identify, service_session
 from sqla_rls.driver.base import Way
 from sqla_rls.exc import IdentityRequired, TransactionInProgress, TransactionRefused
+from sqla_rls.testing.postgres import Server
 from tests.suite import table, transports
 
 from .conftest import (
@@ -329,6 +331,22 @@ def test_of_two_sessions_that_share_the_last_puts_back_what_was_there(run: Run, 
         assert second.scalars(TASKS).all() == ["alice's"]
         second.commit()
         assert as_whom(connection) == NOBODY
+
+    run(work)
+
+
+def test_a_lost_connection_is_an_error_of_sqlalchemy_and_given_up(
+    run: Run, alice: Identity, server: Server
+) -> None:
+    def work(connection: Connection, make: Maker) -> None:
+        connection.begin()
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        with create_engine(server.url(), poolclass=NullPool).begin() as superuser:
+            superuser.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        with pytest.raises(DBAPIError) as lost:
+            open_session(make("rollback_only"), connection, alice).scalars(TASKS).all()
+        assert lost.value.connection_invalidated
+        assert connection.invalidated
 
     run(work)
 
