@@ -33,7 +33,7 @@ from sqlalchemy.schema import CreateSchema
 from benchmarks.contenders import PEOPLE, Contender, create_database, ours, plain
 from benchmarks.roundtrips import BATCH, WARM_UP
 from sqla_rls import enforce_row_security, identify
-from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.driver.base import Way
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import Server, find_server

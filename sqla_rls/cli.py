@@ -13,8 +13,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DataError
 from sqlalchemy.pool import NullPool
 
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions, DropAuthFunctions
 from sqla_rls.ddl.roles import DropRole
-from sqla_rls.ddl.statements import CreateAuthFunctions, DropAuthFunctions
 from sqla_rls.exc import RowSecurityError
 from sqla_rls.snapshot import KEYHOLDER
 

@@ -11,8 +11,12 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls.catalog import read as catalog
 from sqla_rls.catalog.text import unread, with_reads_of_text
-from sqla_rls.ddl import statements as ddl
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
+from sqla_rls.ddl.conditional import IfExists
+from sqla_rls.ddl.errors import explained
 from sqla_rls.ddl.functions import CreateFunction, DropFunction
+from sqla_rls.ddl.policies import AlterRowSecurity, CreatePolicy, DropPolicy
+from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke
 from sqla_rls.ddl.public import RevokeFromPublic
 from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.ddl.views import CreateView, DropView
@@ -48,7 +52,7 @@ def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
     for role in members_last(snapshot.roles):
         yield CreateRole(role)
     if snapshot.auth_functions:
-        yield ddl.CreateAuthFunctions()
+        yield CreateAuthFunctions()
     for function in snapshot.functions.values():
         yield CreateFunction(function, if_possible=True, check_body=False)
 
@@ -74,13 +78,13 @@ def protection(
         yield from _flags(row_security)
     for key, function in snapshot.functions.items():
         yield CreateFunction(function)
-        yield ddl.GrantOrRevoke(
+        yield GrantOrRevoke(
             ["EXECUTE"], key.name, [PUBLIC], object_type="FUNCTION", schema=key.schema, revoke=True
         )
     for view in snapshot.views.values():
         yield CreateView(view)
     for policy in snapshot.policies.values():
-        yield ddl.CreatePolicy(policy)
+        yield CreatePolicy(policy)
     covered = snapshot.heirs_of(snapshot.managed)
     objects = {ObjectKey("TABLE", *table) for table in (*snapshot.managed, *covered)}
     objects |= snapshot.managed_objects
@@ -98,7 +102,7 @@ def protection(
         if schema is None or translated(schema) == one.schema
     }
     for one in granted_together(given_by_default(in_models, objects, sequences, DEFAULT_SCHEMA)):
-        revoke = ddl.GrantOrRevoke(
+        revoke = GrantOrRevoke(
             one.privileges,
             one.object.name,
             [one.grantee],
@@ -107,10 +111,10 @@ def protection(
             columns=one.columns,
             revoke=True,
         )
-        yield ddl.IfExists(revoke)
+        yield IfExists(revoke)
     wanted = wanted_privileges(snapshot, default_schema=DEFAULT_SCHEMA)
     for one in granted_together(wanted):
-        yield ddl.GrantOrRevoke(
+        yield GrantOrRevoke(
             one.privileges,
             translated(one.object.name) if one.object.object_type == "SCHEMA" else one.object.name,
             [one.grantee],
@@ -120,7 +124,7 @@ def protection(
             option=one.grantable,
         )
     for default in sorted(snapshot.default_privileges, key=str):
-        yield ddl.AlterDefaultPrivileges(
+        yield AlterDefaultPrivileges(
             [default.privilege],
             default.object_type,
             [default.grantee],
@@ -130,9 +134,9 @@ def protection(
 
 def _flags(row_security: RowSecurity) -> Iterable[ExecutableDDLElement]:
     if row_security.enabled:
-        yield ddl.AlterRowSecurity(row_security.table, "ENABLE")
+        yield AlterRowSecurity(row_security.table, "ENABLE")
     if row_security.forced:
-        yield ddl.AlterRowSecurity(row_security.table, "FORCE")
+        yield AlterRowSecurity(row_security.table, "FORCE")
 
 
 @event.listens_for(MetaData, "before_create")
@@ -158,7 +162,7 @@ def _before_drop(
     # DROP TABLE fails while a policy of another table names it, or a function its rows.
     if connection.dialect.name == "postgresql":
         policies = declared([metadata], tables=tables).policies
-        _execute(connection, (ddl.DropPolicy(key, if_exists=True) for key in policies))
+        _execute(connection, (DropPolicy(key, if_exists=True) for key in policies))
         _execute(connection, (DropView(key, if_exists=True) for key in _views_of(metadata, tables)))
         found = function_keys([metadata])
         _execute(connection, (DropFunction(one, if_exists=True, if_possible=True) for one in found))
@@ -262,8 +266,8 @@ def _key(table: Table) -> TableKey:
 
 
 def _execute(connection: Connection, statements: Iterable[ExecutableDDLElement]) -> None:
-    with ddl.explained():
+    with explained():
         for statement in statements:
             connection.execute(statement)
-            if isinstance(statement, ddl.CreateAuthFunctions) and isinstance(connection, Connection):
+            if isinstance(statement, CreateAuthFunctions) and isinstance(connection, Connection):
                 catalog.auth_functions(connection).warn()

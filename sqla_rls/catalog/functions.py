@@ -12,8 +12,8 @@ from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.catalog import read as catalog
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.functions import CreateFunction, CreateTemporaryFunctions, HideFunction
-from sqla_rls.ddl.statements import CreateAuthFunctions
 from sqla_rls.exc import DeclarationError
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey

@@ -9,8 +9,8 @@ from sqlalchemy.exc import CompileError
 from sqlalchemy.schema import CreateTable
 
 from sqla_rls.catalog.read import trying
+from sqla_rls.ddl.compile import literally
 from sqla_rls.ddl.functions import CreateFunction
-from sqla_rls.ddl.statements import literally
 from sqla_rls.snapshot import Snapshot, TableKey
 
 # The savepoint around undoes all that is made here.  A call by itself causes the same error message as within

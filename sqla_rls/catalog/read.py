@@ -14,7 +14,8 @@ from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.ddl.statements import PINNED, ExpectedAuthFunctions, sql_script
+from sqla_rls.ddl.auth_functions import ExpectedAuthFunctions
+from sqla_rls.ddl.script import PINNED, sql_script
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
     AUTH_FUNCTIONS,

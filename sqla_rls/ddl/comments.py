@@ -9,7 +9,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from sqla_rls.ddl.statements import IfExists, dollar_quoted, qualified, sql
+from sqla_rls.ddl.conditional import IfExists
+from sqla_rls.ddl.script import dollar_quoted, qualified, sql
 from sqla_rls.snapshot import PolicyKey, TableKey
 
 

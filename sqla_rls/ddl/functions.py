@@ -10,7 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from sqla_rls.ddl.statements import dollar_quoted, filled_script, qualified, sql
+from sqla_rls.ddl.script import dollar_quoted, filled_script, qualified, sql
 from sqla_rls.snapshot import CURRENT_SCHEMA, SQLFunction, TableKey
 
 #: A setting whose value is a list of names, as Postgres keeps it; others are literals.

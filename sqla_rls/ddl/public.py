@@ -10,7 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from sqla_rls.ddl.statements import filled_script
+from sqla_rls.ddl.script import filled_script
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import PUBLIC_PRIVILEGES
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from sqla_rls.ddl.statements import filled_script
+from sqla_rls.ddl.script import filled_script
 from sqla_rls.snapshot import Membership, Role
 
 _ATTRIBUTES = (("login", "rolcanlogin"), ("inherit", "rolinherit"), ("bypassrls", "rolbypassrls"))

@@ -12,7 +12,8 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 from sqlalchemy.sql.selectable import SelectBase
 
-from sqla_rls.ddl.statements import dollar_quoted, literally, made_twice, qualified, sql
+from sqla_rls.ddl.compile import literally
+from sqla_rls.ddl.script import dollar_quoted, made_twice, qualified, sql
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import TableKey, View
 

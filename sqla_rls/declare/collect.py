@@ -13,7 +13,7 @@ from sqlalchemy.exc import CompileError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import next_value
 
-from sqla_rls.ddl.statements import expression_text, literally
+from sqla_rls.ddl.compile import expression_text, literally
 from sqla_rls.declare.copied import copies
 from sqla_rls.declare.expressions import AuthFunction, auth_uid
 from sqla_rls.declare.functions import FUNCTIONS

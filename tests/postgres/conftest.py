@@ -45,8 +45,8 @@ from sqla_rls import (
     identify,
     provider,
 )
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.roles import DropRole
-from sqla_rls.ddl.statements import CreateAuthFunctions
 from sqla_rls.driver.base import Way
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.issuer import Issuer, Key

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, Column, Integer, MetaData, Table, Text, exists, func, select
 
 from sqla_rls import Policy, grant, view
-from sqla_rls.ddl.statements import expression_text
+from sqla_rls.ddl.compile import expression_text
 
 from .project import Project, operations
 

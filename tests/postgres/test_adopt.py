@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import revoke_from_public, sql_function
 from sqla_rls.cli import main
-from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
 from tests.suite import table

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from sqla_rls.catalog.read import auth_functions
-from sqla_rls.ddl.statements import CreateAuthFunctions, DropAuthFunctions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions, DropAuthFunctions
 from sqla_rls.snapshot import AUTH_FUNCTIONS
 
 pytestmark = pytest.mark.every_postgres

@@ -19,8 +19,8 @@ from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.roles import CreateRole
-from sqla_rls.ddl.statements import CreateAuthFunctions
 from sqla_rls.snapshot import Role
 from sqla_rls.testing.postgres import Server
 

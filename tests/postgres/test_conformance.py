@@ -22,8 +22,8 @@ from jwt.utils import base64url_decode
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.roles import DropRole
-from sqla_rls.ddl.statements import CreateAuthFunctions
 from sqla_rls.snapshot import KEYHOLDER
 from sqla_rls.testing.postgres import Server
 

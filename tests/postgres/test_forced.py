@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, auth_uid, force_row_level_security
-from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.testing.postgres import Server
 from tests.suite import table
 

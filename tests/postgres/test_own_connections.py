@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.account import Account
 from sqla_rls.testing.postgres import Server

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy
-from sqla_rls.ddl.statements import AlterPolicy
+from sqla_rls.ddl.policies import AlterPolicy
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import PolicyKey, TableKey
 from tests.suite import table

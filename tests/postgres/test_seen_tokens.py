@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Identity
-from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server

@@ -24,8 +24,8 @@ from sqla_rls import (
     revoke_from_public,
     sql_function,
 )
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.roles import CreateRole
-from sqla_rls.ddl.statements import CreateAuthFunctions
 from sqla_rls.testing.postgres import Server
 
 from .project import Project, execute, notes, operations, own_todos, todos

@@ -28,7 +28,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import ANONYMOUS, Identity, Verifier, enforce_row_security, identify, jwt_claim, service_session
-from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.driver.base import Way
 from sqla_rls.exc import (
     DeclarationError,

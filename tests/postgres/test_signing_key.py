@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
-from sqla_rls.ddl.statements import CreateAuthFunctions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import SigningUnavailable
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import Server

@@ -53,7 +53,7 @@ from sqla_rls import (
     jwt_claim_contains,
     member_of,
 )
-from sqla_rls.ddl.statements import literally
+from sqla_rls.ddl.compile import literally
 from sqla_rls.declare.collect import declared
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import PUBLIC, SequenceKey, TableKey

@@ -55,7 +55,7 @@ from sqla_rls.catalog.functions import Functions
 from sqla_rls.catalog.missing import missing_calls
 from sqla_rls.catalog.text import with_reads_of_text
 from sqla_rls.catalog.views import Views
-from sqla_rls.ddl.statements import literally
+from sqla_rls.ddl.compile import literally
 from sqla_rls.declare.collect import declared, functions, grants_on
 from sqla_rls.declare.ignore import Ignored
 from sqla_rls.declare.views import declared_views

@@ -12,7 +12,7 @@ from alembic.operations import MigrateOperation, ops
 from sqlalchemy import Connection, DefaultClause, text
 
 from sqla_rls.catalog import read as catalog
-from sqla_rls.ddl.statements import literally
+from sqla_rls.ddl.compile import literally
 from sqla_rls.snapshot import AUTH_SCHEMA
 
 _SPELLING = text("SELECT pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_default'::regclass)")

@@ -15,8 +15,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls.catalog import read as catalog
-from sqla_rls.ddl import statements as ddl
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions, DropAuthFunctions, DropSigning
 from sqla_rls.ddl.comments import policy_comment
+from sqla_rls.ddl.conditional import IfExists, IfRolesExist
+from sqla_rls.ddl.errors import explained
+from sqla_rls.ddl.policies import (
+    AlterPolicy,
+    AlterRowSecurity,
+    CreatePolicy,
+    DropPolicy,
+    LiftForce,
+    RenamePolicy,
+)
+from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke
 from sqla_rls.ddl.roles import DropRole
 from sqla_rls.exc import OpeningNotConfirmed, UnknownRole
 from sqla_rls.log import autogenerate_log
@@ -84,9 +95,9 @@ class RowSecurityOp(MigrateOperation):
         as it is.  Raises SigningUnavailable where the extension or something else made these functions.
         """
         if signed is False:
-            operations.invoke(cls(ddl.DropSigning(), ddl.CreateAuthFunctions(), DropRole(KEYHOLDER)))
+            operations.invoke(cls(DropSigning(), CreateAuthFunctions(), DropRole(KEYHOLDER)))
         else:
-            operations.invoke(cls(ddl.CreateAuthFunctions(signed=bool(signed))))
+            operations.invoke(cls(CreateAuthFunctions(signed=bool(signed))))
 
     @classmethod
     def drop_auth_functions(cls, operations: Operations, *, signed: bool = True) -> None:
@@ -95,35 +106,35 @@ class RowSecurityOp(MigrateOperation):
         They stay, with a notice, where a policy or a default of another project or tenant uses any of them.
         With ``signed=False`` they also stay where they verify callers, together with the key.
         """
-        operations.invoke(cls(ddl.DropAuthFunctions(keep_signed=not signed), DropRole(KEYHOLDER)))
+        operations.invoke(cls(DropAuthFunctions(keep_signed=not signed), DropRole(KEYHOLDER)))
 
     @classmethod
     def enable_row_level_security(
         cls, operations: Operations, table_name: str, *, schema: str | None = None
     ) -> None:
         """``ALTER TABLE … ENABLE ROW LEVEL SECURITY``."""
-        operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "ENABLE")))
+        operations.invoke(cls(AlterRowSecurity(TableKey(schema, table_name), "ENABLE")))
 
     @classmethod
     def disable_row_level_security(
         cls, operations: Operations, table_name: str, *, schema: str | None = None
     ) -> None:
         """``ALTER TABLE … DISABLE ROW LEVEL SECURITY``."""
-        operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "DISABLE")))
+        operations.invoke(cls(AlterRowSecurity(TableKey(schema, table_name), "DISABLE")))
 
     @classmethod
     def force_row_level_security(
         cls, operations: Operations, table_name: str, *, schema: str | None = None
     ) -> None:
         """``ALTER TABLE … FORCE ROW LEVEL SECURITY``."""
-        operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "FORCE")))
+        operations.invoke(cls(AlterRowSecurity(TableKey(schema, table_name), "FORCE")))
 
     @classmethod
     def no_force_row_level_security(
         cls, operations: Operations, table_name: str, *, schema: str | None = None
     ) -> None:
         """``ALTER TABLE … NO FORCE ROW LEVEL SECURITY``."""
-        operations.invoke(cls(ddl.AlterRowSecurity(TableKey(schema, table_name), "NO FORCE")))
+        operations.invoke(cls(AlterRowSecurity(TableKey(schema, table_name), "NO FORCE")))
 
     @classmethod
     def without_forced_row_level_security(
@@ -173,7 +184,7 @@ class RowSecurityOp(MigrateOperation):
             using=using,
             with_check=with_check,
         )
-        statements = ddl.CreatePolicy(policy), *policy_comment(policy.key, comment)
+        statements = CreatePolicy(policy), *policy_comment(policy.key, comment)
         operations.invoke(cls._restoring(statements, roles, if_roles_exist))
 
     @classmethod
@@ -193,9 +204,9 @@ class RowSecurityOp(MigrateOperation):
         key = PolicyKey(TableKey(schema, table_name), policy_name)
         statements: list[ExecutableDDLElement] = []
         if roles is not None or using is not None or with_check is not None:
-            statements.append(ddl.AlterPolicy(key, roles=roles, using=using, with_check=with_check))
+            statements.append(AlterPolicy(key, roles=roles, using=using, with_check=with_check))
         if new_policy_name is not None:
-            statements.append(ddl.RenamePolicy(key, new_policy_name))
+            statements.append(RenamePolicy(key, new_policy_name))
         operations.invoke(cls(*statements, roles=roles or ()))
 
     @classmethod
@@ -204,7 +215,7 @@ class RowSecurityOp(MigrateOperation):
     ) -> None:
         """``DROP POLICY IF EXISTS``."""
         key = PolicyKey(TableKey(schema, table_name), policy_name)
-        operations.invoke(cls(ddl.DropPolicy(key, if_exists=True)))
+        operations.invoke(cls(DropPolicy(key, if_exists=True)))
 
     @classmethod
     def grant(
@@ -231,7 +242,7 @@ class RowSecurityOp(MigrateOperation):
         With object_type SEQUENCE, *columns* of the table *object_name* stand for the sequences that they
         own, or that their defaults call; the migration looks up their names.
         """
-        statement = ddl.GrantOrRevoke(
+        statement = GrantOrRevoke(
             privileges,
             object_name,
             grantees,
@@ -241,7 +252,7 @@ class RowSecurityOp(MigrateOperation):
             option=grant_option,
         )
         if if_exists:
-            operations.invoke(cls(ddl.IfExists(statement)))
+            operations.invoke(cls(IfExists(statement)))
         else:
             operations.invoke(cls._restoring([statement], grantees, if_roles_exist))
 
@@ -250,7 +261,7 @@ class RowSecurityOp(MigrateOperation):
         cls, statements: Sequence[ExecutableDDLElement], roles: Sequence[str], if_roles_exist: bool
     ) -> Self:
         if if_roles_exist:
-            return cls(*(ddl.IfRolesExist(statement, roles) for statement in statements))
+            return cls(*(IfRolesExist(statement, roles) for statement in statements))
         return cls(*statements, roles=roles)
 
     @classmethod
@@ -270,7 +281,7 @@ class RowSecurityOp(MigrateOperation):
 
         Nothing happens, with a notice, where the object or a grantee doesn't exist.
         """
-        statement = ddl.GrantOrRevoke(
+        statement = GrantOrRevoke(
             privileges,
             object_name,
             grantees,
@@ -280,7 +291,7 @@ class RowSecurityOp(MigrateOperation):
             option=cascade,
             revoke=True,
         )
-        operations.invoke(cls(ddl.IfExists(statement)))
+        operations.invoke(cls(IfExists(statement)))
 
     @classmethod
     def grant_default_privileges(
@@ -297,7 +308,7 @@ class RowSecurityOp(MigrateOperation):
 
         With *current_schema* it is in the schema that comes first in the search path.
         """
-        statement = ddl.AlterDefaultPrivileges(
+        statement = AlterDefaultPrivileges(
             privileges, object_type, grantees, schema=DEFAULT_SCHEMA if current_schema else schema
         )
         operations.invoke(cls(statement, roles=grantees))
@@ -317,7 +328,7 @@ class RowSecurityOp(MigrateOperation):
 
         With *current_schema* it is in the schema that comes first in the search path.
         """
-        statement = ddl.AlterDefaultPrivileges(
+        statement = AlterDefaultPrivileges(
             privileges,
             object_type,
             grantees,
@@ -329,8 +340,8 @@ class RowSecurityOp(MigrateOperation):
 
 @contextmanager
 def _lifted(op: type[RowSecurityOp], operations: Operations, tables: Sequence[TableKey]) -> Iterator[None]:
-    operations.invoke(op(*(ddl.LiftForce(table) for table in tables)))
-    restore = op(*(ddl.LiftForce(table, restore=True) for table in reversed(tables)))
+    operations.invoke(op(*(LiftForce(table) for table in tables)))
+    restore = op(*(LiftForce(table, restore=True) for table in reversed(tables)))
     try:
         yield
     except BaseException:
@@ -357,13 +368,13 @@ for _name in _NAMES:
 def _execute(operations: Operations, operation: RowSecurityOp) -> None:
     if not operations.migration_context.as_sql:
         _require_roles(operations, operation.roles)
-    with ddl.explained():
+    with explained():
         for statement in operation.statements:
             operations.execute(statement)
-            if isinstance(statement, ddl.CreateAuthFunctions) and not operations.migration_context.as_sql:
+            if isinstance(statement, CreateAuthFunctions) and not operations.migration_context.as_sql:
                 catalog.auth_functions(operations.get_bind()).warn()
             elif (
-                isinstance(statement, ddl.GrantOrRevoke)
+                isinstance(statement, GrantOrRevoke)
                 and statement.object_type == "SCHEMA"
                 and not operations.migration_context.as_sql
             ):

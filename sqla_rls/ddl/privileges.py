@@ -1,0 +1,145 @@
+"""How privileges are granted and revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import String
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.compiler import DDLCompiler
+
+from sqla_rls.ddl.script import dollar_quoted, dollar_tag, filled_script, qualified, role_list
+from sqla_rls.exc import (
+    DeclarationError,
+)
+from sqla_rls.snapshot import (
+    BROUGHT_ALONG,
+    DEFAULT_SCHEMA,
+    ROLE_KEYWORDS,
+    TableKey,
+)
+
+
+class GrantOrRevoke(ExecutableDDLElement):
+    """GRANT, or REVOKE, privileges on a table or columns of it, a sequence, a schema or a function.
+
+    With *columns*, those on sequences are on the sequences of these columns of the table *object_name*.
+    Without *object_name* it is on the schema that comes first in the search path when it runs.
+    With *option*, GRANT lets the grantees pass them on, and REVOKE takes away what they passed on, too.
+    """
+
+    def __init__(
+        self,
+        privileges: Sequence[str],
+        object_name: str | None,
+        grantees: Sequence[str],
+        *,
+        columns: Sequence[str] | None = None,
+        object_type: str = "TABLE",
+        schema: str | None = None,
+        option: bool = False,
+        revoke: bool = False,
+    ) -> None:
+        self.privileges, self.object_name, self.grantees = privileges, object_name, grantees
+        self.columns, self.object_type, self.schema = columns, object_type, schema
+        self.option, self.revoke = option, revoke
+
+
+class AlterDefaultPrivileges(ExecutableDDLElement):
+    """Privileges on what the current role will make from now on.
+
+    With DEFAULT_SCHEMA, in the schema that comes first in the search path when it runs.
+    """
+
+    def __init__(
+        self,
+        privileges: Sequence[str],
+        object_type: str,
+        grantees: Sequence[str],
+        *,
+        schema: str | None = None,
+        revoke: bool = False,
+    ) -> None:
+        self.privileges, self.object_type, self.grantees = privileges, object_type, grantees
+        self.schema, self.revoke = schema, revoke
+
+
+@compiles(GrantOrRevoke, "postgresql")
+def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> str:
+    if grant.object_type == "SCHEMA":
+        return _on_schema(grant, compiler)
+    if grant.object_name is None:
+        raise DeclarationError(f"privileges on a {grant.object_type} need its name: give object_name")
+    if grant.object_type == "FUNCTION":
+        function, parenthesis, arguments = grant.object_name.partition("(")
+        name = f"{qualified(TableKey(grant.schema, function), compiler)}{parenthesis}{arguments}"
+    else:
+        name = qualified(TableKey(grant.schema, grant.object_name), compiler)
+    option = _option(grant)
+    if grant.object_type == "SEQUENCE" and grant.columns:
+        return _sequence_privileges(grant, name, option, compiler)
+    return privilege_text(grant, f"ON {grant.object_type} {name}", compiler) + option
+
+
+def _option(grant: GrantOrRevoke) -> str:
+    return f" {'CASCADE' if grant.revoke else 'WITH GRANT OPTION'}" if grant.option else ""
+
+
+def _on_schema(grant: GrantOrRevoke, compiler: DDLCompiler) -> str:
+    def array(values: Iterable[str]) -> str:
+        return f"ARRAY[{', '.join(values)}]::text[]"
+
+    literal = compiler.sql_compiler.render_literal_value
+    head, tail = privilege_text(grant, "ON SCHEMA <schema>", compiler).split("<schema>", 1)
+    words = {
+        "schema": "current_schema()" if grant.object_name is None else literal(grant.object_name, String()),
+        "privileges": array(literal(one, String()) for one in grant.privileges),
+        "head": dollar_quoted(head),
+        "tail": dollar_quoted(f"{tail}{_option(grant)}"),
+        "revoke": str(grant.revoke).lower(),
+        "grantees": array(one if one in ROLE_KEYWORDS else literal(one, String()) for one in grant.grantees),
+        # A role that comes with another needs what the policies of that one call.
+        "bringing": array(
+            literal(one, String()) for one, other in BROUGHT_ALONG.items() if other in grant.grantees
+        ),
+    }
+    return filled_script(
+        "on_schema.sql", compiler, tag=dollar_tag("".join(words.values()), "sqla_rls"), **words
+    )
+
+
+def _sequence_privileges(grant: GrantOrRevoke, table: str, option: str, compiler: DDLCompiler) -> str:
+    verb, preposition = ("REVOKE", "FROM") if grant.revoke else ("GRANT", "TO")
+    columns = (compiler.sql_compiler.render_literal_value(one, String()) for one in grant.columns or ())
+    words = {
+        "table": dollar_quoted(table),
+        "columns": f"ARRAY[{', '.join(columns)}]",
+        "verb": dollar_quoted(f"{verb} {', '.join(grant.privileges)} ON SEQUENCE "),
+        "roles": dollar_quoted(f" {preposition} {role_list(grant.grantees, compiler)}{option}"),
+    }
+    tag = dollar_tag("".join(words.values()), "sqla_rls")
+    return filled_script("sequence_privileges.sql", compiler, tag=tag, **words)
+
+
+@compiles(AlterDefaultPrivileges, "postgresql")
+def _alter_default_privileges(alter: AlterDefaultPrivileges, compiler: DDLCompiler, **kw: Any) -> str:
+    privileges = privilege_text(alter, f"ON {alter.object_type}", compiler)
+    if alter.schema == DEFAULT_SCHEMA:
+        head, tail = dollar_quoted("ALTER DEFAULT PRIVILEGES IN SCHEMA "), dollar_quoted(f" {privileges}")
+        body = f"BEGIN EXECUTE {head} || quote_ident(current_schema()) || {tail}; END"
+        tag = dollar_tag(body, "sqla_rls")
+        return f"DO {tag}{body}{tag}"
+    schema = f" IN SCHEMA {compiler.preparer.quote_schema(alter.schema)}" if alter.schema else ""
+    return f"ALTER DEFAULT PRIVILEGES{schema} {privileges}"
+
+
+def privilege_text(
+    statement: GrantOrRevoke | AlterDefaultPrivileges, subject: str, compiler: DDLCompiler
+) -> str:
+    verb, preposition = ("REVOKE", "FROM") if statement.revoke else ("GRANT", "TO")
+    columns = getattr(statement, "columns", None)
+    of = f" ({', '.join(map(compiler.preparer.quote, columns))})" if columns else ""
+    privileges = ", ".join(f"{privilege}{of}" for privilege in statement.privileges)
+    return f"{verb} {privileges} {subject} {preposition} {role_list(statement.grantees, compiler)}"
