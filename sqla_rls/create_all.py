@@ -9,7 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, MetaData, Table, event, inspect
 from sqlalchemy.schema import ExecutableDDLElement
 
-from sqla_rls.catalog import read as catalog
+from sqla_rls.catalog.auth_functions import auth_functions
+from sqla_rls.catalog.query import pinned
+from sqla_rls.catalog.read import default_privileges, heirs_in
 from sqla_rls.catalog.text import unread, with_reads_of_text
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.conditional import IfExists
@@ -197,17 +199,17 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
     if isinstance(connection, Connection):
         snapshot = _with_views(snapshot, set(_missing_views(connection, metadatas, translate or {})))
         ignored = Ignored.by({table.metadata for table in tables})
-        found = ignored.without(Snapshot(default_privileges=catalog.default_privileges(connection)))
+        found = ignored.without(Snapshot(default_privileges=default_privileges(connection)))
         defaults = found.default_privileges
         if defaults and not translate:
             schema = default_schema or "public"
             schemas = {table.schema or schema for table in snapshot.managed}
-            found_heirs = catalog.heirs_in(connection, default_schema=schema, schemas=schemas)
+            found_heirs = heirs_in(connection, default_schema=schema, schemas=schemas)
             # Here, the default schema has no name.
             snapshot = replace(snapshot, heirs=_as_named(found_heirs, snapshot.managed, schema))
     _execute(connection, protection(snapshot, default_schema or "public", translate, defaults))
     if isinstance(connection, Connection) and not translate and unread(snapshot):
-        with catalog.pinned(connection):
+        with pinned(connection):
             schema = default_schema or "public"
             snapshot = with_reads_of_text(connection, snapshot, snapshot.row_security, default_schema=schema)
     for circle in circles(snapshot):
@@ -270,4 +272,5 @@ def _execute(connection: Connection, statements: Iterable[ExecutableDDLElement])
         for statement in statements:
             connection.execute(statement)
             if isinstance(statement, CreateAuthFunctions) and isinstance(connection, Connection):
-                catalog.auth_functions(connection).warn()
+                for remark in auth_functions(connection).remarks():
+                    log.warning("%s", remark)

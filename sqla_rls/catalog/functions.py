@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.catalog import read as catalog
+from sqla_rls.catalog.auth_functions import auth_functions
+from sqla_rls.catalog.query import fetch_rows, sql_file, trying, undone
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.functions import CreateFunction, CreateTemporaryFunctions, HideFunction
 from sqla_rls.exc import DeclarationError
@@ -19,33 +20,6 @@ from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
 
 log = autogenerate_log(__name__)
-
-FUNCTIONS = """
-SELECT p.oid, n.nspname, p.proname, pg_catalog.pg_get_function_arguments(p.oid) AS arguments,
-       pg_catalog.pg_get_function_result(p.oid) AS returns, p.prosrc AS body, l.lanname AS language,
-       CASE p.provolatile WHEN 's' THEN 'STABLE' WHEN 'i' THEN 'IMMUTABLE' ELSE 'VOLATILE' END AS volatility,
-       CASE p.proparallel WHEN 's' THEN 'SAFE' WHEN 'r' THEN 'RESTRICTED' ELSE 'UNSAFE' END AS parallel,
-       p.prosecdef AS security_definer, p.proisstrict AS strict, p.proleakproof AS leakproof,
-       coalesce(p.proconfig, '{}') AS settings, pg_catalog.obj_description(p.oid, 'pg_proc') AS comment
-  FROM pg_catalog.pg_proc AS p
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
-  JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
- WHERE p.prokind = 'f'
-"""
-_NAMED = f"""{FUNCTIONS}
-   AND (n.nspname, p.proname) IN (SELECT * FROM unnest(:function_schemas, :functions))
- ORDER BY p.oid
-"""  # noqa: S608 - nothing in it comes from outside
-_TEMPORARY = f"{FUNCTIONS} AND p.pronamespace = pg_catalog.pg_my_temp_schema()"
-
-# By column defaults, constraints and indexes; policies and views make room before a function goes.
-_CALLED_BY_TABLES = f"""{FUNCTIONS}
-   AND (n.nspname, p.proname) IN (SELECT * FROM unnest(:function_schemas, :functions))
-   AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = p.oid
-                  AND d.classid IN ('pg_catalog.pg_attrdef'::regclass, 'pg_catalog.pg_constraint'::regclass,
-                                    'pg_catalog.pg_class'::regclass))
-"""  # noqa: S608 - nothing in it comes from outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +80,7 @@ class Functions:
         return [pair.with_comment for pair in pairs if pair.before != pair.after]
 
 
-def read(
+def read_functions(
     connection: Connection,
     declared: Collection[SQLFunction],
     *,
@@ -121,7 +95,9 @@ def read(
     tables are there; *dropped* are names of tables and columns.
     """
     wanted = {one.key: one for one in declared}
-    found = _rows(connection, _NAMED, default_schema, _named({*wanted, *made}, default_schema))
+    found = _rows(
+        connection, sql_file("named_functions"), default_schema, _named({*wanted, *made}, default_schema)
+    )
     several = {key for key, count in Counter(one.key for one in found).items() if count > 1}
     for key in sorted(several & wanted.keys(), key=str):
         raise DeclarationError(
@@ -131,9 +107,11 @@ def read(
     # Which of several a revision made isn't known.
     live = {one.key: one for one in found if one.key not in several}
     if declared:
-        with catalog.trying(connection, "functions count as changed"):
+        with trying(connection, "functions count as changed"):
             connection.execute(CreateTemporaryFunctions(*declared))
-            spelled = {one.name: one for one in _rows(connection, _TEMPORARY, default_schema)}
+            spelled = {
+                one.name: one for one in _rows(connection, sql_file("temporary_functions"), default_schema)
+            }
             for place, one in enumerate(declared):
                 if spelling := spelled.get(CreateTemporaryFunctions.name(place)):
                     asked_for = replace(spelling, schema=one.schema, name=one.name)
@@ -180,13 +158,13 @@ def _made_with_tables_as_they_are(
     if not functions:
         return set()
     # A role that may make nothing here finds none.
-    with suppress(DBAPIError), catalog.undone(connection):
-        if not catalog.auth_functions(connection).settled:
+    with suppress(DBAPIError), undone(connection):
+        if not auth_functions(connection).settled:
             connection.execute(CreateAuthFunctions())
         for one in functions:
             connection.execute(CreateFunction(one, if_possible=True, check_body=check_bodies))
         asked = _named((one.key for one in functions), default_schema)
-        return {one.key for one in _rows(connection, _NAMED, default_schema, asked)}
+        return {one.key for one in _rows(connection, sql_file("named_functions"), default_schema, asked)}
     return set()
 
 
@@ -197,12 +175,14 @@ def _called_by_tables(
     if not functions:
         return set()
     named = _named(functions, default_schema)
-    called = {one.key for one in _rows(connection, _CALLED_BY_TABLES, default_schema, named)}
+    called = {
+        one.key for one in _rows(connection, sql_file("functions_called_by_tables"), default_schema, named)
+    }
     callers = [*called]
     for caller in callers:  # which grows
         for key in functions.keys() - called:
             try:
-                with catalog.undone(connection):
+                with undone(connection):
                     connection.execute(HideFunction(key))
                     connection.execute(CreateFunction(functions[caller]))
             except DBAPIError:
@@ -222,11 +202,11 @@ def _named(keys: Iterable[TableKey], default_schema: str) -> dict[str, list[str]
 def _rows(
     connection: Connection, query: str, default_schema: str, parameters: dict[str, Any] | None = None
 ) -> list[SQLFunction]:
-    return [function_of(row, default_schema) for row in catalog.rows(connection, query, parameters)]
+    return [function_of(row, default_schema) for row in fetch_rows(connection, query, parameters)]
 
 
 def function_of(row: RowMapping, default_schema: str) -> SQLFunction:
-    """What a row of FUNCTIONS says."""
+    """What a row of functions.sql says."""
     values = {name: row[name] for name in SQLFunction.__slots__ if name in row}
     schema = None if row["nspname"] == default_schema else row["nspname"]
     found = SQLFunction(schema=schema, name=row["proname"], **values)

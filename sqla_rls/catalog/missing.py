@@ -8,62 +8,11 @@ from sqlalchemy import ARRAY, Column, Connection, Enum, MetaData, Table, Text, b
 from sqlalchemy.exc import CompileError
 from sqlalchemy.schema import CreateTable
 
-from sqla_rls.catalog.read import trying
+from sqla_rls.catalog.query import sql_file, trying
 from sqla_rls.ddl.compile import literally
 from sqla_rls.ddl.functions import CreateFunction
 from sqla_rls.snapshot import Snapshot, TableKey
 
-# The savepoint around undoes all that is made here.  A call by itself causes the same error message as within
-# a view or a function, in any language of the server.  In the second round, functions read views.
-_MISSING = """
-CREATE FUNCTION pg_temp.sqla_rls_missing(missing text[], preparing text[], statements text[])
-RETURNS TABLE (place int, name text) LANGUAGE plpgsql AS $missing$
-DECLARE
-  refusals jsonb := '{}';
-  call     text;
-BEGIN
-  FOREACH name IN ARRAY missing LOOP
-    FOREACH call IN ARRAY ARRAY[format('SELECT auth.%I()', name), format('SELECT %I()', name)] LOOP
-      BEGIN
-        EXECUTE call;
-      EXCEPTION
-        WHEN undefined_function THEN
-          refusals := refusals || jsonb_build_object(SQLERRM, name);
-        WHEN OTHERS THEN
-          NULL;
-      END;
-    END LOOP;
-  END LOOP;
-  FOR i IN 1 .. cardinality(preparing) LOOP
-    BEGIN
-      EXECUTE preparing[i];
-    EXCEPTION
-      WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
-        RAISE;
-      WHEN OTHERS THEN
-        NULL;
-    END;
-  END LOOP;
-  FOR round IN 1 .. 2 LOOP
-    FOR i IN 1 .. cardinality(statements) LOOP
-      BEGIN
-        EXECUTE statements[i];
-      EXCEPTION
-        WHEN undefined_function THEN
-          IF refusals ? SQLERRM THEN
-            place := i;
-            name := refusals ->> SQLERRM;
-            RETURN NEXT;
-          END IF;
-        WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
-          RAISE;
-        WHEN OTHERS THEN
-          NULL;
-      END;
-    END LOOP;
-  END LOOP;
-END $missing$
-"""
 _ASK = "SELECT * FROM pg_temp.sqla_rls_missing(:missing, :preparing, :statements)"
 
 
@@ -95,7 +44,7 @@ def missing_calls(
     query = text(_ASK).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
     rows: list[tuple[int, str]] = []
     with trying(connection, "views and functions aren't searched for calls of what schema auth lacks"):
-        connection.execute(text(_MISSING))
+        connection.execute(text(sql_file("find_missing_calls")))
         rows = [(place, name) for place, name in connection.execute(query, arrays)]
     for place, name in dict.fromkeys(rows):
         yield subjects[place - 1], name

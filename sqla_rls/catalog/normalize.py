@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
-from sqla_rls.catalog.read import Live, trying
+from sqla_rls.catalog.query import sql_file, trying
+from sqla_rls.catalog.read import Live
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
     CalledSequence,
@@ -24,82 +25,6 @@ from sqla_rls.snapshot import (
 
 log = autogenerate_log(__name__)
 
-# The body of a function takes ACCESS SHARE locks, where CREATE POLICY would take ACCESS EXCLUSIVE, and is
-# never run.  The error at the end of a batch undoes it, and gives the locks back.  A mark that no expression
-# can hold stands between the statements, so that each is found again in what Postgres makes of them all.
-# A batch that is refused is halved until what is refused stands alone.
-_SPELLING = """
-CREATE FUNCTION pg_temp.sqla_rls_spelling(statements text[], readings int, mark text)
-RETURNS TABLE (spelling text, refusal text) LANGUAGE plpgsql AS $spelling$
-DECLARE
-  size constant int := cardinality(statements);
-  part constant int := CASE WHEN size > 100 THEN 100 ELSE (size + 1) / 2 END;
-  body text := format('BEGIN ATOMIC SELECT %1$L; %2$s; SELECT %1$L; END',
-                      mark, array_to_string(statements, format('; SELECT %L; ', mark)));
-  parts text[];
-BEGIN
-  IF size <= 100 THEN
-    BEGIN
-      FOR reading IN 1 .. readings LOOP
-        EXECUTE 'CREATE OR REPLACE FUNCTION pg_temp.sqla_rls_body() RETURNS void LANGUAGE sql ' || body;
-        body := pg_catalog.pg_get_function_sqlbody(to_regprocedure('pg_temp.sqla_rls_body()'));
-      END LOOP;
-      RAISE EXCEPTION USING ERRCODE = 'RLS02';
-    EXCEPTION
-      WHEN SQLSTATE 'RLS02' THEN
-        parts := string_to_array(body, mark);
-        IF cardinality(parts) = size + 2 THEN
-          RETURN QUERY SELECT unnest(parts[2 : size + 1]), NULL;
-          RETURN;
-        END IF;
-        refusal := 'not an expression';
-      WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
-        RAISE;
-      WHEN OTHERS THEN
-        refusal := SQLERRM;
-    END;
-    IF size = 1 THEN
-      RETURN NEXT;
-      RETURN;
-    END IF;
-  END IF;
-  FOR place IN 1 .. size BY part LOOP
-    RETURN QUERY SELECT *
-      FROM pg_temp.sqla_rls_spelling(statements[place : place + part - 1], readings, mark);
-  END LOOP;
-END $spelling$
-"""
-
-# Of a view, the catalog tells which sequences it calls.
-_CALLING = """
-CREATE FUNCTION pg_temp.sqla_rls_called(defaults text[])
-RETURNS TABLE (place int, schema_name text, name text) LANGUAGE plpgsql AS $calling$
-BEGIN
-  FOR i IN 1 .. cardinality(defaults) LOOP
-    place := i;
-    BEGIN
-      EXECUTE 'CREATE TEMPORARY VIEW sqla_rls_default AS SELECT ' || defaults[i];
-      FOR schema_name, name IN
-        SELECT n.nspname, s.relname
-          FROM pg_catalog.pg_rewrite AS r
-          JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
-          JOIN pg_catalog.pg_class AS s
-            ON d.refclassid = 'pg_catalog.pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'
-          JOIN pg_catalog.pg_namespace AS n ON n.oid = s.relnamespace
-         WHERE r.ev_class = to_regclass('pg_temp.sqla_rls_default')
-      LOOP
-        RETURN NEXT;
-      END LOOP;
-      DROP VIEW pg_temp.sqla_rls_default;
-    EXCEPTION
-      WHEN lock_not_available OR deadlock_detected OR insufficient_resources THEN
-        RAISE;
-      WHEN OTHERS THEN
-        NULL;
-    END;
-  END LOOP;
-END $calling$
-"""
 
 # The WHERE of a query takes what a policy takes.  The line break ends a comment.
 _SPELL = """
@@ -210,7 +135,7 @@ def _called(connection: Connection, live: Live, calls: Collection[CalledSequence
             bindparam("defaults", type_=ARRAY(Text()))
         )
         with trying(connection, "the sequences of new columns are looked up by the migration"):
-            connection.execute(text(_CALLING))
+            connection.execute(text(sql_file("find_called_sequences")))
             for row in connection.execute(query, {"defaults": [one.default for one in calls]}):
                 schema = None if row.schema_name == live.default_schema else row.schema_name
                 found[row.place - 1].add(SequenceKey(schema, row.name))
@@ -271,7 +196,7 @@ def _spell(
     query = text(_SPELL).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
     answers: list[tuple[str | None, str | None]] = []
     with trying(connection, "every policy counts as changed"):
-        connection.execute(text(_SPELLING))
+        connection.execute(text(sql_file("spell_expressions")))
         rows = connection.execute(query, {**arrays, "readings": readings, "mark": secrets.token_hex()})
         answers = [(row.spelling, row.refusal) for row in rows]
     if not answers:

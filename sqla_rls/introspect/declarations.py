@@ -12,14 +12,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sqla_rls.catalog import read as catalog
-from sqla_rls.catalog import views as view_catalog
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.query import pinned
+from sqla_rls.catalog.read import Live, read_database
+from sqla_rls.catalog.views import views_in
 from sqla_rls.declare.grants import GRANTABLE, callers, is_beyond_row_security
 from sqla_rls.declare.policies import READY_MADE, anonymous, authenticated
 from sqla_rls.diff.privileges import BUILT_IN, given_by_default
 from sqla_rls.introspect import functions as adopt_functions
 from sqla_rls.introspect.functions import AdoptedFunctions
+from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
     AUTH_SCHEMA,
     PUBLIC,
@@ -37,6 +38,8 @@ from sqla_rls.snapshot import (
     implied_privileges,
     members_last,
 )
+
+log = autogenerate_log(__name__)
 
 _HEAD = '''"""Row security, as it was found in the database {database!r}.
 
@@ -75,11 +78,13 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     Default privileges are those of the role that is connected: let it be the one that migrates.
     """
     (default_schema,) = connection.exec_driver_sql("SELECT current_schema()").one()
-    with catalog.pinned(connection):
+    with pinned(connection):
         names = {"default_schema": default_schema, "schemas": list(schemas) or [default_schema]}
         functions = adopt_functions.read(connection, **names)
-        live = catalog.read(connection, **names, objects=functions.objects)
-        views = view_catalog.read_live(connection, live.all_views, default_schema=default_schema)
+        live = read_database(connection, **names, objects=functions.objects)
+        for remark in live.auth.remarks_on_edits():
+            log.warning("%s", remark)
+        views = views_in(connection, live.all_views, default_schema=default_schema)
     declared_views = [one for one in views.values() if one.security_invoker]
     body = list(_Adoption(live, declared_views, functions, names["schemas"]).lines())
     if all(line.startswith("#") for line in body):

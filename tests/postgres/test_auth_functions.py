@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from sqla_rls.catalog.read import auth_functions
+from sqla_rls.catalog.auth_functions import auth_functions
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions, DropAuthFunctions
 from sqla_rls.snapshot import AUTH_FUNCTIONS
 

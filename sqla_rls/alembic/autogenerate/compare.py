@@ -41,20 +41,22 @@ from sqla_rls.alembic.autogenerate.privileges import (
     restored,
     revokes,
     revokes_from_public,
+    say_who_must_grant,
 )
 from sqla_rls.alembic.autogenerate.render import Call, Remarks
 from sqla_rls.alembic.autogenerate.roles import log_roles, roles
 from sqla_rls.alembic.autogenerate.unmanaged import say_what_is_unmanaged
 from sqla_rls.alembic.autogenerate.unprotected import say_what_callers_reach, say_what_opens_partitions
 from sqla_rls.alembic.autogenerate.views import created_views, dropped_views, log_views
-from sqla_rls.catalog import functions as function_catalog
-from sqla_rls.catalog import normalize as spelling
-from sqla_rls.catalog import read as catalog
-from sqla_rls.catalog import views as view_catalog
-from sqla_rls.catalog.functions import Functions
+from sqla_rls.catalog.auth_functions import AuthFunctions, auth_in_use
+from sqla_rls.catalog.dependencies import calling_policies, dependent_policies, policies_on_every_column
+from sqla_rls.catalog.functions import Functions, read_functions
 from sqla_rls.catalog.missing import missing_calls
+from sqla_rls.catalog.normalize import align
+from sqla_rls.catalog.query import pinned
+from sqla_rls.catalog.read import Live, read_database
 from sqla_rls.catalog.text import with_reads_of_text
-from sqla_rls.catalog.views import Views
+from sqla_rls.catalog.views import Views, read_views, views_past_row_security
 from sqla_rls.ddl.compile import literally
 from sqla_rls.declare.collect import declared, functions, grants_on
 from sqla_rls.declare.ignore import Ignored
@@ -137,7 +139,7 @@ def _compare_row_security(
     ignored = Ignored.by(metadatas)
 
     if any(isinstance(op, ops.ModifyTableOps) for op in upgrade_ops.ops):
-        with catalog.pinned(connection):
+        with pinned(connection):
             upgrade_ops.ops[:] = without_equal_defaults(connection, list(upgrade_ops.ops))
     created = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)}
     dropped = {_key(op, default_schema) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
@@ -162,8 +164,8 @@ def _compare_row_security(
     )
     all_functions = functions(metadatas, default_schema)
     declared_functions = [one for one in all_functions if filters.function(one.key, declared=True)]
-    with catalog.pinned(connection):
-        found = function_catalog.read(
+    with pinned(connection):
+        found = read_functions(
             connection,
             declared_functions,
             default_schema=default_schema,
@@ -173,7 +175,7 @@ def _compare_row_security(
                 column or table.name for table, column in _taken_away(upgrade_ops.ops, default_schema)[0]
             ],
         )
-        live = catalog.read(
+        live = read_database(
             connection,
             default_schema=default_schema,
             schemas=looked_into,
@@ -185,6 +187,8 @@ def _compare_row_security(
                 )
             ),
         )
+        for remark in live.auth.remarks_on_edits():
+            log.warning("%s", remark)
         tables = [
             table
             for table in autogen_context.sorted_tables
@@ -205,7 +209,7 @@ def _compare_row_security(
         taken = _taken_away(upgrade_ops.ops, default_schema)
         new_defaults = dict(_with_new_defaults(upgrade_ops.ops, default_schema))
         grown = {column.table for column, is_new in new_defaults.items() if is_new}
-        views = view_catalog.read(
+        views = read_views(
             connection,
             wanted.views,
             made={key for key in made_views if filters.view(key)},
@@ -214,11 +218,13 @@ def _compare_row_security(
             functions=found.made_anew,
             grown=grown,
         )
-        past_row_security = view_catalog.warn_of_past_row_security(
+        past_row_security = views_past_row_security(
             connection,
             {key for key in live.all_views - {*wanted.views, *views.live} if filters.view(key)},
             default_schema=default_schema,
         )
+        for view in past_row_security:
+            log.warning("%s", view)
         say_what_is_unmanaged(
             connection,
             wanted,
@@ -234,12 +240,10 @@ def _compare_row_security(
         ours = ignored.without(live, keep=dropped)
         expanded = {
             key
-            for key in catalog.policies_on_every_column(
-                connection, default_schema=default_schema, tables=grown
-            )
+            for key in policies_on_every_column(connection, default_schema=default_schema, tables=grown)
             if key in wanted.policies and wanted.policies[key].has_star
         }
-        models = spelling.align(
+        models = align(
             connection,
             ours,
             ignored.without(wanted),
@@ -248,7 +252,7 @@ def _compare_row_security(
         )
         calls = _missing_calls(connection, live.auth, models, upgrade_ops.ops)
         auth_is_made = past is None or past.auth_functions or not models.auth_functions
-        auth_is_made = auth_is_made or catalog.auth_in_use(
+        auth_is_made = auth_is_made or auth_in_use(
             connection,
             default_schema=default_schema,
             tables=[*models.managed, *models.views],
@@ -276,12 +280,12 @@ def _compare_row_security(
         made_auth_functions=auth_is_made,
         out_of_reach=live.out_of_reach,
     )
-    catalog.warn_of_grants_out_of_reach(live, changes.privileges.left_out)
+    say_who_must_grant(live, changes.privileges.left_out)
     _log(changes)
     log_functions(found.changes)
     log_views(views)
     say_what_callers_can_drop(models, live.memberships)
-    say_what_callers_reach(ours, models, dropped | past_row_security)
+    say_what_callers_reach(ours, models, dropped | {view.key for view in past_row_security})
     say_what_opens_partitions(
         ours,
         models,
@@ -343,15 +347,15 @@ def _in_the_way(
     dropped, retyped = taken
     for columns, called in ((dropped | gone, found.made_anew - again), (retyped | anew, again)):
         policies = (
-            *catalog.dependent_policies(connection, default_schema=default_schema, columns=columns),
-            *catalog.calling_policies(connection, default_schema=default_schema, functions=called),
+            *dependent_policies(connection, default_schema=default_schema, columns=columns),
+            *calling_policies(connection, default_schema=default_schema, functions=called),
         )
         yield {policy.key: policy for policy in policies}
 
 
 def _before_tables(
     changes: Changes,
-    live: catalog.Live,
+    live: Live,
     dropped: set[TableKey],
     *,
     auth_is_made: bool,
@@ -643,7 +647,7 @@ def _before_what_defaults_read(
 
 def _missing_calls(
     connection: Connection,
-    auth: catalog.AuthFunctions,
+    auth: AuthFunctions,
     models: Snapshot,
     operations: Iterable[MigrateOperation],
 ) -> list[tuple[str, str]]:
@@ -654,7 +658,7 @@ def _missing_calls(
 
 
 def _refuse_missing_auth_functions(
-    auth: catalog.AuthFunctions,
+    auth: AuthFunctions,
     models: Snapshot,
     tables: Iterable[Table],
     calls: Iterable[tuple[str, str]],
@@ -701,7 +705,7 @@ def _named(functions: Iterable[str], sql: str | None) -> list[str]:
     return [name for name in sorted(functions) if f"{AUTH_SCHEMA}.{name}(" in (sql or "")]
 
 
-def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterable[Table]) -> None:
+def _say_what_is_left_alone(live: Live, models: Snapshot, tables: Iterable[Table]) -> None:
     left_alone = {policy.table for policy in live.policies.values()} - models.row_security.keys()
     for table in tables:
         if _key(table, live.default_schema) in left_alone:
@@ -711,7 +715,8 @@ def _say_what_is_left_alone(live: catalog.Live, models: Snapshot, tables: Iterab
                 table.fullname,
             )
     if models.auth_functions:
-        live.auth.warn()
+        for remark in live.auth.remarks():
+            log.warning("%s", remark)
 
 
 def _say_what_stands_in_the_way(policies: Iterable[PolicyKey]) -> None:

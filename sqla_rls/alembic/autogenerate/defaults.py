@@ -11,7 +11,7 @@ from typing import Any
 from alembic.operations import MigrateOperation, ops
 from sqlalchemy import Connection, DefaultClause, text
 
-from sqla_rls.catalog import read as catalog
+from sqla_rls.catalog.query import trying
 from sqla_rls.ddl.compile import literally
 from sqla_rls.snapshot import AUTH_SCHEMA
 
@@ -41,7 +41,7 @@ def _is_equal(connection: Connection, operation: ops.AlterColumnOp) -> bool:
     if not all(one and f"{AUTH_SCHEMA}." in one for one in pair):
         return False
     spellings: list[str | None] = []
-    with catalog.trying(connection, f"the default of {operation.column_name} counts as changed"):
+    with trying(connection, f"the default of {operation.column_name} counts as changed"):
         for sql in pair:
             connection.exec_driver_sql(
                 f"CREATE OR REPLACE TEMPORARY VIEW sqla_rls_default (value) AS SELECT ({sql})::text"

@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from sqla_rls.alembic.autogenerate.render import Call
+from sqla_rls.catalog.missing_grants import MissingGrant
 from sqla_rls.catalog.read import Live
 from sqla_rls.diff.privileges import PrivilegeChanges, given_by_default
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Privilege, SequenceKey, granted_together
+from sqla_rls.snapshot import PUBLIC, DefaultPrivilege, ObjectKey, Privilege, SequenceKey, granted_together
 
 log = autogenerate_log(__name__)
 
@@ -94,3 +95,12 @@ def _grant_default(default: DefaultPrivilege) -> Call:
     return Call("grant_default_privileges", *args, schema=default.schema).undone_by(
         Call("revoke_default_privileges", *args, schema=default.schema)
     )
+
+
+def say_who_must_grant(live: Live, privileges: Iterable[Privilege]) -> None:
+    """Log who must grant the missing *privileges* on schemas that another role owns."""
+    of_public = {(one.name, one.privilege) for one in live.privileges if one.grantee == PUBLIC}
+    for one in sorted(privileges, key=str):
+        if (one.name, one.privilege) not in of_public:
+            missing = MissingGrant(one.privilege, one.name, one.grantee, live.out_of_reach[one.name])
+            log.warning("%s", missing)

@@ -7,33 +7,11 @@ from collections.abc import Collection
 from sqlalchemy import Connection
 
 from sqla_rls.alembic.autogenerate.filters import Filters
-from sqla_rls.catalog import read as catalog
+from sqla_rls.catalog.query import fetch_rows, sql_file
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import PUBLIC, Snapshot, TableKey
 
 log = autogenerate_log(__name__)
-
-# Everybody may execute a function that nobody restricted: those are left out, and so is what extensions made.
-_GRANTED = """
-SELECT 'function' AS kind, n.nspname, p.proname AS name
-  FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
- WHERE n.nspname = ANY (:schemas) AND n.nspname <> 'auth' AND p.prokind = 'f'
-   AND EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) AS a
-                WHERE a.grantee <> p.proowner AND pg_catalog.pg_get_userbyid(a.grantee) = ANY (:roles))
-   AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) WHERE grantee = 0)
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
-                    WHERE classid = 'pg_catalog.pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
-UNION
-SELECT 'view', n.nspname, c.relname
-  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE n.nspname = ANY (:schemas) AND c.relkind = 'v'
-   AND EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) AS a
-                WHERE a.grantee <> c.relowner
-                  AND (a.grantee = 0 OR pg_catalog.pg_get_userbyid(a.grantee) = ANY (:roles)))
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
-                    WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid AND deptype = 'e')
- ORDER BY 1, 2, 3
-"""
 
 
 def say_what_is_unmanaged(
@@ -70,7 +48,11 @@ def say_what_is_unmanaged(
     }
     names: dict[str, list[str]] = {}
     looked_into = {*schemas, *(key.schema or default_schema for _, key in made)}
-    for row in catalog.rows(connection, _GRANTED, {"schemas": sorted(looked_into), "roles": sorted(roles)}):
+    for row in fetch_rows(
+        connection,
+        sql_file("granted_functions_and_views"),
+        {"schemas": sorted(looked_into), "roles": sorted(roles)},
+    ):
         key = TableKey(None if row["nspname"] == default_schema else row["nspname"], row["name"])
         found = row["kind"], key
         if found in known or (row["nspname"] not in schemas and found not in made):

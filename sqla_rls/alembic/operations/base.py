@@ -14,7 +14,8 @@ from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
-from sqla_rls.catalog import read as catalog
+from sqla_rls.catalog.auth_functions import auth_functions
+from sqla_rls.catalog.missing_grants import missing_on_schema
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions, DropAuthFunctions, DropSigning
 from sqla_rls.ddl.comments import policy_comment
 from sqla_rls.ddl.conditional import IfExists, IfRolesExist
@@ -372,15 +373,17 @@ def _execute(operations: Operations, operation: RowSecurityOp) -> None:
         for statement in operation.statements:
             operations.execute(statement)
             if isinstance(statement, CreateAuthFunctions) and not operations.migration_context.as_sql:
-                catalog.auth_functions(operations.get_bind()).warn()
+                for remark in auth_functions(operations.get_bind()).remarks():
+                    log.warning("%s", remark)
             elif (
                 isinstance(statement, GrantOrRevoke)
                 and statement.object_type == "SCHEMA"
                 and not operations.migration_context.as_sql
             ):
-                catalog.warn_of_missing_usage(
+                for missing in missing_on_schema(
                     operations.get_bind(), statement.object_name, statement.privileges, statement.grantees
-                )
+                ):
+                    log.warning("%s", missing)
 
 
 def _require_roles(operations: Operations, roles: Sequence[str]) -> None:

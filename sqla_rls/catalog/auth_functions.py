@@ -1,0 +1,120 @@
+"""Reads the functions of schema ``auth``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from sqla_rls.catalog.query import fetch_rows, sql_file, trying
+from sqla_rls.ddl.auth_functions import ExpectedAuthFunctions
+from sqla_rls.snapshot import (
+    AUTH_FUNCTIONS,
+    KEYHOLDER,
+    TableKey,
+)
+
+
+class AuthFunctions(NamedTuple):
+    """The functions of schema ``auth``: by the extension, or one by one."""
+
+    extension: bool
+    foreign: frozenset[str]  # made by something else
+    missing: frozenset[str]
+    ours: frozenset[str]
+    verifier: bool  # whether they verify, rather than believe
+    keyholder: str | None  # who owns the key that they verify with, if it is there
+    may_create: bool  # whether the connected role may make those that are missing
+    #: Of ours, those that differ from what we make; None where that couldn't be read.
+    edited: frozenset[str] | None = frozenset()
+
+    @property
+    def signed(self) -> bool:
+        return self.verifier or self.keyholder is not None
+
+    @property
+    def verifies_in_part(self) -> bool:
+        return (
+            not self.extension and bool(self.ours) and self.signed and not (self.verifier and self.keyholder)
+        )
+
+    @property
+    def as_made(self) -> bool:
+        """Whether nothing must be made again."""
+        return self.settled and not self.verifies_in_part and self.edited == frozenset()
+
+    @property
+    def settled(self) -> bool:
+        """Whether ``create_auth_functions`` has nothing to do, or nothing that it is allowed to."""
+        return self.extension or not self.missing or not self.may_create
+
+    def remarks(self) -> Iterator[str]:
+        """What to say of the functions that are left as they are, and of the key's owner."""
+        if self.foreign and not self.extension:
+            missing = ", ".join(sorted(self.missing)) or "none"
+            yield (
+                "schema auth holds functions that something else made, which are left as they are: "
+                f"{', '.join(sorted(self.foreign))}; missing: {missing}"
+            )
+        if self.keyholder not in (None, KEYHOLDER):
+            yield (
+                f"the signing key belongs to {self.keyholder}, since {KEYHOLDER} can't own it: a role that "
+                "can be that role can read the key, and be anyone. Never let an application log in as that "
+                "role, or have a superuser run sqla-rls auth-functions --signed, too"
+            )
+
+    def remarks_on_edits(self) -> Iterator[str]:
+        """What to say of those that were changed since they were made."""
+        if self.verifies_in_part:
+            yield "the functions of schema auth verify callers in part: they were edited by hand"
+        elif self.edited:
+            yield f"schema auth holds functions that were edited by hand: {', '.join(sorted(self.edited))}"
+
+
+def auth_functions(connection: Connection) -> AuthFunctions:
+    """What there is in schema ``auth``."""
+    (row,) = fetch_rows(connection, sql_file("auth_functions"), {"functions": list(AUTH_FUNCTIONS)})
+    present = frozenset(row["present"])
+    ours = frozenset(row["ours"])
+    return AuthFunctions(
+        row["extension"],
+        present - ours,
+        frozenset(AUTH_FUNCTIONS) - present,
+        ours,
+        row["verifier"],
+        row["keyholder"],
+        row["may_create"],
+    )
+
+
+def auth_in_use(
+    connection: Connection,
+    *,
+    default_schema: str,
+    tables: Iterable[TableKey],
+    functions: Iterable[TableKey],
+) -> bool:
+    """Whether any of *tables* or *functions*, as they are, calls a function of schema ``auth``."""
+    named, called = list(tables), list(functions)
+    parameters = {
+        "schemas": [key.schema or default_schema for key in named],
+        "tables": [key.name for key in named],
+        "function_schemas": [key.schema or default_schema for key in called],
+        "functions": [key.name for key in called],
+    }
+    (row,) = fetch_rows(connection, sql_file("auth_in_use"), parameters)
+    return bool(row["in_use"])
+
+
+def with_edits(connection: Connection, auth: AuthFunctions) -> AuthFunctions:
+    """*auth*, with those that differ from what we make; Postgres compares them."""
+    if auth.extension or not auth.ours or auth.verifies_in_part:
+        return auth
+    names = [*auth.ours, *["rotate_signing_key"] * auth.signed]
+    edited: frozenset[str] | None = None
+    with trying(connection, "the functions of schema auth count as changed"):
+        connection.execute(ExpectedAuthFunctions(signed=auth.signed))
+        found = fetch_rows(connection, sql_file("edited_auth_functions"), {"ours": names})
+        edited = frozenset(row["proname"] for row in found)
+    return auth._replace(edited=edited)

@@ -1,0 +1,66 @@
+"""Reads which policies depend on columns, tables and functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from sqlalchemy import Connection
+
+from sqla_rls.catalog.query import fetch_rows, sql_file
+from sqla_rls.catalog.read import policy_of
+from sqla_rls.snapshot import (
+    ObjectKey,
+    Policy,
+    PolicyKey,
+    TableKey,
+)
+
+
+def dependent_policies(
+    connection: Connection, *, default_schema: str, columns: Iterable[tuple[TableKey, str | None]]
+) -> list[Policy]:
+    """The policies, of whatever table, that depend on any of *columns*; None stands for the whole table."""
+    taken = list(columns)
+    if not taken:
+        return []
+    parameters = {
+        "schemas": [table.schema or default_schema for table, _ in taken],
+        "tables": [table.name for table, _ in taken],
+        "columns": [column for _, column in taken],
+    }
+    return [
+        policy_of(row, default_schema)
+        for row in fetch_rows(connection, sql_file("dependent_policies"), parameters)
+    ]
+
+
+def policies_on_every_column(
+    connection: Connection, *, default_schema: str, tables: Collection[TableKey]
+) -> set[PolicyKey]:
+    """The policies, of whatever table, that name every column of any of *tables*."""
+    if not tables:
+        return set()
+    parameters = {
+        "schemas": [table.schema or default_schema for table in tables],
+        "tables": [table.name for table in tables],
+    }
+    return {
+        policy_of(row, default_schema).key
+        for row in fetch_rows(connection, sql_file("policies_on_every_column"), parameters)
+    }
+
+
+def calling_policies(
+    connection: Connection, *, default_schema: str, functions: Collection[ObjectKey]
+) -> list[Policy]:
+    """The policies, of whatever table, that call any of *functions*."""
+    if not functions:
+        return []
+    parameters = {
+        "schemas": [one.schema or default_schema for one in functions],
+        "functions": [one.name for one in functions],
+    }
+    return [
+        policy_of(row, default_schema)
+        for row in fetch_rows(connection, sql_file("calling_policies"), parameters)
+    ]

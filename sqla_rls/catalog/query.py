@@ -1,0 +1,98 @@
+"""How the catalog is asked: queries of sql/, under settings that give what they spell one meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
+from sqlalchemy.exc import DBAPIError
+
+from sqla_rls.ddl.script import PINNED, sql_script
+from sqla_rls.log import autogenerate_log
+from sqla_rls.snapshot import (
+    TableKey,
+)
+
+log = autogenerate_log(__name__)
+
+#: Queries that stand in others.
+_PARTS = ("dropped_columns", "functions", "grown_tables", "policies", "sequence_owners")
+
+
+# insufficient_privilege, read_only_sql_transaction
+_MAY_NOT_TRY = {"42501", "25006"}
+
+
+# The owner of a database keeps what is revoked from PUBLIC; who owns but tables in it doesn't.
+_MAY_MAKE_TEMPORARY = """
+SELECT format('. Have its owner run: GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), current_user)
+ WHERE NOT pg_catalog.has_database_privilege(current_database(), 'TEMPORARY')
+"""
+
+
+@contextmanager
+def pinned(connection: Connection) -> Iterator[None]:
+    """Inside, expressions are read and spelled in one way, whatever the session's settings."""
+    # Without a transaction nothing could be undone.
+    dbapi_connection = connection.connection.dbapi_connection
+    autocommit = dbapi_connection and connection.dialect.detect_autocommit_setting(dbapi_connection)
+    if autocommit:
+        connection.exec_driver_sql("BEGIN")
+    try:
+        with undone(connection):
+            connection.execute(text(f"SELECT {PINNED}"))
+            yield
+    finally:
+        if autocommit:
+            connection.exec_driver_sql("ROLLBACK")
+
+
+@contextmanager
+def undone(connection: Connection) -> Iterator[None]:
+    """Whatever is done inside is rolled back, settings included."""
+    savepoint = connection.begin_nested()
+    try:
+        yield
+    finally:
+        savepoint.rollback()
+
+
+@contextmanager
+def trying(connection: Connection, otherwise: str) -> Iterator[None]:
+    """As *undone*; where this role may make no temporary objects here, what follows is skipped and said."""
+    try:
+        with undone(connection):
+            yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_TRY:
+            raise
+        cure = "".join(connection.scalars(text(_MAY_MAKE_TEMPORARY)))
+        log.warning(
+            "%s, since nothing temporary can be made to compare it with: %s%s", otherwise, error.orig, cure
+        )
+
+
+def key_of(row: RowMapping, default_schema: str, schema: str = "nspname", name: str = "relname") -> TableKey:
+    return TableKey(None if row[schema] == default_schema else row[schema], row[name])
+
+
+@cache
+def sql_file(name: str) -> str:
+    """A query of sql/, with the others that stand in it."""
+    text = (resources.files("sqla_rls.catalog") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    for part in _PARTS:
+        if f"{{{part}}}" in text:
+            text = text.replace(f"{{{part}}}", sql_file(part).rstrip())
+    return text.replace("{made_auth_functions}", sql_script("made_auth_functions.sql").rstrip())
+
+
+def fetch_rows(
+    connection: Connection, query: str, parameters: dict[str, Any] | None = None
+) -> list[RowMapping]:
+    arrays = [bindparam(name, type_=ARRAY(Text())) for name in parameters or ()]
+    found = connection.execute(text(query).bindparams(*arrays), parameters or {})
+    return list(found.mappings().all())

@@ -1,0 +1,3 @@
+{policies}
+ WHERE n.nspname = ANY (:schemas)
+ ORDER BY n.nspname, c.relname, p.polname

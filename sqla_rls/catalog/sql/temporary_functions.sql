@@ -1,0 +1,2 @@
+{functions}
+ AND p.pronamespace = pg_catalog.pg_my_temp_schema()
