@@ -257,7 +257,7 @@ def _as_named(
     heirs: Mapping[TableKey, Collection[TableKey]], tables: Collection[TableKey], default_schema: str
 ) -> dict[TableKey, Collection[TableKey]]:
     """*heirs*, where *tables* in the default schema may say its name."""
-    named = {TableKey(None if one.schema == default_schema else one.schema, one.name): one for one in tables}
+    named = {TableKey.of(*one, default_schema): one for one in tables}
     return {
         named.get(parent, parent): {named.get(one, one) for one in found} for parent, found in heirs.items()
     }

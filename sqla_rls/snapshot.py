@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Self
 
 PUBLIC: Final = "public"
+#: The comment on what the scripts of ddl/sql/ make, which alone they replace and drop.
+MADE_BY: Final = "made by sqla_rls"
 #: Written without quotes in place of a role.
 ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"})
 #: NAMEDATALEN - 1: Postgres cuts longer names without an error.
@@ -38,11 +40,21 @@ COMMAND_PRIVILEGES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+def unless_default(schema: str | None, default_schema: str | None) -> str | None:
+    """*schema* as keys have it: the default schema is ``None``, whatever its name."""
+    return None if schema == default_schema else schema
+
+
 class TableKey(NamedTuple):
     """A table by its schema (``None``: the connection's default one) and name."""
 
     schema: str | None
     name: str
+
+    @classmethod
+    def of(cls, schema: str | None, name: str, default_schema: str | None) -> TableKey:
+        """The key of a table whose schema may be named although it is *default_schema*."""
+        return cls(unless_default(schema, default_schema), name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from sqla_rls.catalog.query import fetch_rows, sql_file, trying
+from sqla_rls.catalog.query import fetch_rows, schemas_of, sql_file, trying
 from sqla_rls.ddl.auth_functions import ExpectedAuthFunctions
 from sqla_rls.snapshot import (
     AUTH_FUNCTIONS,
@@ -98,9 +98,9 @@ def auth_in_use(
     """Whether any of *tables* or *functions*, as they are, calls a function of schema ``auth``."""
     named, called = list(tables), list(functions)
     parameters = {
-        "schemas": [key.schema or default_schema for key in named],
+        "schemas": schemas_of(named, default_schema),
         "tables": [key.name for key in named],
-        "function_schemas": [key.schema or default_schema for key in called],
+        "function_schemas": schemas_of(called, default_schema),
         "functions": [key.name for key in called],
     }
     (row,) = fetch_rows(connection, sql_file("auth_in_use"), parameters)

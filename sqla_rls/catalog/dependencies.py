@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection
 
-from sqla_rls.catalog.query import fetch_rows, sql_file
+from sqla_rls.catalog.query import fetch_rows, schemas_of, sql_file
 from sqla_rls.catalog.read import policy_of
 from sqla_rls.snapshot import (
     ObjectKey,
@@ -24,7 +24,7 @@ def dependent_policies(
     if not taken:
         return []
     parameters = {
-        "schemas": [table.schema or default_schema for table, _ in taken],
+        "schemas": schemas_of((table for table, _ in taken), default_schema),
         "tables": [table.name for table, _ in taken],
         "columns": [column for _, column in taken],
     }
@@ -41,7 +41,7 @@ def policies_on_every_column(
     if not tables:
         return set()
     parameters = {
-        "schemas": [table.schema or default_schema for table in tables],
+        "schemas": schemas_of(tables, default_schema),
         "tables": [table.name for table in tables],
     }
     return {
@@ -57,7 +57,7 @@ def calling_policies(
     if not functions:
         return []
     parameters = {
-        "schemas": [one.schema or default_schema for one in functions],
+        "schemas": schemas_of(functions, default_schema),
         "functions": [one.name for one in functions],
     }
     return [

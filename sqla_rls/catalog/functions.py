@@ -12,12 +12,12 @@ from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.catalog.auth_functions import auth_functions
-from sqla_rls.catalog.query import fetch_rows, sql_file, trying, undone
+from sqla_rls.catalog.query import fetch_rows, schemas_of, sql_file, trying, undone
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.functions import CreateFunction, CreateTemporaryFunctions, HideFunction
 from sqla_rls.exc import DeclarationError
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
+from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey, unless_default
 
 log = autogenerate_log(__name__)
 
@@ -194,7 +194,7 @@ def _called_by_tables(
 def _named(keys: Iterable[TableKey], default_schema: str) -> dict[str, list[str]]:
     listed = list(keys)
     return {
-        "function_schemas": [key.schema or default_schema for key in listed],
+        "function_schemas": schemas_of(listed, default_schema),
         "functions": [key.name for key in listed],
     }
 
@@ -208,6 +208,6 @@ def _rows(
 def function_of(row: RowMapping, default_schema: str) -> SQLFunction:
     """What a row of functions.sql says."""
     values = {name: row[name] for name in SQLFunction.__slots__ if name in row}
-    schema = None if row["nspname"] == default_schema else row["nspname"]
+    schema = unless_default(row["nspname"], default_schema)
     found = SQLFunction(schema=schema, name=row["proname"], **values)
     return replace(found, settings=tuple(row["settings"]))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
-from sqla_rls.catalog.query import sql_file, trying
+from sqla_rls.catalog.query import schemas_of, sql_file, trying
 from sqla_rls.catalog.read import Live
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
@@ -137,8 +137,9 @@ def _called(connection: Connection, live: Live, calls: Collection[CalledSequence
         with trying(connection, "the sequences of new columns are looked up by the migration"):
             connection.execute(text(sql_file("find_called_sequences")))
             for row in connection.execute(query, {"defaults": [one.default for one in calls]}):
-                schema = None if row.schema_name == live.default_schema else row.schema_name
-                found[row.place - 1].add(SequenceKey(schema, row.name))
+                found[row.place - 1].add(
+                    SequenceKey(*TableKey.of(row.schema_name, row.name, live.default_schema))
+                )
     return found
 
 
@@ -189,7 +190,7 @@ def _spell(
         return {}
     asked = list(expressions)
     arrays = {
-        "schemas": [one.table.schema or default_schema for one in asked],
+        "schemas": schemas_of((one.table for one in asked), default_schema),
         "tables": [one.table.name for one in asked],
         "expressions": [one.sql for one in asked],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -13,9 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.ddl.script import PINNED, sql_script
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import (
-    TableKey,
-)
+from sqla_rls.snapshot import ObjectKey, TableKey
 
 log = autogenerate_log(__name__)
 
@@ -76,8 +74,13 @@ def trying(connection: Connection, otherwise: str) -> Iterator[None]:
         )
 
 
+def schemas_of(keys: Iterable[TableKey | ObjectKey], default_schema: str) -> list[str]:
+    """The name of the schema of each of *keys*, as the catalog has it."""
+    return [key.schema or default_schema for key in keys]
+
+
 def key_of(row: RowMapping, default_schema: str, schema: str = "nspname", name: str = "relname") -> TableKey:
-    return TableKey(None if row[schema] == default_schema else row[schema], row[name])
+    return TableKey.of(row[schema], row[name], default_schema)
 
 
 @cache

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
-from sqla_rls.catalog.query import sql_file, trying
+from sqla_rls.catalog.query import schemas_of, sql_file, trying
 from sqla_rls.snapshot import Snapshot, TableKey, may_read
 
 _READ = "SELECT * FROM pg_temp.sqla_rls_reads(:schemas, :tables, :expressions)"
@@ -36,7 +36,7 @@ def with_reads_of_text(
     if not asked:
         return snapshot
     arrays = {
-        "schemas": [table.schema or default_schema for table, _ in asked],
+        "schemas": schemas_of((table for table, _ in asked), default_schema),
         "tables": [table.name for table, _ in asked],
         "expressions": [expression for _, expression in asked],
     }
@@ -45,6 +45,6 @@ def with_reads_of_text(
     with trying(connection, "policies that read tables in a circle aren't found in SQL text"):
         connection.execute(text(sql_file("find_reads")))
         for place, schema, name in connection.execute(query, arrays).all():
-            table = TableKey(None if schema == default_schema else schema, name)
+            table = TableKey.of(schema, name, default_schema)
             found.setdefault(asked[place - 1], []).append(table)
     return replace(snapshot, reads={**snapshot.reads, **found})

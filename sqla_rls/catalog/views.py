@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
-from sqla_rls.catalog.query import fetch_rows, key_of, sql_file, trying
+from sqla_rls.catalog.query import fetch_rows, key_of, schemas_of, sql_file, trying
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import ObjectKey, TableKey, View
+from sqla_rls.snapshot import ObjectKey, TableKey, View, unless_default
 
 log = autogenerate_log(__name__)
 
@@ -121,7 +121,7 @@ def views_in(
     ).static_order():
         row = rows[oid]
         view = View(
-            schema=None if row["nspname"] == default_schema else row["nspname"],
+            schema=unless_default(row["nspname"], default_schema),
             name=row["relname"],
             definition=row["definition"].strip(),
             security_invoker=row["security_invoker"],
@@ -178,7 +178,7 @@ def views_past_row_security(
 
 
 def _named(keys: Collection[TableKey], default_schema: str) -> dict[str, list[str]]:
-    return {"schemas": [one.schema or default_schema for one in keys], "views": [one.name for one in keys]}
+    return {"schemas": schemas_of(keys, default_schema), "views": [one.name for one in keys]}
 
 
 def _compared(
@@ -216,7 +216,7 @@ def _expanded(connection: Connection, grown: Collection[TableKey], default_schem
     if not grown:
         return set()
     parameters = {
-        "schemas": [table.schema or default_schema for table in grown],
+        "schemas": schemas_of(grown, default_schema),
         "tables": [table.name for table in grown],
     }
     return {
@@ -235,10 +235,10 @@ def _dependent(
     if not (columns or functions):
         return set()
     parameters = {
-        "schemas": [table.schema or default_schema for table, _ in columns],
+        "schemas": schemas_of((table for table, _ in columns), default_schema),
         "tables": [table.name for table, _ in columns],
         "columns": [column for _, column in columns],
-        "function_schemas": [one.schema or default_schema for one in functions],
+        "function_schemas": schemas_of(functions, default_schema),
         "functions": [one.name for one in functions],
     }
     return {

@@ -10,6 +10,7 @@ from sqlalchemy import MetaData, Table, literal_column
 from sqlalchemy.sql.compiler import DDLCompiler
 
 from sqla_rls.snapshot import (
+    MADE_BY,
     PUBLIC,
     ROLE_KEYWORDS,
     TableKey,
@@ -109,6 +110,7 @@ def filled_script(script: str, compiler: DDLCompiler, /, **words: str) -> str:
 def sql_script(name: str) -> str:
     """A script of sql/, with the others that stand in it."""
     text = (resources.files("sqla_rls.ddl") / "sql" / name).read_text(encoding="utf-8")
+    text = text.replace("{made_by}", f"'{MADE_BY}'")
     for part in _PARTS:
         if f"{{{part}}}" in text:
             text = text.replace(f"{{{part}}}", sql_script(f"{part}.sql").rstrip())

@@ -44,6 +44,7 @@ from sqla_rls.snapshot import (
     TableKey,
     View,
     may_read,
+    unless_default,
 )
 
 
@@ -208,7 +209,7 @@ def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list
             for one in metadata.info.get(FUNCTIONS, ())
         ]
     return [
-        one._replace(object=one.object._replace(schema=None)) if one.object.schema == default_schema else one
+        one._replace(object=one.object._replace(schema=unless_default(one.object.schema, default_schema)))
         for one in found
     ]
 
@@ -226,11 +227,11 @@ def functions(
     """Those in *default_schema* have none."""
     found = [one for metadata in metadatas for one in metadata.info.get(FUNCTIONS, ())]
     values = [one.value(schema_translate_map) for one in found]
-    return [replace(one, schema=None) if one.schema == default_schema else one for one in values]
+    return [replace(one, schema=unless_default(one.schema, default_schema)) for one in values]
 
 
 def _key(table: Table, default_schema: str | None) -> TableKey:
-    return TableKey(None if table.schema == default_schema else table.schema, table.name)
+    return TableKey.of(table.schema, table.name, default_schema)
 
 
 def _may_ask_who_is_calling(sql: str) -> bool:
@@ -305,8 +306,7 @@ def _called_sequences(table: Table, key: TableKey, default_schema: str | None) -
                 if isinstance(element, next_value)
             ]
         for one in found:
-            schema = None if one.schema == default_schema else one.schema
-            yield CalledSequence(key, SequenceKey(schema, one.name))
+            yield CalledSequence(key, SequenceKey(*TableKey.of(one.schema, one.name, default_schema)))
         server_default: Any = getattr(column.server_default, "arg", None)
         if not found and isinstance(server_default, ClauseElement):
             # One that can't be written makes Alembic and create_all() fail.

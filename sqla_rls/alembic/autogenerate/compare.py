@@ -77,6 +77,7 @@ from sqla_rls.snapshot import (
     SequenceKey,
     Snapshot,
     TableKey,
+    unless_default,
 )
 
 log = autogenerate_log(__name__)
@@ -182,9 +183,7 @@ def _compare_row_security(
             objects=[*named, *found.objects],
             is_compared=lambda schema: (
                 not ignored.schema(schema)
-                and autogen_context.run_name_filters(
-                    None if schema == default_schema else schema, "schema", {}
-                )
+                and autogen_context.run_name_filters(unless_default(schema, default_schema), "schema", {})
             ),
         )
         for remark in live.auth.remarks_on_edits():
@@ -554,7 +553,7 @@ def _row_security(change: RowSecurityChange) -> Iterator[Call]:
 def _key(item: Any, default_schema: str) -> TableKey:
     """Of a Table or an operation on one."""
     name = item.name if isinstance(item, Table) else item.table_name
-    return TableKey(None if item.schema == default_schema else item.schema, name)
+    return TableKey.of(item.schema, name, default_schema)
 
 
 def _included(autogen_context: Any, table: Table, key: TableKey) -> bool:

@@ -130,14 +130,14 @@ class _Operation(NamedTuple):
 
     def table(self, default_schema: str, place: int = 0) -> TableKey:
         schema = self.argument(-1, "schema")
-        return TableKey(None if schema == default_schema else schema, self.argument(place, "table_name"))
+        return TableKey.of(schema, self.argument(place, "table_name"), default_schema)
 
     def keys(self, default_schema: str) -> set[TableKey]:
         """That of the function or view that it is about, if literals say which."""
         name, schema = self.argument(0, "name"), self.argument(-1, "schema")
         if not isinstance(name, str) or "schema" in self.unknown:
             return set()
-        return {TableKey(None if schema == default_schema else schema, name)}
+        return {TableKey.of(schema, name, default_schema)}
 
 
 def history(context: MigrationContext, default_schema: str, *, tables: Iterable[TableKey]) -> History | None:

@@ -53,7 +53,7 @@ def say_what_is_unmanaged(
         sql_file("granted_functions_and_views"),
         {"schemas": sorted(looked_into), "roles": sorted(roles)},
     ):
-        key = TableKey(None if row["nspname"] == default_schema else row["nspname"], row["name"])
+        key = TableKey.of(row["nspname"], row["name"], default_schema)
         found = row["kind"], key
         if found in known or (row["nspname"] not in schemas and found not in made):
             continue

@@ -7,7 +7,7 @@
 -- One block, so that it happens whole or not at all, and runs the same way from a script.
 DO $sqla_rls$
 DECLARE
-  made_by  constant text := 'made by sqla_rls';
+  made_by  constant text := {made_by};
   path     constant text := current_setting('search_path');
   grant_it constant text := format('GRANT USAGE ON SCHEMA auth TO %I WITH GRANT OPTION', current_user);
   cure     text := grant_it;

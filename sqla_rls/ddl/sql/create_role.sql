@@ -6,7 +6,7 @@ DECLARE
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name}) THEN
     CREATE ROLE {role} {options};
-    COMMENT ON ROLE {role} IS 'made by sqla_rls';
+    COMMENT ON ROLE {role} IS {made_by};
   END IF;
 EXCEPTION
   WHEN duplicate_object OR unique_violation THEN

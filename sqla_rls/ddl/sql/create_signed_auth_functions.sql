@@ -8,7 +8,7 @@
 -- One block, so that it happens whole or not at all, and runs the same way from a script.
 DO $sqla_rls$
 DECLARE
-  made_by   constant text := 'made by sqla_rls';
+  made_by   constant text := {made_by};
   path      constant text := current_setting('search_path');
   version   constant int  := current_setting('server_version_num');
   keyholder text          := 'sqla_rls_keyholder';

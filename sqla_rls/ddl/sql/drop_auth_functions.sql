@@ -3,7 +3,7 @@
 -- all of them stay: they call one another.
 DO $sqla_rls$
 DECLARE
-  made_by  constant text := 'made by sqla_rls';
+  made_by  constant text := {made_by};
   path     constant text := current_setting('search_path');
   version  constant int  := current_setting('server_version_num');
   borrowed boolean := false;

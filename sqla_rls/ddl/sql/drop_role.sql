@@ -4,7 +4,7 @@ DO $sqla_rls$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles AS r
              WHERE r.rolname = {name}
-               AND pg_catalog.shobj_description(r.oid, 'pg_authid') = 'made by sqla_rls'
+               AND pg_catalog.shobj_description(r.oid, 'pg_authid') = {made_by}
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS u ON u.oid = m.member
                                WHERE m.roleid = r.oid AND u.rolname <> current_user)) THEN
     DROP ROLE {role};

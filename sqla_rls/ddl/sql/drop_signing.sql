@@ -2,7 +2,7 @@
 -- create_auth_functions.sql replaces them.
 DO $sqla_rls$
 DECLARE
-  made_by  constant text := 'made by sqla_rls';
+  made_by  constant text := {made_by};
   path     constant text := current_setting('search_path');
   version  constant int  := current_setting('server_version_num');
   borrowed boolean := false;
