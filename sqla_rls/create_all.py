@@ -18,7 +18,7 @@ from sqla_rls.ddl.conditional import IfExists
 from sqla_rls.ddl.errors import explained
 from sqla_rls.ddl.functions import CreateFunction, DropFunction
 from sqla_rls.ddl.policies import AlterRowSecurity, CreatePolicy, DropPolicy
-from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke
+from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke, granted_together
 from sqla_rls.ddl.public import RevokeFromPublic
 from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.ddl.views import CreateView, DropView
@@ -26,6 +26,7 @@ from sqla_rls.declare.collect import declared, function_keys
 from sqla_rls.declare.ignore import Ignored
 from sqla_rls.declare.views import declared_views
 from sqla_rls.diff.circles import circles, explanation
+from sqla_rls.diff.implied import wanted_privileges
 from sqla_rls.diff.privileges import given_by_default
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
@@ -36,9 +37,7 @@ from sqla_rls.snapshot import (
     RowSecurity,
     Snapshot,
     TableKey,
-    granted_together,
     members_last,
-    wanted_privileges,
 )
 
 log = autogenerate_log(__name__)

@@ -6,29 +6,50 @@ reads the two.  Nothing here knows SQLAlchemy or a connection.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Self
 
 PUBLIC: Final = "public"
+
+
 #: The comment on what the scripts of ddl/sql/ make, which alone they replace and drop.
 MADE_BY: Final = "made by sqla_rls"
+
+
 #: Written without quotes in place of a role.
 ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"})
+
+
 #: NAMEDATALEN - 1: Postgres cuts longer names without an error.
 MAX_NAME_BYTES: Final = 63
+
+
 AUTH_SCHEMA: Final = "auth"
+
+
 #: Stands for the name of the default schema where only the database knows it.
 DEFAULT_SCHEMA: Final = ""
+
+
 #: In the statement of a function, the schema that is the connection's default one when it is made.
 CURRENT_SCHEMA: Final = "__current_schema__"
+
+
 #: Where the key is that signed callers are verified with.
 SECRET_SCHEMA: Final = "sqla_rls_secret"  # noqa: S105 - a name
+
+
 #: Owns the key, and nothing else.
 KEYHOLDER: Final = "sqla_rls_keyholder"
+
+
 #: With the first role comes the second, which may ask who is calling, too.
 BROUGHT_ALONG: Final[Mapping[str, str]] = {"authenticated": "anonymous"}
+
+
 AUTH_FUNCTIONS: Final = ("session", "jwt", "user_id", "uid", "organization", "organization_id")
+
 
 #: The table privilege that each command of a policy needs.
 COMMAND_PRIVILEGES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -251,6 +272,8 @@ BUILT_IN_DEFAULTS: Final = frozenset(
         DefaultPrivilege("TYPES", None, PUBLIC, "USAGE"),
     }
 )
+
+
 #: What Postgres gives everybody, CREATE up to version 14, and one caller can lay traps for another with:
 #: a temporary table that hides the real one, a function that is found before Postgres' own.
 PUBLIC_PRIVILEGES: Final = frozenset(
@@ -378,94 +401,6 @@ def may_read(sql: str) -> bool:
     return any(word in sql.lower() for word in ("from", "table"))
 
 
-def implied_privileges(
-    policies: Iterable[Policy],
-    snapshot: Snapshot,
-    *,
-    default_schema: str,
-    auth_functions: bool,
-) -> Iterator[Privilege]:
-    """What the roles of *policies* need to get as far as the policy: without it a policy is dead.
-
-    The table privileges of its command, USAGE on the schema, on the sequences in *snapshot* that its table
-    calls where it inserts, and on schema ``auth`` where the functions are.  A restrictive policy only
-    narrows what others allow, and implies nothing.
-    """
-    sequences_of: dict[TableKey, list[SequenceKey]] = {}
-    for owned in snapshot.sequences:
-        sequences_of.setdefault(owned.table, []).append(owned)
-    for called in snapshot.called_sequences:
-        sequences_of.setdefault(called.table, []).append(called.sequence)
-    for policy in policies:
-        if not (policy.permissive and policy.imply_privileges):
-            continue
-        schema, table = policy.table
-        needed = COMMAND_PRIVILEGES[policy.command]
-        for role in policy.roles - ROLE_KEYWORDS:
-            yield Privilege("SCHEMA", None, schema or default_schema, role, "USAGE")
-            if auth_functions:
-                yield Privilege("SCHEMA", None, AUTH_SCHEMA, role, "USAGE")
-            for privilege in needed:
-                yield Privilege("TABLE", schema, table, role, privilege)
-            if "INSERT" in needed:
-                for schema, name, column in sequences_of.get(policy.table, ()):
-                    yield Privilege("SEQUENCE", schema, name, role, "USAGE", column)
-
-
-def wanted_privileges(snapshot: Snapshot, *, default_schema: str) -> frozenset[Privilege]:
-    """What *snapshot* declares, and what its policies imply, unless that is declared for some columns."""
-    narrowed = {
-        one[:5] for one in snapshot.privileges if one.column is not None and one.object_type == "TABLE"
-    }
-    implied = implied_privileges(
-        snapshot.policies.values(),
-        snapshot,
-        default_schema=default_schema,
-        auth_functions=snapshot.auth_functions,
-    )
-    everything = snapshot.privileges.union(one for one in implied if one[:5] not in narrowed)
-    return everything - {one._replace(grantable=False) for one in everything if one.grantable}
-
-
-class Grants(NamedTuple):
-    """Privileges that one statement can grant, or revoke."""
-
-    object: ObjectKey
-    grantee: str
-    grantable: bool
-    columns: tuple[str, ...] | None
-    privileges: list[str]
-
-
-def granted_together(privileges: Iterable[Privilege]) -> list[Grants]:
-    """*privileges* in as few statements as can be: those on schemas first, on columns last."""
-    columns: dict[tuple[ObjectKey, str, bool, bool, str], list[str]] = {}
-    for one in sorted(privileges, key=_order):
-        key = one.object, one.grantee, one.grantable, one.column is not None, one.privilege
-        columns.setdefault(key, []).extend([one.column] if one.column is not None else [])
-    found: dict[tuple[ObjectKey, str, bool, tuple[str, ...] | None], list[str]] = {}
-    for (on, grantee, grantable, narrow, privilege), names in columns.items():
-        found.setdefault((on, grantee, grantable, tuple(names) if narrow else None), []).append(privilege)
-    return [Grants(*key, listed) for key, listed in found.items()]
-
-
-def _order(one: Privilege) -> tuple[object, ...]:
-    kinds = ("SCHEMA", "TABLE", "SEQUENCE", "FUNCTION")
-    commands = COMMAND_PRIVILEGES["ALL"]
-    place = commands.index(one.privilege) if one.privilege in commands else len(commands)
-    return (
-        kinds.index(one.object_type),
-        one.schema or "",
-        one.name,
-        one.grantee,
-        one.grantable,
-        one.column is not None,
-        place,
-        one.privilege,
-        one.column or "",
-    )
-
-
 def members_last(roles: Mapping[str, Role]) -> list[Role]:
     """*roles*, each after those that it is a member of."""
     visited: set[str] = set()
@@ -481,3 +416,8 @@ def members_last(roles: Mapping[str, Role]) -> list[Role]:
     for name in roles:
         visit(name)
     return ordered
+
+
+def callers(roles: Iterable[Role | str]) -> set[str]:
+    """The roles of those who call an application whose policies name *roles*; everyone is in PUBLIC."""
+    return {PUBLIC, *BROUGHT_ALONG, *BROUGHT_ALONG.values(), *map(str, roles)}

@@ -9,11 +9,7 @@ from sqlalchemy import Connection
 
 from sqla_rls.catalog.query import fetch_rows, schemas_of, sql_file, trying
 from sqla_rls.ddl.auth_functions import ExpectedAuthFunctions
-from sqla_rls.snapshot import (
-    AUTH_FUNCTIONS,
-    KEYHOLDER,
-    TableKey,
-)
+from sqla_rls.snapshot import AUTH_FUNCTIONS, KEYHOLDER, TableKey
 
 
 class AuthFunctions(NamedTuple):

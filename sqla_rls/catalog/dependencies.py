@@ -8,12 +8,7 @@ from sqlalchemy import Connection
 
 from sqla_rls.catalog.query import fetch_rows, schemas_of, sql_file
 from sqla_rls.catalog.read import policy_of
-from sqla_rls.snapshot import (
-    ObjectKey,
-    Policy,
-    PolicyKey,
-    TableKey,
-)
+from sqla_rls.snapshot import ObjectKey, Policy, PolicyKey, TableKey
 
 
 def dependent_policies(

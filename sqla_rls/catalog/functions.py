@@ -23,33 +23,6 @@ log = autogenerate_log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionChange:
-    """*before* is None for a new function, *after* for one that goes."""
-
-    key: TableKey
-    before: SQLFunction | None
-    after: SQLFunction | None
-
-    @property
-    def replaces(self) -> bool:
-        """Whether CREATE OR REPLACE will do: it changes neither the arguments nor the result."""
-        return (
-            self.before is not None
-            and self.after is not None
-            and (self.before.arguments, self.before.returns) == (self.after.arguments, self.after.returns)
-        )
-
-    @property
-    def with_comment(self) -> FunctionChange:
-        """The same, such that the comment comes back with what is dropped and made."""
-        if self.before is None or self.after is None:
-            return self
-        comment = None if self.replaces else self.before.comment
-        before, after = (replace(one, comment=comment) for one in (self.before, self.after))
-        return replace(self, before=before, after=after)
-
-
-@dataclass(frozen=True, slots=True)
 class Functions:
     """Those of the database, and those of the models as Postgres spells them.
 
@@ -66,18 +39,6 @@ class Functions:
     @property
     def objects(self) -> set[ObjectKey]:
         return {ObjectKey("FUNCTION", *key) for key in self.live}
-
-    @property
-    def made_anew(self) -> set[ObjectKey]:
-        """What a migration drops or makes, and with it all privileges on it."""
-        return {ObjectKey("FUNCTION", *change.key) for change in self.changes if not change.replaces}
-
-    @property
-    def changes(self) -> list[FunctionChange]:
-        gone = [key for key in self.live if key not in self.declared]
-        keys = [*self.declared, *reversed(gone)]
-        pairs = [FunctionChange(key, self.live.get(key), self.declared.get(key)) for key in keys]
-        return [pair.with_comment for pair in pairs if pair.before != pair.after]
 
 
 def read_functions(

@@ -20,60 +20,15 @@ _COMPARE = "SELECT * FROM pg_temp.sqla_rls_views(:schemas, :views, :definitions)
 
 
 @dataclass(frozen=True, slots=True)
-class ViewChange:
-    """*before* is None for a new view; *replaces*: CREATE OR REPLACE will do."""
-
-    before: View | None
-    after: View
-    replaces: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Views:
     """Those of the database, and those of the models; each after those that it reads."""
 
     live: Mapping[TableKey, View] = field(default_factory=dict)
     declared: Mapping[TableKey, View] = field(default_factory=dict)
     #: Those that can't be replaced: their columns differ, or what they read makes room.
-    made_anew: frozenset[TableKey] = frozenset()
+    recreated: frozenset[TableKey] = frozenset()
     #: Those that nobody declared, and that read what goes.
     in_the_way: frozenset[TableKey] = frozenset()
-
-    @property
-    def gone(self) -> list[View]:
-        """Those that a migration made, and that nobody declares any more."""
-        return [view for key, view in self.live.items() if key not in self.declared]
-
-    @property
-    def dropped(self) -> list[View]:
-        """What goes before the tables change, for good or not; each before those that it reads."""
-        return [
-            view
-            for key, view in reversed([*self.live.items()])
-            if key in self.made_anew or key not in self.declared
-        ]
-
-    @property
-    def created(self) -> list[ViewChange]:
-        """What comes when the tables have changed."""
-        return [
-            ViewChange(
-                before, self._with_comments(view), replaces=before is not None and key not in self.made_anew
-            )
-            for key, view in self.declared.items()
-            if (before := self.live.get(key)) != view or key in self.made_anew
-        ]
-
-    def _with_comments(self, view: View) -> View:
-        if (before := self.live.get(view.key)) is None:
-            return view
-        return replace(view, comment=before.comment, column_comments=before.column_comments)
-
-    @property
-    def objects_made_anew(self) -> set[ObjectKey]:
-        """What a migration drops or makes, and with it all privileges on it."""
-        created = [change.after for change in self.created if not change.replaces]
-        return {view.object for view in (*self.dropped, *created)}
 
 
 def read_views(
@@ -94,18 +49,18 @@ def read_views(
     if not keys:
         return Views()
     live = views_in(connection, keys, default_schema=default_schema)
-    compared, made_anew = _compared(connection, {**declared}, live, default_schema)
-    made_anew |= {
+    compared, recreated = _compared(connection, {**declared}, live, default_schema)
+    recreated |= {
         key
         for key in _expanded(connection, grown, default_schema) & compared.keys() & live.keys()
         if "*" in declared[key].definition
     }
-    changed = [(key, None) for key in live if key in made_anew or key not in declared]
+    changed = [(key, None) for key in live if key in recreated or key not in declared]
     taken = _dependent(connection, [*columns, *changed], functions, default_schema)
-    made_anew |= taken & declared.keys()
+    recreated |= taken & declared.keys()
     # As it is written, since Postgres has expanded the "*" to columns that may go, or without one that comes.
-    compared |= {key: declared[key] for key in made_anew if "*" in declared[key].definition}
-    return Views(live, compared, frozenset(made_anew), frozenset(taken - live.keys()))
+    compared |= {key: declared[key] for key in recreated if "*" in declared[key].definition}
+    return Views(live, compared, frozenset(recreated), frozenset(taken - live.keys()))
 
 
 def views_in(

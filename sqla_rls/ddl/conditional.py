@@ -11,10 +11,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 
 from sqla_rls.ddl.script import dollar_quoted, dollar_tag, filled_script
-from sqla_rls.snapshot import (
-    PUBLIC,
-    ROLE_KEYWORDS,
-)
+from sqla_rls.snapshot import PUBLIC, ROLE_KEYWORDS
 
 
 class IfExists(ExecutableDDLElement):

@@ -19,11 +19,7 @@ from sqla_rls.ddl.script import (
     role_list,
     sql,
 )
-from sqla_rls.snapshot import (
-    Policy,
-    PolicyKey,
-    TableKey,
-)
+from sqla_rls.snapshot import Policy, PolicyKey, TableKey
 
 
 class CreatePolicy(ExecutableDDLElement):

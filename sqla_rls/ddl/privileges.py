@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import String
 from sqlalchemy.ext.compiler import compiles
@@ -16,8 +16,11 @@ from sqla_rls.exc import (
 )
 from sqla_rls.snapshot import (
     BROUGHT_ALONG,
+    COMMAND_PRIVILEGES,
     DEFAULT_SCHEMA,
     ROLE_KEYWORDS,
+    ObjectKey,
+    Privilege,
     TableKey,
 )
 
@@ -143,3 +146,42 @@ def privilege_text(
     of = f" ({', '.join(map(compiler.preparer.quote, columns))})" if columns else ""
     privileges = ", ".join(f"{privilege}{of}" for privilege in statement.privileges)
     return f"{verb} {privileges} {subject} {preposition} {role_list(statement.grantees, compiler)}"
+
+
+class Grants(NamedTuple):
+    """Privileges that one statement can grant, or revoke."""
+
+    object: ObjectKey
+    grantee: str
+    grantable: bool
+    columns: tuple[str, ...] | None
+    privileges: list[str]
+
+
+def granted_together(privileges: Iterable[Privilege]) -> list[Grants]:
+    """*privileges* in as few statements as can be: those on schemas first, on columns last."""
+    columns: dict[tuple[ObjectKey, str, bool, bool, str], list[str]] = {}
+    for one in sorted(privileges, key=_order):
+        key = one.object, one.grantee, one.grantable, one.column is not None, one.privilege
+        columns.setdefault(key, []).extend([one.column] if one.column is not None else [])
+    found: dict[tuple[ObjectKey, str, bool, tuple[str, ...] | None], list[str]] = {}
+    for (on, grantee, grantable, narrow, privilege), names in columns.items():
+        found.setdefault((on, grantee, grantable, tuple(names) if narrow else None), []).append(privilege)
+    return [Grants(*key, listed) for key, listed in found.items()]
+
+
+def _order(one: Privilege) -> tuple[object, ...]:
+    kinds = ("SCHEMA", "TABLE", "SEQUENCE", "FUNCTION")
+    commands = COMMAND_PRIVILEGES["ALL"]
+    place = commands.index(one.privilege) if one.privilege in commands else len(commands)
+    return (
+        kinds.index(one.object_type),
+        one.schema or "",
+        one.name,
+        one.grantee,
+        one.grantable,
+        one.column is not None,
+        place,
+        one.privilege,
+        one.column or "",
+    )

@@ -9,12 +9,7 @@ from importlib import resources
 from sqlalchemy import MetaData, Table, literal_column
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from sqla_rls.snapshot import (
-    MADE_BY,
-    PUBLIC,
-    ROLE_KEYWORDS,
-    TableKey,
-)
+from sqla_rls.snapshot import MADE_BY, PUBLIC, ROLE_KEYWORDS, TableKey
 
 _PINS = {
     "DateStyle": "ISO, MDY",

@@ -14,12 +14,18 @@ from sqla_rls.declare.policies import (
     Declaration,
     Roles,
     TableDeclarations,
-    anonymous,
     as_roles,
-    authenticated,
 )
 from sqla_rls.exc import DeclarationError
-from sqla_rls.snapshot import DEFAULT_SCHEMA, PUBLIC, DefaultPrivilege, ObjectKey, Privilege, Role, TableKey
+from sqla_rls.snapshot import (
+    DEFAULT_SCHEMA,
+    DefaultPrivilege,
+    ObjectKey,
+    Privilege,
+    Role,
+    TableKey,
+    callers,
+)
 
 #: Where MetaData.info keeps them.
 ROLES = "sqla_rls.roles"
@@ -216,11 +222,6 @@ class DefaultPrivileges(NamedTuple):
         for role in self.roles:
             for privilege in self.privileges:
                 yield DefaultPrivilege(self.object_type, schema, str(role), privilege)
-
-
-def callers(roles: Iterable[Role | str]) -> set[str]:
-    """The roles of those who call an application whose policies name *roles*; everybody is one."""
-    return {PUBLIC, authenticated.name, anonymous.name, *map(str, roles)}
 
 
 def is_beyond_row_security(one: Privilege | DefaultPrivilege) -> bool:

@@ -46,7 +46,7 @@ def diff(
     default_schema: str,
     current_user: str | None = None,
     dropped: Collection[TableKey] = (),
-    made_anew: Collection[ObjectKey] = (),
+    recreated: Collection[ObjectKey] = (),
     replaced: Collection[PolicyKey] = (),
     restored: Collection[Policy] = (),
     made_roles: Collection[str] | None = None,
@@ -57,7 +57,7 @@ def diff(
 
     Tables that declare nothing are left alone, but for those *dropped* in the same migration, whose
     policies go first.  A policy that is *replaced* is dropped and created, so that what it depends on
-    can be changed in between; so are those *restored*, which are nobody's to change.  What is *made_anew*
+    can be changed in between; so are those *restored*, which are nobody's to change.  What is *recreated*
     has lost its privileges by then.  *current_user*, who migrates, needs no grants.
 
     *made_roles* and *made_auth_functions* are those of the revisions so far; what they haven't made is made,
@@ -74,7 +74,7 @@ def diff(
         replaced = {*replaced, *(one.key for one in old_policies if one.permissive and one.table in exposed)}
         policy_changes = list(_policy_changes(old_policies, new_policies, replaced))
     privileges = diff_privileges(
-        live.before_making(made_anew),
+        live.before_making(recreated),
         declared,
         policies_before=before,
         policies_elsewhere=elsewhere,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from sqla_rls.declare.grants import callers
+from sqla_rls.diff.implied import implied_privileges, wanted_privileges
 from sqla_rls.snapshot import (
     AUTH_SCHEMA,
     BROUGHT_ALONG,
@@ -27,8 +27,7 @@ from sqla_rls.snapshot import (
     SequenceKey,
     Snapshot,
     TableKey,
-    implied_privileges,
-    wanted_privileges,
+    callers,
 )
 
 #: Everybody has it in a new database.

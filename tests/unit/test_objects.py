@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sqla_rls.snapshot import Policy, Privilege, SequenceKey, Snapshot, TableKey, implied_privileges
+from sqla_rls.diff.implied import implied_privileges
+from sqla_rls.snapshot import Policy, Privilege, SequenceKey, Snapshot, TableKey
 
 NOTES = TableKey(None, "notes")
 SNAPSHOT = Snapshot(sequences=frozenset({SequenceKey(None, "notes", "id")}))

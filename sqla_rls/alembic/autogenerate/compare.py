@@ -50,7 +50,7 @@ from sqla_rls.alembic.autogenerate.unprotected import say_what_callers_reach, sa
 from sqla_rls.alembic.autogenerate.views import created_views, dropped_views, log_views
 from sqla_rls.catalog.auth_functions import AuthFunctions, auth_in_use
 from sqla_rls.catalog.dependencies import calling_policies, dependent_policies, policies_on_every_column
-from sqla_rls.catalog.functions import Functions, read_functions
+from sqla_rls.catalog.functions import read_functions
 from sqla_rls.catalog.missing import missing_calls
 from sqla_rls.catalog.normalize import align
 from sqla_rls.catalog.query import pinned
@@ -62,7 +62,9 @@ from sqla_rls.declare.collect import declared, functions, grants_on
 from sqla_rls.declare.ignore import Ignored
 from sqla_rls.declare.views import declared_views
 from sqla_rls.diff.circles import circles, explanation
+from sqla_rls.diff.functions import FunctionChange, diff_functions, recreated_functions
 from sqla_rls.diff.policies import Changes, RowSecurityChange, diff
+from sqla_rls.diff.views import ViewChanges, diff_views
 from sqla_rls.exc import DeclarationError
 from sqla_rls.log import autogenerate_log, hearing_warnings
 from sqla_rls.snapshot import (
@@ -176,6 +178,7 @@ def _compare_row_security(
                 column or table.name for table, column in _taken_away(upgrade_ops.ops, default_schema)[0]
             ],
         )
+        function_changes = diff_functions(found.live, found.declared)
         live = read_database(
             connection,
             default_schema=default_schema,
@@ -214,9 +217,10 @@ def _compare_row_security(
             made={key for key in made_views if filters.view(key)},
             default_schema=default_schema,
             columns=set().union(*taken),
-            functions=found.made_anew,
+            functions=recreated_functions(function_changes),
             grown=grown,
         )
+        view_changes = diff_views(views.live, views.declared, views.recreated)
         past_row_security = views_past_row_security(
             connection,
             {key for key in live.all_views - {*wanted.views, *views.live} if filters.view(key)},
@@ -234,7 +238,7 @@ def _compare_row_security(
             made=made,
             compared={*(("function", key) for key in found.live), *(("view", key) for key in views.live)},
         )
-        lost, held = _in_the_way(connection, default_schema, taken, found, views)
+        lost, held = _in_the_way(connection, default_schema, taken, function_changes, views, view_changes)
         replaced = {*lost, *held}
         ours = ignored.without(live, keep=dropped)
         expanded = {
@@ -265,14 +269,14 @@ def _compare_row_security(
     _refuse_missing_auth_functions(live.auth, models, tables, calls)
     _say_what_is_left_alone(ours, models, tables)
     _say_what_stands_in_the_way(foreign & lost.keys())
-    made_anew = found.made_anew | views.objects_made_anew
+    recreated = recreated_functions(function_changes) | view_changes.recreated
     changes = diff(
         past.in_common(ours, models, looked_into) if past else ours,
         models,
         default_schema=default_schema,
         current_user=live.role_keywords["CURRENT_USER"],
         dropped=dropped,
-        made_anew=made_anew,
+        recreated=recreated,
         replaced=replaced,
         restored=[policy for key, policy in held.items() if key in foreign - lost.keys()],
         made_roles=None if past is None else past.roles,
@@ -281,8 +285,8 @@ def _compare_row_security(
     )
     say_who_must_grant(live, changes.privileges.left_out)
     _log(changes)
-    log_functions(found.changes)
-    log_views(views)
+    log_functions(function_changes)
+    log_views(view_changes, views.in_the_way)
     say_what_callers_can_drop(models, live.memberships)
     say_what_callers_reach(ours, models, dropped | {view.key for view in past_row_security})
     say_what_opens_partitions(
@@ -293,10 +297,10 @@ def _compare_row_security(
     )
     say_what_callers_hold_past_row_security(ours, models, changes.privileges.revokes)
     to_confirm = list(openings(changes, ours, dropped))
-    say_which_views_open(views)
+    say_which_views_open(view_changes)
     remarks = kept_from_the_owner(ours, models) | _circles(read)
     above, beneath = (
-        [change for change in found.changes if (change.key in found.beneath_tables) is side]
+        [change for change in function_changes if (change.key in found.beneath_tables) is side]
         for side in (False, True)
     )
     unchecked = [change for change in beneath if change.key in found.unchecked]
@@ -310,7 +314,7 @@ def _compare_row_security(
             keep_memberships=bool(ignored.roles),
             revokes_first=past is not None and past.lacks_revoke(live, models),
         ),
-        *dropped_views(views, live),
+        *dropped_views(view_changes, live),
         *checked_functions(unchecked, dropped=True),
         *dropped_functions(above, live),
         *created_functions(beneath, found.unchecked),
@@ -318,8 +322,8 @@ def _compare_row_security(
         *dropped_functions(beneath, live, found.unchecked),
         *created_functions(above),
         *checked_functions(unchecked, dropped=False),
-        *created_views(views, live.privileges - ours.privileges),
-        *_remarked(_after_tables(changes, models, created, made_anew), remarks),
+        *created_views(view_changes, live.privileges - ours.privileges),
+        *_remarked(_after_tables(changes, models, created, recreated), remarks),
     ]
     if past is not None:
         operations = list(_repairs(operations, past, created, default_schema))
@@ -333,18 +337,20 @@ def _in_the_way(
     connection: Connection,
     default_schema: str,
     taken: tuple[set[_Taken], set[_Taken]],
-    found: Functions,
+    function_changes: Collection[FunctionChange],
     views: Views,
+    view_changes: ViewChanges,
 ) -> Iterator[dict[PolicyKey, Policy]]:
     """The policies that depend on what goes for good, and those on what comes back changed.
 
     *taken* are the columns of both kinds.
     """
-    again = found.made_anew & {ObjectKey("FUNCTION", *key) for key in found.declared}
-    gone = {(view.key, None) for view in views.gone}
-    anew = {(key, None) for key in views.made_anew}
+    made = recreated_functions(function_changes)
+    again = made & {ObjectKey("FUNCTION", *change.key) for change in function_changes if change.after}
+    gone = {(view.key, None) for view in view_changes.gone}
+    anew = {(key, None) for key in views.recreated}
     dropped, retyped = taken
-    for columns, called in ((dropped | gone, found.made_anew - again), (retyped | anew, again)):
+    for columns, called in ((dropped | gone, made - again), (retyped | anew, again)):
         policies = (
             *dependent_policies(connection, default_schema=default_schema, columns=columns),
             *calling_policies(connection, default_schema=default_schema, functions=called),
@@ -386,7 +392,7 @@ def _before_tables(
 
 
 def _after_tables(
-    changes: Changes, models: Snapshot, created: set[TableKey], made_anew: set[ObjectKey]
+    changes: Changes, models: Snapshot, created: set[TableKey], recreated: set[ObjectKey]
 ) -> Iterator[Call]:
     for flags in changes.row_security:
         for call in _row_security(flags):
@@ -397,7 +403,7 @@ def _after_tables(
             yield _alter_policy(change.before, change.after)
     for policy in sorted(_added(changes), key=lambda policy: policy.permissive):
         yield _create_policy(policy)
-    created_objects = models.objects_of(created) | made_anew
+    created_objects = models.objects_of(created) | recreated
     # Of a sequence that this migration makes, the migration knows the column alone.
     created_objects |= {ObjectKey("SEQUENCE", *table) for table in created}
     privileges = changes.privileges

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 from sqla_rls.alembic.autogenerate.privileges import restored
 from sqla_rls.alembic.autogenerate.render import Call
-from sqla_rls.catalog.functions import FunctionChange
 from sqla_rls.catalog.read import Live
+from sqla_rls.diff.functions import FunctionChange
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from sqla_rls.alembic.autogenerate.render import Call
-from sqla_rls.catalog.views import Views
-from sqla_rls.declare.grants import callers, is_beyond_row_security
+from sqla_rls.declare.grants import is_beyond_row_security
 from sqla_rls.diff.policies import Changes
+from sqla_rls.diff.views import ViewChanges
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import PUBLIC, Membership, ObjectKey, Policy, Privilege, Snapshot, TableKey
+from sqla_rls.snapshot import PUBLIC, Membership, ObjectKey, Policy, Privilege, Snapshot, TableKey, callers
 
 # The stock env.py calls fileConfig(), which disables the loggers that aren't below one of alembic.ini's.
 log = autogenerate_log(__name__)
@@ -40,7 +40,7 @@ def _say(table: TableKey, opening: str) -> None:
     log.warning("this migration opens table %s: %s", table.name, opening)
 
 
-def say_which_views_open(views: Views) -> None:
+def say_which_views_open(views: ViewChanges) -> None:
     for change in views.created:
         before, after = change.before, change.after
         if not after.security_invoker and (before is None or before.security_invoker):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sqla_rls.catalog.read import Live
-from sqla_rls.declare.grants import callers
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Snapshot, TableKey
+from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Snapshot, TableKey, callers
 
 log = autogenerate_log(__name__)
 

@@ -8,21 +8,21 @@ from typing import Any
 from sqla_rls.alembic.autogenerate.privileges import grants, restored
 from sqla_rls.alembic.autogenerate.render import Call
 from sqla_rls.catalog.read import Live
-from sqla_rls.catalog.views import Views
+from sqla_rls.diff.views import ViewChanges
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import Privilege, View
+from sqla_rls.snapshot import Privilege, TableKey, View
 
 log = autogenerate_log(__name__)
 
 
-def dropped_views(views: Views, live: Live) -> Iterator[Call]:
+def dropped_views(views: ViewChanges, live: Live) -> Iterator[Call]:
     """What goes, with what the downgrade must restore of its privileges."""
     for view in views.dropped:
         yield from restored(live, [view.object])
         yield _create(view).undo
 
 
-def created_views(views: Views, left_alone: Collection[Privilege]) -> Iterator[Call]:
+def created_views(views: ViewChanges, left_alone: Collection[Privilege]) -> Iterator[Call]:
     """What is new, changed, or back; with what others hold on it, who are *left_alone*."""
     for change in views.created:
         if change.replaces and change.before:
@@ -34,13 +34,13 @@ def created_views(views: Views, left_alone: Collection[Privilege]) -> Iterator[C
             yield call
 
 
-def log_views(views: Views) -> None:
+def log_views(views: ViewChanges, in_the_way: Collection[TableKey]) -> None:
     for change in views.created:
         if change.before != change.after:
             log.info("Detected %s view %r", "changed" if change.before else "added", change.after.name)
     for view in views.gone:
         log.info("Detected removed view %r", view.name)
-    for schema, name in sorted(views.in_the_way, key=str):
+    for schema, name in sorted(in_the_way, key=str):
         log.warning(
             "view %s reads what this migration drops or retypes: the migration will fail. "
             "The models don't declare it; declare it as a view(), or drop it by hand",
