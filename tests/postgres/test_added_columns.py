@@ -83,7 +83,7 @@ def test_a_star_in_text_is_read_again_in_the_migration_that_adds_the_column(proj
     project.migrate(models(STAR, "one", query=query))
     before = project.state()
     written = project.migrate(models(STAR, "one", "another", query=query))
-    assert operations(written) == ["drop_view", "add_column", "create_view", "alter_policy", "grant"]
+    assert operations(written) == ["drop_rls_view", "add_column", "create_rls_view", "alter_policy", "grant"]
     after = project.state()
     project.downgrade()
     assert project.state() == before

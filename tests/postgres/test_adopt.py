@@ -305,7 +305,7 @@ def test_functions_that_policies_defaults_and_views_call_are_declared(project: P
         "CREATE OR REPLACE FUNCTION zero() RETURNS text LANGUAGE sql STABLE SET search_path = pg_temp"
         " AS 'SELECT current_user'",
     )
-    assert operations(project.migrate(metadata)) == ["create_function"]
+    assert operations(project.migrate(metadata)) == ["create_rls_function"]
     assert project.state() == before
 
 
@@ -323,7 +323,7 @@ def test_functions_of_migrations_are_found_again(project: Project) -> None:
     execute_raw(project, "ALTER FUNCTION whose COST 7")
     written, metadata = adopt(project)
     assert "# function whose isn't declared: it has COST, ROWS, SUPPORT or TRANSFORM\n" in written
-    assert "drop_function" in operations(project.revision(metadata))
+    assert "drop_rls_function" in operations(project.revision(metadata))
 
 
 SAFE = "LANGUAGE sql SET search_path = pg_temp"

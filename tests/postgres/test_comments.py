@@ -57,7 +57,7 @@ def test_comments_survive_what_is_dropped_and_made_again(project: Project) -> No
     assert len(written) == 5
     before = project.state()
     made_again = operations(project.migrate(models(Text(), argument="text")))
-    assert {"drop_policy", "drop_view", "drop_function"} <= {*made_again}
+    assert {"drop_policy", "drop_rls_view", "drop_rls_function"} <= {*made_again}
     assert [line.replace("text", "integer") for _, line in comments(project)] == [line for _, line in written]
     project.downgrade()
     assert project.state() == before
@@ -67,7 +67,7 @@ def test_comments_survive_what_is_altered_or_replaced(project: Project) -> None:
     project.migrate(models(Text()))
     written = comment(project)
     made = operations(project.migrate(models(Text(), columns="id, task || '!' AS task")))
-    assert made == ["replace_view"]
+    assert made == ["replace_rls_view"]
     project.downgrade()
     assert comments(project) == written
 

@@ -53,7 +53,7 @@ def test_a_function_and_the_policy_that_calls_it_in_one_migration(project: Proje
     before = database_of(project)
     written = project.migrate(with_function())
     made = [name for name in operations(written) if "function" in name or "policy" in name]
-    assert made[-2:] == ["create_function", "create_policy"]
+    assert made[-2:] == ["create_rls_function", "create_policy"]
     ((name, definition, grantees),) = functions_of(project)
     assert (name, grantees) == ("is_mine", ["reporting"])
     assert "STABLE" in definition
@@ -82,7 +82,7 @@ def test_what_a_function_says_is_replaced_and_restored(project: Project, changed
     project.migrate(with_function())
     before = functions_of(project)
     written = project.migrate(with_function(**changed))
-    assert operations(written) == operations(written, "downgrade") == ["create_function"]
+    assert operations(written) == operations(written, "downgrade") == ["create_rls_function"]
     assert functions_of(project) != before
     project.downgrade()
     assert functions_of(project) == before
@@ -129,7 +129,7 @@ def test_other_arguments_make_another_function(project: Project) -> None:
     written = project.migrate(
         models(arguments="who text, other integer DEFAULT 5", returns="text", body="SELECT 'x'")
     )
-    assert operations(written)[:2] == ["drop_function", "create_function"]
+    assert operations(written)[:2] == ["drop_rls_function", "create_rls_function"]
     assert functions_of(project)[0][2] == ["reporting"]
     project.downgrade()
     assert functions_of(project) == before
@@ -143,8 +143,8 @@ def test_a_policy_that_calls_it_makes_room_for_another(project: Project) -> None
     written = project.migrate(metadata)
     assert [name for name in operations(written) if "grant" not in name and "revoke" not in name] == [
         "drop_policy",
-        "drop_function",
-        "create_function",
+        "drop_rls_function",
+        "create_rls_function",
         "create_policy",
     ]
     project.downgrade()
@@ -160,7 +160,7 @@ def test_a_function_taken_out_is_dropped_if_it_was_made_so(
     before = functions_of(project)
     with caplog.at_level(logging.INFO):
         written = project.migrate(todos(Policy("mine", "SELECT", READER, using="true")))
-    assert "drop_function" in operations(written)
+    assert "drop_rls_function" in operations(written)
     assert "Detected removed function 'is_mine'" in caplog.text
     assert [name for name, *_ in functions_of(project)] == ["by_hand"]
     project.downgrade()

@@ -66,12 +66,12 @@ def nothing() -> MetaData:
 
 
 ORDER = [
-    "create_function",  # who
-    "create_function",  # a_default
-    "create_function",  # is_short
+    "create_rls_function",  # who
+    "create_rls_function",  # a_default
+    "create_rls_function",  # is_short
     "create_table",
-    "create_function",  # all_todos
-    "create_function",  # are_there
+    "create_rls_function",  # all_todos
+    "create_rls_function",  # are_there
     "create_policy",
 ]
 
@@ -95,13 +95,13 @@ def test_in_one_migration_there_and_back(project: Project, server: Server) -> No
     assert project.state() == after
 
     written = project.migrate(nothing())
-    assert [line for line in operations(written) if line in ("drop_function", "drop_table")] == [
-        "drop_function",  # are_there
-        "drop_function",  # all_todos
+    assert [line for line in operations(written) if line in ("drop_rls_function", "drop_table")] == [
+        "drop_rls_function",  # are_there
+        "drop_rls_function",  # all_todos
         "drop_table",
-        "drop_function",  # is_short
-        "drop_function",  # a_default
-        "drop_function",  # who
+        "drop_rls_function",  # is_short
+        "drop_rls_function",  # a_default
+        "drop_rls_function",  # who
     ]
     assert project.state() == before
     project.downgrade()
@@ -188,7 +188,7 @@ def test_what_cannot_be_compared_counts_as_changed(
     add_function(metadata, "f", arguments="one public.elsewhere", body="SELECT true")
     written = project.revision(metadata)
     assert "function 'f' counts as changed: its arguments or result name what isn't there" in caplog.text
-    assert {"drop_function", "create_function"} <= {*operations(written)}
+    assert {"drop_rls_function", "create_rls_function"} <= {*operations(written)}
 
 
 def reading(*, of_itself: bool, there: bool = True) -> MetaData:
@@ -222,13 +222,13 @@ def test_a_default_may_call_what_reads_a_new_table(project: Project, of_itself: 
     assert written.count("check_body=False") == 2
     found = [name for name in operations(written) if "function" in name or name == "create_table"]
     assert found == [
-        "create_function",  # highest
-        "create_function",  # following
+        "create_rls_function",  # highest
+        "create_rls_function",  # following
         "create_table",
         "create_table",
-        "create_function",  # unrelated
-        "check_function",
-        "check_function",
+        "create_rls_function",  # unrelated
+        "check_rls_function",
+        "check_rls_function",
     ]
     after = project.state()
     project.downgrade()

@@ -85,7 +85,7 @@ def test_a_role_is_made_with_all_that_is_said_after_those_it_belongs_to(project:
         app(login=True, inherit=False, bypassrls=True, member_of=[GROUP, "rls_test_other"]), OTHER
     )
     written = project.migrate(metadata)
-    assert operations(written) == ["create_role"] * 3
+    assert operations(written) == ["create_rls_role"] * 3
     assert roles_of(project) == [
         (
             "rls_test_app",
@@ -118,8 +118,8 @@ def test_what_is_said_about_a_role_is_altered_and_restored(
     before = roles_of(project)
     with caplog.at_level(logging.INFO):
         written = project.migrate(models(app(**attributes)))
-    assert operations(written) == operations(written, "downgrade") == ["alter_role"]
-    assert f"op.alter_role('rls_test_app', {altered})" in written
+    assert operations(written) == operations(written, "downgrade") == ["alter_rls_role"]
+    assert f"op.alter_rls_role('rls_test_app', {altered})" in written
     assert "Detected changed role 'rls_test_app': {" in caplog.text
     project.downgrade()
     assert roles_of(project) == before

@@ -106,7 +106,7 @@ def with_auth_functions(project: Project) -> None:
 def test_functions_and_roles_of_another_project(project: Project, cluster: Server) -> None:
     with_auth_functions(project)
     written = project.migrate(own_todos())
-    assert operations(written)[:3] == ["create_role", "create_role", "create_auth_functions"]
+    assert operations(written)[:3] == ["create_rls_role", "create_rls_role", "create_auth_functions"]
     for schema in ("'auth'", "None"):
         assert f"op.grant(['USAGE'], {schema}, ['authenticated'], object_type='SCHEMA')" in written
     assert "op.grant(['USAGE'], 'auth', ['anonymous'], object_type='SCHEMA')" in written
@@ -139,7 +139,7 @@ def test_functions_whose_bodies_ask_who_is_calling(project: Project, cluster: Se
 
     with_auth_functions(project)
     written = project.migrate(models())
-    assert operations(written)[:2] == ["create_role", "create_auth_functions"]
+    assert operations(written)[:2] == ["create_rls_role", "create_auth_functions"]
     runs_elsewhere(project, cluster, models())
 
 
@@ -155,14 +155,14 @@ def test_a_role_that_the_cluster_has_as_something_else(project: Project, cluster
         "GRANT rls_test_group TO rls_test_app WITH ADMIN OPTION",
     )
     written = project.migrate(metadata)
-    assert operations(written) == ["create_role", "create_role"]
+    assert operations(written) == ["create_rls_role", "create_rls_role"]
     runs_elsewhere(project, cluster, metadata)
 
     # Drift of a role that the history has made is seen.
     execute(project, "CREATE ROLE rls_test_other", "ALTER ROLE rls_test_app NOLOGIN")
     execute(project, "GRANT rls_test_other TO rls_test_app", "REVOKE rls_test_group FROM rls_test_app")
     written = project.migrate(metadata)
-    assert operations(written) == ["alter_role", "revoke_role", "grant_role"]
+    assert operations(written) == ["alter_rls_role", "revoke_role", "grant_role"]
 
 
 @pytest.mark.exhaustive
@@ -177,7 +177,7 @@ def test_a_role_that_another_project_uses_in_the_same_database(project: Project,
     project.options["include_name"] = lambda name, kind, parents: name != "theirs"
     metadata = todos(grant("SELECT", to=READER))
     written = project.migrate(metadata)
-    assert operations(written)[0] == "create_role"
+    assert operations(written)[0] == "create_rls_role"
     runs_elsewhere(project, cluster, metadata)
 
 
@@ -319,7 +319,7 @@ def test_each_of_several_databases_has_a_history_of_its_own(cluster: Server, tmp
     autogenerate(models(READER), MetaData())
     written = autogenerate(models(READER), models(READER))
     assert section(written, "engine1") == []
-    assert section(written, "engine2") == ["create_role"]
-    assert "create_role" not in autogenerate(models(READER), models(READER))
+    assert section(written, "engine2") == ["create_rls_role"]
+    assert "create_rls_role" not in autogenerate(models(READER), models(READER))
     for name in names:
         cluster.drop_database(name)

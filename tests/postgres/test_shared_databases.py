@@ -51,7 +51,7 @@ def test_another_project_keeps_its_views_and_functions(
     other = beside(project, tmp_path)
     project.migrate(ours())
     theirs = models("files", functions=("g",), views=("w",))
-    assert about(other.migrate(theirs)) == ["create_function", "create_view"]
+    assert about(other.migrate(theirs)) == ["create_rls_function", "create_rls_view"]
     caplog.clear()
     project.check(ours())
     for kind, name in (("function", "g"), ("view", "w")):
@@ -66,7 +66,7 @@ def test_another_project_keeps_its_views_and_functions(
     assert "callers may use" not in caplog.text
 
     before = other.state()
-    assert about(project.migrate(ours(made=False))) == ["drop_view", "drop_function"]
+    assert about(project.migrate(ours(made=False))) == ["drop_rls_view", "drop_rls_function"]
     other.check(theirs)
     project.downgrade()
     assert project.state() == before
@@ -78,14 +78,14 @@ def test_a_comment_by_hand_ends_nothing(project: Project) -> None:
     project.check(ours())
     execute(project, "GRANT EXECUTE ON FUNCTION f TO PUBLIC", "ALTER VIEW v RESET (security_invoker)")
     before = project.state()
-    assert "replace_view" in operations(project.migrate(ours()))
+    assert "replace_rls_view" in operations(project.migrate(ours()))
     assert ("function privilege", "f() - EXECUTE") not in project.state()
     project.downgrade()
     assert project.state() == before
 
     project.upgrade()
     before = project.state()
-    assert about(project.migrate(ours(made=False))) == ["drop_view", "drop_function"]
+    assert about(project.migrate(ours(made=False))) == ["drop_rls_view", "drop_rls_function"]
     project.downgrade()
     assert project.state() == before
 
@@ -129,7 +129,7 @@ def test_what_a_revision_made_in_a_schema_that_is_not_compared_is_named(
     project.check(ours(made=False))
     assert "in a schema that is compared: app.f. Declare" in caplog.text
     project.options["include_schemas"] = True
-    assert about(project.revision(ours(made=False))) == ["drop_function"]
+    assert about(project.revision(ours(made=False))) == ["drop_rls_function"]
 
 
 def test_one_by_hand_in_place_of_one_that_a_revision_dropped_is_not_its_own(project: Project) -> None:
@@ -149,7 +149,7 @@ def test_which_of_several_functions_is_its_own_is_not_guessed(
     project.migrate(ours())
     execute(project, "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql RETURN 1")
     written = project.revision(ours(made=False))
-    assert about(written) == ["drop_view"]
+    assert about(written) == ["drop_rls_view"]
     assert "callers may use functions that" in caplog.text
 
 
@@ -165,8 +165,8 @@ def test_calls_whose_names_are_not_literals_prove_nothing(project: Project) -> N
     script.write_text(
         script.read_text().replace(
             "pass",
-            "if False:\n        op.create_view(sa.literal('v'), 'x')\n"
-            "        op.create_function(schema=op.f('public'), name='f')\n        op.create_view()",
+            "if False:\n        op.create_rls_view(sa.literal('v'), 'x')\n"
+            "        op.create_rls_function(schema=op.f('public'), name='f')\n        op.create_rls_view()",
             1,
         )
     )
@@ -224,5 +224,5 @@ def test_what_is_ignored_stays_and_is_not_declared_as_well(project: Project, ign
         project.check(declared)
     metadata = ours(made=False)
     ignore(metadata, **ignored)
-    left = ["drop_view"] if "functions" in ignored else ["drop_function"]
+    left = ["drop_rls_view"] if "functions" in ignored else ["drop_rls_function"]
     assert about(project.revision(metadata)) == left

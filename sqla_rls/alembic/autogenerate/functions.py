@@ -42,7 +42,7 @@ def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> It
     for change in changes:
         if (change.after is None) is dropped:
             check, nothing = (
-                Call("check_function", change.key.name, schema=change.key.schema, silent=silent)
+                Call("check_rls_function", change.key.name, schema=change.key.schema, silent=silent)
                 for silent in (False, True)
             )
             yield check.undone_by(nothing) if not dropped else nothing.undone_by(check)
@@ -56,7 +56,7 @@ def log_functions(changes: Iterable[FunctionChange]) -> None:
 
 def _create(function: SQLFunction, *, check_body: bool = True) -> Call:
     return Call(
-        "create_function",
+        "create_rls_function",
         function.name,
         arguments=function.arguments or None,
         returns=function.returns,
@@ -71,4 +71,4 @@ def _create(function: SQLFunction, *, check_body: bool = True) -> Call:
         check_body=None if check_body else False,
         comment=function.comment,
         schema=function.schema,
-    ).undone_by(Call("drop_function", function.name, schema=function.schema))
+    ).undone_by(Call("drop_rls_function", function.name, schema=function.schema))

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
 _OPERATIONS = (
-    "create_role",
+    "create_rls_role",
     "create_auth_functions",
     "revoke_from_public",
     "grant_to_public",
     "grant_default_privileges",
     "revoke_default_privileges",
-    "create_function",
-    "drop_function",
-    "create_view",
-    "replace_view",
-    "drop_view",
+    "create_rls_function",
+    "drop_rls_function",
+    "create_rls_view",
+    "replace_rls_view",
+    "drop_rls_view",
 )
 #: A policy by the operation that makes it, its table and its name; or a flag of a table.
 Made: TypeAlias = tuple[str, TableKey, str | None]
@@ -41,7 +41,7 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """*roles* are the names in ``op.create_role()``; *auth_functions*: a revision calls that operation.
+    """*roles* are the names in ``op.create_rls_role()``; *auth_functions*: a revision calls that operation.
 
     *functions* and *views* are those that the revisions made, and didn't drop later.
     *tables* are those of the models, whether they declare anything or not.
@@ -151,7 +151,7 @@ def history(context: MigrationContext, default_schema: str, *, tables: Iterable[
     defaults = {*BUILT_IN_DEFAULTS}
     for operation in _operations(context, _OPERATIONS):
         match operation.name:
-            case "create_role":
+            case "create_rls_role":
                 roles.add(operation.argument(0, "name"))
             case "create_auth_functions":
                 auth_functions = True
@@ -159,13 +159,13 @@ def history(context: MigrationContext, default_schema: str, *, tables: Iterable[
                 defaults |= _default_privileges(operation, default_schema)
             case "revoke_default_privileges":
                 defaults -= _default_privileges(operation, default_schema)
-            case "create_function":
+            case "create_rls_function":
                 functions |= operation.keys(default_schema)
-            case "drop_function":
+            case "drop_rls_function":
                 functions -= operation.keys(default_schema)
-            case "create_view" | "replace_view":
+            case "create_rls_view" | "replace_rls_view":
                 views |= operation.keys(default_schema)
-            case "drop_view":
+            case "drop_rls_view":
                 views -= operation.keys(default_schema)
             case about_public:
                 revoked = about_public == "revoke_from_public"

@@ -9,6 +9,8 @@ from typing import Any, Self
 from alembic.autogenerate.render import renderers
 from alembic.operations import MigrateOperation, Operations
 
+from sqla_rls.alembic.operations.registered import require_ours
+
 _LINE_LENGTH = 100
 
 
@@ -17,12 +19,14 @@ class Call(MigrateOperation):
 
     A *silent* one isn't written: DROP TABLE takes along what it would do, or CREATE TABLE has yet to
     come.  Its reverse is written, unless that is silent, too.  A *remark* is a comment above it.
+    Raises MigrationError where another package has registered an operation by that name.
     """
 
     undo: Call
     remark: str | None = None
 
     def __init__(self, function: str, *args: Any, silent: bool = False, **kwargs: Any) -> None:
+        require_ours(function)
         self.function, self.args, self.silent = function, args, silent
         self.kwargs = {name: value for name, value in kwargs.items() if value is not None}
 

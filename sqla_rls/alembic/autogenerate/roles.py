@@ -19,11 +19,11 @@ def roles(changes: RoleChanges, *, keep_memberships: bool) -> Iterator[Call]:
         member_of = None if role.member_of is None else sorted(map(str, role.member_of))
         keep = (keep_memberships and member_of is not None) or None
         yield Call(
-            "create_role", role.name, **_attributes(role), member_of=member_of, keep_memberships=keep
-        ).undone_by(Call("drop_role", role.name))
+            "create_rls_role", role.name, **_attributes(role), member_of=member_of, keep_memberships=keep
+        ).undone_by(Call("drop_rls_role", role.name))
     for change in changes.altered:
-        yield Call("alter_role", change.after.name, **_attributes(change.after)).undone_by(
-            Call("alter_role", change.before.name, **_attributes(change.before))
+        yield Call("alter_rls_role", change.after.name, **_attributes(change.after)).undone_by(
+            Call("alter_rls_role", change.before.name, **_attributes(change.before))
         )
     for membership in sorted(changes.revoked, key=str):
         yield _grant(membership).undo

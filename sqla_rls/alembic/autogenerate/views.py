@@ -26,7 +26,7 @@ def created_views(views: ViewChanges, left_alone: Collection[Privilege]) -> Iter
     """What is new, changed, or back; with what others hold on it, who are *left_alone*."""
     for change in views.created:
         if change.replaces and change.before:
-            yield _call("replace_view", change.after).undone_by(_call("replace_view", change.before))
+            yield _call("replace_rls_view", change.after).undone_by(_call("replace_rls_view", change.before))
             continue
         yield _create(change.after)
         for call in grants(one for one in left_alone if one.object == change.after.object):
@@ -50,7 +50,9 @@ def log_views(views: ViewChanges, in_the_way: Collection[TableKey]) -> None:
 
 def _create(view: View) -> Call:
     comments = {"comment": view.comment, "column_comments": dict(view.column_comments) or None}
-    return _call("create_view", view, **comments).undone_by(Call("drop_view", view.name, schema=view.schema))
+    return _call("create_rls_view", view, **comments).undone_by(
+        Call("drop_rls_view", view.name, schema=view.schema)
+    )
 
 
 def _call(operation: str, view: View, **comments: Any) -> Call:

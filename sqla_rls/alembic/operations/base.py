@@ -14,6 +14,7 @@ from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
+from sqla_rls.alembic.operations.registered import register
 from sqla_rls.catalog.auth_functions import auth_functions
 from sqla_rls.catalog.missing_grants import missing_on_schema
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions, DropAuthFunctions, DropSigning
@@ -361,8 +362,7 @@ def _lifted(op: type[RowSecurityOp], operations: Operations, tables: Sequence[Ta
     operations.invoke(restore)
 
 
-for _name in _NAMES:
-    Operations.register_operation(_name)(RowSecurityOp)
+register(*_NAMES)(RowSecurityOp)
 
 
 @Operations.implementation_for(RowSecurityOp)

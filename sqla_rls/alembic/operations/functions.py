@@ -1,4 +1,4 @@
-"""What a migration can say about functions: ``op.create_function(…)`` and its siblings."""
+"""What a migration can say about functions: ``op.create_rls_function(…)`` and its siblings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from alembic.operations import Operations
 
 from sqla_rls.alembic.operations.base import RowSecurityOp
+from sqla_rls.alembic.operations.registered import register
 from sqla_rls.ddl import functions as ddl_functions
 from sqla_rls.ddl.comments import function_comment
 from sqla_rls.snapshot import SQLFunction, TableKey
@@ -14,7 +15,7 @@ from sqla_rls.snapshot import SQLFunction, TableKey
 
 class FunctionOp(RowSecurityOp):
     @classmethod
-    def create_function(
+    def create_rls_function(
         cls,
         operations: Operations,
         name: str,
@@ -39,7 +40,7 @@ class FunctionOp(RowSecurityOp):
 
         The word ``__current_schema__`` stands for the schema that new tables are made in.
 
-        Without *check_body* the body may read tables that are yet to be made; ``op.check_function()``
+        Without *check_body* the body may read tables that are yet to be made; ``op.check_rls_function()``
         checks it when they are.
         """
         function = SQLFunction(
@@ -60,7 +61,7 @@ class FunctionOp(RowSecurityOp):
         operations.invoke(cls(made, *function_comment(function.key, comment)))
 
     @classmethod
-    def check_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
+    def check_rls_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
         """Have Postgres check the body of a function that was made with ``check_body=False``.
 
         Emitted: ``CREATE OR REPLACE FUNCTION``, as the function is in the database.
@@ -68,10 +69,9 @@ class FunctionOp(RowSecurityOp):
         operations.invoke(cls(ddl_functions.CheckFunction(TableKey(schema, name))))
 
     @classmethod
-    def drop_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
+    def drop_rls_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
         """``DROP FUNCTION`` of that name, whatever its arguments."""
         operations.invoke(cls(ddl_functions.DropFunction(TableKey(schema, name))))
 
 
-for _name in ("create_function", "check_function", "drop_function"):
-    Operations.register_operation(_name)(FunctionOp)
+register("create_rls_function", "check_rls_function", "drop_rls_function")(FunctionOp)

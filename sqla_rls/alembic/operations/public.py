@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from alembic.operations import Operations
 
 from sqla_rls.alembic.operations.base import RowSecurityOp
+from sqla_rls.alembic.operations.registered import register
 from sqla_rls.ddl.public import PublicPrivileges, RevokeFromPublic
 
 
@@ -29,5 +30,4 @@ class PublicOp(RowSecurityOp):
         operations.invoke(cls(PublicPrivileges(privileges)))
 
 
-for _name in ("revoke_from_public", "grant_to_public"):
-    Operations.register_operation(_name)(PublicOp)
+register("revoke_from_public", "grant_to_public")(PublicOp)

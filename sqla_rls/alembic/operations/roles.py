@@ -1,4 +1,4 @@
-"""What a migration can say about roles: ``op.create_role(…)`` and its siblings."""
+"""What a migration can say about roles: ``op.create_rls_role(…)`` and its siblings."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from alembic.operations import Operations
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls.alembic.operations.base import RowSecurityOp
+from sqla_rls.alembic.operations.registered import register
 from sqla_rls.ddl import roles as ddl_roles
 from sqla_rls.snapshot import Membership, Role
 
 
 class RoleOp(RowSecurityOp):
     @classmethod
-    def create_role(
+    def create_rls_role(
         cls,
         operations: Operations,
         name: str,
@@ -41,7 +42,7 @@ class RoleOp(RowSecurityOp):
         operations.invoke(cls(*statements, roles=member_of or ()))
 
     @classmethod
-    def alter_role(
+    def alter_rls_role(
         cls,
         operations: Operations,
         name: str,
@@ -52,14 +53,14 @@ class RoleOp(RowSecurityOp):
     ) -> None:
         """``ALTER ROLE``: changes what is given, in the whole cluster.
 
-        Raises UnknownRole, and RoleNotPermitted as ``create_role`` does.
+        Raises UnknownRole, and RoleNotPermitted as ``create_rls_role`` does.
         """
         role = Role(name, login=login, inherit=inherit, bypassrls=bypassrls)
         operations.invoke(cls(ddl_roles.AlterRole(role), roles=[name]))
 
     @classmethod
-    def drop_role(cls, operations: Operations, name: str) -> None:
-        """``DROP ROLE``, if ``op.create_role()`` made it and nothing in the cluster uses it."""
+    def drop_rls_role(cls, operations: Operations, name: str) -> None:
+        """``DROP ROLE``, if ``op.create_rls_role()`` made it and nothing in the cluster uses it."""
         operations.invoke(cls(ddl_roles.DropRole(name)))
 
     @classmethod
@@ -76,7 +77,7 @@ class RoleOp(RowSecurityOp):
     ) -> None:
         """``GRANT role TO member``; before PostgreSQL 16 without *inherit* and *set*.
 
-        Raises UnknownRole, and RoleNotPermitted as ``create_role`` does.
+        Raises UnknownRole, and RoleNotPermitted as ``create_rls_role`` does.
         """
         membership = Membership(role, member, admin=admin, inherit=inherit, set=set)
         statements = [ddl_roles.GrantRole(membership)]
@@ -92,5 +93,4 @@ class RoleOp(RowSecurityOp):
         operations.invoke(cls(ddl_roles.RevokeRole(Membership(role, member))))
 
 
-for _name in ("create_role", "alter_role", "drop_role", "grant_role", "revoke_role"):
-    Operations.register_operation(_name)(RoleOp)
+register("create_rls_role", "alter_rls_role", "drop_rls_role", "grant_role", "revoke_role")(RoleOp)

@@ -1,4 +1,4 @@
-"""What migrations say about views: ``op.create_view(…)``, ``op.drop_view(…)``, ``op.replace_view(…)``."""
+"""Operations on views: ``op.create_rls_view(…)`` and its siblings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from alembic.operations import Operations
 
 from sqla_rls.alembic.operations.base import RowSecurityOp
+from sqla_rls.alembic.operations.registered import register
 from sqla_rls.ddl import views as ddl_views
 from sqla_rls.ddl.comments import view_comments
 from sqla_rls.snapshot import TableKey, View
@@ -14,7 +15,7 @@ from sqla_rls.snapshot import TableKey, View
 
 class ViewOp(RowSecurityOp):
     @classmethod
-    def create_view(
+    def create_rls_view(
         cls,
         operations: Operations,
         name: str,
@@ -42,7 +43,7 @@ class ViewOp(RowSecurityOp):
         operations.invoke(cls(ddl_views.CreateView(view), *view_comments(view.key, comment, column_comments)))
 
     @classmethod
-    def replace_view(
+    def replace_rls_view(
         cls,
         operations: Operations,
         name: str,
@@ -65,10 +66,9 @@ class ViewOp(RowSecurityOp):
         operations.invoke(cls(ddl_views.CreateView(view, replace=True)))
 
     @classmethod
-    def drop_view(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
+    def drop_rls_view(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
         """``DROP VIEW``."""
         operations.invoke(cls(ddl_views.DropView(TableKey(schema, name))))
 
 
-for _name in ("create_view", "replace_view", "drop_view"):
-    Operations.register_operation(_name)(ViewOp)
+register("create_rls_view", "replace_rls_view", "drop_rls_view")(ViewOp)
