@@ -1,8 +1,8 @@
 """What it costs that the database verifies who is calling: ``python -m benchmarks.binding [--json FILE]``.
 
 One SELECT, then COMMIT, on one connection: as claims, signed for pg_session_jwt, and signed for the portable
-functions; for one person, and for eight by turns; with what the last caller left kept (clean=False), with
-the session clean (the default), and with everything discarded (strict=True).  Plain SQLAlchemy logs in as the
+functions; for one person, and for eight by turns; with what the last caller left kept (reset="none"), with
+the session clean (the default), and with everything discarded (reset="all").  Plain SQLAlchemy logs in as the
 role itself, with claims fixed when it connected.  All take turns on one server in one run, and every
 transaction checks whose rows it sees.
 
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
@@ -32,36 +32,36 @@ from sqlalchemy.schema import CreateSchema
 
 from benchmarks.contenders import PEOPLE, Contender, create_database, ours, plain
 from benchmarks.roundtrips import BATCH, WARM_UP
-from sqla_rls import enforce_row_security, identify
+from sqla_rls import BindingOptions, enforce_row_security, identify
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
-from sqla_rls.driver.base import Way
+from sqla_rls.driver.base import Reset, Transport
 from sqla_rls.rotation import rotate_signing_key
+from sqla_rls.session.options import Signing
 from sqla_rls.testing.postgres import Server, find_server
 
 Verifier: TypeAlias = Literal["pg_session_jwt", "functions"]
 
-#: Of one driver, the way that both claims and tokens can take without another round trip.
-WAYS: Final[dict[str, Way]] = {"psycopg": "pipeline", "psycopg_async": "pipeline", "asyncpg": "message"}
-LEFTOVERS: Final[dict[str, dict[str, bool]]] = {
-    "kept": {"clean": False},
-    "clean": {},
-    "strict": {"strict": True},
+#: For each driver, the transport that both claims and tokens can take without another round trip.
+TRANSPORTS: Final[dict[str, Transport]] = {
+    "psycopg": "pipeline",
+    "psycopg_async": "pipeline",
+    "asyncpg": "with_begin",
 }
+LEFTOVERS: Final[dict[str, Reset]] = {"kept": "none", "clean": "settings", "strict": "all"}
 CALLS: Final = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
-    """One where identities are verified by *verifier*; None: where they are claims."""
+    """One where callers are verified by *verifier*; None: where they are claims."""
 
     url: URL
     verifier: Verifier | None
     key: str | None = None
 
     @property
-    def rules(self) -> dict[str, Any]:
-        binding = "claims" if self.verifier is None else "signed"
-        return {"binding": binding, "signing_key": self.key}
+    def signing(self) -> Signing:
+        return "off" if self.verifier is None else "required"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Figure:
     median: float  # milliseconds
     to_plain: float
     to_claims: float  # with the same people and leftovers
-    to_kept: float  # the same binding with clean=False
+    to_kept: float  # the same binding with reset="none"
 
 
 @contextmanager
@@ -104,24 +104,24 @@ def databases(server: Server) -> Iterator[list[Database]]:
 
 
 def measure(driver: str, found: list[Database], seconds: float) -> list[Figure]:
-    way = WAYS[driver]
+    transport = TRANSPORTS[driver]
     field = [
         (
             (database.verifier or "claims", people, leftovers),
             Contender(
                 driver=driver,
-                way=way,
+                transport=transport,
                 round_trips=4,
-                prepare=ours(way, **database.rules, **rules),
+                prepare=ours(transport, reset=reset, signing=database.signing, signing_key=database.key),
                 people=people,
             ),
             database.url,
         )
         for database in found
         for people in (1, len(PEOPLE))
-        for leftovers, rules in LEFTOVERS.items()
+        for leftovers, reset in LEFTOVERS.items()
     ]
-    baseline = Contender(driver=driver, way="plain", round_trips=3, prepare=plain, login="bench_plain")
+    baseline = Contender(driver=driver, transport="plain", round_trips=3, prepare=plain, login="bench_plain")
     runners = [baseline.open(found[0].url), *(contender.open(url) for _, contender, url in field)]
     for runner in runners:
         runner.batch(WARM_UP)
@@ -155,7 +155,7 @@ def call(database: Database, url: URL) -> float:
     """Microseconds for a call of auth.user_id() in a bound transaction, beyond those of a row."""
     engine = create_engine(url.set(drivername="postgresql+psycopg", username="bench_app", password="bench"))
     maker = sessionmaker(engine)
-    enforce_row_security(maker, **database.rules)
+    enforce_row_security(maker, signing_key=database.key, options=BindingOptions(signing=database.signing))
     taken: dict[str, list[float]] = {"user_id IS NULL": [], "auth.user_id()": []}
     for _ in range(5):
         with maker() as session:
@@ -189,7 +189,7 @@ def goals(figures: list[Figure]) -> dict[str, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--driver", default="psycopg", choices=WAYS)
+    parser.add_argument("--driver", default="psycopg", choices=TRANSPORTS)
     parser.add_argument("--json", type=Path, help="a file to write the figures to")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
@@ -212,7 +212,7 @@ def main() -> None:
         print(f"{'met    ' if met else 'NOT MET'}  {goal}")
     setting = {
         "driver": arguments.driver,
-        "way": WAYS[arguments.driver],
+        "transport": TRANSPORTS[arguments.driver],
         "python": platform.python_version(),
         "postgresql": postgresql,
         **{package: version(package) for package in ("sqlalchemy", "psycopg", "asyncpg")},

@@ -18,21 +18,29 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import ExecutableDDLElement
 
-from sqla_rls import Identity, auth_uid, authenticated, crud_policy, enforce_row_security, identify
-from sqla_rls.driver.base import Way
+from sqla_rls import (
+    BindingOptions,
+    Caller,
+    auth_uid,
+    authenticated,
+    crud_policy,
+    enforce_row_security,
+    identify,
+)
+from sqla_rls.driver.base import Transport
 from sqla_rls.testing.postgres import Server
 
 Maker: TypeAlias = sessionmaker[Session] | async_sessionmaker[AsyncSession]
 #: ``prepare(maker)`` lets its sessions run as somebody, and returns what opens one.
-Prepare: TypeAlias = Callable[[Maker], Callable[[Identity], Any]]
+Prepare: TypeAlias = Callable[[Maker], Callable[[Caller], Any]]
 
 DRIVERS = ("psycopg", "psycopg_async", "asyncpg")
 PEOPLE = [
-    Identity(
+    Caller(
         role="authenticated",
         subject=f"person_{number}",
         claims={
-            "iss": "https://identity.example.com/api/v1/projects/0b3a76f1",
+            "iss": "https://caller.example.com/api/v1/projects/0b3a76f1",
             "aud": "0b3a76f1-4dfe-4ab6-93ac-2e8d5d0d3f60",
             "email": f"person_{number}@example.com",
             "name": f"Person o'{number}",
@@ -95,7 +103,7 @@ class Contender:
     """A driver, and a way to run as somebody; *round_trips* is what a transaction may spend."""
 
     driver: str
-    way: str
+    transport: str
     round_trips: int
     prepare: Prepare
     login: str = "bench_app"
@@ -118,7 +126,7 @@ class Contender:
             url = url.update_query_dict({"ssl": "disable"})
         return (SyncRunner if self.driver == "psycopg" else AsyncRunner)(self, url, options)
 
-    def callers(self) -> Sequence[Identity]:
+    def callers(self) -> Sequence[Caller]:
         return PEOPLE[: 1 if self.login == "bench_plain" else self.people]
 
 
@@ -187,22 +195,24 @@ class AsyncRunner(Runner):
         self._loop.close()
 
 
-def _check(rows: Sequence[str], caller: Identity) -> None:
+def _check(rows: Sequence[str], caller: Caller) -> None:
     if rows != [caller.subject]:
         raise SystemExit(f"{caller.subject} was shown the notes of {rows}")
 
 
-def plain(maker: Maker) -> Callable[[Identity], Any]:
+def plain(maker: Maker) -> Callable[[Caller], Any]:
     return lambda caller: maker()
 
 
-def ours(way: Way, **rules: Any) -> Prepare:
-    """Row security enforced by *rules*."""
+def ours(transport: Transport, *, signing_key: str | None = None, **options: Any) -> Prepare:
+    """Row security enforced with *options*."""
 
-    def prepare(maker: Maker) -> Callable[[Identity], Any]:
-        enforce_row_security(maker, way=way, **rules)
+    def prepare(maker: Maker) -> Callable[[Caller], Any]:
+        enforce_row_security(
+            maker, signing_key=signing_key, options=BindingOptions(transport=transport, **options)
+        )
 
-        def open_session(caller: Identity) -> Any:
+        def open_session(caller: Caller) -> Any:
             session = maker()
             identify(session, caller)
             return session
@@ -216,7 +226,7 @@ _SET_ROLE = text("SET LOCAL ROLE authenticated")
 _SET_CLAIMS = text("SELECT set_config('request.jwt.claims', :claims, true)")
 
 
-def two_statements(maker: Maker) -> Callable[[Identity], Any]:
+def two_statements(maker: Maker) -> Callable[[Caller], Any]:
     """What one writes without a library."""
     bound = type("Bound", (Session,), {})
     if isinstance(maker, sessionmaker):
@@ -232,7 +242,7 @@ def two_statements(maker: Maker) -> Callable[[Identity], Any]:
     return lambda caller: maker(info={"caller": caller})
 
 
-def rls(maker: Maker) -> Callable[[Identity], Any]:
+def rls(maker: Maker) -> Callable[[Caller], Any]:
     from pydantic import create_model
 
     context: Any = create_model("Context", user_id=(str, ...), __config__={"frozen": True})
@@ -240,7 +250,7 @@ def rls(maker: Maker) -> Callable[[Identity], Any]:
     return lambda caller: maker(context=context(user_id=caller.subject))
 
 
-def sqlalchemy_tenants(maker: Maker) -> Callable[[Identity], Any]:
+def sqlalchemy_tenants(maker: Maker) -> Callable[[Caller], Any]:
     manager_class = import_module("sqlalchemy_tenants.managers").PostgresManager
     manager: Any = manager_class(schema_name="public", engine=maker.kw["bind"], session_maker=maker)
     return lambda caller: manager.new_tenant_session(caller.subject, create_if_missing=False)
@@ -249,22 +259,29 @@ def sqlalchemy_tenants(maker: Maker) -> Callable[[Identity], Any]:
 def contenders() -> dict[str, list[Contender]]:
     """By driver; plain SQLAlchemy comes first."""
 
-    def on(driver: str, *ways: Way) -> list[Contender]:
-        spent = {"message": 3, "pipeline": 2, "statement": 4}
+    def on(driver: str, *names: Transport) -> list[Contender]:
+        spent = {"with_begin": 3, "pipeline": 2, "statement": 4}
         one_shot = [
-            Contender(driver=driver, way="one-shot", round_trips=1, prepare=ours("auto"), autocommit=True)
+            Contender(
+                driver=driver, transport="one-shot", round_trips=1, prepare=ours("auto"), autocommit=True
+            )
         ]
         return [
-            Contender(driver=driver, way="plain", round_trips=3, prepare=plain, login="bench_plain"),
-            *(Contender(driver=driver, way=way, round_trips=spent[way], prepare=ours(way)) for way in ways),
-            *(one_shot if "pipeline" in ways else []),
-            Contender(driver=driver, way="two statements", round_trips=5, prepare=two_statements),
+            Contender(driver=driver, transport="plain", round_trips=3, prepare=plain, login="bench_plain"),
+            *(
+                Contender(
+                    driver=driver, transport=transport, round_trips=spent[transport], prepare=ours(transport)
+                )
+                for transport in names
+            ),
+            *(one_shot if "pipeline" in names else []),
+            Contender(driver=driver, transport="two statements", round_trips=5, prepare=two_statements),
         ]
 
     return {
-        "psycopg": [*on("psycopg", "message", "pipeline", "statement"), *_others()],
-        "psycopg_async": on("psycopg_async", "message", "pipeline", "statement"),
-        "asyncpg": on("asyncpg", "message", "statement"),
+        "psycopg": [*on("psycopg", "with_begin", "pipeline", "statement"), *_others()],
+        "psycopg_async": on("psycopg_async", "with_begin", "pipeline", "statement"),
+        "asyncpg": on("asyncpg", "with_begin", "statement"),
     }
 
 
@@ -272,12 +289,14 @@ def _others() -> list[Contender]:
     found = []
     for package, prepare in (("rls", rls), ("sqlalchemy-tenants", sqlalchemy_tenants)):
         try:
-            way = f"{package} {version(package)}"
+            transport = f"{package} {version(package)}"
         except PackageNotFoundError:
             print(f"{package} isn't installed, and so isn't measured")
             continue
         found.append(
-            Contender(driver="psycopg", way=way, round_trips=4, prepare=prepare, login="bench_other")
+            Contender(
+                driver="psycopg", transport=transport, round_trips=4, prepare=prepare, login="bench_other"
+            )
         )
     print('rlsalchemy isn\'t measured: it wants Python 3.14; like "statement" it binds in one SELECT')
     return found

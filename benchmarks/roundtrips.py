@@ -37,7 +37,7 @@ TURNS = 11  # of each contender, with threads
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     driver: str
-    way: str
+    transport: str
     delay: float  # milliseconds added to a round trip
     round_trips: float
     allowed: int
@@ -82,7 +82,7 @@ def measure(field: list[Contender], url: URL, proxy: Proxy, delay: float, second
     return [
         Figure(
             driver=contender.driver,
-            way=contender.way,
+            transport=contender.transport,
             delay=delay,
             round_trips=spent[number],
             allowed=contender.round_trips,
@@ -96,7 +96,7 @@ def measure(field: list[Contender], url: URL, proxy: Proxy, delay: float, second
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    way: str
+    transport: str
     per_second: float  # transactions of THREADS threads
     ratio: float  # to plain SQLAlchemy
 
@@ -115,7 +115,7 @@ def throughput(field: list[Contender], url: URL, seconds: float) -> list[Through
         runner.close()
     return [
         Throughput(
-            way=contender.way,
+            transport=contender.transport,
             per_second=statistics.median(rates),
             ratio=statistics.median(a / b for a, b in zip(rates, done[0], strict=True)),
         )
@@ -148,12 +148,13 @@ def rate(runner: SyncRunner, seconds: float) -> float:
 
 
 def at_one_millisecond(field: list[Contender], url: URL, proxy: Proxy, seconds: float) -> list[Throughput]:
-    field = [contender for contender in field if contender.way in ("plain", "message", "pipeline")]
+    field = [contender for contender in field if contender.transport in ("plain", "with_begin", "pipeline")]
     proxy.set_delay(0.0005)
     rates = throughput(field, through(proxy, url), seconds)
     proxy.set_delay(0)
     for each in rates:
-        print(f"{THREADS} threads, 1 ms, psycopg, {each.way}: {each.per_second:.0f}/s, {each.ratio:.2f}")
+        rate = f"{each.per_second:.0f}/s, {each.ratio:.2f}"
+        print(f"{THREADS} threads, 1 ms, psycopg, {each.transport}: {rate}")
     return rates
 
 
@@ -162,19 +163,19 @@ def goals(figures: list[Figure], rates: list[Throughput]) -> dict[str, bool]:
     wanted = [
         ("psycopg", "pipeline", 1, 2, 0.85),
         ("psycopg_async", "pipeline", 1, 2, 0.85),
-        ("asyncpg", "message", 1, 3, 1.05),
+        ("asyncpg", "with_begin", 1, 3, 1.05),
         ("psycopg", "pipeline", 0, 2, 1.25),
         ("psycopg_async", "pipeline", 0, 2, 1.25),
-        ("asyncpg", "message", 0, 3, 1.25),
+        ("asyncpg", "with_begin", 0, 3, 1.25),
     ]
-    by_key = {(figure.driver, figure.way, figure.delay): figure for figure in figures}
+    by_key = {(figure.driver, figure.transport, figure.delay): figure for figure in figures}
     reached = {}
-    for driver, way, delay, round_trips, ratio in wanted:
-        if figure := by_key.get((driver, way, delay)):
-            goal = f"{driver}, {way}, +{delay} ms: {round_trips} round trips, at most {ratio} of plain"
+    for driver, transport, delay, round_trips, ratio in wanted:
+        if figure := by_key.get((driver, transport, delay)):
+            goal = f"{driver}, {transport}, +{delay} ms: {round_trips} round trips, at most {ratio} of plain"
             reached[goal] = figure.round_trips <= round_trips and figure.ratio <= ratio
     for each in rates:
-        if each.way == "pipeline":
+        if each.transport == "pipeline":
             reached[f"{THREADS} threads, pipeline, +1 ms: at least 0.95 of plain"] = each.ratio >= 0.95
     return reached
 
@@ -194,13 +195,13 @@ def main() -> None:
         postgresql = server.version
         database = create_database(server)
         url = server.url(database)
-        print("driver         way                       +ms  round trips  median ms  ratio  CPU µs")
+        print("driver         transport                 +ms  round trips  median ms  ratio  CPU µs")
         for driver in arguments.drivers:
             for delay in arguments.delays:
                 for figure in measure(fields[driver], url, proxy, delay, arguments.seconds):
                     figures.append(figure)
                     print(
-                        f"{driver:14} {figure.way:24} {delay:4g}{figure.round_trips:13g}"
+                        f"{driver:14} {figure.transport:24} {delay:4g}{figure.round_trips:13g}"
                         f"{figure.median:11.3f}{figure.ratio:7.2f}{figure.cpu:8.0f}"
                     )
         if "psycopg" in arguments.drivers and 1 in arguments.delays:
@@ -227,7 +228,8 @@ def main() -> None:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     wasteful = [figure for figure in figures if figure.round_trips > figure.allowed]
     for figure in wasteful:
-        print(f"{figure.driver} {figure.way} spends {figure.round_trips:g} round trips, not {figure.allowed}")
+        name = f"{figure.driver} {figure.transport}"
+        print(f"{name} spends {figure.round_trips:g} round trips, not {figure.allowed}")
     raise SystemExit(bool(wasteful))
 
 

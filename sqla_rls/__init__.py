@@ -20,14 +20,16 @@ from sqla_rls.declare.policies import (
 )
 from sqla_rls.declare.teams import memberships
 from sqla_rls.declare.views import view
-from sqla_rls.session.binding import ServiceAccess
 from sqla_rls.session.enforce import enforce_row_security, identify, service_session
+from sqla_rls.session.options import BindingOptions
+from sqla_rls.session.principal import ServiceAccess
 from sqla_rls.snapshot import Role
-from sqla_rls.tokens.verifier import ANONYMOUS, Identity, Verifier
+from sqla_rls.tokens.caller import Caller
+from sqla_rls.tokens.verifier import Verifier
 
 __all__ = [
-    "ANONYMOUS",
-    "Identity",
+    "BindingOptions",
+    "Caller",
     "Policy",
     "Role",
     "ServiceAccess",

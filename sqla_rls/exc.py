@@ -10,16 +10,16 @@ RowSecurityError
 │   ├── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
 │   └── SigningUnavailable    functions that verify callers can't be made here, or there are none
 ├── AuthenticationError       who is calling isn't established            (HTTP 401)
-│   ├── IdentityRequired      the session has no identity
+│   ├── CallerRequired        the session has no caller
 │   └── InvalidToken          the token isn't acceptable
 │       └── ExpiredToken      it was, until it expired
 ├── KeysUnavailable           the provider's keys can't be fetched        (HTTP 503)
-└── BindingError              the identity can't be bound to the transaction (HTTP 500)
+└── BindingError              the caller can't be bound to the transaction (HTTP 500)
     ├── UnsupportedTransaction   AUTOCOMMIT or two-phase: nothing can be bound to it
     ├── UnsafeRole               row security doesn't hold for the role
     ├── SignedBindingUnavailable   the database can't verify what would be signed
     ├── SigningKeyRejected       the application has no signing key, or another than the database
-    ├── IdentityChanged          the identity changes while the session holds what is another's
+    ├── CallerChanged            the caller changes while the session holds what is another's
     │   └── TransactionInProgress   … or while a transaction is bound to another, by this or another session
     └── TransactionRefused       the transaction was refused before; roll back first
 
@@ -86,8 +86,8 @@ class AuthenticationError(RowSecurityError):
     http_status: ClassVar[int] = 401
 
 
-class IdentityRequired(AuthenticationError):
-    """The session has no identity."""
+class CallerRequired(AuthenticationError):
+    """The session has no caller."""
 
 
 class InvalidToken(AuthenticationError):
@@ -95,7 +95,7 @@ class InvalidToken(AuthenticationError):
 
 
 class ExpiredToken(InvalidToken):
-    """The token, or the identity that came of it, has expired."""
+    """The token, or the caller that came of it, has expired."""
 
 
 class KeysUnavailable(RowSecurityError):
@@ -105,7 +105,7 @@ class KeysUnavailable(RowSecurityError):
 
 
 class BindingError(RowSecurityError):
-    """The identity can't be bound to the transaction; nothing was read or written."""
+    """The caller can't be bound to the transaction; nothing was read or written."""
 
     http_status: ClassVar[int] = 500
 
@@ -119,19 +119,19 @@ class UnsafeRole(BindingError):
 
 
 class SignedBindingUnavailable(BindingError):
-    """The database, or the way to it, can't verify a signed identity; the message says what it takes."""
+    """The database, or the way to it, can't verify a signed caller; the message says what it takes."""
 
 
 class SigningKeyRejected(BindingError):
     """The application signs with no key, or with another than the database has."""
 
 
-class IdentityChanged(BindingError):
-    """The session holds what was loaded or changed as another identity."""
+class CallerChanged(BindingError):
+    """The session holds what was loaded or changed as another caller."""
 
 
-class TransactionInProgress(IdentityChanged):
-    """The identity can't change while a transaction is bound to another, by this session or another one."""
+class TransactionInProgress(CallerChanged):
+    """The caller can't change while a transaction is bound to another, by this session or another one."""
 
 
 class TransactionRefused(BindingError, PendingRollbackError):

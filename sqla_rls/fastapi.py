@@ -2,7 +2,7 @@
 
 ::
 
-    caller = bearer_identity(verifier)
+    caller = bearer_caller(verifier)
     SessionDep = Annotated[Session, Depends(session_of(SessionLocal, caller))]
 
     @app.get("/todos")
@@ -32,28 +32,29 @@ from starlette.websockets import WebSocketState
 from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable
 from sqla_rls.http import bearer_token, detail, is_denied, status_and_headers
 from sqla_rls.session.enforce import identify
-from sqla_rls.tokens.verifier import Identity, Verifier
+from sqla_rls.tokens.caller import Caller
+from sqla_rls.tokens.verifier import Verifier
 
-IdentityDependency: TypeAlias = Callable[..., Identity | Awaitable[Identity]]
+CallerDependency: TypeAlias = Callable[..., Caller | Awaitable[Caller]]
 
 _S = TypeVar("_S", bound=Session)
 _AS = TypeVar("_AS", bound=AsyncSession)
 
 
-class bearer_identity(SecurityBase):
-    """A dependency that is the Identity of the request's bearer token (RFC 6750); of a WebSocket's, too.
+class bearer_caller(SecurityBase):
+    """A dependency that is the Caller of the request's bearer token (RFC 6750); of a WebSocket's, too.
 
     A request without an Authorization header is *anonymous*, if that is given.  Answers 401 with
     WWW-Authenticate for a token that is missing or not believed, 503 with Retry-After where the
     provider's keys can't be had.  In the OpenAPI document it is the security scheme ``HTTPBearer``.
     """
 
-    def __init__(self, verifier: Verifier, *, anonymous: Identity | None = None) -> None:
+    def __init__(self, verifier: Verifier, *, anonymous: Caller | None = None) -> None:
         self.model = HTTPBearer(bearerFormat="JWT")
         self.scheme_name = "HTTPBearer"
         self._verifier, self._anonymous = verifier, anonymous
 
-    async def __call__(self, connection: HTTPConnection) -> Identity:
+    async def __call__(self, connection: HTTPConnection) -> Caller:
         """The caller; FastAPI asks once per request."""
         authorization = connection.headers.getlist("authorization")
         # Another scheme, or an empty header, is no reason to take the caller for anonymous.
@@ -66,25 +67,25 @@ class bearer_identity(SecurityBase):
             raise HTTPException(status, str(error), headers) from None
 
 
-def session_of(factory: sessionmaker[_S], identity: IdentityDependency) -> Callable[..., Iterator[_S]]:
-    """A dependency that is a session of *factory*, which runs as *identity* and is closed after the response.
+def session_of(factory: sessionmaker[_S], caller: CallerDependency) -> Callable[..., Iterator[_S]]:
+    """A dependency that is a session of *factory*, which runs as *caller* and is closed after the response.
 
-    Commit in the endpoint: what isn't committed is rolled back.  *identity* is a ``bearer_identity``, or a
-    dependency of your own that returns an Identity.  Raises DeclarationError for another kind of factory.
+    Commit in the endpoint: what isn't committed is rolled back.  *caller* is a ``bearer_caller``, or a
+    dependency of your own that returns a Caller.  Raises DeclarationError for another kind of factory.
     """
     if not isinstance(factory, sessionmaker):
         raise DeclarationError(_NO_FACTORY.format("session_of", "a sessionmaker", type(factory).__name__))
 
-    def session(identity: Annotated[Identity, Depends(identity)]) -> Iterator[_S]:
+    def session(caller: Annotated[Caller, Depends(caller)]) -> Iterator[_S]:
         with factory() as session:
-            identify(session, identity)
+            identify(session, caller)
             yield session
 
     return session
 
 
 def async_session_of(
-    factory: async_sessionmaker[_AS], identity: IdentityDependency
+    factory: async_sessionmaker[_AS], caller: CallerDependency
 ) -> Callable[..., AsyncIterator[_AS]]:
     """The same for asyncio."""
     if not isinstance(factory, async_sessionmaker):
@@ -92,9 +93,9 @@ def async_session_of(
             _NO_FACTORY.format("async_session_of", "an async_sessionmaker", type(factory).__name__)
         )
 
-    async def session(identity: Annotated[Identity, Depends(identity)]) -> AsyncIterator[_AS]:
+    async def session(caller: Annotated[Caller, Depends(caller)]) -> AsyncIterator[_AS]:
         async with factory() as session:
-            identify(session, identity)
+            identify(session, caller)
             yield session
 
     return session
@@ -107,7 +108,7 @@ _NO_FACTORY = "{}() takes {}, which makes a session for each request, not {}"
 def add_exception_handlers(app: Starlette) -> None:
     """Answer 401, 403 or 503 to what an endpoint lets through.
 
-    401: an AuthenticationError, since an identity may expire between two transactions of a request.  503:
+    401: an AuthenticationError, since a caller may expire between two transactions of a request.  503:
     KeysUnavailable.  403: what Postgres denies (SQLSTATE 42501), such as a row that a policy's WITH CHECK
     refuses; the log has Postgres's message, the client hasn't.  An open WebSocket is closed (1008, policy
     violation; for 503 with 1013, try again later).  Other errors are the server's, for its log, and a 500.

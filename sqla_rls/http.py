@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.exc import (
     AuthenticationError,
-    IdentityRequired,
+    CallerRequired,
     InvalidToken,
     KeysUnavailable,
     RowSecurityError,
@@ -24,7 +24,7 @@ def bearer_token(authorization: Sequence[str] | str | None) -> str:
     """The token in header ``Authorization: Bearer <token>`` (RFC 6750, section 2.1), not verified yet.
 
     *authorization* is the header's value; better, the list of them, since a request may repeat the header.
-    Raises IdentityRequired where there is none, or one of another scheme, and InvalidToken for several.
+    Raises CallerRequired where there is none, or one of another scheme, and InvalidToken for several.
     """
     values = [authorization] if isinstance(authorization, str) else list(authorization or ())
     if len(values) > 1:
@@ -32,7 +32,7 @@ def bearer_token(authorization: Sequence[str] | str | None) -> str:
         raise InvalidToken("the request has several Authorization headers; send one")
     scheme, _, token = "".join(values).partition(" ")
     if scheme.lower() != "bearer":
-        raise IdentityRequired("send the header Authorization: Bearer <token>")
+        raise CallerRequired("send the header Authorization: Bearer <token>")
     return token.strip(" ")
 
 

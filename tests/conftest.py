@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Identity
+from sqla_rls import Caller
 from sqla_rls.testing.pgbouncer import find_pgbouncer
 from sqla_rls.testing.postgres import Installation, Server
 from tests.suite import (
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--transports",
         choices=["auto", "all"],
         default=CHOICE.transports,
-        help="how bindings travel: as `way='auto'` chooses for each driver (default), or in all ways",
+        help="how bindings travel: as `transport='auto'` chooses for each driver (default), or in all ways",
     )
 
 
@@ -126,10 +126,10 @@ def pgbouncer() -> None:
 
 
 @pytest.fixture
-def alice() -> Identity:
-    return Identity(role="authenticated", subject="alice")
+def alice() -> Caller:
+    return Caller(role="authenticated", subject="alice")
 
 
 @pytest.fixture
-def bob() -> Identity:
-    return Identity(role="authenticated", subject="bob")
+def bob() -> Caller:
+    return Caller(role="authenticated", subject="bob")

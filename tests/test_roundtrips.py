@@ -29,15 +29,15 @@ def test_every_way_spends_what_it_may(server: Server) -> None:
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = re.findall(r"^(psycopg|asyncpg) +(\S.*?) +0 +(\d+) ", ended.stdout, re.MULTILINE)
-    assert {(driver, way): int(round_trips) for driver, way, round_trips in rows} == {
+    assert {(driver, transport): int(round_trips) for driver, transport, round_trips in rows} == {
         ("psycopg", "plain"): 3,
-        ("psycopg", "message"): 3,
+        ("psycopg", "with_begin"): 3,
         ("psycopg", "pipeline"): 2,
         ("psycopg", "statement"): 4,
         ("psycopg", "one-shot"): 1,
         ("psycopg", "two statements"): 5,
         ("asyncpg", "plain"): 3,
-        ("asyncpg", "message"): 3,
+        ("asyncpg", "with_begin"): 3,
         ("asyncpg", "statement"): 4,
         ("asyncpg", "two statements"): 5,
     }

@@ -30,11 +30,11 @@ def assert_nobody_saw_what_is_anothers(server: Server, transactions: int, *optio
     status, figures, said = soak("--transactions", str(transactions), "--url", url, *options)
     assert status == 0, said
     assert figures["transactions"] >= transactions
-    assert figures["rows of another identity"] == figures["notes in another's name"] == 0
+    assert figures["rows of another caller"] == figures["notes in another's name"] == 0
     # Most faults hit a transaction before it is checked, if they hit one at all.
-    assert figures["bound to an identity"] - figures["bound and checked"] < figures["faults"]
+    assert figures["bound to a caller"] - figures["bound and checked"] < figures["faults"]
     assert figures["backend killed"] >= transactions // 500
-    for refusal in ("no identity", "expired identity", "wrong role", "forged write", "unbound connection"):
+    for refusal in ("no caller", "expired caller", "wrong role", "forged write", "unbound connection"):
         assert figures[refusal], refusal
 
 

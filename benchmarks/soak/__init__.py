@@ -1,1 +1,1 @@
-"""Many identities on few connections, with faults: does each see its own rows, and only those?"""
+"""Many callers on few connections, with faults: does each see its own rows, and only those?"""

@@ -1,4 +1,4 @@
-"""Many identities on few connections, checked in every transaction: ``python -m benchmarks.soak``.
+"""Many callers on few connections, checked in every transaction: ``python -m benchmarks.soak``.
 
 One process for psycopg in threads, one for psycopg and one for asyncpg under asyncio, each with a pool of
 five connections and twelve who want one.  Every transaction counts the rows that it may see, and whose they
@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from benchmarks.soak.turn import Tally
-from benchmarks.soak.worker import POOL, SABOTAGE, SPAWN, WAYS, Orders, report_to, work
+from benchmarks.soak.worker import POOL, SABOTAGE, SPAWN, TRANSPORTS, Orders, report_to, work
 from benchmarks.soak.world import forged, person, world
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import PgBouncer
@@ -42,10 +42,10 @@ def soak(server: Server, orders: Orders, tokens: list[str]) -> Tally:
     admin = create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with (
         admin.connect() as connection,
-        ProcessPoolExecutor(len(WAYS), SPAWN, initializer=report_to, initargs=(orders,)) as processes,
+        ProcessPoolExecutor(len(TRANSPORTS), SPAWN, initializer=report_to, initargs=(orders,)) as processes,
     ):
         begin = told = time.monotonic()
-        running = {processes.submit(work, driver, tokens) for driver in WAYS}
+        running = {processes.submit(work, driver, tokens) for driver in TRANSPORTS}
         while running:
             finished, running = wait(running, timeout=0.05, return_when=FIRST_COMPLETED)
             for worker in finished:
@@ -66,11 +66,11 @@ def table(tally: Tally, orders: Orders, seconds: float) -> str:
     transactions = tally["transactions", "bound"] + tally["transactions", "refused"]
     lines = [
         ("transactions", transactions),
-        ("  bound to an identity", tally["transactions", "bound"]),
+        ("  bound to a caller", tally["transactions", "bound"]),
         ("  bound and checked", tally["transactions", "checked"]),
         ("  refused when they began", tally["transactions", "refused"]),
-        ("identities", orders.people),
-        ("connections in pools", len(WAYS) * POOL["pool_size"]),
+        ("callers", orders.people),
+        ("connections in pools", len(TRANSPORTS) * POOL["pool_size"]),
         ("seconds", round(seconds)),
         ("raw connections found clean", tally["checks", "raw connections found clean"]),
         ("cursors of another class", tally["checks", "cursors of another class"]),
@@ -88,7 +88,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--transactions", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--identities", type=int, default=500)
+    parser.add_argument("--callers", type=int, default=500)
     parser.add_argument("--url", help="of a superuser of a server to test on; default is one of its own")
     parser.add_argument("--without-faults", action="store_true")
     parser.add_argument("--through-pgbouncer", action="store_true", help="in transaction mode")
@@ -97,15 +97,15 @@ def main() -> int:
     with (
         Server.connect(arguments.url) if arguments.url else find_server() as server,
         Issuer() as issuer,
-        world(server, arguments.identities) as url,
+        world(server, arguments.callers) as url,
         PgBouncer(url, pool_size=PGBOUNCER_POOL) if arguments.through_pgbouncer else nullcontext() as bouncer,
     ):
-        subjects = (person(number).subject for number in range(arguments.identities))
+        subjects = (person(number).subject for number in range(arguments.callers))
         tokens = [issuer.token(subject, expires_in=86_400) for subject in subjects]
         orders = Orders(
             url=bouncer.url if bouncer else url,
             transactions=arguments.transactions,
-            people=arguments.identities,
+            people=arguments.callers,
             issuer_url=issuer.base_url,
             project_id=issuer.project_id,
             seed=arguments.seed,
@@ -120,7 +120,7 @@ def main() -> int:
         tally = soak(server, orders, tokens)
         seconds = time.monotonic() - begin
         tally["seen", "notes in another's name"] += forged(server, url.database)
-        tally["seen", "rows of another identity"] += 0
+        tally["seen", "rows of another caller"] += 0
     print(table(tally, orders, seconds))
     return any(count for (what, _), count in tally.items() if what in ("violation", "seen"))
 

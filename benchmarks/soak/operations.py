@@ -24,12 +24,12 @@ from benchmarks.soak.turn import (
     token,
 )
 from benchmarks.soak.world import Fact, Note, auditor
-from sqla_rls import ANONYMOUS, Identity
+from sqla_rls import Caller
 from sqla_rls.exc import (
     BindingError,
+    CallerChanged,
+    CallerRequired,
     ExpiredToken,
-    IdentityChanged,
-    IdentityRequired,
     InvalidToken,
     TransactionInProgress,
     TransactionRefused,
@@ -42,7 +42,7 @@ _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 def only_mine(turn: Turn, owners: list[str]) -> None:
     foreign = [owner for owner in owners if owner != turn.me.subject]
-    turn.tally["seen", "rows of another identity"] += len(foreign)
+    turn.tally["seen", "rows of another caller"] += len(foreign)
     if foreign:
         raise Violation(f"{turn.me.subject} got {foreign}")
 
@@ -124,7 +124,7 @@ def take_turns(turn: Turn) -> None:
 
 
 def bring_a_token(turn: Turn) -> None:
-    turn.session.close()  # which forgets the identity; now it asks
+    turn.session.close()  # which forgets the caller; now it asks
     token.set(turn.token)
     turn.check()
     end(turn)
@@ -132,12 +132,12 @@ def bring_a_token(turn: Turn) -> None:
 
 
 def audit(turn: Turn) -> None:
-    turn.become(Identity(role=auditor.name))
+    turn.become(Caller(role=auditor.name))
     turn.check_auditor()
 
 
 def read_anonymously(turn: Turn) -> None:
-    turn.become(ANONYMOUS)
+    turn.become(Caller.anonymous())
     turn.check_anonymous()
 
 
@@ -238,7 +238,7 @@ def bring_another_tenants_token(turn: Turn) -> None:
     turn.session.commit()
     token.set(replace(turn.me, claims={**turn.me.claims, "org_id": "theirs"}))
     turn.session.add(Note(author=turn.me.subject))
-    with turn.unbound("another tenant", IdentityChanged):
+    with turn.unbound("another tenant", CallerChanged):
         turn.session.commit()
     turn.session.rollback()
 
@@ -277,7 +277,7 @@ def go_on(turn: Turn) -> None:
 
 def nobody(turn: Turn) -> None:
     turn.session.close()
-    with turn.unbound("no identity", IdentityRequired):
+    with turn.unbound("no caller", CallerRequired):
         turn.check()
     go_on(turn)
 
@@ -293,14 +293,14 @@ def bring_a_forged_token(turn: Turn) -> None:
 
 def expired(turn: Turn) -> None:
     turn.become(replace(turn.me, expires_at=time.time() - 1))
-    with turn.unbound("expired identity", ExpiredToken):
+    with turn.unbound("expired caller", ExpiredToken):
         turn.check()
     go_on(turn)
 
 
 def wrong_role(turn: Turn) -> None:
     role = turn.chance.choice(["nobody_has_it", "pg_monitor", "postgres"])
-    turn.become(Identity(role=role, subject=turn.me.subject))
+    turn.become(Caller(role=role, subject=turn.me.subject))
     with turn.unbound("wrong role", BindingError):
         turn.check()
     go_on(turn)

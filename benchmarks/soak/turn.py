@@ -24,14 +24,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from benchmarks.soak.world import NOTICES, auditor, facts_of, person
-from sqla_rls import ANONYMOUS, Identity, identify
+from sqla_rls import Caller, identify
 from sqla_rls.exc import KeysUnavailable
 
-#: By kind and name, as in ("refusal", "no identity").
+#: By kind and name, as in ("refusal", "no caller").
 Tally = Counter[tuple[str, str]]
 
 #: What the factory's callback says when a session asks for the token.
-token: ContextVar[str | Identity | None] = ContextVar("token", default=None)
+token: ContextVar[str | Caller | None] = ContextVar("token", default=None)
 #: The listener or hook that is to fail in this turn.
 failing: ContextVar[str | None] = ContextVar("failing", default=None)
 
@@ -96,7 +96,7 @@ class Turn:
     """*me* has *session* for one transaction or a few."""
 
     session: Session
-    me: Identity
+    me: Caller
     token: str  # that proves it
     people: int
     chance: Random
@@ -110,11 +110,11 @@ class Turn:
         assert isinstance(bind, Engine)
         return bind
 
-    def become(self, identity: Identity) -> None:
-        identify(self.session, identity)
+    def become(self, caller: Caller) -> None:
+        identify(self.session, caller)
 
     @contextmanager
-    def beside(self, who: Identity, connection: Connection) -> Iterator[Turn]:
+    def beside(self, who: Caller, connection: Connection) -> Iterator[Turn]:
         """A turn of *who* in another session, on *connection*."""
         session = type(self.session)(
             bind=connection,
@@ -125,17 +125,17 @@ class Turn:
             identify(session, who)
             yield replace(self, session=session, me=who)
 
-    def another(self) -> Identity:
+    def another(self) -> Caller:
         """Somebody else than me."""
         while (other := person(self.chance.randrange(self.people))) == self.me:
             pass
         return other
 
-    def check(self, who: Identity | None = None) -> None:
+    def check(self, who: Caller | None = None) -> None:
         """See exactly the facts of *who*, by default mine, in the transaction in progress or a new one."""
         who = who or self.me
         role, subject, seen, foreign = self._one(_SEEN, me=who.subject)
-        self.tally["seen", "rows of another identity"] += foreign
+        self.tally["seen", "rows of another caller"] += foreign
         self.expect((who.role, who.subject, facts_of(who), 0), (role, subject, seen, foreign))
 
     def check_auditor(self) -> None:
@@ -145,7 +145,7 @@ class Turn:
 
     def check_anonymous(self) -> None:
         role, subject, seen = self._one(_NOTICES)
-        self.expect((ANONYMOUS.role, None, NOTICES), (role, subject, seen))
+        self.expect((Caller.anonymous().role, None, NOTICES), (role, subject, seen))
         with self.refused("anonymous", DBAPIError, "42501"), self.session.begin_nested():
             self.session.execute(_FACTS)
 
@@ -201,7 +201,7 @@ def check_nothing_left(
                 raise
             tally["refusal", "unbound connection"] += 1
         else:
-            raise Violation(f"{seen} facts counted without an identity")
+            raise Violation(f"{seen} facts counted without a caller")
 
 
 def sever(connection: Connection) -> None:

@@ -23,17 +23,17 @@ from sqlalchemy.orm import Session, sessionmaker
 from benchmarks.soak.operations import play
 from benchmarks.soak.turn import Tally, Turn, check_nothing_left, fail, fault_of, token
 from benchmarks.soak.world import person
-from sqla_rls import Identity, Verifier, enforce_row_security, provider
-from sqla_rls.driver.base import Way
+from sqla_rls import BindingOptions, Caller, Verifier, enforce_row_security, provider
+from sqla_rls.driver.base import Transport
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS
 
 #: A fork would share the connections and the threads of its parent.
 SPAWN: Final = mp.get_context("spawn")
 #: The ways that a binding travels, by driver; each turn takes one of them, on the same connections.
-WAYS: Final[dict[str, list[Way]]] = {
-    "psycopg": ["message", "pipeline", "statement"],
-    "psycopg_async": ["message", "pipeline", "statement"],
-    "asyncpg": ["message", "statement"],
+TRANSPORTS: Final[dict[str, list[Transport]]] = {
+    "psycopg": ["with_begin", "pipeline", "statement"],
+    "psycopg_async": ["with_begin", "pipeline", "statement"],
+    "asyncpg": ["with_begin", "statement"],
 }
 POOL: Final[dict[str, Any]] = {"pool_size": 5, "max_overflow": 0, "pool_timeout": 1.0}
 AT_ONCE: Final = 12
@@ -102,7 +102,7 @@ def listen(engine: Engine) -> None:
 _orders: Orders
 
 
-async def ask() -> str | Identity | None:
+async def ask() -> str | Caller | None:
     await asyncio.sleep(0)
     return token.get()
 
@@ -129,9 +129,15 @@ class Worker:
     def _run_threads(self) -> Tally:
         engine = create_engine(self.url, **self.options)
         listen(engine)
-        makers = [sessionmaker(engine) for _ in WAYS[self.driver]]
-        for maker, way in zip(makers, WAYS[self.driver], strict=True):
-            enforce_row_security(maker, verifier=self.verifier, token=token.get, way=way, on_bind=on_bind)
+        makers = [sessionmaker(engine) for _ in TRANSPORTS[self.driver]]
+        for maker, transport in zip(makers, TRANSPORTS[self.driver], strict=True):
+            enforce_row_security(
+                maker,
+                verifier=self.verifier,
+                token=token.get,
+                on_bind=on_bind,
+                options=BindingOptions(transport=transport),
+            )
             count_transactions(maker.class_, self.orders.sabotage)
 
         def work() -> Tally:
@@ -153,9 +159,15 @@ class Worker:
     async def _run_tasks(self) -> Tally:
         engine = create_async_engine(self.url, **self.options)
         listen(engine.sync_engine)
-        makers = [async_sessionmaker(engine) for _ in WAYS[self.driver]]
-        for maker, way in zip(makers, WAYS[self.driver], strict=True):
-            enforce_row_security(maker, verifier=self.verifier, token=ask, way=way, on_bind=on_bind)
+        makers = [async_sessionmaker(engine) for _ in TRANSPORTS[self.driver]]
+        for maker, transport in zip(makers, TRANSPORTS[self.driver], strict=True):
+            enforce_row_security(
+                maker,
+                verifier=self.verifier,
+                token=ask,
+                on_bind=on_bind,
+                options=BindingOptions(transport=transport),
+            )
             count_transactions(maker.kw["sync_session_class"], self.orders.sabotage)
 
         async def take(chance: Random, tally: Tally) -> None:

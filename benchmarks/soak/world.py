@@ -12,7 +12,7 @@ from sqlalchemy import Identity as Generated
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Identity, Policy, Role, anonymous, auth, auth_uid, authenticated, crud_policy
+from sqla_rls import Caller, Policy, Role, anonymous, auth, auth_uid, authenticated, crud_policy
 from sqla_rls.testing.postgres import Server
 
 NOTICES: Final = 3
@@ -60,13 +60,13 @@ class Notice(Base):
     __table_args__ = (Policy("all-read", "SELECT", [anonymous, authenticated], using=True),)
 
 
-def person(number: int) -> Identity:
-    return Identity(role="authenticated", subject=f"user-{number}", claims={"facts": 1 + number % 7})
+def person(number: int) -> Caller:
+    return Caller(role="authenticated", subject=f"user-{number}", claims={"facts": 1 + number % 7})
 
 
-def facts_of(identity: Identity) -> int:
-    """How many facts *identity*, made by ``person``, must see."""
-    facts: int = identity.claims["facts"]
+def facts_of(caller: Caller) -> int:
+    """How many facts *caller*, made by ``person``, must see."""
+    facts: int = caller.claims["facts"]
     return facts
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqla_rls import Verifier, auth, auth_uid, authenticated, crud_policy, enforce_row_security
-from sqla_rls.fastapi import add_exception_handlers, async_session_of, bearer_identity
+from sqla_rls.fastapi import add_exception_handlers, async_session_of, bearer_caller
 
 
 class Base(DeclarativeBase):
@@ -28,7 +28,7 @@ class Todo(Base):
 def create_app(engine: AsyncEngine, verifier: Verifier) -> FastAPI:
     factory = async_sessionmaker(engine)
     enforce_row_security(factory)
-    callers_session = async_session_of(factory, bearer_identity(verifier))
+    callers_session = async_session_of(factory, bearer_caller(verifier))
 
     app = FastAPI()
     add_exception_handlers(app)

@@ -9,7 +9,7 @@ from sqlalchemy import Text, insert, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqla_rls import Identity, Verifier, auth, auth_uid, authenticated, crud_policy, enforce_row_security
+from sqla_rls import Caller, Verifier, auth, auth_uid, authenticated, crud_policy, enforce_row_security
 from sqla_rls.exc import AuthenticationError, KeysUnavailable
 from sqla_rls.http import bearer_token, detail, status_and_headers
 
@@ -31,7 +31,7 @@ class Todo(db.Model):
     __table_args__ = (crud_policy(authenticated, read=auth_uid(user_id), modify=auth_uid(user_id)),)
 
 
-def caller() -> Identity:
+def caller() -> Caller:
     """Whose request it is; db.session asks at the start of each transaction."""
     token = bearer_token(request.headers.getlist("Authorization"))
     verifier: Verifier = current_app.config["VERIFIER"]

@@ -8,7 +8,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from sqla_rls import Verifier, auth, auth_uid, authenticated, crud_policy, enforce_row_security
-from sqla_rls.fastapi import add_exception_handlers, bearer_identity, session_of
+from sqla_rls.fastapi import add_exception_handlers, bearer_caller, session_of
 
 
 class TodoIn(SQLModel):
@@ -26,7 +26,7 @@ class Todo(TodoIn, table=True):
 def create_app(engine: Engine, verifier: Verifier) -> FastAPI:
     factory = sessionmaker(engine, class_=Session)
     enforce_row_security(factory)
-    callers_session = session_of(factory, bearer_identity(verifier))
+    callers_session = session_of(factory, bearer_caller(verifier))
 
     app = FastAPI()
     add_exception_handlers(app)

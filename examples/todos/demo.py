@@ -28,8 +28,8 @@ from sqlalchemy.orm import Session, sessionmaker
 # Run as a script, Python looks for modules beside this file; the package todos is one further up.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sqla_rls import ANONYMOUS, identify
-from sqla_rls.exc import ExpiredToken, IdentityRequired, InvalidToken
+from sqla_rls import Caller, identify
+from sqla_rls.exc import CallerRequired, ExpiredToken, InvalidToken
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import find_server
 from todos.models import Todo
@@ -81,8 +81,8 @@ def tell(transcript: Transcript, database: Database, issuer: Issuer) -> None:
     # The app's own; like most it reads the environment when it is imported.
     from todos.database import AsyncSessionLocal, SessionLocal, async_engine, engine
 
-    alice = Caller(SessionLocal, issuer.token("alice"))
-    bob = Caller(SessionLocal, issuer.token("bob"))
+    alice = Client(SessionLocal, issuer.token("alice"))
+    bob = Client(SessionLocal, issuer.token("bob"))
     try:
         write_todos(transcript, alice, bob)
         write_under_asyncio(transcript, AsyncSessionLocal, async_engine, bob)
@@ -145,7 +145,7 @@ def make_login_role(transcript: Transcript, database: Database) -> URL:
     return url
 
 
-def write_todos(transcript: Transcript, alice: Caller, bob: Caller) -> None:
+def write_todos(transcript: Transcript, alice: Client, bob: Client) -> None:
     transcript.chapter("Alice and Bob sign in and write todos")
     done = update(Todo).values(is_complete=True)
     transcript.equal("alice adds two, and sees", ["buy milk", "call mum"], alice.add, "buy milk", "call mum")
@@ -156,7 +156,7 @@ def write_todos(transcript: Transcript, alice: Caller, bob: Caller) -> None:
 
 
 def write_under_asyncio(
-    transcript: Transcript, sessions: async_sessionmaker[AsyncSession], engine: AsyncEngine, bob: Caller
+    transcript: Transcript, sessions: async_sessionmaker[AsyncSession], engine: AsyncEngine, bob: Client
 ) -> None:
     async def add_and_read() -> list[str]:
         try:
@@ -173,7 +173,7 @@ def write_under_asyncio(
     )
 
 
-def try_hers(transcript: Transcript, alice: Caller, bob: Caller) -> None:
+def try_hers(transcript: Transcript, alice: Client, bob: Client) -> None:
     transcript.chapter("What Bob tries with Alice's todos")
     hers, his = Todo.user_id == "alice", Todo.user_id == "bob"
     one_of_hers = alice.id_of("buy milk")
@@ -195,7 +195,7 @@ def try_hers(transcript: Transcript, alice: Caller, bob: Caller) -> None:
     transcript.equal("alice still has", ["buy milk", "call mum"], alice.tasks)
 
 
-def try_tokens(transcript: Transcript, alice: Caller, bob: Caller, issuer: Issuer) -> None:
+def try_tokens(transcript: Transcript, alice: Client, bob: Client, issuer: Issuer) -> None:
     transcript.chapter("Tokens that aren't believed")
     header, _, signature = alice.token.split(".")
     _, claims_of_bob, _ = bob.token.split(".")
@@ -211,11 +211,11 @@ def try_tokens(transcript: Transcript, alice: Caller, bob: Caller, issuer: Issue
             ("of another issuer", other_issuer.token("alice"), (InvalidToken, "issuer")),
             ("garbage", "open sesame", (InvalidToken, "JWT")),
         ):
-            transcript.refused(sentence, refusal, Caller(alice.sessions, token).tasks)
+            transcript.refused(sentence, refusal, Client(alice.sessions, token).tasks)
 
 
 def try_without(
-    transcript: Transcript, sessions: sessionmaker[Session], engine: Engine, alice: Caller
+    transcript: Transcript, sessions: sessionmaker[Session], engine: Engine, alice: Client
 ) -> None:
     def without_token() -> object:
         with sessions() as session:
@@ -223,7 +223,7 @@ def try_without(
 
     def as_anonymous() -> object:
         with sessions() as session:
-            identify(session, ANONYMOUS)
+            identify(session, Caller.anonymous())
             return session.scalars(select(Todo.task)).all()
 
     def past_the_sessions() -> object:
@@ -245,7 +245,7 @@ def try_without(
         return [f"{role} {'with' if claims else 'without'} claims", f"{role_after} with {left}"]
 
     transcript.chapter("Nobody, and what is left on a connection")
-    transcript.refused("a session without a token", (IdentityRequired, "no identity"), without_token)
+    transcript.refused("a session without a token", (CallerRequired, "no caller"), without_token)
     # No policy of the model is for the role anonymous: it has no privilege either.
     transcript.refused("anonymous", PERMISSION_DENIED, as_anonymous)
     states = ["authenticated with claims", f"{engine.url.username} with ''"]
@@ -277,7 +277,7 @@ def migrate_back(transcript: Transcript, database: Database, before: set[str], m
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Client:
     """Whoever calls the app with this token."""
 
     sessions: sessionmaker[Session]

@@ -13,7 +13,15 @@ from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, NotDiscarded, Way, require_unexpired
+from sqla_rls.driver.base import (
+    ENDED,
+    MARK,
+    Binding,
+    DriverConnection,
+    NotDiscarded,
+    Transport,
+    require_unexpired,
+)
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
 
 
@@ -32,12 +40,12 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         # Once terminated it doesn't know whether it is in one; but what comes next says that it is closed.
         return not self.is_closed() and not self.is_in_transaction()
 
-    def carry(self, binding: Binding, way: Way) -> bool:
-        if way == "pipeline":
-            raise UnsupportedTransaction("asyncpg has no pipeline: use way='message'")
+    def queue(self, binding: Binding, transport: Transport) -> bool:
+        if transport == "pipeline":
+            raise UnsupportedTransaction("asyncpg has no pipeline: use transport='with_begin'")
         if not self.idle:
             return False
-        self._in_text = not binding.confidential or (way == "message" and not binding.transferable)
+        self._in_text = not binding.confidential or (transport == "with_begin" and not binding.transferable)
         self.binding = binding
         return True
 
@@ -88,7 +96,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             query = f"{query.replace('BEGIN', binding.modes.begin(), 1)} RESET ALL; "
         require_unexpired(binding.expires_at)
         if self.discards:
-            self.last_person = None
+            self.last_discard_key = None
             try:
                 # Postgres refuses it in one message with BEGIN.
                 await super().execute("DISCARD ALL", timeout=timeout)
@@ -111,7 +119,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             # It isn't the server that has refused, and what has reached it isn't known.
             self.terminate()
             raise
-        self.last_person = binding.person
+        self.last_discard_key = binding.discard_key
         return answer
 
     def cursor(self, *args: Any, **kw: Any) -> Any:
@@ -123,7 +131,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         return super().cursor(*args, **kw)
 
 
-_NO_TRANSACTION: Final = "asyncpg binds an identity with BEGIN: start a transaction first"
+_NO_TRANSACTION: Final = "asyncpg binds a caller with BEGIN: start a transaction first"
 #: By which asyncpg's Transaction ends.
 _ENDS: Final = frozenset({"COMMIT;", "ROLLBACK;"})
 

@@ -17,7 +17,11 @@ from sqla_rls.exc import BindingError, ExpiredToken
 
 #: How a binding travels: in one message with BEGIN; in one flush with BEGIN and the first statement; as a
 #: statement of its own.
-Way: TypeAlias = Literal["auto", "message", "pipeline", "statement"]
+Transport: TypeAlias = Literal["auto", "with_begin", "pipeline", "statement"]
+
+#: How much of the state that the last caller left on a connection goes before the next one: its settings,
+#: all that DISCARD ALL discards, or nothing.
+Reset: TypeAlias = Literal["settings", "all", "none"]
 
 _CURES: Final = {
     "42501": "the login role may not SET ROLE to it; GRANT it to the login role",
@@ -69,8 +73,8 @@ class Binding:
     expires_at: float | None = None  # in seconds since the epoch
     #: What the session's own settings may not decide: begin in these modes, after RESET ALL.
     modes: Modes | None = None
-    #: DISCARD ALL goes first, unless the connection's last binding was this person's; None: it never does.
-    person: Hashable = None
+    #: DISCARD ALL goes first, unless the connection's last binding was of this key; None: it never does.
+    discard_key: Hashable = None
     #: It holds a token.  Statements show in pg_stat_activity and in logs, parameters don't.
     confidential: bool = False
     #: One that is good on other connections, too, so that it is never in a statement.
@@ -108,7 +112,7 @@ class Binding:
 def require_unexpired(expires_at: float | None) -> None:
     """Raise ExpiredToken if *expires_at*, in seconds since the epoch, is over."""
     if expires_at is not None and expires_at <= time.time():
-        raise ExpiredToken("the identity has expired: verify a fresh token and identify the session again")
+        raise ExpiredToken("the caller has expired: verify a fresh token and identify the session again")
 
 
 @cache
@@ -142,8 +146,8 @@ class DriverConnection:
     binding: Binding | None = None
     #: Whether a binding reaches each statement in AUTOCOMMIT.
     autocommit_is_bound: bool = False
-    #: Whose binding was the last that it sent.
-    last_person: Hashable = None
+    #: The key of the last binding that it sent.
+    last_discard_key: Hashable = None
     #: The value of MARK that tells a transaction that is bound; None if the server reports none.
     mark: str | None = None
     #: What a statement has bound the transaction in progress with.
@@ -170,19 +174,19 @@ class DriverConnection:
         reported = self._reported()
         self.mark = None if reported is None else "on" if reported == "off" else "off"
 
-    def carry(self, binding: Binding, way: Way) -> bool:
+    def queue(self, binding: Binding, transport: Transport) -> bool:
         """Send *binding* with the transaction that comes next; False if one is in progress already.
 
-        Raises UnsupportedTransaction if the driver has no such *way*.
+        Raises UnsupportedTransaction if the driver has no such *transport*.
         """
         raise NotImplementedError
 
     @property
     def discards(self) -> bool:
         """Whether DISCARD ALL goes before the binding."""
-        return self.binding is not None and self.binding.person not in (None, self.last_person)
+        return self.binding is not None and self.binding.discard_key not in (None, self.last_discard_key)
 
-    def drop(self, binding: Binding) -> None:
+    def unqueue(self, binding: Binding) -> None:
         """Forget *binding*, if it still waits to be sent, or its transaction is the last one."""
         if self.binding is binding:
             self.binding = None

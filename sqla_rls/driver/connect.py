@@ -14,13 +14,14 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from sqla_rls.driver import server_info as origin
-from sqla_rls.driver.server_info import Origin
+from sqla_rls.driver import server_info
+from sqla_rls.driver.base import Reset
+from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens.signing import Ed25519Signer
 
-#: Where ``Connection.info`` keeps the Origin, and the signer whose key the server was given.
-ORIGIN: Final = "sqla_rls.origin"
+#: Where ``Connection.info`` keeps the ServerInfo, and the signer whose key the server was given.
+SERVER_INFO: Final = "sqla_rls.server_info"
 SIGNER: Final = "sqla_rls.signer"
 
 
@@ -43,24 +44,30 @@ class DriverModule(Protocol):
         """Listen to what else it must know about the connections of *engine*."""
 
 
-def install(engine: Engine, *, sign: bool = False, clean: bool = False, strict: bool = False) -> bool:
-    """Let *engine* open connections that send bindings; False if its driver can't.
+def install(engine: Engine, *, sign: bool, reset: Reset) -> bool:
+    """Let *engine* open connections that send bindings; return False if its driver can't.
 
-    Those that are open stay as they are.
+    Connections that are open stay as they are.  An engine with a creator or a connection class of the
+    application's own keeps it.
 
-    With *sign* each has a key for pg_session_jwt, with *clean* the role ``none``, with *strict* it prepares
-    no statement.  An engine that has a creator or a connection class of the application's own keeps it.
-    Raises DeclarationError if the engine opens them in another way already.
+    Args:
+        engine: the engine.
+        sign: each connection gets a key for pg_session_jwt.
+        reset: "settings" and "all" give each connection the role ``none``; with "all" it prepares no
+            statement.
+
+    Raises:
+        DeclarationError: the engine opens its connections in another way already.
     """
     if (driver := _module(engine.dialect.driver)) is None:
         return False
-    wanted = (sign, clean, strict)
+    wanted = (sign, reset)
     for listener in engine.dialect.dispatch.do_connect:
         if isinstance(found := getattr(listener, "__self__", None), _Opening):
             if found.wanted != wanted:
                 raise DeclarationError(
-                    "the sessions of one engine must agree on binding=, clean= and strict=; give the others "
-                    "an engine of their own"
+                    "the engine is enforced with other options: the sessions of one engine must agree on "
+                    "signing= and reset=. Give the others an engine of their own"
                 )
             return True
     event.listen(engine, "do_connect", _Opening(driver, wanted).open)
@@ -82,9 +89,9 @@ def _module(driver: str) -> DriverModule | None:
 
 
 class _Opening:
-    def __init__(self, driver: DriverModule, wanted: tuple[bool, bool, bool]) -> None:
+    def __init__(self, driver: DriverModule, wanted: tuple[bool, Reset]) -> None:
         self.driver, self.wanted = driver, wanted
-        self._sign, self._clean, self._strict = wanted
+        self._sign, self._reset = wanted
         #: None until a connection was asked.
         self._direct: bool | None = None
         #: local_preload_libraries of the first connection: injected SQL can ALTER ROLE name a library that
@@ -92,9 +99,9 @@ class _Opening:
         self._libraries = ""
 
     def open(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
-        if self._strict:
+        if self._reset == "all":
             cparams.update(self.driver.UNPREPARED)
-        if not (self._sign or self._clean):
+        if not self._sign and self._reset == "none":
             return self._connect(dialect, record, cargs, cparams)
         if self._direct is None:
             connection, found = self._first(dialect, record, cargs, cparams)
@@ -125,7 +132,7 @@ class _Opening:
 
     def _first(
         self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]
-    ) -> tuple[DBAPIConnection, Origin]:
+    ) -> tuple[DBAPIConnection, ServerInfo]:
         try:
             return self._asked(dialect, record, cargs, cparams)
         except Exception:
@@ -134,24 +141,26 @@ class _Opening:
                 return self._asked(dialect, record, cargs, none)
             raise
 
-    def _kept(self, record: Any, connection: Any, found: Origin, signer: Ed25519Signer | None = None) -> Any:
-        record.info[ORIGIN], record.info[SIGNER] = found, signer
+    def _kept(
+        self, record: Any, connection: Any, found: ServerInfo, signer: Ed25519Signer | None = None
+    ) -> Any:
+        record.info[SERVER_INFO], record.info[SIGNER] = found, signer
         return connection
 
     def _asked(
         self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]
-    ) -> tuple[DBAPIConnection, Origin]:
+    ) -> tuple[DBAPIConnection, ServerInfo]:
         connection = self._connect(dialect, record, cargs, cparams)
         try:
             cursor = connection.cursor()
-            cursor.execute(origin.QUERY)
+            cursor.execute(server_info.QUERY)
             answer: Any = cursor.fetchone()
             cursor.close()
             connection.rollback()
         except BaseException:
             dialect.do_terminate(connection)
             raise
-        return connection, origin.read(answer[0], dialect.get_driver_connection(connection))
+        return connection, server_info.read(answer[0], dialect.get_driver_connection(connection))
 
     def _connect(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
         # What we return ends the search: ask those that come later, for a password of today perhaps.

@@ -19,7 +19,7 @@ from psycopg.abc import PQGen
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
-from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Way
+from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Transport
 from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
 
 #: Not with a libpq before 14.
@@ -63,12 +63,12 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     def idle(self) -> bool:
         return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
-    def carry(self, binding: Binding, way: Way) -> bool:
+    def queue(self, binding: Binding, transport: Transport) -> bool:
         if not self.idle:
             return False
         # Also where a round trip takes no time: it is no slower, and shows nobody the claims.
         better = binding.confidential or _HAS_PIPELINE
-        self._pipelined = way == "pipeline" or binding.transferable or (way == "auto" and better)
+        self._pipelined = transport == "pipeline" or binding.transferable or (transport == "auto" and better)
         self.binding = binding
         return True
 
@@ -234,13 +234,13 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         self._require_in_force()
         if self._asked_autocommit:
             raise UnsupportedTransaction(
-                "in AUTOCOMMIT an identity is bound to single statements only: use a transaction"
+                "in AUTOCOMMIT a caller is bound to single statements only: use a transaction"
             )
 
     def _first(self, in_text: bool) -> LiteralString | None:
         if self.discards:
             # What fails from here on may have left something.
-            self.last_person = None
+            self.last_discard_key = None
             return _DISCARD
         return _RESET if self._misread and not in_text else None
 
@@ -260,7 +260,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
 
     def _sent(self) -> None:
         if self.binding is not None:
-            self.last_person = self.binding.person
+            self.last_discard_key = self.binding.discard_key
 
     def _in_one_flush(self, params: object) -> bool:
         # Without parameters it may be several statements, which a pipeline doesn't take.

@@ -53,7 +53,7 @@ _LENT: Final = ("application_name", "client_encoding", "DateStyle", "TimeZone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class ServerInfo:
     """What the answer to QUERY says."""
 
     backend_pid: int
@@ -71,15 +71,15 @@ class Origin:
     #: The value of local_preload_libraries.
     libraries: str
     #: What a pooler has set for this client.
-    lent: dict[str, str]
+    pooler_settings: dict[str, str]
 
 
-def read(answer: str, driver_connection: Any) -> Origin:
+def read(answer: str, driver_connection: Any) -> ServerInfo:
     """What the *answer* to QUERY says of *driver_connection*."""
     found = json.loads(answer)
     reset, session = found["reset"], found["session"] or {}
     direct = found["backend_pid"] == _backend_pid(driver_connection)
-    return Origin(
+    return ServerInfo(
         backend_pid=found["backend_pid"],
         direct=direct,
         extension=found["extension"],
@@ -93,7 +93,7 @@ def read(answer: str, driver_connection: Any) -> Origin:
             deferrable=reset["default_transaction_deferrable"] == "on",
         ),
         libraries=reset["local_preload_libraries"],
-        lent={} if direct else {name: session[name] for name in _LENT if name in session},
+        pooler_settings={} if direct else {name: session[name] for name in _LENT if name in session},
     )
 
 

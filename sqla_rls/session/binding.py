@@ -8,98 +8,82 @@ statement that any driver can send.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from random import SystemRandom
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from sqlalchemy import Connection, TextClause, func, literal_column, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sqla_rls.driver.base import MARK, Binding, DriverConnection, require_unexpired
-from sqla_rls.exc import BindingError, DeclarationError, UnsupportedTransaction
+from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.log import Unlogged, UnloggedText
-from sqla_rls.session.options import Rules
-from sqla_rls.tokens.provider import check_role
-from sqla_rls.tokens.verifier import Identity
+from sqla_rls.session.plan import ConnectionPlan, replace_later
+from sqla_rls.session.principal import Principal, ServiceAccess, discard_key
 
 #: What a signed nobody claims: a token of their own, so that none that is left behind counts.
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceAccess:
-    """Access on nobody's behalf, and the reason for it; *role* None is the login role's own."""
-
-    reason: str
-    role: str | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.reason, str) or not self.reason.strip():
-            raise DeclarationError("service access needs a reason, for whoever reads the log")
-        if self.role is not None:
-            try:
-                check_role(self.role)
-            except ValueError as problem:
-                raise DeclarationError(f"{problem}") from None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Through the constructor, which checks.
-        return partial(type(self), reason=self.reason, role=self.role), ()
-
-
-Caller: TypeAlias = Identity | ServiceAccess
-
-
 def bind(
-    connection: Connection, caller: Caller, rules: Rules | None = None, *, joined: bool = False
+    connection: Connection, principal: Principal, plan: ConnectionPlan, *, joined: bool = False
 ) -> Callable[[], None]:
-    """Bind *caller* to the transaction that *connection* is in, and return what takes the binding back.
+    """Bind *principal* to the transaction that *connection* is in.
 
-    Emitted: one SELECT of ``set_config(…, true)`` for the role, the claims or the token, and the settings of
-    *rules*.  Unless their way is "statement", it goes with BEGIN where the connection can do so, and an error
-    of the server's comes with the first statement; to be clean, BEGIN has explicit modes, and RESET ALL
-    follows.  If no role may be set, it is the login role's own, and must be the caller's.
+    Args:
+        connection: a connection in a transaction.
+        principal: the caller, or the service access.
+        plan: how callers are bound on this connection.
+        joined: the application, or another session, began the transaction.
 
-    In a transaction that is *joined*, one SELECT reads the settings first, and what is returned restores
-    them.  Elsewhere the binding ends with the transaction; what is returned drops one that was not sent.
+    Returns:
+        A function that takes the binding back.  In a joined transaction it restores the settings that were
+        there before.  Elsewhere it drops a binding that was not sent; one that was sent ends with the
+        transaction.
 
-    Raises ExpiredToken, SignedBindingUnavailable, UnsupportedTransaction for AUTOCOMMIT, and BindingError
-    where the server refuses; nothing is bound then.
+    Raises:
+        ExpiredToken: the caller has expired.
+        UnsupportedTransaction: AUTOCOMMIT, or a connection that can't do what the options say.
+        BindingError: the server refuses; the transaction is bound to no one.
+
+    Emits:
+        One SELECT of ``set_config(…, true)`` for the role, the claims or the token, and the settings of the
+        plan.  The transports "pipeline" and "with_begin" send it with BEGIN, where the connection can; an
+        error of the server comes with the first statement.  The plan's modes stand in BEGIN, and RESET ALL
+        follows.  Without ``set_role`` it sets no role, and the login role must be the caller's.  In a joined
+        transaction one SELECT reads the settings first.
     """
-    rules = rules or Rules()
+    options = plan.options.binding
     driver_connection: Any = connection.connection.driver_connection
-    if rules.strict:
-        found = rules.origin(connection)
-        if found is None or not found.direct or not isinstance(driver_connection, DriverConnection):
-            raise UnsupportedTransaction(_STRICT)
+    if options.reset == "all" and not (plan.is_direct and isinstance(driver_connection, DriverConnection)):
+        raise UnsupportedTransaction(_RESETS_ALL)
     mark = driver_connection.mark if isinstance(driver_connection, DriverConnection) and not joined else None
-    binding = _binding(connection, caller, rules, mark)
+    binding = _binding(principal, plan, mark)
     if joined:
-        if rules.strict:
-            raise UnsupportedTransaction(_STRICT)
+        if options.reset == "all":
+            raise UnsupportedTransaction(_RESETS_ALL)
         _require_transaction(connection)
         # Postgres shows no seed, and a new one is as good.
         before = _settings_of(connection, ["role", *(name for name in binding.settings if name != _SEED)])
-        _execute(connection, binding, set_role=rules.set_role or binding.role == "none")
+        _execute(connection, binding, set_role=options.set_role or binding.role == "none")
         return partial(_restore, connection, before)
-    if rules.is_carried:
+    if plan.options.goes_with_begin:
         if isinstance(driver_connection, DriverConnection):
             if not driver_connection.autocommit_is_bound:
                 _require_transaction(connection)
-            if driver_connection.carry(binding, rules.way):
-                return partial(driver_connection.drop, binding)
+            if driver_connection.queue(binding, options.transport):
+                return partial(driver_connection.unqueue, binding)
         else:
-            rules.replace(connection)
-    if rules.strict:
-        raise UnsupportedTransaction(_STRICT)
+            replace_later(connection, plan.options)
+    if options.reset == "all":
+        raise UnsupportedTransaction(_RESETS_ALL)
     _require_transaction(connection)
-    _execute(connection, binding, set_role=rules.set_role or binding.role == "none")
+    _execute(connection, binding, set_role=options.set_role or binding.role == "none")
     if not isinstance(driver_connection, DriverConnection):
         return _nothing
     driver_connection.executed = binding
-    return partial(driver_connection.drop, binding)
+    return partial(driver_connection.unqueue, binding)
 
 
 _SEED: Final = "seed"
@@ -110,63 +94,46 @@ def _seed() -> str:
     return str(_entropy.uniform(-1, 1))
 
 
-_STRICT: Final = (
-    "strict=True sends DISCARD ALL before BEGIN: that takes psycopg or asyncpg, without a creator or "
-    "connection class of the application's own, connected to the server directly, a way that isn't "
-    "'statement', and a session that begins the transaction itself"
+_RESETS_ALL: Final = (
+    "reset='all' sends DISCARD ALL before BEGIN: this connection can't. Use psycopg or asyncpg, without a "
+    "creator or connection class of your own, connect to the server directly, and let the session begin the "
+    "transaction"
 )
 
 
-def _binding(connection: Connection, caller: Caller, rules: Rules, mark: str | None) -> Binding:
-    if isinstance(caller, ServiceAccess):
+def _binding(principal: Principal, plan: ConnectionPlan, mark: str | None) -> Binding:
+    if isinstance(principal, ServiceAccess):
         # SET ROLE none: back from what ALTER ROLE … SET role, or the last caller, may have left.
-        role, claims, claims_json, expires_at = caller.role or "none", _NOTHING, "", None
+        role, claims, claims_json, expires_at = principal.role or "none", _NOTHING, "", None
     else:
-        role, claims, expires_at = caller.role, caller.claims, caller.expires_at
-        claims_json = caller.claims_json if claims else ""
+        role, claims, expires_at = principal.role, principal.claims, principal.expires_at
+        claims_json = principal.claims_json if claims else ""
     require_unexpired(expires_at)
-    means = rules.means(connection)
     settings: dict[str, str | Callable[[], str]] = {"request.jwt.claims": claims_json}
-    if means.signer is not None:
+    if plan.signer is not None:
         # Asked for when it is sent: in AUTOCOMMIT that is long after, and the token shortlived.
-        token = partial(means.signer.token, claims, claims_json, expires_at)
+        token = partial(plan.signer.token, claims, claims_json, expires_at)
         settings = {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
-    if means.modes is not None:
+    if plan.modes is not None:
         # The last caller may know what random() returns next; RESET ALL and DISCARD ALL leave that alone.
         settings[_SEED] = _seed
-    if not means.direct or MARK in means.settings:
+    if not plan.is_direct or MARK in plan.settings:
         # A pooler's server may report to another client that it has another value.
         mark = None
     elif mark is not None:
         settings[MARK] = mark
-    settings.update(means.settings)
+    settings.update(plan.settings)
+    options = plan.options.binding
     return Binding(
         role=role,
         settings=settings,
         expires_at=expires_at,
-        modes=means.modes,
-        person=_discarded_after(caller, rules.person_claims) if rules.strict else None,
-        confidential=means.signer is not None,
-        transferable=means.signer is not None and not means.signer.bound,
+        modes=plan.modes,
+        discard_key=discard_key(principal, options.principal_claims) if options.reset == "all" else None,
+        confidential=plan.signer is not None,
+        transferable=plan.signer is not None and not plan.signer.bound,
         mark=mark,
     )
-
-
-def person(caller: Caller, names: Sequence[str] | None = None) -> Hashable:
-    """Equal for two callers that are one person: for all tokens of one sign-in.
-
-    An Identity is compared by its role and all claims but those that differ between two such tokens; with
-    *names*, by its role, ``iss``, ``sub``, ``provider_sub`` and the claims of these names.
-    """
-    if isinstance(caller, ServiceAccess):
-        return ServiceAccess, caller.role
-    return Identity, caller.role, caller.sign_in(names)
-
-
-def _discarded_after(caller: Caller, names: Sequence[str] | None) -> Hashable:
-    """Equal for the transactions of one person: two callers without a subject may be two."""
-    unknown = isinstance(caller, Identity) and caller.subject is None
-    return object() if unknown else person(caller, names)
 
 
 #: An empty text isn't a token to pg_session_jwt.  Postgres has no other way to unset them in a transaction.

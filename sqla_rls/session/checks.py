@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, SigningKeyRejected, UnsafeRole
-from sqla_rls.session.options import Rules
+from sqla_rls.session.options import SessionOptions
 
 _UNSAFE: Final = text(
     (resources.files("sqla_rls.session") / "sql" / "unsafe_roles.sql").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def require_safe_roles(connection: Connection, *, member_of: Collection[str] = (
         raise UnsafeRole(
             f"every caller with role {found.name!r} has the policies of role {found.through!r}: it is a "
             f"member. Run as the migrating role or a superuser: {found.cure}; or, if it is meant, name it: "
-            f"enforce_row_security(…, member_of={{{found.name!r}: [{found.through!r}]}})"
+            f"BindingOptions(member_of={{{found.name!r}: [{found.through!r}]}})"
         )
     why = found.what if found.is_itself else f"is a member of {found.through!r}, which {found.what}"
     purpose = "To make one" if found.is_bootstrap else f"To cure {found.name!r}"
@@ -56,7 +56,7 @@ SELECT name FROM pg_catalog.pg_settings
 """
 
 
-def require_declared_settings(connection: Connection, rules: Rules, *, resets: bool) -> None:
+def require_declared_settings(connection: Connection, options: SessionOptions, *, resets: bool) -> None:
     """Raise DeclarationError if the application has made settings that are going to be undone.
 
     All of them if the driver *resets*; else the search_path, which is bound anew.
@@ -67,11 +67,11 @@ def require_declared_settings(connection: Connection, rules: Rules, *, resets: b
         connection.dialect.do_rollback(connection.connection)
     else:
         names = [name for name in names if name == "search_path"]
-    if undeclared := [name for name in names if name.lower() not in rules.settings]:
+    if undeclared := [name for name in names if name.lower() not in options.settings]:
         raise DeclarationError(
             f"settings were made on this connection, {', '.join(undeclared)}, which would be reset before "
             f"each caller. Name them: enforce_row_security(…, settings={{{undeclared[0]!r}: '…'}}); or make "
-            "them when it is opened: connect_args={'options': '-c …'}. With clean=False they stay, as does "
+            "them when it is opened: connect_args={'options': '-c …'}. With reset='none' they stay, as does "
             "what callers leave"
         )
 
@@ -90,12 +90,12 @@ def require_verified(connection: Connection, *, must_ask: bool) -> None:
     if not may_ask:
         if must_ask:
             raise SignedBindingUnavailable(
-                f"role {role!r} may not use schema auth, so that nothing shows whether identities are "
+                f"role {role!r} may not use schema auth, so that nothing shows whether callers are "
                 "verified: grant it USAGE; if the schema is a superuser's, a superuser must"
             )
     elif not connection.scalar(_IS_KNOWN):
         raise SigningKeyRejected(
-            "the database believes signed identities only: give the application its key, as signing_key= or "
+            "the database believes signed callers only: give the application its key, as signing_key= or "
             "in SQLA_RLS_SIGNING_KEY"
         )
 

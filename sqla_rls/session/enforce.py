@@ -9,35 +9,37 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, overload
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Connection, Engine, Pool, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper, scoped_session, sessionmaker
 
-from sqla_rls.driver.base import ENDED, DriverConnection, Way
+from sqla_rls.driver.base import ENDED, DriverConnection
 from sqla_rls.exc import (
     BindingError,
+    CallerChanged,
+    CallerRequired,
     DeclarationError,
-    IdentityChanged,
-    IdentityRequired,
     TransactionInProgress,
     TransactionRefused,
     UnsupportedTransaction,
 )
-from sqla_rls.session.binding import Caller, ServiceAccess, bind, person
+from sqla_rls.session.binding import bind
 from sqla_rls.session.checks import (
     explain_rejections,
     require_declared_settings,
     require_safe_roles,
     require_verified,
 )
-from sqla_rls.session.options import Rules, Strength
+from sqla_rls.session.options import BindHook, BindingOptions, SessionOptions, TokenCallback
+from sqla_rls.session.plan import ConnectionPlan, install, plan_of
+from sqla_rls.session.principal import Principal, ServiceAccess, principal_key
 from sqla_rls.session.sharing import REFUSED, Share, Sharers
+from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.signing import SigningKey
-from sqla_rls.tokens.verifier import Identity, Verifier
+from sqla_rls.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
     # Not at run time: the asyncio extension needs greenlet, which sync applications may not have.
@@ -53,32 +55,13 @@ if TYPE_CHECKING:
     _AS = TypeVar("_AS", bound=AsyncSession)
 
 _O = TypeVar("_O")
-_Answer: TypeAlias = str | Identity | None
-TokenCallback: TypeAlias = Callable[[], _Answer | Awaitable[_Answer]]
-BindHook: TypeAlias = Callable[[Session, Connection, Caller], object]
 
 _UNIDENTIFIED: Final = (
-    "this session has no identity; call identify(session, identity), "
-    "or identify(session, ANONYMOUS) for public access"
+    "this session has no caller; call identify(session, caller), "
+    "or identify(session, Caller.anonymous()) for public access"
 )
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rules:
-    """What ``enforce_row_security()`` was told."""
-
-    verifier: Verifier | None
-    token: TokenCallback | None
-    binding: Rules
-    check_login_role: bool
-    member_of: Mapping[str, Collection[str]]
-    on_bind: BindHook | None
-    #: Pools whose connections were looked at before their first caller.
-    known: WeakSet[Pool] = field(default_factory=WeakSet[Pool])
-    #: The roles that were found to be safe, by the pool of their connections.
-    safe: WeakKeyDictionary[Pool, set[str]] = field(default_factory=WeakKeyDictionary[Pool, set[str]])
 
 
 class RowSecuritySession(Session):
@@ -87,14 +70,14 @@ class RowSecuritySession(Session):
     ``enforce_row_security()`` derives it from the session class of a factory.  *token* is verified when a
     transaction begins, and again for each one that follows; a verified token is remembered.  If it is a
     callable (under asyncio it may be a coroutine function), each transaction asks it for the token, or
-    for an Identity.
+    for a Caller.
     """
 
-    _rules: ClassVar[_Rules]
-    _caller: Caller | str | TokenCallback | None = None
+    _options: ClassVar[SessionOptions]
+    _caller: Principal | str | TokenCallback | None = None
     #: That of the transaction in progress, and of the last one.
-    _bound: Caller | None = None
-    _last: Caller | None = None
+    _bound: Principal | None = None
+    _last: Principal | None = None
     #: The transaction in progress, and whether it was refused.
     _root: SessionTransaction | None = None
     _refused: bool = False
@@ -102,7 +85,7 @@ class RowSecuritySession(Session):
     def __init__(self, *args: Any, token: str | TokenCallback | None = None, **kw: Any) -> None:
         super().__init__(*args, **kw)
         if token is not None and not callable(token):
-            _require(self._rules.verifier)
+            _require(self._options.verifier)
         self._caller = token
         self._me = ref(self)
         #: Of each connection of the transaction in progress.
@@ -158,12 +141,12 @@ class RowSecuritySession(Session):
         return super().connection(bind_arguments, execution_options)
 
     def merge(self, instance: _O, **kw: Any) -> _O:
-        """As in Session; raises IdentityChanged if what was loaded is another caller's."""
+        """As in Session; raises CallerChanged if what was loaded is another caller's."""
         self._require_same_caller(mapper=object_mapper(instance))
         return super().merge(instance, **kw)
 
     def merge_all(self, instances: Iterable[_O], **kw: Any) -> Sequence[_O]:
-        """As in Session of SQLAlchemy 2.1; raises IdentityChanged if what was loaded is another caller's."""
+        """As in Session of SQLAlchemy 2.1; raises CallerChanged if what was loaded is another caller's."""
         listed = list(instances)
         if listed:
             self._require_same_caller(mapper=object_mapper(listed[0]))
@@ -176,7 +159,7 @@ class RowSecuritySession(Session):
 
     def _require_same_caller(self, **bind_arguments: Any) -> None:
         """Begin a transaction where a callback may tell another caller than the last one."""
-        caller = self._rules.token if self._caller is None else self._caller
+        caller = self._options.token if self._caller is None else self._caller
         if self._last is not None and callable(caller) and self._bound_now() is None:
             self.connection(bind_arguments=bind_arguments)
 
@@ -189,7 +172,7 @@ class RowSecuritySession(Session):
             if not share.is_in_force:
                 raise TransactionRefused(ENDED)
 
-    def _bound_now(self) -> Caller | None:
+    def _bound_now(self) -> Principal | None:
         self._has_ended()
         return self._bound
 
@@ -219,17 +202,17 @@ class RowSecuritySession(Session):
         self._shares.append(share)
         return share
 
-    def _ask(self, connection: Connection) -> Caller:
+    def _ask(self, connection: Connection) -> Principal:
         """Who the caller is, now."""
-        caller: Caller | Any = self._rules.token if self._caller is None else self._caller
+        caller: Principal | Any = self._options.token if self._caller is None else self._caller
         if callable(caller):
             caller = caller()
             if inspect.isawaitable(caller):
                 caller = _wait(connection, caller)
         if caller is None:
-            raise IdentityRequired(_UNIDENTIFIED)
-        if not isinstance(caller, Identity | ServiceAccess):
-            verifier = _require(self._rules.verifier)
+            raise CallerRequired(_UNIDENTIFIED)
+        if not isinstance(caller, Caller | ServiceAccess):
+            verifier = _require(self._options.verifier)
             if connection.dialect.is_async:
                 caller = _wait(connection, verifier.verify_async(caller))
             else:
@@ -242,55 +225,37 @@ def enforce_row_security(
     *,
     verifier: Verifier | None = None,
     token: TokenCallback | None = None,
-    binding: Strength = "auto",
     signing_key: SigningKey | None = None,
-    clean: bool = True,
-    strict: bool = False,
     settings: Mapping[str, str] | None = None,
-    set_role: bool = True,
-    way: Way = "auto",
-    check_login_role: bool = True,
-    member_of: Mapping[str, Collection[str]] | None = None,
     on_bind: BindHook | None = None,
-    person_claims: Sequence[str] | None = None,
+    check_login_role: bool = True,
+    options: BindingOptions | None = None,
 ) -> None:
     """Make every session of *factory* run as a caller, and refuse to run without one.
 
-    *factory* is a sessionmaker, an async_sessionmaker, or a scoped session of one.  Its sessions take
-    ``token=…``, or are given an identity by ``identify()``.  Each transaction begins with one SELECT of
-    ``set_config(…, true)``.  Raises DeclarationError for a factory that has it
-    already.
+    The sessions take ``token=…``, or you give them a caller by ``identify()``.
 
-    - ``verifier``: verifies the tokens.
-    - ``token``: asked by sessions that have neither token nor identity, as ``Session(token=…)`` is.
-    - ``binding``: "signed" has the database verify who is bound, so that no SQL of a caller's can become
-      somebody else; it takes the extension pg_session_jwt, on a direct connection of psycopg or asyncpg, or
-      ``op.create_auth_functions(signed=True)`` and its key.  "claims" trusts what it is told.  "auto" is the
-      strongest that a connection offers, logged once at INFO.
-    - ``signing_key``: as ``sqla-rls rotate-key`` prints it, or what returns the one of now; None is that of
-      the environment variable SQLA_RLS_SIGNING_KEY.  Who has one is never bound by claims, unless told so.
-    - ``clean``: what the last caller may have left on the connection doesn't count: the search_path ends with
-      pg_temp; with "message" and "pipeline" BEGIN has explicit modes, and RESET ALL follows.
-    - ``strict``: no statement stays prepared, and DISCARD ALL goes before another person's transaction, in a
-      round trip of its own.  Direct connections of psycopg and asyncpg only.
-    - ``settings``: of the application's own, for every transaction: ``{"statement_timeout": "10s"}``.
-    - ``set_role``: the login role switches to the caller's (``SET LOCAL ROLE``); without, it must be
-      that role.
-    - ``way``: how the binding travels.  "message" (psycopg, asyncpg): in one message with BEGIN.
-      "pipeline" (psycopg): in one flush with BEGIN and the first statement.  "statement" (any driver): as a
-      statement of its own.  "auto": the first of pipeline, message and statement that the driver has.
-    - ``check_login_role``: the first time that a pool's connection takes on a role, one SELECT asks whether
-      row security holds for it; raises UnsafeRole.
-    - ``member_of``: by the role of callers, the roles of policies that it is a member of on purpose:
-      ``{"admin": ["editor"]}``.  Its callers have their policies.  Any other such membership raises
-      UnsafeRole, unless it is in "authenticated" or "anonymous".
-    - ``on_bind``: called with the Session, its Connection, and the Identity or ServiceAccess that is bound to
-      their transaction now, to audit or trace it.  What it raises refuses the transaction.
-    - ``person_claims``: the claims by which a session tells two people apart, besides ``iss``, ``sub`` and
-      the role.  None: all claims but those that differ between two tokens of one sign-in, such as ``exp``.
+    Args:
+        factory: a sessionmaker, an async_sessionmaker, or a scoped session of one.
+        verifier: verifies the tokens.
+        token: a function that returns the token or the Caller, for sessions that have neither.  Under
+            asyncio it may be a coroutine function.
+        signing_key: the key that ``sqla-rls rotate-key`` prints, or a function that returns the present one.
+            None reads the environment variable SQLA_RLS_SIGNING_KEY.  With a key, callers are always signed,
+            unless ``signing="off"``.
+        settings: settings of your app for every transaction, such as ``{"statement_timeout": "10s"}``.
+        on_bind: a function of the Session, its Connection, and the Caller or ServiceAccess that is bound to
+            their transaction, to audit or trace it.  If it raises, the transaction is refused.
+        check_login_role: the first time that a pool's connection takes on a role, one SELECT asks whether row
+            security holds for it.
+        options: how the caller is bound; None is ``BindingOptions()``.
+
+    Raises:
+        DeclarationError: row security is enforced on the factory already, or an argument is wrong.
+
+    Emits:
+        One SELECT of ``set_config(…, true)`` at the beginning of each transaction.
     """
-    if isinstance(person_claims, str):
-        raise DeclarationError("person_claims is a sequence of names, such as ['org_id']")
     outer: Any = getattr(factory, "session_factory", factory)
     maker = outer
     if isinstance(inner := getattr(maker, "kw", {}).get("sync_session_class"), sessionmaker):
@@ -301,27 +266,19 @@ def enforce_row_security(
         maker.class_ if is_sync else maker.kw.get("sync_session_class", maker.class_.sync_session_class)
     )
     if issubclass(base, RowSecuritySession):
-        raise DeclarationError("row security is enforced on this session factory already")
-    rules = _Rules(
+        raise DeclarationError("row security is enforced on this session factory already. Call it once")
+    known = SessionOptions(
+        binding=options or BindingOptions(),
         verifier=verifier,
         token=token,
-        binding=Rules(
-            strength=binding,
-            signing_key=signing_key or os.environ.get("SQLA_RLS_SIGNING_KEY"),
-            clean=clean or strict,
-            strict=strict,
-            settings=dict(settings or {}),
-            set_role=set_role,
-            way=way,
-            person_claims=None if person_claims is None else tuple(person_claims),
-        ),
+        signing_key=signing_key or os.environ.get("SQLA_RLS_SIGNING_KEY"),
+        settings=dict(settings or {}),
         check_login_role=check_login_role,
-        member_of=member_of or {},
         on_bind=on_bind,
     )
     outer.begin = _without_arguments(outer.begin)
-    enforced = type(base.__name__, (RowSecuritySession, base), {"_rules": rules})
-    # First: what another listener executes is bound, too.
+    enforced = type(base.__name__, (RowSecuritySession, base), {"_options": known})
+    # First: a statement of another listener is bound, too.
     event.listen(enforced, "after_begin", _after_begin, insert=True)
     event.listen(enforced, "after_transaction_end", _after_transaction_end)
     if is_sync:
@@ -331,7 +288,7 @@ def enforce_row_security(
         maker.configure(sync_session_class=enforced)
     for bound_to in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
         if isinstance(engine := getattr(bound_to, "sync_engine", bound_to), Engine):
-            rules.binding.install(engine)
+            install(engine, known)
 
 
 def _without_arguments(begin: Callable[[], Any]) -> Callable[..., Any]:
@@ -348,37 +305,37 @@ def _without_arguments(begin: Callable[[], Any]) -> Callable[..., Any]:
     return explained
 
 
-def identify(session: AnySession, identity: Identity) -> None:
-    """Run the transactions of *session* as *identity* from now on.
+def identify(session: AnySession, caller: Caller) -> None:
+    """Run the transactions of *session* as *caller* from now on.
 
     Raises BindingError if row security isn't enforced on the session's factory, TransactionInProgress
-    while a transaction is bound to another identity, and IdentityChanged while its changes wait to be
+    while a transaction is bound to another caller, and CallerChanged while its changes wait to be
     flushed.
     """
     target = _enforced(session)
-    if not isinstance(identity, Identity):
-        raise IdentityRequired(
-            f"identify() takes an Identity, not {type(identity).__name__}; verify the token first"
+    if not isinstance(caller, Caller):
+        raise CallerRequired(
+            f"identify() takes a Caller, not {type(caller).__name__}; verify the token first"
         )
-    names = target._rules.binding.person_claims
+    names = target._options.binding.principal_claims
     bound = target._bound_now()
-    if bound is not None and person(bound, names) != person(identity, names):
+    if bound is not None and principal_key(bound, names) != principal_key(caller, names):
         raise TransactionInProgress(
-            "a transaction is in progress as another identity; commit or roll back before identify()"
+            "a transaction is in progress as another caller; commit or roll back before identify()"
         )
-    known = [caller for caller in (target._caller, target._last) if caller is not None]
+    known = [one for one in (target._caller, target._last) if one is not None]
     if any(
-        not isinstance(caller, Identity) or person(caller, names) != person(identity, names)
-        for caller in known
+        not isinstance(one, Caller) or principal_key(one, names) != principal_key(caller, names)
+        for one in known
     ):
         if target.new or target.dirty or target.deleted:
-            raise IdentityChanged(
-                "changes made as another identity wait to be flushed, and would be as this one; "
+            raise CallerChanged(
+                "changes made as another caller wait to be flushed, and would be as this one; "
                 "commit or expunge them before identify()"
             )
         # What the other has loaded is not this one's to see.
         target.expire_all()
-    target._caller, target._last = identity, None
+    target._caller, target._last = caller, None
 
 
 @overload
@@ -408,71 +365,73 @@ def _after_begin(
     if transaction.nested:
         # A savepoint; its transaction is bound.
         return
-    rules = session._rules
+    options = session._options
     share = session._begin(transaction, connection)
     try:
         if session.twophase:
             raise UnsupportedTransaction(
-                "PREPARE TRANSACTION loses what is bound; use a Session without twophase"
+                "nothing can be bound: PREPARE TRANSACTION loses the binding. Use a Session without twophase"
             )
-        caller = session._bound or session._ask(connection)
-        names, last = rules.binding.person_claims, session._last
-        who = person(caller, names)
-        if last is not None and last is not caller and person(last, names) != who:
-            raise IdentityChanged(
-                "this session was somebody else's, and holds what they loaded; close it, or call identify()"
+        principal = session._bound or session._ask(connection)
+        names, last = options.binding.principal_claims, session._last
+        key = principal_key(principal, names)
+        if last is not None and last is not principal and principal_key(last, names) != key:
+            raise CallerChanged(
+                "the session is another caller's: it holds objects that the other one loaded. Close it, or "
+                "call identify()"
             )
-        share.require_one_caller(who)
-        _look(connection, rules)
-        share.bound(who, bind(connection, caller, rules.binding, joined=share.joined))
-        if isinstance(caller, ServiceAccess):
-            _log.info("service session as role %r: %s", caller.role or "(login role)", caller.reason)
-        elif caller.role not in (safe := rules.safe.setdefault(connection.engine.pool, set())):
-            _check(connection, caller, rules)
-            safe.add(caller.role)
-        session._bound = session._last = caller
+        share.require_one_caller(key)
+        plan = plan_of(connection, options)
+        _look(connection, plan)
+        share.bound(key, bind(connection, principal, plan, joined=share.joined))
+        if isinstance(principal, ServiceAccess):
+            _log.info("service session as role %r: %s", principal.role or "(login role)", principal.reason)
+        elif principal.role not in (safe := options.safe.setdefault(connection.engine.pool, set())):
+            _check(connection, principal, plan)
+            safe.add(principal.role)
+        session._bound = session._last = principal
         session._refused = False
-        if rules.on_bind is not None:
-            rules.on_bind(session, connection, caller)
+        if options.on_bind is not None:
+            options.on_bind(session, connection, principal)
     except BaseException as error:
         session._refused = True
         if isinstance(error, Exception):
             share.refuse()
         else:
-            # Cancelled: what reached the server isn't known, and nothing more can be waited for.
+            # Cancelled: nobody knows whether the binding reached the server, and nothing can wait for it.
             connection.invalidate()
         raise
 
 
-def _look(connection: Connection, rules: _Rules) -> None:
-    """Look at the first connection of a pool, before anybody is bound."""
-    binding, pool = rules.binding, connection.engine.pool
-    if pool in rules.known:
+def _look(connection: Connection, plan: ConnectionPlan) -> None:
+    """Look at the first connection of a pool, before a caller is bound."""
+    options, pool = plan.options, connection.engine.pool
+    if pool in options.known:
         return
-    if (found := binding.origin(connection)) is not None:
-        signer = binding.means(connection).signer
-        _log.info("identities are bound %s", "as claims" if signer is None else f"signed: {signer.kind}")
-        if found.verifier:
+    if plan.server is not None:
+        _log.info(
+            "callers are bound %s", "unsigned" if plan.signer is None else f"signed: {plan.signer.kind}"
+        )
+        if plan.server.verifier:
             explain_rejections(connection.engine)
-        if binding.clean and found.direct:
+        if options.binding.reset != "none" and plan.is_direct:
             driver_connection = connection.connection.driver_connection
-            if not (binding.is_carried and isinstance(driver_connection, DriverConnection)):
-                require_declared_settings(connection, binding, resets=False)
+            if not (options.goes_with_begin and isinstance(driver_connection, DriverConnection)):
+                require_declared_settings(connection, options, resets=False)
             elif driver_connection.idle:
-                require_declared_settings(connection, binding, resets=True)
+                require_declared_settings(connection, options, resets=True)
             else:
                 return
-    rules.known.add(pool)
+    options.known.add(pool)
 
 
-def _check(connection: Connection, identity: Identity, rules: _Rules) -> None:
+def _check(connection: Connection, caller: Caller, plan: ConnectionPlan) -> None:
     """Look at what a role is, when it is bound for the first time on a pool."""
-    if rules.check_login_role:
-        require_safe_roles(connection, member_of=rules.member_of.get(identity.role, ()))
-    if (found := rules.binding.origin(connection)) is not None:
-        signed = rules.binding.means(connection).signer is not None
-        if signed or (found.verifier and identity.claims):
-            require_verified(connection, must_ask=rules.binding.strength == "signed")
+    options = plan.options
+    if options.check_login_role:
+        require_safe_roles(connection, member_of=options.binding.member_of.get(caller.role, ()))
+    if plan.signer is not None or (plan.server is not None and plan.server.verifier and caller.claims):
+        require_verified(connection, must_ask=options.binding.signing == "required")
 
 
 def _after_transaction_end(session: RowSecuritySession, transaction: SessionTransaction) -> None:
@@ -485,7 +444,7 @@ def _enforced(session: Any) -> RowSecuritySession:
     target: Any = getattr(unscoped, "sync_session", unscoped)
     if not isinstance(target, RowSecuritySession):
         raise BindingError(
-            "row security isn't enforced on this session, so that the identity would be ignored; "
+            "row security isn't enforced on this session, so that the caller would be ignored; "
             "call enforce_row_security() on its factory"
         )
     return target

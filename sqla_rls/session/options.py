@@ -1,60 +1,122 @@
-"""How callers are bound, and what that takes of a connection."""
+"""The options of ``enforce_row_security()``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
+from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Pool
+from sqlalchemy.orm import Session
 
-from sqla_rls.driver import server_info as origin
-from sqla_rls.driver.base import Modes, Way
-from sqla_rls.driver.connect import ORIGIN, SIGNER, install
-from sqla_rls.driver.server_info import Origin
-from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, UnsupportedTransaction
-from sqla_rls.tokens.signing import Ed25519Signer, HS256Signer, Signer, SigningKey
+from sqla_rls.driver.base import Reset, Transport
+from sqla_rls.exc import DeclarationError
+from sqla_rls.session.principal import Principal
+from sqla_rls.tokens.caller import Caller
+from sqla_rls.tokens.signing import SigningKey
+from sqla_rls.tokens.verifier import Verifier
 
-#: Whether the database believes the claims that it is told, or verifies who has signed them.
-Strength: TypeAlias = Literal["auto", "claims", "signed"]
+#: Whether the database verifies who has signed the claims, or trusts the application.
+Signing: TypeAlias = Literal["auto", "off", "required"]
 
-#: Where ``record_info`` keeps that it was tried.
-_REPLACED: Final = "sqla_rls.replaced"
+_Answer: TypeAlias = str | Caller | None
+TokenCallback: TypeAlias = Callable[[], _Answer | Awaitable[_Answer]]
+BindHook: TypeAlias = Callable[[Session, Connection, Principal], object]
 
-#: What no transaction of an application's makes itself.
+#: Settings that the binding makes itself, or the driver.
 _TAKEN: Final = frozenset(
     {"client_encoding", "pg_session_jwt.jwt", "request.jwt.claims", "role", "session_authorization"}
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """By what callers are bound on one connection."""
+class BindingOptions:
+    """How a session binds its caller to a transaction.
 
-    #: The strongest that it can have; None if nothing signs.
-    signer: Signer | None
-    #: Of every transaction, whoever the caller is.
-    settings: Mapping[str, str]
-    #: None leaves them to the connection, and to what the last caller did to it.
-    modes: Modes | None
-    #: No pooler is in between; False also if that isn't known.
-    direct: bool
+    Args:
+        signing: "required" makes the database verify the caller, so that injected SQL can't become another
+            caller.  It needs the extension pg_session_jwt and a direct connection of psycopg or asyncpg, or
+            ``op.create_auth_functions(signed=True)`` and its key.  "off" makes the database trust the
+            application.  "auto" takes the strongest that a connection offers, and logs it once at INFO.
+        transport: "with_begin" (psycopg, asyncpg) sends the binding in one message with BEGIN.  "pipeline"
+            (psycopg) sends it in one flush with BEGIN and the first statement.  "statement" (any driver)
+            sends it as a statement of its own.  "auto" takes the first of pipeline, with_begin and statement
+            that the driver has.
+        reset: "settings" resets the settings that the last caller left: the search_path ends with pg_temp;
+            "with_begin" and "pipeline" begin with explicit modes, and RESET ALL follows.  "all" keeps no
+            statement prepared, and sends DISCARD ALL before the transaction of another person, in a round
+            trip of its own.  It needs a direct connection of psycopg or asyncpg.  "none" resets nothing.
+        set_role: the login role switches to the caller's role (``SET LOCAL ROLE``).  Without it, the login
+            role must be the caller's role.
+        member_of: the roles of policies that a caller's role is a member of on purpose, by the caller's
+            role: ``{"admin": ["editor"]}``.  Its callers get the policies of these roles.  Any other such
+            membership raises UnsafeRole, except one in ``authenticated`` or ``anonymous``.
+        principal_claims: the claims by which a session tells two callers apart, in addition to ``iss``,
+            ``sub`` and the role.  None takes all claims, except those in which two tokens of one sign-in
+            differ, such as ``exp``.
+
+    Raises:
+        DeclarationError: an option has a value that isn't listed here, or two options contradict.
+    """
+
+    signing: Signing = "auto"
+    transport: Transport = "auto"
+    reset: Reset = "settings"
+    set_role: bool = True
+    member_of: Mapping[str, Collection[str]] = field(default_factory=dict[str, Collection[str]])
+    principal_claims: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (("signing", Signing), ("transport", Transport), ("reset", Reset)):
+            _require_choice(name, getattr(self, name), get_args(choices))
+        if not isinstance(self.set_role, bool):
+            raise DeclarationError(f"set_role={self.set_role!r} isn't an option: give True or False")
+        if not isinstance(self.member_of, Mapping) or not all(
+            isinstance(role, str) and _is_names(of) for role, of in self.member_of.items()
+        ):
+            raise DeclarationError(
+                "member_of= isn't a mapping of roles to lists of roles: give {'admin': ['editor']}"
+            )
+        if self.principal_claims is not None and not _is_names(self.principal_claims):
+            raise DeclarationError("principal_claims= isn't a list of names: give ['org_id'], for example")
+        if self.reset == "all" and (self.transport == "statement" or not self.set_role):
+            raise DeclarationError(
+                "reset='all' sends DISCARD ALL before BEGIN: transport='statement' and set_role=False can't. "
+                "Leave out both, or give reset='settings'"
+            )
+
+
+def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise DeclarationError(f"{name}={value!r} isn't an option: give one of {listed}")
+
+
+def _is_names(value: Any) -> bool:
+    return (
+        isinstance(value, Collection)
+        and not isinstance(value, str)
+        and all(isinstance(name, str) for name in value)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
-class Rules:
-    """What ``enforce_row_security()`` was told about binding."""
+class SessionOptions:
+    """The arguments of ``enforce_row_security()``, and what its sessions have learned of their pools."""
 
-    strength: Strength = "claims"
+    binding: BindingOptions = field(default_factory=BindingOptions)
+    verifier: Verifier | None = None
+    token: TokenCallback | None = None
     signing_key: SigningKey | None = None
-    set_role: bool = True
-    way: Way = "statement"
-    clean: bool = False
-    strict: bool = False
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
-    #: The claims that make up a person besides ``iss`` and ``sub``; None for all that one sign-in keeps.
-    person_claims: tuple[str, ...] | None = None
+    check_login_role: bool = True
+    on_bind: BindHook | None = None
+    #: Pools whose connections were looked at before their first caller.
+    known: WeakSet[Pool] = field(default_factory=WeakSet[Pool])
+    #: The roles for which row security holds, by the pool of their connections.
+    safe: WeakKeyDictionary[Pool, set[str]] = field(default_factory=WeakKeyDictionary[Pool, set[str]])
 
     def __post_init__(self) -> None:
         for name, value in self.settings.items():
@@ -63,106 +125,13 @@ class Rules:
             if name.lower() in _TAKEN:
                 raise DeclarationError(
                     f"{name} isn't for settings=: the driver has an argument for client_encoding; the others "
-                    "are what an identity is bound by"
+                    "are what a caller is bound by"
                 )
-
         # As Postgres takes them: in any case.
         lowered = {name.lower(): value for name, value in self.settings.items()}
         object.__setattr__(self, "settings", lowered)
 
     @property
-    def is_carried(self) -> bool:
-        """Whether a binding goes with BEGIN, where the connection can do so."""
-        return self.way != "statement" and self.set_role
-
-    def install(self, engine: Engine) -> bool:
-        """Let *engine* open the connections that it takes; False if they are as any."""
-        sign = self.strength != "claims"
-        if sign or self.clean or self.strict or self.way != "statement":
-            return install(engine, sign=sign, clean=self.clean, strict=self.strict)
-        return False
-
-    def origin(self, connection: Connection) -> Origin | None:
-        """What *connection* is, if it matters.  One that was opened in another way is asked: one SELECT.
-
-        Raises UnsupportedTransaction if it isn't to Postgres.
-        """
-        if connection.dialect.name != "postgresql":
-            raise UnsupportedTransaction(f"row security is enforced, and {connection.dialect.name} has none")
-        if self.strength == "claims" and not self.clean:
-            return None
-        proxied = connection.connection
-        if (found := proxied.info.get(ORIGIN)) is None:
-            self.replace(connection)
-            answer: str = connection.exec_driver_sql(origin.QUERY).scalar_one()
-            found = proxied.info[ORIGIN] = origin.read(answer, proxied.driver_connection)
-        return found
-
-    def replace(self, connection: Connection) -> None:
-        """Have the pool open another when *connection* is back: it was opened before its engine was known."""
-        kept = connection.connection.record_info
-        if self.install(connection.engine) and kept is not None and not kept.get(_REPLACED):
-            # Once: a creator of the application's own makes the next one like it.
-            kept[_REPLACED] = True
-            connection.connection.invalidate(soft=True)
-
-    def means(self, connection: Connection) -> Means:
-        """By what callers are bound on *connection*, which is asked as in ``origin()``.
-
-        Raises SignedBindingUnavailable where these rules want a signature, and nothing can sign.
-        """
-        if (found := self.origin(connection)) is None:
-            return Means(signer=None, settings=self.settings, modes=None, direct=False)
-        info = connection.connection.info
-        if self not in info:
-            signer = self._choose(found, info.get(SIGNER))
-            if self.clean:
-                path = self.settings.get("search_path", found.search_path)
-                # Where it isn't named, pg_temp is searched first.
-                ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
-                settings = {**found.lent, **self.settings, **ours}
-                info[self] = Means(signer=signer, settings=settings, modes=found.modes, direct=found.direct)
-            else:
-                info[self] = Means(signer=signer, settings=self.settings, modes=None, direct=found.direct)
-        means: Means = info[self]
-        return means
-
-    def _choose(self, found: Origin, own: Ed25519Signer | None) -> Signer | None:
-        verifies = found.extension and own is not None and found.jwk == own.jwk
-        if found.extension and found.jwk and not verifies:
-            raise SignedBindingUnavailable(
-                "pg_session_jwt has a key that isn't this connection's: take pg_session_jwt.jwk out of its "
-                "options and the server's configuration, and let binding='signed' or 'auto' set it"
-            )
-        if self.strength == "claims":
-            return None
-        if verifies:
-            return own
-        if found.verifier and self.signing_key is not None:
-            return HS256Signer(self.signing_key, found.backend_pid if found.direct else None)
-        if self.strength == "auto" and self.signing_key is None:
-            return None
-        raise SignedBindingUnavailable(f"{_obstacle(found)}; or let binding='claims' trust what it is told")
-
-
-def _obstacle(found: Origin) -> str:
-    if found.extension and not found.direct:
-        return (
-            "pg_session_jwt takes its key from a connection's startup parameters, which the pooler in "
-            "between drops: connect to the server directly"
-        )
-    if found.extension:
-        return (
-            "pg_session_jwt takes its key from a connection's startup parameters, and this one was opened "
-            "without: before enforce_row_security() knew its engine, by a creator= of the engine's, or by "
-            "another driver than psycopg and asyncpg"
-        )
-    if found.verifier:
-        return (
-            "the database verifies signed identities: give the application its key, as signing_key= or in "
-            "SQLA_RLS_SIGNING_KEY"
-        )
-    return (
-        "the database verifies no signatures: let a migration install what does, by "
-        "op.create_auth_functions(), where the server has pg_session_jwt, or with signed=True"
-    )
+    def goes_with_begin(self) -> bool:
+        """Whether a binding goes with BEGIN, where the connection can send it so."""
+        return self.binding.transport != "statement" and self.binding.set_role

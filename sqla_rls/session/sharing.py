@@ -62,28 +62,28 @@ class Share:
     joined: bool
     sharers: Sharers
     #: Whose transaction it is; None until it is bound.
-    person: object = None
+    principal: object = None
     #: All of those that its binding ends with: the transaction, and the savepoints around the binding.
     transactions: list[Transaction] = field(default_factory=list[Transaction])
     unbind: Callable[[], None] | None = None
     is_member: bool = False
     is_refused: bool = False
 
-    def require_one_caller(self, person: object) -> None:
-        """Raise TransactionInProgress if another session's caller is bound, and it isn't *person*."""
-        if any(other.person != person for other in self.sharers.members if other.is_in_force):
+    def require_one_caller(self, principal: object) -> None:
+        """Raise TransactionInProgress if another session's caller is bound, and it isn't *principal*."""
+        if any(other.principal != principal for other in self.sharers.members if other.is_in_force):
             raise TransactionInProgress(
                 "the caller can't be bound: another session runs as another caller in this connection's "
                 "transaction. Commit or close that session first, or give each session a connection of its "
                 "own"
             )
 
-    def bound(self, person: object, unbind: Callable[[], None]) -> None:
-        """*person* is bound to the transaction, until *unbind* is called."""
+    def bound(self, principal: object, unbind: Callable[[], None]) -> None:
+        """*principal* is bound to the transaction, until *unbind* is called."""
         sharers = self.sharers
         if self.joined and not sharers.in_force():
             sharers.restore = unbind
-        self.person, self.unbind = person, unbind
+        self.principal, self.unbind = principal, unbind
         self.transactions = _transactions_of(self.connection)
         self.is_member = True
         sharers.members.append(self)

@@ -54,7 +54,7 @@ class Ed25519Signer:
     """For pg_session_jwt: *jwk* goes into the connection's startup parameters.
 
     The token has a rising integer ``jti``, instead of the provider's own, and no ``nbf``; its ``exp`` is when
-    the identity expires.
+    the caller expires.
     """
 
     kind = "Ed25519, by a key of each connection, for pg_session_jwt"
@@ -79,7 +79,7 @@ class Ed25519Signer:
 class HS256Signer:
     """For the portable functions; with a *pid*, for the server's process of that number alone.
 
-    The token lives for a minute, or until the identity expires; it has no ``nbf``.
+    The token lives for a minute, or until the caller expires; it has no ``nbf``.
     """
 
     kind = "HS256, by the key of the database, for its own functions"

@@ -1,4 +1,4 @@
-"""Who is calling: an ``Identity``, and the ``Verifier`` that turns a token into one.
+"""The ``Verifier``, which turns a token into a ``Caller``.
 
 A token is hearsay until every check has passed.  The first that fails raises InvalidToken, whose
 message names the check and never what the token holds.
@@ -12,30 +12,22 @@ import threading
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from functools import partial
+from dataclasses import dataclass
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Any, Final
 
 import jwt
 
 from sqla_rls.exc import DeclarationError, ExpiredToken, InvalidToken
+from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.jwks import FetchLimits, KeySet
-from sqla_rls.tokens.provider import PROVIDER_SUBJECT, Provider, check_role
-
-# ASCII: the same bytes in every client encoding.  Sorted: equal claims are equal text.
-_encode: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"), default=dict).encode
+from sqla_rls.tokens.provider import Provider
 
 # Header members by which a token brings its own key along, or rules that this reader doesn't know.
 _FORBIDDEN_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64"})
-#: Claims in which two tokens of one sign-in differ (RFC 7519, section 4.1; OpenID Connect Core, section 2).
-PER_TOKEN_CLAIMS: Final = frozenset(
-    {"iat", "exp", "nbf", "jti", "auth_time", "nonce", "at_hash", "c_hash", "s_hash"}
-)
 _TYPES: Final = ("jwt", "at+jwt")  # RFC 9068; not logout+jwt and the like: same key, other purpose
 
 _REASONS: Final[dict[type[Exception], str]] = {
@@ -46,104 +38,10 @@ _REASONS: Final[dict[type[Exception], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who is calling, by which Postgres role, and until when.
-
-    *claims* are what ``auth.jwt()`` reads.  Holders can't change them, at any depth: one identity serves
-    every request with its token.  ``pickle`` and ``copy`` take an identity, for a worker process.
-    *subject* is claim ``sub``, which may be left out.  *expires_at* is in seconds since the epoch.  Raises
-    DeclarationError for what Postgres can't hold.
-
-    *per_token_claims* are the claims in which two tokens of one sign-in differ, by their names or paths,
-    besides ``iat``, ``exp``, ``nbf``, ``jti``, ``auth_time``, ``nonce`` and the hashes of OpenID Connect.
-    ``Verifier`` gives those of the provider.
-    """
-
-    role: str
-    subject: str | None = None
-    claims: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
-    expires_at: float | None = None
-    per_token_claims: tuple[str | tuple[str, ...], ...] = field(default=(), compare=False)
-    claims_json: str = field(init=False)  # compact; the value of request.jwt.claims
-    _sign_in: str | None = field(init=False, default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        claims = self.claims if self.subject is None else {"sub": self.subject, **self.claims}
-        if self.subject == "" or claims.get("sub") != self.subject:
-            raise DeclarationError("the subject is empty, or claim 'sub' differs from it")
-        try:
-            check_role(self.role)
-            object.__setattr__(self, "claims", _frozen(claims))
-            object.__setattr__(self, "claims_json", _encode(self.claims))
-        except ValueError as problem:
-            raise DeclarationError(f"{problem}") from None
-
-    def is_expired(self, now: float | None = None) -> bool:
-        """Whether it has expired at *now*, in seconds since the epoch; None is the present."""
-        return self.expires_at is not None and self.expires_at <= (time.time() if now is None else now)
-
-    def sign_in(self, names: Sequence[str] | None = None) -> str:
-        """The claims as JSON, without those in which two tokens of one sign-in differ.
-
-        With *names*: ``iss``, ``sub``, ``provider_sub`` and the claims of these names.
-        """
-        if names is not None:
-            always = ("iss", "sub", PROVIDER_SUBJECT)
-            return _encode({name: self.claims.get(name) for name in (*always, *names)})
-        if self._sign_in is None:
-            kept = {name: value for name, value in self.claims.items() if name not in PER_TOKEN_CLAIMS}
-            for claim in self.per_token_claims:
-                kept = _without(kept, (claim,) if isinstance(claim, str) else claim)
-            object.__setattr__(self, "_sign_in", _encode(kept))
-        assert self._sign_in is not None
-        return self._sign_in
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Through the constructor, which checks and freezes.
-        given = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
-        return partial(type(self), **{**given, "claims": json.loads(self.claims_json)}), ()
-
-    def __repr__(self) -> str:
-        # Identities end up in logs, where it is nobody's business who they are.
-        subject = None if self.subject is None else "…"
-        return f"Identity(role={self.role!r}, subject={subject}, expires_at={self.expires_at})"
-
-
-def _without(claims: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
-    kept = dict(claims)
-    if len(path) == 1:
-        kept.pop(path[0], None)
-    elif isinstance(inner := kept.get(path[0]), Mapping):
-        kept[path[0]] = _without(inner, path[1:])
-    return kept
-
-
-def _frozen(value: Any, depth: int = 0) -> Any:
-    """An unchangeable copy of the JSON *value*; ValueError for what jsonb can't hold."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, str):
-        if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
-            raise ValueError("the claims hold a NUL or a lone surrogate, which jsonb can't")
-        return value
-    if depth > 32:
-        raise ValueError("the claims are nested more than 32 deep")
-    if isinstance(value, list | tuple):
-        return tuple([_frozen(inner, depth + 1) for inner in value])
-    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return MappingProxyType({_frozen(name): _frozen(inner, depth + 1) for name, inner in value.items()})
-    raise ValueError("the claims hold what isn't JSON")
-
-
-#: Nobody in particular.  Where its role has another name, as in Supabase: ``Identity(role="anon")``.
-ANONYMOUS: Final = Identity(role="anonymous")
-
-
 class Verifier:
-    """Turns the tokens of *providers* into identities.
+    """Turns the tokens of *providers* into callers.
 
-    - ``leeway``: seconds by which clocks may differ, in ``exp``, ``nbf`` and ``iat``; an identity's
+    - ``leeway``: seconds by which clocks may differ, in ``exp``, ``nbf`` and ``iat``; a caller's
       ``expires_at`` includes it, so that a token ends at one moment wherever it is looked at.
     - ``required_claims``: those that a token must have besides ``exp``, ``iss`` and ``sub``.
     - ``cache_size``: how many verified tokens are remembered, by their digest; 0 for none.
@@ -177,32 +75,32 @@ class Verifier:
         self._leeway, self._max_token_length = leeway, max_token_length
         self._required = ["exp", "iss", "sub", *required_claims]
         self._cache_size, self._cache_for = cache_size, cache_for
-        self._cache: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
+        self._cache: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def verify(self, token: str) -> Identity:
-        """The identity that *token* proves; may wait for its provider's keys, ``limits.timeout`` seconds.
+    def verify(self, token: str) -> Caller:
+        """The caller that *token* proves; may wait for its provider's keys, ``limits.timeout`` seconds.
 
         Raises InvalidToken, ExpiredToken, or KeysUnavailable where the keys can't be had.
         """
         found = self._begin(token)
-        if isinstance(found, Identity):
+        if isinstance(found, Caller):
             return found
         if found.fetch is not None:
             wait((found.fetch,), timeout=found.keys.timeout)
         return self._end(found)
 
-    async def verify_async(self, token: str) -> Identity:
+    async def verify_async(self, token: str) -> Caller:
         """The same under asyncio: the event loop goes on while keys are waited for."""
         found = self._begin(token)
-        if isinstance(found, Identity):
+        if isinstance(found, Caller):
             return found
         if found.fetch is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.wrap_future(found.fetch), found.keys.timeout)
         return self._end(found)
 
-    def _begin(self, token: str) -> Identity | _Unverified:
+    def _begin(self, token: str) -> Caller | _Unverified:
         if not isinstance(token, str) or not token.isascii():
             raise InvalidToken("the token isn't ASCII text; send it as its provider issued it")
         if len(token) > self._max_token_length:
@@ -210,10 +108,10 @@ class Verifier:
         digest = sha256(token.encode()).digest()
         with self._lock:
             if (entry := self._cache.get(digest)) is not None:
-                identity, until = entry
-                if time.monotonic() < until and not identity.is_expired():
+                caller, until = entry
+                if time.monotonic() < until and not caller.is_expired():
                     self._cache.move_to_end(digest)
-                    return identity
+                    return caller
                 del self._cache[digest]
         return self._read(token, digest)
 
@@ -241,20 +139,20 @@ class Verifier:
         fetch = keys.refresh(kid, algorithm)
         return _Unverified(token, digest, claims, provider, keys, kid, algorithm, fetch)
 
-    def _end(self, token: _Unverified) -> Identity:
+    def _end(self, token: _Unverified) -> Caller:
         try:
-            identity = self._verified(token)
+            caller = self._verified(token)
         except (jwt.PyJWTError, DeclarationError, ValueError, TypeError) as problem:
             refusal = _refusal(problem)
         else:
             with self._lock:
-                self._cache[token.digest] = identity, time.monotonic() + self._cache_for
+                self._cache[token.digest] = caller, time.monotonic() + self._cache_for
                 while len(self._cache) > self._cache_size:
                     self._cache.popitem(last=False)
-            return identity
+            return caller
         raise refusal  # here, where it has no context: that would hold claims
 
-    def _verified(self, token: _Unverified) -> Identity:
+    def _verified(self, token: _Unverified) -> Caller:
         provider, claims = token.provider, token.claims
         jwt.decode(
             token.text,
@@ -268,7 +166,7 @@ class Verifier:
         provider.check_claims(claims)
         role, expires_at = provider.role_for(claims), int(claims["exp"]) + self._leeway
         bound = provider.bound_claims(claims)
-        return Identity(
+        return Caller(
             role=role,
             subject=bound["sub"],
             claims=bound,

@@ -67,7 +67,7 @@ class Caller:
     """Somebody who may call the functions and no more, on a connection of their own.
 
     Attributes:
-        setting: where an identity is bound.
+        setting: where a caller is bound.
         signer: makes tokens that are good here.
         stranger: makes such tokens with another key.
         other: makes tokens of the other algorithm.

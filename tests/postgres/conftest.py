@@ -33,7 +33,8 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls import (
-    Identity,
+    BindingOptions,
+    Caller,
     Policy,
     Verifier,
     anonymous,
@@ -47,7 +48,7 @@ from sqla_rls import (
 )
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.roles import DropRole
-from sqla_rls.driver.base import Way
+from sqla_rls.driver.base import Transport
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import Server
@@ -187,10 +188,10 @@ NOBODY = ("app", None)
 TASKS = select(Todo.task).order_by(Todo.id)
 #: Some providers list a person's groups, by their uuids: here 80 KB of them.
 GROUPS = [str(UUID(int=number)) for number in range(2000)]
-ALICE_OF_MANY_GROUPS = Identity(role="authenticated", subject="alice", claims={"groups": GROUPS})
+ALICE_OF_MANY_GROUPS = Caller(role="authenticated", subject="alice", claims={"groups": GROUPS})
 #: What anybody may do, the login role included.
 ANYTHING = text("SELECT 1")
-Sessions: TypeAlias = Callable[[Identity], Session]
+Sessions: TypeAlias = Callable[[Caller], Session]
 
 
 @pytest.fixture(scope="session")
@@ -287,46 +288,55 @@ def pool(url: URL) -> Iterator[Engine]:
 
 
 #: How a binding travels, by psycopg.
-WAYS: dict[str, Way] = {"pipeline": "pipeline", "message": "message", "statement": "statement"}
+TRANSPORTS: dict[str, Transport] = {
+    "pipeline": "pipeline",
+    "with_begin": "with_begin",
+    "statement": "statement",
+}
 #: The same, by each driver for asyncio.
-DRIVERS_AND_WAYS: dict[str, tuple[str, Way]] = {
-    "psycopg-message": ("psycopg", "message"),
+DRIVERS_AND_TRANSPORTS: dict[str, tuple[str, Transport]] = {
+    "psycopg-with_begin": ("psycopg", "with_begin"),
     "psycopg-pipeline": ("psycopg", "pipeline"),
     "psycopg-statement": ("psycopg", "statement"),
-    "asyncpg-message": ("asyncpg", "message"),
+    "asyncpg-with_begin": ("asyncpg", "with_begin"),
     "asyncpg-statement": ("asyncpg", "statement"),
 }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parametrize(metafunc, "signing_server", on_signing_servers())
-    parametrize(metafunc, "way", transports(WAYS, ["pipeline"]))
+    parametrize(metafunc, "transport", transports(TRANSPORTS, ["pipeline"]))
     parametrize(
-        metafunc, "driver_and_way", transports(DRIVERS_AND_WAYS, ["psycopg-pipeline", "asyncpg-message"])
+        metafunc,
+        "driver_and_transport",
+        transports(DRIVERS_AND_TRANSPORTS, ["psycopg-pipeline", "asyncpg-with_begin"]),
     )
 
 
 @pytest.fixture
-def way(request: pytest.FixtureRequest) -> Way:
+def transport(request: pytest.FixtureRequest) -> Transport:
     """How a binding travels."""
-    way: Way = request.param
-    return way
+    transport: Transport = request.param
+    return transport
 
 
-def by_ways(*ways: Way) -> pytest.MarkDecorator:
+def by_transports(*names: Transport) -> pytest.MarkDecorator:
     """For a test that only some ways have anything to do with."""
-    params = transports({way: way for way in ways}, ["pipeline"] if "pipeline" in ways else ways)
-    return pytest.mark.parametrize("way", params, indirect=True)
+    params = transports(
+        {transport: transport for transport in names},
+        ["pipeline"] if "pipeline" in names else names,
+    )
+    return pytest.mark.parametrize("transport", params, indirect=True)
 
 
 #: Where bindings are counted, as the statements that they are then.
-by_statement = pytest.mark.parametrize("way", ["statement"], indirect=True)
+by_statement = pytest.mark.parametrize("transport", ["statement"], indirect=True)
 
 
 @pytest.fixture
-def maker(pool: Engine, way: Way) -> sessionmaker[Session]:
+def maker(pool: Engine, transport: Transport) -> sessionmaker[Session]:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
     return maker
 
 
@@ -334,9 +344,9 @@ def maker(pool: Engine, way: Way) -> sessionmaker[Session]:
 def sessions(maker: sessionmaker[Session]) -> Sessions:
     """``sessions(alice)``: a session that runs as Alice."""
 
-    def open_session(identity: Identity) -> Session:
+    def open_session(caller: Caller) -> Session:
         session = maker()
-        identify(session, identity)
+        identify(session, caller)
         return session
 
     return open_session
@@ -354,7 +364,7 @@ def statements_of(engine: Engine | Connection) -> list[str]:
 
 
 def bindings(statements: list[str]) -> int:
-    """How many of *statements* bind an identity."""
+    """How many of *statements* bind a caller."""
     return sum("set_config" in statement for statement in statements)
 
 
@@ -440,19 +450,19 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture
-def driver_and_way(request: pytest.FixtureRequest) -> tuple[str, Way]:
-    pair: tuple[str, Way] = request.param
+def driver_and_transport(request: pytest.FixtureRequest) -> tuple[str, Transport]:
+    pair: tuple[str, Transport] = request.param
     return pair
 
 
 @pytest.fixture
-def async_way(driver_and_way: tuple[str, Way]) -> Way:
-    return driver_and_way[1]
+def async_transport(driver_and_transport: tuple[str, Transport]) -> Transport:
+    return driver_and_transport[1]
 
 
 @pytest.fixture
-def async_url(driver_and_way: tuple[str, Way], url: URL) -> URL:
-    driver = driver_and_way[0]
+def async_url(driver_and_transport: tuple[str, Transport], url: URL) -> URL:
+    driver = driver_and_transport[0]
     # asyncpg complains, on stderr, when it is cancelled while it asks for TLS.
     query = {"ssl": "disable"} if driver == "asyncpg" else {}
     return url.set(drivername=f"postgresql+{driver}").update_query_dict(query)

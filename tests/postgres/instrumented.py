@@ -26,13 +26,13 @@ else:
 from sqlalchemy import create_engine, text  # noqa: E402
 from sqlalchemy.orm import sessionmaker  # noqa: E402
 
-from sqla_rls import Identity, enforce_row_security, identify  # noqa: E402
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify  # noqa: E402
 
 seen: list[str] = []
-for way in ("message", "pipeline", "statement"):
+for transport in ("with_begin", "pipeline", "statement"):
     engine = create_engine(dsn, pool_size=1, max_overflow=0)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
     if library == "opentelemetry":
         from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
 
@@ -43,7 +43,7 @@ for way in ("message", "pipeline", "statement"):
     seen = []
     for name in ("alice", "bob", "alice"):
         with maker() as session:
-            identify(session, Identity(role="authenticated", subject=name))
+            identify(session, Caller(role="authenticated", subject=name))
             seen += session.scalars(text("SELECT task FROM todos")).all()
             session.execute(text("INSERT INTO todos (task) VALUES ('never')"))
             session.rollback()

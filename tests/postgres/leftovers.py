@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from .conftest import ANYTHING, CALLER, TASKS, Todo
 
 #: "open": the next caller finds it.  "closed": they work as before.  "denied": Postgres doesn't let it be
-#: left.  "refused": nobody is bound this way.
-Verdict: TypeAlias = Literal["open", "closed", "denied", "refused"]
+#: left.
+Verdict: TypeAlias = Literal["open", "closed", "denied"]
 #: What the next caller does, and finds; the Engine is the superuser's.
 Look: TypeAlias = Callable[[Session, Engine], object]
 
@@ -22,11 +22,11 @@ Look: TypeAlias = Callable[[Session, Engine], object]
 class Verdicts(NamedTuple):
     """By how the two are bound."""
 
-    unclean: Verdict
-    with_begin: Verdict  # message and pipeline
+    reset_none: Verdict
+    with_begin: Verdict  # and pipeline
     one_shot: Verdict
     statement: Verdict
-    strict: Verdict  # of those the last one is refused
+    reset_all: Verdict  # with_begin, pipeline and one-shot
 
 
 @dataclass(frozen=True, kw_only=True)

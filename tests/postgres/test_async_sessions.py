@@ -23,13 +23,13 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import ANONYMOUS, Identity, auth, enforce_row_security, identify
-from sqla_rls.driver.base import Way
+from sqla_rls import BindingOptions, Caller, auth, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
 from sqla_rls.exc import (
     BindingError,
+    CallerRequired,
     DeclarationError,
     ExpiredToken,
-    IdentityRequired,
     InvalidToken,
     KeysUnavailable,
     TransactionInProgress,
@@ -60,13 +60,13 @@ pytestmark = pytest.mark.sqlalchemy
 
 pytestmark = pytest.mark.usefixtures("runner")
 
-AsyncSessions: TypeAlias = Callable[[Identity], AsyncSession]
+AsyncSessions: TypeAlias = Callable[[Caller], AsyncSession]
 
 
 @pytest.fixture
-def maker(async_pool: AsyncEngine, async_way: Way) -> async_sessionmaker[AsyncSession]:
+def maker(async_pool: AsyncEngine, async_transport: Transport) -> async_sessionmaker[AsyncSession]:
     maker = async_sessionmaker(async_pool, expire_on_commit=False)
-    enforce_row_security(maker, way=async_way)
+    enforce_row_security(maker, options=BindingOptions(transport=async_transport))
     return maker
 
 
@@ -74,9 +74,9 @@ def maker(async_pool: AsyncEngine, async_way: Way) -> async_sessionmaker[AsyncSe
 def sessions(maker: async_sessionmaker[AsyncSession]) -> AsyncSessions:
     """``sessions(alice)``: a session that runs as Alice."""
 
-    def open_session(identity: Identity) -> AsyncSession:
+    def open_session(caller: Caller) -> AsyncSession:
         session = maker()
-        identify(session, identity)
+        identify(session, caller)
         return session
 
     return open_session
@@ -94,9 +94,7 @@ async def caller_of(session: AsyncSession) -> tuple[str, str | None]:
 # One's own rows, and nobody else's
 
 
-async def test_bob_does_not_see_what_alice_wrote(
-    sessions: AsyncSessions, alice: Identity, bob: Identity
-) -> None:
+async def test_bob_does_not_see_what_alice_wrote(sessions: AsyncSessions, alice: Caller, bob: Caller) -> None:
     async with sessions(alice) as session:
         session.add(Todo(task="buy milk"))
         await session.commit()
@@ -114,7 +112,7 @@ async def test_a_caller_may_have_many_claims(sessions: AsyncSessions, todos: Non
 
 
 async def test_bob_cannot_write_in_the_name_of_alice(
-    sessions: AsyncSessions, todos: None, admin: Engine, bob: Identity
+    sessions: AsyncSessions, todos: None, admin: Engine, bob: Caller
 ) -> None:
     async with sessions(bob) as session:
         changed = await session.scalars(update(Todo).values(task="bob's").returning(Todo.user_id))
@@ -126,7 +124,7 @@ async def test_bob_cannot_write_in_the_name_of_alice(
 
 
 async def test_anonymous_may_not_touch_todos(sessions: AsyncSessions, todos: None) -> None:
-    async with sessions(ANONYMOUS) as session:
+    async with sessions(Caller.anonymous()) as session:
         assert await caller_of(session) == ("anonymous", None)
         with pytest.raises(ProgrammingError, match="permission denied"):
             await tasks_of(session)
@@ -134,10 +132,10 @@ async def test_anonymous_may_not_touch_todos(sessions: AsyncSessions, todos: Non
 
 @pytest.mark.exhaustive
 async def test_nobody_gets_anywhere_nor_by_going_on(
-    maker: async_sessionmaker[AsyncSession], alice: Identity
+    maker: async_sessionmaker[AsyncSession], alice: Caller
 ) -> None:
     async with maker() as session:
-        await session.run_sync(assert_refused, IdentityRequired)
+        await session.run_sync(assert_refused, CallerRequired)
         for going_on in (session.execute, session.scalars, session.stream):
             with pytest.raises(TransactionRefused):
                 await going_on(ANYTHING)
@@ -152,13 +150,13 @@ async def test_nobody_gets_anywhere_nor_by_going_on(
 
 
 @pytest.mark.exhaustive
-@table("way", ["close", "aclose", "reset", "invalidate"])
-async def test_a_closed_session_is_nobodys(sessions: AsyncSessions, alice: Identity, way: str) -> None:
+@table("ending", ["close", "aclose", "reset", "invalidate"])
+async def test_a_closed_session_is_nobodys(sessions: AsyncSessions, alice: Caller, ending: str) -> None:
     session = sessions(alice)
     await session.execute(ANYTHING)
-    await getattr(session, way)()
+    await getattr(session, ending)()
     async with session:
-        await session.run_sync(assert_refused, IdentityRequired)
+        await session.run_sync(assert_refused, CallerRequired)
 
 
 # From one transaction to the next
@@ -166,7 +164,7 @@ async def test_a_closed_session_is_nobodys(sessions: AsyncSessions, alice: Ident
 
 @pytest.mark.exhaustive
 async def test_each_transaction_is_bound_anew_by_one_statement(
-    async_pool: AsyncEngine, async_way: Way, sessions: AsyncSessions, todos: None, alice: Identity
+    async_pool: AsyncEngine, async_transport: Transport, sessions: AsyncSessions, todos: None, alice: Caller
 ) -> None:
     async with sessions(alice) as session:
         await session.execute(ANYTHING)
@@ -177,13 +175,13 @@ async def test_each_transaction_is_bound_anew_by_one_statement(
             assert await tasks_of(session) == ["alice's"]
             await end()
     assert [bindings([statement]) for statement in sent] == (
-        [1, 0, 0] * 3 if async_way == "statement" else [0, 0] * 3
+        [1, 0, 0] * 3 if async_transport == "statement" else [0, 0] * 3
     )
 
 
 @pytest.mark.exhaustive
 async def test_a_flush_that_comes_first_is_bound(
-    async_pool: AsyncEngine, sessions: AsyncSessions, alice: Identity
+    async_pool: AsyncEngine, sessions: AsyncSessions, alice: Caller
 ) -> None:
     async with sessions(alice) as session:
         await session.execute(ANYTHING)
@@ -197,7 +195,7 @@ async def test_a_flush_that_comes_first_is_bound(
 
 @pytest.mark.exhaustive
 async def test_what_is_loaded_after_a_commit_is_ones_own(
-    sessions: AsyncSessions, todos: None, alice: Identity
+    sessions: AsyncSessions, todos: None, alice: Caller
 ) -> None:
     async with sessions(alice) as session:
         todo = (await session.scalars(select(Todo))).one()
@@ -208,7 +206,7 @@ async def test_what_is_loaded_after_a_commit_is_ones_own(
 
 
 async def test_a_savepoint_is_bound_already(
-    async_pool: AsyncEngine, async_way: Way, sessions: AsyncSessions, todos: None, alice: Identity
+    async_pool: AsyncEngine, async_transport: Transport, sessions: AsyncSessions, todos: None, alice: Caller
 ) -> None:
     sent = statements_of(async_pool.sync_engine)
     async with sessions(alice) as session, session.begin_nested():
@@ -216,12 +214,12 @@ async def test_a_savepoint_is_bound_already(
             async with session.begin_nested():
                 await session.execute(insert(Todo).values(user_id="bob", task="forged"))
         assert await tasks_of(session) == ["alice's"]
-    assert bindings(sent) == (1 if async_way == "statement" else 0)
+    assert bindings(sent) == (1 if async_transport == "statement" else 0)
 
 
 @pytest.mark.exhaustive
 async def test_nobody_else_may_go_on_in_a_transaction(
-    sessions: AsyncSessions, alice: Identity, bob: Identity
+    sessions: AsyncSessions, alice: Caller, bob: Caller
 ) -> None:
     async with sessions(alice) as session:
         await session.execute(ANYTHING)
@@ -234,7 +232,7 @@ async def test_nobody_else_may_go_on_in_a_transaction(
 
 
 async def test_nothing_outlives_the_transaction(
-    async_pool: AsyncEngine, sessions: AsyncSessions, alice: Identity
+    async_pool: AsyncEngine, sessions: AsyncSessions, alice: Caller
 ) -> None:
     backend = select(func.pg_backend_pid())
     async with sessions(alice) as session:
@@ -248,7 +246,7 @@ async def test_nothing_outlives_the_transaction(
 # Factories
 
 
-async def test_a_plain_session_cannot_be_identified(async_pool: AsyncEngine, alice: Identity) -> None:
+async def test_a_plain_session_cannot_be_identified(async_pool: AsyncEngine, alice: Caller) -> None:
     maker = async_sessionmaker(async_pool)
     for session in (maker(), async_scoped_session(maker, scopefunc=asyncio.current_task)):
         with pytest.raises(BindingError, match="enforce_row_security"):
@@ -274,9 +272,7 @@ class CountingAsync(AsyncSession):
 
 
 @pytest.mark.exhaustive
-async def test_session_classes_of_ones_own_go_on(
-    async_pool: AsyncEngine, todos: None, alice: Identity
-) -> None:
+async def test_session_classes_of_ones_own_go_on(async_pool: AsyncEngine, todos: None, alice: Caller) -> None:
     heard: list[object] = []
 
     @event.listens_for(Counting, "after_begin")
@@ -301,10 +297,10 @@ async def test_a_scoped_session_is_one_per_task(maker: async_sessionmaker[AsyncS
     scoped = async_scoped_session(maker, scopefunc=asyncio.current_task)
 
     async def work(name: str) -> None:
-        identify(scoped, Identity(role="authenticated", subject=name))
+        identify(scoped, Caller(role="authenticated", subject=name))
         assert (await scoped.scalars(TASKS)).all() == [f"{name}'s"]
         await scoped.remove()
-        with pytest.raises(IdentityRequired):
+        with pytest.raises(CallerRequired):
             await scoped.execute(ANYTHING)
         await scoped.remove()
 
@@ -398,9 +394,9 @@ async def test_without_keys_nothing_is_read(
 
 
 async def test_a_block_may_commit_at_its_end(
-    maker: async_sessionmaker[AsyncSession], alice: Identity, admin: Engine
+    maker: async_sessionmaker[AsyncSession], alice: Caller, admin: Engine
 ) -> None:
-    def token() -> Identity:
+    def token() -> Caller:
         return alice
 
     async with maker(token=token) as session, session.begin():
@@ -422,7 +418,7 @@ async def test_a_token_needs_a_verifier(maker: async_sessionmaker[AsyncSession],
 
 
 @pytest.mark.exhaustive
-async def test_streams_hold_ones_own_rows(admin: Engine, sessions: AsyncSessions, alice: Identity) -> None:
+async def test_streams_hold_ones_own_rows(admin: Engine, sessions: AsyncSessions, alice: Caller) -> None:
     with Session(admin) as owner:
         owner.add_all([Todo(task="x", user_id=name) for name in ("alice", "bob") * 100])
         owner.commit()
@@ -432,7 +428,7 @@ async def test_streams_hold_ones_own_rows(admin: Engine, sessions: AsyncSessions
 
 
 async def test_core_and_bulk_statements_run_as_the_caller(
-    admin: Engine, sessions: AsyncSessions, alice: Identity
+    admin: Engine, sessions: AsyncSessions, alice: Caller
 ) -> None:
     async with sessions(alice) as session:
         connection = await session.connection()
@@ -444,20 +440,20 @@ async def test_core_and_bulk_statements_run_as_the_caller(
 
 
 async def test_a_session_may_join_a_transaction(
-    async_pool: AsyncEngine, admin: Engine, alice: Identity, bob: Identity
+    async_pool: AsyncEngine, admin: Engine, alice: Caller, bob: Caller
 ) -> None:
     maker = async_sessionmaker(join_transaction_mode="create_savepoint")
     enforce_row_security(maker)
     async with async_pool.connect() as connection:
         transaction = await connection.begin()
-        for identity in (alice, bob):
+        for caller in (alice, bob):
             async with maker(bind=connection) as session:
-                identify(session, identity)
+                identify(session, caller)
                 session.add(Todo(task="joined"))
                 await session.commit()
-                assert (await session.scalars(select(Todo.user_id))).all() == [identity.subject]
+                assert (await session.scalars(select(Todo.user_id))).all() == [caller.subject]
         async with maker(bind=connection) as session:
-            await session.run_sync(assert_refused, IdentityRequired)
+            await session.run_sync(assert_refused, CallerRequired)
         await transaction.rollback()
         assert (await connection.execute(CALLER)).one() == NOBODY
     assert all_todos(admin) == []
@@ -468,7 +464,7 @@ async def test_a_session_may_join_a_transaction(
 
 @pytest.mark.exhaustive
 async def test_who_did_nothing_on_a_connection_leaves_nothing_on_it(
-    async_pool: AsyncEngine, maker: async_sessionmaker[AsyncSession], alice: Identity
+    async_pool: AsyncEngine, maker: async_sessionmaker[AsyncSession], alice: Caller
 ) -> None:
     async with async_pool.connect() as connection:
         for _ in range(2):
@@ -482,11 +478,11 @@ async def test_who_did_nothing_on_a_connection_leaves_nothing_on_it(
 
 
 @pytest.mark.exhaustive
-async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, alice: Identity) -> None:
+async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, alice: Caller) -> None:
     maker = async_sessionmaker(
         create_async_engine(async_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     )
-    enforce_row_security(maker, way="statement")
+    enforce_row_security(maker, options=BindingOptions(transport="statement"))
     async with maker() as session:
         identify(session, alice)
         await session.run_sync(assert_refused, UnsupportedTransaction, "AUTOCOMMIT")
@@ -501,9 +497,9 @@ async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, al
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "create it"), ("pg_monitor", "GRANT it")])
 async def test_a_role_that_cannot_be_bound_names_the_cure(
-    sessions: AsyncSessions, bob: Identity, role: str, cure: str
+    sessions: AsyncSessions, bob: Caller, role: str, cure: str
 ) -> None:
-    async with sessions(Identity(role=role, subject="alice")) as session:
+    async with sessions(Caller(role=role, subject="alice")) as session:
         await session.run_sync(assert_refused, BindingError, f"{role}.*{cure}")
     async with sessions(bob) as session:
         assert await caller_of(session) == ("authenticated", "bob")
@@ -513,7 +509,7 @@ async def test_a_role_that_cannot_be_bound_names_the_cure(
 
 
 async def test_who_loses_the_connection_is_bound_on_the_next(
-    admin: Engine, sessions: AsyncSessions, todos: None, alice: Identity, bob: Identity
+    admin: Engine, sessions: AsyncSessions, todos: None, alice: Caller, bob: Caller
 ) -> None:
     async with sessions(alice) as session:
         kill(admin, await session.scalar(select(func.pg_backend_pid())))
@@ -534,7 +530,7 @@ async def test_who_loses_the_connection_is_bound_on_the_next(
 
 async def read_own(sessions: AsyncSessions, name: str) -> None:
     """A transaction that sees what is the user's own, and nothing else."""
-    async with sessions(Identity(role="authenticated", subject=name)) as session:
+    async with sessions(Caller(role="authenticated", subject=name)) as session:
         assert (await session.scalars(select(Todo.user_id))).all() == [name]
         await session.execute(update(Todo).values(task=f"{name}'s"))
         await session.commit()
@@ -542,7 +538,7 @@ async def read_own(sessions: AsyncSessions, name: str) -> None:
 
 @pytest.mark.exhaustive
 async def test_a_task_may_be_cancelled_at_any_moment(
-    async_pool: AsyncEngine, sessions: AsyncSessions, todos: None, admin: Engine, alice: Identity
+    async_pool: AsyncEngine, sessions: AsyncSessions, todos: None, admin: Engine, alice: Caller
 ) -> None:
     async def work() -> None:
         async with sessions(alice) as session:
@@ -601,9 +597,9 @@ async def test_tasks_do_not_see_each_others_rows(async_url: URL, admin: Engine) 
     maker = async_sessionmaker(engine)
     enforce_row_security(maker)
 
-    def open_session(identity: Identity) -> AsyncSession:
+    def open_session(caller: Caller) -> AsyncSession:
         session = maker()
-        identify(session, identity)
+        identify(session, caller)
         return session
 
     async def work(seed: int) -> None:

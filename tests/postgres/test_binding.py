@@ -14,11 +14,13 @@ from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
-from sqla_rls.driver.base import Way
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
 from sqla_rls.exc import BindingError, ExpiredToken, InvalidToken, UnsupportedTransaction
 from sqla_rls.log import Unlogged
 from sqla_rls.session.binding import bind
+from sqla_rls.session.options import SessionOptions
+from sqla_rls.session.plan import plan_of
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 
@@ -37,16 +39,16 @@ from .conftest import (
 
 pytestmark = pytest.mark.sqlalchemy
 
-Unswitched: TypeAlias = Callable[[str | None, Identity], Session]
+Unswitched: TypeAlias = Callable[[str | None, Caller], Session]
 
 SECRET = "alice@example.com"
 CURRENT_CLAIMS = text("SELECT current_setting('request.jwt.claims', true)")
 
 
 @pytest.fixture
-def somebody() -> Identity:
+def somebody() -> Caller:
     """With claims that are nobody else's business."""
-    return Identity(role="authenticated", subject="alice", claims={"email": SECRET, "level": ["ä", 2, None]})
+    return Caller(role="authenticated", subject="alice", claims={"email": SECRET, "level": ["ä", 2, None]})
 
 
 def told_by(error: BaseException | None) -> str:
@@ -57,27 +59,30 @@ def told_by(error: BaseException | None) -> str:
     return own + told_by(error.__cause__) + told_by(error.__context__)
 
 
+OPTIONS = SessionOptions(binding=BindingOptions(transport="statement"))
+
+
 # What is bound
 
 
-def test_role_and_claims_are_bound(pool: Engine, somebody: Identity) -> None:
+def test_role_and_claims_are_bound(pool: Engine, somebody: Caller) -> None:
     with pool.begin() as connection:
-        bind(connection, somebody)
+        bind(connection, somebody, plan_of(connection, OPTIONS))
         assert connection.execute(CALLER).one() == ("authenticated", "alice")
         claims = connection.scalar(text("SELECT auth.session()"))
         assert claims == {"sub": "alice", "email": SECRET, "level": ["ä", 2, None]}
 
 
 @pytest.mark.exhaustive
-def test_anonymous_is_a_role_without_claims(pool: Engine, somebody: Identity) -> None:
+def test_anonymous_is_a_role_without_claims(pool: Engine, somebody: Caller) -> None:
     with pool.begin() as connection:
-        bind(connection, somebody)
-        bind(connection, ANONYMOUS)
+        bind(connection, somebody, plan_of(connection, OPTIONS))
+        bind(connection, Caller.anonymous(), plan_of(connection, OPTIONS))
         assert connection.execute(CALLER).one() == ("anonymous", None)
 
 
 @by_statement
-def test_a_transaction_costs_one_statement_more(pool: Engine, sessions: Sessions, alice: Identity) -> None:
+def test_a_transaction_costs_one_statement_more(pool: Engine, sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
         session.execute(ANYTHING)
         session.commit()
@@ -100,7 +105,7 @@ def test_a_transaction_costs_one_statement_more(pool: Engine, sessions: Sessions
     ],
 )
 def test_transactions_of_any_isolation_are_bound(
-    sessions: Sessions, alice: Identity, options: dict[str, object]
+    sessions: Sessions, alice: Caller, options: dict[str, object]
 ) -> None:
     with sessions(alice) as session:
         connection = session.connection(execution_options=options)
@@ -140,7 +145,7 @@ def rollback_to_savepoint(session: Session) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("end", [commit, rollback, fail, forget, rollback_to_savepoint])
 def test_nothing_outlives_the_transaction(
-    pool: Engine, sessions: Sessions, somebody: Identity, end: Callable[[Session], None]
+    pool: Engine, sessions: Sessions, somebody: Caller, end: Callable[[Session], None]
 ) -> None:
     backend = text("SELECT pg_backend_pid()")
     session = sessions(somebody)
@@ -158,37 +163,37 @@ def test_nothing_outlives_the_transaction(
 
 
 def test_the_next_caller_is_not_the_last(
-    pool: Engine, sessions: Sessions, somebody: Identity, bob: Identity
+    pool: Engine, sessions: Sessions, somebody: Caller, bob: Caller
 ) -> None:
     expected = [
         (somebody, ("authenticated", "alice")),
         (bob, ("authenticated", "bob")),
-        (ANONYMOUS, ("anonymous", None)),
-        (Identity(role="authenticated"), ("authenticated", None)),
+        (Caller.anonymous(), ("anonymous", None)),
+        (Caller(role="authenticated"), ("authenticated", None)),
     ]
-    for identity, caller in expected:
-        with sessions(identity) as session:
-            assert session.execute(CALLER).one() == caller
+    for caller, bound in expected:
+        with sessions(caller) as session:
+            assert session.execute(CALLER).one() == bound
 
 
 # What is refused
 
 
-def test_an_identity_that_has_expired_is_refused(sessions: Sessions) -> None:
-    with sessions(Identity(role="authenticated", subject="alice", expires_at=time.time() - 1)) as session:
+def test_a_caller_that_has_expired_is_refused(sessions: Sessions) -> None:
+    with sessions(Caller(role="authenticated", subject="alice", expires_at=time.time() - 1)) as session:
         assert_refused(session, ExpiredToken)
 
 
-def test_an_identity_that_expires_is_refused_in_the_next_transaction(sessions: Sessions) -> None:
+def test_a_caller_that_expires_is_refused_in_the_next_transaction(sessions: Sessions) -> None:
     expires_at = time.time() + 3
-    with sessions(Identity(role="authenticated", subject="alice", expires_at=expires_at)) as session:
+    with sessions(Caller(role="authenticated", subject="alice", expires_at=expires_at)) as session:
         session.execute(select(Todo.task))
         session.commit()
         time.sleep(max(0.0, expires_at - time.time()))
         assert_refused(session, ExpiredToken)
 
 
-def test_autocommit_is_refused_from_the_engine(url: URL, alice: Identity) -> None:
+def test_autocommit_is_refused_from_the_engine(url: URL, alice: Caller) -> None:
     for engine in (
         create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT"),
         create_engine(url, poolclass=NullPool).execution_options(isolation_level="AUTOCOMMIT"),
@@ -196,14 +201,14 @@ def test_autocommit_is_refused_from_the_engine(url: URL, alice: Identity) -> Non
         create_engine(url, poolclass=NullPool, connect_args={"autocommit": True}),
     ):
         maker = sessionmaker(engine)
-        enforce_row_security(maker, way="statement")
+        enforce_row_security(maker, options=BindingOptions(transport="statement"))
         with maker() as session:
             identify(session, alice)
             assert_refused(session, UnsupportedTransaction, "AUTOCOMMIT")
 
 
 @by_statement
-def test_autocommit_is_refused_from_the_session(sessions: Sessions, alice: Identity) -> None:
+def test_autocommit_is_refused_from_the_session(sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
         with pytest.raises(UnsupportedTransaction, match="AUTOCOMMIT"):
             session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
@@ -215,7 +220,7 @@ def test_autocommit_is_refused_from_the_session(sessions: Sessions, alice: Ident
             session.connection().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def test_two_phase_is_refused(pool: Engine, alice: Identity) -> None:
+def test_two_phase_is_refused(pool: Engine, alice: Caller) -> None:
     maker = sessionmaker(pool, twophase=True)
     enforce_row_security(maker)
     with maker() as session:
@@ -223,7 +228,7 @@ def test_two_phase_is_refused(pool: Engine, alice: Identity) -> None:
         assert_refused(session, UnsupportedTransaction, "twophase")
 
 
-def test_sqlite_is_refused(alice: Identity) -> None:
+def test_sqlite_is_refused(alice: Caller) -> None:
     engine = create_engine("sqlite://")
     maker = sessionmaker(engine)
     enforce_row_security(maker)
@@ -235,9 +240,9 @@ def test_sqlite_is_refused(alice: Identity) -> None:
 
 @pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "create it"), ("pg_monitor", "GRANT it")])
 def test_a_role_that_cannot_be_bound_names_the_cure_and_no_claims(
-    sessions: Sessions, bob: Identity, role: str, cure: str
+    sessions: Sessions, bob: Caller, role: str, cure: str
 ) -> None:
-    with sessions(Identity(role=role, subject="alice", claims={"email": SECRET})) as session:
+    with sessions(Caller(role=role, subject="alice", claims={"email": SECRET})) as session:
         refusal = assert_refused(session, BindingError, f"{role}.*{cure}")
     assert SECRET not in told_by(refusal)
     with sessions(bob) as session:
@@ -245,9 +250,13 @@ def test_a_role_that_cannot_be_bound_names_the_cure_and_no_claims(
 
 
 @pytest.mark.exhaustive
-def test_a_role_that_cannot_be_bound_names_no_token(pool: Engine, issuer: Issuer, way: Way) -> None:
+def test_a_role_that_cannot_be_bound_names_no_token(
+    pool: Engine, issuer: Issuer, transport: Transport
+) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, verifier=verifier_of(issuer, role="nobody_has_it"), way=way)
+    enforce_row_security(
+        maker, verifier=verifier_of(issuer, role="nobody_has_it"), options=BindingOptions(transport=transport)
+    )
     token = issuer.token("alice")
     with maker(token=token) as session:
         refusal = assert_refused(session, BindingError)
@@ -262,19 +271,19 @@ def test_a_role_that_cannot_be_bound_names_no_token(pool: Engine, issuer: Issuer
 def unswitched(server: Server, url: URL) -> Unswitched:
     """``unswitched(role, alice)``: a session of Alice that logs in as *role*, and stays so."""
 
-    def open_session(role: str | None, identity: Identity) -> Session:
+    def open_session(role: str | None, caller: Caller) -> Session:
         login = server.url(url.database, user=role, password=role)
         maker = sessionmaker(create_engine(login, poolclass=NullPool))
-        enforce_row_security(maker, set_role=False)
+        enforce_row_security(maker, options=BindingOptions(set_role=False))
         session = maker()
-        identify(session, identity)
+        identify(session, caller)
         return session
 
     return open_session
 
 
 def test_who_logs_in_as_the_role_itself_need_not_switch(unswitched: Unswitched, todos: None) -> None:
-    alice = Identity(role="authenticated_login", subject="alice")
+    alice = Caller(role="authenticated_login", subject="alice")
     with unswitched("authenticated_login", alice) as session:
         assert session.execute(CALLER).one() == ("authenticated_login", "alice")
         assert session.scalars(select(Todo.task)).all() == ["alice's"]
@@ -283,7 +292,7 @@ def test_who_logs_in_as_the_role_itself_need_not_switch(unswitched: Unswitched, 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("role", [None, "app", "authenticated_login"])
 def test_who_logs_in_as_another_role_is_refused(
-    unswitched: Unswitched, alice: Identity, role: str | None
+    unswitched: Unswitched, alice: Caller, role: str | None
 ) -> None:
     with unswitched(role, alice) as session:
         assert_refused(session, BindingError, "set_role=True")
@@ -312,12 +321,12 @@ def test_the_debug_log_of_a_joined_connection_holds_no_claims(
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
 def test_logs_hold_neither_token_nor_claims(
-    url: URL, issuer: Issuer, caplog: pytest.LogCaptureFixture, level: int, way: Way
+    url: URL, issuer: Issuer, caplog: pytest.LogCaptureFixture, level: int, transport: Transport
 ) -> None:
     caplog.set_level(level)
     engine = create_engine(url, poolclass=NullPool, echo="debug" if level == logging.DEBUG else True)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, verifier=verifier_of(issuer), way=way)
+    enforce_row_security(maker, verifier=verifier_of(issuer), options=BindingOptions(transport=transport))
     token = issuer.token("alice")
     with maker(token=token) as session:
         session.execute(select(Todo.task))

@@ -1,4 +1,4 @@
-"""How a session comes to know its caller, beyond an identity that it is given, and who hears of it."""
+"""How a session comes to know its caller, beyond a caller that it is given, and who hears of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sqla_rls import ANONYMOUS, Identity, ServiceAccess, enforce_row_security, identify, service_session
+from sqla_rls import Caller, ServiceAccess, enforce_row_security, identify, service_session
 from sqla_rls.exc import (
     BindingError,
+    CallerChanged,
+    CallerRequired,
     DeclarationError,
-    IdentityChanged,
-    IdentityRequired,
     InvalidToken,
     TransactionRefused,
 )
@@ -94,14 +94,14 @@ def test_a_session_may_have_a_callback_of_its_own(
 
 
 @pytest.mark.exhaustive
-def test_a_callback_may_answer_with_an_identity(maker: sessionmaker[Session], teller: Teller) -> None:
-    teller.answer = ANONYMOUS
+def test_a_callback_may_answer_with_a_caller(maker: sessionmaker[Session], teller: Teller) -> None:
+    teller.answer = Caller.anonymous()
     with maker() as session:
         assert session.execute(CALLER).one() == ("anonymous", None)
 
 
-def test_an_identity_comes_before_the_callback(
-    maker: sessionmaker[Session], teller: Teller, alice: Identity
+def test_a_caller_comes_before_the_callback(
+    maker: sessionmaker[Session], teller: Teller, alice: Caller
 ) -> None:
     with maker() as session:
         identify(session, alice)
@@ -113,7 +113,7 @@ def test_an_identity_comes_before_the_callback(
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (None, IdentityRequired),
+        (None, CallerRequired),
         ("", InvalidToken),
         ("garbage", InvalidToken),
         (b"token", InvalidToken),
@@ -147,7 +147,7 @@ def test_only_sessions_of_asyncio_wait_for_a_callback(maker: sessionmaker[Sessio
 
 @pytest.mark.exhaustive
 def test_a_session_never_goes_from_one_person_to_another_by_itself(
-    pool: Engine, issuer: Issuer, teller: Teller, admin: Engine, todos: None, bob: Identity
+    pool: Engine, issuer: Issuer, teller: Teller, admin: Engine, todos: None, bob: Caller
 ) -> None:
     maker = sessionmaker(pool, expire_on_commit=False)
     enforce_row_security(maker, verifier=verifier_of(issuer), token=teller)
@@ -156,8 +156,8 @@ def test_a_session_never_goes_from_one_person_to_another_by_itself(
     todo = scoped.scalars(select(Todo)).one()
     scoped.commit()
     todo.task = "changed by alice"
-    for teller.answer in (issuer.token("bob"), ANONYMOUS):
-        with pytest.raises(IdentityChanged, match="somebody else"):
+    for teller.answer in (issuer.token("bob"), Caller.anonymous()):
+        with pytest.raises(CallerChanged, match="somebody else"):
             scoped.execute(ANYTHING)
         scoped.rollback()
     scoped.remove()
@@ -192,13 +192,13 @@ async def test_a_callback_may_be_a_coroutine_function(
             assert teller.asked == asked
             await session.commit()
         teller.answer = issuer.token("bob")
-        with pytest.raises(IdentityChanged):
+        with pytest.raises(CallerChanged):
             await session.execute(ANYTHING)
         with pytest.raises(TransactionRefused):
             await session.execute(ANYTHING)
         await session.rollback()
         teller.answer = None
-        await session.run_sync(assert_refused, IdentityRequired)
+        await session.run_sync(assert_refused, CallerRequired)
     for callback in (later, lambda: issuer.token("bob")):
         async with async_maker(
             sync_session_class=async_maker.kw["sync_session_class"], token=callback
@@ -213,7 +213,7 @@ async def test_each_task_asks_for_itself(
     scoped = async_scoped_session(async_maker, asyncio.current_task)
 
     async def work(name: str) -> None:
-        identify(scoped, Identity(role="authenticated", subject=name))
+        identify(scoped, Caller(role="authenticated", subject=name))
         assert (await scoped.execute(CALLER)).one() == ("authenticated", name)
         await scoped.remove()
 
@@ -247,14 +247,14 @@ def test_a_service_session_sees_everything_on_nobodys_behalf(
 
 @pytest.mark.exhaustive
 def test_only_who_says_so_gets_a_service_session(
-    jobs: sessionmaker[Session], pool: Engine, alice: Identity
+    jobs: sessionmaker[Session], pool: Engine, alice: Caller
 ) -> None:
     with jobs() as session:
-        assert_refused(session, IdentityRequired)
+        assert_refused(session, CallerRequired)
     with service_session(jobs, reason="repair") as session:
         session.execute(ANYTHING)
         session.close()
-        assert_refused(session, IdentityRequired)
+        assert_refused(session, CallerRequired)
     for reason in ("", " ", None):
         with pytest.raises(DeclarationError, match="reason"):
             service_session(jobs, reason=reason)  # type: ignore[arg-type] # pyright: ignore
@@ -263,7 +263,7 @@ def test_only_who_says_so_gets_a_service_session(
 
 
 def test_a_service_session_may_take_on_a_role(
-    maker: sessionmaker[Session], todos: None, alice: Identity
+    maker: sessionmaker[Session], todos: None, alice: Caller
 ) -> None:
     with service_session(maker, reason="count", role="authenticated") as session:
         assert session.execute(CALLER).one() == ("authenticated", None)
@@ -280,7 +280,7 @@ def test_a_service_session_may_take_on_a_role(
 
 @pytest.mark.exhaustive
 def test_a_service_session_finds_nothing_that_a_caller_left(
-    pool: Engine, maker: sessionmaker[Session], todos: None, alice: Identity
+    pool: Engine, maker: sessionmaker[Session], todos: None, alice: Caller
 ) -> None:
     with maker() as session:
         identify(session, alice)
@@ -301,7 +301,7 @@ async def test_a_service_session_of_asyncio(
             assert (await session.execute(CALLER)).one() == ("authenticated", None)
 
 
-def test_a_service_session_of_a_scoped_one_is_another(maker: sessionmaker[Session], alice: Identity) -> None:
+def test_a_service_session_of_a_scoped_one_is_another(maker: sessionmaker[Session], alice: Caller) -> None:
     scoped = scoped_session(maker)
     identify(scoped, alice)
     with service_session(scoped, reason="count", role="authenticated") as session:
@@ -314,7 +314,7 @@ def test_a_service_session_of_a_scoped_one_is_another(maker: sessionmaker[Sessio
 
 
 def test_the_hook_hears_who_is_bound_once_for_each_transaction(
-    pool: Engine, issuer: Issuer, alice: Identity
+    pool: Engine, issuer: Issuer, alice: Caller
 ) -> None:
     heard: list[tuple[Session, Any]] = []
 
@@ -341,9 +341,9 @@ def test_the_hook_hears_who_is_bound_once_for_each_transaction(
     assert heard[-1] == (session, ServiceAccess(reason="repair"))
 
 
-def test_the_hook_may_write_in_the_same_transaction(pool: Engine, admin: Engine, alice: Identity) -> None:
+def test_the_hook_may_write_in_the_same_transaction(pool: Engine, admin: Engine, alice: Caller) -> None:
     def leave_a_trace(session: Session, connection: Connection, caller: object) -> None:
-        assert isinstance(caller, Identity)
+        assert isinstance(caller, Caller)
         connection.execute(text("SET LOCAL application_name = 'traced'"))
         connection.execute(insert(Todo).values(task=f"audit {caller.subject}"))
 
@@ -357,7 +357,7 @@ def test_the_hook_may_write_in_the_same_transaction(pool: Engine, admin: Engine,
 
 
 @pytest.mark.exhaustive
-def test_a_hook_that_fails_refuses_the_transaction(pool: Engine, todos: None, alice: Identity) -> None:
+def test_a_hook_that_fails_refuses_the_transaction(pool: Engine, todos: None, alice: Caller) -> None:
     failing = True
 
     def audit(*_: object) -> None:
@@ -379,6 +379,6 @@ def test_the_hook_is_not_called_for_who_is_refused(pool: Engine, issuer: Issuer)
     maker = sessionmaker(pool)
     enforce_row_security(maker, verifier=verifier_of(issuer), on_bind=lambda *one: heard.append(one))
     for token in ("garbage", issuer.token("alice", expires_in=-60), None):
-        with maker(token=token) as session, pytest.raises((InvalidToken, IdentityRequired)):
+        with maker(token=token) as session, pytest.raises((InvalidToken, CallerRequired)):
             session.execute(ANYTHING)
     assert heard == []

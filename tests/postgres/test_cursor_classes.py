@@ -15,12 +15,12 @@ from sqlalchemy import URL, Engine, create_engine, event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver.base import Way
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
 from sqla_rls.exc import UnsupportedTransaction
 from tests.suite import table
 
-from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, all_todos, by_ways
+from .conftest import ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, all_todos, by_transports
 
 WHO = "SELECT current_user::text, auth.user_id()"
 ALICE = ("authenticated", "alice")
@@ -42,23 +42,21 @@ def raw(session: Session) -> Any:
 
 @pytest.mark.parametrize("factory", [psycopg.ClientCursor, Own, psycopg.Cursor])
 def test_a_cursor_factory_that_is_set_later_is_bound(
-    pool: Engine, way: Way, admin: Engine, todos: None, alice: Identity, bob: Identity, factory: Any
+    pool: Engine, transport: Transport, admin: Engine, todos: None, alice: Caller, bob: Caller, factory: Any
 ) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
 
     @event.listens_for(pool, "connect")
     def connect(connection: Any, record: object) -> None:
         connection.cursor_factory = factory
 
-    for identity in (alice, bob, alice):
+    for caller in (alice, bob, alice):
         with maker() as session:
-            identify(session, identity)
+            identify(session, caller)
             who = session.execute(text("SELECT current_user::text, auth.user_id()")).one()
-            assert who == ("authenticated", identity.subject)
-            assert session.execute(text("SELECT task FROM todos")).scalars().all() == [
-                f"{identity.subject}'s"
-            ]
+            assert who == ("authenticated", caller.subject)
+            assert session.execute(text("SELECT task FROM todos")).scalars().all() == [f"{caller.subject}'s"]
             session.commit()
     with maker() as session:
         identify(session, alice)
@@ -72,9 +70,11 @@ def test_a_cursor_factory_that_is_set_later_is_bound(
 
 
 @pytest.mark.exhaustive
-def test_what_the_owner_writes_is_rolled_back_whatever_the_cursor(admin: Engine, way: Way) -> None:
+def test_what_the_owner_writes_is_rolled_back_whatever_the_cursor(
+    admin: Engine, transport: Transport
+) -> None:
     engine = create_engine(admin.url)
-    enforce_row_security(sessionmaker(engine), way=way)
+    enforce_row_security(sessionmaker(engine), options=BindingOptions(transport=transport))
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: object) -> None:
@@ -118,9 +118,9 @@ def in_a_pipeline(cursor: Any) -> Any:
 
 @pytest.mark.exhaustive
 @table("use", [by_execute, by_executemany, by_stream, by_copy, in_a_pipeline])
-@by_ways("message", "pipeline")
+@by_transports("with_begin", "pipeline")
 def test_a_cursor_made_by_hand_is_bound(
-    sessions: Sessions, todos: None, alice: Identity, bob: Identity, use: Callable[[Any], Any]
+    sessions: Sessions, todos: None, alice: Caller, bob: Caller, use: Callable[[Any], Any]
 ) -> None:
     with sessions(bob) as session:
         session.execute(ANYTHING)
@@ -129,14 +129,14 @@ def test_a_cursor_made_by_hand_is_bound(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
-@by_ways("message", "pipeline")
-def test_a_server_cursor_made_by_hand_is_bound(sessions: Sessions, alice: Identity) -> None:
+@by_transports("with_begin", "pipeline")
+def test_a_server_cursor_made_by_hand_is_bound(sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session, psycopg.ServerCursor(raw(session), "named") as cursor:
         assert cursor.execute(WHO).fetchone() == ALICE
 
 
 @pytest.mark.exhaustive
-def test_in_autocommit_a_cursor_of_another_class_is_refused(url: URL, alice: Identity) -> None:
+def test_in_autocommit_a_cursor_of_another_class_is_refused(url: URL, alice: Caller) -> None:
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     maker = sessionmaker(engine)
     enforce_row_security(maker)
@@ -147,27 +147,27 @@ def test_in_autocommit_a_cursor_of_another_class_is_refused(url: URL, alice: Ide
     engine.dispose()
 
 
-@pytest.mark.parametrize("way", ["message", "pipeline", "statement"])
+@pytest.mark.parametrize("transport", ["with_begin", "pipeline", "statement"])
 async def test_a_cursor_factory_of_asyncio_is_bound(
-    runner: asyncio.Runner, url: URL, way: Way, todos: None, alice: Identity, bob: Identity
+    runner: asyncio.Runner, url: URL, transport: Transport, todos: None, alice: Caller, bob: Caller
 ) -> None:
     engine = create_async_engine(url, pool_size=1, max_overflow=0)
     maker = async_sessionmaker(engine)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, record: object) -> None:
         connection.driver_connection.cursor_factory = AsyncOwn
 
-    for identity in (alice, bob):
+    for caller in (alice, bob):
         session: AsyncSession
         async with maker() as session:
-            identify(session, identity)
-            assert (await session.scalars(TASKS)).all() == [f"{identity.subject}'s"]
+            identify(session, caller)
+            assert (await session.scalars(TASKS)).all() == [f"{caller.subject}'s"]
             session.add(Todo(task="never"))
             await session.flush()
             await session.rollback()
-            assert (await session.scalars(TASKS)).all() == [f"{identity.subject}'s"]
+            assert (await session.scalars(TASKS)).all() == [f"{caller.subject}'s"]
     await engine.dispose()
 
 

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver.base import Binding, Way
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Binding, Transport
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
 from tests.suite import table
 
@@ -30,13 +30,13 @@ from .conftest import (
     Todo,
     all_todos,
     assert_refused,
-    by_ways,
+    by_transports,
     kill,
 )
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
 
-CARRIED = by_ways("message", "pipeline")
+CARRIED = by_transports("with_begin", "pipeline")
 WHO = "SELECT current_user::text, auth.user_id()"
 ALICE = ("authenticated", "alice")
 
@@ -140,7 +140,7 @@ def by_prepared_statement(session: Session) -> object:
     ],
 )
 def test_whatever_comes_first_is_bound(
-    pool: Engine, sessions: Sessions, alice: Identity, first: Callable[[Session], object]
+    pool: Engine, sessions: Sessions, alice: Caller, first: Callable[[Session], object]
 ) -> None:
     with sessions(alice) as session:
         session.execute(ANYTHING)
@@ -154,7 +154,7 @@ def test_whatever_comes_first_is_bound(
 
 @pytest.mark.exhaustive
 @CARRIED
-def test_nothing_is_sent_for_who_does_nothing(pool: Engine, sessions: Sessions, alice: Identity) -> None:
+def test_nothing_is_sent_for_who_does_nothing(pool: Engine, sessions: Sessions, alice: Caller) -> None:
     for end in (Session.commit, Session.rollback, Session.close):
         with sessions(alice) as session:
             session.connection()
@@ -167,7 +167,7 @@ def test_nothing_is_sent_for_who_does_nothing(pool: Engine, sessions: Sessions, 
 @CARRIED
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK", "ABORT", "END"])
 def test_a_transaction_that_sql_ends_is_followed_by_one_that_is_bound(
-    sessions: Sessions, todos: None, alice: Identity, end: str
+    sessions: Sessions, todos: None, alice: Caller, end: str
 ) -> None:
     with sessions(alice) as session:
         session.execute(ANYTHING)
@@ -186,7 +186,7 @@ def test_a_transaction_that_sql_ends_is_followed_by_one_that_is_bound(
     ],
 )
 def test_the_characteristics_of_a_transaction_stay_its_own(
-    sessions: Sessions, alice: Identity, options: dict[str, Any]
+    sessions: Sessions, alice: Caller, options: dict[str, Any]
 ) -> None:
     shown = {
         "isolation_level": "transaction_isolation",
@@ -204,7 +204,7 @@ def test_the_characteristics_of_a_transaction_stay_its_own(
 
 
 @CARRIED
-def test_set_transaction_comes_too_late_and_says_so(sessions: Sessions, alice: Identity) -> None:
+def test_set_transaction_comes_too_late_and_says_so(sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
         with pytest.raises(DBAPIError, match="must be called before any query"):
             session.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
@@ -214,7 +214,7 @@ def test_set_transaction_comes_too_late_and_says_so(sessions: Sessions, alice: I
 
 
 @CARRIED
-def test_errors_of_a_statement_are_its_own(sessions: Sessions, todos: None, alice: Identity) -> None:
+def test_errors_of_a_statement_are_its_own(sessions: Sessions, todos: None, alice: Caller) -> None:
     with sessions(alice) as session:
         for statement, match in (
             ("SELECT 1 / 0", "division by zero"),
@@ -237,7 +237,7 @@ def test_errors_of_a_statement_are_its_own(sessions: Sessions, todos: None, alic
 @CARRIED
 def test_values_arrive_as_they_are(sessions: Sessions) -> None:
     subject = "o'hare \\ \\' $$ %s :x ä€😀 \" {} ; --"
-    with sessions(Identity(role="authenticated", subject=subject)) as session:
+    with sessions(Caller(role="authenticated", subject=subject)) as session:
         assert session.scalar(text("SELECT auth.user_id()")) == subject
         session.execute(text("SET standard_conforming_strings = off"))
         session.commit()
@@ -251,15 +251,15 @@ def test_values_arrive_as_they_are(sessions: Sessions) -> None:
 
 @CARRIED
 def test_a_binding_that_fails_runs_nothing_and_leaves_the_connection_clean(
-    admin: Engine, pool: Engine, sessions: Sessions, todos: None, alice: Identity
+    admin: Engine, pool: Engine, sessions: Sessions, todos: None, alice: Caller
 ) -> None:
-    ways: list[Callable[[Session], object]] = [
+    names: list[Callable[[Session], object]] = [
         lambda session: session.execute(insert(Todo).values(task="x")),
         lambda session: session.connection().exec_driver_sql("INSERT INTO todos (task) VALUES ('x')"),
         lambda session: session.begin_nested() and session.execute(ANYTHING),
     ]
-    for first in ways:
-        with sessions(Identity(role="nobody_has_it", subject="alice")) as session:
+    for first in names:
+        with sessions(Caller(role="nobody_has_it", subject="alice")) as session:
             with pytest.raises(BindingError, match="no such role"):
                 first(session)
             with pytest.raises(SQLAlchemyError):
@@ -282,7 +282,7 @@ def test_a_binding_that_fails_runs_nothing_and_leaves_the_connection_clean(
 @pytest.mark.exhaustive
 @CARRIED
 def test_a_connection_that_breaks_is_no_failed_binding(
-    admin: Engine, sessions: Sessions, alice: Identity
+    admin: Engine, sessions: Sessions, alice: Caller
 ) -> None:
     with sessions(alice) as session:
         backend = session.scalar(select(func.pg_backend_pid()))
@@ -299,14 +299,14 @@ def test_a_connection_that_breaks_is_no_failed_binding(
 
 
 @pytest.fixture
-def one_shot(pool: Engine, way: Way) -> Callable[[Identity], Session]:
+def one_shot(pool: Engine, transport: Transport) -> Callable[[Caller], Session]:
     """``one_shot(alice)``: a session of Alice in AUTOCOMMIT."""
     maker = sessionmaker(pool.execution_options(isolation_level="AUTOCOMMIT"))
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
 
-    def open_session(identity: Identity) -> Session:
+    def open_session(caller: Caller) -> Session:
         session = maker()
-        identify(session, identity)
+        identify(session, caller)
         return session
 
     return open_session
@@ -314,13 +314,13 @@ def one_shot(pool: Engine, way: Way) -> Callable[[Identity], Session]:
 
 @CARRIED
 def test_in_autocommit_each_statement_is_bound_by_itself(
-    pool: Engine, admin: Engine, todos: None, one_shot: Sessions, alice: Identity, bob: Identity
+    pool: Engine, admin: Engine, todos: None, one_shot: Sessions, alice: Caller, bob: Caller
 ) -> None:
-    for identity in (alice, bob):
-        with one_shot(identity) as session:
+    for caller in (alice, bob):
+        with one_shot(caller) as session:
             for _ in range(2):
-                assert session.scalars(TASKS).all() == [f"{identity.subject}'s"]
-                assert session.execute(CALLER).one() == ("authenticated", identity.subject)
+                assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
+                assert session.execute(CALLER).one() == ("authenticated", caller.subject)
                 session.execute(insert(Todo).values(task="more"))
                 assert len(session.scalars(TASKS).all()) == 2
                 with pytest.raises(ProgrammingError, match="row-level security"):
@@ -335,9 +335,9 @@ def test_in_autocommit_each_statement_is_bound_by_itself(
 @pytest.mark.exhaustive
 @CARRIED
 def test_in_autocommit_what_cannot_be_bound_is_refused(
-    pool: Engine, one_shot: Sessions, alice: Identity
+    pool: Engine, one_shot: Sessions, alice: Caller
 ) -> None:
-    ways: list[Callable[[Session], object]] = [
+    names: list[Callable[[Session], object]] = [
         by_cursor,
         by_server_cursor,
         by_stream,
@@ -349,10 +349,10 @@ def test_in_autocommit_what_cannot_be_bound_is_refused(
         by_a_pipeline_of_psycopgs,
         lambda session: session.execute(text("SELECT 1; SELECT 2")),
     ]
-    for way in ways:
+    for transport in names:
         with one_shot(alice) as session, pytest.raises((UnsupportedTransaction, DBAPIError)) as refused:
-            way(session)
-        assert "AUTOCOMMIT" in str(refused.value) or way is by_yield_per
+            transport(session)
+        assert "AUTOCOMMIT" in str(refused.value) or transport is by_yield_per
         with pool.connect() as connection:
             assert connection.execute(CALLER).one() == NOBODY
 
@@ -361,7 +361,7 @@ def test_in_autocommit_what_cannot_be_bound_is_refused(
 def test_in_autocommit_a_binding_that_fails_runs_nothing(
     admin: Engine, one_shot: Sessions, todos: None
 ) -> None:
-    with one_shot(Identity(role="nobody_has_it")) as session:
+    with one_shot(Caller(role="nobody_has_it")) as session:
         for _ in range(2):
             with pytest.raises(BindingError, match="no such role"):
                 session.execute(text("INSERT INTO todos (task, user_id) VALUES (:x, :x)"), {"x": "x"})
@@ -371,9 +371,9 @@ def test_in_autocommit_a_binding_that_fails_runs_nothing(
 
 @pytest.mark.exhaustive
 @CARRIED
-def test_in_autocommit_an_identity_expires_between_two_statements(one_shot: Sessions) -> None:
+def test_in_autocommit_a_caller_expires_between_two_statements(one_shot: Sessions) -> None:
     expires_at = time.time() + 3
-    with one_shot(Identity(role="authenticated", subject="alice", expires_at=expires_at)) as session:
+    with one_shot(Caller(role="authenticated", subject="alice", expires_at=expires_at)) as session:
         assert session.execute(CALLER).one() == ALICE
         time.sleep(max(0.0, expires_at - time.time()))
         for _ in range(2):
@@ -382,11 +382,11 @@ def test_in_autocommit_an_identity_expires_between_two_statements(one_shot: Sess
 
 
 @CARRIED
-def test_an_identity_that_expires_before_the_first_statement_is_refused(
+def test_a_caller_that_expires_before_the_first_statement_is_refused(
     pool: Engine, sessions: Sessions
 ) -> None:
     expires_at = time.time() + 3
-    with sessions(Identity(role="authenticated", subject="alice", expires_at=expires_at)) as session:
+    with sessions(Caller(role="authenticated", subject="alice", expires_at=expires_at)) as session:
         session.execute(ANYTHING)
         session.commit()
         session.connection()
@@ -402,7 +402,7 @@ def test_an_identity_that_expires_before_the_first_statement_is_refused(
 
 
 @pytest.fixture
-def shared(maker: sessionmaker[Session], pool: Engine, sessions: Sessions, alice: Identity) -> Engine:
+def shared(maker: sessionmaker[Session], pool: Engine, sessions: Sessions, alice: Caller) -> Engine:
     """An engine that sessions of people use, too."""
     with sessions(alice) as session:
         session.execute(ANYTHING)
@@ -435,7 +435,7 @@ def test_others_on_the_engine_find_psycopg_as_ever(shared: Engine) -> None:
         assert connection.scalar(text("SHOW transaction_isolation")) == "repeatable read"
 
 
-def test_an_application_keeps_a_cursor_class_of_its_own(url: URL, todos: None, alice: Identity) -> None:
+def test_an_application_keeps_a_cursor_class_of_its_own(url: URL, todos: None, alice: Caller) -> None:
     engine = create_engine(url, poolclass=NullPool, connect_args={"cursor_factory": psycopg.ClientCursor})
     maker = sessionmaker(engine)
     enforce_row_security(maker)
@@ -448,19 +448,19 @@ def test_an_application_keeps_a_cursor_class_of_its_own(url: URL, todos: None, a
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_application_may_provide_passwords_as_it_connects(
-    url: URL, todos: None, alice: Identity, when: str
+    url: URL, todos: None, alice: Caller, when: str
 ) -> None:
     engine = create_engine(url.set(password="of yesterday"), poolclass=NullPool)
     maker = sessionmaker(engine)
     if when == "after":
-        enforce_row_security(maker, way="message")
+        enforce_row_security(maker, options=BindingOptions(transport="with_begin"))
 
     @event.listens_for(engine, "do_connect")
     def provide_password(dialect: object, record: object, cargs: object, cparams: dict[str, Any]) -> None:
         cparams["password"] = url.password
 
     if when == "before":
-        enforce_row_security(maker, way="message")
+        enforce_row_security(maker, options=BindingOptions(transport="with_begin"))
     with maker() as session:
         identify(session, alice)
         assert type(raw(session)) is not psycopg.Connection
@@ -470,7 +470,7 @@ def test_an_application_may_provide_passwords_as_it_connects(
 @CARRIED
 @pytest.mark.parametrize("encoding", ["EUC_TW", "MULE_INTERNAL"])
 def test_an_encoding_that_python_lacks_is_not_the_next_callers(
-    sessions: Sessions, todos: None, alice: Identity, bob: Identity, encoding: str
+    sessions: Sessions, todos: None, alice: Caller, bob: Caller, encoding: str
 ) -> None:
     with sessions(alice) as session:
         with suppress(Exception):
@@ -483,11 +483,11 @@ def test_an_encoding_that_python_lacks_is_not_the_next_callers(
 
 
 @pytest.mark.exhaustive
-def test_pre_ping_goes_before_the_binding(admin: Engine, url: URL, todos: None, alice: Identity) -> None:
+def test_pre_ping_goes_before_the_binding(admin: Engine, url: URL, todos: None, alice: Caller) -> None:
     engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=0)
-    for way in ("message", "pipeline"):
+    for transport in ("with_begin", "pipeline"):
         maker = sessionmaker(engine)
-        enforce_row_security(maker, way=way)
+        enforce_row_security(maker, options=BindingOptions(transport=transport))
         for _ in range(2):
             with maker() as session:
                 identify(session, alice)
@@ -497,10 +497,10 @@ def test_pre_ping_goes_before_the_binding(admin: Engine, url: URL, todos: None, 
     engine.dispose()
 
 
-def test_an_engine_that_was_not_known_is_used_the_same(url: URL, todos: None, alice: Identity) -> None:
+def test_an_engine_that_was_not_known_is_used_the_same(url: URL, todos: None, alice: Caller) -> None:
     engine = create_engine(url, pool_size=1, max_overflow=0)
     maker = sessionmaker()
-    enforce_row_security(maker, way="message")
+    enforce_row_security(maker, options=BindingOptions(transport="with_begin"))
     kinds = []
     for _ in range(2):
         with maker(bind=engine) as session:
@@ -513,14 +513,14 @@ def test_an_engine_that_was_not_known_is_used_the_same(url: URL, todos: None, al
 
 
 def test_a_transaction_in_progress_is_bound_by_a_statement(
-    maker: sessionmaker[Session], pool: Engine, todos: None, alice: Identity, bob: Identity
+    maker: sessionmaker[Session], pool: Engine, todos: None, alice: Caller, bob: Caller
 ) -> None:
     with pool.connect() as connection:
         assert connection.execute(CALLER).one() == NOBODY
-        for identity in (alice, bob):
+        for caller in (alice, bob):
             with maker(bind=connection) as session:
-                identify(session, identity)
-                assert session.scalars(TASKS).all() == [f"{identity.subject}'s"]
+                identify(session, caller)
+                assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
 
 
 # asyncpg
@@ -531,14 +531,14 @@ def asyncpg_maker(url: URL, runner: asyncio.Runner) -> Iterator[async_sessionmak
     asyncpg_url = url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"})
     engine = create_async_engine(asyncpg_url, pool_size=1, max_overflow=0)
     maker = async_sessionmaker(engine)
-    enforce_row_security(maker, way="message")
+    enforce_row_security(maker, options=BindingOptions(transport="with_begin"))
     yield maker
     runner.run(engine.dispose())
 
 
 @pytest.mark.exhaustive
 async def test_asyncpg_refuses_what_would_run_before_begin(
-    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Identity
+    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller
 ) -> None:
     async with asyncpg_maker() as session:
         identify(session, alice)
@@ -567,10 +567,10 @@ async def test_asyncpg_refuses_what_would_run_before_begin(
 
 
 async def test_asyncpg_discards_a_connection_whose_binding_failed_and_no_other(
-    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], todos: None, alice: Identity
+    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], todos: None, alice: Caller
 ) -> None:
     async with asyncpg_maker() as session:
-        identify(session, Identity(role="nobody_has_it"))
+        identify(session, Caller(role="nobody_has_it"))
         for _ in range(2):
             with pytest.raises(BindingError, match="no such role"):
                 await session.execute(ANYTHING)
@@ -584,7 +584,7 @@ async def test_asyncpg_discards_a_connection_whose_binding_failed_and_no_other(
 
 @pytest.mark.exhaustive
 async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
-    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Identity
+    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller
 ) -> None:
     async with asyncpg_maker() as session:
         identify(session, alice)
@@ -596,11 +596,11 @@ async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
 
 
 async def test_asyncpg_refuses_who_expires_before_the_first_statement(
-    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Identity
+    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller
 ) -> None:
     async with asyncpg_maker() as session:
         expires_at = time.time() + 3
-        identify(session, Identity(role="authenticated", subject="alice", expires_at=expires_at))
+        identify(session, Caller(role="authenticated", subject="alice", expires_at=expires_at))
         await session.execute(ANYTHING)
         await session.commit()
         await session.connection()
@@ -618,8 +618,8 @@ async def test_asyncpg_gives_no_encoding_that_python_lacks_to_the_next_caller(
     runner: asyncio.Runner,
     asyncpg_maker: async_sessionmaker[AsyncSession],
     todos: None,
-    alice: Identity,
-    bob: Identity,
+    alice: Caller,
+    bob: Caller,
     encoding: str,
 ) -> None:
     for end in (AsyncSession.commit, AsyncSession.rollback):
@@ -636,10 +636,10 @@ async def test_asyncpg_gives_no_encoding_that_python_lacks_to_the_next_caller(
 
 
 @pytest.mark.exhaustive
-async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: Identity) -> None:
+async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: Caller) -> None:
     engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
     maker = async_sessionmaker(engine)
-    enforce_row_security(maker, way="pipeline")
+    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
     async with maker() as session:
         identify(session, alice)
         await session.run_sync(assert_refused, UnsupportedTransaction, "no pipeline")

@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from sqla_rls import Identity, enforce_row_security, identify, service_session
-from sqla_rls.driver.base import Way
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, service_session
+from sqla_rls.driver.base import Transport
 from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from tests.suite import table
@@ -58,7 +58,7 @@ GO_ON = [
 
 @table("end", ENDS)
 def test_nothing_runs_in_a_transaction_that_sql_has_begun(
-    sessions: Sessions, todos: None, alice: Identity, end: str
+    sessions: Sessions, todos: None, alice: Caller, end: str
 ) -> None:
     with sessions(alice) as session:
         for go_on in GO_ON:
@@ -74,10 +74,10 @@ def test_nothing_runs_in_a_transaction_that_sql_has_begun(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("way", ["statement"], indirect=True)
+@pytest.mark.parametrize("transport", ["statement"], indirect=True)
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_nothing_follows_the_end_of_a_transaction_that_a_statement_has_bound(
-    sessions: Sessions, alice: Identity, end: str
+    sessions: Sessions, alice: Caller, end: str
 ) -> None:
     with sessions(alice) as session:
         session.execute(text(end))
@@ -89,17 +89,17 @@ def test_nothing_follows_the_end_of_a_transaction_that_a_statement_has_bound(
 
 
 def test_the_connection_of_a_refused_transaction_serves_others(
-    pool: Engine, sessions: Sessions, alice: Identity
+    pool: Engine, sessions: Sessions, alice: Caller
 ) -> None:
     with sessions(alice) as session:
         session.execute(text("COMMIT AND CHAIN"))
     with pool.connect() as connection:
         assert connection.execute(ANYTHING).one() == (1,)
-    with sessions(Identity(role="authenticated", subject="bob")) as session:
+    with sessions(Caller(role="authenticated", subject="bob")) as session:
         assert session.execute(CALLER).one() == ("authenticated", "bob")
 
 
-def test_what_ends_no_transaction_is_not_refused(sessions: Sessions, todos: None, alice: Identity) -> None:
+def test_what_ends_no_transaction_is_not_refused(sessions: Sessions, todos: None, alice: Caller) -> None:
     with sessions(alice) as session:
         for _ in range(2):
             session.execute(text("SAVEPOINT own"))
@@ -117,7 +117,7 @@ def test_what_ends_no_transaction_is_not_refused(sessions: Sessions, todos: None
             session.commit()
 
 
-def test_a_failed_transaction_has_postgres_s_own_error(sessions: Sessions, alice: Identity) -> None:
+def test_a_failed_transaction_has_postgres_s_own_error(sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
         with pytest.raises(DBAPIError, match="division by zero"):
             session.execute(text("SELECT 1/0"))
@@ -128,10 +128,12 @@ def test_a_failed_transaction_has_postgres_s_own_error(sessions: Sessions, alice
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("value", ["on", "off", "true"])
 def test_the_application_may_set_what_a_transaction_is_known_by(
-    pool: Engine, way: Way, alice: Identity, value: str
+    pool: Engine, transport: Transport, alice: Caller, value: str
 ) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, way=way, settings={"default_transaction_read_only": value})
+    enforce_row_security(
+        maker, settings={"default_transaction_read_only": value}, options=BindingOptions(transport=transport)
+    )
     with maker() as session:
         identify(session, alice)
         for _ in range(3):
@@ -140,9 +142,7 @@ def test_the_application_may_set_what_a_transaction_is_known_by(
 
 
 @pytest.mark.exhaustive
-def test_transactions_stay_as_writable_as_they_were(
-    pool: Engine, sessions: Sessions, alice: Identity
-) -> None:
+def test_transactions_stay_as_writable_as_they_were(pool: Engine, sessions: Sessions, alice: Caller) -> None:
     shown = select(text("current_setting('transaction_read_only')"))
     with sessions(alice) as session:
         for read_only in (False, True, False):
@@ -164,12 +164,12 @@ def test_a_service_session_s_transaction_is_known_too(maker: sessionmaker[Sessio
 
 @pytest.mark.exhaustive
 def test_through_pgbouncer_another_client_s_setting_refuses_no_transaction(
-    pgbouncer: None, url: URL, way: Way, alice: Identity
+    pgbouncer: None, url: URL, transport: Transport, alice: Caller
 ) -> None:
     with PgBouncer(url, pool_size=1) as bouncer:
         engine = create_engine(bouncer.url, connect_args=CONNECT_ARGS["psycopg"])
         maker = sessionmaker(engine)
-        enforce_row_security(maker, way=way)
+        enforce_row_security(maker, options=BindingOptions(transport=transport))
         for value in ("on", "off", "on"):
             with psycopg.connect(bouncer.url.set(drivername="postgresql").render_as_string()) as other:
                 other.execute(f"SET default_transaction_read_only = {value}")
@@ -183,7 +183,7 @@ def test_through_pgbouncer_another_client_s_setting_refuses_no_transaction(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("value", ["on", "off"])
 def test_what_the_last_caller_has_set_refuses_no_transaction(
-    sessions: Sessions, alice: Identity, value: str
+    sessions: Sessions, alice: Caller, value: str
 ) -> None:
     for _ in range(2):
         with sessions(alice) as session:
@@ -193,9 +193,9 @@ def test_what_the_last_caller_has_set_refuses_no_transaction(
 
 
 @pytest.fixture
-def async_maker(async_pool: AsyncEngine, async_way: Way) -> async_sessionmaker[AsyncSession]:
+def async_maker(async_pool: AsyncEngine, async_transport: Transport) -> async_sessionmaker[AsyncSession]:
     maker = async_sessionmaker(async_pool)
-    enforce_row_security(maker, way=async_way)
+    enforce_row_security(maker, options=BindingOptions(transport=async_transport))
     return maker
 
 
@@ -204,7 +204,7 @@ async def test_nothing_runs_in_a_transaction_that_sql_has_begun_under_asyncio(
     runner: asyncio.Runner,
     async_maker: async_sessionmaker[AsyncSession],
     todos: None,
-    alice: Identity,
+    alice: Caller,
     end: str,
 ) -> None:
     async with async_maker() as session:
@@ -229,11 +229,11 @@ async def test_nothing_runs_in_a_transaction_that_sql_has_begun_under_asyncio(
 async def test_sql_that_ends_a_transaction_is_followed_by_no_other_under_asyncio(
     runner: asyncio.Runner,
     async_maker: async_sessionmaker[AsyncSession],
-    driver_and_way: tuple[str, Way],
-    alice: Identity,
+    driver_and_transport: tuple[str, Transport],
+    alice: Caller,
     end: str,
 ) -> None:
-    if driver_and_way[0] == "psycopg" and driver_and_way[1] != "statement":
+    if driver_and_transport[0] == "psycopg" and driver_and_transport[1] != "statement":
         pytest.skip("what follows is bound")
     async with async_maker() as session:
         identify(session, alice)
@@ -248,7 +248,7 @@ async def test_sql_that_ends_a_transaction_is_followed_by_no_other_under_asyncio
 
 @pytest.mark.exhaustive
 async def test_what_ends_no_transaction_is_not_refused_under_asyncio(
-    runner: asyncio.Runner, async_maker: async_sessionmaker[AsyncSession], todos: None, alice: Identity
+    runner: asyncio.Runner, async_maker: async_sessionmaker[AsyncSession], todos: None, alice: Caller
 ) -> None:
     async with async_maker() as session:
         identify(session, alice)

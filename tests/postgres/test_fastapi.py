@@ -23,9 +23,9 @@ from sqlalchemy.pool import NullPool
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from sqla_rls import ANONYMOUS, Identity, Verifier, enforce_row_security
-from sqla_rls.exc import BindingError, DeclarationError, IdentityRequired
-from sqla_rls.fastapi import add_exception_handlers, async_session_of, bearer_identity, session_of
+from sqla_rls import BindingOptions, Caller, Verifier, enforce_row_security
+from sqla_rls.exc import BindingError, CallerRequired, DeclarationError
+from sqla_rls.fastapi import add_exception_handlers, async_session_of, bearer_caller, session_of
 from sqla_rls.testing.issuer import Issuer, Key
 from tests.suite import table, transports
 
@@ -41,8 +41,8 @@ def verifier(issuer: Issuer) -> Verifier:
 
 
 @pytest.fixture
-def caller(verifier: Verifier) -> bearer_identity:
-    return bearer_identity(verifier)
+def caller(verifier: Verifier) -> bearer_caller:
+    return bearer_caller(verifier)
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def async_factory(url: URL) -> async_sessionmaker[AsyncSession]:
 @pytest.fixture
 def app(
     verifier: Verifier,
-    caller: bearer_identity,
+    caller: bearer_caller,
     factory: sessionmaker[Session],
     async_factory: async_sessionmaker[AsyncSession],
 ) -> FastAPI:
     """An app with an endpoint for each way to read."""
     app = FastAPI()
     add_exception_handlers(app)
-    anybody = bearer_identity(verifier, anonymous=ANONYMOUS)
+    anybody = bearer_caller(verifier, anonymous=Caller.anonymous())
 
     @app.get("/sync")
     def read(session: Annotated[Session, Depends(session_of(factory, caller))]) -> list[str]:
@@ -99,7 +99,7 @@ def client(app: FastAPI, todos: None) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def session_dep(factory: sessionmaker[Session], caller: bearer_identity) -> Any:
+def session_dep(factory: sessionmaker[Session], caller: bearer_caller) -> Any:
     return Depends(session_of(factory, caller))
 
 
@@ -206,7 +206,7 @@ def test_the_openapi_document_has_the_scheme(client: TestClient) -> None:
 def test_a_dependency_of_ones_own_may_tell_who_is_calling(
     client: TestClient, app: FastAPI, factory: sessionmaker[Session], verifier: Verifier, issuer: Issuer
 ) -> None:
-    async def from_cookie(token: Annotated[str, Cookie()] = "") -> Identity:
+    async def from_cookie(token: Annotated[str, Cookie()] = "") -> Caller:
         return await verifier.verify_async(token)
 
     @app.get("/cookie")
@@ -220,7 +220,7 @@ def test_a_dependency_of_ones_own_may_tell_who_is_calling(
 
 @pytest.mark.exhaustive
 def test_a_router_may_require_a_caller(
-    client: TestClient, app: FastAPI, caller: bearer_identity, session_dep: Any, issuer: Issuer
+    client: TestClient, app: FastAPI, caller: bearer_caller, session_dep: Any, issuer: Issuer
 ) -> None:
     router = APIRouter(prefix="/router", dependencies=[Depends(caller)])
 
@@ -242,7 +242,7 @@ def test_a_router_may_require_a_caller(
 
 @pytest.mark.exhaustive
 def test_a_test_may_say_who_is_calling(
-    client: TestClient, app: FastAPI, caller: bearer_identity, alice: Identity
+    client: TestClient, app: FastAPI, caller: bearer_caller, alice: Caller
 ) -> None:
     app.dependency_overrides[caller] = lambda: alice
     assert client.get("/sync").json() == client.get("/async").json() == ["alice's"]
@@ -293,7 +293,7 @@ def test_all_who_ask_within_a_request_get_the_same_session(
 
 
 @pytest.mark.exhaustive
-def test_an_identity_that_expires_during_the_request_is_401(
+def test_a_caller_that_expires_during_the_request_is_401(
     client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer
 ) -> None:
     before = all_todos(admin)
@@ -325,10 +325,10 @@ def test_an_endpoint_that_forgets_to_identify_is_401(
 
 
 def test_what_is_the_servers_fault_is_left_to_its_log(
-    app: FastAPI, client: TestClient, issuer: Issuer, factory: sessionmaker[Session], caller: bearer_identity
+    app: FastAPI, client: TestClient, issuer: Issuer, factory: sessionmaker[Session], caller: bearer_caller
 ) -> None:
-    def unheard_of() -> Identity:
-        return Identity(role="no_such_role")
+    def unheard_of() -> Caller:
+        return Caller(role="no_such_role")
 
     @app.get("/unbound")
     def read(session: Annotated[Session, Depends(session_of(factory, unheard_of))]) -> None:
@@ -356,18 +356,18 @@ CREATE CONSTRAINT TRIGGER denied AFTER INSERT ON todos DEFERRABLE INITIALLY DEFE
     params=transports(
         {
             "psycopg-pipeline": ("psycopg", "pipeline"),
-            "psycopg-message": ("psycopg", "message"),
-            "asyncpg-message": ("asyncpg", "message"),
+            "psycopg-with_begin": ("psycopg", "with_begin"),
+            "asyncpg-with_begin": ("asyncpg", "with_begin"),
         },
-        ["psycopg-pipeline", "asyncpg-message"],
+        ["psycopg-pipeline", "asyncpg-with_begin"],
     )
 )
 def any_factory(request: pytest.FixtureRequest, url: URL) -> async_sessionmaker[AsyncSession]:
-    driver, way = request.param
+    driver, transport = request.param
     factory = async_sessionmaker(
         create_async_engine(url.set(drivername=f"postgresql+{driver}"), poolclass=NullPool)
     )
-    enforce_row_security(factory, way=way)
+    enforce_row_security(factory, options=BindingOptions(transport=transport))
     return factory
 
 
@@ -377,7 +377,7 @@ def test_what_the_database_denies_is_403(
     client: TestClient,
     issuer: Issuer,
     admin: Engine,
-    caller: bearer_identity,
+    caller: bearer_caller,
     any_factory: async_sessionmaker[AsyncSession],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -456,7 +456,7 @@ def test_other_errors_of_the_database_go_where_they_went(
 
 
 def test_only_a_factory_makes_a_session_for_each_request(
-    factory: sessionmaker[Session], async_factory: async_sessionmaker[AsyncSession], caller: bearer_identity
+    factory: sessionmaker[Session], async_factory: async_sessionmaker[AsyncSession], caller: bearer_caller
 ) -> None:
     wrong: Any
     for wrong in (scoped_session(factory), async_factory, factory()):
@@ -474,7 +474,7 @@ def test_a_response_may_be_streamed_from_the_session(
     client: TestClient,
     app: FastAPI,
     async_factory: Any,
-    caller: bearer_identity,
+    caller: bearer_caller,
     session_dep: Any,
     issuer: Issuer,
 ) -> None:
@@ -512,7 +512,7 @@ def test_a_background_task_still_runs_as_the_caller(
 
 
 def test_nobody_goes_on_in_a_session_that_was_closed_before_the_response(
-    client: TestClient, app: FastAPI, factory: sessionmaker[Session], caller: bearer_identity, issuer: Issuer
+    client: TestClient, app: FastAPI, factory: sessionmaker[Session], caller: bearer_caller, issuer: Issuer
 ) -> None:
     refused: list[str] = []
 
@@ -522,7 +522,7 @@ def test_nobody_goes_on_in_a_session_that_was_closed_before_the_response(
         tasks: BackgroundTasks,
     ) -> list[str]:
         def go_on() -> None:
-            with pytest.raises(IdentityRequired):
+            with pytest.raises(CallerRequired):
                 session.scalars(TASKS)
             session.close()
             refused.append("refused")
@@ -573,9 +573,7 @@ def test_a_websocket_of_nobody_is_not_opened(socket_client: TestClient, issuer: 
 
 
 @pytest.mark.exhaustive
-def test_a_websocket_is_closed_when_its_identity_has_expired(
-    socket_client: TestClient, issuer: Issuer
-) -> None:
+def test_a_websocket_is_closed_when_its_caller_has_expired(socket_client: TestClient, issuer: Issuer) -> None:
     headers = sent_by(issuer, "alice", expires_in=4)
     with socket_client.websocket_connect("/socket", headers=headers) as websocket:
         websocket.send_text("more")
@@ -620,7 +618,7 @@ def test_everybody_sees_their_own_rows_while_many_share_two_connections(
     url: URL,
     admin: Engine,
     issuer: Issuer,
-    caller: bearer_identity,
+    caller: bearer_caller,
     factory: sessionmaker[Session],
     kind: str,
 ) -> None:

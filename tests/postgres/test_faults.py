@@ -22,9 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Identity, enforce_row_security, identify
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver import psycopg as psycopg_driver
-from sqla_rls.driver.base import Way
+from sqla_rls.driver.base import Transport
 from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
 from tests.suite import table, transports
@@ -51,19 +51,19 @@ class Client:
     proxy: Proxy
     runner: asyncio.Runner | None
 
-    def run(self, identity: Identity, work: Callable[[Session], T]) -> T:
-        """What *work* returns of a session of *identity*; asyncio's is worked with as by ``run_sync()``."""
+    def run(self, caller: Caller, work: Callable[[Session], T]) -> T:
+        """What *work* returns of a session of *caller*; asyncio's is worked with as by ``run_sync()``."""
         if self.runner is None:
             session: Session
             with self.maker() as session:
-                identify(session, identity)
+                identify(session, caller)
                 return work(session)
-        return self.runner.run(self._run(identity, work))
+        return self.runner.run(self._run(caller, work))
 
-    async def _run(self, identity: Identity, work: Callable[[Session], T]) -> T:
+    async def _run(self, caller: Caller, work: Callable[[Session], T]) -> T:
         session: AsyncSession
         async with self.maker() as session:
-            identify(session, identity)
+            identify(session, caller)
             return await session.run_sync(work)
 
     def raw(self, work: Callable[[Connection], T]) -> T:
@@ -78,26 +78,26 @@ class Client:
             return await connection.run_sync(work)
 
 
-CLIENTS: dict[str, tuple[str, str, Way]] = {
-    "sync-psycopg-message": ("sync", "psycopg", "message"),
+CLIENTS: dict[str, tuple[str, str, Transport]] = {
+    "sync-psycopg-with_begin": ("sync", "psycopg", "with_begin"),
     "sync-psycopg-pipeline": ("sync", "psycopg", "pipeline"),
     "sync-psycopg-statement": ("sync", "psycopg", "statement"),
     "async-psycopg-pipeline": ("async", "psycopg", "pipeline"),
-    "async-asyncpg-message": ("async", "asyncpg", "message"),
+    "async-asyncpg-with_begin": ("async", "asyncpg", "with_begin"),
     "async-asyncpg-statement": ("async", "asyncpg", "statement"),
 }
 
 
-@pytest.fixture(params=transports(CLIENTS, ["sync-psycopg-pipeline", "async-asyncpg-message"]))
+@pytest.fixture(params=transports(CLIENTS, ["sync-psycopg-pipeline", "async-asyncpg-with_begin"]))
 def client(request: pytest.FixtureRequest, url: URL, todos: None) -> Iterator[Client]:
-    kind, driver, way = request.param
+    kind, driver, transport = request.param
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.2}
     with Proxy(url.port or 5432) as proxy:
         proxied = url.set(drivername=f"postgresql+{driver}", port=proxy.port)
         if kind == "sync":
             engine = create_engine(proxied, **options)
             maker = sessionmaker(engine)
-            enforce_row_security(maker, way=way, on_bind=on_bind)
+            enforce_row_security(maker, on_bind=on_bind, options=BindingOptions(transport=transport))
             yield Client(engine, maker, proxy, None)
             engine.dispose()
         else:
@@ -105,7 +105,9 @@ def client(request: pytest.FixtureRequest, url: URL, todos: None) -> Iterator[Cl
                 query = {"ssl": "disable"} if driver == "asyncpg" else {}
                 async_engine = create_async_engine(proxied.update_query_dict(query), **options)
                 async_maker = async_sessionmaker(async_engine)
-                enforce_row_security(async_maker, way=way, on_bind=on_bind)
+                enforce_row_security(
+                    async_maker, on_bind=on_bind, options=BindingOptions(transport=transport)
+                )
                 yield Client(async_engine.sync_engine, async_maker, proxy, runner)
                 runner.run(async_engine.dispose())
 
@@ -124,10 +126,10 @@ def on_bind(*_: object) -> None:
     fail("on_bind")
 
 
-def assert_all_is_well(client: Client, alice: Identity, bob: Identity) -> None:
+def assert_all_is_well(client: Client, alice: Caller, bob: Caller) -> None:
     """On the connection that the fault left, or the one that takes its place."""
-    for identity in (bob, alice):
-        assert client.run(identity, lambda session: session.scalars(TASKS).all()) == [f"{identity.subject}'s"]
+    for caller in (bob, alice):
+        assert client.run(caller, lambda session: session.scalars(TASKS).all()) == [f"{caller.subject}'s"]
         assert client.raw(lambda connection: connection.execute(CALLER).one()) == NOBODY
         assert client.raw(lambda connection: connection.scalar(text("SHOW role"))) == "none"
 
@@ -155,7 +157,7 @@ def fault(request: pytest.FixtureRequest) -> Fault:
 
 
 def test_before_a_transaction(
-    client: Client, fault: Fault, admin: Engine, alice: Identity, bob: Identity
+    client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller
 ) -> None:
     fault(client, admin, client.run(alice, lambda session: session.scalar(BACKEND)))
 
@@ -182,7 +184,7 @@ def close(connection: Connection) -> None:
 
 
 @pytest.mark.exhaustive
-def test_one_that_was_closed_in_the_pool(client: Client, alice: Identity, bob: Identity) -> None:
+def test_one_that_was_closed_in_the_pool(client: Client, alice: Caller, bob: Caller) -> None:
     client.raw(close)
     with suppress(DBAPIError):  # unless the pool has noticed by itself
         client.run(alice, lambda session: session.scalars(TASKS).all())
@@ -190,7 +192,7 @@ def test_one_that_was_closed_in_the_pool(client: Client, alice: Identity, bob: I
 
 
 @pytest.mark.exhaustive
-def test_one_that_is_closed_once_it_is_bound(client: Client, alice: Identity, bob: Identity) -> None:
+def test_one_that_is_closed_once_it_is_bound(client: Client, alice: Caller, bob: Caller) -> None:
     def work(session: Session) -> None:
         close(session.connection())
         with pytest.raises(DBAPIError):
@@ -204,7 +206,7 @@ def test_one_that_is_closed_once_it_is_bound(client: Client, alice: Identity, bo
 
 @pytest.mark.exhaustive
 def test_between_the_binding_and_the_first_statement(
-    client: Client, fault: Fault, admin: Engine, alice: Identity, bob: Identity
+    client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller
 ) -> None:
     pid = client.raw(lambda connection: connection.scalar(BACKEND))
 
@@ -222,9 +224,7 @@ def test_between_the_binding_and_the_first_statement(
 
 
 @pytest.mark.exhaustive
-def test_in_a_transaction(
-    client: Client, fault: Fault, admin: Engine, alice: Identity, bob: Identity
-) -> None:
+def test_in_a_transaction(client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller) -> None:
     def work(session: Session) -> None:
         session.execute(insert(Todo).values(task="lost"))
         with session.begin_nested():
@@ -239,7 +239,7 @@ def test_in_a_transaction(
 
 
 @pytest.mark.exhaustive
-def test_before_a_commit(client: Client, fault: Fault, admin: Engine, alice: Identity, bob: Identity) -> None:
+def test_before_a_commit(client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller) -> None:
     def work(session: Session) -> None:
         session.execute(insert(Todo).values(task="lost"))
         fault(client, admin, session.scalar(BACKEND))
@@ -254,7 +254,7 @@ def test_before_a_commit(client: Client, fault: Fault, admin: Engine, alice: Ide
 
 
 @pytest.mark.exhaustive
-def test_an_idle_transaction_that_the_server_ends(client: Client, alice: Identity, bob: Identity) -> None:
+def test_an_idle_transaction_that_the_server_ends(client: Client, alice: Caller, bob: Caller) -> None:
     def work(session: Session) -> None:
         session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 20"))
         time.sleep(0.3)
@@ -268,7 +268,7 @@ def test_an_idle_transaction_that_the_server_ends(client: Client, alice: Identit
 
 
 @pytest.mark.exhaustive
-def test_a_connection_that_stalls(client: Client, alice: Identity, bob: Identity) -> None:
+def test_a_connection_that_stalls(client: Client, alice: Caller, bob: Caller) -> None:
     """Nothing comes back, and nothing says so, until the application or the network gives up."""
 
     def work(session: Session) -> None:
@@ -288,7 +288,7 @@ def test_a_connection_that_stalls(client: Client, alice: Identity, bob: Identity
 
 
 def test_who_gives_up_waiting_for_a_connection_that_stalls(
-    client: Client, alice: Identity, bob: Identity
+    client: Client, alice: Caller, bob: Caller
 ) -> None:
     if client.runner is None:
         pytest.skip("a thread can't be interrupted")
@@ -313,7 +313,7 @@ def test_who_gives_up_waiting_for_a_connection_that_stalls(
 
 
 @pytest.mark.exhaustive
-def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Identity, bob: Identity) -> None:
+def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Caller, bob: Caller) -> None:
     def work(session: Session) -> None:
         held = client.engine.connect()
         with pytest.raises(PoolTimeout):
@@ -330,9 +330,7 @@ def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Identit
 
 
 @table("name", ["after_begin", "on_bind", "begin", "checkout", "reset"])
-def test_a_listener_that_fails(
-    client: Client, admin: Engine, alice: Identity, bob: Identity, name: str
-) -> None:
+def test_a_listener_that_fails(client: Client, admin: Engine, alice: Caller, bob: Caller, name: str) -> None:
     listened: Any = client.engine
     if name == "after_begin":
         listened = client.maker.class_ if client.runner is None else client.maker.kw["sync_session_class"]
@@ -355,7 +353,7 @@ def test_a_listener_that_fails(
 
 
 @pytest.mark.exhaustive
-def test_a_hook_that_fails_refuses_the_transaction(client: Client, alice: Identity, bob: Identity) -> None:
+def test_a_hook_that_fails_refuses_the_transaction(client: Client, alice: Caller, bob: Caller) -> None:
     def work(session: Session) -> None:
         failing.add("on_bind")
         with pytest.raises(ListenerFailed):
@@ -374,7 +372,7 @@ def test_a_hook_that_fails_refuses_the_transaction(client: Client, alice: Identi
 
 
 @pytest.mark.exhaustive
-def test_a_statement_that_takes_too_long(client: Client, alice: Identity, bob: Identity) -> None:
+def test_a_statement_that_takes_too_long(client: Client, alice: Caller, bob: Caller) -> None:
     def work(session: Session) -> None:
         session.execute(text("SET LOCAL statement_timeout = 20"))
         with pytest.raises(DBAPIError, match="statement timeout"):
@@ -390,7 +388,7 @@ def test_a_statement_that_takes_too_long(client: Client, alice: Identity, bob: I
 
 @pytest.mark.exhaustive
 def test_a_serialization_failure_may_be_retried(
-    client: Client, admin: Engine, alice: Identity, bob: Identity
+    client: Client, admin: Engine, alice: Caller, bob: Caller
 ) -> None:
     def work(session: Session) -> None:
         for attempt in range(2):
@@ -411,14 +409,14 @@ def test_a_serialization_failure_may_be_retried(
 
 
 def test_of_two_in_a_deadlock_one_goes_on_and_one_tries_again(
-    url: URL, admin: Engine, way: Way, alice: Identity
+    url: URL, admin: Engine, transport: Transport, alice: Caller
 ) -> None:
     with Session(admin) as session:
         session.add_all([Todo(user_id="alice", task=task) for task in ("first", "second")])
         session.commit()
     engine = create_engine(url, pool_size=2)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
     both_have_one, one_is_done = threading.Barrier(2), threading.Event()
     deadlocks: list[DBAPIError] = []
 
@@ -459,7 +457,7 @@ def test_of_two_in_a_deadlock_one_goes_on_and_one_tries_again(
 
 
 @pytest.mark.exhaustive
-def test_a_server_that_crashes_and_comes_back(server: Server, alice: Identity, bob: Identity) -> None:
+def test_a_server_that_crashes_and_comes_back(server: Server, alice: Caller, bob: Caller) -> None:
     if server.installation is None:
         pytest.skip("needs a server of its own to crash")
     # What was committed must outlast the crash, as it doesn't on servers that only tests see.
@@ -476,9 +474,9 @@ def test_a_server_that_crashes_and_comes_back(server: Server, alice: Identity, b
         maker = sessionmaker(engine)
         enforce_row_security(maker)
 
-        def tasks_of(identity: Identity, then: Callable[[], None] = lambda: None) -> list[str]:
+        def tasks_of(caller: Caller, then: Callable[[], None] = lambda: None) -> list[str]:
             with maker() as session:
-                identify(session, identity)
+                identify(session, caller)
                 session.scalars(TASKS)
                 then()
                 return list(session.scalars(TASKS))
@@ -511,10 +509,10 @@ class SoftTimeLimitExceeded(Exception):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SoftTimeLimitExceeded])
 def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
-    pool: Engine, todos: None, alice: Identity, bob: Identity, error: type[BaseException], monkeypatch: Any
+    pool: Engine, todos: None, alice: Caller, bob: Caller, error: type[BaseException], monkeypatch: Any
 ) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, way="pipeline")
+    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
 
     enter, entered = psycopg_driver.Connection.pipeline, []
 
@@ -534,19 +532,19 @@ def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
         with pytest.raises(error):
             session.execute(TASKS)
         monkeypatch.undo()
-    for identity in (bob, alice):
+    for caller in (bob, alice):
         with maker() as session:
-            identify(session, identity)
+            identify(session, caller)
             for _ in range(2):
-                assert session.scalars(TASKS).all() == [f"{identity.subject}'s"]
+                assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
 
 
-@pytest.mark.parametrize("way", ["message", "pipeline"])
+@pytest.mark.parametrize("transport", ["with_begin", "pipeline"])
 def test_an_error_that_is_not_the_servers_is_reported_as_it_is(
-    pool: Engine, todos: None, alice: Identity, bob: Identity, way: Way, monkeypatch: Any
+    pool: Engine, todos: None, alice: Caller, bob: Caller, transport: Transport, monkeypatch: Any
 ) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
 
     def timed_out(*_: object, **__: object) -> Any:
         raise TimeoutError("of the application's own")
@@ -557,22 +555,22 @@ def test_an_error_that_is_not_the_servers_is_reported_as_it_is(
         session.commit()
         monkeypatch.setattr(psycopg.Connection, "wait", timed_out)
         with pytest.raises(TimeoutError, match="of the application's own"):
-            session.execute(text("SELECT 1; SELECT 2") if way == "message" else TASKS)
+            session.execute(text("SELECT 1; SELECT 2") if transport == "with_begin" else TASKS)
         monkeypatch.undo()
     with maker() as session:
         identify(session, bob)
         assert session.scalars(TASKS).all() == ["bob's"]
 
 
-@pytest.mark.parametrize("way", ["message", "statement"])
+@pytest.mark.parametrize("transport", ["with_begin", "statement"])
 @pytest.mark.parametrize("command", ["ROLLBACK", "BEGIN"])
 async def test_an_error_in_place_of_asyncpgs_own_costs_that_connection(
     runner: asyncio.Runner,
     url: URL,
     todos: None,
-    alice: Identity,
-    bob: Identity,
-    way: Way,
+    alice: Caller,
+    bob: Caller,
+    transport: Transport,
     command: str,
     monkeypatch: Any,
 ) -> None:
@@ -582,7 +580,7 @@ async def test_an_error_in_place_of_asyncpgs_own_costs_that_connection(
         max_overflow=0,
     )
     maker = async_sessionmaker(engine)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
 
     execute = asyncpg.Connection.execute
 
@@ -603,16 +601,16 @@ async def test_an_error_in_place_of_asyncpgs_own_costs_that_connection(
             with pytest.raises(TimeoutError, match="of the application's own"):
                 await (session.rollback() if command == "ROLLBACK" else session.execute(ANYTHING))
             monkeypatch.undo()
-    for identity in (bob, alice):
+    for caller in (bob, alice):
         async with maker() as session:
-            identify(session, identity)
-            assert (await session.scalars(TASKS)).all() == [f"{identity.subject}'s"]
+            identify(session, caller)
+            assert (await session.scalars(TASKS)).all() == [f"{caller.subject}'s"]
     await engine.dispose()
 
 
 @pytest.mark.exhaustive
 def test_a_transaction_that_text_has_begun_in_autocommit_is_not_the_next_callers(
-    url: URL, todos: None, alice: Identity, bob: Identity
+    url: URL, todos: None, alice: Caller, bob: Caller
 ) -> None:
     engine = create_engine(
         url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, pool_size=1, max_overflow=0

@@ -11,8 +11,8 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.exc import DeclarationError, IdentityRequired
+from sqla_rls import Caller, enforce_row_security, identify
+from sqla_rls.exc import CallerRequired, DeclarationError
 
 from .conftest import ANYTHING, TASKS, Todo, all_todos
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("runner")
 NAMES = ("alice", "bob")
 
 
-def person(name: str) -> Identity:
-    return Identity(role="authenticated", subject=name)
+def person(name: str) -> Caller:
+    return Caller(role="authenticated", subject=name)
 
 
 def test_a_worker_thread_serves_one_after_another(maker: sessionmaker[Session], todos: None) -> None:
@@ -38,7 +38,7 @@ def test_a_worker_thread_serves_one_after_another(maker: sessionmaker[Session], 
             scoped.remove()
 
     def serve_nobody() -> None:
-        with pytest.raises(IdentityRequired):
+        with pytest.raises(CallerRequired):
             scoped.execute(ANYTHING)
         scoped.remove()
 
@@ -50,7 +50,7 @@ def test_a_worker_thread_serves_one_after_another(maker: sessionmaker[Session], 
 
 @pytest.mark.exhaustive
 def test_a_block_commits_or_leaves_nothing(
-    maker: sessionmaker[Session], admin: Engine, alice: Identity
+    maker: sessionmaker[Session], admin: Engine, alice: Caller
 ) -> None:
     with maker.begin() as session:
         identify(session, alice)
@@ -60,7 +60,7 @@ def test_a_block_commits_or_leaves_nothing(
         session.add(Todo(task="lost"))
         session.flush()
         raise ZeroDivisionError
-    with pytest.raises(IdentityRequired), maker.begin() as session:
+    with pytest.raises(CallerRequired), maker.begin() as session:
         session.add(Todo(task="nobody's"))
     assert all_todos(admin) == [("alice", "kept")]
 
@@ -70,7 +70,7 @@ def test_a_block_commits_or_leaves_nothing(
 
 @pytest.mark.exhaustive
 async def test_an_async_block_commits_or_leaves_nothing(
-    async_pool: AsyncEngine, admin: Engine, alice: Identity
+    async_pool: AsyncEngine, admin: Engine, alice: Caller
 ) -> None:
     maker = async_sessionmaker(async_pool)
     enforce_row_security(maker)
@@ -83,14 +83,14 @@ async def test_an_async_block_commits_or_leaves_nothing(
             session.add(Todo(task="lost"))
             await session.flush()
             raise ZeroDivisionError
-    with pytest.raises(IdentityRequired):
+    with pytest.raises(CallerRequired):
         async with maker.begin() as session:
             session.add(Todo(task="nobody's"))
     assert all_todos(admin) == [("alice", "kept")]
 
 
 async def test_sync_code_may_begin_and_end_transactions(
-    async_pool: AsyncEngine, admin: Engine, alice: Identity
+    async_pool: AsyncEngine, admin: Engine, alice: Caller
 ) -> None:
     def work(session: Session) -> list[str]:
         for task in ("first", "second"):
@@ -122,13 +122,13 @@ async def test_a_scope_that_is_removed_is_nobodys(async_pool: AsyncEngine, todos
         identify(scoped, person(name))
         assert (await scoped.scalars(TASKS)).all() == [f"{name}'s"]
         await scoped.remove()
-        with pytest.raises(IdentityRequired):
+        with pytest.raises(CallerRequired):
             await scoped.execute(ANYTHING)
         await scoped.remove()
 
 
 async def test_inner_sessions_may_come_from_a_factory_with_listeners(
-    async_pool: AsyncEngine, todos: None, alice: Identity
+    async_pool: AsyncEngine, todos: None, alice: Caller
 ) -> None:
     inner, heard = sessionmaker(), []
     event.listen(inner, "before_flush", lambda *_: heard.append("flush"))
@@ -137,7 +137,7 @@ async def test_inner_sessions_may_come_from_a_factory_with_listeners(
     with pytest.raises(DeclarationError, match="already"):
         enforce_row_security(maker)
     async with maker() as session:
-        with pytest.raises(IdentityRequired):
+        with pytest.raises(CallerRequired):
             await session.execute(ANYTHING)
         await session.rollback()
         identify(session, alice)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Identity, enforce_row_security, identify
+from sqla_rls import Caller, enforce_row_security, identify
 from sqla_rls.cli import main
 from sqla_rls.testing.postgres import Server
 
@@ -50,7 +50,7 @@ ATTACKS = [
 
 
 def test_what_a_caller_injects_is_denied(
-    admin: Engine, callers: sessionmaker[Session], todos: None, alice: Identity
+    admin: Engine, callers: sessionmaker[Session], todos: None, alice: Caller
 ) -> None:
     with admin.begin() as connection:
         connection.execute(text("CREATE EXTENSION dblink"))
@@ -70,7 +70,7 @@ def test_what_a_caller_injects_is_denied(
 
 
 def test_drop_owned_opens_no_table(
-    server: Server, admin: Engine, callers: sessionmaker[Session], todos: None, alice: Identity
+    server: Server, admin: Engine, callers: sessionmaker[Session], todos: None, alice: Caller
 ) -> None:
     with admin.begin() as connection:
         for permissive, to in (("PERMISSIVE", "PUBLIC"), ("RESTRICTIVE", "authenticated")):

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine, func, select, text
@@ -14,8 +14,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Identity
+from sqla_rls import Caller
 from sqla_rls.driver import asyncpg, psycopg
+from sqla_rls.driver.base import Reset
 from sqla_rls.exc import RowSecurityError
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.every_postgres
 BACKEND = text("SELECT pg_catalog.pg_backend_pid()")
 
 
-MODES: dict[str, dict[str, Any]] = {"unclean": {"clean": False}, "clean": {}, "strict": {"strict": True}}
+RESETS: tuple[Reset, ...] = get_args(Reset)
 
 
 def inject(session: Session, sql: tuple[str, ...], how: How) -> int:
@@ -38,7 +39,7 @@ def inject(session: Session, sql: tuple[str, ...], how: How) -> int:
     backend = session.scalar(BACKEND)
     for statement in sql:
         session.execute(text(statement))
-    if how.driver == "asyncpg" and how.way == "message":
+    if how.driver == "asyncpg" and how.transport == "with_begin":
         # A COMMIT in her text would end the connection.
         session.commit()
     elif not how.autocommit:
@@ -67,13 +68,11 @@ def found_by(look: Look, admin: Engine) -> Callable[[Session], tuple[object, int
 
 def verdict(leftover: Leftover, alices: Line, bobs: Line, admin: Engine) -> Verdict:
     """What happens to bob, whose connection was alice's."""
-    alice, bob = (Identity(role="authenticated", subject=name) for name in ("alice", "bob"))
+    alice, bob = (Caller(role="authenticated", subject=name) for name in ("alice", "bob"))
     look = found_by(leftover.look, admin)
     try:
         before = [bobs.visit(bob, look) for _ in range(leftover.looks)]
         backend = alices.visit(alice, lambda session: inject(session, leftover.sql, alices.how))
-    except RowSecurityError:
-        return "refused"
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != "42501":
             raise
@@ -110,10 +109,11 @@ def superuser(server: Server, place: str) -> Iterator[Engine]:
 def lines(server: Server, place: str) -> Iterator[dict[tuple[str, str], Line]]:
     url = server.url(place, user="app", password="app")
     with asyncio.Runner() as runner:
-        lines = {
-            (how, mode): Line(url, HOWS[how], runner, **options)
+        lines: dict[tuple[str, str], Line] = {
+            (how, reset): Line(url, HOWS[how], runner, reset=reset)
             for how in HOWS
-            for mode, options in MODES.items()
+            for reset in RESETS
+            if not (reset == "all" and HOWS[how].transport == "statement")
         }
         yield lines
         for line in lines.values():
@@ -127,17 +127,17 @@ def nothing_stored(superuser: Engine) -> Iterator[None]:
         connection.execute(text("SELECT lo_unlink(oid) FROM pg_largeobject_metadata"))
 
 
-def expected(leftover: Leftover, how: How, mode: str) -> Verdict:
+def expected(leftover: Leftover, how: How, reset: str) -> Verdict:
     verdicts = leftover.verdicts
-    if mode == "strict":
-        return "refused" if how.way == "statement" else verdicts.strict
+    if reset == "all":
+        return verdicts.reset_all
     if how.driver in leftover.ends_connections_of:
         return "closed"
-    if mode == "unclean":
-        return verdicts.unclean
+    if reset == "none":
+        return verdicts.reset_none
     if how.autocommit:
         return verdicts.one_shot
-    return verdicts.statement if how.way == "statement" else verdicts.with_begin
+    return verdicts.statement if how.transport == "statement" else verdicts.with_begin
 
 
 @pytest.mark.exhaustive
@@ -146,10 +146,10 @@ def test_what_alice_leaves_does_to_bob_what_the_table_says(
     lines: dict[tuple[str, str], Line], superuser: Engine, leftover: Leftover
 ) -> None:
     surprises = {}
-    for (how, mode), line in lines.items():
+    for (how, reset), line in lines.items():
         found = verdict(leftover, line, line, superuser)
-        if found != expected(leftover, HOWS[how], mode):
-            surprises[how, mode] = found
+        if found != expected(leftover, HOWS[how], reset):
+            surprises[how, reset] = found
         line.hang_up()
     assert surprises == {}
 
@@ -163,19 +163,19 @@ def test_what_else_closes_it_does(
 ) -> None:
     with admin.begin() as connection:
         connection.execute(text(leftover.cure_sql.format(database=f'"{url.database}"')))
-    line = Line(url, HOWS["psycopg, message"], runner, clean=False)
+    line = Line(url, HOWS["psycopg, with_begin"], runner, reset="none")
     assert verdict(leftover, line, line, admin) == "denied"
     line.hang_up()
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("how", [HOWS["psycopg, message"], HOWS["asyncpg, message"]])
+@pytest.mark.parametrize("how", [HOWS["psycopg, with_begin"], HOWS["asyncpg, with_begin"]])
 def test_nor_does_it_where_the_driver_prepares_nothing(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How
 ) -> None:
     (leftover,) = [leftover for leftover in LEFTOVERS if "prepare" in leftover.cure]
     arguments = {"psycopg": psycopg.UNPREPARED, "asyncpg": asyncpg.UNPREPARED}[how.driver]
-    line = Line(url, how, runner, arguments, clean=False)
+    line = Line(url, how, runner, arguments, reset="none")
     assert verdict(leftover, line, line, admin) == "closed"
     line.hang_up()
 
@@ -184,7 +184,14 @@ def test_nor_does_it_where_the_driver_prepares_nothing(
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "leftovers.md"
-HEADINGS = ("left behind", "`clean=False`", "message, pipeline", "one-shot", "statement", "`strict=True`")
+HEADINGS = (
+    "left behind",
+    '`reset="none"`',
+    "with_begin, pipeline",
+    "one-shot",
+    "statement",
+    '`reset="all"`',
+)
 
 
 def document() -> list[str]:
@@ -210,7 +217,7 @@ def test_the_document_says_the_same() -> None:
 
 
 # Not one-shot: psycopg ends a pipeline with a Flush, for which PgBouncer 1.18 may lend a connection for good.
-POOLED = ["psycopg, message", "psycopg, pipeline", "asyncpg, message"]
+POOLED = ["psycopg, with_begin", "psycopg, pipeline", "asyncpg, with_begin"]
 CLOSED = [leftover for leftover in LEFTOVERS if leftover.verdicts[:2] == ("open", "closed") or leftover.cure]
 
 
@@ -228,7 +235,7 @@ def test_it_is_the_same_through_a_pooler(
 ) -> None:
     alices, bobs = (Line(bouncer.url, how, runner, CONNECT_ARGS[how.driver]) for _ in range(2))
     # Behind a pooler no driver may prepare any.
-    same = "closed" if leftover.cure else expected(leftover, how, "clean")
+    same = "closed" if leftover.cure else expected(leftover, how, "settings")
     assert verdict(leftover, alices, bobs, superuser) == same
     for line in (alices, bobs):
         line.hang_up()
@@ -241,8 +248,8 @@ def test_what_a_client_of_a_pooler_is_opened_with_stays(
     monkeypatch: pytest.MonkeyPatch,
     runner: asyncio.Runner,
     how: How,
-    alice: Identity,
-    bob: Identity,
+    alice: Caller,
+    bob: Caller,
 ) -> None:
     opened = {"application_name": "todos", "TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY"}
     if how.driver == "psycopg":
@@ -279,9 +286,9 @@ def test_what_a_client_of_a_pooler_is_opened_with_stays(
 # Beyond what is left in a session
 
 
-@pytest.mark.parametrize("how", [HOWS["psycopg, pipeline"], HOWS["asyncpg, message"]])
+@pytest.mark.parametrize("how", [HOWS["psycopg, pipeline"], HOWS["asyncpg, with_begin"]])
 def test_a_connection_that_alice_lets_time_out_is_replaced_by_a_pool_that_pings(
-    url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How, alice: Identity, bob: Identity
+    url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How, alice: Caller, bob: Caller
 ) -> None:
     def time_out(line: Line) -> None:
         backend = line.visit(
@@ -304,7 +311,7 @@ def test_a_connection_that_alice_lets_time_out_is_replaced_by_a_pool_that_pings(
 
 
 def test_a_table_that_alice_locks_is_bobs_again_when_her_transaction_ends(
-    url: URL, todos: None, runner: asyncio.Runner, alice: Identity, bob: Identity
+    url: URL, todos: None, runner: asyncio.Runner, alice: Caller, bob: Caller
 ) -> None:
     hers, his = (
         Line(url, HOWS["psycopg, pipeline"], runner, settings=settings)
@@ -327,7 +334,7 @@ def test_a_table_that_alice_locks_is_bobs_again_when_her_transaction_ends(
 
 @pytest.mark.exhaustive
 def test_a_lock_that_is_prepared_takes_a_setting_of_the_server(
-    url: URL, todos: None, runner: asyncio.Runner, alice: Identity
+    url: URL, todos: None, runner: asyncio.Runner, alice: Caller
 ) -> None:
     line = Line(url, HOWS["psycopg, pipeline"], runner)
 

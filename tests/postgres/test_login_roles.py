@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify, service_session
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, service_session
 from sqla_rls.exc import BindingError, TransactionRefused, UnsafeRole
 from sqla_rls.testing.postgres import Server
 from tests.suite import table
@@ -55,7 +55,9 @@ def login(url: URL) -> Iterator[Login]:
     ) -> sessionmaker[Session]:
         engines.append(create_engine(url.set(username=role, password="secret"), poolclass=NullPool))
         maker = sessionmaker(engines[-1])
-        enforce_row_security(maker, check_login_role=check_login_role, member_of=member_of)
+        enforce_row_security(
+            maker, check_login_role=check_login_role, options=BindingOptions(member_of=member_of or {})
+        )
         return maker
 
     yield factory
@@ -71,7 +73,7 @@ def run(admin: Engine, *statements: str) -> None:
 
 @table("unsafe", UNSAFE, ids=lambda unsafe: unsafe.name)
 def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cured(
-    server: Server, admin: Engine, login: Login, role: str, unsafe: Unsafe, todos: None, alice: Identity
+    server: Server, admin: Engine, login: Login, role: str, unsafe: Unsafe, todos: None, alice: Caller
 ) -> None:
     def filled(sql: str) -> str:
         return sql.replace("{role}", role).replace("{database}", f"{admin.url.database}")
@@ -110,7 +112,7 @@ def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cure
 
 @pytest.mark.exhaustive
 def test_from_16_on_createrole_alone_grants_no_role(
-    server: Server, admin: Engine, login: Login, role: str, todos: None, alice: Identity
+    server: Server, admin: Engine, login: Login, role: str, todos: None, alice: Caller
 ) -> None:
     if server.version < 16:
         pytest.skip("before, it grants any role")
@@ -123,7 +125,7 @@ def test_from_16_on_createrole_alone_grants_no_role(
             session.execute(text(f'GRANT "{role} owner" TO "{role}"'))
 
 
-def test_the_postgres_superuser_is_told_which_role_to_make(server: Server, url: URL, alice: Identity) -> None:
+def test_the_postgres_superuser_is_told_which_role_to_make(server: Server, url: URL, alice: Caller) -> None:
     engine = create_engine(server.url(url.database), poolclass=NullPool)
     maker = sessionmaker(engine)
     enforce_row_security(maker)
@@ -149,7 +151,7 @@ def worker(admin: Engine, role: str, todos: None) -> str:
 
 @pytest.mark.exhaustive
 def test_callers_whose_role_is_a_member_of_another_one_of_policies_are_refused(
-    admin: Engine, login: Login, role: str, worker: str, alice: Identity
+    admin: Engine, login: Login, role: str, worker: str, alice: Caller
 ) -> None:
     run(admin, f'GRANT "{worker}" TO authenticated')
     with login(role, check_login_role=False)() as session:
@@ -164,7 +166,7 @@ def test_callers_whose_role_is_a_member_of_another_one_of_policies_are_refused(
         ):
             session.scalars(TASKS)
     with maker() as session:
-        identify(session, ANONYMOUS)
+        identify(session, Caller.anonymous())
         session.execute(ANYTHING)
     run(admin, cure)
     with maker() as session:
@@ -173,20 +175,20 @@ def test_callers_whose_role_is_a_member_of_another_one_of_policies_are_refused(
 
 
 def test_a_membership_that_is_named_is_meant_so(
-    admin: Engine, login: Login, role: str, worker: str, alice: Identity
+    admin: Engine, login: Login, role: str, worker: str, alice: Caller
 ) -> None:
     run(admin, f'GRANT "{worker}" TO authenticated, anonymous')
     with login(role, member_of={"authenticated": [worker]})() as session:
         identify(session, alice)
         assert session.scalars(TASKS).all() == ["alice's", "bob's"]
         session.rollback()
-        identify(session, ANONYMOUS)
+        identify(session, Caller.anonymous())
         with pytest.raises(UnsafeRole, match="'anonymous' has the policies"):
             session.execute(ANYTHING)
 
 
 def test_a_service_may_take_on_a_role_that_the_login_role_was_granted(
-    login: Login, role: str, worker: str, alice: Identity
+    login: Login, role: str, worker: str, alice: Caller
 ) -> None:
     maker = login(role)
     with service_session(maker, reason="report", role=worker) as session:
@@ -207,18 +209,18 @@ def test_callers_with_a_role_of_their_own_may_be_members_of_the_ready_made_ones(
         f'GRANT authenticated TO "{editor}"',
     )
     with login(role)() as session:
-        identify(session, Identity(role=editor, subject="alice"))
+        identify(session, Caller(role=editor, subject="alice"))
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
-def test_each_role_is_looked_at_once_by_pool(pool: Engine, alice: Identity, bob: Identity) -> None:
+def test_each_role_is_looked_at_once_by_pool(pool: Engine, alice: Caller, bob: Caller) -> None:
     maker = sessionmaker(pool)
     enforce_row_security(maker)
     sent = statements_of(pool)
     for _ in range(3):
-        for identity in (alice, bob, ANONYMOUS):
+        for caller in (alice, bob, Caller.anonymous()):
             with maker() as session:
-                identify(session, identity)
+                identify(session, caller)
                 session.execute(ANYTHING)
     assert sum("pg_roles" in statement for statement in sent) == 2
     with maker(bind=pool.execution_options(isolation_level="SERIALIZABLE")) as session:
@@ -244,18 +246,18 @@ def as_authenticated(server: Server, url: URL, admin: Engine) -> Iterator[URL]:
 
 @pytest.mark.parametrize("set_role", [True, False])
 def test_authenticated_itself_may_log_in(
-    as_authenticated: URL, todos: None, alice: Identity, bob: Identity, set_role: bool
+    as_authenticated: URL, todos: None, alice: Caller, bob: Caller, set_role: bool
 ) -> None:
     engine = create_engine(as_authenticated, poolclass=NullPool)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, set_role=set_role)
-    for identity in (alice, bob):
+    enforce_row_security(maker, options=BindingOptions(set_role=set_role))
+    for caller in (alice, bob):
         with maker() as session:
-            identify(session, identity)
-            assert session.execute(CALLER).one() == ("authenticated", identity.subject)
-            assert session.scalars(TASKS).all() == [f"{identity.subject}'s"]
+            identify(session, caller)
+            assert session.execute(CALLER).one() == ("authenticated", caller.subject)
+            assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
     with maker() as session:
-        identify(session, ANONYMOUS)
+        identify(session, Caller.anonymous())
         with pytest.raises(BindingError, match="log in as that role" if not set_role else "may not SET ROLE"):
             session.execute(ANYTHING)
 
@@ -264,16 +266,16 @@ def test_authenticated_itself_may_log_in(
 @table("driver", ["psycopg", "asyncpg"])
 @table("set_role", [True, False])
 async def test_authenticated_itself_may_log_in_under_asyncio(
-    runner: object, as_authenticated: URL, todos: None, alice: Identity, driver: str, set_role: bool
+    runner: object, as_authenticated: URL, todos: None, alice: Caller, driver: str, set_role: bool
 ) -> None:
     engine = create_async_engine(as_authenticated.set(drivername=f"postgresql+{driver}"), poolclass=NullPool)
     maker: async_sessionmaker[AsyncSession] = async_sessionmaker(engine)
-    enforce_row_security(maker, set_role=set_role)
+    enforce_row_security(maker, options=BindingOptions(set_role=set_role))
     async with maker() as session:
         identify(session, alice)
         assert (await session.scalars(TASKS)).all() == ["alice's"]
     async with maker() as session:
-        identify(session, ANONYMOUS)
+        identify(session, Caller.anonymous())
         with pytest.raises(BindingError):
             await session.execute(ANYTHING)
     await engine.dispose()

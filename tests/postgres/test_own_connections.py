@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import CreateSchema
 
-from sqla_rls import Identity, enforce_row_security, identify
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.account import Account
@@ -73,7 +73,7 @@ def callers(
         connection.execute(text("CREATE EXTENSION dblink"))
         key = rotate_signing_key(connection) if verified_by[0] == FUNCTIONS else None
     maker = sessionmaker(pool)
-    enforce_row_security(maker, binding="signed", signing_key=key)
+    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
     return maker
 
 
@@ -114,7 +114,7 @@ def test_with_the_extension_a_connection_brings_its_own_key_and_is_whoever_it_sa
     admin: Engine,
     pool: Engine,
     callers: sessionmaker[Session],
-    alice: Identity,
+    alice: Caller,
     brings: str,
 ) -> None:
     try:

@@ -14,9 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver.base import Way
-from sqla_rls.exc import DeclarationError, IdentityChanged, IdentityRequired, TransactionRefused
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
+from sqla_rls.exc import CallerChanged, CallerRequired, DeclarationError, TransactionRefused
 from sqla_rls.testing.issuer import Issuer
 from tests.suite import table
 
@@ -37,18 +37,18 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.fixture(params=OTHERS.values(), ids=list(OTHERS))
-def two(request: pytest.FixtureRequest) -> tuple[Identity, Identity]:
+def two(request: pytest.FixtureRequest) -> tuple[Caller, Caller]:
     """Two callers with the same role."""
     first, second = request.param
-    return Identity(role="authenticated", **first), Identity(role="authenticated", **second)
+    return Caller(role="authenticated", **first), Caller(role="authenticated", **second)
 
 
 class Asked:
     """The callback of a factory: who is calling, now."""
 
-    caller: Identity
+    caller: Caller
 
-    def __call__(self) -> Identity:
+    def __call__(self) -> Caller:
         return self.caller
 
 
@@ -66,7 +66,7 @@ def maker(pool: Engine, asked: Asked) -> sessionmaker[Session]:
 
 
 def test_what_one_has_changed_is_never_flushed_for_another(
-    maker: sessionmaker[Session], admin: Engine, todos: None, asked: Asked, two: tuple[Identity, Identity]
+    maker: sessionmaker[Session], admin: Engine, todos: None, asked: Asked, two: tuple[Caller, Caller]
 ) -> None:
     asked.caller, other = two
     with maker() as session:
@@ -75,14 +75,14 @@ def test_what_one_has_changed_is_never_flushed_for_another(
         session.rollback()
         session.add(Todo(user_id="alice", task="of the first"))
         asked.caller = other
-        with pytest.raises(IdentityChanged, match="somebody else"):
+        with pytest.raises(CallerChanged, match="another caller"):
             session.commit()
     assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
 
 
 @pytest.mark.exhaustive
 def test_what_one_has_loaded_is_never_returned_to_another(
-    maker: sessionmaker[Session], admin: Engine, asked: Asked, two: tuple[Identity, Identity]
+    maker: sessionmaker[Session], admin: Engine, asked: Asked, two: tuple[Caller, Caller]
 ) -> None:
     asked.caller, other = two
     with Session(admin) as session:
@@ -104,7 +104,7 @@ def test_what_one_has_loaded_is_never_returned_to_another(
             lambda: session.merge(todo, load=False),
         ]
         for touch in touches:
-            with pytest.raises(IdentityChanged, match="somebody else"):
+            with pytest.raises(CallerChanged, match="another caller"):
                 touch()
             with pytest.raises(TransactionRefused):
                 touch()
@@ -112,7 +112,7 @@ def test_what_one_has_loaded_is_never_returned_to_another(
 
 
 def test_what_one_has_loaded_stays_ones_own_without_a_query(
-    maker: sessionmaker[Session], pool: Engine, todos: None, asked: Asked, alice: Identity
+    maker: sessionmaker[Session], pool: Engine, todos: None, asked: Asked, alice: Caller
 ) -> None:
     asked.caller = alice
     with maker() as session:
@@ -120,14 +120,14 @@ def test_what_one_has_loaded_stays_ones_own_without_a_query(
         session.commit()
         sent = statements_of(pool)
         # Another token of the same sign-in.
-        asked.caller = Identity(role="authenticated", subject="alice", claims={"iat": 1, "exp": 2})
+        asked.caller = Caller(role="authenticated", subject="alice", claims={"iat": 1, "exp": 2})
         assert session.get(Todo, todo.id) is todo
         assert sent == []
 
 
 @pytest.mark.exhaustive
 async def test_what_one_has_loaded_by_asyncio_is_never_returned_to_another(
-    runner: asyncio.Runner, async_pool: AsyncEngine, todos: None, asked: Asked, alice: Identity, bob: Identity
+    runner: asyncio.Runner, async_pool: AsyncEngine, todos: None, asked: Asked, alice: Caller, bob: Caller
 ) -> None:
     maker = async_sessionmaker(async_pool, expire_on_commit=False)
     enforce_row_security(maker, token=asked)
@@ -139,37 +139,37 @@ async def test_what_one_has_loaded_by_asyncio_is_never_returned_to_another(
         assert await session.get(Todo, todo.id) is todo
         await session.commit()
         asked.caller = bob
-        with pytest.raises(IdentityChanged):
+        with pytest.raises(CallerChanged):
             await session.get(Todo, todo.id)
         await session.rollback()
         todo.task = "changed"
-        with pytest.raises(IdentityChanged):
+        with pytest.raises(CallerChanged):
             await session.commit()
 
 
 def test_an_application_may_name_the_claims_of_a_person(pool: Engine, asked: Asked) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, token=asked, person_claims=["org_id"])
+    enforce_row_security(maker, token=asked, options=BindingOptions(principal_claims=["org_id"]))
     with maker() as session:
         for plan in ("free", "paid"):
             claims = {"org_id": "a", "plan": plan}
-            asked.caller = Identity(role="authenticated", subject="alice", claims=claims)
+            asked.caller = Caller(role="authenticated", subject="alice", claims=claims)
             session.execute(ANYTHING)
             session.commit()
         for change in ({"org_id": "b"}, {"org_id": "a", "iss": "other"}, {}):
-            asked.caller = Identity(role="authenticated", subject="alice", claims=change)
-            with pytest.raises(IdentityChanged):
+            asked.caller = Caller(role="authenticated", subject="alice", claims=change)
+            with pytest.raises(CallerChanged):
                 session.execute(ANYTHING)
             session.rollback()
-    with pytest.raises(DeclarationError, match="sequence of names"):
-        enforce_row_security(sessionmaker(pool), person_claims="org_id")
+    with pytest.raises(DeclarationError, match="list of names"):
+        enforce_row_security(sessionmaker(pool), options=BindingOptions(principal_claims="org_id"))
 
 
 def test_a_refreshed_token_goes_on_in_a_session(
-    pool: Engine, issuer: Issuer, todos: None, way: Way, alice: Identity
+    pool: Engine, issuer: Issuer, todos: None, transport: Transport, alice: Caller
 ) -> None:
     maker = sessionmaker(pool, expire_on_commit=False)
-    enforce_row_security(maker, verifier=verifier_of(issuer), way=way)
+    enforce_row_security(maker, verifier=verifier_of(issuer), options=BindingOptions(transport=transport))
     verifier = verifier_of(issuer)
     with maker() as session:
         identify(session, verifier.verify(issuer.token("alice", issued_at=1e9, expires_in=2e9)))
@@ -187,12 +187,12 @@ def test_a_refreshed_token_goes_on_in_a_session(
 
 
 @pytest.mark.exhaustive
-def test_strict_discards_what_another_tenants_caller_left(url: URL, asked: Asked) -> None:
+def test_reset_all_discards_what_another_tenants_caller_left(url: URL, asked: Asked) -> None:
     engine = create_engine(url, pool_size=1, max_overflow=0)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, token=asked, strict=True)
+    enforce_row_security(maker, token=asked, options=BindingOptions(reset="all"))
     for org, left in (("a", []), ("a", ["left"]), ("b", [])):
-        asked.caller = Identity(role="authenticated", subject="alice", claims={"org_id": org})
+        asked.caller = Caller(role="authenticated", subject="alice", claims={"org_id": org})
         with maker() as session:
             assert session.scalars(text("SELECT pg_listening_channels()")).all() == left
             session.execute(text('LISTEN "left"'))
@@ -217,16 +217,18 @@ def held_by(session: Session) -> list[Any]:
 @pytest.mark.parametrize("given", ["engine", "connection"])
 @pytest.mark.parametrize("refused_by", ["callback", "hook"])
 def test_nothing_runs_in_a_transaction_that_was_refused(
-    pool: Engine, way: Way, todos: None, alice: Identity, given: str, refused_by: str
+    pool: Engine, transport: Transport, todos: None, alice: Caller, given: str, refused_by: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise Refusal
 
     maker = sessionmaker(pool)
     if refused_by == "hook":
-        enforce_row_security(maker, way=way, on_bind=refuse, token=lambda: alice)
+        enforce_row_security(
+            maker, on_bind=refuse, token=lambda: alice, options=BindingOptions(transport=transport)
+        )
     else:
-        enforce_row_security(maker, way=way, token=refuse)
+        enforce_row_security(maker, token=refuse, options=BindingOptions(transport=transport))
     connection = pool.connect() if given == "connection" else None
     session = maker(bind=connection or pool)
     for _ in range(2):
@@ -257,13 +259,13 @@ def test_nothing_runs_in_a_transaction_that_was_refused(
 
 
 def test_a_hook_that_refuses_a_joined_transaction_leaves_it_as_it_was(
-    pool: Engine, way: Way, alice: Identity
+    pool: Engine, transport: Transport, alice: Caller
 ) -> None:
     def refuse(*_: object) -> None:
         raise Refusal
 
     maker = sessionmaker(pool, join_transaction_mode="create_savepoint")
-    enforce_row_security(maker, way=way, on_bind=refuse)
+    enforce_row_security(maker, on_bind=refuse, options=BindingOptions(transport=transport))
     with pool.connect() as connection, connection.begin():
         session = maker(bind=connection)
         identify(session, alice)
@@ -280,17 +282,17 @@ def test_a_hook_that_refuses_a_joined_transaction_leaves_it_as_it_was(
 
 @table("end", ["close", "invalidate", "reset", "rollback", "commit"])
 def test_a_session_that_fails_to_end_is_of_use_again(
-    admin: Engine, pool: Engine, way: Way, todos: None, alice: Identity, bob: Identity, end: str
+    admin: Engine, pool: Engine, transport: Transport, todos: None, alice: Caller, bob: Caller, end: str
 ) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
     session = maker()
     identify(session, alice)
     kill(admin, session.scalar(select(func.pg_backend_pid())))
     with suppress(SQLAlchemyError):
         getattr(session, end)()
     if end in ("close", "invalidate", "reset"):
-        with pytest.raises(IdentityRequired):
+        with pytest.raises(CallerRequired):
             session.execute(ANYTHING)
     session.rollback()
     identify(session, bob)
@@ -299,7 +301,7 @@ def test_a_session_that_fails_to_end_is_of_use_again(
 
 
 def test_a_scoped_session_that_fails_to_close_serves_the_next_request(
-    admin: Engine, pool: Engine, todos: None, alice: Identity, bob: Identity
+    admin: Engine, pool: Engine, todos: None, alice: Caller, bob: Caller
 ) -> None:
     maker = sessionmaker(pool)
     enforce_row_security(maker)
@@ -308,7 +310,7 @@ def test_a_scoped_session_that_fails_to_close_serves_the_next_request(
     kill(admin, scoped.scalar(select(func.pg_backend_pid())))
     with pytest.raises(SQLAlchemyError):
         scoped.remove()
-    with pytest.raises(IdentityRequired):
+    with pytest.raises(CallerRequired):
         scoped.execute(ANYTHING)
     scoped.rollback()
     identify(scoped, bob)
@@ -320,20 +322,20 @@ def test_a_scoped_session_that_fails_to_close_serves_the_next_request(
 async def test_an_async_session_that_fails_to_close_is_of_use_again(
     runner: asyncio.Runner,
     async_pool: AsyncEngine,
-    async_way: Way,
+    async_transport: Transport,
     admin: Engine,
     todos: None,
-    alice: Identity,
-    bob: Identity,
+    alice: Caller,
+    bob: Caller,
 ) -> None:
     maker = async_sessionmaker(async_pool)
-    enforce_row_security(maker, way=async_way)
+    enforce_row_security(maker, options=BindingOptions(transport=async_transport))
     session: AsyncSession = maker()
     identify(session, alice)
     kill(admin, await session.scalar(select(func.pg_backend_pid())))
     with suppress(SQLAlchemyError):
         await session.close()
-    with pytest.raises(IdentityRequired):
+    with pytest.raises(CallerRequired):
         await session.execute(ANYTHING)
     await session.rollback()
     identify(session, bob)

@@ -15,14 +15,14 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify
-from sqla_rls.driver.base import Way
-from sqla_rls.exc import BindingError, ExpiredToken, IdentityRequired
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
+from sqla_rls.exc import BindingError, CallerRequired, ExpiredToken
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 
 from .conftest import CALLER, NOBODY, Todo, assert_refused
 
-PEOPLE = [Identity(role="authenticated", subject=f"user {number}") for number in range(20)]
+PEOPLE = [Caller(role="authenticated", subject=f"user {number}") for number in range(20)]
 CLIENTS = 8
 BACKEND = select(func.pg_backend_pid())
 SETTINGS = text("SELECT current_setting('role'), coalesce(current_setting('request.jwt.claims', true), '')")
@@ -50,9 +50,9 @@ def clients(bounced: URL) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def maker(clients: Engine, way: Way) -> sessionmaker[Session]:
+def maker(clients: Engine, transport: Transport) -> sessionmaker[Session]:
     maker = sessionmaker(clients)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
     return maker
 
 
@@ -64,7 +64,7 @@ def everybodys(admin: Engine) -> None:
         session.commit()
 
 
-def assert_own_rows_only(session: Session, who: Identity, chance: random.Random) -> None:
+def assert_own_rows_only(session: Session, who: Caller, chance: random.Random) -> None:
     """Some transactions of *who*, whose end is left to chance."""
     identify(session, who)
     for _ in range(3):
@@ -106,17 +106,17 @@ def test_threads_see_their_own_rows_and_leave_nothing(
 async def test_tasks_see_their_own_rows_and_leave_nothing(
     clients: Engine,
     bounced: URL,
-    driver_and_way: tuple[str, Way],
+    driver_and_transport: tuple[str, Transport],
     runner: object,
     everybodys: None,
     servers: int,
 ) -> None:
-    driver, way = driver_and_way
+    driver, transport = driver_and_transport
     engine = create_async_engine(
         bounced.set(drivername=f"postgresql+{driver}"), pool_size=CLIENTS, connect_args=CONNECT_ARGS[driver]
     )
     maker = async_sessionmaker(engine)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
 
     async def work(seed: int) -> None:
         chance = random.Random(seed)
@@ -139,7 +139,12 @@ def test_who_comes_next_on_the_server_connection_is_not_the_last(
 ) -> None:
     first, second = maker(), maker()
     backends = set()
-    for session, who in [(first, PEOPLE[0]), (second, PEOPLE[1]), (first, PEOPLE[0]), (second, ANONYMOUS)]:
+    for session, who in [
+        (first, PEOPLE[0]),
+        (second, PEOPLE[1]),
+        (first, PEOPLE[0]),
+        (second, Caller.anonymous()),
+    ]:
         identify(session, who)
         assert session.execute(CALLER).one() == (who.role, who.subject)
         backends.add(session.scalar(BACKEND))
@@ -163,7 +168,7 @@ def test_who_is_refused_holds_nobody_up(
         (replace(PEOPLE[0], role="pg_monitor"), BindingError),
     ]
     with maker() as session:
-        assert_refused(session, IdentityRequired)
+        assert_refused(session, CallerRequired)
         session.rollback()
         for who, refusal in refusals:
             identify(session, who)

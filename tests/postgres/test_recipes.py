@@ -32,7 +32,7 @@ from werkzeug.serving import make_server
 
 from recipes import fastapi_app, flask_app, litestar_app, sqlmodel_app
 from sqla_rls import (
-    Identity,
+    Caller,
     auth,
     auth_uid,
     authenticated,
@@ -41,7 +41,7 @@ from sqla_rls import (
     identify,
     service_session,
 )
-from sqla_rls.exc import IdentityRequired
+from sqla_rls.exc import CallerRequired
 from sqla_rls.fastapi import add_exception_handlers
 from sqla_rls.http import bearer_token
 from sqla_rls.testing.issuer import Issuer, Key
@@ -262,7 +262,7 @@ def test_a_removed_session_runs_as_the_next_requests_caller(
                 page = flask_app.db.paginate(select(flask_app.Todo))
                 assert [todo.task for todo in page] == [f"{name}'s"]
             session.remove()
-        with flask.test_request_context(), pytest.raises(IdentityRequired):
+        with flask.test_request_context(), pytest.raises(CallerRequired):
             session.execute(ANYTHING)
 
 
@@ -286,7 +286,7 @@ class OldLetter(bound.Model):  # type: ignore[misc,name-defined]
 
 
 def test_each_of_several_databases_knows_the_caller(
-    server: Server, template: str, alice: Identity, bob: Identity
+    server: Server, template: str, alice: Caller, bob: Caller
 ) -> None:
     app = Flask(__name__)
     names = {key: server.create_database() for key in ("main", "archive")}
@@ -300,12 +300,12 @@ def test_each_of_several_databases_knows_the_caller(
             owner = create_engine(server.url(names[key]))
             metadata.create_all(owner)
             owner.dispose()
-        for identity in (alice, bob):
-            identify(bound.session, identity)
+        for caller in (alice, bob):
+            identify(bound.session, caller)
             bound.session.add_all([Letter(), OldLetter()])
             bound.session.commit()
             for model in (Letter, OldLetter):
-                assert bound.session.scalars(select(model.user_id)).all() == [identity.subject]
+                assert bound.session.scalars(select(model.user_id)).all() == [caller.subject]
             with pytest.raises(ProgrammingError, match="row-level security"):
                 bound.session.execute(insert(OldLetter).values(user_id="carol"))
             bound.session.remove()
@@ -322,12 +322,12 @@ def test_each_of_several_databases_knows_the_caller(
 
 @pytest.mark.usefixtures("runner")
 async def test_sqlmodels_own_async_session_runs_as_the_caller(
-    async_pool: AsyncEngine, todos: None, alice: Identity
+    async_pool: AsyncEngine, todos: None, alice: Caller
 ) -> None:
     factory = async_sessionmaker(async_pool, class_=SQLModelAsyncSession)
     enforce_row_security(factory)
     async with factory() as session:
-        with pytest.raises(IdentityRequired):
+        with pytest.raises(CallerRequired):
             await session.exec(sqlmodel_select(func.count()))
         await session.rollback()
         identify(session, alice)

@@ -12,8 +12,8 @@ from sqlalchemy import URL, create_engine, insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from sqla_rls import Identity, enforce_row_security
-from sqla_rls.driver.base import Way
+from sqla_rls import BindingOptions, Caller, enforce_row_security
+from sqla_rls.driver.base import Transport
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 from tests.suite import table
@@ -23,7 +23,7 @@ from .conftest import TASKS, Todo
 pytestmark = pytest.mark.sqlalchemy
 
 Work: TypeAlias = Callable[[Session], object]
-#: ``count(driver, way, work)``: how many round trips *work* takes; *way* None is plain SQLAlchemy.
+#: ``count(driver, transport, work)``: the round trips of *work*; *transport* None is plain SQLAlchemy.
 Count: TypeAlias = Callable[..., int]
 
 PSYCOPG = ["psycopg", "psycopg_async"]
@@ -38,15 +38,15 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def count(proxy: Proxy, runner: asyncio.Runner, url: URL, todos: None, alice: Identity) -> Iterator[Count]:
+def count(proxy: Proxy, runner: asyncio.Runner, url: URL, todos: None, alice: Caller) -> Iterator[Count]:
     through = url.set(host=proxy.host, port=proxy.port)
     # Logged in as the role, with the claims that Alice's sessions bind.
     plain = through.set(username="authenticated_login", password="authenticated_login")
     ends: list[Callable[[], None]] = []
 
-    def count(driver: str, way: Way | None, work: Work, **options: Any) -> int:
-        url = (plain if way is None else through).set(drivername=f"postgresql+{driver}")
-        if way is None:
+    def count(driver: str, transport: Transport | None, work: Work, **options: Any) -> int:
+        url = (plain if transport is None else through).set(drivername=f"postgresql+{driver}")
+        if transport is None:
             options["connect_args"] = fixed_claims(driver, alice)
         maker: sessionmaker[Session] | async_sessionmaker[AsyncSession]
         if driver == "psycopg":
@@ -65,8 +65,8 @@ def count(proxy: Proxy, runner: asyncio.Runner, url: URL, todos: None, alice: Id
             def transaction() -> None:
                 runner.run(in_async_session(async_maker, work))
 
-        if way is not None:
-            enforce_row_security(maker, way=way, token=lambda: alice)
+        if transport is not None:
+            enforce_row_security(maker, token=lambda: alice, options=BindingOptions(transport=transport))
         for _ in range(UNTIL_PREPARED):
             transaction()
         before = proxy.round_trips
@@ -78,10 +78,10 @@ def count(proxy: Proxy, runner: asyncio.Runner, url: URL, todos: None, alice: Id
         end()
 
 
-def fixed_claims(driver: str, identity: Identity) -> dict[str, Any]:
+def fixed_claims(driver: str, caller: Caller) -> dict[str, Any]:
     if driver == "asyncpg":
-        return {"server_settings": {"request.jwt.claims": identity.claims_json}}
-    return {"options": f"-c request.jwt.claims={identity.claims_json}"}
+        return {"server_settings": {"request.jwt.claims": caller.claims_json}}
+    return {"options": f"-c request.jwt.claims={caller.claims_json}"}
 
 
 async def in_async_session(maker: async_sessionmaker[AsyncSession], work: Work) -> None:
@@ -122,7 +122,7 @@ def test_with_begin_a_binding_takes_no_round_trip_and_as_a_statement_one(
     count: Count, driver: str, work: Work
 ) -> None:
     plain = count(driver, None, work)
-    assert count(driver, "message", work) == plain
+    assert count(driver, "with_begin", work) == plain
     assert count(driver, "statement", work) == plain + 1
 
 
@@ -143,20 +143,24 @@ def test_executemany_in_a_pipeline_takes_what_it_takes_unbound(count: Count, dri
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("driver", PSYCOPG)
-@pytest.mark.parametrize("way", ["message", "pipeline"])
+@pytest.mark.parametrize("transport", ["with_begin", "pipeline"])
 def test_in_autocommit_a_statement_takes_one_round_trip_bound_or_not(
-    count: Count, driver: str, way: Way
+    count: Count, driver: str, transport: Transport
 ) -> None:
-    assert count(driver, way, one_select, **AUTOCOMMIT) == count(driver, None, one_select, **AUTOCOMMIT) == 1
-    assert count(driver, way, two_selects, **AUTOCOMMIT) == 2
+    assert (
+        count(driver, transport, one_select, **AUTOCOMMIT)
+        == count(driver, None, one_select, **AUTOCOMMIT)
+        == 1
+    )
+    assert count(driver, transport, two_selects, **AUTOCOMMIT) == 2
 
 
 @table("driver", [*PSYCOPG, "asyncpg"])
 def test_the_round_trips_that_the_documentation_states(count: Count, driver: str) -> None:
-    stated: dict[Way | None, int] = {None: 3, "message": 3, "pipeline": 2, "statement": 4}
+    stated: dict[Transport | None, int] = {None: 3, "with_begin": 3, "pipeline": 2, "statement": 4}
     if driver == "asyncpg":
         del stated["pipeline"]
-    assert {way: count(driver, way, one_select) for way in stated} == stated
+    assert {transport: count(driver, transport, one_select) for transport in stated} == stated
 
 
 @pytest.mark.parametrize("driver", PSYCOPG)
@@ -167,7 +171,7 @@ def test_the_pipeline_is_chosen(count: Count, driver: str) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("driver", [*PSYCOPG, "asyncpg"])
 def test_a_transaction_that_does_nothing_takes_none(count: Count, driver: str) -> None:
-    assert count(driver, "message", nothing) == 0
+    assert count(driver, "with_begin", nothing) == 0
 
 
 def test_a_delay_is_that_of_each_way(proxy: Proxy, url: URL) -> None:

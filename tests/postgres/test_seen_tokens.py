@@ -15,7 +15,7 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Identity
+from sqla_rls import Caller
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
@@ -51,7 +51,7 @@ def signed(server: Server, template: str) -> Iterator[Signed]:
     server.drop_database(name)
 
 
-def tokens_seen(line: Line, signed: Signed, who: Identity) -> set[str]:
+def tokens_seen(line: Line, signed: Signed, who: Caller) -> set[str]:
     """What *POLLS* looks at the activity find, while *line* is in use."""
     found: set[str] = set()
     done = threading.Event()
@@ -80,11 +80,11 @@ def tokens_seen(line: Line, signed: Signed, who: Identity) -> set[str]:
     return {query.partition("E'eyJ")[2].partition("'")[0] for query in found if "eyJ" in query}
 
 
-def tokens_seen_over_a_network(signed: Signed, runner: asyncio.Runner, who: Identity, how: How) -> set[str]:
+def tokens_seen_over_a_network(signed: Signed, runner: asyncio.Runner, who: Caller, how: How) -> set[str]:
     assert signed.url.port is not None
     with Proxy(str(signed.url.host), signed.url.port, delay=0.0005) as proxy:
         url = signed.url.set(host=proxy.host, port=proxy.port)
-        line = Line(url, how, runner, binding="signed", signing_key=signed.key)
+        line = Line(url, how, runner, signing="required", signing_key=signed.key)
         seen = tokens_seen(line, signed, who)
         line.hang_up()
     return seen
@@ -92,15 +92,15 @@ def tokens_seen_over_a_network(signed: Signed, runner: asyncio.Runner, who: Iden
 
 @pytest.mark.parametrize("how", hows(BY_PARAMETERS))
 def test_a_token_in_a_parameter_is_never_seen(
-    signed: Signed, runner: asyncio.Runner, alice: Identity, how: How
+    signed: Signed, runner: asyncio.Runner, alice: Caller, how: How
 ) -> None:
     assert tokens_seen_over_a_network(signed, runner, alice, how) == set()
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("how", hows(["psycopg, message", "asyncpg, message"]))
+@pytest.mark.parametrize("how", hows(["psycopg, with_begin", "asyncpg, with_begin"]))
 def test_one_in_a_text_is_and_is_good_for_that_connection_only(
-    signed: Signed, runner: asyncio.Runner, alice: Identity, how: How
+    signed: Signed, runner: asyncio.Runner, alice: Caller, how: How
 ) -> None:
     seen = tokens_seen_over_a_network(signed, runner, alice, how)
     assert seen
@@ -112,13 +112,13 @@ def test_one_in_a_text_is_and_is_good_for_that_connection_only(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("how", hows(name for name, how in HOWS.items() if not how.autocommit))
 def test_one_that_is_good_for_all_connections_of_a_pooler_is_never_seen(
-    pgbouncer: None, signed: Signed, runner: asyncio.Runner, alice: Identity, how: How
+    pgbouncer: None, signed: Signed, runner: asyncio.Runner, alice: Caller, how: How
 ) -> None:
     with PgBouncer(signed.url, pool_size=1) as bouncer:
         assert bouncer.url.port is not None
         with Proxy(str(bouncer.url.host), bouncer.url.port, delay=0.0005) as proxy:
             url = bouncer.url.set(host=proxy.host, port=proxy.port)
             arguments = CONNECT_ARGS[how.driver]
-            line = Line(url, how, runner, arguments, binding="signed", signing_key=signed.key)
+            line = Line(url, how, runner, arguments, signing="required", signing_key=signed.key)
             assert tokens_seen(line, signed, alice) == set()
             line.hang_up()

@@ -34,13 +34,13 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Session, scoped_session, selectinload, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import ANONYMOUS, Identity, auth, enforce_row_security, identify
+from sqla_rls import BindingOptions, Caller, auth, enforce_row_security, identify
 from sqla_rls.exc import (
     BindingError,
+    CallerChanged,
+    CallerRequired,
     DeclarationError,
     ExpiredToken,
-    IdentityChanged,
-    IdentityRequired,
     InvalidToken,
     KeysUnavailable,
     TransactionInProgress,
@@ -82,7 +82,7 @@ UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 # One's own rows, and nobody else's
 
 
-def test_a_todo_belongs_to_who_adds_it(sessions: Sessions, alice: Identity) -> None:
+def test_a_todo_belongs_to_who_adds_it(sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
         todo = Todo(task="buy milk")
         session.add(todo)
@@ -91,7 +91,7 @@ def test_a_todo_belongs_to_who_adds_it(sessions: Sessions, alice: Identity) -> N
         assert session.scalars(TASKS).all() == ["buy milk"]
 
 
-def test_bob_does_not_see_what_alice_wrote(sessions: Sessions, alice: Identity, bob: Identity) -> None:
+def test_bob_does_not_see_what_alice_wrote(sessions: Sessions, alice: Caller, bob: Caller) -> None:
     with sessions(alice) as session:
         session.add(Todo(task="buy milk"))
         session.commit()
@@ -101,7 +101,7 @@ def test_bob_does_not_see_what_alice_wrote(sessions: Sessions, alice: Identity, 
 
 @pytest.mark.exhaustive
 def test_alice_may_change_and_delete_her_own(
-    admin: Engine, sessions: Sessions, todos: None, alice: Identity
+    admin: Engine, sessions: Sessions, todos: None, alice: Caller
 ) -> None:
     with sessions(alice) as session:
         todo = session.scalars(select(Todo)).one()
@@ -114,7 +114,7 @@ def test_alice_may_change_and_delete_her_own(
 
 
 def test_bob_cannot_change_or_delete_what_is_alices(
-    admin: Engine, sessions: Sessions, todos: None, bob: Identity
+    admin: Engine, sessions: Sessions, todos: None, bob: Caller
 ) -> None:
     alices = Todo.user_id == "alice"
     with sessions(bob) as session:
@@ -132,7 +132,7 @@ def test_bob_cannot_change_or_delete_what_is_alices(
     ids=["insert", "update"],
 )
 def test_bob_cannot_write_in_the_name_of_alice(
-    admin: Engine, sessions: Sessions, todos: None, bob: Identity, write: Any
+    admin: Engine, sessions: Sessions, todos: None, bob: Caller, write: Any
 ) -> None:
     with sessions(bob) as session, pytest.raises(ProgrammingError, match="violates row-level security"):
         session.execute(write)
@@ -151,10 +151,10 @@ def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None) -> None:
 def test_documents_are_kept_by_uuid(sessions: Sessions) -> None:
     carol, dave = uuid4(), uuid4()
     for subject in (carol, dave):
-        with sessions(Identity(role="authenticated", subject=str(subject))) as session:
+        with sessions(Caller(role="authenticated", subject=str(subject))) as session:
             session.add(Document(title="letter"))
             session.commit()
-    with sessions(Identity(role="authenticated", subject=str(carol))) as session:
+    with sessions(Caller(role="authenticated", subject=str(carol))) as session:
         assert session.scalars(select(Document.user_id)).all() == [carol]
         with pytest.raises(ProgrammingError, match="violates row-level security"):
             session.execute(insert(Document).values(user_id=dave, title="forged"))
@@ -163,10 +163,10 @@ def test_documents_are_kept_by_uuid(sessions: Sessions) -> None:
 @pytest.mark.exhaustive
 def test_scores_are_kept_by_number(sessions: Sessions) -> None:
     for subject in (1, 10):
-        with sessions(Identity(role="authenticated", subject=str(subject))) as session:
+        with sessions(Caller(role="authenticated", subject=str(subject))) as session:
             session.add(Score(user_id=subject, points=3))
             session.commit()
-    with sessions(Identity(role="authenticated", subject="1")) as session:
+    with sessions(Caller(role="authenticated", subject="1")) as session:
         assert session.scalars(select(Score.user_id)).all() == [1]
         with pytest.raises(ProgrammingError, match="violates row-level security"):
             session.execute(insert(Score).values(user_id=10, points=3))
@@ -177,7 +177,7 @@ def test_anonymous_reads_what_is_for_everybody_and_writes_nothing(admin: Engine,
     with Session(admin) as session:
         session.add(Notice(message="welcome"))
         session.commit()
-    with sessions(ANONYMOUS) as session:
+    with sessions(Caller.anonymous()) as session:
         assert session.scalars(select(Notice.message)).all() == ["welcome"]
         with pytest.raises(ProgrammingError, match="violates row-level security"):
             session.execute(insert(Notice).values(message="spam"))
@@ -185,7 +185,10 @@ def test_anonymous_reads_what_is_for_everybody_and_writes_nothing(admin: Engine,
 
 def test_anonymous_may_not_touch_todos(sessions: Sessions, todos: None) -> None:
     for statement in (select(Todo), update(Todo).values(task="x"), delete(Todo)):
-        with sessions(ANONYMOUS) as session, pytest.raises(ProgrammingError, match="permission denied"):
+        with (
+            sessions(Caller.anonymous()) as session,
+            pytest.raises(ProgrammingError, match="permission denied"),
+        ):
             session.execute(statement)
 
 
@@ -207,7 +210,7 @@ def execute_in_savepoint(session: Session) -> None:
         session.execute(ANYTHING)
 
 
-WAYS: list[Callable[[Session], object]] = [
+TRANSPORTS: list[Callable[[Session], object]] = [
     lambda session: session.execute(ANYTHING),
     lambda session: session.connection().execute(ANYTHING),
     lambda session: session.connection().exec_driver_sql("SELECT 1"),
@@ -222,13 +225,13 @@ WAYS: list[Callable[[Session], object]] = [
 
 
 @pytest.mark.exhaustive
-@table("first", WAYS)
+@table("first", TRANSPORTS)
 def test_nobody_gets_anywhere_by_any_way_nor_by_going_on(
     maker: sessionmaker[Session], first: Callable[[Session], object]
 ) -> None:
-    for then in WAYS:
+    for then in TRANSPORTS:
         with maker() as session:
-            with pytest.raises(IdentityRequired, match="call identify"):
+            with pytest.raises(CallerRequired, match="call identify"):
                 first(session)
             for _ in range(2):
                 with pytest.raises(PendingRollbackError, match="rollback"):
@@ -240,7 +243,7 @@ def test_nobody_gets_anywhere_by_rolling_back_behind_the_session(
     pool: Engine, maker: sessionmaker[Session]
 ) -> None:
     with maker() as session:
-        with pytest.raises(IdentityRequired):
+        with pytest.raises(CallerRequired):
             session.execute(ANYTHING)
         with pytest.raises(TransactionRefused):
             session.execute(text("ROLLBACK"))
@@ -249,7 +252,7 @@ def test_nobody_gets_anywhere_by_rolling_back_behind_the_session(
         maker(bind=connection, join_transaction_mode="rollback_only") as session,
     ):
         savepoint = connection.begin_nested()
-        with pytest.raises(IdentityRequired):
+        with pytest.raises(CallerRequired):
             session.execute(ANYTHING)
         savepoint.rollback()
         with pytest.raises(TransactionRefused):
@@ -259,23 +262,23 @@ def test_nobody_gets_anywhere_by_rolling_back_behind_the_session(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_transaction_that_its_connection_ends_is_over(
-    sessions: Sessions, todos: None, alice: Identity, end: str
+    sessions: Sessions, todos: None, alice: Caller, end: str
 ) -> None:
     with sessions(alice) as session:
         connection = session.connection()
         getattr(connection, end)()
-        for way in (lambda: session.execute(ANYTHING), session.connection):
+        for transport in (lambda: session.execute(ANYTHING), session.connection):
             with pytest.raises(TransactionRefused, match="use the session's"):
-                way()
+                transport()
         with pytest.warns(SAWarning, match="deassociated"):
             session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
 @pytest.mark.exhaustive
-def test_who_identifies_late_rolls_back_first(maker: sessionmaker[Session], alice: Identity) -> None:
+def test_who_identifies_late_rolls_back_first(maker: sessionmaker[Session], alice: Caller) -> None:
     with maker() as session:
-        assert_refused(session, IdentityRequired)
+        assert_refused(session, CallerRequired)
         identify(session, alice)
         with pytest.raises(TransactionRefused, match="rollback"):
             session.execute(ANYTHING)
@@ -284,13 +287,13 @@ def test_who_identifies_late_rolls_back_first(maker: sessionmaker[Session], alic
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("way", ["close", "reset", "invalidate"])
-def test_a_closed_session_is_nobodys(sessions: Sessions, alice: Identity, way: str) -> None:
+@pytest.mark.parametrize("ending", ["close", "reset", "invalidate"])
+def test_a_closed_session_is_nobodys(sessions: Sessions, alice: Caller, ending: str) -> None:
     session = sessions(alice)
     session.execute(ANYTHING)
-    getattr(session, way)()
+    getattr(session, ending)()
     with session:
-        assert_refused(session, IdentityRequired)
+        assert_refused(session, CallerRequired)
 
 
 # From one transaction to the next
@@ -298,7 +301,7 @@ def test_a_closed_session_is_nobodys(sessions: Sessions, alice: Identity, way: s
 
 @by_statement
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_each_transaction_is_bound_anew(pool: Engine, sessions: Sessions, alice: Identity, end: str) -> None:
+def test_each_transaction_is_bound_anew(pool: Engine, sessions: Sessions, alice: Caller, end: str) -> None:
     sent = statements_of(pool)
     with sessions(alice) as session:
         for count in range(1, 4):
@@ -308,7 +311,7 @@ def test_each_transaction_is_bound_anew(pool: Engine, sessions: Sessions, alice:
 
 
 @by_statement
-def test_a_flush_that_comes_first_is_bound(pool: Engine, sessions: Sessions, alice: Identity) -> None:
+def test_a_flush_that_comes_first_is_bound(pool: Engine, sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
         session.execute(ANYTHING)
         session.commit()
@@ -322,7 +325,7 @@ def test_a_flush_that_comes_first_is_bound(pool: Engine, sessions: Sessions, ali
 
 @by_statement
 def test_what_is_loaded_after_a_commit_is_ones_own(
-    pool: Engine, sessions: Sessions, todos: None, alice: Identity
+    pool: Engine, sessions: Sessions, todos: None, alice: Caller
 ) -> None:
     sent = statements_of(pool)
     with sessions(alice) as session:
@@ -337,7 +340,7 @@ def test_what_is_loaded_after_a_commit_is_ones_own(
 
 
 @by_statement
-def test_a_savepoint_is_bound_already(pool: Engine, sessions: Sessions, todos: None, alice: Identity) -> None:
+def test_a_savepoint_is_bound_already(pool: Engine, sessions: Sessions, todos: None, alice: Caller) -> None:
     sent = statements_of(pool)
     with sessions(alice) as session, session.begin_nested():
         assert session.scalars(TASKS).all() == ["alice's"]
@@ -352,7 +355,7 @@ def test_a_savepoint_is_bound_already(pool: Engine, sessions: Sessions, todos: N
 
 
 def test_a_refused_write_may_be_undone_by_its_savepoint(
-    admin: Engine, sessions: Sessions, todos: None, bob: Identity
+    admin: Engine, sessions: Sessions, todos: None, bob: Caller
 ) -> None:
     with sessions(bob) as session:
         session.add(Todo(task="first"))
@@ -364,14 +367,14 @@ def test_a_refused_write_may_be_undone_by_its_savepoint(
 
 
 @pytest.mark.exhaustive
-def test_nobody_else_may_go_on_in_a_transaction(sessions: Sessions, alice: Identity, bob: Identity) -> None:
+def test_nobody_else_may_go_on_in_a_transaction(sessions: Sessions, alice: Caller, bob: Caller) -> None:
     with sessions(alice) as session:
         session.execute(ANYTHING)
-        identify(session, Identity(role="authenticated", subject="alice"))
+        identify(session, Caller(role="authenticated", subject="alice"))
         for other in (
             bob,
-            ANONYMOUS,
-            Identity(role="authenticated", subject="alice", claims={"admin": True}),
+            Caller.anonymous(),
+            Caller(role="authenticated", subject="alice", claims={"admin": True}),
         ):
             with pytest.raises(TransactionInProgress, match="commit or roll back"):
                 identify(session, other)
@@ -385,7 +388,7 @@ def test_nobody_else_may_go_on_in_a_transaction(sessions: Sessions, alice: Ident
 
 @pytest.mark.exhaustive
 def test_bob_does_not_find_what_alice_left_in_the_session(
-    pool: Engine, todos: None, alice: Identity, bob: Identity
+    pool: Engine, todos: None, alice: Caller, bob: Caller
 ) -> None:
     maker = sessionmaker(pool, expire_on_commit=False)
     enforce_row_security(maker)
@@ -402,7 +405,7 @@ def test_bob_does_not_find_what_alice_left_in_the_session(
 # Factories
 
 
-def test_a_plain_session_cannot_be_identified(pool: Engine, alice: Identity) -> None:
+def test_a_plain_session_cannot_be_identified(pool: Engine, alice: Caller) -> None:
     for session in (Session(pool), sessionmaker(pool)(), scoped_session(sessionmaker(pool))):
         with pytest.raises(BindingError, match="enforce_row_security"):
             identify(session, alice)
@@ -410,11 +413,11 @@ def test_a_plain_session_cannot_be_identified(pool: Engine, alice: Identity) -> 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("who", [None, "alice", {"sub": "alice"}])
-def test_only_an_identity_identifies(maker: sessionmaker[Session], who: Any) -> None:
+def test_only_a_caller_identifies(maker: sessionmaker[Session], who: Any) -> None:
     with maker() as session:
-        with pytest.raises(IdentityRequired, match="takes an Identity"):
+        with pytest.raises(CallerRequired, match="takes a Caller"):
             identify(session, who)
-        assert_refused(session, IdentityRequired)
+        assert_refused(session, CallerRequired)
 
 
 def test_enforcing_twice_is_a_mistake(maker: sessionmaker[Session]) -> None:
@@ -435,7 +438,7 @@ class Counting(Session):
         return len(self.scalars(TASKS).all())
 
 
-def test_a_session_class_of_ones_own_goes_on(pool: Engine, todos: None, alice: Identity) -> None:
+def test_a_session_class_of_ones_own_goes_on(pool: Engine, todos: None, alice: Caller) -> None:
     maker = sessionmaker(pool, class_=Counting)
     enforce_row_security(maker)
     with maker() as session:
@@ -450,7 +453,7 @@ def test_a_session_class_of_ones_own_goes_on(pool: Engine, todos: None, alice: I
 
 
 @pytest.mark.exhaustive
-def test_listeners_of_the_factory_go_on_and_are_bound(pool: Engine, alice: Identity) -> None:
+def test_listeners_of_the_factory_go_on_and_are_bound(pool: Engine, alice: Caller) -> None:
     maker = sessionmaker(pool)
     heard: list[object] = []
 
@@ -473,7 +476,7 @@ def test_listeners_of_the_factory_go_on_and_are_bound(pool: Engine, alice: Ident
     assert heard == [("authenticated", "alice")] * 2 + ["commit"] * 2
 
 
-def test_a_listener_that_fails_leaves_nothing_unbound(pool: Engine, alice: Identity) -> None:
+def test_a_listener_that_fails_leaves_nothing_unbound(pool: Engine, alice: Caller) -> None:
     maker = sessionmaker(pool)
 
     @event.listens_for(maker, "after_begin")
@@ -490,7 +493,7 @@ def test_a_listener_that_fails_leaves_nothing_unbound(pool: Engine, alice: Ident
 
 @pytest.mark.exhaustive
 def test_a_scoped_session_is_one_per_scope(
-    maker: sessionmaker[Session], todos: None, alice: Identity, bob: Identity
+    maker: sessionmaker[Session], todos: None, alice: Caller, bob: Caller
 ) -> None:
     scope = ["first"]
     scoped = scoped_session(maker, scopefunc=lambda: scope[0])
@@ -498,13 +501,13 @@ def test_a_scoped_session_is_one_per_scope(
     assert scoped.scalars(TASKS).all() == ["alice's"]
     scoped.commit()
     scope[0] = "second"
-    with pytest.raises(IdentityRequired):
+    with pytest.raises(CallerRequired):
         scoped.execute(ANYTHING)
     scoped.rollback()
     identify(scoped, bob)
     assert scoped.scalars(TASKS).all() == ["bob's"]
     scoped.remove()
-    with pytest.raises(IdentityRequired):
+    with pytest.raises(CallerRequired):
         scoped.execute(ANYTHING)
     scoped.remove()
     scope[0] = "first"
@@ -527,7 +530,7 @@ def test_a_scoped_session_may_be_enforced_itself(pool: Engine, todos: None, issu
 @pytest.fixture
 def by_token(pool: Engine, issuer: Issuer) -> sessionmaker[Session]:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, verifier=verifier_of(issuer), way="statement")
+    enforce_row_security(maker, verifier=verifier_of(issuer), options=BindingOptions(transport="statement"))
     return maker
 
 
@@ -598,8 +601,8 @@ def test_without_keys_nothing_is_read(by_token: sessionmaker[Session], issuer: I
 
 
 @pytest.mark.exhaustive
-def test_an_identity_takes_the_place_of_the_token(
-    by_token: sessionmaker[Session], issuer: Issuer, bob: Identity
+def test_a_caller_takes_the_place_of_the_token(
+    by_token: sessionmaker[Session], issuer: Issuer, bob: Caller
 ) -> None:
     with by_token(token=issuer.token("alice")) as session:
         assert session.execute(CALLER).one() == ("authenticated", "alice")
@@ -610,9 +613,9 @@ def test_an_identity_takes_the_place_of_the_token(
         assert session.execute(CALLER).one() == ("authenticated", "bob")
 
 
-def test_without_a_token_nobody_is_identified(by_token: sessionmaker[Session], alice: Identity) -> None:
+def test_without_a_token_nobody_is_identified(by_token: sessionmaker[Session], alice: Caller) -> None:
     with by_token(token=None) as session:
-        assert_refused(session, IdentityRequired)
+        assert_refused(session, CallerRequired)
         session.rollback()
         identify(session, alice)
         assert session.execute(CALLER).one() == ("authenticated", "alice")
@@ -623,7 +626,7 @@ def test_a_closed_session_forgets_its_token(by_token: sessionmaker[Session], iss
     session.execute(ANYTHING)
     session.close()
     with session:
-        assert_refused(session, IdentityRequired)
+        assert_refused(session, CallerRequired)
 
 
 @pytest.mark.exhaustive
@@ -636,7 +639,7 @@ def test_a_block_may_commit_at_its_end(
     with pytest.raises(DeclarationError, match=r"with SessionLocal\(token=…\) as session, session.begin\(\)"):
         by_token.begin(token=token)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     with by_token.begin() as session:
-        identify(session, Identity(role="authenticated", subject="alice"))
+        identify(session, Caller(role="authenticated", subject="alice"))
         session.add(Todo(task="two"))
     assert all_todos(admin) == [("alice", "one"), ("alice", "two")]
 
@@ -649,7 +652,7 @@ def test_a_token_needs_a_verifier(maker: sessionmaker[Session], issuer: Issuer) 
 # Every way to run SQL
 
 
-def test_core_statements_run_as_the_caller(sessions: Sessions, todos: None, alice: Identity) -> None:
+def test_core_statements_run_as_the_caller(sessions: Sessions, todos: None, alice: Caller) -> None:
     with sessions(alice) as session:
         connection = session.connection()
         assert connection.scalars(TASKS).all() == ["alice's"]
@@ -663,7 +666,7 @@ def test_core_statements_run_as_the_caller(sessions: Sessions, todos: None, alic
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("count", [3, 3000])
-def test_bulk_inserts_are_ones_own(admin: Engine, sessions: Sessions, alice: Identity, count: int) -> None:
+def test_bulk_inserts_are_ones_own(admin: Engine, sessions: Sessions, alice: Caller, count: int) -> None:
     rows = [{"task": f"{number}"} for number in range(count)]
     with sessions(alice) as session:
         session.execute(insert(Todo), rows)
@@ -676,7 +679,7 @@ def test_bulk_inserts_are_ones_own(admin: Engine, sessions: Sessions, alice: Ide
 
 
 def test_bulk_inserts_in_the_name_of_another_are_refused_as_a_whole(
-    admin: Engine, sessions: Sessions, bob: Identity
+    admin: Engine, sessions: Sessions, bob: Caller
 ) -> None:
     rows = [{"task": "x", "user_id": user_id} for user_id in ("bob", "bob", "alice")]
     with sessions(bob) as session, pytest.raises(ProgrammingError, match="row-level security"):
@@ -684,7 +687,7 @@ def test_bulk_inserts_in_the_name_of_another_are_refused_as_a_whole(
     assert all_todos(admin) == []
 
 
-def test_streams_hold_ones_own_rows(admin: Engine, sessions: Sessions, alice: Identity) -> None:
+def test_streams_hold_ones_own_rows(admin: Engine, sessions: Sessions, alice: Caller) -> None:
     with Session(admin) as session:
         session.add_all([Todo(task="x", user_id=name) for name in ("alice", "bob") * 100])
         session.commit()
@@ -693,7 +696,7 @@ def test_streams_hold_ones_own_rows(admin: Engine, sessions: Sessions, alice: Id
         assert [todo.user_id for todo in stream] == ["alice"] * 100
 
 
-def test_related_rows_are_ones_own(sessions: Sessions, todos: None, admin: Engine, alice: Identity) -> None:
+def test_related_rows_are_ones_own(sessions: Sessions, todos: None, admin: Engine, alice: Caller) -> None:
     with Session(admin) as session:
         alices = session.scalars(select(Todo).where(Todo.user_id == "alice")).one()
         alices.steps.append(Step(user_id="bob", what="bob's, on alice's"))
@@ -705,36 +708,36 @@ def test_related_rows_are_ones_own(sessions: Sessions, todos: None, admin: Engin
 
 @pytest.mark.parametrize("mode", ["conditional_savepoint", "create_savepoint", "rollback_only"])
 def test_a_session_may_join_a_transaction(
-    pool: Engine, admin: Engine, todos: None, alice: Identity, bob: Identity, mode: Any
+    pool: Engine, admin: Engine, todos: None, alice: Caller, bob: Caller, mode: Any
 ) -> None:
     maker = sessionmaker(join_transaction_mode=mode)
     enforce_row_security(maker)
     with pool.connect() as connection:
         transaction = connection.begin()
-        for identity in (alice, bob, alice):
+        for caller in (alice, bob, alice):
             with maker(bind=connection) as session:
-                identify(session, identity)
+                identify(session, caller)
                 session.add(Todo(task="joined"))
                 session.commit()
-                assert set(session.scalars(select(Todo.user_id))) == {identity.subject}
+                assert set(session.scalars(select(Todo.user_id))) == {caller.subject}
                 session.commit()
         with maker(bind=connection) as session:
-            assert_refused(session, IdentityRequired)
+            assert_refused(session, CallerRequired)
         transaction.rollback()
         assert connection.execute(CALLER).one() == NOBODY
     assert all_todos(admin) == UNTOUCHED
 
 
 def test_a_session_may_take_over_a_transaction(
-    pool: Engine, admin: Engine, alice: Identity, bob: Identity
+    pool: Engine, admin: Engine, alice: Caller, bob: Caller
 ) -> None:
     maker = sessionmaker(join_transaction_mode="control_fully")
     enforce_row_security(maker)
     with pool.connect() as connection:
         connection.begin()
         with maker(bind=connection) as session:
-            for identity in (alice, bob):
-                identify(session, identity)
+            for caller in (alice, bob):
+                identify(session, caller)
                 session.add(Todo(task="joined"))
                 session.commit()
         assert connection.execute(CALLER).one() == NOBODY
@@ -743,12 +746,12 @@ def test_a_session_may_take_over_a_transaction(
 
 @pytest.mark.exhaustive
 def test_every_database_of_a_session_is_bound(
-    server: Server, template: str, url: URL, pool: Engine, todos: None, alice: Identity
+    server: Server, template: str, url: URL, pool: Engine, todos: None, alice: Caller
 ) -> None:
     other = create_engine(url.set(database=server.create_database(template=template)), poolclass=NullPool)
     sent = statements_of(pool), statements_of(other)
     maker = sessionmaker(pool, binds={Document: other})
-    enforce_row_security(maker, way="statement")
+    enforce_row_security(maker, options=BindingOptions(transport="statement"))
     with maker() as session:
         identify(session, alice)
         assert session.scalars(TASKS).all() == ["alice's"]
@@ -765,7 +768,7 @@ def test_every_database_of_a_session_is_bound(
 
 
 def test_who_loses_the_connection_is_bound_on_the_next(
-    admin: Engine, sessions: Sessions, todos: None, alice: Identity
+    admin: Engine, sessions: Sessions, todos: None, alice: Caller
 ) -> None:
     with sessions(alice) as session:
         kill(admin, session.scalar(select(func.pg_backend_pid())))
@@ -778,7 +781,7 @@ def test_who_loses_the_connection_is_bound_on_the_next(
 
 @pytest.mark.exhaustive
 def test_who_gets_a_dead_connection_is_bound_on_the_next(
-    admin: Engine, sessions: Sessions, todos: None, alice: Identity, bob: Identity
+    admin: Engine, sessions: Sessions, todos: None, alice: Caller, bob: Caller
 ) -> None:
     with sessions(alice) as session:
         backend = session.scalar(select(func.pg_backend_pid()))
@@ -796,7 +799,7 @@ def test_who_gets_a_dead_connection_is_bound_on_the_next(
 def test_two_hundred_callers_in_turns_on_one_connection(sessions: Sessions, todos: None) -> None:
     for number in range(200):
         name = ("alice", "bob", "carol")[number % 3]
-        with sessions(Identity(role="authenticated", subject=name)) as session:
+        with sessions(Caller(role="authenticated", subject=name)) as session:
             assert session.scalars(select(Todo.user_id)).all() == [name] * (name != "carol")
             if number % 2:
                 session.commit()
@@ -818,10 +821,10 @@ def test_threads_do_not_see_each_others_rows(url: URL, admin: Engine) -> None:
             name = chance.choice(people)
             with maker() as session, suppress(ZeroDivisionError):
                 if chance.random() < 0.1:
-                    with pytest.raises(IdentityRequired):
+                    with pytest.raises(CallerRequired):
                         session.execute(ANYTHING)
                     continue
-                identify(session, Identity(role="authenticated", subject=name))
+                identify(session, Caller(role="authenticated", subject=name))
                 assert session.scalars(select(Todo.user_id)).all() == [name]
                 session.execute(update(Todo).values(task=name))
                 match chance.randrange(4):
@@ -847,12 +850,12 @@ def test_threads_do_not_see_each_others_rows(url: URL, admin: Engine) -> None:
 
 
 def test_what_one_wrote_is_never_flushed_as_another(
-    maker: sessionmaker[Session], admin: Engine, alice: Identity, bob: Identity
+    maker: sessionmaker[Session], admin: Engine, alice: Caller, bob: Caller
 ) -> None:
     with maker() as session:
         identify(session, alice)
         session.add(Todo(task="alice's secret"))
-        with pytest.raises(IdentityChanged, match="wait to be flushed"):
+        with pytest.raises(CallerChanged, match="wait to be flushed"):
             identify(session, bob)
         session.commit()
         identify(session, bob)
@@ -860,8 +863,8 @@ def test_what_one_wrote_is_never_flushed_as_another(
     assert all_todos(admin) == [("alice", "alice's secret")]
 
 
-def test_what_is_added_before_the_first_identity_is_that_ones(
-    maker: sessionmaker[Session], admin: Engine, alice: Identity
+def test_what_is_added_before_the_first_caller_is_that_ones(
+    maker: sessionmaker[Session], admin: Engine, alice: Caller
 ) -> None:
     with maker() as session:
         session.add(Todo(task="early"))

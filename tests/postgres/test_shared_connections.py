@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import NullPool, SingletonThreadPool, StaticPool
 
-from sqla_rls import Identity, enforce_row_security, identify, service_session
-from sqla_rls.driver.base import Way
-from sqla_rls.exc import IdentityRequired, TransactionInProgress, TransactionRefused
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, service_session
+from sqla_rls.driver.base import Transport
+from sqla_rls.exc import CallerRequired, TransactionInProgress, TransactionRefused
 from sqla_rls.testing.postgres import Server
 from tests.suite import table, transports
 
@@ -41,21 +41,21 @@ _DRIVERS = {
     "psycopg, sync-pipeline": ("psycopg, sync", "pipeline"),
     "psycopg, sync-statement": ("psycopg, sync", "statement"),
     "psycopg-pipeline": ("psycopg", "pipeline"),
-    "asyncpg-message": ("asyncpg", "message"),
+    "asyncpg-with_begin": ("asyncpg", "with_begin"),
     "asyncpg-statement": ("asyncpg", "statement"),
 }
 UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 
 
-@pytest.fixture(params=transports(_DRIVERS, ["psycopg, sync-pipeline", "asyncpg-message"]))
+@pytest.fixture(params=transports(_DRIVERS, ["psycopg, sync-pipeline", "asyncpg-with_begin"]))
 def run(request: pytest.FixtureRequest, url: URL, todos: None) -> Iterator[Run]:
     """Runs work with a connection of each driver, sync or in the greenlet of an AsyncConnection."""
-    driver, way = request.param
+    driver, transport = request.param
 
     def maker_of(engine: Engine) -> Maker:
         def make(mode: str = "create_savepoint", **kw: Any) -> sessionmaker[Session]:
             maker = sessionmaker(engine, join_transaction_mode=mode, **kw)
-            enforce_row_security(maker, way=way)
+            enforce_row_security(maker, options=BindingOptions(transport=transport))
             return maker
 
         return make
@@ -91,9 +91,9 @@ def as_whom(session: Session | Connection) -> tuple[str, str | None]:
     return role, subject
 
 
-def open_session(maker: sessionmaker[Session], connection: Connection, identity: Identity) -> Session:
+def open_session(maker: sessionmaker[Session], connection: Connection, caller: Caller) -> Session:
     session = maker(bind=connection)
-    identify(session, identity)
+    identify(session, caller)
     return session
 
 
@@ -110,7 +110,7 @@ def open_session(maker: sessionmaker[Session], connection: Connection, identity:
     ],
 )
 def test_a_second_caller_is_refused_while_another_session_is_in_progress(
-    run: Run, alice: Identity, bob: Identity, mode: str, nested: bool
+    run: Run, alice: Caller, bob: Caller, mode: str, nested: bool
 ) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make(mode)
@@ -136,7 +136,7 @@ def test_a_second_caller_is_refused_while_another_session_is_in_progress(
 
 
 @pytest.mark.exhaustive
-def test_a_caller_whose_binding_still_waits_is_not_replaced(run: Run, alice: Identity, bob: Identity) -> None:
+def test_a_caller_whose_binding_still_waits_is_not_replaced(run: Run, alice: Caller, bob: Caller) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make()
         connection.begin()
@@ -152,7 +152,7 @@ def test_a_caller_whose_binding_still_waits_is_not_replaced(run: Run, alice: Ide
 
 @pytest.mark.exhaustive
 def test_a_session_bound_to_the_connection_of_another_is_of_the_same_caller(
-    run: Run, alice: Identity, bob: Identity
+    run: Run, alice: Caller, bob: Caller
 ) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make()
@@ -177,7 +177,7 @@ def test_a_session_bound_to_the_connection_of_another_is_of_the_same_caller(
     run(work)
 
 
-def test_jobs_do_not_run_in_the_transaction_of_a_caller(run: Run, alice: Identity) -> None:
+def test_jobs_do_not_run_in_the_transaction_of_a_caller(run: Run, alice: Caller) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make()
         connection.begin()
@@ -193,9 +193,7 @@ def test_jobs_do_not_run_in_the_transaction_of_a_caller(run: Run, alice: Identit
 
 
 @table("mode", ["create_savepoint", "rollback_only"])
-def test_callers_take_turns_by_whole_transactions(
-    run: Run, alice: Identity, bob: Identity, mode: str
-) -> None:
+def test_callers_take_turns_by_whole_transactions(run: Run, alice: Caller, bob: Caller, mode: str) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make(mode)
         connection.begin()
@@ -212,11 +210,11 @@ def test_callers_take_turns_by_whole_transactions(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("pool", [StaticPool, SingletonThreadPool])
 def test_a_pool_that_lends_one_connection_twice_serves_one_caller(
-    url: URL, way: Way, admin: Engine, todos: None, alice: Identity, bob: Identity, pool: Any
+    url: URL, transport: Transport, admin: Engine, todos: None, alice: Caller, bob: Caller, pool: Any
 ) -> None:
     engine = create_engine(url, poolclass=pool)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
     with maker() as hers, maker() as his, maker() as also_hers:
         identify(hers, alice)
         identify(his, bob)
@@ -249,7 +247,7 @@ def test_a_pool_that_lends_one_connection_twice_serves_one_caller(
 )
 @pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
 def test_a_binding_that_an_outer_savepoint_takes_back_is_over(
-    run: Run, alice: Identity, mode: str, depth: int
+    run: Run, alice: Caller, mode: str, depth: int
 ) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make(mode)
@@ -260,9 +258,9 @@ def test_a_binding_that_an_outer_savepoint_takes_back_is_over(
         session = open_session(maker, connection, alice)
         assert session.scalars(TASKS).all() == ["alice's"]
         outer.rollback()
-        for way in (lambda: session.scalars(TASKS).all(), lambda: session.connection()):
+        for transport in (lambda: session.scalars(TASKS).all(), lambda: session.connection()):
             with pytest.raises(TransactionRefused, match="rollback"):
-                way()
+                transport()
         transaction.rollback()
         session.close()
 
@@ -270,7 +268,7 @@ def test_a_binding_that_an_outer_savepoint_takes_back_is_over(
 
 
 @pytest.mark.exhaustive
-def test_a_savepoint_made_after_the_binding_takes_nothing_back(run: Run, alice: Identity) -> None:
+def test_a_savepoint_made_after_the_binding_takes_nothing_back(run: Run, alice: Caller) -> None:
     def work(connection: Connection, make: Maker) -> None:
         connection.begin()
         session = open_session(make(), connection, alice)
@@ -296,14 +294,14 @@ def test_a_savepoint_made_after_the_binding_takes_nothing_back(run: Run, alice: 
     ],
 )
 def test_a_joined_connection_is_what_it_was_before(
-    run: Run, alice: Identity, bob: Identity, mode: str, end: str
+    run: Run, alice: Caller, bob: Caller, mode: str, end: str
 ) -> None:
     def work(connection: Connection, make: Maker) -> None:
         transaction = connection.begin()
         before = connection.exec_driver_sql("SHOW search_path").scalar()
-        for identity in (alice, bob):
-            session = open_session(make(mode), connection, identity)
-            assert session.scalars(TASKS).all() == [f"{identity.subject}'s"]
+        for caller in (alice, bob):
+            session = open_session(make(mode), connection, caller)
+            assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
             getattr(session, end)()
             session.close()
             assert as_whom(connection) == NOBODY
@@ -320,7 +318,7 @@ def test_a_joined_connection_is_what_it_was_before(
     run(work)
 
 
-def test_of_two_sessions_that_share_the_last_puts_back_what_was_there(run: Run, alice: Identity) -> None:
+def test_of_two_sessions_that_share_the_last_puts_back_what_was_there(run: Run, alice: Caller) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make("rollback_only")
         connection.begin()
@@ -336,7 +334,7 @@ def test_of_two_sessions_that_share_the_last_puts_back_what_was_there(run: Run, 
 
 
 def test_a_lost_connection_is_an_error_of_sqlalchemy_and_given_up(
-    run: Run, alice: Identity, server: Server
+    run: Run, alice: Caller, server: Server
 ) -> None:
     def work(connection: Connection, make: Maker) -> None:
         connection.begin()
@@ -353,7 +351,7 @@ def test_a_lost_connection_is_an_error_of_sqlalchemy_and_given_up(
 
 @pytest.mark.exhaustive
 def test_a_session_that_ends_in_a_failed_transaction_raises_nothing_of_its_own(
-    run: Run, alice: Identity
+    run: Run, alice: Caller
 ) -> None:
     def work(connection: Connection, make: Maker) -> None:
         transaction = connection.begin()
@@ -367,13 +365,13 @@ def test_a_session_that_ends_in_a_failed_transaction_raises_nothing_of_its_own(
     run(work)
 
 
-def test_a_signed_caller_is_taken_back(signed: Signed, alice: Identity, bob: Identity) -> None:
+def test_a_signed_caller_is_taken_back(signed: Signed, alice: Caller, bob: Caller) -> None:
     maker = sessionmaker(signed.app, join_transaction_mode="create_savepoint")
     enforce_row_security(maker, signing_key=signed.key)
     with signed.app.connect() as connection, connection.begin():
-        for identity in (alice, bob):
-            with open_session(maker, connection, identity) as session:
-                assert session.scalars(TASKS).all() == [f"{identity.subject}'s"]
+        for caller in (alice, bob):
+            with open_session(maker, connection, caller) as session:
+                assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
                 session.commit()
             assert connection.execute(text("SELECT current_user")).scalar() == "app"
             assert not connection.scalar(text("SELECT current_setting('pg_session_jwt.jwt', true)"))
@@ -383,21 +381,19 @@ def test_a_signed_caller_is_taken_back(signed: Signed, alice: Identity, bob: Ide
 
 
 @pytest.mark.exhaustive
-def test_tests_may_seed_and_look_as_the_owner(
-    admin: Engine, todos: None, alice: Identity, bob: Identity
-) -> None:
+def test_tests_may_seed_and_look_as_the_owner(admin: Engine, todos: None, alice: Caller, bob: Caller) -> None:
     maker = sessionmaker(join_transaction_mode="create_savepoint")
     enforce_row_security(maker, check_login_role=False)
     connection = admin.connect()
     transaction = connection.begin()
-    for identity in (alice, bob):
-        connection.execute(insert(Todo).values(user_id=identity.subject, task="seeded"))
+    for caller in (alice, bob):
+        connection.execute(insert(Todo).values(user_id=caller.subject, task="seeded"))
         with maker(bind=connection) as session:
-            identify(session, identity)
-            assert session.scalars(TASKS).all() == [f"{identity.subject}'s", "seeded"]
+            identify(session, caller)
+            assert session.scalars(TASKS).all() == [f"{caller.subject}'s", "seeded"]
             session.add(Todo(task="tested"))
             session.commit()
-        with maker(bind=connection) as session, pytest.raises(IdentityRequired):
+        with maker(bind=connection) as session, pytest.raises(CallerRequired):
             session.execute(ANYTHING)
     seen = connection.scalars(select(Todo.user_id).order_by(Todo.id)).all()
     assert seen == ["alice", "bob", "alice", "alice", "bob", "bob"]
@@ -413,20 +409,20 @@ async def test_tests_of_asyncio_may_seed_and_look_as_the_owner(
     async_url: URL,
     admin: Engine,
     todos: None,
-    alice: Identity,
-    bob: Identity,
+    alice: Caller,
+    bob: Caller,
 ) -> None:
     owner = create_async_engine(async_url.set(username=admin.url.username, password=admin.url.password))
     maker = async_sessionmaker(join_transaction_mode="create_savepoint")
     enforce_row_security(maker, check_login_role=False)
     async with owner.connect() as connection:
         transaction = await connection.begin()
-        for identity in (alice, bob):
-            await connection.execute(insert(Todo).values(user_id=identity.subject, task="seeded"))
+        for caller in (alice, bob):
+            await connection.execute(insert(Todo).values(user_id=caller.subject, task="seeded"))
             session: AsyncSession
             async with maker(bind=connection) as session:
-                identify(session, identity)
-                assert (await session.scalars(TASKS)).all() == [f"{identity.subject}'s", "seeded"]
+                identify(session, caller)
+                assert (await session.scalars(TASKS)).all() == [f"{caller.subject}'s", "seeded"]
                 session.add(Todo(task="tested"))
                 await session.commit()
         seen = (await connection.scalars(select(Todo.user_id).order_by(Todo.id))).all()
@@ -437,7 +433,7 @@ async def test_tests_of_asyncio_may_seed_and_look_as_the_owner(
 
 
 def test_a_connection_serves_the_next_caller_before_the_last_session_has_noticed_its_end(
-    pool: Engine, maker: sessionmaker[Session], todos: None, alice: Identity, bob: Identity
+    pool: Engine, maker: sessionmaker[Session], todos: None, alice: Caller, bob: Caller
 ) -> None:
     first, second = maker(), maker()
     identify(first, alice)

@@ -27,9 +27,17 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
-from sqla_rls import ANONYMOUS, Identity, Verifier, enforce_row_security, identify, jwt_claim, service_session
+from sqla_rls import (
+    BindingOptions,
+    Caller,
+    Verifier,
+    enforce_row_security,
+    identify,
+    jwt_claim,
+    service_session,
+)
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
-from sqla_rls.driver.base import Way
+from sqla_rls.driver.base import Transport
 from sqla_rls.exc import (
     DeclarationError,
     ExpiredToken,
@@ -38,6 +46,7 @@ from sqla_rls.exc import (
     TransactionRefused,
 )
 from sqla_rls.rotation import rotate_signing_key
+from sqla_rls.session.options import Signing
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
@@ -56,7 +65,7 @@ from .conftest import (
     Sessions,
     Todo,
     assert_refused,
-    by_ways,
+    by_transports,
     database_with_tables,
     kill,
     on_signing_servers,
@@ -117,21 +126,23 @@ def by_extension(verified_by: tuple[str, Server]) -> None:
 
 
 @pytest.fixture
-def maker(pool: Engine, way: Way, key: str | None) -> sessionmaker[Session]:
+def maker(pool: Engine, transport: Transport, key: str | None) -> sessionmaker[Session]:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, way=way, binding="signed", signing_key=key)
+    enforce_row_security(
+        maker, signing_key=key, options=BindingOptions(transport=transport, signing="required")
+    )
     return maker
 
 
-MESSAGE: Way = "message"
-one_way = by_ways(MESSAGE)
+MESSAGE: Transport = "with_begin"
+by_one_transport = by_transports(MESSAGE)
 
 
 # What a person may do
 
 
 def test_each_reads_and_writes_what_is_their_own(
-    sessions: Sessions, todos: None, alice: Identity, bob: Identity
+    sessions: Sessions, todos: None, alice: Caller, bob: Caller
 ) -> None:
     for person, name in ((alice, "alice"), (bob, "bob"), (alice, "alice")):
         with sessions(person) as session:
@@ -144,13 +155,18 @@ def test_each_reads_and_writes_what_is_their_own(
             session.rollback()
 
 
-@one_way
+@by_one_transport
 def test_the_database_sees_the_subject_of_the_claim_that_the_provider_names(
-    pool: Engine, issuer: Issuer, key: str | None, way: Way
+    pool: Engine, issuer: Issuer, key: str | None, transport: Transport
 ) -> None:
     maker = sessionmaker(pool)
     verifier = Verifier(replace(issuer.provider, subject_claim="external_id"))
-    enforce_row_security(maker, verifier=verifier, way=way, binding="signed", signing_key=key)
+    enforce_row_security(
+        maker,
+        verifier=verifier,
+        signing_key=key,
+        options=BindingOptions(transport=transport, signing="required"),
+    )
     ids = [str(UUID(int=number)) for number in (1, 2)]
     for id_ in ids:
         with maker(token=issuer.token("user_2x", claims={"external_id": id_})) as session:
@@ -164,7 +180,7 @@ def test_the_database_sees_the_subject_of_the_claim_that_the_provider_names(
 
 @pytest.mark.exhaustive
 def test_nobody_in_particular_is_signed_for_too(
-    sessions: Sessions, admin: Engine, alice: Identity, todos: None
+    sessions: Sessions, admin: Engine, alice: Caller, todos: None
 ) -> None:
     with Session(admin) as owner:
         owner.add(Notice(message="hello"))
@@ -174,7 +190,7 @@ def test_nobody_in_particular_is_signed_for_too(
             text("SELECT set_config('pg_session_jwt.jwt', current_setting('pg_session_jwt.jwt'), false)")
         )
         session.commit()
-    with sessions(ANONYMOUS) as session:
+    with sessions(Caller.anonymous()) as session:
         assert session.scalars(select(Notice.message)).all() == ["hello"]
         assert session.scalar(USER) is None
         assert session.scalar(TOKEN)
@@ -183,9 +199,7 @@ def test_nobody_in_particular_is_signed_for_too(
 
 
 @pytest.mark.exhaustive
-def test_a_service_session_is_nobody(
-    maker: sessionmaker[Session], sessions: Sessions, alice: Identity
-) -> None:
+def test_a_service_session_is_nobody(maker: sessionmaker[Session], sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
         assert session.scalar(USER) == "alice"
     with service_session(maker, reason="nightly report", role="authenticated") as session:
@@ -203,7 +217,7 @@ def test_the_claims_are_those_that_were_verified(sessions: Sessions) -> None:
         "pid": 1,
         "email": "ü@x",
     }
-    with sessions(Identity(role="authenticated", subject="alice", claims=claims)) as session:
+    with sessions(Caller(role="authenticated", subject="alice", claims=claims)) as session:
         seen = session.scalar(CLAIMS)
     for of_the_token in ("exp", "nbf", "pid", "jti"):
         claims.pop(of_the_token, None)
@@ -212,7 +226,7 @@ def test_the_claims_are_those_that_were_verified(sessions: Sessions) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None, bob: Identity) -> None:
+def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None, bob: Caller) -> None:
     for _ in range(2):
         with sessions(ALICE_OF_MANY_GROUPS) as session:
             assert session.scalars(TASKS).all() == ["alice's"]
@@ -221,8 +235,8 @@ def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None, bob: Ide
             assert session.scalars(TASKS).all() == ["bob's"]
 
 
-@one_way
-def test_nothing_stays_after_the_transaction(sessions: Sessions, pool: Engine, alice: Identity) -> None:
+@by_one_transport
+def test_nothing_stays_after_the_transaction(sessions: Sessions, pool: Engine, alice: Caller) -> None:
     with sessions(alice) as session:
         assert session.scalar(USER) == "alice"
         session.commit()
@@ -232,23 +246,23 @@ def test_nothing_stays_after_the_transaction(sessions: Sessions, pool: Engine, a
 
 
 def test_the_token_is_used_again_while_the_same_person_stays(
-    sessions: Sessions, alice: Identity, bob: Identity
+    sessions: Sessions, alice: Caller, bob: Caller
 ) -> None:
-    def token(person: Identity) -> Any:
+    def token(person: Caller) -> Any:
         with sessions(person) as session:
             return session.scalar(TOKEN)
 
     first = token(alice)
     assert token(alice) == first
     assert token(bob) != first
-    more = Identity(role="authenticated", subject="alice", claims={"admin": True})
+    more = Caller(role="authenticated", subject="alice", claims={"admin": True})
     assert token(more) != token(alice)
 
 
 @pytest.mark.exhaustive
-def test_an_identity_ends_when_it_does_whatever_the_database_remembers(sessions: Sessions) -> None:
+def test_a_caller_ends_when_it_does_whatever_the_database_remembers(sessions: Sessions) -> None:
     expires_at = time.time() + 3
-    with sessions(Identity(role="authenticated", subject="alice", expires_at=expires_at)) as session:
+    with sessions(Caller(role="authenticated", subject="alice", expires_at=expires_at)) as session:
         assert session.scalar(USER) == "alice"
         session.commit()
         time.sleep(max(0.0, expires_at - time.time()))
@@ -260,12 +274,12 @@ def test_an_identity_ends_when_it_does_whatever_the_database_remembers(sessions:
 
 @pytest.mark.exhaustive
 def test_each_connection_has_a_key_of_its_own(
-    by_extension: None, url: URL, alice: Identity, bob: Identity, admin: Engine
+    by_extension: None, url: URL, alice: Caller, bob: Caller, admin: Engine
 ) -> None:
     jwk = text("SELECT current_setting('pg_session_jwt.jwk')")
     engine = create_engine(url, pool_size=2)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, binding="signed")
+    enforce_row_security(maker, options=BindingOptions(signing="required"))
     with maker() as first, maker() as second:
         identify(first, alice)
         identify(second, bob)
@@ -286,7 +300,7 @@ def test_each_connection_has_a_key_of_its_own(
 
 
 @pytest.mark.exhaustive
-def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, alice: Identity) -> None:
+def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, alice: Caller) -> None:
     with pool.connect() as connection:
         before = connection.scalar(select(func.pg_backend_pid()))
     maker = sessionmaker(pool)
@@ -304,11 +318,11 @@ def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, ali
 
 
 def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
-    by_functions: None, pool: Engine, key: str, alice: Identity, monkeypatch: pytest.MonkeyPatch
+    by_functions: None, pool: Engine, key: str, alice: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqla_rls.tokens.signing.RENEWAL", 0)
     maker = sessionmaker(pool.execution_options(isolation_level="AUTOCOMMIT"))
-    enforce_row_security(maker, binding="signed", signing_key=key)
+    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
     with maker() as session:
         identify(session, alice)
         first = session.scalar(TOKEN)
@@ -319,11 +333,11 @@ def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
 
 @table("options", [{"poolclass": NullPool}, {"pool_recycle": 0}, {"pool_pre_ping": True}])
 def test_any_pool_will_do(
-    url: URL, key: str | None, alice: Identity, bob: Identity, options: dict[str, Any]
+    url: URL, key: str | None, alice: Caller, bob: Caller, options: dict[str, Any]
 ) -> None:
     engine = create_engine(url, **options)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, binding="signed", signing_key=key)
+    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
     for person in (alice, bob, alice):
         with maker() as session:
             identify(session, person)
@@ -341,12 +355,12 @@ def test_threads_and_engines_do_not_meet(url: URL, key: str | None, admin: Engin
     makers = []
     for engine in engines:
         makers.append(sessionmaker(engine))
-        enforce_row_security(makers[-1], binding="signed", signing_key=key)
+        enforce_row_security(makers[-1], signing_key=key, options=BindingOptions(signing="required"))
 
     def work(number: int) -> list[str]:
         name = people[number * 7 % len(people)]
         with makers[number % 2]() as session:
-            identify(session, Identity(role="authenticated", subject=name))
+            identify(session, Caller(role="authenticated", subject=name))
             found = list(session.scalars(TASKS))
             session.commit()
         return [task for task in found if task != f"{name}'s"] or ([] if len(found) == 1 else [name])
@@ -360,15 +374,15 @@ def test_threads_and_engines_do_not_meet(url: URL, key: str | None, admin: Engin
 def _in_child(maker: sessionmaker[Session], engine: Engine, answers: Any) -> None:
     engine.dispose(close=False)
     with maker() as session:
-        identify(session, Identity(role="authenticated", subject="bob"))
+        identify(session, Caller(role="authenticated", subject="bob"))
         answers.put([session.scalar(USER), session.scalar(USER)])
     engine.dispose()
 
 
 @pytest.mark.exhaustive
-@one_way
+@by_one_transport
 def test_a_fork_signs_by_keys_of_its_own(
-    maker: sessionmaker[Session], pool: Engine, sessions: Sessions, alice: Identity
+    maker: sessionmaker[Session], pool: Engine, sessions: Sessions, alice: Caller
 ) -> None:
     with sessions(alice) as session:
         assert session.scalar(USER) == "alice"
@@ -387,8 +401,8 @@ async def test_asyncio(
     url: URL,
     key: str | None,
     todos: None,
-    alice: Identity,
-    bob: Identity,
+    alice: Caller,
+    bob: Caller,
     runner: asyncio.Runner,
     driver: str,
 ) -> None:
@@ -396,7 +410,7 @@ async def test_asyncio(
     url = url.set(drivername=f"postgresql+{driver}").update_query_dict(query)
     engine = create_async_engine(url, pool_size=1, max_overflow=0)
     maker = async_sessionmaker(engine)
-    enforce_row_security(maker, binding="signed", signing_key=key)
+    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
     for person, name in ((alice, "alice"), (bob, "bob"), (ALICE_OF_MANY_GROUPS, "alice")):
         async with maker() as session:
             identify(session, person)
@@ -443,8 +457,8 @@ FORGERIES = [
 
 
 @pytest.mark.exhaustive
-@one_way
-def test_no_forged_token_is_believed(sessions: Sessions, alice: Identity, bob: Identity) -> None:
+@by_one_transport
+def test_no_forged_token_is_believed(sessions: Sessions, alice: Caller, bob: Caller) -> None:
     for kind in FORGERIES:
         for local in (True, False):
             with sessions(alice) as session:
@@ -482,10 +496,8 @@ INJECTED = [
 
 
 @pytest.mark.exhaustive
-@one_way
-def test_no_setting_makes_another_person(
-    sessions: Sessions, todos: None, alice: Identity, bob: Identity
-) -> None:
+@by_one_transport
+def test_no_setting_makes_another_person(sessions: Sessions, todos: None, alice: Caller, bob: Caller) -> None:
     for statement in INJECTED:
         for after in ([], INJECTED[:1]):
             with sessions(alice) as session:
@@ -504,7 +516,7 @@ def test_no_setting_makes_another_person(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("fresh", [True, False])
 def test_nobody_changes_the_key_of_a_connection(
-    by_extension: None, sessions: Sessions, alice: Identity, fresh: bool
+    by_extension: None, sessions: Sessions, alice: Caller, fresh: bool
 ) -> None:
     # Until a function of the extension is called, the setting isn't the extension's yet.
     mallory = Ed25519Signer()
@@ -523,9 +535,9 @@ def test_nobody_changes_the_key_of_a_connection(
 
 
 @pytest.mark.exhaustive
-@one_way
+@by_one_transport
 def test_an_earlier_token_is_refused_once_a_later_one_was_read(
-    by_extension: None, sessions: Sessions, alice: Identity, bob: Identity
+    by_extension: None, sessions: Sessions, alice: Caller, bob: Caller
 ) -> None:
     with sessions(bob) as session:
         stolen = session.scalar(TOKEN)
@@ -538,11 +550,11 @@ def test_an_earlier_token_is_refused_once_a_later_one_was_read(
 
 @pytest.mark.exhaustive
 def test_a_token_of_another_connection_is_refused(
-    url: URL, key: str | None, alice: Identity, bob: Identity
+    url: URL, key: str | None, alice: Caller, bob: Caller
 ) -> None:
     engine = create_engine(url, pool_size=2)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, binding="signed", signing_key=key)
+    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
     with maker() as session, maker() as another:
         identify(session, alice)
         identify(another, bob)
@@ -571,7 +583,7 @@ async def test_no_statement_shows_a_token(
         url.set(drivername=f"postgresql+{driver}").update_query_dict(query), pool_size=1, max_overflow=0
     )
     maker = async_sessionmaker(engine)
-    enforce_row_security(maker, binding="signed", signing_key=key)
+    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
     seen: set[str] = set()
     done = threading.Event()
 
@@ -587,7 +599,7 @@ async def test_no_statement_shows_a_token(
         polling = threads.submit(poll)
         for number in range(300):
             async with maker() as session:
-                identify(session, Identity(role="authenticated", subject=f"user {number}"))
+                identify(session, Caller(role="authenticated", subject=f"user {number}"))
                 await session.scalar(USER)
                 await session.commit()
         done.set()
@@ -604,21 +616,21 @@ def refusal(
     maker: sessionmaker[Session], match: str, error: type[Exception] = SignedBindingUnavailable
 ) -> None:
     with maker() as session:
-        identify(session, Identity(role="authenticated", subject="alice"))
+        identify(session, Caller(role="authenticated", subject="alice"))
         assert_refused(session, error, match)
 
 
 def signed_sessions(engine: Engine, key: Any = None) -> sessionmaker[Session]:
     maker = sessionmaker(engine)
-    enforce_row_security(maker, binding="signed", signing_key=key)
+    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
     return maker
 
 
-def test_without_the_key_it_says_so(by_functions: None, pool: Engine, key: str, alice: Identity) -> None:
+def test_without_the_key_it_says_so(by_functions: None, pool: Engine, key: str, alice: Caller) -> None:
     refusal(signed_sessions(pool), "SQLA_RLS_SIGNING_KEY")
     auto = sessionmaker(pool)
     enforce_row_security(auto)
-    refusal(auto, "signed identities only.*SQLA_RLS_SIGNING_KEY", SigningKeyRejected)
+    refusal(auto, "signed callers only.*SQLA_RLS_SIGNING_KEY", SigningKeyRejected)
 
 
 @pytest.mark.parametrize("wrong", ["A" * 43, "not base64!", "c2hvcnQ"])
@@ -639,7 +651,7 @@ def test_a_database_that_lost_its_key_is_noticed(
 
 @pytest.mark.exhaustive
 def test_a_key_lost_while_sessions_run_is_noticed(
-    by_functions: None, sessions: Sessions, admin: Engine, alice: Identity
+    by_functions: None, sessions: Sessions, admin: Engine, alice: Caller
 ) -> None:
     with sessions(alice) as session:
         assert session.scalar(USER) == "alice"
@@ -668,10 +680,11 @@ def test_where_nothing_verifies_it_says_what_to_install(another_database: URL) -
 
 def test_a_key_of_somebody_elses_is_no_key(by_extension: None, url: URL) -> None:
     jwk = Ed25519Signer().jwk
-    for binding in ("signed", "auto", "claims"):
+    signings: list[Signing] = ["required", "auto", "off"]
+    for signing in signings:
         engine = create_engine(url, connect_args={"options": f"-c pg_session_jwt.jwk={jwk}"})
         maker = sessionmaker(engine)
-        enforce_row_security(maker, binding=binding)
+        enforce_row_security(maker, options=BindingOptions(signing=signing))
         refusal(maker, "isn't this connection's")
         engine.dispose()
 
@@ -694,11 +707,11 @@ def test_a_role_that_may_not_use_the_schema_is_refused_if_it_must_be_signed(
 
 
 def test_a_pooler_that_drops_the_key_is_told_apart(
-    by_extension: None, pgbouncer: None, url: URL, todos: None, alice: Identity
+    by_extension: None, pgbouncer: None, url: URL, todos: None, alice: Caller
 ) -> None:
     with PgBouncer(url, pool_size=2) as bouncer:
         engine = create_engine(bouncer.url, connect_args=CONNECT_ARGS["psycopg"])
-        refusal(signed_sessions(engine), "pooler.*connect to the server directly")
+        refusal(signed_sessions(engine), "pooler.*Connect to the server directly")
         auto = sessionmaker(engine)
         enforce_row_security(auto)
         with auto() as session:
@@ -719,7 +732,7 @@ def test_nobody_is_bound_by_less_where_startup_parameters_fail(by_extension: Non
 
     for _ in range(2):
         with maker() as session:
-            identify(session, Identity(role="authenticated", subject="alice"))
+            identify(session, Caller(role="authenticated", subject="alice"))
             with pytest.raises(DBAPIError, match="nobody_such"):
                 session.execute(TASKS)
     engine.dispose()
@@ -730,7 +743,7 @@ def test_nobody_is_bound_by_less_where_startup_parameters_fail(by_extension: Non
 
 @pytest.mark.exhaustive
 def test_auto_takes_the_strongest_and_says_which_once(
-    pool: Engine, key: str | None, alice: Identity, bob: Identity, caplog: pytest.LogCaptureFixture
+    pool: Engine, key: str | None, alice: Caller, bob: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     maker = sessionmaker(pool)
     enforce_row_security(maker, signing_key=key)
@@ -740,12 +753,12 @@ def test_auto_takes_the_strongest_and_says_which_once(
                 identify(session, person)
                 assert session.scalar(TOKEN)
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("identities are bound signed: " + ("HS256" if key else "Ed25519"))
+    assert said.startswith("callers are bound signed: " + ("HS256" if key else "Ed25519"))
 
 
 @pytest.mark.exhaustive
 def test_the_key_comes_from_the_environment(
-    by_functions: None, pool: Engine, key: str, alice: Identity, monkeypatch: pytest.MonkeyPatch
+    by_functions: None, pool: Engine, key: str, alice: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SQLA_RLS_SIGNING_KEY", key)
     with signed_sessions(pool)() as session:
@@ -753,18 +766,18 @@ def test_the_key_comes_from_the_environment(
         assert session.scalar(USER) == "alice"
 
 
-def test_claims_are_bound_where_that_is_said(by_extension: None, pool: Engine, alice: Identity) -> None:
+def test_claims_are_bound_where_that_is_said(by_extension: None, pool: Engine, alice: Caller) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, binding="claims")
+    enforce_row_security(maker, options=BindingOptions(signing="off"))
     with maker() as session:
         identify(session, alice)
         assert session.scalar(USER) == "alice"
         assert not session.scalar(TOKEN)
 
 
-@pytest.mark.parametrize("binding", ["claims", "signed"])
+@pytest.mark.parametrize("signing", ["off", "required"])
 def test_a_function_that_is_the_first_to_ask_knows_the_caller(
-    by_extension: None, url: URL, admin: Engine, alice: Identity, binding: Any
+    by_extension: None, url: URL, admin: Engine, alice: Caller, signing: Signing
 ) -> None:
     with admin.begin() as connection:
         connection.execute(
@@ -775,7 +788,7 @@ def test_a_function_that_is_the_first_to_ask_knows_the_caller(
         )
     engine = create_engine(url, poolclass=NullPool)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, binding=binding)
+    enforce_row_security(maker, options=BindingOptions(signing=signing))
     for _ in range(2):
         with maker() as session:
             identify(session, alice)
@@ -784,7 +797,7 @@ def test_a_function_that_is_the_first_to_ask_knows_the_caller(
 
 def test_the_sessions_of_an_engine_agree(pool: Engine, maker: sessionmaker[Session]) -> None:
     with pytest.raises(DeclarationError, match="an engine of their own"):
-        enforce_row_security(sessionmaker(pool), binding="claims")
+        enforce_row_security(sessionmaker(pool), options=BindingOptions(signing="off"))
 
 
 # The shared key
@@ -803,7 +816,7 @@ def test_a_key_is_rotated_without_a_transaction_refused(
         count = 0
         while not done.is_set():
             with maker() as session:
-                identify(session, Identity(role="authenticated", subject=name))
+                identify(session, Caller(role="authenticated", subject=name))
                 assert session.scalars(TASKS).all() == [f"{name}'s"]
                 session.commit()
             count += 1
@@ -840,12 +853,12 @@ async def test_behind_a_pooler(
             connect_args=CONNECT_ARGS[driver],
         )
         maker = async_sessionmaker(engine)
-        enforce_row_security(maker, binding="signed", signing_key=key)
+        enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
 
         async def work(name: str) -> None:
             for _ in range(10):
                 async with maker() as session:
-                    identify(session, Identity(role="authenticated", subject=name))
+                    identify(session, Caller(role="authenticated", subject=name))
                     assert (await session.scalars(TASKS)).all() == [f"{name}'s"]
                     await session.commit()
 

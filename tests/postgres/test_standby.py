@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.dml import UpdateBase
 
-from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver.base import Way
-from sqla_rls.exc import BindingError, IdentityRequired, TransactionRefused
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
+from sqla_rls.exc import BindingError, CallerRequired, TransactionRefused
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import PostgresUnavailable, Server
 
@@ -76,14 +76,14 @@ def routing(writes: Engine, reads: Engine) -> type[Session]:
 
 
 @pytest.fixture
-def maker(pool: Engine, standby: Engine, way: Way) -> sessionmaker[Session]:
+def maker(pool: Engine, standby: Engine, transport: Transport) -> sessionmaker[Session]:
     maker = sessionmaker(class_=routing(pool, standby))
-    enforce_row_security(maker, way=way)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
     return maker
 
 
 def test_what_one_writes_on_the_primary_one_reads_on_the_standby(
-    maker: sessionmaker[Session], standby_server: Server, admin: Engine, alice: Identity, bob: Identity
+    maker: sessionmaker[Session], standby_server: Server, admin: Engine, alice: Caller, bob: Caller
 ) -> None:
     with maker() as session:
         identify(session, alice)
@@ -101,7 +101,7 @@ def test_what_one_writes_on_the_primary_one_reads_on_the_standby(
 @pytest.mark.exhaustive
 @by_statement
 def test_both_are_bound_to_one_caller_once(
-    maker: sessionmaker[Session], pool: Engine, standby: Engine, alice: Identity, bob: Identity
+    maker: sessionmaker[Session], pool: Engine, standby: Engine, alice: Caller, bob: Caller
 ) -> None:
     sent = statements_of(pool), statements_of(standby)
     with maker() as session:
@@ -119,7 +119,7 @@ def test_both_are_bound_to_one_caller_once(
 
 @pytest.mark.exhaustive
 def test_a_transaction_has_one_caller_whatever_the_next_token_says(
-    pool: Engine, standby: Engine, alice: Identity, bob: Identity
+    pool: Engine, standby: Engine, alice: Caller, bob: Caller
 ) -> None:
     answers = iter([alice, bob])
     maker = sessionmaker(class_=routing(pool, standby))
@@ -132,7 +132,7 @@ def test_a_transaction_has_one_caller_whatever_the_next_token_says(
 def test_nobody_is_refused_on_both(maker: sessionmaker[Session], pool: Engine, standby: Engine) -> None:
     for first, then in ((pool, standby), (standby, pool)):
         with maker() as session:
-            with pytest.raises(IdentityRequired):
+            with pytest.raises(CallerRequired):
                 session.execute(CALLER, bind_arguments={"bind": first})
             with pytest.raises(TransactionRefused):
                 session.execute(CALLER, bind_arguments={"bind": then})
@@ -142,7 +142,7 @@ def test_who_cannot_be_bound_on_one_is_refused_on_both(
     maker: sessionmaker[Session], pool: Engine, standby: Engine
 ) -> None:
     with maker() as session:
-        identify(session, Identity(role="nobody_has_it", subject="alice"))
+        identify(session, Caller(role="nobody_has_it", subject="alice"))
         with pytest.raises(BindingError, match="nobody_has_it"):
             session.execute(ANYTHING, bind_arguments={"bind": standby})
         with pytest.raises(TransactionRefused):
@@ -155,7 +155,7 @@ def test_nothing_is_written_on_the_standby(
     todos: None,
     standby_server: Server,
     admin: Engine,
-    alice: Identity,
+    alice: Caller,
 ) -> None:
     catch_up(standby_server, admin)
     with maker() as session:
@@ -167,7 +167,7 @@ def test_nothing_is_written_on_the_standby(
 
 
 def test_who_loses_the_standby_is_bound_on_it_again(
-    maker: sessionmaker[Session], todos: None, standby_server: Server, admin: Engine, alice: Identity
+    maker: sessionmaker[Session], todos: None, standby_server: Server, admin: Engine, alice: Caller
 ) -> None:
     catch_up(standby_server, admin)
     above = create_engine(standby_server.url(), poolclass=NullPool)
@@ -185,17 +185,17 @@ def test_who_loses_the_standby_is_bound_on_it_again(
 async def test_the_same_under_asyncio(
     runner: object,
     async_url: URL,
-    async_way: Way,
+    async_transport: Transport,
     standby_server: Server,
     admin: Engine,
     todos: None,
-    alice: Identity,
+    alice: Caller,
 ) -> None:
     catch_up(standby_server, admin)
     primary = create_async_engine(async_url, poolclass=NullPool)
     standby = create_async_engine(async_url.set(port=standby_server.port), poolclass=NullPool)
     maker = async_sessionmaker(sync_session_class=routing(primary.sync_engine, standby.sync_engine))
-    enforce_row_security(maker, way=async_way)
+    enforce_row_security(maker, options=BindingOptions(transport=async_transport))
     async with maker() as session:
         identify(session, alice)
         assert await session.scalar(ON_STANDBY) is True

@@ -34,7 +34,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.types import NullType
 
 from sqla_rls import (
-    Identity,
+    Caller,
     Policy,
     Role,
     authenticated,
@@ -96,20 +96,20 @@ def about_views(written: str, direction: str = "upgrade") -> list[str]:
 
 @pytest.fixture
 def read(project: Project) -> Any:
-    """``read(identity, statement)``: what somebody reads."""
+    """``read(caller, statement)``: what somebody reads."""
     maker = sessionmaker(project.engine)
     enforce_row_security(maker, check_login_role=False)
 
-    def read(identity: Identity, statement: Any) -> Any:
+    def read(caller: Caller, statement: Any) -> Any:
         with maker() as session:
-            identify(session, identity)
+            identify(session, caller)
             return session.scalars(statement).all()
 
     return read
 
 
 def test_alice_sees_only_her_rows_and_security_invoker_is_put_back(
-    project: Project, alice: Identity, bob: Identity, read: Any
+    project: Project, alice: Caller, bob: Caller, read: Any
 ) -> None:
     metadata = own_todos()
     todos = metadata.tables["todos"]
@@ -522,7 +522,7 @@ def test_an_explicit_word_opens_a_view_and_is_warned_of_once(
 
 
 @pytest.mark.exhaustive
-def test_a_class_can_be_mapped_to_it(project: Project, alice: Identity, read: Any) -> None:
+def test_a_class_can_be_mapped_to_it(project: Project, alice: Caller, read: Any) -> None:
     class Base(DeclarativeBase):
         pass
 

@@ -21,7 +21,8 @@ from sqlalchemy.schema import BLANK_SCHEMA
 
 import sqla_rls
 from sqla_rls import (
-    ANONYMOUS,
+    BindingOptions,
+    Caller,
     Policy,
     Role,
     Verifier,
@@ -126,17 +127,17 @@ condition: ColumnElement[bool] = auth_uid("user_id")
 condition = jwt_claim_contains("realm_access", "roles", value="admin") | ~in_jwt_claim("team", "teams")
 
 verifier = Verifier(provider.stack_auth("project"))
-assert_type(verifier.verify("token"), sqla_rls.Identity)
+assert_type(verifier.verify("token"), sqla_rls.Caller)
 provider.google(client_id=("web", "android"), role="member")
 provider.clerk("clerk.example.com", subject_claim=("ids", "external_id"))
 provider.keycloak("host", "realm", audience="api", role_claim=("realm_access", "roles"), roles=("admin",))
 
 SessionLocal = sessionmaker(create_engine("postgresql+psycopg://"))
 enforce_row_security(SessionLocal, verifier=verifier)
-enforce_row_security(scoped_session(SessionLocal), set_role=False)
+enforce_row_security(scoped_session(SessionLocal), options=BindingOptions(set_role=False))
 with SessionLocal(token="…") as session:
     assert_type(session, Session)
-    identify(session, ANONYMOUS)
+    identify(session, Caller.anonymous())
 
 AsyncSessionLocal = async_sessionmaker(create_async_engine("postgresql+asyncpg://"))
 enforce_row_security(AsyncSessionLocal, verifier=verifier)
@@ -146,7 +147,7 @@ async def read(registry: async_scoped_session[AsyncSession]) -> None:
     async with AsyncSessionLocal(token="…") as session:
         assert_type(session, AsyncSession)
         identify(session, await verifier.verify_async("token"))
-    identify(registry, ANONYMOUS)
+    identify(registry, Caller.anonymous())
 
 
 crud_policy(authenticated, read=5, modify=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

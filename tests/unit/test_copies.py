@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sqla_rls import ANONYMOUS, Identity, ServiceAccess, exc
+from sqla_rls import Caller, ServiceAccess, exc
 from sqla_rls.exc import DeclarationError
-from sqla_rls.session.binding import person
+from sqla_rls.session.principal import principal_key
 
-ALICE = Identity(
+ALICE = Caller(
     role="authenticated",
     subject="alice",
     claims={"org": {"id": 7, "teams": ["a", {"name": "b"}]}, "sid": "1", "ratio": 0.1, "admin": None},
@@ -22,35 +22,35 @@ ALICE = Identity(
 )
 JOB = ServiceAccess(reason="nightly report", role="worker")
 
-WAYS: dict[str, Callable[[Any], Any]] = {
+TRANSPORTS: dict[str, Callable[[Any], Any]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "pickle": lambda value: pickle.loads(pickle.dumps(value)),
 }
 
 
-@pytest.fixture(params=WAYS.values(), ids=list(WAYS))
-def way(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=TRANSPORTS.values(), ids=list(TRANSPORTS))
+def transport(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.mark.parametrize("caller", [ALICE, ANONYMOUS, JOB], ids=["alice", "anonymous", "job"])
-def test_a_copy_is_the_same_caller(way: Callable[[Any], Any], caller: Any) -> None:
-    copied = way(caller)
+@pytest.mark.parametrize("caller", [ALICE, Caller.anonymous(), JOB], ids=["alice", "anonymous", "job"])
+def test_a_copy_is_the_same_caller(transport: Callable[[Any], Any], caller: Any) -> None:
+    copied = transport(caller)
     assert copied == caller
-    assert person(copied) == person(caller)
+    assert principal_key(copied) == principal_key(caller)
 
 
-def test_a_copy_has_all_that_the_identity_has(way: Callable[[Any], Any]) -> None:
-    copied = way(ALICE)
+def test_a_copy_has_all_that_the_caller_has(transport: Callable[[Any], Any]) -> None:
+    copied = transport(ALICE)
     assert copied.claims == ALICE.claims
     assert copied.claims_json == ALICE.claims_json
     assert copied.per_token_claims == ALICE.per_token_claims
     assert copied.is_expired(1.5e9)
 
 
-def test_the_claims_of_a_copy_are_frozen_at_any_depth(way: Callable[[Any], Any]) -> None:
-    copied = way(ALICE)
+def test_the_claims_of_a_copy_are_frozen_at_any_depth(transport: Callable[[Any], Any]) -> None:
+    copied = transport(ALICE)
     for frozen in (copied.claims, copied.claims["org"], copied.claims["org"]["teams"][1]):
         with pytest.raises(TypeError):
             frozen["id"] = "bob"
@@ -75,10 +75,10 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-def test_errors_cross_processes(way: Callable[[Any], Any], kind: Any) -> None:
+def test_errors_cross_processes(transport: Callable[[Any], Any], kind: Any) -> None:
     more = {"statement": "GRANT …"} if kind is exc.AuthSchemaUnusable else {}
     error = kind("it failed: that is why", **more)
     error.add_note("in a worker")
-    copied = way(error)
+    copied = transport(error)
     assert type(copied) is kind
     assert (str(copied), vars(copied)) == (str(error), vars(error))

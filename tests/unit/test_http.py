@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.exc import BindingError, ExpiredToken, IdentityRequired, InvalidToken, KeysUnavailable
+from sqla_rls.exc import BindingError, CallerRequired, ExpiredToken, InvalidToken, KeysUnavailable
 from sqla_rls.http import bearer_token, detail, is_denied, status_and_headers
 
 
@@ -21,7 +21,7 @@ def test_what_is_no_token_is_left_to_the_verifier_to_refuse() -> None:
 
 @pytest.mark.parametrize("header", [None, [], (), "", [""], "abc", "Bearer\tabc", "Basic abc", " Bearer a"])
 def test_without_a_bearer_token_nobody_is_calling(header: str | list[str] | None) -> None:
-    with pytest.raises(IdentityRequired, match="Authorization: Bearer"):
+    with pytest.raises(CallerRequired, match="Authorization: Bearer"):
         bearer_token(header)
 
 
@@ -32,7 +32,7 @@ def test_of_several_headers_none_is_taken(headers: list[str]) -> None:
 
 
 def test_errors_have_their_status() -> None:
-    assert status_and_headers(IdentityRequired()) == (401, {"WWW-Authenticate": 'Bearer realm="api"'})
+    assert status_and_headers(CallerRequired()) == (401, {"WWW-Authenticate": 'Bearer realm="api"'})
     for error in (InvalidToken(), ExpiredToken()):
         challenge = 'Bearer realm="api", error="invalid_token"'
         assert status_and_headers(error) == (401, {"WWW-Authenticate": challenge})
@@ -90,4 +90,4 @@ def test_other_errors_are_the_servers(error: Exception, caplog: pytest.LogCaptur
 
 
 def test_the_messages_of_our_own_errors_may_be_shown() -> None:
-    assert detail(IdentityRequired("send a token")) == "send a token"
+    assert detail(CallerRequired("send a token")) == "send a token"

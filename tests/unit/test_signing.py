@@ -39,7 +39,7 @@ def test_a_token_is_made_anew_long_before_it_ends(monkeypatch: pytest.MonkeyPatc
     assert ends == [int(began + LIFETIME), int(began + LIFETIME), int(began + RENEWAL + 1 + LIFETIME)]
 
 
-def test_a_token_ends_with_its_identity() -> None:
+def test_a_token_ends_with_its_caller() -> None:
     signer, now = HS256Signer(KEY, None), time.time()
     assert claims_of(token(signer))["exp"] >= int(now + LIFETIME)
     assert claims_of(token(signer, expires_at=now + 10))["exp"] == int(now + 10)

@@ -23,10 +23,11 @@ from jwt.algorithms import ECAlgorithm
 
 from sqla_rls.exc import DeclarationError, ExpiredToken, InvalidToken, KeysUnavailable
 from sqla_rls.provider import Provider
-from sqla_rls.session.binding import person
+from sqla_rls.session.principal import principal_key
 from sqla_rls.testing.issuer import Issuer, Key
+from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.jwks import FetchedKeySet, FetchLimits
-from sqla_rls.tokens.verifier import ANONYMOUS, Identity, Verifier
+from sqla_rls.tokens.verifier import Verifier
 
 from .forge import EDDSA, ES256, ISSUER, P384, PUBLIC_PEM, RS256, SECRET, STRANGER, part, pinned, token
 
@@ -63,7 +64,8 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
         def now(cls, tz: Any = None) -> Ahead:
             return super().now(tz) + timedelta(seconds=clocks.ahead)
 
-    monkeypatch.setattr("sqla_rls.tokens.verifier.time", clocks)
+    for module in ("caller", "verifier"):
+        monkeypatch.setattr(f"sqla_rls.tokens.{module}.time", clocks)
     monkeypatch.setattr("jwt.api_jwt.datetime", Ahead)
     return clocks
 
@@ -214,7 +216,7 @@ def test_a_person_is_the_subject_in_the_other_claim_and_the_providers_own(names:
     verifier = Verifier(pinned(subject_claim="internal"))
 
     def who(**claims: Any) -> Any:
-        return person(verifier.verify(token({"internal": "5", **claims})), names)
+        return principal_key(verifier.verify(token({"internal": "5", **claims})), names)
 
     now = int(time.time())
     assert who() == who(iat=now - 5, exp=now + 900)
@@ -407,7 +409,7 @@ def test_a_thousand_invented_key_ids_cost_one_fetch_and_no_threads(issuer: Issue
     forged = [issuer.token("mallory", headers={"kid": f"invented-{number}"}) for number in range(1000)]
     alice = issuer.token("alice")
 
-    async def storm() -> tuple[list[Identity | BaseException], int]:
+    async def storm() -> tuple[list[Caller | BaseException], int]:
         waiting = asyncio.gather(*map(verifier.verify_async, [*forged, alice]), return_exceptions=True)
         await asyncio.sleep(0.1)
         return await waiting, threading.active_count()
@@ -415,7 +417,7 @@ def test_a_thousand_invented_key_ids_cost_one_fetch_and_no_threads(issuer: Issue
     threads_before = threading.active_count()
     results, threads = asyncio.run(storm())
     assert {type(result) for result in results[:-1]} == {InvalidToken}
-    assert isinstance(results[-1], Identity)
+    assert isinstance(results[-1], Caller)
     assert issuer.fetches == 1
     assert threads <= threads_before + 3  # the fetch, and two of the issuer's
 
@@ -430,7 +432,7 @@ def test_the_event_loop_goes_on_while_keys_are_fetched(issuer: Issuer) -> None:
     issuer.delay = 0.3
     verifier = Verifier(issuer.provider)
 
-    async def look() -> tuple[Identity, float]:
+    async def look() -> tuple[Caller, float]:
         verifying = asyncio.create_task(verifier.verify_async(issuer.token("alice")))
         longest, last = 0.0, time.perf_counter()
         while not verifying.done():
@@ -459,7 +461,7 @@ def test_a_request_that_is_cancelled_does_not_take_the_keys_from_the_others(issu
     issuer.delay = 0.2
     verifier = Verifier(issuer.provider)
 
-    async def both() -> Identity:
+    async def both() -> Caller:
         leaving = asyncio.create_task(verifier.verify_async(issuer.token("mallory")))
         staying = asyncio.create_task(verifier.verify_async(issuer.token("alice")))
         await asyncio.sleep(0.05)
@@ -512,8 +514,8 @@ def test_threads_and_event_loops_at_once_cost_one_fetch(issuer: Issuer) -> None:
     def ask(number: int) -> str | None:
         start.wait()
         text = tokens[number]
-        identity = asyncio.run(verifier.verify_async(text)) if number % 2 else verifier.verify(text)
-        return identity.subject
+        caller = asyncio.run(verifier.verify_async(text)) if number % 2 else verifier.verify(text)
+        return caller.subject
 
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(ask, range(16))) == [f"user-{number}" for number in range(16)]
@@ -563,11 +565,11 @@ def test_providers_that_may_issue_one_subject_for_one_role_are_refused() -> None
 
 def test_two_tokens_of_one_sign_in_differ_in_claims_that_do_not_count() -> None:
     at = {"iss": "x", "org_id": "a", "iat": 1, "exp": 2, "nbf": 1, "jti": "1", "auth_time": 1, "nonce": "n"}
-    signed_in = Identity(role="authenticated", subject="alice", claims=at)
+    signed_in = Caller(role="authenticated", subject="alice", claims=at)
     later = {**at, **dict.fromkeys(("iat", "exp", "nbf", "jti", "auth_time", "nonce"), 9)}
-    assert Identity(role="authenticated", subject="alice", claims=later).sign_in() == signed_in.sign_in()
+    assert Caller(role="authenticated", subject="alice", claims=later).sign_in() == signed_in.sign_in()
     for change in ({"iss": "y"}, {"org_id": "b"}, {"org_id": None}, {"sid": "1"}):
-        other = Identity(role="authenticated", subject="alice", claims={**at, **change})
+        other = Caller(role="authenticated", subject="alice", claims={**at, **change})
         assert other.sign_in() != signed_in.sign_in()
         assert (other.sign_in(["org_id"]) != signed_in.sign_in(["org_id"])) is ("sid" not in change)
 
@@ -575,7 +577,7 @@ def test_two_tokens_of_one_sign_in_differ_in_claims_that_do_not_count() -> None:
 def test_a_provider_may_name_claims_that_each_token_has_anew() -> None:
     names = ("fva", ("session", "seen_at"))
     first, later, other = (
-        Identity(
+        Caller(
             role="authenticated",
             claims={"fva": [minutes], "session": {"id": session, "seen_at": minutes}},
             per_token_claims=names,
@@ -604,38 +606,38 @@ def test_a_verifier_that_can_not_be_meant_is_refused(
         Verifier(*providers, **options)
 
 
-# Identities
+# Callers
 
 
 def test_nobody_in_particular() -> None:
-    assert Identity(role="anonymous") == ANONYMOUS
-    assert ANONYMOUS.subject is None
-    assert ANONYMOUS.claims_json == "{}"
-    assert not ANONYMOUS.is_expired(now=1e12)
-    assert dataclasses.replace(ANONYMOUS, role="anon") == Identity(role="anon")
+    assert Caller(role="anonymous") == Caller.anonymous()
+    assert Caller.anonymous().subject is None
+    assert Caller.anonymous().claims_json == "{}"
+    assert not Caller.anonymous().is_expired(now=1e12)
+    assert dataclasses.replace(Caller.anonymous(), role="anon") == Caller(role="anon")
 
 
-def test_an_identity_may_be_made_by_hand() -> None:
-    alice = Identity(role="authenticated", subject="alice", claims={"org": 7})
+def test_a_caller_may_be_made_by_hand() -> None:
+    alice = Caller(role="authenticated", subject="alice", claims={"org": 7})
 
     assert alice.claims_json == '{"org":7,"sub":"alice"}'
     assert alice.claims["sub"] == "alice"
 
 
-def test_equal_identities_are_equal() -> None:
-    first = Identity(role="a", subject="alice", claims={"x": {"a": 1, "b": [2]}, "y": 3})
-    second = Identity(role="a", subject="alice", claims={"y": 3, "x": {"b": (2,), "a": 1}})
+def test_equal_callers_are_equal() -> None:
+    first = Caller(role="a", subject="alice", claims={"x": {"a": 1, "b": [2]}, "y": 3})
+    second = Caller(role="a", subject="alice", claims={"y": 3, "x": {"b": (2,), "a": 1}})
 
     assert first == second
     assert hash(first) == hash(second)
-    assert first != Identity(role="a", subject="alice", claims={"y": 4})
+    assert first != Caller(role="a", subject="alice", claims={"y": 4})
     assert first != dataclasses.replace(first, role="b")
     assert first != dataclasses.replace(first, expires_at=1.0)
 
 
-def test_nobody_can_change_an_identity_that_others_share() -> None:
+def test_nobody_can_change_a_caller_that_others_share() -> None:
     claims: dict[str, Any] = {"roles": ["reader"], "app": {"plan": "free"}}
-    alice = Identity(role="authenticated", subject="alice", claims=claims)
+    alice = Caller(role="authenticated", subject="alice", claims=claims)
     claims["roles"].append("admin")
     claims["app"]["plan"] = "paid"
 
@@ -670,13 +672,13 @@ def test_nobody_can_change_an_identity_that_others_share() -> None:
 )
 def test_what_postgres_can_not_hold_or_would_misread_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError) as refused:
-        Identity(**{"role": "authenticated", **options})
+        Caller(**{"role": "authenticated", **options})
 
     assert "bob" not in str(refused.value)
 
 
 def test_repr_does_not_say_who_it_is() -> None:
-    alice = Identity(role="authenticated", subject="alice", claims={"email": SECRET}, expires_at=9.5)
+    alice = Caller(role="authenticated", subject="alice", claims={"email": SECRET}, expires_at=9.5)
 
-    assert repr(alice) == str(alice) == "Identity(role='authenticated', subject=…, expires_at=9.5)"
-    assert repr(ANONYMOUS) == "Identity(role='anonymous', subject=None, expires_at=None)"
+    assert repr(alice) == str(alice) == "Caller(role='authenticated', subject=…, expires_at=9.5)"
+    assert repr(Caller.anonymous()) == "Caller(role='anonymous', subject=None, expires_at=None)"

@@ -1,4 +1,4 @@
-"""With strict=True nothing at all of the last person is there for the next, and nothing stays prepared."""
+"""With reset="all" nothing at all of the last person is there for the next, and nothing stays prepared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import ANONYMOUS, Identity, enforce_row_security, identify, service_session
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, service_session
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
@@ -21,14 +21,13 @@ from sqla_rls.testing.proxy import Proxy
 from .conftest import ANYTHING, TASKS
 from .line import HOWS, How, Line, hows
 
-STRICT = [name for name, how in HOWS.items() if how.way != "statement"]
-OTHERS = {name: how for name, how in HOWS.items() if how.way == "statement"}
+WITH_BEGIN = [name for name, how in HOWS.items() if how.transport != "statement"]
 #: Only DISCARD ALL ends it.
 LOCK = text("SELECT pg_advisory_lock(20261124) IS NULL")
 LOCKS = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
 
 
-@pytest.fixture(params=hows(STRICT))
+@pytest.fixture(params=hows(WITH_BEGIN))
 def how(request: pytest.FixtureRequest) -> How:
     how: How = request.param
     return how
@@ -36,7 +35,7 @@ def how(request: pytest.FixtureRequest) -> How:
 
 @pytest.fixture
 def line(url: URL, how: How, runner: asyncio.Runner) -> Iterator[Line]:
-    line = Line(url, how, runner, strict=True)
+    line = Line(url, how, runner, reset="all")
     yield line
     line.hang_up()
 
@@ -72,7 +71,7 @@ def lock_and_fail(session: Session) -> None:
 
 
 def test_what_one_leaves_is_there_for_oneself_only(
-    line: Line, todos: None, alice: Identity, bob: Identity
+    line: Line, todos: None, alice: Caller, bob: Caller
 ) -> None:
     line.visit(alice, lock)
     assert line.visit(alice, locks) == 1
@@ -82,12 +81,12 @@ def test_what_one_leaves_is_there_for_oneself_only(
 
 @pytest.mark.exhaustive
 def test_two_that_are_anonymous_are_two(line: Line) -> None:
-    line.visit(ANONYMOUS, lock)
-    assert line.visit(ANONYMOUS, locks) == 0
+    line.visit(Caller.anonymous(), lock)
+    assert line.visit(Caller.anonymous(), locks) == 0
 
 
 @pytest.mark.exhaustive
-def test_who_sends_nothing_lets_nobody_forget_to_discard(line: Line, alice: Identity, bob: Identity) -> None:
+def test_who_sends_nothing_lets_nobody_forget_to_discard(line: Line, alice: Caller, bob: Caller) -> None:
     line.visit(alice, lock)
     line.visit(bob, do_nothing)
     line.visit(bob, do_nothing)
@@ -95,14 +94,14 @@ def test_who_sends_nothing_lets_nobody_forget_to_discard(line: Line, alice: Iden
 
 
 @pytest.mark.exhaustive
-def test_what_is_left_by_who_fails_at_once_is_discarded(line: Line, alice: Identity, bob: Identity) -> None:
+def test_what_is_left_by_who_fails_at_once_is_discarded(line: Line, alice: Caller, bob: Caller) -> None:
     line.visit(alice, use)
     line.visit(bob, lock_and_fail)
     assert line.visit(alice, locks) == 0
 
 
 @pytest.mark.exhaustive
-def test_where_discarding_fails_the_connection_ends(line: Line, alice: Identity, bob: Identity) -> None:
+def test_where_discarding_fails_the_connection_ends(line: Line, alice: Caller, bob: Caller) -> None:
     def leave(session: Session) -> None:
         lock(session)
         tables = "FOR n IN 1..200 LOOP EXECUTE format('CREATE TEMP TABLE t%s (id text)', n); END LOOP"
@@ -119,17 +118,17 @@ def test_where_discarding_fails_the_connection_ends(line: Line, alice: Identity,
 
 
 @pytest.mark.exhaustive
-def test_nothing_stays_prepared(line: Line, todos: None, alice: Identity) -> None:
+def test_nothing_stays_prepared(line: Line, todos: None, alice: Caller) -> None:
     for _ in range(7):
         line.visit(alice, tasks)
     statements = text("SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%todos%'")
     assert line.visit(alice, lambda session: session.scalars(statements).all()) == []
 
 
-def test_a_service_is_another_person(url: URL, alice: Identity) -> None:
+def test_a_service_is_another_person(url: URL, alice: Caller) -> None:
     engine = create_engine(url, pool_size=1, max_overflow=0)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, strict=True)
+    enforce_row_security(maker, options=BindingOptions(reset="all"))
     with maker() as session:
         identify(session, alice)
         lock(session)
@@ -141,28 +140,22 @@ def test_a_service_is_another_person(url: URL, alice: Identity) -> None:
 # What can't discard is refused
 
 
-@pytest.mark.parametrize("how", OTHERS.values(), ids=OTHERS)
-def test_a_statement_of_its_own_is_refused(line: Line, alice: Identity) -> None:
-    with pytest.raises(UnsupportedTransaction, match="DISCARD ALL"):
-        line.visit(alice, tasks)
-
-
 @pytest.mark.exhaustive
 def test_a_pooler_is_refused(
-    pgbouncer: None, url: URL, how: How, runner: asyncio.Runner, alice: Identity
+    pgbouncer: None, url: URL, how: How, runner: asyncio.Runner, alice: Caller
 ) -> None:
     with PgBouncer(url, pool_size=1) as bouncer:
-        line = Line(bouncer.url, how, runner, CONNECT_ARGS[how.driver], strict=True)
+        line = Line(bouncer.url, how, runner, CONNECT_ARGS[how.driver], reset="all")
         with pytest.raises(UnsupportedTransaction, match="directly"):
             line.visit(alice, tasks)
         line.hang_up()
 
 
-def test_a_connection_that_the_application_opens_itself_is_refused(url: URL, alice: Identity) -> None:
+def test_a_connection_that_the_application_opens_itself_is_refused(url: URL, alice: Caller) -> None:
     conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
     engine = create_engine(url, creator=lambda: psycopg.connect(conninfo), poolclass=NullPool)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, strict=True)
+    enforce_row_security(maker, options=BindingOptions(reset="all"))
     with maker() as session:
         identify(session, alice)
         with pytest.raises(UnsupportedTransaction, match="creator"):
@@ -174,10 +167,10 @@ def test_a_connection_that_the_application_opens_itself_is_refused(url: URL, ali
 
 @pytest.mark.exhaustive
 def test_people_who_take_turns_take_these_round_trips(
-    server: Server, url: URL, how: How, runner: asyncio.Runner, todos: None, alice: Identity, bob: Identity
+    server: Server, url: URL, how: How, runner: asyncio.Runner, todos: None, alice: Caller, bob: Caller
 ) -> None:
     with Proxy(server.host, server.port) as proxy:
-        line = Line(url.set(host=proxy.host, port=proxy.port), how, runner, strict=True)
+        line = Line(url.set(host=proxy.host, port=proxy.port), how, runner, reset="all")
         for who in (alice, bob) * 4:
             line.visit(who, tasks)
         # What is sent before anything can be answered is one round trip.
@@ -190,7 +183,7 @@ def test_people_who_take_turns_take_these_round_trips(
         line.hang_up()
     if how.autocommit:
         assert taken == [2, 1, 2, 1]
-    elif how.way == "pipeline":
+    elif how.transport == "pipeline":
         assert taken == [3, 2, 3, 2]
     elif how.driver == "psycopg":
         assert taken == [4, 3, 4, 3]

@@ -24,8 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Identity, enforce_row_security, identify
-from sqla_rls.driver.base import Way
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Reset, Transport
 from sqla_rls.exc import BindingError, DeclarationError
 from sqla_rls.testing.postgres import Server
 from tests.suite import table
@@ -33,7 +33,7 @@ from tests.suite import table
 from .conftest import ANYTHING, TASKS, assert_refused
 from .line import HOWS, How, Line, hows
 
-BY_BEGIN = [name for name, how in HOWS.items() if how.way != "statement" and not how.autocommit]
+BY_BEGIN = [name for name, how in HOWS.items() if how.transport != "statement" and not how.autocommit]
 PATH = text("SHOW search_path")
 TIMEOUT = text("SHOW statement_timeout")
 
@@ -46,8 +46,8 @@ def how(request: pytest.FixtureRequest) -> How:
     return how
 
 
-SOME = ("psycopg, pipeline", "psycopg, statement", "asyncpg, message")
-in_some_ways = pytest.mark.parametrize("how", hows(SOME), indirect=True)
+SOME = ("psycopg, pipeline", "psycopg, statement", "asyncpg, with_begin")
+by_some_transports = pytest.mark.parametrize("how", hows(SOME), indirect=True)
 by_begin = pytest.mark.parametrize("how", hows(BY_BEGIN), indirect=True)
 
 
@@ -101,19 +101,19 @@ def when_connected(line: Line, *settings: str) -> None:
 
 
 def test_what_the_application_sets_when_it_connects_must_be_named(
-    lines: Lines, how: How, alice: Identity
+    lines: Lines, how: How, alice: Caller
 ) -> None:
     line = lines()
     when_connected(line, "statement_timeout = '7s'", "search_path = public")
     # As a statement, a binding leaves the rest as it is.
-    names = "search_path, which" if how.way == "statement" else "search_path, statement_timeout, which"
+    names = "search_path, which" if how.transport == "statement" else "search_path, statement_timeout, which"
     for _ in range(2):
         with pytest.raises(DeclarationError, match=f"{names} .*settings={{'search_path': '…'}}"):
             line.visit(alice, value(ANYTHING))
 
 
 @pytest.mark.exhaustive
-def test_named_it_holds_in_each_transaction(lines: Lines, alice: Identity, bob: Identity) -> None:
+def test_named_it_holds_in_each_transaction(lines: Lines, alice: Caller, bob: Caller) -> None:
     line = lines(settings={"statement_timeout": "7s"})
     when_connected(line, "statement_timeout = '7s'")
     assert line.visit(alice, value(TIMEOUT)) == "7s"
@@ -124,14 +124,14 @@ def test_named_it_holds_in_each_transaction(lines: Lines, alice: Identity, bob: 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("how", [HOWS["psycopg, statement"], HOWS["asyncpg, statement"]])
-def test_a_statement_leaves_what_the_application_sets(lines: Lines, alice: Identity) -> None:
+def test_a_statement_leaves_what_the_application_sets(lines: Lines, alice: Caller) -> None:
     line = lines()
     when_connected(line, "statement_timeout = '7s'")
     assert line.visit(alice, value(TIMEOUT)) == "7s"
 
 
 @pytest.mark.exhaustive
-def test_a_setting_that_is_named_need_not_be_made(lines: Lines, alice: Identity, bob: Identity) -> None:
+def test_a_setting_that_is_named_need_not_be_made(lines: Lines, alice: Caller, bob: Caller) -> None:
     line = lines(settings={"statement_timeout": "7s"})
     line.visit(alice, spoil)
     assert line.visit(bob, value(TIMEOUT)) == "7s"
@@ -139,7 +139,7 @@ def test_a_setting_that_is_named_need_not_be_made(lines: Lines, alice: Identity,
 
 @pytest.mark.exhaustive
 @by_begin
-def test_startup_parameters_hold(lines: Lines, alice: Identity, bob: Identity) -> None:
+def test_startup_parameters_hold(lines: Lines, alice: Caller, bob: Caller) -> None:
     line = lines({"statement_timeout": "7s", "default_transaction_isolation": "serializable"})
     line.visit(alice, spoil)
     assert line.visit(bob, value(TIMEOUT)) == "7s"
@@ -177,10 +177,10 @@ PATHS = {
 PLACE = text("SELECT name FROM place")
 
 
-@in_some_ways
+@by_some_transports
 @table("path", PATHS)
 def test_a_path_from_the_options_is_kept(
-    lines: Lines, elsewhere: None, alice: Identity, bob: Identity, path: str
+    lines: Lines, elsewhere: None, alice: Caller, bob: Caller, path: str
 ) -> None:
     line = lines({"search_path": path})
     line.visit(alice, spoil)
@@ -188,10 +188,10 @@ def test_a_path_from_the_options_is_kept(
     assert line.visit(bob, value(PATH)) == f"{path}, pg_temp"
 
 
-@in_some_ways
+@by_some_transports
 @table("path", PATHS)
 def test_a_path_from_settings_wins(
-    lines: Lines, elsewhere: None, alice: Identity, bob: Identity, path: str
+    lines: Lines, elsewhere: None, alice: Caller, bob: Caller, path: str
 ) -> None:
     line = lines({"search_path": "app"}, settings={"search_path": path})
     line.visit(alice, spoil)
@@ -199,17 +199,17 @@ def test_a_path_from_settings_wins(
 
 
 @pytest.mark.exhaustive
-@in_some_ways
+@by_some_transports
 @pytest.mark.parametrize("empty", ["", '""'])
-def test_an_empty_path_is_kept(lines: Lines, alice: Identity, bob: Identity, empty: str) -> None:
+def test_an_empty_path_is_kept(lines: Lines, alice: Caller, bob: Caller, empty: str) -> None:
     line = lines(settings={"search_path": empty})
     line.visit(alice, spoil)
     assert line.visit(bob, value(text("SELECT to_regclass('notices')"))) is None
     assert line.visit(bob, value(text("SELECT count(*) FROM public.todos"))) == 0
 
 
-@in_some_ways
-def test_temporary_tables_of_the_application_work_by_name(lines: Lines, alice: Identity) -> None:
+@by_some_transports
+def test_temporary_tables_of_the_application_work_by_name(lines: Lines, alice: Caller) -> None:
     drafts = Table("drafts", MetaData(), Column("what", Text), prefixes=["TEMPORARY"])
     line = lines()
 
@@ -238,7 +238,7 @@ def spoil_modes(session: Session) -> None:
 
 @pytest.mark.exhaustive
 @by_begin
-def test_what_is_asked_for_one_transaction_wins(lines: Lines, alice: Identity, bob: Identity) -> None:
+def test_what_is_asked_for_one_transaction_wins(lines: Lines, alice: Caller, bob: Caller) -> None:
     line = lines()
     asked: dict[str, dict[str, Any]] = {
         "serializable, off, off": {"isolation_level": "SERIALIZABLE"},
@@ -263,7 +263,7 @@ def test_what_is_asked_for_one_transaction_wins(lines: Lines, alice: Identity, b
 @pytest.mark.exhaustive
 @by_begin
 def test_modes_that_the_database_has_are_kept(
-    lines: Lines, admin: Engine, url: URL, alice: Identity, bob: Identity
+    lines: Lines, admin: Engine, url: URL, alice: Caller, bob: Caller
 ) -> None:
     with admin.begin() as connection:
         for mode in ("isolation = serializable", "deferrable = on"):
@@ -299,23 +299,23 @@ def alter_role(setting: str) -> Callable[[Session], None]:
     return alter
 
 
-@in_some_ways
+@by_some_transports
 def test_a_role_that_alice_gives_to_new_connections_is_not_theirs(
-    lines: Lines, login: URL, how: How, alice: Identity, bob: Identity
+    lines: Lines, login: URL, how: How, alice: Caller, bob: Caller
 ) -> None:
     line = lines(log_in=login)
     line.visit(alice, alter_role("role = 'authenticated'"))
     line.hang_up()
     assert unbound(line) == login.username
     assert line.visit(bob, value(text("SELECT current_user"))) == "authenticated"
-    unclean = lines(log_in=login, clean=False, binding="claims")
-    assert unbound(unclean) == "authenticated"
+    kept = lines(log_in=login, reset="none", signing="off")
+    assert unbound(kept) == "authenticated"
 
 
 @pytest.mark.exhaustive
-@in_some_ways
+@by_some_transports
 def test_a_library_that_alice_has_new_connections_load_is_not_loaded(
-    lines: Lines, login: URL, alice: Identity, bob: Identity
+    lines: Lines, login: URL, alice: Caller, bob: Caller
 ) -> None:
     line = lines(log_in=login)
     line.visit(alice, alter_role("local_preload_libraries = 'nope'"))
@@ -323,7 +323,7 @@ def test_a_library_that_alice_has_new_connections_load_is_not_loaded(
     for one in (line, lines(log_in=login)):
         assert one.visit(bob, value(text("SHOW local_preload_libraries"))) == ""
     with pytest.raises(Exception, match="nope"):
-        lines(log_in=login, clean=False, binding="claims").visit(bob, value(ANYTHING))
+        lines(log_in=login, reset="none", signing="off").visit(bob, value(ANYTHING))
 
 
 def unbound(line: Line) -> object:
@@ -331,9 +331,9 @@ def unbound(line: Line) -> object:
     return line.unbound(text("SELECT current_user::text"))
 
 
-@in_some_ways
+@by_some_transports
 def test_settings_that_alice_gives_to_new_connections_yield_to_those_that_are_named(
-    lines: Lines, login: URL, alice: Identity, bob: Identity
+    lines: Lines, login: URL, alice: Caller, bob: Caller
 ) -> None:
     line = lines(log_in=login)
     line.visit(alice, alter_role("statement_timeout = '1h'"))
@@ -344,9 +344,9 @@ def test_settings_that_alice_gives_to_new_connections_yield_to_those_that_are_na
 
 
 @pytest.mark.exhaustive
-@in_some_ways
+@by_some_transports
 def test_a_path_that_alice_gives_to_new_connections_yields_to_one_that_is_named(
-    lines: Lines, login: URL, todos: None, alice: Identity, bob: Identity
+    lines: Lines, login: URL, todos: None, alice: Caller, bob: Caller
 ) -> None:
     line = lines(log_in=login)
     line.visit(alice, alter_role("search_path = pg_temp, public"))
@@ -360,16 +360,16 @@ def test_a_path_that_alice_gives_to_new_connections_yields_to_one_that_is_named(
 # How connections are opened
 
 
-@in_some_ways
-def test_options_of_the_applications_own_win(lines: Lines, alice: Identity) -> None:
+@by_some_transports
+def test_options_of_the_applications_own_win(lines: Lines, alice: Caller) -> None:
     line = lines({"role": "anonymous", "work_mem": "5MB"})
     assert unbound(line) == "anonymous"
     assert line.visit(alice, value(text("SHOW work_mem"))) == "5MB"
 
 
-@pytest.mark.parametrize("how", [HOWS["psycopg, message"], HOWS["psycopg, asyncio, pipeline"]])
+@pytest.mark.parametrize("how", [HOWS["psycopg, with_begin"], HOWS["psycopg, asyncio, pipeline"]])
 def test_options_of_the_environment_are_kept(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch, alice: Identity
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, alice: Caller
 ) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB -c search_path=public,\\ auth")
     line = lines()
@@ -379,8 +379,8 @@ def test_options_of_the_environment_are_kept(
 
 
 @pytest.mark.exhaustive
-@in_some_ways
-def test_a_password_of_today_is_asked_for_each_connection(lines: Lines, url: URL, alice: Identity) -> None:
+@by_some_transports
+def test_a_password_of_today_is_asked_for_each_connection(lines: Lines, url: URL, alice: Caller) -> None:
     line = lines(log_in=url.set(username="nobody"))
     asked = []
 
@@ -405,13 +405,13 @@ def test_a_password_of_today_is_asked_for_each_connection(lines: Lines, url: URL
     ],
     ids=["NullPool", "pre-ping", "recycle"],
 )
-@table("strict", [False, True])
+@table("reset", ["settings", "all"])
 def test_however_connections_are_pooled(
-    url: URL, todos: None, alice: Identity, bob: Identity, options: dict[str, Any], strict: bool
+    url: URL, todos: None, alice: Caller, bob: Caller, options: dict[str, Any], reset: Reset
 ) -> None:
     engine = create_engine(url, **options)
     maker = sessionmaker(engine)
-    enforce_row_security(maker, strict=strict)
+    enforce_row_security(maker, options=BindingOptions(reset=reset))
     for _ in range(2):
         with maker() as session:
             identify(session, alice)
@@ -425,7 +425,7 @@ def test_however_connections_are_pooled(
 
 @pytest.mark.exhaustive
 def test_a_connection_of_the_applications_own_has_its_path_only(
-    url: URL, todos: None, alice: Identity, bob: Identity
+    url: URL, todos: None, alice: Caller, bob: Caller
 ) -> None:
     conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
     engine = create_engine(url, creator=lambda: psycopg.connect(conninfo), pool_size=1, max_overflow=0)
@@ -448,10 +448,10 @@ def test_a_connection_of_the_applications_own_has_its_path_only(
 
 @pytest.mark.parametrize("settings", [{"statement_timeout": "soon"}, {"log_statement": "all"}])
 def test_a_setting_that_postgres_refuses_is_named(
-    pool: Engine, way: Way, alice: Identity, settings: dict[str, str]
+    pool: Engine, transport: Transport, alice: Caller, settings: dict[str, str]
 ) -> None:
     maker = sessionmaker(pool)
-    enforce_row_security(maker, way=way, settings=settings)
+    enforce_row_security(maker, settings=settings, options=BindingOptions(transport=transport))
     with maker() as session:
         identify(session, alice)
         assert_refused(session, BindingError, next(iter(settings)))
@@ -459,7 +459,7 @@ def test_a_setting_that_postgres_refuses_is_named(
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["TimeZone", "timezone"])
-def test_a_setting_is_named_in_any_case(pool: Engine, alice: Identity, name: str) -> None:
+def test_a_setting_is_named_in_any_case(pool: Engine, alice: Caller, name: str) -> None:
     @event.listens_for(pool, "connect")
     def connect(connection: Any, record: object) -> None:
         connection.execute("SET TimeZone = 'Asia/Tokyo'")

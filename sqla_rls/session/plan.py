@@ -1,0 +1,155 @@
+"""How callers are bound on one connection: decided once for the connection, by the options and the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+
+from sqla_rls.driver import connect, server_info
+from sqla_rls.driver.base import Modes
+from sqla_rls.driver.connect import SERVER_INFO, SIGNER
+from sqla_rls.driver.server_info import ServerInfo
+from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
+from sqla_rls.session.options import SessionOptions
+from sqla_rls.tokens.signing import Ed25519Signer, HS256Signer, Signer
+
+#: Where ``record_info`` keeps that a connection was replaced.
+_REPLACED: Final = "sqla_rls.replaced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionPlan:
+    """How callers are bound on one connection."""
+
+    options: SessionOptions
+    #: None where it doesn't matter: without a signature and without a reset.
+    server: ServerInfo | None
+    #: The strongest that the connection can have; None if nothing signs.
+    signer: Signer | None
+    #: Settings of every transaction, in addition to the caller's.
+    settings: Mapping[str, str]
+    #: None leaves them to the connection, and to the last caller.
+    modes: Modes | None
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether no pooler is in between; False also if that isn't known."""
+        return self.server is not None and self.server.direct
+
+
+def plan_of(connection: Connection, options: SessionOptions) -> ConnectionPlan:
+    """Return the plan of *connection*.
+
+    Raises:
+        UnsupportedTransaction: the connection isn't one to Postgres.
+        SignedBindingUnavailable: the options require a signature, and nothing can sign.
+
+    Emits:
+        One SELECT, the first time on a connection that the engine opened before it was enforced.
+    """
+    info = connection.connection.info
+    if options not in info:
+        info[options] = _decide(connection, options)
+    plan: ConnectionPlan = info[options]
+    return plan
+
+
+def install(engine: Engine, options: SessionOptions) -> bool:
+    """Let *engine* open connections that send bindings; return False if the options need none."""
+    sign, reset = options.binding.signing != "off", options.binding.reset
+    if sign or reset != "none" or options.binding.transport != "statement":
+        return connect.install(engine, sign=sign, reset=reset)
+    return False
+
+
+def replace_later(connection: Connection, options: SessionOptions) -> None:
+    """Let the pool replace *connection* later: it was opened before its engine was enforced."""
+    kept = connection.connection.record_info
+    if install(connection.engine, options) and kept is not None and not kept.get(_REPLACED):
+        # Once: a creator of the application's own makes the next one like it.
+        kept[_REPLACED] = True
+        connection.connection.invalidate(soft=True)
+
+
+def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
+    if connection.dialect.name != "postgresql":
+        raise UnsupportedTransaction(
+            f"row security can't be enforced: {connection.dialect.name} has none. Connect to Postgres"
+        )
+    resets = options.binding.reset != "none"
+    if options.binding.signing == "off" and not resets:
+        return ConnectionPlan(
+            options=options, server=None, signer=None, settings=options.settings, modes=None
+        )
+    server = _server_of(connection, options)
+    signer = _choose(server, connection.connection.info.get(SIGNER), options)
+    if not resets:
+        return ConnectionPlan(
+            options=options, server=server, signer=signer, settings=options.settings, modes=None
+        )
+    path = options.settings.get("search_path", server.search_path)
+    # Where it isn't named, pg_temp is searched first.
+    ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
+    return ConnectionPlan(
+        options=options,
+        server=server,
+        signer=signer,
+        settings={**server.pooler_settings, **options.settings, **ours},
+        modes=server.modes,
+    )
+
+
+def _server_of(connection: Connection, options: SessionOptions) -> ServerInfo:
+    proxied = connection.connection
+    if (found := proxied.info.get(SERVER_INFO)) is None:
+        replace_later(connection, options)
+        answer: str = connection.exec_driver_sql(server_info.QUERY).scalar_one()
+        found = proxied.info[SERVER_INFO] = server_info.read(answer, proxied.driver_connection)
+    server: ServerInfo = found
+    return server
+
+
+def _choose(server: ServerInfo, own: Ed25519Signer | None, options: SessionOptions) -> Signer | None:
+    signing = options.binding.signing
+    verifies = server.extension and own is not None and server.jwk == own.jwk
+    if server.extension and server.jwk and not verifies:
+        raise SignedBindingUnavailable(
+            "callers can't be signed: pg_session_jwt has a key that isn't this connection's. Take "
+            "pg_session_jwt.jwk out of its options and the server's configuration, and let "
+            "signing='required' or 'auto' set it"
+        )
+    if signing == "off":
+        return None
+    if verifies:
+        return own
+    if server.verifier and options.signing_key is not None:
+        return HS256Signer(options.signing_key, server.backend_pid if server.direct else None)
+    if signing == "auto" and options.signing_key is None:
+        return None
+    raise SignedBindingUnavailable(f"{_obstacle(server)}; or trust the application, by signing='off'")
+
+
+def _obstacle(server: ServerInfo) -> str:
+    if server.extension and not server.direct:
+        return (
+            "callers can't be signed: pg_session_jwt takes its key from a connection's startup parameters, "
+            "which the pooler in between drops. Connect to the server directly"
+        )
+    if server.extension:
+        return (
+            "callers can't be signed: pg_session_jwt takes its key from a connection's startup parameters, "
+            "and this connection has none. Call enforce_row_security() before the engine connects, and use "
+            "psycopg or asyncpg without a creator= of your own"
+        )
+    if server.verifier:
+        return (
+            "callers can't be signed: the database verifies signatures, and the application has no key. "
+            "Give it the key, as signing_key= or in SQLA_RLS_SIGNING_KEY"
+        )
+    return (
+        "callers can't be signed: the database verifies no signatures. Run a migration with "
+        "op.create_auth_functions(), where the server has pg_session_jwt, or with signed=True"
+    )
