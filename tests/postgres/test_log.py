@@ -59,5 +59,5 @@ def test_a_template_of_alembic_shows_the_log(template: str, tmp_path: Path, data
     env.write_text(after)
 
     log = alembic("revision", "--autogenerate", "-m", "first")
-    own = "alembic.autogenerate.sqla_rls.alembic.autogenerate.compare"
+    own = "alembic.autogenerate.sqla_rls.alembic.autogenerate.policies"
     assert f"INFO  [{own}] Detected added policy 'read' on 'todos'" in log

@@ -1,0 +1,72 @@
+"""The second step: have Postgres decide what is equal, and find what can't be made at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqla_rls.alembic.autogenerate.auth_functions import (
+    calls_of_missing_functions,
+    refuse_missing_auth_functions,
+)
+from sqla_rls.alembic.autogenerate.read import Context, Read
+from sqla_rls.catalog.auth_functions import auth_in_use
+from sqla_rls.catalog.dependencies import policies_on_every_column
+from sqla_rls.catalog.normalize import align
+from sqla_rls.catalog.read import Live
+from sqla_rls.snapshot import PolicyKey, Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalized:
+    """Both sides, written alike where they say the same, without what ``ignore()`` leaves to others."""
+
+    live: Live
+    declared: Snapshot
+    #: Whether every database that has run the revisions has the functions of schema ``auth``.
+    auth_is_made: bool
+
+
+def normalize(context: Context, read: Read) -> Normalized:
+    """Raises DeclarationError for a call of a function of schema ``auth`` that nothing here can make."""
+    connection, default_schema = context.connection, context.default_schema
+    live = context.ignored.without(read.live, keep=context.tables.dropped)
+    wanted = read.declared
+    expanded = {
+        key
+        for key in policies_on_every_column(
+            connection, default_schema=default_schema, tables=context.tables.grown
+        )
+        if key in wanted.policies and wanted.policies[key].has_star
+    }
+    declared = align(
+        connection,
+        live,
+        context.ignored.without(wanted),
+        replaced=read.dependents.keys | expanded,
+        new_defaults=context.tables.new_defaults,
+    )
+    calls = calls_of_missing_functions(connection, read.live.auth, declared, context.operations)
+    past = context.past
+    auth_is_made = (
+        past is None
+        or past.auth_functions
+        or not declared.auth_functions
+        or auth_in_use(
+            connection,
+            default_schema=default_schema,
+            tables=[*declared.managed, *declared.views],
+            functions=declared.functions,
+        )
+    )
+    refuse_missing_auth_functions(read.live.auth, declared, read.tables, calls)
+    return Normalized(live=live, declared=declared, auth_is_made=auth_is_made)
+
+
+def undeclared_dependents(context: Context, read: Read, normalized: Normalized) -> set[PolicyKey]:
+    """The policies in the way of this migration that no model declares, and that stay."""
+    return {
+        key
+        for key in read.dependents.keys
+        if key.table not in context.tables.dropped
+        and (key.table not in normalized.declared.row_security or key not in normalized.live.policies)
+    }

@@ -1,0 +1,270 @@
+"""The first step: read what the database has, and what the models declare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from alembic.operations import ops
+from sqlalchemy import Connection, MetaData, Table
+
+from sqla_rls.alembic.autogenerate.filters import Filters
+from sqla_rls.alembic.autogenerate.history import History, history
+from sqla_rls.alembic.autogenerate.tables import ColumnKey, TableChanges, defaults_in, is_included, key_of
+from sqla_rls.catalog.dependencies import calling_policies, dependent_policies
+from sqla_rls.catalog.functions import Functions, read_functions
+from sqla_rls.catalog.granted import GrantedObject, granted_functions_and_views
+from sqla_rls.catalog.read import Live, read_database
+from sqla_rls.catalog.text import with_reads_of_text
+from sqla_rls.catalog.views import PastRowSecurity, Views, read_views, views_past_row_security
+from sqla_rls.declare.collect import declared, functions, grants_on
+from sqla_rls.declare.ignore import Ignored
+from sqla_rls.declare.views import declared_views
+from sqla_rls.diff.functions import FunctionChange, diff_functions, recreated_functions
+from sqla_rls.diff.views import ViewChanges, diff_views
+from sqla_rls.snapshot import (
+    PUBLIC,
+    ObjectKey,
+    Policy,
+    PolicyKey,
+    Snapshot,
+    SQLFunction,
+    TableKey,
+    unless_default,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What autogenerate is asked to compare."""
+
+    connection: Connection
+    default_schema: str
+    metadatas: list[MetaData]
+    ignored: Ignored
+    filters: Filters
+    #: Those that are compared, by their names.
+    schemas: list[str]
+    #: What the revisions so far make; None without revisions.
+    past: History | None
+    #: What Alembic itself has found.
+    operations: list[ops.MigrateOperation]
+    tables: TableChanges
+    autogen_context: Any
+
+    @classmethod
+    def of(cls, autogen_context: Any, upgrade_ops: ops.UpgradeOps, schemas: Iterable[str | None]) -> Context:
+        default_schema = autogen_context.dialect.default_schema_name
+        metadata = autogen_context.metadata
+        metadatas = list(metadata) if isinstance(metadata, list | tuple) else [metadata]
+        ignored = Ignored.by(metadatas)
+        return cls(
+            connection=autogen_context.connection,
+            default_schema=default_schema,
+            metadatas=metadatas,
+            ignored=ignored,
+            filters=Filters(autogen_context, ignored),
+            schemas=[schema for one in schemas if not ignored.schema(schema := one or default_schema)],
+            past=history(
+                autogen_context.migration_context,
+                default_schema,
+                tables=(key_of(table, default_schema) for table in autogen_context.sorted_tables),
+            ),
+            operations=list(upgrade_ops.ops),
+            tables=TableChanges.of(upgrade_ops.ops, default_schema),
+            autogen_context=autogen_context,
+        )
+
+    def key(self, table: Table) -> TableKey:
+        return key_of(table, self.default_schema)
+
+    def is_compared(self, schema: str) -> bool:
+        name = unless_default(schema, self.default_schema)
+        return not self.ignored.schema(schema) and self.autogen_context.run_name_filters(name, "schema", {})
+
+    def compared_tables(self, live: Collection[TableKey]) -> list[Table]:
+        """The tables of the models that this migration makes, or that are *live* and included."""
+        return [
+            table
+            for table in self.autogen_context.sorted_tables
+            if (key := self.key(table)) in self.tables.created
+            or (key in live and is_included(self.autogen_context, table, key))
+        ]
+
+    def made(self) -> set[tuple[str, TableKey]]:
+        """The kinds and keys of what revisions made."""
+        by_kind = (("function", self.past.functions), ("view", self.past.views)) if self.past else ()
+        return {
+            (kind, key)
+            for kind, keys in by_kind
+            for key in keys
+            if not self.ignored.schema(key.schema or self.default_schema)
+        }
+
+    def made_in_schemas(self, kind: str) -> set[TableKey]:
+        """Of these, those of one kind in schemas that are compared."""
+        return {
+            key
+            for one, key in self.made()
+            if one == kind and (key.schema or self.default_schema) in self.schemas
+        }
+
+
+class Dependents(NamedTuple):
+    """The policies that depend on what goes for good, and those on what comes back changed."""
+
+    dropped: Mapping[PolicyKey, Policy]
+    recreated: Mapping[PolicyKey, Policy]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.dropped or key in self.recreated
+
+    @property
+    def keys(self) -> set[PolicyKey]:
+        return {*self.dropped, *self.recreated}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """What the database has, and what the models declare, before Postgres has compared them."""
+
+    live: Live
+    declared: Snapshot
+    #: The tables of the models that are compared.
+    tables: list[Table]
+    functions: Functions
+    function_changes: list[FunctionChange]
+    views: Views
+    view_changes: ViewChanges
+    dependents: Dependents
+    past_row_security: list[PastRowSecurity]
+    unmanaged: list[GrantedObject]
+
+    @property
+    def recreated(self) -> set[ObjectKey]:
+        """What the migration drops or makes, and with it all privileges on it."""
+        return recreated_functions(self.function_changes) | self.view_changes.recreated
+
+
+def read(context: Context) -> Read:
+    connection, filters, default_schema = context.connection, context.filters, context.default_schema
+    all_functions = functions(context.metadatas, default_schema)
+    included = [one for one in all_functions if filters.function(one.key, declared=True)]
+    found = read_functions(
+        connection,
+        included,
+        default_schema=default_schema,
+        made={key for key in context.made_in_schemas("function") if filters.function(key, declared=False)},
+        defaults=lambda: list(defaults_in(context.operations)),
+        dropped=[column or table.name for table, column in context.tables.dropped_columns],
+    )
+    function_changes = diff_functions(found.live, found.declared)
+    live = read_database(
+        connection,
+        default_schema=default_schema,
+        schemas=context.schemas,
+        # What is granted on others than tables is known before the tables are.
+        objects=[*(one.object for one in grants_on(context.metadatas, default_schema)), *found.objects],
+        is_compared=context.is_compared,
+    )
+    tables = context.compared_tables(live.row_security.keys())
+    wanted = _declared(context, tables, all_functions, included)
+    views = read_views(
+        connection,
+        wanted.views,
+        made={key for key in context.made_in_schemas("view") if filters.view(key)},
+        default_schema=default_schema,
+        columns=context.tables.dropped_columns | context.tables.retyped_columns,
+        functions=recreated_functions(function_changes),
+        grown=context.tables.grown,
+    )
+    view_changes = diff_views(views.live, views.declared, views.recreated)
+    return Read(
+        live=live,
+        declared=with_reads_of_text(connection, wanted, live.row_security, default_schema=default_schema),
+        tables=tables,
+        functions=found,
+        function_changes=function_changes,
+        views=views,
+        view_changes=view_changes,
+        dependents=Dependents(*_dependents(context, function_changes, views, view_changes)),
+        past_row_security=views_past_row_security(
+            connection,
+            {key for key in live.all_views - {*wanted.views, *views.live} if filters.view(key)},
+            default_schema=default_schema,
+        ),
+        unmanaged=list(_unmanaged(context, wanted, found, views)),
+    )
+
+
+def _declared(
+    context: Context,
+    tables: list[Table],
+    all_functions: Collection[SQLFunction],
+    included: Collection[SQLFunction],
+) -> Snapshot:
+    """What the models declare, but for what env.py leaves out."""
+    default_schema = context.default_schema
+    wanted = declared(context.metadatas, default_schema=default_schema, tables=tables)
+    context.ignored.refuse(wanted, default_schema)
+    left_out = {ObjectKey("FUNCTION", *one.key) for one in all_functions if one not in included}
+    left_out |= {
+        ObjectKey("TABLE", *key)
+        for view in declared_views(context.metadatas)
+        if not context.filters.view(key := context.key(view.table), declared=view.table)
+    }
+    return wanted.without(left_out)
+
+
+def _dependents(
+    context: Context,
+    function_changes: Collection[FunctionChange],
+    views: Views,
+    view_changes: ViewChanges,
+) -> Iterator[dict[PolicyKey, Policy]]:
+    functions = recreated_functions(function_changes)
+    again = functions & {ObjectKey("FUNCTION", *change.key) for change in function_changes if change.after}
+    gone_views: set[ColumnKey] = {(view.key, None) for view in view_changes.gone}
+    recreated_views: set[ColumnKey] = {(key, None) for key in views.recreated}
+    for columns, called in (
+        (context.tables.dropped_columns | gone_views, functions - again),
+        (context.tables.retyped_columns | recreated_views, again),
+    ):
+        policies = (
+            *dependent_policies(context.connection, default_schema=context.default_schema, columns=columns),
+            *calling_policies(context.connection, default_schema=context.default_schema, functions=called),
+        )
+        yield {policy.key: policy for policy in policies}
+
+
+def _unmanaged(
+    context: Context, wanted: Snapshot, functions: Functions, views: Views
+) -> Iterator[GrantedObject]:
+    """What stays although the models don't declare it, and roles of theirs or of revisions may use."""
+    made = context.made()
+    roles = {
+        *(context.past.roles if context.past else ()),
+        *wanted.roles,
+        *(role for policy in wanted.policies.values() for role in policy.roles),
+        *(one.grantee for one in wanted.privileges),
+    } - {PUBLIC}
+    known = {
+        *(("function", key) for key in (*functions.live, *wanted.functions)),
+        *(("view", key) for key in (*views.live, *wanted.views)),
+        *(
+            ("function", TableKey(one.schema, one.name.partition("(")[0]))
+            for one in wanted.managed_objects
+            if one.object_type == "FUNCTION"
+        ),
+    }
+    schemas = {*context.schemas, *(key.schema or context.default_schema for _, key in made)}
+    for found in granted_functions_and_views(
+        context.connection, sorted(schemas), sorted(roles), default_schema=context.default_schema
+    ):
+        is_compared = (found.key.schema or context.default_schema) in context.schemas
+        if (found.kind, found.key) in known or not (is_compared or (found.kind, found.key) in made):
+            continue
+        filters = context.filters
+        if filters.view(found.key) if found.kind == "view" else filters.function(found.key, declared=False):
+            yield found
