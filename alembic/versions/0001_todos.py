@@ -24,7 +24,7 @@ def upgrade() -> None:
     op.grant(["USAGE"], "auth", ["authenticated"], object_type="SCHEMA")
     op.create_table(
         "todos",
-        sa.Column("id", sa.BigInteger(), sa.Caller(always=False), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("user_id", sa.Text(), server_default=sa.text("auth.user_id()"), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
         sa.Column("is_complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
