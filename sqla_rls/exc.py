@@ -6,7 +6,7 @@ RowSecurityError
 │   ├── UnknownRole           a policy or a grant names a role that isn't there
 │   ├── RoleNotPermitted      who migrates may not make or alter a role so
 │   ├── PrivilegeNotPermitted who migrates may not take from PUBLIC what it holds
-│   ├── OpeningNotConfirmed   it would open a table by what the models leave out
+│   ├── ExposureNotConfirmed  it would expose a table by a declaration that is gone
 │   ├── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
 │   └── SigningUnavailable    functions that verify callers can't be made here, or there are none
 ├── AuthenticationError       who is calling isn't established            (HTTP 401)
@@ -57,8 +57,8 @@ class PrivilegeNotPermitted(MigrationError):
     """What PUBLIC holds isn't for whoever migrates to change; the message says what to run, and as whom."""
 
 
-class OpeningNotConfirmed(MigrationError):
-    """The migration would open a table, and nobody has confirmed that it shall; the message says how."""
+class ExposureNotConfirmed(MigrationError):
+    """The migration would expose a table, and its revision doesn't confirm that; the message says how."""
 
 
 class AuthSchemaUnusable(MigrationError):

@@ -268,7 +268,7 @@ def test_an_ignored_schema_auth_is_not_filled(project: Project) -> None:
 
 
 @pytest.mark.exhaustive
-def test_opening_a_table_leaves_no_privilege_behind(project: Project) -> None:
+def test_exposing_a_table_leaves_no_privilege_behind(project: Project) -> None:
     project.migrate(own_todos())
     project.migrate(todos(disable_row_level_security()))
     assert not [line for line in project.state() if line == ("privilege", "todos authenticated SELECT")]

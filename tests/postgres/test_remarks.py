@@ -58,7 +58,7 @@ def test_what_an_open_table_is_warned_of_stands_there(project: Project) -> None:
     restrictive = Policy("recent", "SELECT", authenticated, using="id > 9", permissive=False)
     project.migrate(models(restrictive))
     written = project.revision(models())
-    assert "WARNING: this migration opens table todos" in comments(written)
+    assert "WARNING: this migration exposes table todos" in comments(written)
 
 
 def test_a_remark_stays_a_comment() -> None:

@@ -514,7 +514,7 @@ def test_an_explicit_word_opens_a_view_and_is_warned_of_once(
     project.migrate(models())
     written = project.revision(models(security_invoker=False))
     assert "security_invoker=False" in written
-    assert "this migration opens view my_todos: without security_invoker" in caplog.text
+    assert "this migration exposes view my_todos: without security_invoker," in caplog.text
     caplog.clear()
     project.upgrade()
     project.check(models(security_invoker=False))

@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 from sqlalchemy import Table
 
+from sqla_rls.alembic.autogenerate.exposures import (
+    exposures,
+    say_what_callers_can_drop,
+    say_what_callers_hold_past_row_security,
+    say_which_views_expose,
+)
 from sqla_rls.alembic.autogenerate.forced import kept_from_the_owner
 from sqla_rls.alembic.autogenerate.functions import (
     log_functions,
 )
 from sqla_rls.alembic.autogenerate.normalize import Normalized, undeclared_dependents
-from sqla_rls.alembic.autogenerate.openings import (
-    openings,
-    say_what_callers_can_drop,
-    say_what_callers_hold_past_row_security,
-    say_which_views_open,
-)
 from sqla_rls.alembic.autogenerate.policies import log_changes
 from sqla_rls.alembic.autogenerate.privileges import (
     say_who_must_grant,
@@ -73,8 +73,8 @@ def warn(context: Context, read: Read, normalized: Normalized, changes: Changes)
         changes.privileges.default_revokes,
     )
     say_what_callers_hold_past_row_security(live, declared, changes.privileges.revokes)
-    to_confirm = list(openings(changes, live, tables.dropped))
-    say_which_views_open(read.view_changes)
+    to_confirm = list(exposures(changes, live, tables.dropped))
+    say_which_views_expose(read.view_changes)
     return Warned(to_confirm, kept_from_the_owner(live, declared) | _circles(read.declared))
 
 

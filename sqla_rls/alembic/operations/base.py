@@ -31,7 +31,7 @@ from sqla_rls.ddl.policies import (
 )
 from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke
 from sqla_rls.ddl.roles import DropRole
-from sqla_rls.exc import OpeningNotConfirmed, UnknownRole
+from sqla_rls.exc import ExposureNotConfirmed, UnknownRole
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import DEFAULT_SCHEMA, KEYHOLDER, PUBLIC, ROLE_KEYWORDS, Policy, PolicyKey, TableKey
 
@@ -39,7 +39,7 @@ log = autogenerate_log(__name__)
 
 _IN_FAILED_TRANSACTION = "25P02"
 _NAMES = (
-    "confirm_opening",
+    "confirm_exposure",
     "create_auth_functions",
     "drop_auth_functions",
     "enable_row_level_security",
@@ -64,23 +64,26 @@ class RowSecurityOp(MigrateOperation):
         self.statements, self.roles = statements, roles
 
     @classmethod
-    def confirm_opening(
+    def confirm_exposure(
         cls,
         operations: Operations,
         table_name: str,
-        opening: str,
+        exposure: str,
         *,
         confirmed: bool,
         schema: str | None = None,
     ) -> None:
-        """Nothing, if what this migration opens *table_name* by is *confirmed*.
+        """Stop the migration unless the *exposure* of *table_name* is *confirmed*; emit nothing.
 
-        Autogenerate writes False; whoever means it writes True.  Raises OpeningNotConfirmed.
+        Autogenerate writes False.  Set it to True after you have reviewed the exposure.
+
+        Raises: ExposureNotConfirmed.
         """
         if not confirmed:
-            raise OpeningNotConfirmed(
-                f"this migration opens table {table_name}: {opening}. If that is meant, say confirmed=True "
-                "in its op.confirm_opening(); else declare what shall stay, and generate it anew"
+            raise ExposureNotConfirmed(
+                f"this migration exposes table {table_name}: {exposure}. If you mean that, set "
+                "confirmed=True in its op.confirm_exposure(); otherwise declare what must stay, and "
+                "generate the revision again"
             )
 
     @classmethod

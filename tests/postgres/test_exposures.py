@@ -1,4 +1,4 @@
-"""What a migration opens is said before it runs; what closes or is explicit is not."""
+"""Autogenerate warns of what a migration exposes, but not of what the models declare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import MetaData
 
 from sqla_rls import Policy, Role, authenticated, disable_row_level_security, force_row_level_security, grant
-from sqla_rls.exc import OpeningNotConfirmed
+from sqla_rls.exc import ExposureNotConfirmed
 from tests.suite import table
 
 from .project import Project, execute, operations, todos
@@ -25,19 +25,19 @@ def read() -> Policy:
     return Policy("read", "SELECT", authenticated, using=True)
 
 
-def openings(caplog: pytest.LogCaptureFixture) -> list[str]:
+def exposures(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         record.getMessage()
         for record in caplog.records
-        if record.levelno == logging.WARNING and "opens" in record.getMessage()
+        if record.levelno == logging.WARNING and "exposes" in record.getMessage()
     ]
 
 
-def test_opening_a_table_says_to_whom(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_exposing_a_table_says_to_whom(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read(), grant("SELECT", to=READER)))
     project.revision(todos(disable_row_level_security(), grant("SELECT", to=READER)))
-    assert openings(caplog) == [
-        "this migration opens table todos: without row security every row is there for reporting"
+    assert exposures(caplog) == [
+        "this migration exposes table todos: without row security reporting can reach every row"
     ]
 
 
@@ -45,25 +45,27 @@ def test_opening_a_table_says_to_whom(project: Project, caplog: pytest.LogCaptur
 def test_to_whom_not_is_said_too(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read()))
     project.revision(todos(disable_row_level_security()))
-    (said,) = openings(caplog)
-    assert said.endswith("every row is there for nobody but its owner, until more is granted")
+    (said,) = exposures(caplog)
+    assert said.endswith("only its owner can reach every row")
 
 
 def test_an_owner_who_is_no_longer_bound_is_named(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read(), force_row_level_security()))
     project.revision(todos(read()))
-    (said,) = openings(caplog)
-    assert said == "this migration opens table todos: row security is no longer forced on its owner postgres"
+    (said,) = exposures(caplog)
+    assert (
+        said == "this migration exposes table todos: row security is no longer forced on its owner postgres"
+    )
 
 
 @pytest.mark.exhaustive
-def test_a_restrictive_policy_that_goes_is_said_to_open(
+def test_a_restrictive_policy_that_goes_is_said_to_expose(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     project.migrate(todos(read(), narrow()))
     project.revision(todos(read()))
-    (said,) = openings(caplog)
-    assert said.endswith("what restrictive policy 'narrow' kept back from authenticated no longer is")
+    (said,) = exposures(caplog)
+    assert said.endswith("restrictive policy 'narrow' no longer limits authenticated")
 
 
 @pytest.mark.exhaustive
@@ -71,8 +73,8 @@ def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogC
     project.migrate(todos(read()))
     execute(project, "CREATE POLICY by_hand ON todos AS RESTRICTIVE USING (false)")
     project.revision(todos(read()))
-    (said,) = openings(caplog)
-    assert "what restrictive policy 'by_hand' kept back from public no longer is" in said
+    (said,) = exposures(caplog)
+    assert "restrictive policy 'by_hand' no longer limits public" in said
 
 
 @pytest.mark.exhaustive
@@ -85,13 +87,13 @@ def test_what_opens_by_omission_is_done_when_it_is_confirmed(
     project: Project, before: Callable[[], MetaData]
 ) -> None:
     closed = project.migrate(before())
-    assert "confirm_opening" not in closed
+    assert "confirm_exposure" not in closed
     before_it = project.state()
-    assert operations(project.revision(todos(read())))[0] == "confirm_opening"
+    assert operations(project.revision(todos(read())))[0] == "confirm_exposure"
 
-    with pytest.raises(OpeningNotConfirmed, match=r"this migration opens table todos: .* confirmed=True"):
+    with pytest.raises(ExposureNotConfirmed, match=r"this migration exposes table todos: .* confirmed=True"):
         project.upgrade()
-    with pytest.raises(OpeningNotConfirmed):
+    with pytest.raises(ExposureNotConfirmed):
         project.script("upgrade", "head")
     assert project.state() == before_it
 
@@ -105,7 +107,7 @@ def test_what_opens_by_omission_is_done_when_it_is_confirmed(
 @pytest.mark.exhaustive
 def test_what_the_models_say_in_so_many_words_needs_no_other(project: Project) -> None:
     project.migrate(todos(read(), force_row_level_security()))
-    assert "confirm_opening" not in project.migrate(todos(disable_row_level_security()))
+    assert "confirm_exposure" not in project.migrate(todos(disable_row_level_security()))
 
 
 @pytest.mark.exhaustive
@@ -135,7 +137,7 @@ def test_nothing_is_said_of_what_closes_or_is_explicit(
 ) -> None:
     project.migrate(todos(read(), narrow()))
     project.revision(after())
-    assert openings(caplog) == []
+    assert exposures(caplog) == []
 
 
 EDITOR = Role("rls_test_editor", member_of=[authenticated])

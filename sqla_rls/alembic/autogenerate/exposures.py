@@ -1,8 +1,8 @@
-"""Says what a migration would open, before anybody runs it.
+"""Warnings of what a migration exposes, before it runs.
 
-Policies, grants and the attributes of roles are explicit in the models.  What opens a table is warned of,
-with whom it opens the table to; what does so by being left out of the models must be confirmed in the
-migration, too.
+Policies, grants and the attributes of roles are explicit in the models.  Autogenerate warns of all other
+exposures, and names the roles that gain access.  If an exposure comes from a declaration that is gone, the
+migration must confirm it, too.
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ from sqla_rls.snapshot import PUBLIC, Membership, ObjectKey, Policy, Privilege, 
 log = autogenerate_log(__name__)
 
 
-def openings(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> Iterator[Call]:
-    """What there is to confirm.
+def exposures(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> Iterator[Call]:
+    """Warn of each exposure, and return the calls that confirm one.
 
-    *live* is what the migration finds; tables that are *dropped* open nothing.
+    *live* is the database before the migration; tables that are *dropped* expose nothing.
     """
-    for table, opening in _disabled(changes, live):
-        _say(table, opening)
-    for table, opening in (*_no_longer_forced(changes, live), *_restrictive_policies(changes, dropped)):
-        _say(table, opening)
+    for table, exposure in _disabled(changes, live):
+        _say(table, exposure)
+    for table, exposure in (*_no_longer_forced(changes, live), *_restrictive_policies(changes, dropped)):
+        _say(table, exposure)
         call, undo = (
-            Call("confirm_opening", table.name, opening, silent=silent, confirmed=False, schema=table.schema)
+            Call(
+                "confirm_exposure", table.name, exposure, silent=silent, confirmed=False, schema=table.schema
+            )
             for silent in (False, True)
         )
         yield call.undone_by(undo)
 
 
-def _say(table: TableKey, opening: str) -> None:
-    log.warning("this migration opens table %s: %s", table.name, opening)
+def _say(table: TableKey, exposure: str) -> None:
+    log.warning("this migration exposes table %s: %s", table.name, exposure)
 
 
-def say_which_views_open(views: ViewChanges) -> None:
+def say_which_views_expose(views: ViewChanges) -> None:
     for change in views.created:
         before, after = change.before, change.after
         if not after.security_invoker and (before is None or before.security_invoker):
             log.warning(
-                "this migration opens view %s: without security_invoker its tables are read as its owner",
+                "this migration exposes view %s: without security_invoker, its tables are read as its owner",
                 after.name,
             )
 
@@ -70,8 +72,8 @@ def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membersh
         if staying:
             log.warning(
                 "restrictive policy %s on %s is for %s: injected SQL can drop it by DROP OWNED BY "
-                "CURRENT_USER; permissive policy %s stays, and opens the table. Leave out its roles=, for TO "
-                "PUBLIC; or have a superuser run `sqla-rls harden --print`",
+                "CURRENT_USER; permissive policy %s stays, and exposes the table. Leave out its "
+                "roles=, for TO PUBLIC; or have a superuser run `sqla-rls harden --print`",
                 restrictive.name,
                 restrictive.table.name,
                 ", ".join(sorted(restrictive.roles)),
@@ -132,8 +134,8 @@ def _disabled(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]
         if change.before.enabled and not change.after.enabled:
             on = ObjectKey("TABLE", *change.after.table)
             holders = sorted({one.grantee for one in privileges if one.object == on})
-            whom = ", ".join(holders) or "nobody but its owner, until more is granted"
-            yield change.after.table, f"without row security every row is there for {whom}"
+            whom = ", ".join(holders) if holders else "only its owner"
+            yield change.after.table, f"without row security {whom} can reach every row"
 
 
 def _no_longer_forced(changes: Changes, live: Snapshot) -> Iterator[tuple[TableKey, str]]:
@@ -150,4 +152,4 @@ def _restrictive_policies(changes: Changes, dropped: Collection[TableKey]) -> It
         gone = change.before
         if gone and not (gone.permissive or change.after or gone.key in stays or gone.table in dropped):
             roles = ", ".join(sorted(gone.roles))
-            yield gone.table, f"what restrictive policy {gone.name!r} kept back from {roles} no longer is"
+            yield gone.table, f"restrictive policy {gone.name!r} no longer limits {roles}"
