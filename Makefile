@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+POSTGRES ?= newest
 
 .DEFAULT_GOAL := help
 
@@ -23,7 +24,7 @@ demo: install ## The todos example, end to end, on a Postgres of its own
 unexport PYTHONDONTWRITEBYTECODE
 
 test: install ## Each feature once: the newest Postgres, the default transport; prints the line coverage
-	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= --cov-fail-under=90
+	$(BIN)/pytest -n 2 --dist worksteal --postgres $(POSTGRES) --cov --cov-report= --cov-fail-under=90
 
 test-rest: install ## What test leaves out: tables, the other transports, PostgreSQL 15 to 17
 	$(BIN)/pytest -n 4 --dist worksteal --postgres all --transports all -m '(exhaustive or repeats) and not long'
@@ -36,18 +37,34 @@ test-long: install ## What takes minutes
 test-sqlalchemy-2.0: install ## What depends on SQLAlchemy, on one Postgres, with its newest 2.0
 	UV_PROJECT_ENVIRONMENT=.venv-2.0 $(BIN)/uv sync --quiet --frozen --compile-bytecode --python $(BIN)/python
 	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
-	.venv-2.0/bin/pytest -n 4 --dist worksteal -m 'sqlalchemy and not long'
+	.venv-2.0/bin/pytest -n 4 --dist worksteal --postgres $(POSTGRES) -m 'sqlalchemy and not long'
 
-lint: install ## Style, and which module may import which
+lint: install ## Style, imports between rooms, and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.prose
 
 types: install ## mypy and pyright, as users see the library, too
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+docs: install ## Prose and links of the documents
+	$(BIN)/python -m tests.prose
+	$(BIN)/pytest tests/unit/test_prose.py tests/unit/test_links.py
+
+dist: install ## Wheel, source archive, SBOM and notes of the release TAG, in dist/
+	rm -rf dist && mkdir dist
+	$(BIN)/python -m tests.changelog $(TAG) >dist/notes.md
+	$(BIN)/uv build --quiet
+	test -e dist/sqla_rls-$(TAG:v%=%)-py3-none-any.whl
+	$(BIN)/uv export --quiet --frozen --no-dev --all-extras --format cyclonedx1.5 --output-file dist/sbom.cdx.json
+
+publish: ## Sign dist/ and publish it on PyPI; for the release workflow
+	uv run --frozen --only-group release pypi-attestations sign dist/*.whl dist/*.tar.gz
+	uv publish --trusted-publishing always dist/*.whl dist/*.tar.gz
+
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist
 
-.PHONY: help install demo test test-rest test-all test-long test-sqlalchemy-2.0 lint types clean
+.PHONY: help install demo test test-rest test-all test-long test-sqlalchemy-2.0 lint types docs dist publish clean
