@@ -4,6 +4,7 @@ looks like."""
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,16 @@ from sqlalchemy import (
     Text,
     create_engine,
     create_mock_engine,
+    event,
     text,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, PoolResetState
 
 from sqla_rls import auth, auth_uid, authenticated, crud_policy
 
 _ENV = """
 from alembic import context
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 attributes = context.config.attributes
 options = {"target_metadata": attributes["metadata"], **attributes["options"]}
@@ -42,7 +42,7 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
-    engine = create_engine(attributes["url"], poolclass=NullPool, **attributes["engine_options"])
+    engine = attributes["engine"]
     with engine.connect() as connection:
         context.configure(connection=connection, **options)
         with context.begin_transaction():
@@ -145,6 +145,72 @@ END $$
 """
 
 
+class _CompiledOnce(MutableMapping[tuple[Any, ...], Any]):
+    """What engines compile, for all of them: each project has an engine of its own.
+
+    The first item of a key is the engine's dialect.
+    """
+
+    def __init__(self) -> None:
+        self._compiled: dict[object, Any] = {}
+
+    def _key(self, key: tuple[Any, ...]) -> object:
+        dialect, *rest = key
+        return (dialect.driver, dialect.server_version_info, *rest)
+
+    def __getitem__(self, key: tuple[Any, ...]) -> Any:
+        return self._compiled[self._key(key)]
+
+    def __setitem__(self, key: tuple[Any, ...], value: Any) -> None:
+        self._compiled[self._key(key)] = value
+
+    def __delitem__(self, key: tuple[Any, ...]) -> None:
+        del self._compiled[self._key(key)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._compiled)
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+
+class _OneConnection:
+    """An engine that each command of a project uses, until another project has its turn.
+
+    To connect, and to fill a new connection's caches, would be half of what Postgres has to do.
+    """
+
+    def __init__(self) -> None:
+        self._of: object = None
+        self._engine: Engine | None = None
+        self._compiled = _CompiledOnce()
+
+    def engine(self, url: URL, options: dict[str, Any]) -> Engine:
+        of = (url, repr(options))
+        if self._engine is None or of != self._of:
+            if self._engine is not None:
+                self._engine.dispose()
+            engine = create_engine(url, pool_size=1, max_overflow=0, pool_reset_on_return=None, **options)
+            event.listen(engine, "reset", _reset)
+            self._of, self._engine = of, engine.execution_options(compiled_cache=self._compiled)
+        return self._engine
+
+
+def _reset(connection: Any, record: object, state: PoolResetState) -> None:
+    # What a migration sets for its session ends with its command.  DISCARD ALL would take away the
+    # statements that psycopg has prepared, too.
+    if state.terminate_only:
+        return
+    connection.rollback()
+    connection.autocommit = True
+    for statement in ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL", "DISCARD TEMP"):
+        connection.execute(statement)
+    connection.autocommit = False
+
+
+_ONE_CONNECTION = _OneConnection()
+
+
 class Project:
     """``alembic`` commands on a folder of their own."""
 
@@ -162,7 +228,10 @@ class Project:
         config.set_main_option("script_location", str(self.folder))
         config.set_main_option("path_separator", "os")
         config.attributes.update(
-            metadata=metadata, url=self.url, options=self.options, engine_options=self.engine_options
+            metadata=metadata,
+            url=self.url,
+            options=self.options,
+            engine=_ONE_CONNECTION.engine(self.url, self.engine_options),
         )
         return config
 
