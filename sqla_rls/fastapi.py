@@ -1,9 +1,11 @@
-"""FastAPI: who is calling, and a session that runs as them.
+"""FastAPI: the caller of a request, and a session that runs as the caller.
 
 ::
 
-    caller = bearer_caller(verifier)
-    SessionDep = Annotated[Session, Depends(session_of(SessionLocal, caller))]
+    security = RowSecurity(SessionLocal, provider.stack_auth("…"))
+    SessionDep = Annotated[Session, Depends(security.session)]
+    app = FastAPI()
+    security.init_app(app)
 
     @app.get("/todos")
     def todos(session: SessionDep) -> list[str]:
@@ -31,8 +33,10 @@ from starlette.websockets import WebSocketState
 
 from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable
 from sqla_rls.http import bearer_token, detail, is_denied, status_and_headers
-from sqla_rls.session.enforce import identify
+from sqla_rls.session.enforce import enforce_row_security, identify, is_enforced
+from sqla_rls.session.options import BindingOptions
 from sqla_rls.tokens.caller import Caller
+from sqla_rls.tokens.provider import Provider
 from sqla_rls.tokens.verifier import Verifier
 
 CallerDependency: TypeAlias = Callable[..., Caller | Awaitable[Caller]]
@@ -99,6 +103,47 @@ def async_session_of(
             yield session
 
     return session
+
+
+class RowSecurity:
+    """The dependencies and error handlers of an app, for one session factory and its providers.
+
+    The attribute ``caller`` is a dependency: the ``Caller`` of the request.  The attribute ``session`` is a
+    dependency, too: a session that runs as the caller, and is closed after the response.  An
+    ``AsyncSession`` comes from an async_sessionmaker.
+
+    Args:
+        factory: a sessionmaker or an async_sessionmaker.  Row security is enforced on it, unless you have
+            called ``enforce_row_security()`` before.
+        provider: the identity provider, or a ``Verifier``.
+        anonymous: the caller of a request without a token.  None answers it with 401.
+        options: how the caller is bound, as in ``enforce_row_security()``.
+
+    Raises:
+        DeclarationError: the factory is of another kind, or is enforced already and *options* are given.
+    """
+
+    def __init__(
+        self,
+        factory: sessionmaker[Any] | async_sessionmaker[Any],
+        provider: Provider | Verifier,
+        *,
+        anonymous: Caller | None = None,
+        options: BindingOptions | None = None,
+    ) -> None:
+        verifier = provider if isinstance(provider, Verifier) else Verifier(provider)
+        self.caller = bearer_caller(verifier, anonymous=anonymous)
+        self.session: Callable[..., Iterator[Any] | AsyncIterator[Any]]
+        if isinstance(factory, async_sessionmaker):
+            self.session = async_session_of(factory, self.caller)
+        else:
+            self.session = session_of(factory, self.caller)
+        if options is not None or not is_enforced(factory):
+            enforce_row_security(factory, verifier=verifier, options=options)
+
+    def init_app(self, app: Starlette) -> None:
+        """Answer 401, 403 or 503 to errors, by ``add_exception_handlers()``."""
+        add_exception_handlers(app)
 
 
 # A scoped session is one per thread or task, and both serve several requests in turns.

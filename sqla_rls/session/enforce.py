@@ -256,15 +256,8 @@ def enforce_row_security(
     Emits:
         One SELECT of ``set_config(…, true)`` at the beginning of each transaction.
     """
-    outer: Any = getattr(factory, "session_factory", factory)
-    maker = outer
-    if isinstance(inner := getattr(maker, "kw", {}).get("sync_session_class"), sessionmaker):
-        # An async_sessionmaker of which the inner sessions come from a factory, as in advanced-alchemy.
-        maker = inner
-    is_sync = isinstance(maker, sessionmaker)
-    base: type[Session] = (
-        maker.class_ if is_sync else maker.kw.get("sync_session_class", maker.class_.sync_session_class)
-    )
+    maker = _maker_of(factory)
+    base = _session_class(maker)
     if issubclass(base, RowSecuritySession):
         raise DeclarationError("row security is enforced on this session factory already. Call it once")
     known = SessionOptions(
@@ -276,12 +269,13 @@ def enforce_row_security(
         check_login_role=check_login_role,
         on_bind=on_bind,
     )
+    outer: Any = getattr(factory, "session_factory", factory)
     outer.begin = _without_arguments(outer.begin)
     enforced = type(base.__name__, (RowSecuritySession, base), {"_options": known})
     # First: a statement of another listener is bound, too.
     event.listen(enforced, "after_begin", _after_begin, insert=True)
     event.listen(enforced, "after_transaction_end", _after_transaction_end)
-    if is_sync:
+    if isinstance(maker, sessionmaker):
         maker.class_ = enforced
     else:
         # async_sessionmaker takes no events; the session that it wraps does.
@@ -289,6 +283,27 @@ def enforce_row_security(
     for bound_to in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
         if isinstance(engine := getattr(bound_to, "sync_engine", bound_to), Engine):
             install(engine, known)
+
+
+def is_enforced(factory: Factory) -> bool:
+    """Return whether row security is enforced on *factory*."""
+    return issubclass(_session_class(_maker_of(factory)), RowSecuritySession)
+
+
+def _maker_of(factory: Factory) -> Any:
+    maker: Any = getattr(factory, "session_factory", factory)
+    # An async_sessionmaker of which the inner sessions come from a factory, as in advanced-alchemy.
+    inner = getattr(maker, "kw", {}).get("sync_session_class")
+    return inner if isinstance(inner, sessionmaker) else maker
+
+
+def _session_class(maker: Any) -> type[Session]:
+    found: type[Session] = (
+        maker.class_
+        if isinstance(maker, sessionmaker)
+        else maker.kw.get("sync_session_class", maker.class_.sync_session_class)
+    )
+    return found
 
 
 def _without_arguments(begin: Callable[[], Any]) -> Callable[..., Any]:

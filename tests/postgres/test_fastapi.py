@@ -25,7 +25,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from sqla_rls import BindingOptions, Caller, Verifier, enforce_row_security
 from sqla_rls.exc import BindingError, CallerRequired, DeclarationError
-from sqla_rls.fastapi import add_exception_handlers, async_session_of, bearer_caller, session_of
+from sqla_rls.fastapi import RowSecurity, add_exception_handlers, async_session_of, bearer_caller, session_of
 from sqla_rls.testing.issuer import Issuer, Key
 from tests.suite import table, transports
 
@@ -105,6 +105,66 @@ def session_dep(factory: sessionmaker[Session], caller: bearer_caller) -> Any:
 
 def sent_by(issuer: Issuer, subject: str, **kw: Any) -> dict[str, str]:
     return {"Authorization": f"Bearer {issuer.token(subject, **kw)}"}
+
+
+# The short form
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_one_object_has_the_session_the_caller_and_the_answers(
+    url: URL, todos: None, issuer: Issuer, is_async: bool
+) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    async_engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    factory = async_sessionmaker(async_engine) if is_async else sessionmaker(engine)
+    security = RowSecurity(factory, verifier_of(issuer))
+    app = FastAPI()
+    security.init_app(app)
+
+    @app.get("/me")
+    def me(caller: Annotated[Caller, Depends(security.caller)]) -> str | None:
+        return caller.subject
+
+    @app.get("/tasks")
+    async def tasks(session: Annotated[Any, Depends(security.session)]) -> list[str]:
+        found = session.scalars(TASKS)
+        return list(await found if is_async else found)
+
+    @app.get("/denied")
+    async def denied(session: Annotated[Any, Depends(security.session)]) -> None:
+        done = session.execute(text("DELETE FROM pg_authid"))
+        if is_async:
+            await done
+
+    client = TestClient(app)
+    headers = sent_by(issuer, "alice")
+    assert client.get("/me", headers=headers).json() == "alice"
+    assert client.get("/tasks", headers=headers).json() == ["alice's"]
+    assert client.get("/denied", headers=headers).status_code == 403
+    assert client.get("/tasks").status_code == 401
+
+
+def test_the_short_form_takes_a_provider_and_a_factory_that_is_enforced(
+    factory: sessionmaker[Session], todos: None, issuer: Issuer
+) -> None:
+    with pytest.raises(DeclarationError, match="already"):
+        RowSecurity(factory, issuer.provider, options=BindingOptions())
+    security = RowSecurity(factory, issuer.provider, anonymous=Caller.anonymous())
+    app = FastAPI()
+
+    @app.get("/who")
+    def who(session: Annotated[Session, Depends(security.session)]) -> list[Any]:
+        return list(session.execute(CALLER).one())
+
+    client = TestClient(app)
+    assert client.get("/who").json() == ["anonymous", None]
+    assert client.get("/who", headers=sent_by(issuer, "bob")).json() == ["authenticated", "bob"]
+
+
+def test_the_short_form_takes_no_other_factory(url: URL, issuer: Issuer) -> None:
+    wrong: Any = scoped_session(sessionmaker(create_engine(url)))
+    with pytest.raises(DeclarationError, match="a sessionmaker"):
+        RowSecurity(wrong, issuer.provider)
 
 
 # Who is calling
