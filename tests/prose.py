@@ -28,7 +28,6 @@ DOCSTRINGS: Final = "docstrings"
 UNCHECKED: Final = frozenset(
     {
         "README.md",
-        "CONTRIBUTING.md",
         "CHANGELOG.md",
         "docs/binding.md",
         "docs/cases.md",
