@@ -5,7 +5,13 @@ from sqla_rls import provider
 from sqla_rls.declare.claim_lists import in_jwt_claim, jwt_claim_contains
 from sqla_rls.declare.expressions import auth, auth_uid, jwt_claim
 from sqla_rls.declare.functions import sql_function
-from sqla_rls.declare.grants import declare_roles, default_privileges, grant, grant_on, revoke_from_public
+from sqla_rls.declare.grants import (
+    declare_roles,
+    default_privileges,
+    grant,
+    grant_on,
+    revoke_public_privileges,
+)
 from sqla_rls.declare.ignore import ignore
 from sqla_rls.declare.membership import member_of
 from sqla_rls.declare.policies import (
@@ -56,7 +62,7 @@ __all__ = [
     "member_of",
     "memberships",
     "provider",
-    "revoke_from_public",
+    "revoke_public_privileges",
     "service_session",
     "sql_function",
     "view",

@@ -19,7 +19,7 @@ from sqla_rls.ddl.errors import explained
 from sqla_rls.ddl.functions import CreateFunction, DropFunction
 from sqla_rls.ddl.policies import AlterRowSecurity, CreatePolicy, DropPolicy
 from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke, granted_together
-from sqla_rls.ddl.public import RevokeFromPublic
+from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES, PublicPrivileges
 from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.ddl.views import CreateView, DropView
 from sqla_rls.declare.collect import declared, function_keys
@@ -48,8 +48,8 @@ def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
 
     A function whose arguments or result name a table is made when they are there, and all bodies are checked.
     """
-    if snapshot.revoked_from_public:
-        yield RevokeFromPublic()
+    if snapshot.revokes_public_privileges:
+        yield PublicPrivileges(PUBLIC_PRIVILEGE_NAMES, revoke=True)
     for role in members_last(snapshot.roles):
         yield CreateRole(role)
     if snapshot.auth_functions:

@@ -311,7 +311,7 @@ class Snapshot:
     #: Each after those that it reads.
     views: Mapping[TableKey, View] = field(default_factory=dict)
     #: Whether PUBLIC shall hold none of PUBLIC_PRIVILEGES.
-    revoked_from_public: bool = False
+    revokes_public_privileges: bool = False
     #: The tables that declare anything: these are managed whole.
     managed: frozenset[TableKey] = frozenset()
     #: The sequences, functions and views that are managed whole on their own.

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, DateTime, Identity, Text, false, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqla_rls import auth, auth_uid, authenticated, crud_policy, revoke_from_public
+from sqla_rls import auth, auth_uid, authenticated, crud_policy, revoke_public_privileges
 
 
 class Base(DeclarativeBase):
@@ -15,7 +15,7 @@ class Base(DeclarativeBase):
 
 
 # The database is the app's alone: nobody but its owner has business making tables and functions in it.
-revoke_from_public(Base.metadata)
+revoke_public_privileges(Base.metadata)
 
 
 class Todo(Base):

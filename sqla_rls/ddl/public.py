@@ -1,4 +1,4 @@
-"""How it is spelled what PUBLIC holds in the database and no longer shall."""
+"""Statements about the privileges that PUBLIC holds on the database and on schema public."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from sqla_rls.ddl.script import filled_script
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import PUBLIC_PRIVILEGES
 
-_NAMES = {one.privilege for one in PUBLIC_PRIVILEGES}
+#: What a revision revokes, whatever PUBLIC holds in the database at hand.
+PUBLIC_PRIVILEGE_NAMES = tuple(sorted(one.privilege for one in PUBLIC_PRIVILEGES))
 
 
 class PublicPrivileges(ExecutableDDLElement):
@@ -22,15 +23,12 @@ class PublicPrivileges(ExecutableDDLElement):
 
     def __init__(self, privileges: Iterable[str], *, revoke: bool = False) -> None:
         self.privileges, self.revoke = sorted(privileges), revoke
-        if unknown := {*self.privileges} - _NAMES:
-            raise DeclarationError(f"{', '.join(unknown)} isn't what was revoked from PUBLIC")
-
-
-class RevokeFromPublic(PublicPrivileges):
-    """Revokes them all."""
-
-    def __init__(self) -> None:
-        super().__init__(_NAMES, revoke=True)
+        if unknown := {*self.privileges} - {*PUBLIC_PRIVILEGE_NAMES}:
+            verb = "revoke" if revoke else "grant"
+            raise DeclarationError(
+                f"op.{verb}_public_privileges() doesn't take {', '.join(sorted(unknown))}: it takes "
+                f"{' and '.join(PUBLIC_PRIVILEGE_NAMES)}. Use op.{verb}() for other privileges"
+            )
 
 
 @compiles(PublicPrivileges, "postgresql")

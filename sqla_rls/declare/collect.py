@@ -20,7 +20,7 @@ from sqla_rls.declare.functions import FUNCTIONS
 from sqla_rls.declare.grants import (
     DEFAULT_PRIVILEGES,
     GRANTS,
-    REVOKED_FROM_PUBLIC,
+    REVOKES_PUBLIC_PRIVILEGES,
     ROLES,
     DefaultPrivileges,
     Grant,
@@ -154,7 +154,7 @@ def declared(
         sequences=frozenset(sequences[False]),
         identity_sequences=frozenset(sequences[True]),
         called_sequences=frozenset(called_sequences),
-        revoked_from_public=any(REVOKED_FROM_PUBLIC in metadata.info for metadata in metadatas),
+        revokes_public_privileges=any(REVOKES_PUBLIC_PRIVILEGES in metadata.info for metadata in metadatas),
         managed=frozenset(managed),
         managed_objects=frozenset(one.object for one in grants if one.object.object_type != "SCHEMA")
         | {view.object for view in views.values()},

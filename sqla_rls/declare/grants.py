@@ -31,7 +31,7 @@ from sqla_rls.snapshot import (
 ROLES = "sqla_rls.roles"
 GRANTS = "sqla_rls.grants"
 DEFAULT_PRIVILEGES = "sqla_rls.default_privileges"
-REVOKED_FROM_PUBLIC = "sqla_rls.revoked_from_public"
+REVOKES_PUBLIC_PRIVILEGES = "sqla_rls.revokes_public_privileges"
 
 #: What row security reaches.
 _TABLE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
@@ -194,7 +194,7 @@ def default_privileges(
     )
 
 
-def revoke_from_public(metadata: MetaData) -> None:
+def revoke_public_privileges(metadata: MetaData) -> None:
     """Take from PUBLIC, and keep from it, what one caller can lay traps for the next with.
 
     TEMPORARY on the database lets a temporary table or type hide the real one from whoever comes next on
@@ -205,7 +205,7 @@ def revoke_from_public(metadata: MetaData) -> None:
     which are for the owner of the database, and of the schema, to do.  Who compares needs TEMPORARY: the
     owner of the database keeps it, whoever owns but tables must be granted it by name.
     """
-    metadata.info[REVOKED_FROM_PUBLIC] = True
+    metadata.info[REVOKES_PUBLIC_PRIVILEGES] = True
 
 
 class DefaultPrivileges(NamedTuple):

@@ -91,7 +91,7 @@ class Ignored:
             *(table.schema or default_schema for table in declared.managed),
             *(one.schema or default_schema for one in declared.managed_objects),
             *(one.name for one, _ in declared.managed_grantees),
-            *(["public"] if declared.revoked_from_public else []),
+            *(["public"] if declared.revokes_public_privileges else []),
         }
         yield from (("schema", schema) for schema in sorted(schemas) if self.schema(schema))
 

@@ -41,7 +41,7 @@ class PrivilegeChanges:
     #: What default privileges will give on what isn't there yet.
     revokes_on_new: frozenset[Privilege] = frozenset()
     #: What PUBLIC holds of PUBLIC_PRIVILEGES, and shall not.
-    revokes_from_public: tuple[str, ...] = ()
+    public_revokes: tuple[str, ...] = ()
     default_grants: frozenset[DefaultPrivilege] = frozenset()
     default_revokes: frozenset[DefaultPrivilege] = frozenset()
     #: What only the owner of a schema can grant.
@@ -153,7 +153,7 @@ def diff_privileges(
         grants=frozenset(grants | again),
         revokes=frozenset(revokes | again),
         revokes_on_new=frozenset(one for one in undeclared(given) if one.grantee != current_user),
-        revokes_from_public=live.held_by_public if declared.revoked_from_public else (),
+        public_revokes=live.held_by_public if declared.revokes_public_privileges else (),
         default_grants=declared.default_privileges - live.default_privileges,
         default_revokes=frozenset(
             one

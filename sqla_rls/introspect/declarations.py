@@ -122,7 +122,7 @@ class _Adoption:
             names = "".join(indent(f"{_name(table)!r},\n", _INDENT) for table in named)
             yield from _REQUIRE_TABLES.format(tables=f"[\n{names}]").splitlines()
         if not self.live.held_by_public:
-            yield "sqla_rls.revoke_from_public(metadata)"
+            yield "sqla_rls.revoke_public_privileges(metadata)"
         if not self.auth_functions:
             yield from _call("sqla_rls.ignore", "metadata", f"schemas=[{AUTH_SCHEMA!r}]")
         tables = [line for table in self.tables for line in self._table(table)]

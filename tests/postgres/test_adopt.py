@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sqlalchemy import MetaData, Table, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import revoke_from_public, sql_function
+from sqla_rls import revoke_public_privileges, sql_function
 from sqla_rls.cli import main
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import DeclarationError
@@ -43,7 +43,7 @@ def roles(server: Server) -> Iterator[None]:
 
 def closed() -> MetaData:
     metadata = MetaData()
-    revoke_from_public(metadata)
+    revoke_public_privileges(metadata)
     return metadata
 
 
@@ -137,7 +137,7 @@ def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project)
     assert "Policy('mine', 'INSERT', ['rls_adopt_app'], with_check='(who = CURRENT_USER)')," in written
     assert "# inert has policies, or FORCE, but row security is disabled there: not declared" in written
     assert "'open'" not in written
-    assert "revoke_from_public" not in written
+    assert "revoke_public_privileges" not in written
 
 
 @pytest.mark.exhaustive
@@ -224,10 +224,10 @@ def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Projec
 def test_what_was_taken_from_public_is_declared(project: Project) -> None:
     project.migrate(closed())
     written, metadata = adopt(project)
-    assert "sqla_rls.revoke_from_public(metadata)" in written
+    assert "sqla_rls.revoke_public_privileges(metadata)" in written
     project.check(metadata)
     execute_raw(project, "GRANT CREATE ON SCHEMA public TO PUBLIC")
-    assert "revoke_from_public" not in adopt(project)[0]
+    assert "revoke_public_privileges" not in adopt(project)[0]
 
 
 @pytest.mark.exhaustive

@@ -21,7 +21,7 @@ from sqla_rls import (
     declare_roles,
     default_privileges,
     grant,
-    revoke_from_public,
+    revoke_public_privileges,
     sql_function,
 )
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
@@ -202,13 +202,13 @@ def test_what_public_loses_although_it_holds_nothing_here(project: Project) -> N
 
     def closed() -> MetaData:
         metadata = todos(Policy("all", using=True))
-        revoke_from_public(metadata)
+        revoke_public_privileges(metadata)
         return metadata
 
     project.migrate(todos(Policy("all", using=True)))
     public("REVOKE")
     written = project.migrate(closed())
-    assert operations(written) == ["revoke_from_public"]
+    assert operations(written) == ["revoke_public_privileges"]
     assert operations(written, "downgrade") == []
     project.downgrade()
     public("GRANT")
@@ -274,7 +274,7 @@ def test_a_database_whose_default_privileges_came_without_revisions_needs_none(p
     metadata = todos(Policy("all", using=True))
     default_privileges(metadata, "SELECT", to=READER)
     default_privileges(metadata, on="FUNCTIONS", to="PUBLIC")
-    revoke_from_public(metadata)
+    revoke_public_privileges(metadata)
     metadata.create_all(project.engine)
     execute(project, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
     project.check(metadata)

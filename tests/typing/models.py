@@ -46,7 +46,7 @@ from sqla_rls import (
     member_of,
     memberships,
     provider,
-    revoke_from_public,
+    revoke_public_privileges,
     sql_function,
     view,
 )
@@ -119,7 +119,7 @@ sql_function(
     settings={"a.b": "c"},
     search_path=None,
 )
-revoke_from_public(Base.metadata)
+revoke_public_privileges(Base.metadata)
 ignore(Base.metadata, policies="dba_*", roles=["supabase_*"])
 assert_type(jwt_claim("a", "b"), ColumnElement[str])
 assert_type(jwt_claim("a", type_=BigInteger), ColumnElement[int])

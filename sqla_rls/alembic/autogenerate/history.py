@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from sqla_rls.catalog.read import Live
+from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES
 from sqla_rls.snapshot import BUILT_IN_DEFAULTS, DefaultPrivilege, Snapshot, TableKey
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 _OPERATIONS = (
     "create_rls_role",
     "create_auth_functions",
-    "revoke_from_public",
-    "grant_to_public",
+    "revoke_public_privileges",
+    "grant_public_privileges",
     "grant_default_privileges",
     "revoke_default_privileges",
     "create_rls_function",
@@ -46,7 +47,7 @@ class History:
     *functions* and *views* are those that the revisions made, and didn't drop later.
     *tables* are those of the models, whether they declare anything or not.
     *default_privileges* are those of every database that has run the revisions, with Postgres' own;
-    *revoked_from_public*: the last revision about PUBLIC's privileges revokes them.
+    *public_revokes* are the privileges of PUBLIC that the revisions revoke, and don't grant again later.
     """
 
     context: MigrationContext
@@ -56,11 +57,12 @@ class History:
     functions: frozenset[TableKey]
     views: frozenset[TableKey]
     default_privileges: frozenset[DefaultPrivilege]
-    revoked_from_public: bool
+    public_revokes: frozenset[str]
 
     def lacks_revoke(self, live: Live, models: Snapshot) -> bool:
         """Whether *models* take from PUBLIC what another database may still give it."""
-        return models.revoked_from_public and not self.revoked_from_public and self._makes(live, models)
+        lacking = {*PUBLIC_PRIVILEGE_NAMES} - self.public_revokes if models.revokes_public_privileges else ()
+        return bool(lacking) and self._makes(live, models)
 
     def in_common(self, live: Live, models: Snapshot, schemas: Collection[str]) -> Live:
         """*live*, with those default privileges that *models* decide about as every database has them.
@@ -147,7 +149,8 @@ def history(context: MigrationContext, default_schema: str, *, tables: Iterable[
     roles: set[str] = set()
     functions: set[TableKey] = set()
     views: set[TableKey] = set()
-    auth_functions = revoked = False
+    public_revokes: set[str] = set()
+    auth_functions = False
     defaults = {*BUILT_IN_DEFAULTS}
     for operation in _operations(context, _OPERATIONS):
         match operation.name:
@@ -167,8 +170,10 @@ def history(context: MigrationContext, default_schema: str, *, tables: Iterable[
                 views |= operation.keys(default_schema)
             case "drop_rls_view":
                 views -= operation.keys(default_schema)
-            case about_public:
-                revoked = about_public == "revoke_from_public"
+            case "revoke_public_privileges":
+                public_revokes |= {*(operation.argument(0, "privileges") or ())}
+            case "grant_public_privileges":
+                public_revokes -= {*(operation.argument(0, "privileges") or ())}
     return History(
         context=context,
         tables=frozenset(tables),
@@ -177,7 +182,7 @@ def history(context: MigrationContext, default_schema: str, *, tables: Iterable[
         functions=frozenset(functions),
         views=frozenset(views),
         default_privileges=frozenset(defaults),
-        revoked_from_public=revoked,
+        public_revokes=frozenset(public_revokes),
     )
 
 

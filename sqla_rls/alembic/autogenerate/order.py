@@ -29,9 +29,9 @@ from sqla_rls.alembic.autogenerate.policies import (
 from sqla_rls.alembic.autogenerate.privileges import (
     default_privileges,
     grants,
+    public_revokes,
     restored,
     revokes,
-    revokes_from_public,
 )
 from sqla_rls.alembic.autogenerate.read import Context, Read
 from sqla_rls.alembic.autogenerate.render import Call
@@ -103,7 +103,7 @@ def _before_tables(
     keep_memberships: bool,
     revokes_first: bool,
 ) -> Iterator[Call]:
-    yield from revokes_from_public(changes.privileges, is_first=revokes_first)
+    yield from public_revokes(changes.privileges, is_first=revokes_first)
     yield from roles(changes.roles, keep_memberships=keep_memberships)
     if changes.auth_functions:
         # What was mended only is kept.

@@ -9,6 +9,7 @@ from sqla_rls.alembic.autogenerate.render import Call
 from sqla_rls.catalog.missing_grants import MissingGrant
 from sqla_rls.catalog.read import Live
 from sqla_rls.ddl.privileges import granted_together
+from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES
 from sqla_rls.diff.privileges import PrivilegeChanges, given_by_default
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import PUBLIC, DefaultPrivilege, ObjectKey, Privilege, SequenceKey
@@ -55,11 +56,16 @@ def restored(
         yield call
 
 
-def revokes_from_public(changes: PrivilegeChanges, *, is_first: bool) -> Iterator[Call]:
-    """The first revision revokes, although PUBLIC may hold nothing here; then nothing is given back."""
-    held = list(changes.revokes_from_public)
+def public_revokes(changes: PrivilegeChanges, *, is_first: bool) -> Iterator[Call]:
+    """Revoke all of them, since another database may give more; the downgrade grants what PUBLIC holds here.
+
+    The first revision revokes although PUBLIC may hold nothing here.
+    """
+    held = list(changes.public_revokes)
     if held or is_first:
-        yield Call("revoke_from_public").undone_by(Call("grant_to_public", held, silent=not held))
+        yield Call("revoke_public_privileges", list(PUBLIC_PRIVILEGE_NAMES)).undone_by(
+            Call("grant_public_privileges", held, silent=not held)
+        )
 
 
 def default_privileges(changes: PrivilegeChanges) -> Iterator[Call]:
@@ -70,8 +76,8 @@ def default_privileges(changes: PrivilegeChanges) -> Iterator[Call]:
 
 
 def log_privileges(changes: PrivilegeChanges) -> None:
-    for privilege in changes.revokes_from_public:
-        log.info("Detected %s of PUBLIC, which shall not hold it", privilege)
+    for privilege in changes.public_revokes:
+        log.info("Detected %s of PUBLIC, which the models revoke", privilege)
     for what, calls in (
         ("privileges that nobody declared:", revokes(changes.revokes | changes.revokes_on_new)),
         ("missing privileges:", grants(changes.grants)),

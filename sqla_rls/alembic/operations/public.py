@@ -1,4 +1,4 @@
-"""What a migration can say about PUBLIC: ``op.revoke_from_public()``, ``op.grant_to_public(…)``."""
+"""Operations on PUBLIC's privileges: ``op.revoke_public_privileges(["TEMPORARY"])`` and the reverse."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from alembic.operations import Operations
 
 from sqla_rls.alembic.operations.base import RowSecurityOp
 from sqla_rls.alembic.operations.registered import register
-from sqla_rls.ddl.public import PublicPrivileges, RevokeFromPublic
+from sqla_rls.ddl.public import PublicPrivileges
 
 
 class PublicOp(RowSecurityOp):
     @classmethod
-    def revoke_from_public(cls, operations: Operations) -> None:
-        """``REVOKE TEMPORARY ON DATABASE … FROM PUBLIC`` of the database at hand, and ``REVOKE CREATE ON
-        SCHEMA public FROM PUBLIC``.
+    def revoke_public_privileges(cls, operations: Operations, privileges: Sequence[str]) -> None:
+        """Revoke *privileges* from PUBLIC: TEMPORARY on the current database, CREATE on schema public.
 
-        Raises PrivilegeNotPermitted where the migrating role didn't grant them, with what to run and as whom.
+        Emits: ``REVOKE TEMPORARY ON DATABASE … FROM PUBLIC``, ``REVOKE CREATE ON SCHEMA public FROM PUBLIC``;
+        nothing for a privilege that PUBLIC doesn't hold.
+
+        Raises: PrivilegeNotPermitted if another role must revoke one; the message has the statement and the
+        role.  DeclarationError for any other privilege.
         """
-        operations.invoke(cls(RevokeFromPublic()))
+        operations.invoke(cls(PublicPrivileges(privileges, revoke=True)))
 
     @classmethod
-    def grant_to_public(cls, operations: Operations, privileges: Sequence[str]) -> None:
-        """Undo that for *privileges*: TEMPORARY on the database at hand, CREATE on schema public.
+    def grant_public_privileges(cls, operations: Operations, privileges: Sequence[str]) -> None:
+        """Grant *privileges* to PUBLIC again: TEMPORARY on the current database, CREATE on schema public.
 
-        Raises PrivilegeNotPermitted as ``revoke_from_public`` does.
+        Raises: as ``revoke_public_privileges``.
         """
         operations.invoke(cls(PublicPrivileges(privileges)))
 
 
-register("revoke_from_public", "grant_to_public")(PublicOp)
+register("revoke_public_privileges", "grant_public_privileges")(PublicOp)
