@@ -2,6 +2,7 @@
 
 from sqla_rls import create_all as _create  # noqa: F401 - create_all() emits what is declared
 from sqla_rls import provider
+from sqla_rls.declare.base import anonymous, authenticated, declare_on
 from sqla_rls.declare.claim_lists import in_jwt_claim, jwt_claim_contains
 from sqla_rls.declare.expressions import auth, auth_uid, jwt_claim
 from sqla_rls.declare.functions import sql_function
@@ -16,10 +17,7 @@ from sqla_rls.declare.ignore import ignore
 from sqla_rls.declare.membership import member_of
 from sqla_rls.declare.policies import (
     Policy,
-    anonymous,
-    authenticated,
     crud_policy,
-    declare_on,
     disable_row_level_security,
     enable_row_level_security,
     force_row_level_security,

@@ -3,49 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
-from itertools import chain
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ClauseElement, ColumnClause, ColumnElement, MetaData, Sequence, Table, TextClause
-from sqlalchemy.exc import CompileError
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.functions import next_value
+from sqlalchemy import ColumnElement, MetaData, Table
 
-from sqla_rls.ddl.compile import expression_text, literally
+from sqla_rls.ddl.compile import expression_text
+from sqla_rls.declare.base import TableDeclarations, anonymous, authenticated, kept_on
 from sqla_rls.declare.copied import copies
-from sqla_rls.declare.expressions import AuthFunction, auth_uid
-from sqla_rls.declare.functions import FUNCTIONS
+from sqla_rls.declare.functions import DeclaredFunction
 from sqla_rls.declare.grants import (
-    DEFAULT_PRIVILEGES,
-    GRANTS,
-    REVOKES_PUBLIC_PRIVILEGES,
-    ROLES,
     DefaultPrivileges,
     Grant,
+    RevokesPublicPrivileges,
+    grant,
     refuse_beyond_row_security,
 )
-from sqla_rls.declare.policies import READY_MADE, TableDeclarations, anonymous, as_roles, authenticated
+from sqla_rls.declare.policies import Policy as DeclaredPolicy
+from sqla_rls.declare.reading import behind_views, may_call_auth, may_read_tables
+from sqla_rls.declare.roles import roles_to_make
+from sqla_rls.declare.sequences import called_sequences, serial_sequences
 from sqla_rls.declare.views import declared_views
-from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import (
     AUTH_SCHEMA,
-    CalledSequence,
     ObjectKey,
     Policy,
     PolicyKey,
     Privilege,
     Role,
     RowSecurity,
-    SequenceKey,
     Snapshot,
     SQLFunction,
     TableKey,
     View,
-    may_read,
     unless_default,
 )
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    metadatas: list[MetaData]
+    #: Those whose declarations count.
+    tables: Collection[Table]
+    default_schema: str | None
+    schema_translate_map: Mapping[str | None, str | None] | None
+
+    def key(self, table: Table) -> TableKey:
+        return _key(table, self.default_schema)
+
+    def all(self, kind: type[_T]) -> list[_T]:
+        return kept_on(self.metadatas, kind)
+
+
+class _DeclaredTable(NamedTuple):
+    table: Table
+    key: TableKey
+    declarations: TableDeclarations
+    #: Each with USING and WITH CHECK.
+    policies: list[tuple[DeclaredPolicy, ColumnElement[bool] | None, ColumnElement[bool] | None]]
 
 
 def declared(
@@ -63,99 +80,50 @@ def declared(
     metadatas = list(metadatas)
     if tables is None:
         tables = [table for metadata in metadatas for table in metadata.tables.values()]
-    roles: list[Role | str] = []
-    policies: dict[PolicyKey, Policy] = {}
-    reads: dict[tuple[TableKey, str], set[Table]] = {}
-    row_security: dict[TableKey, RowSecurity] = {}
-    privileges: set[Privilege] = set()
-    sequences: dict[bool, set[SequenceKey]] = {False: set(), True: set()}
-    called_sequences: set[CalledSequence] = set()
-    managed: set[TableKey] = set()
+    models = _Models(metadatas, tables, default_schema, schema_translate_map)
     sql_functions = {one.key: one for one in functions(metadatas, default_schema, schema_translate_map)}
-    auth_functions = any(_may_ask_who_is_calling(one.body) for one in sql_functions.values())
-    for table in tables:
-        declarations = TableDeclarations.of(table)
-        expressions: dict[int, ColumnElement[bool]] = {}
-        pairs = [(item, *item.expressions(table, expressions)) for item in declarations.policies]
-        auth_functions = auth_functions or _ask_who_is_calling(expressions.values(), _defaults(table))
-        key = _key(table, default_schema)
-        for sequence, identity in _serial_sequences(table, key):
-            sequences[identity].add(sequence)
-        if not declarations:
-            continue
-        managed.add(key)
-        if declarations.row_security is not None:
-            row_security[key] = replace(declarations.row_security, table=key)
-        texts: dict[ColumnElement[bool], str] = {}
-        beside = [one.table for one in declared_views([table.metadata])]
-        beside += [one.name for one in table.metadata.info.get(FUNCTIONS, ()) if one.name is not None]
-        for item, *pair in pairs:
-            copied = copies(item.table, table, table.metadata, beside)
-            for expression in pair:
-                if expression is not None and expression not in texts:
-                    read: set[Table] = set()
-                    texts[expression] = expression_text(expression, table, schema_translate_map, copied, read)
-                    if not _may_read(expression):
-                        reads[key, texts[expression]] = read
-            using, with_check = (None if expression is None else texts[expression] for expression in pair)
-            policy = item.value(key, using, with_check)
-            policies[policy.key] = policy
-            roles += item.roles
-        for granted in declarations.grants:
-            privileges.update(granted.values(table, key))
-            roles += granted.roles
-        called_sequences.update(_called_sequences(table, key, default_schema))
-    views: dict[TableKey, View] = {}
-    for view in declared_views(metadatas):
-        key = _key(view.table, default_schema)
-        views[key] = view.value(key, schema_translate_map)
-        auth_functions = auth_functions or (
-            _may_ask_who_is_calling(view.query)
-            if isinstance(view.query, str)
-            else _ask_who_is_calling([view.query])
-        )
-        for granted in view.grants():
-            privileges.update(granted.values(view.table, key))
-            roles += granted.roles
+    found = [_declared_table(table, models) for table in tables]
+    policies, reads = _policies(found, models)
+    views = _views(models)
     grants = grants_on(metadatas, default_schema)
-    for one in grants:
-        privileges.update(one.values())
-        roles += one.roles
-    defaults: list[DefaultPrivileges] = [
-        entry for metadata in metadatas for entry in metadata.info.get(DEFAULT_PRIVILEGES, ())
-    ]
-    roles += [role for entry in defaults for role in entry.roles]
-    roles += [role for metadata in metadatas for role in metadata.info.get(ROLES, ())]
-    default_values = frozenset(one for entry in defaults for one in entry.values(default_schema))
-    refuse_beyond_row_security(privileges | default_values, _named_by_policies(metadatas, tables))
-    made = _roles(roles)
-    if authenticated in roles:
-        # They come as a pair: who is nobody in particular has a role, too, and may ask who is calling.
-        made.setdefault(anonymous.name, anonymous)
-        if auth_functions:
-            privileges.add(Privilege("SCHEMA", None, AUTH_SCHEMA, anonymous.name, "USAGE"))
-    # Every caller has their policies: a membership by hand would give every caller those of another role.
-    for name in READY_MADE.keys() & made.keys():
-        if made[name].member_of is None:
-            made[name] = replace(made[name], member_of=())
+    default_values = frozenset(
+        one for entry in models.all(DefaultPrivileges) for one in entry.values(default_schema)
+    )
+    privileges = _privileges(found, models, grants)
+    refuse_beyond_row_security(privileges | default_values, _named_by_policies(models))
+    named = list(_named_roles(found, models, grants))
+    auth_functions = _calls_auth(found, sql_functions.values(), models)
+    if auth_functions and authenticated in named:
+        privileges.add(Privilege("SCHEMA", None, AUTH_SCHEMA, anonymous.name, "USAGE"))
+    sequences = {
+        is_identity: frozenset(
+            sequence
+            for one in found
+            for sequence, identity in serial_sequences(one.table, one.key)
+            if identity is is_identity
+        )
+        for is_identity in (False, True)
+    }
     return Snapshot(
-        roles=made,
+        roles=roles_to_make(named),
         auth_functions=auth_functions,
-        row_security=row_security,
+        row_security=_row_security(found),
         policies=policies,
-        reads={
-            on: {_key(table, default_schema) for table in _behind_views(read, metadatas)}
-            for on, read in reads.items()
-        },
+        reads=reads,
         privileges=frozenset(privileges),
         default_privileges=default_values,
         functions=sql_functions,
         views=views,
-        sequences=frozenset(sequences[False]),
-        identity_sequences=frozenset(sequences[True]),
-        called_sequences=frozenset(called_sequences),
-        revokes_public_privileges=any(REVOKES_PUBLIC_PRIVILEGES in metadata.info for metadata in metadatas),
-        managed=frozenset(managed),
+        sequences=sequences[False],
+        identity_sequences=sequences[True],
+        called_sequences=frozenset(
+            called
+            for one in found
+            if one.declarations
+            for called in called_sequences(one.table, one.key, default_schema)
+        ),
+        revokes_public_privileges=bool(models.all(RevokesPublicPrivileges)),
+        managed=frozenset(one.key for one in found if one.declarations),
         managed_objects=frozenset(one.object for one in grants if one.object.object_type != "SCHEMA")
         | {view.object for view in views.values()},
         managed_grantees=frozenset(
@@ -165,48 +133,125 @@ def declared(
             for role in one.roles
         ),
         managed_defaults=frozenset(
-            (entry.object_type, str(role)) for entry in defaults for role in entry.roles
+            (entry.object_type, str(role)) for entry in models.all(DefaultPrivileges) for role in entry.roles
         ),
     )
 
 
-def _named_by_policies(metadatas: Iterable[MetaData], tables: Collection[Table]) -> Iterator[Role | str]:
-    """By those of *tables*, and of the tables beside them."""
-    for metadata in {*metadatas, *(table.metadata for table in tables)}:
+def _declared_table(table: Table, models: _Models) -> _DeclaredTable:
+    declarations = TableDeclarations.of(table)
+    expressions: dict[int, ColumnElement[bool]] = {}
+    policies = [
+        (policy, *policy.expressions(table, expressions)) for policy in declarations.of_type(DeclaredPolicy)
+    ]
+    return _DeclaredTable(table, models.key(table), declarations, policies)
+
+
+def _row_security(tables: Iterable[_DeclaredTable]) -> dict[TableKey, RowSecurity]:
+    return {
+        one.key: replace(flags, table=one.key)
+        for one in tables
+        if (flags := one.declarations.row_security) is not None
+    }
+
+
+def _policies(
+    tables: Iterable[_DeclaredTable], models: _Models
+) -> tuple[dict[PolicyKey, Policy], dict[tuple[TableKey, str], Collection[TableKey]]]:
+    """The policies, and the tables that the subqueries of each expression read."""
+    policies: dict[PolicyKey, Policy] = {}
+    reads: dict[tuple[TableKey, str], set[Table]] = {}
+    for table, key, _, declared_policies in tables:
+        texts: dict[ColumnElement[bool], str] = {}
+        beside = [one.table for one in declared_views([table.metadata])]
+        beside += [one.name for one in kept_on([table.metadata], DeclaredFunction) if one.name is not None]
+        for item, *pair in declared_policies:
+            copied = copies(item.table, table, table.metadata, beside)
+            for expression in pair:
+                if expression is not None and expression not in texts:
+                    read: set[Table] = set()
+                    texts[expression] = expression_text(
+                        expression, table, models.schema_translate_map, copied, read
+                    )
+                    if not may_read_tables(expression):
+                        reads[key, texts[expression]] = read
+            using, with_check = (None if expression is None else texts[expression] for expression in pair)
+            policy = item.value(key, using, with_check)
+            policies[policy.key] = policy
+    return policies, {
+        on: {models.key(table) for table in behind_views(read, models.metadatas)}
+        for on, read in reads.items()
+    }
+
+
+def _views(models: _Models) -> dict[TableKey, View]:
+    return {
+        (key := models.key(view.table)): view.value(key, models.schema_translate_map)
+        for view in declared_views(models.metadatas)
+    }
+
+
+def _privileges(tables: Iterable[_DeclaredTable], models: _Models, grants: Iterable[Grant]) -> set[Privilege]:
+    """Those that are granted by name."""
+    privileges: set[Privilege] = set()
+    for one in tables:
+        for granted in one.declarations.of_type(grant):
+            privileges.update(granted.values(one.table, one.key))
+    for view in declared_views(models.metadatas):
+        for granted in view.grants():
+            privileges.update(granted.values(view.table, models.key(view.table)))
+    for granted_on in grants:
+        privileges.update(granted_on.values())
+    return privileges
+
+
+def _named_roles(
+    tables: Iterable[_DeclaredTable], models: _Models, grants: Iterable[Grant]
+) -> Iterator[Role | str]:
+    """Wherever a role may be named; a role may be named in several places."""
+    for one in tables:
+        for policy, *_ in one.policies:
+            yield from policy.roles
+        for granted in one.declarations.of_type(grant):
+            yield from granted.roles
+    for view in declared_views(models.metadatas):
+        for granted in view.grants():
+            yield from granted.roles
+    for granted_on in grants:
+        yield from granted_on.roles
+    for entry in models.all(DefaultPrivileges):
+        yield from entry.roles
+    yield from models.all(Role)
+
+
+def _named_by_policies(models: _Models) -> Iterator[Role | str]:
+    """By those of the tables, and of the tables beside them."""
+    for metadata in {*models.metadatas, *(table.metadata for table in models.tables)}:
         for table in metadata.tables.values():
-            for policy in TableDeclarations.of(table).policies:
+            for policy in TableDeclarations.of(table).of_type(DeclaredPolicy):
                 yield from policy.roles
 
 
-def _roles(named: Iterable[Role | str]) -> dict[str, Role]:
-    """The roles to make, what is said of each in several places taken together, and those they belong to."""
-    found: dict[str, Role] = {}
-    waiting = list(dict.fromkeys(named))
-    for role in waiting:  # which grows
-        if isinstance(role, Role):
-            found[role.name] = _together(found.get(role.name, role), role)
-            waiting += as_roles(role.member_of) if role.member_of else ()
-    return found
-
-
-def _together(one: Role, other: Role) -> Role:
-    said: dict[str, Any] = {}
-    for name in ("login", "inherit", "bypassrls", "member_of"):
-        values = {getattr(role, name) for role in (one, other)} - {None}
-        if len(values) > 1:
-            raise DeclarationError(f"role {one.name!r} is declared twice, and {name}= differs")
-        said[name] = next(iter(values), None)
-    return Role(one.name, **said)
+def _calls_auth(
+    tables: Iterable[_DeclaredTable], sql_functions: Iterable[SQLFunction], models: _Models
+) -> bool:
+    """Whether anything calls a function of schema ``auth``."""
+    return may_call_auth(
+        (one.body for one in sql_functions),
+        (one for found in tables for _, *pair in found.policies for one in pair),
+        (default for found in tables for default in _defaults(found.table)),
+        (view.query for view in declared_views(models.metadatas)),
+    )
 
 
 def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list[Grant]:
     """What is declared on sequences, functions and schemas; those in *default_schema* have none."""
     found: list[Grant] = []
     for metadata in metadatas:
-        found += metadata.info.get(GRANTS, ())
+        found += kept_on([metadata], Grant)
         found += [
             Grant(ObjectKey("FUNCTION", *one.key), one.roles, ["EXECUTE"], False)
-            for one in metadata.info.get(FUNCTIONS, ())
+            for one in kept_on([metadata], DeclaredFunction)
         ]
     return [
         one._replace(object=one.object._replace(schema=unless_default(one.object.schema, default_schema)))
@@ -216,7 +261,7 @@ def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list
 
 def function_keys(metadatas: Iterable[MetaData]) -> list[TableKey]:
     """The names of the declared functions."""
-    return [one.key for metadata in metadatas for one in metadata.info.get(FUNCTIONS, ())]
+    return [one.key for one in kept_on(metadatas, DeclaredFunction)]
 
 
 def functions(
@@ -225,8 +270,7 @@ def functions(
     schema_translate_map: Mapping[str | None, str | None] | None = None,
 ) -> list[SQLFunction]:
     """Those in *default_schema* have none."""
-    found = [one for metadata in metadatas for one in metadata.info.get(FUNCTIONS, ())]
-    values = [one.value(schema_translate_map) for one in found]
+    values = [one.value(schema_translate_map) for one in kept_on(metadatas, DeclaredFunction)]
     return [replace(one, schema=unless_default(one.schema, default_schema)) for one in values]
 
 
@@ -234,84 +278,7 @@ def _key(table: Table, default_schema: str | None) -> TableKey:
     return TableKey.of(table.schema, table.name, default_schema)
 
 
-def _may_ask_who_is_calling(sql: str) -> bool:
-    """Whether the SQL text *sql* calls a function: of schema ``auth``, or one that calls these."""
-    return "(" in sql
-
-
-def _may_read(expression: ColumnElement[bool]) -> bool:
-    """Whether SQL text in *expression* may read tables, which only Postgres knows."""
-    return any(
-        (isinstance(element, TextClause) and may_read(element.text))
-        or (isinstance(element, ColumnClause) and element.is_literal and may_read(element.name))
-        for element in visitors.iterate(expression)
-    )
-
-
-def _behind_views(tables: Iterable[Table], metadatas: Iterable[MetaData]) -> Iterator[Table]:
-    """*tables*, where those that a view reads as its reader stand in its place.
-
-    What a view reads as its owner is left out: other policies hold for the owner, if any.
-    """
-    views = {view.table: view for view in declared_views(metadatas)}
-    found = list(tables)
-    for table in found:  # which grows
-        if (view := views.get(table)) is None:
-            yield table
-        elif view.security_invoker:
-            found += [one for one in view.reads() if one not in found]
-
-
-def _ask_who_is_calling(*expressions: Iterable[Any]) -> bool:
-    """Whether any of *expressions* calls a function of schema ``auth``, as SQL text may."""
-    return any(
-        isinstance(element, AuthFunction | auth_uid)
-        or (isinstance(element, TextClause) and _may_ask_who_is_calling(element.text))
-        or (
-            isinstance(element, ColumnClause) and element.is_literal and _may_ask_who_is_calling(element.name)
-        )
-        for expression in chain(*expressions)
-        if isinstance(expression, visitors.ExternallyTraversible)
-        for element in visitors.iterate(expression)
-    )
-
-
 def _defaults(table: Table) -> list[Any]:
-    return [getattr(column.server_default, "arg", None) for column in table.columns]
-
-
-def _serial_sequences(table: Table, key: TableKey) -> Iterator[tuple[SequenceKey, bool]]:
-    """The sequences that columns of *table* own, and whether it is one of an identity column."""
-    for column in table.columns:
-        default: Any = column.default
-        is_made_by_default = default is not None and not (isinstance(default, Sequence) and default.optional)
-        # SQLAlchemy writes SERIAL, also where a reflected column has a default.
-        if column.identity or (column is table.autoincrement_column and not is_made_by_default):
-            yield SequenceKey(*key, column.name), column.identity is not None
-
-
-def _called_sequences(table: Table, key: TableKey, default_schema: str | None) -> Iterator[CalledSequence]:
-    """The sequences that defaults call, of the database or of SQLAlchemy."""
-    for column in table.columns:
-        default: Any = column.default
-        if isinstance(default, Sequence):
-            found = [] if default.optional else [default]
-        else:
-            expressions = [getattr(one, "arg", None) for one in (default, column.server_default)]
-            found = [
-                element.sequence
-                for expression in expressions
-                if isinstance(expression, visitors.ExternallyTraversible)
-                for element in visitors.iterate(expression)
-                if isinstance(element, next_value)
-            ]
-        for one in found:
-            yield CalledSequence(key, SequenceKey(*TableKey.of(one.schema, one.name, default_schema)))
-        server_default: Any = getattr(column.server_default, "arg", None)
-        if not found and isinstance(server_default, ClauseElement):
-            # One that can't be written makes Alembic and create_all() fail.
-            with suppress(CompileError):
-                default_text = str(server_default.compile(**literally(None)))
-                # Postgres knows which it is; a text without the word calls none.
-                if "nextval" in default_text.lower():
-                    yield CalledSequence(key, SequenceKey(*key, column.name), default_text)
+    """Those that are expressions: a plain string is a value."""
+    found = (getattr(column.server_default, "arg", None) for column in table.columns)
+    return [one for one in found if not isinstance(one, str)]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from sqlalchemy import MetaData, Table
 from sqlalchemy.exc import NoReferenceError
 
-from sqla_rls.declare.policies import TableDeclarations
+from sqla_rls.declare.base import TableDeclarations
 from sqla_rls.exc import DeclarationError
 
 

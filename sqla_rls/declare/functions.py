@@ -8,12 +8,10 @@ from typing import NamedTuple
 from sqlalchemy import MetaData, Table
 from sqlalchemy.dialects import postgresql
 
-from sqla_rls.declare.policies import Roles, as_roles
+from sqla_rls.declare.base import Roles, as_roles, keep_on, kept_on
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import Role, SQLFunction, TableKey
 
-#: Where MetaData.info keeps them.
-FUNCTIONS = "sqla_rls.functions"
 _VOLATILITIES = ("STABLE", "IMMUTABLE", "VOLATILE")
 _PARALLEL = ("UNSAFE", "RESTRICTED", "SAFE")
 _PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
@@ -33,10 +31,9 @@ class DeclaredFunction(NamedTuple):
 
 def keep(metadata: MetaData, declared: DeclaredFunction) -> None:
     """Raises DeclarationError for a name that another function has."""
-    found: list[DeclaredFunction] = metadata.info.setdefault(FUNCTIONS, [])
-    if any(other.key == declared.key for other in found):
+    if any(other.key == declared.key for other in kept_on([metadata], DeclaredFunction)):
         raise DeclarationError(f"function {declared.key.name!r} is declared twice: it is known by its name")
-    found.append(declared)
+    keep_on(metadata, declared)
 
 
 def sql_function(

@@ -9,13 +9,7 @@ from sqlalchemy import Column, MetaData, Table
 from sqlalchemy.orm import Mapped, MappedColumn
 from sqlalchemy.sql.schema import SchemaConst
 
-from sqla_rls.declare.policies import (
-    Columns,
-    Declaration,
-    Roles,
-    TableDeclarations,
-    as_roles,
-)
+from sqla_rls.declare.base import Columns, Declaration, Roles, as_roles, keep_on
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import (
     DEFAULT_SCHEMA,
@@ -26,12 +20,6 @@ from sqla_rls.snapshot import (
     TableKey,
     callers,
 )
-
-#: Where MetaData.info keeps them.
-ROLES = "sqla_rls.roles"
-GRANTS = "sqla_rls.grants"
-DEFAULT_PRIVILEGES = "sqla_rls.default_privileges"
-REVOKES_PUBLIC_PRIVILEGES = "sqla_rls.revokes_public_privileges"
 
 #: What row security reaches.
 _TABLE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
@@ -87,9 +75,6 @@ class grant(Declaration):
     def __repr__(self) -> str:
         return f"grant of {', '.join(self.privileges) or 'no privileges'}"
 
-    def attach(self, declarations: TableDeclarations) -> None:
-        declarations.grants.append(self)
-
     def values(self, table: Table, key: TableKey) -> Iterator[Privilege]:
         """What is granted on *table*, whose key in the Snapshot is *key*."""
         names = [None] if self.columns is None else [self._columns.on(table, c).name for c in self.columns]
@@ -143,12 +128,12 @@ def grant_on(
         raise DeclarationError("grant_on() is about one thing: give sequence=, function=, or schema= alone")
     checked = _checked(privileges, f"{found.object_type}S", bypasses_row_security) if privileges else []
     owner = column.name if isinstance(column, Column) else None
-    metadata.info.setdefault(GRANTS, []).append(Grant(found, as_roles(to), checked, grant_option, owner))
+    keep_on(metadata, Grant(found, as_roles(to), checked, grant_option, owner))
 
 
 def declare_roles(metadata: MetaData, *roles: Role) -> None:
     """Roles that no table names: ``Role("app", login=True, inherit=False, member_of=[authenticated])``."""
-    metadata.info.setdefault(ROLES, []).extend(roles)
+    keep_on(metadata, *roles)
 
 
 class Grant(NamedTuple):
@@ -189,9 +174,7 @@ def default_privileges(
         )
     checked = _checked(privileges, on, bypasses_row_security) if privileges else []
     name = DEFAULT_SCHEMA if isinstance(schema, SchemaConst) else schema
-    metadata.info.setdefault(DEFAULT_PRIVILEGES, []).append(
-        DefaultPrivileges(on, name, as_roles(to), checked)
-    )
+    keep_on(metadata, DefaultPrivileges(on, name, as_roles(to), checked))
 
 
 def revoke_public_privileges(metadata: MetaData) -> None:
@@ -205,7 +188,11 @@ def revoke_public_privileges(metadata: MetaData) -> None:
     which are for the owner of the database, and of the schema, to do.  Who compares needs TEMPORARY: the
     owner of the database keeps it, whoever owns but tables must be granted it by name.
     """
-    metadata.info[REVOKES_PUBLIC_PRIVILEGES] = True
+    keep_on(metadata, RevokesPublicPrivileges())
+
+
+class RevokesPublicPrivileges(NamedTuple):
+    """That ``revoke_public_privileges()`` was called."""
 
 
 class DefaultPrivileges(NamedTuple):

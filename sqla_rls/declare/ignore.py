@@ -9,11 +9,10 @@ from typing import TypeVar
 
 from sqlalchemy import MetaData
 
+from sqla_rls.declare.base import keep_on, kept_on
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import AUTH_SCHEMA, PUBLIC, PUBLIC_PRIVILEGES, Snapshot, TableKey
 
-#: Where MetaData.info keeps them.
-IGNORED = "sqla_rls.ignored"
 _S = TypeVar("_S", bound=Snapshot)
 
 
@@ -35,7 +34,7 @@ def ignore(
     """
     kinds = (policies, roles, schemas, functions, views)
     given = [[one] if isinstance(one, str) else list(one) for one in kinds]
-    metadata.info.setdefault(IGNORED, []).append(Ignored(*map(tuple, given)))
+    keep_on(metadata, Ignored(*map(tuple, given)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Ignored:
 
     @classmethod
     def by(cls, metadatas: Iterable[MetaData]) -> Ignored:
-        found = [one for metadata in metadatas for one in metadata.info.get(IGNORED, ())]
+        found = kept_on(metadatas, cls)
         kinds = zip(
             *((one.policies, one.roles, one.schemas, one.functions, one.views) for one in found), strict=True
         )

@@ -5,8 +5,8 @@ Each is a SchemaItem for ``__table_args__`` or a Core Table; collect.py makes va
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     Boolean,
@@ -14,58 +14,26 @@ from sqlalchemy import (
     ColumnElement,
     ColumnExpressionArgument,
     Table,
-    event,
     false,
     literal_column,
     true,
 )
-from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.coercions import expect
 from sqlalchemy.sql.roles import WhereHavingRole
 
 from sqla_rls import snapshot as objects
+from sqla_rls.declare.base import Columns, Declaration, Roles, TableDeclarations, as_roles
 from sqla_rls.declare.expressions import OwnColumn
 from sqla_rls.declare.membership import member_of
 from sqla_rls.exc import DeclarationError
-from sqla_rls.snapshot import COMMAND_PRIVILEGES, MAX_NAME_BYTES, PUBLIC, Role, RowSecurity, TableKey
-
-if TYPE_CHECKING:
-    from sqla_rls.declare.grants import grant
+from sqla_rls.snapshot import COMMAND_PRIVILEGES, MAX_NAME_BYTES, PUBLIC, TableKey
 
 #: What ``where()`` takes, SQL text, or a bool; a function without arguments that returns one is called
 #: when the models are complete, for expressions that name tables declared later.
 Expression: TypeAlias = (
     "ColumnExpressionArgument[bool] | str | bool | Callable[[], ColumnExpressionArgument[bool] | str | bool]"
 )
-#: Roles that are made where they are missing (Role), or that must be there (their names).
-Roles: TypeAlias = "Role | str | Collection[Role | str]"
-
-#: The caller who has signed in, and the one who has not: names as on Neon.  Declaring the first makes the
-#: second.  They are members of no role, unless a Role of the same name says ``member_of=``.
-authenticated = Role("authenticated")
-anonymous = Role("anonymous")
-READY_MADE = {role.name: role for role in (authenticated, anonymous)}
-
-
-class Declaration(SchemaItem):
-    """What stands in ``__table_args__``; at home on one table."""
-
-    table: Table | None = None
-
-    def _set_parent(self, parent: Any, **kw: Any) -> None:
-        if not isinstance(parent, Table):
-            raise DeclarationError(f"{self!r} belongs on a Table, not on {parent!r}")
-        if self.table is not None and self.table is not parent:
-            raise DeclarationError(
-                f"{self!r} is on table {self.table.fullname} already, and can't be on {parent.fullname} too. "
-                "In a mixin, make __table_args__ a @declared_attr.directive, so that each class gets its own"
-            )
-        self.table = parent
-        self.attach(TableDeclarations.of(parent, create=True))
-
-    def attach(self, declarations: TableDeclarations) -> None:
-        raise NotImplementedError
 
 
 class Policy(Declaration):
@@ -80,6 +48,7 @@ class Policy(Declaration):
     """
 
     __visit_name__ = "policy"
+    enables = True
 
     def __init__(
         self,
@@ -129,9 +98,9 @@ class Policy(Declaration):
             raise DeclarationError(f"{self!r}: {self.command} writes no row: give using=, not with_check=")
 
     def attach(self, declarations: TableDeclarations) -> None:
-        if any(other.name == self.name for other in declarations.policies):
+        if any(other.name == self.name for other in declarations.of_type(Policy)):
             raise DeclarationError(f"{self!r} is declared twice on table {declarations.table.fullname}")
-        declarations.policies.append(self)
+        super().attach(declarations)
 
     def expressions(
         self, table: Table, known: dict[int, ColumnElement[bool]]
@@ -188,39 +157,6 @@ class Policy(Declaration):
         )
 
 
-class Columns:
-    """The columns that a declaration names, found again on its table: a mixin's are copied into each."""
-
-    def __init__(self, declaration: Declaration, columns: Iterable[Column[Any]]) -> None:
-        self.declaration = declaration
-        self.marks = {column: _Mark(column) for column in columns if column.table is None}
-
-    def on(self, table: Table, column: Column[Any] | str) -> Column[Any]:
-        """*column* of *table*; raises DeclarationError if there is none."""
-        if isinstance(column, str) or column.table is not None:
-            key = column if isinstance(column, str) else column.key
-            if key in table.c:
-                return table.c[key]
-            raise DeclarationError(f"{self.declaration!r}: table {table.fullname} has no column {key!r}")
-        mark = self.marks.get(column)
-        for found in table.c:
-            if mark and mark in found.dispatch.after_parent_attach:
-                return found
-        raise DeclarationError(
-            f"{self.declaration!r} on {table.fullname} names a column of no table: {column!r}"
-        )
-
-
-class _Mark:
-    """Travels with a column into its copies."""
-
-    def __init__(self, column: object) -> None:
-        event.listen(column, "after_parent_attach", self, propagate=True)
-
-    def __call__(self, *_: Any) -> None:
-        """Nothing: being there is all."""
-
-
 class crud_policy(Declaration):
     """The policies of a table for one role, or several, as drizzle-orm's ``crudPolicy`` makes them.
 
@@ -261,24 +197,20 @@ class enable_row_level_security(Declaration):
     """
 
     __visit_name__ = "enable_row_level_security"
+    enables = True
 
     def __repr__(self) -> str:
         return "enable_row_level_security()"
-
-    def attach(self, declarations: TableDeclarations) -> None:
-        declarations.enabled = True
 
 
 class force_row_level_security(Declaration):
     """The policies hold for the table's owner, too.  Emitted: ``FORCE ROW LEVEL SECURITY``."""
 
     __visit_name__ = "force_row_level_security"
+    enables = forces = True
 
     def __repr__(self) -> str:
         return "force_row_level_security()"
-
-    def attach(self, declarations: TableDeclarations) -> None:
-        declarations.forced = True
 
 
 class disable_row_level_security(Declaration):
@@ -288,72 +220,10 @@ class disable_row_level_security(Declaration):
     """
 
     __visit_name__ = "disable_row_level_security"
+    disables = True
 
     def __repr__(self) -> str:
         return "disable_row_level_security()"
-
-    def attach(self, declarations: TableDeclarations) -> None:
-        declarations.disabled = True
-
-
-class TableDeclarations:
-    """What one table declares.
-
-    It hangs on the table as a listener, since that is what ``Table.to_metadata()`` takes along;
-    ``Table.info`` would be rendered into migrations.
-    """
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.policies: list[Policy] = []
-        self.grants: list[grant] = []
-        self.enabled = False
-        self.forced = False
-        self.disabled = False
-
-    @classmethod
-    def of(cls, table: Table, *, create: bool = False) -> TableDeclarations:
-        """The declarations of *table*; an empty one, not kept, where there are none.
-
-        A copy shares those of its source until it is declared more (*create*), which the source isn't.
-        """
-        for listener in reversed([*table.dispatch.after_create]):
-            if isinstance(listener, cls) and (listener.table is table or not create):
-                return listener
-        found = cls(table)
-        if create:
-            found._begin_with(cls.of(table))
-            event.listen(table, "after_create", found, propagate=True)
-        return found
-
-    def _begin_with(self, other: TableDeclarations) -> None:
-        self.policies, self.grants = [*other.policies], [*other.grants]
-        self.enabled, self.forced, self.disabled = other.enabled, other.forced, other.disabled
-
-    def __call__(self, *_: Any, **kw: Any) -> None:
-        """create_all.py emits what is declared; this listener only stays with the table."""
-
-    @property
-    def row_security(self) -> RowSecurity | None:
-        """The flags of the table; None where they are nobody's business."""
-        table = TableKey(self.table.schema, self.table.name)
-        closed = self.policies or self.enabled or self.forced
-        if not self.disabled:
-            return RowSecurity(table=table, forced=self.forced) if closed else None
-        if closed:
-            raise DeclarationError(
-                f"{self.table.fullname} has policies beside disable_row_level_security(): take one"
-            )
-        return RowSecurity(table=table, enabled=False)
-
-    def __bool__(self) -> bool:
-        return bool(self.policies or self.grants or self.enabled or self.forced or self.disabled)
-
-
-def declare_on(table: Table, *declarations: Declaration) -> None:
-    """Declare on a *table* that is there already what would stand in its ``__table_args__``."""
-    for one in declarations:
-        one._set_parent_with_dispatch(table)
 
 
 def _element(expression: Expression | None) -> ColumnElement[bool] | None:
@@ -370,11 +240,3 @@ def _element(expression: Expression | None) -> ColumnElement[bool] | None:
 
 def _is_made_later(expression: Any) -> bool:
     return callable(expression) and not hasattr(expression, "__clause_element__")
-
-
-def as_roles(roles: Roles) -> list[Role | str]:
-    listed = [roles] if isinstance(roles, str | Role) else list(roles)
-    if not listed:
-        raise DeclarationError("name at least one role, or PUBLIC for everybody")
-    by_name: dict[str, Role | str] = {**READY_MADE, "PUBLIC": PUBLIC}
-    return [by_name.get(role, role) if isinstance(role, str) else role for role in listed]

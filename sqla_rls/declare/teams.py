@@ -13,9 +13,9 @@ from sqlalchemy.sql.sqltypes import String
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from sqla_rls.ddl.compile import literally
+from sqla_rls.declare.base import Roles, TableDeclarations, as_roles
 from sqla_rls.declare.expressions import auth_uid, family_of
 from sqla_rls.declare.functions import DeclaredFunction, keep, made_function
-from sqla_rls.declare.policies import Roles, TableDeclarations, as_roles
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import CURRENT_SCHEMA, SQLFunction, TableKey
 

@@ -11,14 +11,12 @@ from sqlalchemy.sql.elements import _anonymous_label
 from sqlalchemy.sql.selectable import Select, SelectBase
 
 from sqla_rls.ddl.views import query_text
+from sqla_rls.declare.base import TableDeclarations, declare_on, keep_on, kept_on
 from sqla_rls.declare.copied import copies
 from sqla_rls.declare.grants import grant
-from sqla_rls.declare.policies import TableDeclarations, declare_on
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import MAX_NAME_BYTES, TableKey, View
 
-#: Where MetaData.info keeps them.
-VIEWS = "sqla_rls.views"
 _CHECK_OPTIONS = (None, "local", "cascaded")
 
 
@@ -58,7 +56,7 @@ class DeclaredView(NamedTuple):
             raise DeclarationError(
                 f"view {self.table.fullname!r} takes grants only: the policies of what it reads hold"
             )
-        return declarations.grants
+        return declarations.of_type(grant)
 
     @property
     def has_text(self) -> bool:
@@ -111,11 +109,11 @@ class _View(Table):
 
 def _keep(declared: DeclaredView) -> None:
     table: Any = declared.table
-    found: list[DeclaredView] = declared.metadata.info.setdefault(VIEWS, [])
+    found = declared_views([declared.metadata])
     if table.key in declared.metadata.tables or any(other.table.key == table.key for other in found):
         raise DeclarationError(f"view {table.fullname!r} is declared twice, or a table has its name")
     table.declared = declared
-    found.append(declared)
+    keep_on(declared.metadata, declared)
 
 
 def view(
@@ -168,4 +166,4 @@ def view(
 
 def declared_views(metadatas: Iterable[MetaData]) -> list[DeclaredView]:
     """In the order in which they can be made."""
-    return [one for metadata in metadatas for one in metadata.info.get(VIEWS, ())]
+    return kept_on(metadatas, DeclaredView)

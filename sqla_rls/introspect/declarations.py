@@ -16,8 +16,8 @@ from sqla_rls.catalog.query import pinned
 from sqla_rls.catalog.read import Live, read_database
 from sqla_rls.catalog.views import views_in
 from sqla_rls.ddl.privileges import Grants, granted_together
+from sqla_rls.declare.base import READY_MADE, anonymous, authenticated
 from sqla_rls.declare.grants import GRANTABLE, is_beyond_row_security
-from sqla_rls.declare.policies import READY_MADE, anonymous, authenticated
 from sqla_rls.diff.implied import implied_privileges
 from sqla_rls.diff.privileges import BUILT_IN, given_by_default
 from sqla_rls.introspect import functions as adopt_functions

@@ -12,7 +12,7 @@ from alembic.operations.ops import UpgradeOps
 from alembic.util import DispatchPriority, PriorityDispatchResult
 
 from sqla_rls.alembic.autogenerate.compare import COMPARED
-from sqla_rls.declare.policies import TableDeclarations
+from sqla_rls.declare.base import TableDeclarations
 from sqla_rls.log import autogenerate_log
 
 log = autogenerate_log(__name__)

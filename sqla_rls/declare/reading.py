@@ -1,0 +1,58 @@
+"""What expressions read and call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+from sqlalchemy import ColumnClause, ColumnElement, MetaData, Table, TextClause
+from sqlalchemy.sql import visitors
+
+from sqla_rls.declare.expressions import AuthFunction, auth_uid
+from sqla_rls.declare.views import declared_views
+from sqla_rls.snapshot import (
+    may_read,
+)
+
+
+def may_call_auth(*expressions: Iterable[Any]) -> bool:
+    """Whether any of *expressions* calls a function of schema ``auth``, as any call in SQL text may."""
+    return any(
+        "(" in expression
+        if isinstance(expression, str)
+        else isinstance(expression, visitors.ExternallyTraversible)
+        and any(map(_calls_auth_itself, visitors.iterate(expression)))
+        for expression in chain(*expressions)
+    )
+
+
+def _calls_auth_itself(element: object) -> bool:
+    return (
+        isinstance(element, AuthFunction | auth_uid)
+        or (isinstance(element, TextClause) and "(" in element.text)
+        or (isinstance(element, ColumnClause) and element.is_literal and "(" in element.name)
+    )
+
+
+def may_read_tables(expression: ColumnElement[bool]) -> bool:
+    """Whether SQL text in *expression* may read tables, which only Postgres knows."""
+    return any(
+        (isinstance(element, TextClause) and may_read(element.text))
+        or (isinstance(element, ColumnClause) and element.is_literal and may_read(element.name))
+        for element in visitors.iterate(expression)
+    )
+
+
+def behind_views(tables: Iterable[Table], metadatas: Iterable[MetaData]) -> Iterator[Table]:
+    """*tables*, where those that a view reads as its reader stand in its place.
+
+    What a view reads as its owner is left out: other policies hold for the owner, if any.
+    """
+    views = {view.table: view for view in declared_views(metadatas)}
+    found = list(tables)
+    for table in found:  # which grows
+        if (view := views.get(table)) is None:
+            yield table
+        elif view.security_invoker:
+            found += [one for one in view.reads() if one not in found]

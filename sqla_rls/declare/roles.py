@@ -1,0 +1,47 @@
+"""The roles that models name, and those that come with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
+
+from sqla_rls.declare.base import READY_MADE, anonymous, as_roles, authenticated
+from sqla_rls.exc import DeclarationError
+from sqla_rls.snapshot import (
+    Role,
+)
+
+
+def roles_to_make(named: Collection[Role | str]) -> dict[str, Role]:
+    """The roles to make, with those that they belong to, and those that come with others."""
+    made = _together_by_name(named)
+    if authenticated in named:
+        # They come as a pair: a caller who hasn't signed in has a role, too.
+        made.setdefault(anonymous.name, anonymous)
+    # Every caller has their policies: a membership by hand would give every caller those of another role.
+    for name in READY_MADE.keys() & made.keys():
+        if made[name].member_of is None:
+            made[name] = replace(made[name], member_of=())
+    return made
+
+
+def _together_by_name(named: Iterable[Role | str]) -> dict[str, Role]:
+    """What is said of each role in several places taken together, with the roles that they belong to."""
+    found: dict[str, Role] = {}
+    waiting = list(dict.fromkeys(named))
+    for role in waiting:  # which grows
+        if isinstance(role, Role):
+            found[role.name] = _together(found.get(role.name, role), role)
+            waiting += as_roles(role.member_of) if role.member_of else ()
+    return found
+
+
+def _together(one: Role, other: Role) -> Role:
+    said: dict[str, Any] = {}
+    for name in ("login", "inherit", "bypassrls", "member_of"):
+        values = {getattr(role, name) for role in (one, other)} - {None}
+        if len(values) > 1:
+            raise DeclarationError(f"role {one.name!r} is declared twice, and {name}= differs")
+        said[name] = next(iter(values), None)
+    return Role(one.name, **said)
