@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Self
 
+from sqla_rls.exc import DeclarationError
+
 PUBLIC: Final = "public"
 
 
@@ -95,12 +97,33 @@ class Role:
     member_of: Collection[Role | str] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise DeclarationError(
+                f"Role() takes the name of a role, not an object of type {type(self.name).__name__}. "
+                "Write Role('name')"
+            )
+        object.__setattr__(self, "name", str.__str__(self.name))
         if self.member_of is not None:
-            listed = [self.member_of] if isinstance(self.member_of, str) else self.member_of
-            object.__setattr__(self, "member_of", tuple(listed))
+            object.__setattr__(self, "member_of", tuple(listed_roles(self.member_of)))
 
     def __str__(self) -> str:
         return self.name
+
+
+def listed_roles(roles: Role | str | Collection[Role | str]) -> list[Role | str]:
+    """One role or several, as a list.  Raises DeclarationError for what is neither a Role nor a name."""
+    found: list[Role | str] = []
+    for one in roles if isinstance(roles, Iterable) and not isinstance(roles, str | bytes) else [roles]:
+        if not isinstance(one, Role | str):
+            # A Caller has one.
+            role = getattr(one, "role", None)
+            fix = repr(role) if isinstance(role, str) else "Role('name') or 'name'"
+            raise DeclarationError(
+                f"a role is a Role or a name, not an object of type {type(one).__name__}. Write {fix}"
+            )
+        # The text of an enum's member would be the name of its class and its own.
+        found.append(str.__str__(one) if isinstance(one, str) else one)
+    return found
 
 
 class Membership(NamedTuple):

@@ -14,7 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import SchemaItem
 
 from sqla_rls.exc import DeclarationError
-from sqla_rls.snapshot import PUBLIC, Role, RowSecurity, TableKey
+from sqla_rls.snapshot import PUBLIC, Role, RowSecurity, TableKey, listed_roles
 
 _T = TypeVar("_T")
 #: Where MetaData.info keeps the MetaDataDeclarations.
@@ -174,8 +174,8 @@ def declare_on(table: Table, *declarations: Declaration) -> None:
 
 
 def as_roles(roles: Roles) -> list[Role | str]:
-    listed = [roles] if isinstance(roles, str | Role) else list(roles)
+    listed = listed_roles(roles)
     if not listed:
-        raise DeclarationError("name at least one role, or PUBLIC for everybody")
+        raise DeclarationError("no role is named: the list is empty. Name a role, or PUBLIC for all roles")
     by_name: dict[str, Role | str] = {**READY_MADE, "PUBLIC": PUBLIC}
     return [by_name.get(role, role) if isinstance(role, str) else role for role in listed]

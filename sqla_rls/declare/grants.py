@@ -132,7 +132,14 @@ def grant_on(
 
 
 def declare_roles(metadata: MetaData, *roles: Role) -> None:
-    """Roles that no table names: ``Role("app", login=True, inherit=False, member_of=[authenticated])``."""
+    """Declare roles that no table names: ``Role("app", login=True, member_of=[authenticated])``.
+
+    Raises: DeclarationError for anything but a Role.
+    """
+    for role in roles:
+        if not isinstance(role, Role):
+            fix = f"Role({str.__str__(role)!r})" if isinstance(role, str) else "Role('name')"
+            raise DeclarationError(f"declare_roles() takes Role objects. Write {fix}")
     keep_on(metadata, *roles)
 
 

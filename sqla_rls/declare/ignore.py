@@ -34,6 +34,8 @@ def ignore(
     """
     kinds = (policies, roles, schemas, functions, views)
     given = [[one] if isinstance(one, str) else list(one) for one in kinds]
+    if any(not isinstance(pattern, str) for pattern in given[1]):
+        raise DeclarationError("ignore(roles=…) takes names and patterns. Write a role by its name")
     keep_on(metadata, Ignored(*map(tuple, given)))
 
 

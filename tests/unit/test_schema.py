@@ -532,7 +532,7 @@ def test_a_parameter_with_a_value_is_written_as_that(condition: Any, written: st
         ({"name": "it", "command": "DELETE", "using": True, "with_check": True}, "not with_check="),
         ({"name": "", "using": True}, "1 to 63 bytes"),
         ({"name": "ä" * 32, "using": True}, "1 to 63 bytes"),
-        ({"name": "it", "roles": [], "using": True}, "at least one role"),
+        ({"name": "it", "roles": [], "using": True}, "no role is named"),
     ],
 )
 def test_a_policy_of_a_wrong_shape_is_refused(arguments: dict[str, Any], message: str) -> None:
