@@ -18,11 +18,11 @@ class AuthFunctions(NamedTuple):
     extension: bool
     foreign: frozenset[str]  # made by something else
     missing: frozenset[str]
-    ours: frozenset[str]
+    managed: frozenset[str]
     verifier: bool  # whether they verify, rather than believe
     keyholder: str | None  # who owns the key that they verify with, if it is there
     may_create: bool  # whether the connected role may make those that are missing
-    #: Of ours, those that differ from what we make; None where that couldn't be read.
+    #: Of these, those that differ from what we make; None where that couldn't be read.
     edited: frozenset[str] | None = frozenset()
 
     @property
@@ -32,7 +32,10 @@ class AuthFunctions(NamedTuple):
     @property
     def verifies_in_part(self) -> bool:
         return (
-            not self.extension and bool(self.ours) and self.signed and not (self.verifier and self.keyholder)
+            not self.extension
+            and bool(self.managed)
+            and self.signed
+            and not (self.verifier and self.keyholder)
         )
 
     @property
@@ -72,12 +75,12 @@ def auth_functions(connection: Connection) -> AuthFunctions:
     """What there is in schema ``auth``."""
     (row,) = fetch_rows(connection, sql_file("auth_functions"), {"functions": list(AUTH_FUNCTIONS)})
     present = frozenset(row["present"])
-    ours = frozenset(row["ours"])
+    managed = frozenset(row["managed"])
     return AuthFunctions(
         row["extension"],
-        present - ours,
+        present - managed,
         frozenset(AUTH_FUNCTIONS) - present,
-        ours,
+        managed,
         row["verifier"],
         row["keyholder"],
         row["may_create"],
@@ -105,12 +108,12 @@ def auth_in_use(
 
 def with_edits(connection: Connection, auth: AuthFunctions) -> AuthFunctions:
     """*auth*, with those that differ from what we make; Postgres compares them."""
-    if auth.extension or not auth.ours or auth.verifies_in_part:
+    if auth.extension or not auth.managed or auth.verifies_in_part:
         return auth
-    names = [*auth.ours, *["rotate_signing_key"] * auth.signed]
+    names = [*auth.managed, *["rotate_signing_key"] * auth.signed]
     edited: frozenset[str] | None = None
     with trying(connection, "the functions of schema auth count as changed"):
         connection.execute(ExpectedAuthFunctions(signed=auth.signed))
-        found = fetch_rows(connection, sql_file("edited_auth_functions"), {"ours": names})
+        found = fetch_rows(connection, sql_file("edited_auth_functions"), {"names": names})
         edited = frozenset(row["proname"] for row in found)
     return auth._replace(edited=edited)

@@ -15,13 +15,13 @@ def dependent_policies(
     connection: Connection, *, default_schema: str, columns: Iterable[tuple[TableKey, str | None]]
 ) -> list[Policy]:
     """The policies, of whatever table, that depend on any of *columns*; None stands for the whole table."""
-    taken = list(columns)
-    if not taken:
+    listed = list(columns)
+    if not listed:
         return []
     parameters = {
-        "schemas": schemas_of((table for table, _ in taken), default_schema),
-        "tables": [table.name for table, _ in taken],
-        "columns": [column for _, column in taken],
+        "schemas": schemas_of((table for table, _ in listed), default_schema),
+        "tables": [table.name for table, _ in listed],
+        "columns": [column for _, column in listed],
     }
     return [
         policy_of(row, default_schema)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.catalog.query import schemas_of, sql_file, trying
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
     CalledSequence,
@@ -42,26 +42,26 @@ class _Expression(NamedTuple):
     sql: str
 
 
-def align(
+def normalize(
     connection: Connection,
-    live: Live,
+    live: DatabaseSnapshot,
     declared: Snapshot,
     *,
-    replaced: Collection[PolicyKey] = (),
+    recreated: Collection[PolicyKey] = (),
     new_defaults: Collection[SequenceKey] = (),
 ) -> Snapshot:
     """*declared*, with what Postgres takes for the same as in *live* written as it stands in *live*.
 
     Afterwards two policies are equal when their values are.  What Postgres refuses to spell stays as
-    declared, and so counts as changed; so do those *replaced*, whose columns won't be what they are now.
+    declared, and so counts as changed; so do those *recreated*, whose columns won't be what they are now.
     Which sequences there are says *live*, but for new tables and for the columns with *new_defaults*.
     """
-    ours = [
+    compared = [
         policy
         for policy in declared.policies.values()
-        if policy.table in live.row_security and policy.key not in replaced
+        if policy.table in live.row_security and policy.key not in recreated
     ]
-    same = _same(connection, live, ours)
+    same = _same(connection, live, compared)
     gone: dict[TableKey, list[Policy]] = {}
     for policy in live.policies.values():
         if policy.key not in declared.policies:
@@ -71,17 +71,17 @@ def align(
         """*policy* as *other* has it, where the two say the same."""
         roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
         using, with_check = (
-            its if its in same.get(_Expression(policy.table, sql or ""), ()) else sql
-            for its, sql in zip(_expressions(other), _expressions(policy), strict=True)
+            live_sql if live_sql in same.get(_Expression(policy.table, sql or ""), ()) else sql
+            for live_sql, sql in zip(_expressions(other), _expressions(policy), strict=True)
         )
         return replace(
             policy, roles=roles if roles == other.roles else policy.roles, using=using, with_check=with_check
         )
 
     policies = dict(declared.policies)
-    for policy in ours:
-        if twin := live.policies.get(policy.key):
-            policies[policy.key] = as_in(twin, policy)
+    for policy in compared:
+        if live_policy := live.policies.get(policy.key):
+            policies[policy.key] = as_in(live_policy, policy)
             continue
         for other in gone.get(policy.table, ()):
             if (renamed := as_in(other, policy)) == replace(other, name=policy.name):
@@ -90,7 +90,7 @@ def align(
 
 
 def _with_sequences(
-    connection: Connection, live: Live, declared: Snapshot, new_defaults: Collection[SequenceKey]
+    connection: Connection, live: DatabaseSnapshot, declared: Snapshot, new_defaults: Collection[SequenceKey]
 ) -> Snapshot:
     """*declared*, with the sequences of *live* by their owners, and those of its tables as they are there."""
 
@@ -127,7 +127,9 @@ def _with_sequences(
     )
 
 
-def _called(connection: Connection, live: Live, calls: Collection[CalledSequence]) -> list[set[SequenceKey]]:
+def _called(
+    connection: Connection, live: DatabaseSnapshot, calls: Collection[CalledSequence]
+) -> list[set[SequenceKey]]:
     """The sequences that are there, for the default of each of *calls*."""
     found: list[set[SequenceKey]] = [set() for _ in calls]
     if calls:
@@ -143,30 +145,34 @@ def _called(connection: Connection, live: Live, calls: Collection[CalledSequence
     return found
 
 
-def _same(connection: Connection, live: Live, ours: Collection[Policy]) -> dict[_Expression, set[str]]:
-    """For each expression of *ours* those of its table in *live* that are the same."""
-    theirs: dict[TableKey, set[str]] = {}
+def _same(
+    connection: Connection, live: DatabaseSnapshot, compared: Collection[Policy]
+) -> dict[_Expression, set[str]]:
+    """For each expression of *compared* those of its table in *live* that are the same."""
+    live_expressions: dict[TableKey, set[str]] = {}
     for policy in live.policies.values():
-        theirs.setdefault(policy.table, set()).update(filter(None, _expressions(policy)))
+        live_expressions.setdefault(policy.table, set()).update(filter(None, _expressions(policy)))
     # What each is hoped to be the same as; nothing where no policy of that name is, but one may be renamed.
     wanted: dict[_Expression, set[str]] = {}
-    for policy in ours:
-        twin = live.policies.get(policy.key)
-        for sql, its in zip(_expressions(policy), _expressions(twin), strict=True):
-            if sql is not None and policy.table in theirs:
-                wanted.setdefault(_Expression(policy.table, sql), set()).update(filter(None, [its]))
-    same = {one: {one.sql} & theirs[one.table] for one in wanted}
+    for policy in compared:
+        live_policy = live.policies.get(policy.key)
+        for sql, live_sql in zip(_expressions(policy), _expressions(live_policy), strict=True):
+            if sql is not None and policy.table in live_expressions:
+                wanted.setdefault(_Expression(policy.table, sql), set()).update(filter(None, [live_sql]))
+    same = {one: {one.sql} & live_expressions[one.table] for one in wanted}
 
     refused: set[_Expression] = set()
     # Most spellings are settled when read once, as those of the catalog are; all are when read twice.
     for readings in (1, 2):
         asked = {
             one
-            for one, its in wanted.items()
-            if one not in refused and not (its <= same[one] if its else same[one])
+            for one, live_sql in wanted.items()
+            if one not in refused and not (live_sql <= same[one] if live_sql else same[one])
         }
         candidates = {
-            _Expression(table, sql) for table in {one.table for one in asked} for sql in theirs[table]
+            _Expression(table, sql)
+            for table in {one.table for one in asked}
+            for sql in live_expressions[table]
         }
         spellings = _spell(connection, live.default_schema, asked | candidates, readings)
         refused |= asked - spellings.keys()

@@ -68,9 +68,9 @@ def trying(connection: Connection, otherwise: str) -> Iterator[None]:
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_TRY:
             raise
-        cure = "".join(connection.scalars(text(_MAY_MAKE_TEMPORARY)))
+        hint = "".join(connection.scalars(text(_MAY_MAKE_TEMPORARY)))
         log.warning(
-            "%s, since nothing temporary can be made to compare it with: %s%s", otherwise, error.orig, cure
+            "%s, since nothing temporary can be made to compare it with: %s%s", otherwise, error.orig, hint
         )
 
 

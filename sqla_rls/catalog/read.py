@@ -45,7 +45,7 @@ SELECT nspname, pg_catalog.pg_get_userbyid(nspowner)::text AS owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Live(Snapshot):
+class DatabaseSnapshot(Snapshot):
     """A database's Snapshot, and what else it takes to compare it with another."""
 
     default_schema: str
@@ -71,7 +71,7 @@ def read_database(
     schemas: Collection[str],
     objects: Collection[ObjectKey] = (),
     is_compared: Callable[[str], bool] = bool,
-) -> Live:
+) -> DatabaseSnapshot:
     """Everything that is managed, as the database has it, of the tables in *schemas* and of *objects*.
 
     With the tables come their partitions and heirs, in any schema that *is_compared*.
@@ -120,7 +120,7 @@ def read_database(
     relations = fetch_rows(connection, sql_file("tables"), names)
     auth = with_edits(connection, auth_functions(connection))
     (keywords,) = fetch_rows(connection, _ROLE_KEYWORDS)
-    return Live(
+    return DatabaseSnapshot(
         default_schema=default_schema,
         auth=auth,
         out_of_reach={

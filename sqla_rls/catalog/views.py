@@ -56,11 +56,11 @@ def read_views(
         if "*" in declared[key].definition
     }
     changed = [(key, None) for key in live if key in recreated or key not in declared]
-    taken = _dependent(connection, [*columns, *changed], functions, default_schema)
-    recreated |= taken & declared.keys()
+    dependents = _dependent(connection, [*columns, *changed], functions, default_schema)
+    recreated |= dependents & declared.keys()
     # As it is written, since Postgres has expanded the "*" to columns that may go, or without one that comes.
     compared |= {key: declared[key] for key in recreated if "*" in declared[key].definition}
-    return Views(live, compared, frozenset(recreated), frozenset(taken - live.keys()))
+    return Views(live, compared, frozenset(recreated), frozenset(dependents - live.keys()))
 
 
 def views_in(

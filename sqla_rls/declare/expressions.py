@@ -95,13 +95,13 @@ def _function(name: str, type_: TypeEngine[_T]) -> AuthFunction[_T]:
     return AuthFunction(name, packagenames=(AUTH_SCHEMA,), type_=type_)
 
 
-class once(ColumnElement[_T]):
+class scalar_subquery(ColumnElement[_T]):
     """``(SELECT expression)``: run once per statement, not once per row.
 
     *expression* may name no column of the table.  It is ``(expression)`` in a column default.
     """
 
-    __visit_name__ = "once"
+    __visit_name__ = "scalar_subquery"
     _traverse_internals = [("element", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
     inherit_cache = True
 
@@ -110,8 +110,8 @@ class once(ColumnElement[_T]):
         self.type = element.type
 
 
-@compiles(once)
-def _once(element: once[Any], compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(scalar_subquery)
+def _scalar_subquery(element: scalar_subquery[Any], compiler: SQLCompiler, **kw: Any) -> str:
     value = compiler.process(element.element, **kw)
     return f"(SELECT {value})" if takes_subqueries(compiler) else f"({value})"
 
@@ -121,7 +121,7 @@ def takes_subqueries(compiler: SQLCompiler) -> bool:
     return bool(compiler.stack) or getattr(compiler, "of_policy", False)
 
 
-class claim(once[_T]):
+class claim(scalar_subquery[_T]):
     """What ``jwt_claim()`` returns."""
 
     inherit_cache = True
@@ -286,12 +286,14 @@ class _BPCHAR(UserDefinedType[str]):
 
 
 # Compared with text, char and citext columns would be cast, so that no index serves.
-_CALLERS: dict[Family, once[Any]] = {
-    "uuid": once(auth.uid()),
-    "text": once(auth.user_id()),
+_CALLERS: dict[Family, scalar_subquery[Any]] = {
+    "uuid": scalar_subquery(auth.uid()),
+    "text": scalar_subquery(auth.user_id()),
     # The widest: whatever fits the token is compared, and int4 = int8 uses the index.
-    "integer": once(cast(auth.user_id(), BigInteger())),
-    "citext": once(cast(auth.user_id(), postgresql.CITEXT())),
+    "integer": scalar_subquery(cast(auth.user_id(), BigInteger())),
+    "citext": scalar_subquery(cast(auth.user_id(), postgresql.CITEXT())),
     # char ignores trailing spaces, and a caller whose name has some is another one.
-    "char": once(case((auth.user_id() == func.rtrim(auth.user_id()), cast(auth.user_id(), _BPCHAR())))),
+    "char": scalar_subquery(
+        case((auth.user_id() == func.rtrim(auth.user_id()), cast(auth.user_id(), _BPCHAR())))
+    ),
 }

@@ -46,9 +46,9 @@ def diff(
     default_schema: str,
     current_user: str | None = None,
     dropped: Collection[TableKey] = (),
-    recreated: Collection[ObjectKey] = (),
-    replaced: Collection[PolicyKey] = (),
-    restored: Collection[Policy] = (),
+    recreated_objects: Collection[ObjectKey] = (),
+    recreated: Collection[PolicyKey] = (),
+    foreign_recreated: Collection[Policy] = (),
     made_roles: Collection[str] | None = None,
     made_auth_functions: bool = True,
     out_of_reach: Collection[str] = (),
@@ -56,9 +56,9 @@ def diff(
     """What must happen to *live* for it to match *declared*.
 
     Tables that declare nothing are left alone, but for those *dropped* in the same migration, whose
-    policies go first.  A policy that is *replaced* is dropped and created, so that what it depends on
-    can be changed in between; so are those *restored*, which are nobody's to change.  What is *recreated*
-    has lost its privileges by then.  *current_user*, who migrates, needs no grants.
+    policies go first.  A policy that is *recreated* is dropped and created, so that what it depends on
+    can be changed in between; so are those *foreign_recreated*, which no model declares.  The
+    *recreated_objects* have lost their privileges by then.  *current_user*, who migrates, needs no grants.
 
     *made_roles* and *made_auth_functions* are those of the revisions so far; what they haven't made is made,
     and granted, although *live* has it: the next database may not.  On schemas *out_of_reach* the migrating
@@ -68,13 +68,16 @@ def diff(
     before = [policy for policy in live.policies.values() if policy.table in managed]
     elsewhere = [policy for policy in live.policies.values() if policy.table not in managed]
     after = list(declared.policies.values())
-    old_policies, new_policies = [*before, *restored], [*after, *restored]
-    policy_changes = list(_policy_changes(old_policies, new_policies, replaced))
+    old_policies, new_policies = [*before, *foreign_recreated], [*after, *foreign_recreated]
+    policy_changes = list(_policy_changes(old_policies, new_policies, recreated))
     if exposed := _exposed(policy_changes):
-        replaced = {*replaced, *(one.key for one in old_policies if one.permissive and one.table in exposed)}
-        policy_changes = list(_policy_changes(old_policies, new_policies, replaced))
+        recreated = {
+            *recreated,
+            *(one.key for one in old_policies if one.permissive and one.table in exposed),
+        }
+        policy_changes = list(_policy_changes(old_policies, new_policies, recreated))
     privileges = diff_privileges(
-        live.before_making(recreated),
+        live.before_making(recreated_objects),
         declared,
         policies_before=before,
         policies_elsewhere=elsewhere,
@@ -102,25 +105,25 @@ def diff(
 
 
 def _policy_changes(
-    before: Collection[Policy], after: Collection[Policy], replaced: Collection[PolicyKey]
+    before: Collection[Policy], after: Collection[Policy], recreated: Collection[PolicyKey]
 ) -> Iterator[PolicyChange]:
     old = {policy.key: policy for policy in before}
     new = {policy.key: policy for policy in after}
     gone = {key: policy for key, policy in old.items() if key not in new}
     for key, policy in new.items():
-        twin = old.get(key) or next(
+        live_policy = old.get(key) or next(
             (
                 other
                 for other in gone.values()
-                if other.key not in replaced and replace(other, name=policy.name) == policy
+                if other.key not in recreated and replace(other, name=policy.name) == policy
             ),
             None,
         )
-        if twin == policy and key not in replaced:
+        if live_policy == policy and key not in recreated:
             continue
-        if twin is not None and key not in replaced and _can_be_altered(twin, policy):
-            gone.pop(twin.key, None)
-            yield PolicyChange(twin, policy)
+        if live_policy is not None and key not in recreated and _can_be_altered(live_policy, policy):
+            gone.pop(live_policy.key, None)
+            yield PolicyChange(live_policy, policy)
         else:
             if key in old:
                 gone[key] = old[key]

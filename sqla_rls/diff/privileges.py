@@ -124,8 +124,8 @@ def diff_privileges(
         )
     }
 
-    silent = {policy.key for policy in declared.policies.values() if not policy.imply_privileges}
-    before = implied([one for one in policies_before if one.key not in silent])
+    implying_nothing = {policy.key for policy in declared.policies.values() if not policy.imply_privileges}
+    before = implied([one for one in policies_before if one.key not in implying_nothing])
     obsolete = {
         one
         for one in (_with_those_brought_along(before) & held)

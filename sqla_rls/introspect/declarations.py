@@ -13,15 +13,15 @@ from typing import Any
 from sqlalchemy import Connection
 
 from sqla_rls.catalog.query import pinned
-from sqla_rls.catalog.read import Live, read_database
+from sqla_rls.catalog.read import DatabaseSnapshot, read_database
 from sqla_rls.catalog.views import views_in
 from sqla_rls.ddl.privileges import Grants, granted_together
 from sqla_rls.declare.base import READY_MADE, anonymous, authenticated
 from sqla_rls.declare.grants import GRANTABLE, is_beyond_row_security
 from sqla_rls.diff.implied import implied_privileges
 from sqla_rls.diff.privileges import BUILT_IN, given_by_default
-from sqla_rls.introspect import functions as adopt_functions
-from sqla_rls.introspect.functions import AdoptedFunctions
+from sqla_rls.introspect import functions as function_declarations
+from sqla_rls.introspect.functions import IntrospectedFunctions
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
     AUTH_SCHEMA,
@@ -80,13 +80,13 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     (default_schema,) = connection.exec_driver_sql("SELECT current_schema()").one()
     with pinned(connection):
         names = {"default_schema": default_schema, "schemas": list(schemas) or [default_schema]}
-        functions = adopt_functions.read(connection, **names)
+        functions = function_declarations.read(connection, **names)
         live = read_database(connection, **names, objects=functions.objects)
         for remark in live.auth.remarks_on_edits():
             log.warning("%s", remark)
         views = views_in(connection, live.all_views, default_schema=default_schema)
     declared_views = [one for one in views.values() if one.security_invoker]
-    body = list(_Adoption(live, declared_views, functions, names["schemas"]).lines())
+    body = list(_Declarations(live, declared_views, functions, names["schemas"]).lines())
     if all(line.startswith("#") for line in body):
         body.append("pass")
     run_first = ""
@@ -97,9 +97,13 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     return head + "".join(f"{indent(line, _INDENT)}\n" for line in body)
 
 
-class _Adoption:
+class _Declarations:
     def __init__(
-        self, live: Live, views: Collection[View], functions: AdoptedFunctions, schemas: Collection[str]
+        self,
+        live: DatabaseSnapshot,
+        views: Collection[View],
+        functions: IntrospectedFunctions,
+        schemas: Collection[str],
     ) -> None:
         self.live, self.views, self.functions = live, views, functions
         self.remarks = [*functions.remarks]

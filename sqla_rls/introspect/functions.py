@@ -31,7 +31,7 @@ class _Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class AdoptedFunctions:
+class IntrospectedFunctions:
     #: The arguments of ``sql_function()`` that say the same, without *to*.
     declared: dict[TableKey, dict[str, Any]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class AdoptedFunctions:
         return {ObjectKey("FUNCTION", *key) for key in self.declared} | self.made_first
 
 
-def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> AdoptedFunctions:
+def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> IntrospectedFunctions:
     """Of what is called in *schemas*, or executable there for some, what ``sql_function()`` can declare.
 
     Postgres decides: only what it spells alike is declared.
@@ -77,7 +77,7 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
         one for one in found if one.is_called and one.value.key in obstacles and one.statement is not None
     ]
     statements = [one.statement for one in others if one.statement is not None]
-    return AdoptedFunctions(
+    return IntrospectedFunctions(
         {key: arguments for key, arguments in said.items() if key not in obstacles},
         [
             *(_remark(key, why) for key, why in obstacles.items()),

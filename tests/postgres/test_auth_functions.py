@@ -107,7 +107,7 @@ def test_a_comment_by_hand_leaves_them_its_own(engine: Engine) -> None:
         for comment in ("'who is calling'", "NULL"):
             connection.execute(text(f"COMMENT ON FUNCTION auth.uid() IS {comment}"))
             found = auth_functions(connection)
-            assert (found.ours, found.foreign) == (frozenset(AUTH_FUNCTIONS), frozenset())
+            assert (found.managed, found.foreign) == (frozenset(AUTH_FUNCTIONS), frozenset())
             connection.execute(CreateAuthFunctions())
             assert connection.scalar(_BODY) == body
             kept = connection.scalar(text("SELECT obj_description('auth.uid()'::regprocedure)"))

@@ -55,7 +55,7 @@ def refuse_missing_auth_functions(
     ]
     found = [(what, name) for what, sql in texts for name in _named(auth.missing, sql)]
     for what, name in (*found, *calls):
-        cure = (
+        hint = (
             "Update the extension: ALTER EXTENSION pg_session_jwt UPDATE"
             if auth.extension
             else "Call auth.jwt() and auth.uid(), which every provider has: jwt_claim('sub') in a policy or "
@@ -63,7 +63,7 @@ def refuse_missing_auth_functions(
         )
         raise DeclarationError(
             f"{what} can't be made: it calls auth.{name}(), which this database lacks, and the "
-            f"migrating role may not create it in schema auth. {cure}"
+            f"migrating role may not create it in schema auth. {hint}"
         )
     for function in models.functions.values():
         for name in _named(auth.missing, function.body) if function.language != "sql" else ():

@@ -63,7 +63,7 @@ def compare_row_security(
     upgrade_ops.info[COMPARED] = True
     with hearing_warnings() as warnings:
         upgrade_ops.ops[:] = _compared(autogen_context, upgrade_ops, schemas)
-    written = [one for one in upgrade_ops.ops if not (isinstance(one, Call) and one.silent)]
+    written = [one for one in upgrade_ops.ops if not (isinstance(one, Call) and one.implicit)]
     remarks = {one.remark for one in written if isinstance(one, Call)}
     if written and (unsaid := [one for one in dict.fromkeys(warnings) if one not in remarks]):
         upgrade_ops.ops.insert(0, Remarks(*unsaid))
@@ -96,9 +96,9 @@ def diff(context: Context, read: Read, normalized: Normalized) -> Changes:
         default_schema=context.default_schema,
         current_user=live.role_keywords["CURRENT_USER"],
         dropped=context.tables.dropped,
-        recreated=read.recreated,
-        replaced=read.dependents.keys,
-        restored=[
+        recreated_objects=read.recreated,
+        recreated=read.dependents.keys,
+        foreign_recreated=[
             policy
             for key, policy in read.dependents.recreated.items()
             if key in undeclared - read.dependents.dropped.keys()

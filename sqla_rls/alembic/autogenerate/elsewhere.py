@@ -59,7 +59,7 @@ def without_undoing_repairs(
 
     In another database that work was never lost, and undoing them would take it away.
     """
-    replaced: set[Made] = set()
+    recreated: set[Made] = set()
     made: set[Made] | None = None
     for operation in operations:
         if isinstance(operation, Call) and operation.function in (
@@ -72,8 +72,8 @@ def without_undoing_repairs(
             key = TableKey(operation.kwargs.get("schema"), operation.args[is_policy])
             one: Made = (operation.function, key, operation.args[0] if is_policy else None)
             if operation.function == "drop_policy":
-                replaced.add(("create_policy", *one[1:]))
-            elif key not in created and one not in replaced:
+                recreated.add(("create_policy", *one[1:]))
+            elif key not in created and one not in recreated:
                 made = past.protection(default_schema) if made is None else made
-                operation.undo.silent = operation.undo.silent or one in made
+                operation.undo.implicit = operation.undo.implicit or one in made
         yield operation

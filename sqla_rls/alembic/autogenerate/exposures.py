@@ -31,9 +31,14 @@ def exposures(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -
         _say(table, exposure)
         call, undo = (
             Call(
-                "confirm_exposure", table.name, exposure, silent=silent, confirmed=False, schema=table.schema
+                "confirm_exposure",
+                table.name,
+                exposure,
+                implicit=implicit,
+                confirmed=False,
+                schema=table.schema,
             )
-            for silent in (False, True)
+            for implicit in (False, True)
         )
         yield call.undone_by(undo)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
     COMMAND_PRIVILEGES,
@@ -21,7 +21,7 @@ from sqla_rls.snapshot import (
 log = autogenerate_log(__name__)
 
 
-def kept_from_the_owner(live: Live, models: Snapshot) -> dict[TableKey | PolicyKey, str]:
+def kept_from_the_owner(live: DatabaseSnapshot, models: Snapshot) -> dict[TableKey | PolicyKey, str]:
     """A remark for each table whose owner loses rows when *models* replaces *live*; each is logged, too.
 
     Only a policy that is constantly true counts: every other one may ask who is calling, and a migration is
@@ -55,7 +55,7 @@ def _by_table(snapshot: Snapshot) -> dict[TableKey, list[Policy]]:
     return {table: list(found) for table, found in groupby(listed, key=lambda policy: policy.table)}
 
 
-def _roles_of_owner(live: Live, table: TableKey) -> Iterator[str]:
+def _roles_of_owner(live: DatabaseSnapshot, table: TableKey) -> Iterator[str]:
     """The roles whose policies hold for the owner; a table that is yet to be made is the migrating role's."""
     yield PUBLIC
     yield from ROLE_KEYWORDS
@@ -73,10 +73,10 @@ def _roles_of_owner(live: Live, table: TableKey) -> Iterator[str]:
 
 def _kept(policies: Iterable[Policy], owners: set[str]) -> list[str]:
     """The commands that don't reach every row for *owners*."""
-    theirs = [policy for policy in policies if policy.roles & owners]
+    applying = [policy for policy in policies if policy.roles & owners]
 
     def reaches_all(command: str) -> bool:
-        found = [policy for policy in theirs if policy.command in (command, "ALL")]
+        found = [policy for policy in applying if policy.command in (command, "ALL")]
         return any(one.permissive and _is_true(one) for one in found) and all(
             one.permissive or _is_true(one) for one in found
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from sqla_rls.alembic.autogenerate.privileges import restored
+from sqla_rls.alembic.autogenerate.privileges import privileges_to_restore
 from sqla_rls.alembic.autogenerate.render import Call
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.functions import FunctionChange
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
@@ -15,13 +15,13 @@ log = autogenerate_log(__name__)
 
 
 def dropped_functions(
-    changes: Iterable[FunctionChange], live: Live, unchecked: Collection[TableKey] = ()
+    changes: Iterable[FunctionChange], live: DatabaseSnapshot, unchecked: Collection[TableKey] = ()
 ) -> Iterator[Call]:
     """What goes, with what the downgrade must restore of its privileges."""
     for change in changes:
         if change.before is None or change.replaces:
             continue
-        yield from restored(live, [ObjectKey("FUNCTION", *change.before.key)])
+        yield from privileges_to_restore(live, [ObjectKey("FUNCTION", *change.before.key)])
         yield _create(change.before, check_body=change.key not in unchecked).undo
 
 
@@ -42,8 +42,8 @@ def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> It
     for change in changes:
         if (change.after is None) is dropped:
             check, nothing = (
-                Call("check_rls_function", change.key.name, schema=change.key.schema, silent=silent)
-                for silent in (False, True)
+                Call("check_rls_function", change.key.name, schema=change.key.schema, implicit=implicit)
+                for implicit in (False, True)
             )
             yield check.undone_by(nothing) if not dropped else nothing.undone_by(check)
 

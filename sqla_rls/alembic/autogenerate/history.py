@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES
 from sqla_rls.snapshot import BUILT_IN_DEFAULTS, DefaultPrivilege, Snapshot, TableKey
 
@@ -59,20 +59,27 @@ class History:
     default_privileges: frozenset[DefaultPrivilege]
     public_revokes: frozenset[str]
 
-    def lacks_revoke(self, live: Live, models: Snapshot) -> bool:
+    def lacks_revoke(self, live: DatabaseSnapshot, models: Snapshot) -> bool:
         """Whether *models* take from PUBLIC what another database may still give it."""
         lacking = {*PUBLIC_PRIVILEGE_NAMES} - self.public_revokes if models.revokes_public_privileges else ()
         return bool(lacking) and self._makes(live, models)
 
-    def in_common(self, live: Live, models: Snapshot, schemas: Collection[str]) -> Live:
+    def in_common(
+        self, live: DatabaseSnapshot, models: Snapshot, schemas: Collection[str]
+    ) -> DatabaseSnapshot:
         """*live*, with those default privileges that *models* decide about as every database has them.
 
         They don't decide about schemas that neither autogenerate looks into, as *schemas* says, nor they or a
         revision name: these are of another tenant, or project.
         """
-        ours = {None, *schemas, *(one.schema for one in models.default_privileges | self.default_privileges)}
+        compared = {
+            None,
+            *schemas,
+            *(one.schema for one in models.default_privileges | self.default_privileges),
+        }
         live = replace(
-            live, default_privileges=frozenset(one for one in live.default_privileges if one.schema in ours)
+            live,
+            default_privileges=frozenset(one for one in live.default_privileges if one.schema in compared),
         )
         only_here = live.default_privileges & models.default_privileges - self.default_privileges
         elsewhere = {
@@ -84,7 +91,7 @@ class History:
             return live
         return replace(live, default_privileges=(live.default_privileges - only_here) | elsewhere)
 
-    def _makes(self, live: Live, models: Snapshot) -> bool:
+    def _makes(self, live: DatabaseSnapshot, models: Snapshot) -> bool:
         """Whether databases are made by revisions.
 
         One with tables that no revision makes was made by ``create_all()`` or by hand, and needs none.

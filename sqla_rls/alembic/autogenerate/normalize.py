@@ -11,8 +11,8 @@ from sqla_rls.alembic.autogenerate.auth_functions import (
 from sqla_rls.alembic.autogenerate.read import Context, Read
 from sqla_rls.catalog.auth_functions import auth_in_use
 from sqla_rls.catalog.dependencies import policies_on_every_column
-from sqla_rls.catalog.normalize import align
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.normalize import normalize as normalize_declared
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.snapshot import PolicyKey, Snapshot
 
 
@@ -20,7 +20,7 @@ from sqla_rls.snapshot import PolicyKey, Snapshot
 class Normalized:
     """Both sides, written alike where they say the same, without what ``ignore()`` leaves to others."""
 
-    live: Live
+    live: DatabaseSnapshot
     declared: Snapshot
     #: Whether every database that has run the revisions has the functions of schema ``auth``.
     auth_is_made: bool
@@ -38,11 +38,11 @@ def normalize(context: Context, read: Read) -> Normalized:
         )
         if key in wanted.policies and wanted.policies[key].has_star
     }
-    declared = align(
+    declared = normalize_declared(
         connection,
         live,
         context.ignored.without(wanted),
-        replaced=read.dependents.keys | expanded,
+        recreated=read.dependents.keys | expanded,
         new_defaults=context.tables.new_defaults,
     )
     calls = calls_of_missing_functions(connection, read.live.auth, declared, context.operations)

@@ -29,8 +29,8 @@ from sqla_rls.alembic.autogenerate.policies import (
 from sqla_rls.alembic.autogenerate.privileges import (
     default_privileges,
     grants,
+    privileges_to_restore,
     public_revokes,
-    restored,
     revokes,
 )
 from sqla_rls.alembic.autogenerate.read import Context, Read
@@ -39,7 +39,7 @@ from sqla_rls.alembic.autogenerate.roles import roles
 from sqla_rls.alembic.autogenerate.tables import before_what_defaults_read
 from sqla_rls.alembic.autogenerate.views import created_views, dropped_views
 from sqla_rls.alembic.autogenerate.warn import Warned
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.policies import Changes, RowSecurityChange
 from sqla_rls.snapshot import (
     AUTH_SCHEMA,
@@ -96,7 +96,7 @@ def order(
 
 def _before_tables(
     changes: Changes,
-    live: Live,
+    live: DatabaseSnapshot,
     dropped: set[TableKey],
     *,
     auth_is_made: bool,
@@ -109,13 +109,13 @@ def _before_tables(
         # What was mended only is kept.
         signed = live.auth.signed and not live.auth_functions
         # A database that verifies callers got its functions, and its key, by another way than this revision.
-        undo = Call("drop_auth_functions", signed=False, silent=auth_is_made and bool(live.auth.ours))
+        undo = Call("drop_auth_functions", signed=False, implicit=auth_is_made and bool(live.auth.managed))
         yield Call("create_auth_functions", signed=signed or None).undone_by(undo)
     # First, so that its undo comes last: it depends on the policies that are left then.
     yield from grants(one for one in changes.privileges.grants if one.object == _ON_AUTH)
     yield from revokes(one for one in changes.privileges.revokes if one.object != _ON_AUTH)
     owned = (one for one in live.owned_sequences if one.table in dropped)
-    yield from restored(live, live.objects_of(dropped), owned)
+    yield from privileges_to_restore(live, live.objects_of(dropped), owned)
     # What narrows access goes last and comes first, here and on the way back.
     for policy in sorted(removed_policies(changes), key=lambda policy: not policy.permissive):
         yield create_policy(policy).undo
@@ -123,7 +123,7 @@ def _before_tables(
     for table in sorted(dropped & live.row_security.keys(), key=str):
         closed, gone = live.row_security[table], RowSecurity(table=table, enabled=False)
         for call in row_security_calls(RowSecurityChange(closed, gone)):
-            call.silent = True
+            call.implicit = True
             yield call
 
 
@@ -132,7 +132,7 @@ def _after_tables(
 ) -> Iterator[Call]:
     for flags in changes.row_security:
         for call in row_security_calls(flags):
-            call.undo.silent = flags.after.table in created
+            call.undo.implicit = flags.after.table in created
             yield call
     for change in changes.policies:
         if change.before and change.after:
@@ -144,12 +144,12 @@ def _after_tables(
     created_objects |= {ObjectKey("SEQUENCE", *table) for table in created}
     privileges = changes.privileges
     for call in revokes(privileges.revokes_on_new):
-        call.undo.silent = True
+        call.undo.implicit = True
         yield call
     to_grant = [one for one in privileges.grants if one.object != _ON_AUTH]
     for goes_with_its_table in (True, False):
         for call in grants(one for one in to_grant if (one.object in created_objects) is goes_with_its_table):
-            call.undo.silent = goes_with_its_table
+            call.undo.implicit = goes_with_its_table
             yield call
     yield from default_privileges(changes.privileges)
     yield from revokes(one for one in privileges.revokes if one.object == _ON_AUTH)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqla_rls.alembic.autogenerate.render import Call
 from sqla_rls.catalog.missing_grants import MissingGrant
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.ddl.privileges import granted_together
 from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES
 from sqla_rls.diff.privileges import PrivilegeChanges, given_by_default
@@ -38,8 +38,8 @@ def revokes(privileges: Iterable[Privilege]) -> Iterator[Call]:
         yield call.undo
 
 
-def restored(
-    live: Live, objects: Collection[ObjectKey], sequences: Iterable[SequenceKey] = ()
+def privileges_to_restore(
+    live: DatabaseSnapshot, objects: Collection[ObjectKey], sequences: Iterable[SequenceKey] = ()
 ) -> Iterator[Call]:
     """What the downgrade restores of the privileges on what goes, whatever default privileges give then."""
     held = {one for one in live.privileges if one.object in objects}
@@ -52,7 +52,7 @@ def restored(
     kept = {one._replace(grantable=False, grantor=None) for one in held}
     # The downgrade goes from the end: a revoke on the table would take what is granted on columns.
     for call in (*revokes(held), *grants(set(given) - kept)):
-        call.silent = True
+        call.implicit = True
         yield call
 
 
@@ -64,7 +64,7 @@ def public_revokes(changes: PrivilegeChanges, *, is_first: bool) -> Iterator[Cal
     held = list(changes.public_revokes)
     if held or is_first:
         yield Call("revoke_public_privileges", list(PUBLIC_PRIVILEGE_NAMES)).undone_by(
-            Call("grant_public_privileges", held, silent=not held)
+            Call("grant_public_privileges", held, implicit=not held)
         )
 
 
@@ -104,7 +104,7 @@ def _grant_default(default: DefaultPrivilege) -> Call:
     )
 
 
-def say_who_must_grant(live: Live, privileges: Iterable[Privilege]) -> None:
+def say_who_must_grant(live: DatabaseSnapshot, privileges: Iterable[Privilege]) -> None:
     """Log who must grant the missing *privileges* on schemas that another role owns."""
     of_public = {(one.name, one.privilege) for one in live.privileges if one.grantee == PUBLIC}
     for one in sorted(privileges, key=str):

@@ -15,7 +15,7 @@ from sqla_rls.alembic.autogenerate.tables import ColumnKey, TableChanges, defaul
 from sqla_rls.catalog.dependencies import calling_policies, dependent_policies
 from sqla_rls.catalog.functions import Functions, read_functions
 from sqla_rls.catalog.granted import GrantedObject, granted_functions_and_views
-from sqla_rls.catalog.read import Live, read_database
+from sqla_rls.catalog.read import DatabaseSnapshot, read_database
 from sqla_rls.catalog.text import with_reads_of_text
 from sqla_rls.catalog.views import PastRowSecurity, Views, read_views, views_past_row_security
 from sqla_rls.declare.collect import declared, functions, grants_on
@@ -129,7 +129,7 @@ class Dependents(NamedTuple):
 class Read:
     """What the database has, and what the models declare, before Postgres has compared them."""
 
-    live: Live
+    live: DatabaseSnapshot
     declared: Snapshot
     #: The tables of the models that are compared.
     tables: list[Table]

@@ -17,7 +17,7 @@ _LINE_LENGTH = 100
 class Call(MigrateOperation):
     """``op.function(*args, **kwargs)`` and the call that undoes it.
 
-    A *silent* one isn't written: DROP TABLE takes along what it would do, or CREATE TABLE has yet to
+    A *implicit* one isn't written: DROP TABLE takes along what it would do, or CREATE TABLE has yet to
     come.  Its reverse is written, unless that is silent, too.  A *remark* is a comment above it.
     Raises MigrationError where another package has registered an operation by that name.
     """
@@ -25,9 +25,9 @@ class Call(MigrateOperation):
     undo: Call
     remark: str | None = None
 
-    def __init__(self, function: str, *args: Any, silent: bool = False, **kwargs: Any) -> None:
+    def __init__(self, function: str, *args: Any, implicit: bool = False, **kwargs: Any) -> None:
         require_ours(function)
-        self.function, self.args, self.silent = function, args, silent
+        self.function, self.args, self.implicit = function, args, implicit
         self.kwargs = {name: value for name, value in kwargs.items() if value is not None}
 
     def undone_by(self, undo: Call) -> Call:
@@ -43,7 +43,7 @@ class Call(MigrateOperation):
     @property
     def ops(self) -> list[MigrateOperation]:
         """Only a silent one has this attribute: ``alembic check`` lists the parts of what has parts."""
-        if not self.silent:
+        if not self.implicit:
             raise AttributeError("ops")
         return []
 
@@ -93,13 +93,13 @@ def _comment(text: str) -> list[str]:
 
 @Operations.implementation_for(Call)
 def _invoke(operations: Operations, call: Call) -> None:
-    if not call.silent:
+    if not call.implicit:
         getattr(operations, call.function)(*call.args, **call.kwargs)
 
 
 @renderers.dispatch_for(Call)
 def _render(autogen_context: Any, call: Call) -> list[str]:
-    if call.silent:
+    if call.implicit:
         return []
     return _lines(call, autogen_context.opts["alembic_module_prefix"] or "")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Snapshot, TableKey, callers
 
 log = autogenerate_log(__name__)
 
 
-def say_what_callers_reach(live: Live, models: Snapshot, left_out: Collection[TableKey]) -> None:
+def say_what_callers_reach(live: DatabaseSnapshot, models: Snapshot, left_out: Collection[TableKey]) -> None:
     """Warn of tables without row security that declare nothing, but for those *left_out*.
 
     Materialized views and foreign tables can't have row security.
@@ -27,7 +27,7 @@ def say_what_callers_reach(live: Live, models: Snapshot, left_out: Collection[Ta
     for table, kind in sorted(live.without_row_security.items(), key=str):
         found = held.get(ObjectKey("TABLE", *table))
         if found and not (table in models.managed or table in covered or table in left_out):
-            cure = (
+            hint = (
                 "Declare grant() or disable_row_level_security() on its Table if that is meant, or policies; "
                 "else revoke these privileges"
                 if kind == "table"
@@ -41,12 +41,15 @@ def say_what_callers_reach(live: Live, models: Snapshot, left_out: Collection[Ta
                 ", ".join(
                     f"{role} holds {_listed(privileges)}" for role, privileges in sorted(found.items())
                 ),
-                cure,
+                hint,
             )
 
 
 def say_what_opens_partitions(
-    live: Live, models: Snapshot, partitioned: Collection[TableKey], revoked: Collection[DefaultPrivilege]
+    live: DatabaseSnapshot,
+    models: Snapshot,
+    partitioned: Collection[TableKey],
+    revoked: Collection[DefaultPrivilege],
 ) -> None:
     """Warn of default privileges that give callers each new partition of tables with row security.
 
@@ -73,7 +76,7 @@ def say_what_opens_partitions(
         )
 
 
-def _callers(live: Live, models: Snapshot) -> set[str]:
+def _callers(live: DatabaseSnapshot, models: Snapshot) -> set[str]:
     return live.groups_of(callers(role for policy in models.policies.values() for role in policy.roles))
 
 

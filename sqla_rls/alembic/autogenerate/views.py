@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from sqla_rls.alembic.autogenerate.privileges import grants, restored
+from sqla_rls.alembic.autogenerate.privileges import grants, privileges_to_restore
 from sqla_rls.alembic.autogenerate.render import Call
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.views import ViewChanges
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import Privilege, TableKey, View
@@ -15,10 +15,10 @@ from sqla_rls.snapshot import Privilege, TableKey, View
 log = autogenerate_log(__name__)
 
 
-def dropped_views(views: ViewChanges, live: Live) -> Iterator[Call]:
+def dropped_views(views: ViewChanges, live: DatabaseSnapshot) -> Iterator[Call]:
     """What goes, with what the downgrade must restore of its privileges."""
     for view in views.dropped:
-        yield from restored(live, [view.object])
+        yield from privileges_to_restore(live, [view.object])
         yield _create(view).undo
 
 
@@ -30,7 +30,7 @@ def created_views(views: ViewChanges, left_alone: Collection[Privilege]) -> Iter
             continue
         yield _create(change.after)
         for call in grants(one for one in left_alone if one.object == change.after.object):
-            call.undo.silent = True
+            call.undo.implicit = True
             yield call
 
 

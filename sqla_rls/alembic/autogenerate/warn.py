@@ -28,7 +28,7 @@ from sqla_rls.alembic.autogenerate.tables import key_of
 from sqla_rls.alembic.autogenerate.unmanaged import say_what_is_unmanaged
 from sqla_rls.alembic.autogenerate.unprotected import say_what_callers_reach, say_what_opens_partitions
 from sqla_rls.alembic.autogenerate.views import log_views
-from sqla_rls.catalog.read import Live
+from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.circles import circles, explanation
 from sqla_rls.diff.policies import Changes
 from sqla_rls.log import autogenerate_log
@@ -87,7 +87,7 @@ def _circles(wanted: Snapshot) -> dict[TableKey | PolicyKey, str]:
     return remarks
 
 
-def _say_what_is_left_alone(live: Live, models: Snapshot, tables: Iterable[Table]) -> None:
+def _say_what_is_left_alone(live: DatabaseSnapshot, models: Snapshot, tables: Iterable[Table]) -> None:
     left_alone = {policy.table for policy in live.policies.values()} - models.row_security.keys()
     for table in tables:
         if key_of(table, live.default_schema) in left_alone:

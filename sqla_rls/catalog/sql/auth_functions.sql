@@ -4,7 +4,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_j
                 AND p.proname = ANY (:functions)) AS present,
        ARRAY(SELECT made.proname::text FROM (
 {made_auth_functions}
-         ) AS made WHERE made.proname = ANY (:functions)) AS ours,
+         ) AS made WHERE made.proname = ANY (:functions)) AS managed,
        EXISTS (SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
                 WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0 AND p.prosecdef
                   AND strpos(p.prosrc, 'sqla_rls_secret.signing_key') > 0) AS verifier,

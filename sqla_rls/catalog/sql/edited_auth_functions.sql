@@ -2,7 +2,7 @@ WITH function AS (
   SELECT proname, proargtypes, pronamespace, pg_get_function_sqlbody(oid), prosrc, prolang, prorettype,
          proretset, provolatile, proparallel, prosecdef, proleakproof, proisstrict, proconfig
     FROM pg_catalog.pg_proc
-   WHERE proname = ANY (:ours)
+   WHERE proname = ANY (:names)
 ), live AS (
   SELECT f.*
     FROM function AS f JOIN pg_catalog.pg_namespace AS n ON n.oid = f.pronamespace
