@@ -47,7 +47,7 @@ NOT_TEXT: list[Any] = [5, None, True, {}, ["alice"]]
 
 _NOT_JSON = Refused("22P02", "invalid input syntax for type json")
 NO_TEXT = Refused("22P05", "unsupported Unicode escape sequence")
-_NOT_TOLD = "Claims that are no JSON. Postgres can't tell before 16, so there they are an error"
+_NOT_TOLD = "Claims that aren't JSON: before PostgreSQL 16, they raise an error"
 NUMBERS = "Numbers: the extension reads them as double precision, the others as numeric"
 DEPTH = "JSON nested deeper than 127 levels"
 NUL = "A NUL (`\\u0000`) in a claim: the extension's `auth.user_id()` ends there"

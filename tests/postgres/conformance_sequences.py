@@ -12,11 +12,11 @@ _BACKEND = Refused("55P02", 'parameter "pg_session_jwt.jwk" cannot be set after 
 _NO_JWK = Refused("42804", "pg_session_jwt.jwk requires an ES256 JWK")
 _NO_FUNCTION = Refused("42883", "function auth.jwt_session_init(unknown) does not exist")
 
-_CACHE = "`exp` of the text that was accepted last isn't looked at again"
-_SETTINGS = "There is no setting for the portable functions' key; settings of these names are nobody's"
-_EMPTY = "A token that is set to `''`"
+_CACHE = "`exp` of the token that was accepted last: the extension doesn't check it again"
+_SETTINGS = "The settings of the extension: the portable functions read none of them for their key"
+_EMPTY = "A token that is `''`"
 _SESSION_INIT = "`auth.init()` and `auth.jwt_session_init()` aren't portable"
-_ORDER = "A JWK of small order, for which anybody can sign"
+_ORDER = "A JWK of small order, for which signing needs no private key"
 
 _CLAIMS_OF_MALLORY = 'SET request.jwt.claims = \'{"sub":"mallory"}\''
 _JWK = "pg_session_jwt.jwk"

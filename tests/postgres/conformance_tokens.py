@@ -40,15 +40,17 @@ NBF = Refused("42804", "'nbf' (Not Before) must be an integer representing secon
 EXP = Refused("42804", "'exp' (Expiration) must be an integer representing seconds since unix epoch")
 PROCESS = Refused("23514", "Token belongs to another connection")
 
-_SHAPE = "What isn't three parts of base64url: the portable functions look at the form of the whole first"
-_HEADER = "The header: the extension doesn't look at it, the portable functions want theirs to the letter"
-_TIMES = "`exp`, which the portable functions require, and `nbf`: of at most 15 digits there, without a sign"
-_SUB = "A `sub` that isn't text is refused by `auth.user_id()` and `auth.uid()` only, or by all functions"
-_PAYLOAD = "What is signed and isn't JSON, or no object"
-RISES = "`jti`: the portable functions don't ask for one, so a token can be used again until it ends"
+_SHAPE = (
+    "Text that isn't three parts of base64url: the portable functions check the form of the whole text first"
+)
+_HEADER = "The header: the extension ignores it, the portable functions accept exactly one"
+_TIMES = "`exp` and `nbf`: the portable functions require `exp`, and take at most 15 digits without a sign"
+_SUB = "A `sub` that isn't text: `auth.user_id()` and `auth.uid()` refuse it, or all functions do"
+_PAYLOAD = "A signed payload that isn't JSON, or is no object"
+RISES = "`jti`: the portable functions don't check it, so a token can be used again until it expires"
 EXPONENT = "An integer written with an exponent, or as `-0`"
-_PARALLEL = "`PARALLEL` safe or restricted: what reads `pg_backend_pid()` has to run in the leader"
-_PID = "`pid`: the process that serves the connection that a token is for"
+_PARALLEL = "`PARALLEL` safe or restricted: a function that reads `pg_backend_pid()` must run in the leader"
+_PID = "`pid`: a token names the server process that it is for"
 
 Text = Callable[[Signer], str]
 

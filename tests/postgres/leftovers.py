@@ -152,14 +152,14 @@ LEFTOVERS = [
         cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a temporary view with a trigger, which passes rows on, and copies them and the claims or token",
+        name="a temporary view with a trigger, which copies rows, claims or token, and passes the rows on",
         sql=("CREATE TEMP VIEW todos AS SELECT * FROM public.todos", *_TRIGGER),
         look=writes,
         verdicts=_BY_PATH,
         cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a temporary table with a rule, which copies",
+        name="a temporary table with a rule, which copies rows",
         sql=(
             _TABLE,
             "CREATE TEMP TABLE copies (copy oid)",
@@ -171,7 +171,7 @@ LEFTOVERS = [
         cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a temporary table with a policy, which copies",
+        name="a temporary table with a policy, which copies rows",
         sql=(
             _TABLE,
             "INSERT INTO pg_temp.todos (user_id, task) VALUES ('bob', 'bob''s')",
@@ -183,7 +183,7 @@ LEFTOVERS = [
         cure_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
-        name="a temporary domain named like a type, `uuid` say, whose CHECK copies at each `::uuid`",
+        name="a temporary domain named like a type, such as `uuid`, whose CHECK copies at each `::uuid`",
         sql=(f"CREATE DOMAIN pg_temp.uuid AS pg_catalog.uuid CHECK ({_COPY} IS NOT NULL)",),
         look=reads_by_uuid,
         verdicts=_BY_PATH,
@@ -264,7 +264,7 @@ LEFTOVERS = [
         verdicts=_BY_BEGIN,
     ),
     Leftover(
-        name="megabytes in a setting of their own making",
+        name="megabytes in a setting with an invented name",
         sql=("SELECT set_config('planted.value', repeat('x', 1000000), false) IS NULL",),
         look=scalar("SELECT coalesce(length(current_setting('planted.value', true)), 0)"),
         verdicts=_BY_BEGIN,
@@ -282,7 +282,7 @@ LEFTOVERS = [
         verdicts=_BY_MODES,
     ),
     Leftover(
-        name="other SQL under the names of statements that the driver has prepared, run as the next caller",
+        name="other SQL under the names of the driver's prepared statements, which runs as the next caller",
         sql=(
             """DO $$DECLARE one record; BEGIN
                  FOR one IN SELECT name FROM pg_prepared_statements WHERE statement ~ 'FROM todos' LOOP
@@ -297,7 +297,7 @@ LEFTOVERS = [
         cure="`prepare_threshold=None`; asyncpg: `statement_cache_size=0, prepared_statement_cache_size=0`",
     ),
     Leftover(
-        name="`setseed()`, after which `random()` is no surprise; `gen_random_uuid()` is",
+        name="`setseed()`, which makes `random()` predictable; `gen_random_uuid()` stays random",
         sql=("SELECT setseed(0.5)",),
         look=foresees,
         verdicts=_BY_PATH,

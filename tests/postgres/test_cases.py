@@ -202,15 +202,15 @@ def document(run: Run) -> str:
     lines = [
         "# Cases",
         "",
-        "What autogenerate was tried on, through the real commands of Alembic, on PostgreSQL 15 and 18.",
-        "Judged by the catalog: it must say what it says in a database where the statements were written by",
-        "hand, and after a downgrade what it said before. `tests/postgres/test_cases.py` writes this list,",
-        "and fails where it is out of date.",
+        "The test suite runs autogenerate on each of these cases, with Alembic's commands, on PostgreSQL",
+        "15 and 18. The catalog must equal that of a database whose statements were written by hand. After a",
+        "downgrade it must equal the earlier one. `tests/postgres/test_cases.py` writes this list, and fails",
+        "if it is out of date.",
         "",
-        "¹ as a dump does: Postgres reads its own spelling of this one as another, which means the same.",
+        "¹ As after a dump: Postgres reads its own spelling of this one as another of the same meaning.",
     ]
     for group, cases in groupby(CASES, key=lambda case: case.group):
-        lines += ["", f"## {group}", "", f"|  |{headings}|", f"| --- |{' :-: |' * 5}"]
+        lines += ["", f"## {group}", "", f"| Case |{headings}|", f"| --- |{' :-: |' * 5}"]
         for case in cases:
             marks = ["✓" if verdict else "✗" for verdict in run.verdicts(case)]
             if not run.to_the_letter(case):

@@ -1,7 +1,7 @@
 """One contract for whatever stands behind the functions of schema ``auth``: pg_session_jwt 0.5.0, the
 stand-in for it, and the portable functions; where callers are verified, and where claims are believed.
 
-``SQLA_RLS_WRITE_CASES=1 pytest tests/postgres/test_conformance.py`` writes docs/conformance.md anew.
+``SQLA_RLS_WRITE_CASES=1 pytest tests/postgres/test_conformance.py`` writes docs/conformance.md.
 """
 
 from __future__ import annotations
@@ -269,11 +269,13 @@ def test_the_document_says_what_is_asserted() -> None:
 _INTRODUCTION = """\
 # Conformance
 
-The functions of schema `auth` are those of the extension
-[pg_session_jwt](https://github.com/neondatabase/pg_session_jwt) 0.5.0, or portable ones of the same contract.
-`tests/postgres/test_conformance.py` asks both the same, and a stand-in for the extension, too, which is
-compiled for tests. Where their answers differ it asserts the difference, writes it down here, and fails when
-this is out of date. A number is the SQLSTATE of a refusal.
+The functions of schema `auth` come from the extension
+[pg_session_jwt](https://github.com/neondatabase/pg_session_jwt) 0.5.0, or from sqla_rls: these are portable
+SQL. The test suite also compiles a stand-in for the extension. `tests/postgres/test_conformance.py` asks each
+of them the same questions, asserts the answers, and writes the differences into this document.
+
+A cell has the answers: values, SQLSTATEs of refusals, and `NULL` if there is no caller. A dash stands for a
+question that doesn't apply.
 """
 
 
@@ -282,13 +284,13 @@ def document() -> str:
     verified = "\n".join(_table(SIGNED, names))
     believed = "\n".join(_table(CLAIMS, [*names, "portable before 16"]))
     return (
-        f"{_INTRODUCTION}\n## Callers are verified: {len(SIGNED)} questions\n\n{verified}\n"
-        f"\n## Claims are believed: {len(CLAIMS)} questions\n\n{believed}\n"
+        f"{_INTRODUCTION}\n## Signed callers: {len(SIGNED)} questions\n\n{verified}\n"
+        f"\n## Unsigned claims: {len(CLAIMS)} questions\n\n{believed}\n"
     )
 
 
 def _table(rows: list[Row], names: list[Name]) -> Iterator[str]:
-    yield f"| where they differ | {' | '.join(names)} |"
+    yield f"| Difference | {' | '.join(names)} |"
     yield f"| --- |{' --- |' * len(names)}"
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -302,7 +304,7 @@ def _table(rows: list[Row], names: list[Name]) -> Iterator[str]:
 
 def _cell(answer: Answer) -> str:
     if answer is None:
-        return "nobody"
+        return "`NULL`"
     if answer == UNASKED:
         return "–"  # noqa: RUF001
     return answer.sqlstate if isinstance(answer, Refused) else f"`{answer}`"

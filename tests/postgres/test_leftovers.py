@@ -185,7 +185,7 @@ def test_nor_does_it_where_the_driver_prepares_nothing(
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "leftovers.md"
 HEADINGS = (
-    "left behind",
+    "Leftover",
     '`reset="none"`',
     "with_begin, pipeline",
     "one-shot",
@@ -195,7 +195,7 @@ HEADINGS = (
 
 
 def document() -> list[str]:
-    lines = [[*HEADINGS, "what else closes it"], ["---", *[":-:"] * 5, "---"]]
+    lines = [[*HEADINGS, "Also closed by"], ["---", *[":-:"] * 5, "---"]]
     for leftover in LEFTOVERS:
         marks = ["**open**" if verdict == "open" else verdict for verdict in leftover.verdicts]
         sql = f"`{leftover.cure_sql.format(database='…')}`" if leftover.cure_sql else ""
