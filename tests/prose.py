@@ -141,12 +141,11 @@ def main(names: Sequence[str]) -> str | None:
             failed.append(found.name)
         elif not found.is_failure and not checked:
             lines.append(f"{found.name} is good: remove it from UNCHECKED in tests/prose.py.")
-        parts = modules if found is total else [found]
-        if found.name in failed or any(part.name in names for part in parts):
-            for part in parts:
+        for part in modules if found is total else [found]:
+            if found.name in failed or part.name in names:
                 lines += [f"{part.name}:{line}: {word}" for line, word in part.forbidden]
-                if part.name in names:
-                    lines += [f"{part.name}:{line}: long: {sentence}" for line, sentence in part.long]
+            if part.name in names:
+                lines += [f"{part.name}:{line}: long: {sentence}" for line, sentence in part.long]
     sys.stdout.write("\n".join(lines) + "\n")
     if failed:
         return (

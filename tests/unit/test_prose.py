@@ -78,6 +78,21 @@ def test_a_document_that_fails_ends_the_check_with_an_error(
     assert "long.md is good: remove it from UNCHECKED" in capsys.readouterr().out
 
 
+def test_only_the_named_modules_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sqla_rls").mkdir()
+    (tmp_path / "sqla_rls" / "one.py").write_text('"""Nobody."""')
+    (tmp_path / "sqla_rls" / "two.py").write_text('"""Whoever."""')
+    monkeypatch.setattr(prose, "ROOT", tmp_path)
+    monkeypatch.setattr(prose, "DOCUMENTS", [])
+    monkeypatch.setattr(prose, "UNCHECKED", frozenset({"docstrings"}))
+    assert main(["sqla_rls/one.py"]) is None
+    printed = capsys.readouterr().out
+    assert "sqla_rls/one.py:1: Nobody" in printed
+    assert "two.py" not in printed
+
+
 def test_every_document_is_checked_and_what_is_not_yet_exists() -> None:
     names = {str(path.relative_to(ROOT)) for path in DOCUMENTS}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/roles.md"} <= names
