@@ -20,6 +20,7 @@ from sqla_rls.declare.grants import (
     refuse_beyond_row_security,
 )
 from sqla_rls.declare.policies import Policy as DeclaredPolicy
+from sqla_rls.declare.policies import is_false
 from sqla_rls.declare.reading import behind_views, may_call_auth, may_read_tables
 from sqla_rls.declare.roles import roles_to_make
 from sqla_rls.declare.sequences import called_sequences, serial_sequences
@@ -177,6 +178,8 @@ def _policies(
                         reads[key, texts[expression]] = read
             using, with_check = (None if expression is None else texts[expression] for expression in pair)
             policy = item.value(key, using, with_check)
+            if is_false(*pair):
+                policy = replace(policy, imply_privileges=False)
             policies[policy.key] = policy
     return policies, {
         on: {models.key(table) for table in behind_views(read, models.metadatas)}

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.coercions import expect
+from sqlalchemy.sql.elements import False_
 from sqlalchemy.sql.roles import WhereHavingRole
 
 from sqla_rls import snapshot as objects
@@ -42,8 +43,9 @@ class Policy(Declaration):
     *command* is ALL, SELECT, INSERT, UPDATE or DELETE; *roles* Role objects, which are made where they
     are missing, or names; *using* and *with_check* SQLAlchemy expressions, SQL text or bool.
     Emitted: ``CREATE POLICY``, ``ENABLE ROW LEVEL SECURITY`` and, unless *permissive* or
-    *imply_privileges* is false, the privileges that *command* needs.  Raises DeclarationError for a
-    shape that Postgres refuses.
+    *imply_privileges* is false, the privileges that *command* needs.  A policy whose expressions are all
+    False, or ``false()``, shows no row and implies no privilege.  Raises DeclarationError for a shape that
+    Postgres refuses.
     Source: https://www.postgresql.org/docs/current/sql-createpolicy.html
     """
 
@@ -157,11 +159,17 @@ class Policy(Declaration):
         )
 
 
+def is_false(*expressions: ColumnElement[bool] | None) -> bool:
+    """Whether a policy with these *expressions* shows no row, as far as one sees without parsing SQL text."""
+    return all(isinstance(one, False_) for one in expressions if one is not None)
+
+
 class crud_policy(Declaration):
     """The policies of a table for one role, or several, as drizzle-orm's ``crudPolicy`` makes them.
 
     *read* decides on SELECT, *modify* on INSERT, UPDATE and DELETE: an expression, True for every row,
-    False for none, None to leave the commands out.
+    False for none, None to make no policies for these commands.  False makes drizzle's policies, which imply
+    no privileges: take None unless you share the database with drizzle.
     Emitted: policies ``crud-{role}-policy-select``, ``-insert``, ``-update``, ``-delete`` (several
     roles are joined by ``-``), and what ``Policy`` emits beside each.
     """
