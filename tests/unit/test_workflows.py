@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise, product
@@ -125,6 +126,36 @@ def test_each_program_and_module_in_the_makefile_exists() -> None:
             for word in words[1:]:
                 if word.endswith(".py"):
                     assert (ROOT / word).exists(), (target, word)
+
+
+def test_each_command_and_option_of_uv_exists() -> None:
+    checked = set()
+    for target, lines in recipes().items():
+        for line in lines:
+            _, uv, rest = f" {line}".replace("$(BIN)/uv ", " uv ").partition(" uv ")
+            words = rest.split()
+            if not uv or not words:
+                continue
+            command = words[:2] if words[0] == "pip" else words[:1]
+            options = {word for word in words if word.startswith("--")}
+            shown = subprocess.run(
+                [Path(sys.executable).with_name("uv"), *command, "--help"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert shown.returncode == 0, (target, command)
+            assert options <= set(re.findall(r"--[\w-]+", shown.stdout)), (target, command)
+            checked.add(" ".join(command))
+    assert checked == {"sync", "pip install", "build", "export", "run", "publish"}
+
+
+def test_each_target_that_ci_makes_is_in_the_makefile() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    made = [line.split()[1:] for line in script.splitlines() if line.startswith("make ")]
+    targets = {word for words in made for word in words if not word.startswith("-")}
+    assert {"test", "test-rest", "lint", "types"} <= targets
+    assert targets <= set(recipes())
 
 
 def test_the_release_installs_what_it_signs_with_from_the_lock() -> None:
