@@ -77,14 +77,7 @@ def read_database(
     With the tables come their partitions and heirs, in any schema that *is_compared*.
     """
 
-    def table_key(row: RowMapping, schema: str = "nspname", name: str = "relname") -> TableKey:
-        return key_of(row, default_schema, schema, name)
-
     names = {"schemas": list(schemas)}
-    policies = [
-        policy_of(row, default_schema)
-        for row in fetch_rows(connection, sql_file("policies_of_schemas"), names)
-    ]
     sequences = fetch_rows(connection, sql_file("sequences"), names)
     heirs = heirs_in(connection, default_schema=default_schema, schemas=schemas, is_compared=is_compared)
     objects = [
@@ -93,86 +86,103 @@ def read_database(
         *(ObjectKey("SEQUENCE", row["sequence_schema"], row["sequence"]) for row in sequences),
     ]
     looked_into = _holders_of(objects, default_schema, schemas)
-    held = fetch_rows(connection, sql_file("privileges"), looked_into)
-    # An owner holds its privileges by nature: it comes without any.
-    privileges = [
-        Privilege(
-            row["object_type"],
-            *table_key(row, name="name"),
-            row["grantee"],
-            row["privilege_type"],
-            row["attname"],
-            row["is_grantable"],
-            row["grantor"],
-        )
-        for row in held
-    ]
-    roles = fetch_rows(connection, sql_file("roles"))
-
-    def sequence_key(row: RowMapping) -> SequenceKey:
-        return SequenceKey(*table_key(row, "sequence_schema", "sequence"), row["attname"])
-
-    def owned_sequences(*, identity: bool) -> frozenset[SequenceKey]:
-        return frozenset(
-            sequence_key(row) for row in sequences if row["is_owned"] and row["identity"] is identity
-        )
-
-    relations = fetch_rows(connection, sql_file("tables"), names)
+    policies = fetch_rows(connection, sql_file("policies_of_schemas"), names)
     auth = with_edits(connection, auth_functions(connection))
     (keywords,) = fetch_rows(connection, _ROLE_KEYWORDS)
+    out_of_reach = fetch_rows(connection, _OUT_OF_REACH, {"schemas": looked_into["schemas"]})
     return DatabaseSnapshot(
         default_schema=default_schema,
         auth=auth,
-        out_of_reach={
-            row["nspname"]: row["owner"]
-            for row in fetch_rows(connection, _OUT_OF_REACH, {"schemas": looked_into["schemas"]})
-        },
+        auth_functions=auth.as_made,
+        out_of_reach={row["nspname"]: row["owner"] for row in out_of_reach},
         role_keywords=dict(keywords),
-        all_views=frozenset(table_key(row) for row in relations if row["relkind"] in "vm"),
-        partitioned=frozenset(table_key(row) for row in relations if row["relkind"] == "p"),
-        without_row_security={
-            table_key(row): _KINDS[row["relkind"]]
-            for row in relations
-            if not (row["relkind"] == "v" or row["relrowsecurity"] or row["is_of_extension"])
-        },
-        roles={
+        heirs=heirs,
+        policies={policy.key: policy for policy in (policy_of(row, default_schema) for row in policies)},
+        default_privileges=default_privileges(connection),
+        **_roles(fetch_rows(connection, sql_file("roles"))),
+        **_relations(fetch_rows(connection, sql_file("tables"), names), default_schema),
+        **_privileges(fetch_rows(connection, sql_file("privileges"), looked_into), default_schema),
+        **_sequences(sequences, default_schema),
+    )
+
+
+def _roles(rows: Collection[RowMapping]) -> dict[str, Any]:
+    """One row for each membership, or for a role without any."""
+    return {
+        "roles": {
             row["rolname"]: Role(
                 row["rolname"],
                 login=row["rolcanlogin"],
                 inherit=row["rolinherit"],
                 bypassrls=row["rolbypassrls"],
             )
-            for row in roles
+            for row in rows
         },
-        memberships=frozenset(
+        "memberships": frozenset(
             Membership(row["member_of"], row["rolname"], row["admin"], row["inherit"], row["set_"])
-            for row in roles
+            for row in rows
             if row["member_of"] is not None
         ),
-        auth_functions=auth.as_made,
-        heirs=heirs,
-        row_security={
-            (key := table_key(row)): RowSecurity(
-                table=key, enabled=row["relrowsecurity"], forced=row["relforcerowsecurity"]
-            )
-            for row in relations
+    }
+
+
+def _relations(rows: Collection[RowMapping], default_schema: str) -> dict[str, Any]:
+    by_key = {key_of(row, default_schema): row for row in rows}
+    return {
+        "all_views": frozenset(key for key, row in by_key.items() if row["relkind"] in "vm"),
+        "partitioned": frozenset(key for key, row in by_key.items() if row["relkind"] == "p"),
+        "without_row_security": {
+            key: _KINDS[row["relkind"]]
+            for key, row in by_key.items()
+            if not (row["relkind"] == "v" or row["relrowsecurity"] or row["is_of_extension"])
+        },
+        "row_security": {
+            key: RowSecurity(table=key, enabled=row["relrowsecurity"], forced=row["relforcerowsecurity"])
+            for key, row in by_key.items()
             if row["relkind"] in "rp"
         },
-        policies={policy.key: policy for policy in policies},
-        privileges=frozenset(one for one in privileges if one.privilege),
-        owners=frozenset(one[:4] for one in privileges if not one.privilege),
-        default_privileges=default_privileges(connection),
-        sequences=owned_sequences(identity=False),
-        identity_sequences=owned_sequences(identity=True),
-        called_sequences=frozenset(
-            CalledSequence(table_key(row), sequence_key(row)) for row in sequences if not row["is_owned"]
-        ),
-        sequence_names={
-            table_key(row, name="sequence"): SequenceKey(*table_key(row, name="name"), row["attname"])
-            for row in held
+    }
+
+
+def _privileges(rows: Collection[RowMapping], default_schema: str) -> dict[str, Any]:
+    """An owner holds its privileges by nature: its row comes without any."""
+    found = [
+        Privilege(
+            row["object_type"],
+            *key_of(row, default_schema, name="name"),
+            row["grantee"],
+            row["privilege_type"],
+            row["attname"],
+            row["is_grantable"],
+            row["grantor"],
+        )
+        for row in rows
+    ]
+    return {
+        "privileges": frozenset(one for one in found if one.privilege),
+        "owners": frozenset(one[:4] for one in found if not one.privilege),
+        "sequence_names": {
+            key_of(row, default_schema, name="sequence"): SequenceKey(
+                *key_of(row, default_schema, name="name"), row["attname"]
+            )
+            for row in rows
             if row["sequence"] is not None
         },
-    )
+    }
+
+
+def _sequences(rows: Collection[RowMapping], default_schema: str) -> dict[str, Any]:
+    def key(row: RowMapping) -> SequenceKey:
+        return SequenceKey(*key_of(row, default_schema, "sequence_schema", "sequence"), row["attname"])
+
+    owned = [row for row in rows if row["is_owned"]]
+    return {
+        "sequences": frozenset(key(row) for row in owned if row["identity"] is False),
+        "identity_sequences": frozenset(key(row) for row in owned if row["identity"] is True),
+        "called_sequences": frozenset(
+            CalledSequence(key_of(row, default_schema), key(row)) for row in rows if not row["is_owned"]
+        ),
+    }
 
 
 def heirs_in(

@@ -1,0 +1,48 @@
+"""Calls and literals as source code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from textwrap import indent
+from typing import Any
+
+from sqla_rls.snapshot import (
+    Role,
+    TableKey,
+)
+
+INDENT = "    "
+
+
+def table_name(table: TableKey) -> str:
+    """As the key of a table in ``MetaData.tables``."""
+    return f"{table.schema}.{table.name}" if table.schema else table.name
+
+
+def role_call(role: Role) -> str:
+    arguments = {
+        "login": role.login,
+        "inherit": role.inherit,
+        "bypassrls": role.bypassrls,
+        "member_of": list(map(str, role.member_of)) if role.member_of else None,
+    }
+    return f"Role({', '.join([repr(role.name), *keywords(arguments)])})"
+
+
+def keywords(arguments: dict[str, Any]) -> list[str]:
+    return [f"{name}={literal(value)}" for name, value in arguments.items() if value is not None]
+
+
+def literal(value: Any) -> str:
+    """As a literal, line by line."""
+    lines = value.splitlines(keepends=True) if isinstance(value, str) else []
+    if len(lines) < 2:
+        return repr(value)
+    listed = "\n".join(map(repr, lines))
+    return f"(\n{indent(listed, INDENT)}\n)"
+
+
+def call(function: str, *arguments: str) -> Iterator[str]:
+    yield f"{function}("
+    yield from (indent(f"{argument},", INDENT) for argument in arguments)
+    yield ")"
