@@ -1,1 +1,1 @@
-"""How a binding travels: connections that send it together with BEGIN, one module for each driver."""
+"""Driver connections that send a binding together with BEGIN, one module for each driver."""

@@ -1,7 +1,8 @@
-"""Binding inside an asyncpg connection: BEGIN and the binding are one message, unless it may not be a text.
+"""Binding inside an asyncpg connection.
 
-asyncpg's Transaction begins with ``Connection.execute("BEGIN …;")``.  Outside of a transaction, all else is
-refused while there is a binding.
+BEGIN and the binding are one message, unless the binding must not be part of a text.  asyncpg's Transaction
+begins with ``Connection.execute("BEGIN …;")``.  While a binding is queued, the connection refuses every
+other statement outside a transaction.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, Unsuppo
 
 
 class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
-    """Sends its binding with BEGIN."""
+    """An asyncpg connection that sends its binding with BEGIN."""
 
     _in_text = True
 
@@ -37,12 +38,16 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     @property
     def idle(self) -> bool:
-        # Once terminated it doesn't know whether it is in one; but what comes next says that it is closed.
+        # A terminated connection can't tell whether it is in a transaction.  Its next statement says that it
+        # is closed.
         return not self.is_closed() and not self.is_in_transaction()
 
     def queue(self, binding: Binding, transport: Transport) -> bool:
         if transport == "pipeline":
-            raise UnsupportedTransaction("asyncpg has no pipeline: use transport='with_begin'")
+            raise UnsupportedTransaction(
+                "the caller can't be bound with transport='pipeline': asyncpg has no pipeline. "
+                "Use transport='with_begin'"
+            )
         if not self.idle:
             return False
         self._in_text = not binding.confidential or (transport == "with_begin" and not binding.transferable)
@@ -50,14 +55,15 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         return True
 
     def _reported(self) -> str | None:
-        # While one is opened it may be that of a server which reports less, such as a pooler's.
+        # A pooler may report fewer settings than Postgres does.
         return getattr(self.get_settings(), MARK, None)
 
     @property
     def is_readable(self) -> bool:
         """Whether the server answers in the encoding that the connection began with.
 
-        Python has no codec for some that Postgres has, such as EUC_TW; asyncpg fails with each report of one.
+        Python has no codec for some encodings of Postgres, such as EUC_TW.  asyncpg fails when the server
+        reports such an encoding.
         """
         return self._reported_encoding == self._encoding
 
@@ -67,18 +73,18 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     @property
     def is_lost(self) -> bool:
-        # asyncpg itself says of a closed connection that it is closed.
+        # asyncpg itself raises an error for a closed connection.
         return not self.is_closed() and super().is_lost
 
     async def require_in_force(self) -> None:
-        """Raise TransactionRefused in a transaction that isn't the one that was bound."""
+        """Raise TransactionRefused if the transaction in progress isn't the bound one."""
         if not self.is_lost:
             return
         if not self.idle:
             try:
                 await super().execute("SELECT 1")
             except asyncpg.InFailedSQLTransactionError:
-                # Its settings are gone, too; Postgres refuses by itself.
+                # Postgres refuses the statement itself.
                 return
         raise TransactionRefused(ENDED)
 
@@ -92,13 +98,13 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if args or not query.startswith("BEGIN"):
             raise UnsupportedTransaction(_NO_TRANSACTION)
         if binding.modes is not None:
-            # Of modes that are given twice the last counts: what asyncpg has asked for.
+            # If BEGIN names a mode twice, the last one counts: the one that asyncpg has written.
             query = f"{query.replace('BEGIN', binding.modes.begin(), 1)} RESET ALL; "
         require_unexpired(binding.expires_at)
         if self.discards:
             self.last_discard_key = None
             try:
-                # Postgres refuses it in one message with BEGIN.
+                # Postgres refuses DISCARD ALL in one message with BEGIN.
                 await super().execute("DISCARD ALL", timeout=timeout)
             except asyncpg.PostgresError as error:
                 if self.is_closed():
@@ -116,14 +122,14 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
                 raise
             raise binding.refused(getattr(error, "sqlstate", None)) from error
         except BaseException:
-            # It isn't the server that has refused, and what has reached it isn't known.
+            # The error isn't the server's, so it is unknown how much has reached the server.
             self.terminate()
             raise
         self.last_discard_key = binding.discard_key
         return answer
 
     def cursor(self, *args: Any, **kw: Any) -> Any:
-        # It prepares its statement by methods that aren't the connection's.
+        # A cursor prepares its statement by methods outside this class.
         if self.binding is not None and self.idle:
             raise UnsupportedTransaction(_NO_TRANSACTION)
         if self.is_lost:
@@ -131,8 +137,11 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         return super().cursor(*args, **kw)
 
 
-_NO_TRANSACTION: Final = "asyncpg binds a caller with BEGIN: start a transaction first"
-#: By which asyncpg's Transaction ends.
+_NO_TRANSACTION: Final = (
+    "the statement can't run: asyncpg binds a caller with BEGIN, and there is no transaction. "
+    "Start a transaction first"
+)
+#: The statements that end an asyncpg Transaction.
 _ENDS: Final = frozenset({"COMMIT;", "ROLLBACK;"})
 
 
@@ -155,29 +164,29 @@ for _name in (
     setattr(Connection, _name, _in_transaction(_name))
 
 
-#: Arguments of connect() by which no prepared statement is kept, by asyncpg or by SQLAlchemy.
+#: Arguments of connect() that keep asyncpg and SQLAlchemy from caching prepared statements.
 UNPREPARED: Final[dict[str, Any]] = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
 
 
 def listen(engine: Engine) -> None:
-    """Listen to what ends a binding."""
+    """Listen to the events of *engine* that end a binding."""
     event.listen(engine, "handle_error", _discard)
     event.listen(engine, "checkin", _forget)
     event.listen(engine, "before_cursor_execute", _require_in_force)
 
 
 def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
-    """*cparams* with *settings* among the startup parameters; those that are there win."""
+    """Return *cparams* with *settings* added to the startup parameters; existing parameters win."""
     return {**cparams, "server_settings": {**settings, **(cparams.get("server_settings") or {})}}
 
 
 def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
-    """Open a connection of ours, unless the application has a class of its own."""
+    """Open a ``Connection``, unless *cparams* name a connection class of the application."""
     return dialect.connect(*cargs, **{"connection_class": Connection, **cparams})
 
 
 def _discard(context: ExceptionContext) -> None:
-    # A Transaction of asyncpg whose BEGIN failed can't be rolled back, and its connection has no other.
+    # A Transaction of asyncpg can't be rolled back if its BEGIN has failed.
     error = context.original_exception
     if isinstance(error, BindingError | ExpiredToken) and not isinstance(error, TransactionRefused):
         context.is_disconnect = True
@@ -185,13 +194,13 @@ def _discard(context: ExceptionContext) -> None:
 
 
 def _require_in_force(connection: SQLAlchemyConnection, *_: Any) -> None:
-    # For the statements that SQLAlchemy has prepared before: they ask the driver's connection nothing.
+    # Statements that SQLAlchemy has prepared before run without a call to the driver's connection.
     proxied: Any = connection.connection
     driver_connection = proxied.driver_connection
     if not isinstance(driver_connection, DriverConnection):
         return
     if driver_connection.binding is not None and driver_connection.idle:
-        # Else the adapter begins next.
+        # Without a transaction, the adapter begins one next.
         if proxied.dbapi_connection._transaction is not None:
             raise TransactionRefused(ENDED)
     elif driver_connection.is_lost:
@@ -199,12 +208,12 @@ def _require_in_force(connection: SQLAlchemyConnection, *_: Any) -> None:
 
 
 def _forget(connection: Any, record: Any) -> None:
-    # The adapter sends no COMMIT where nothing was executed, so that nothing else says it is over.
-    # Not isinstance(…, Connection): to asyncpg's metaclass all of its own are instances.
+    # If no statement was executed, the adapter sends no COMMIT, and the binding is still queued.
+    # Not isinstance(…, Connection): asyncpg's metaclass counts its own connections as instances.
     if connection is None or not isinstance(connection.driver_connection, DriverConnection):
         return
     driver_connection: Any = connection.driver_connection
     driver_connection.binding = driver_connection.executed = None
     if not (driver_connection.idle and driver_connection.is_readable):
-        # Its ROLLBACK has failed: the next caller could begin no transaction, or end none.
+        # Its ROLLBACK has failed, so the next caller couldn't begin or end a transaction.
         record.invalidate()

@@ -1,8 +1,8 @@
-"""Driver connections that send a binding together with BEGIN, and so for no round trip of its own.
+"""Driver connections that send a binding together with BEGIN, without a round trip of its own.
 
-A connection is given a ``Binding`` for one transaction, and sends it before whatever comes first in it.
-connect.py lets an engine open such connections, server_info.py asks what they are; one module for each driver
-says how they work.
+A connection gets a ``Binding`` for one transaction, and sends it before the first statement.  connect.py
+makes an engine open such connections, and server_info.py describes their servers.  One module for each
+driver implements them.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from typing import Final, Literal, TypeAlias
 
 from sqla_rls.exc import BindingError, ExpiredToken
 
-#: How a binding travels: in one message with BEGIN; in one flush with BEGIN and the first statement; as a
-#: statement of its own.
+#: How a binding travels.  "with_begin": in one message with BEGIN.  "pipeline": in one flush with BEGIN and
+#: the first statement.  "statement": as a statement of its own.
 Transport: TypeAlias = Literal["auto", "with_begin", "pipeline", "statement"]
 
-#: How much of the state that the last caller left on a connection goes before the next one: its settings,
-#: all that DISCARD ALL discards, or nothing.
+#: The state of the last caller that a connection drops before the next one: the settings, all that DISCARD
+#: ALL discards, or none.
 Reset: TypeAlias = Literal["settings", "all", "none"]
 
 _CURES: Final = {
-    "42501": "the login role may not SET ROLE to it; GRANT it to the login role",
-    "22023": "there is no such role; create it, as a migration that declares it does",
+    "42501": "the login role may not SET ROLE to it. GRANT it to the login role",
+    "22023": "there is no such role. Create it, for example with a migration that declares it",
 }
 
 
-#: Those that every binding may make; others are the application's.
+#: The settings of sqla_rls itself; the application has declared every other one.
 _OURS: Final = frozenset(
     {"request.jwt.claims", "pg_session_jwt.jwt", "search_path", "seed", "default_transaction_read_only"}
 )
 
-#: A binding sets it, by which its transaction is known: Postgres tells the client when it has another value,
-#: as it has after COMMIT.  In a transaction that has begun it decides nothing.
+#: A setting that marks a bound transaction.  Postgres reports each change of it to the client, also the one
+#: at COMMIT.  The value has no effect on the transaction in progress.
 MARK: Final = "default_transaction_read_only"
 ENDED: Final = (
-    "the transaction was ended on its connection, and its binding with it. Call rollback() first; to end a "
-    "transaction, use the session's commit() and rollback()"
+    "the statement can't run: a statement on the connection has ended the transaction, and its binding with "
+    "it. Call rollback() first; to end a transaction, use the session's commit() and rollback()"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modes:
-    """The modes of a transaction, as BEGIN has them; None leaves one to the session."""
+    """The modes of a transaction, as BEGIN has them; None takes the session's default."""
 
     isolation_level: str | None = None
     read_only: bool | None = None
     deferrable: bool | None = None
 
     def begin(self) -> str:
-        """``BEGIN …``."""
+        """Return the BEGIN statement with these modes."""
         parts = ["BEGIN"]
         if self.isolation_level is not None:
             parts.append(f"ISOLATION LEVEL {self.isolation_level.upper()}")
@@ -68,41 +68,48 @@ class Binding:
     """The settings of one transaction, for a driver to send."""
 
     role: str
-    #: Settings besides the role, by their names; a token is asked for when it is sent.
+    #: The other settings by their names.  A function makes its value, such as a token, when it is sent.
     settings: Mapping[str, str | Callable[[], str]]
     expires_at: float | None = None  # in seconds since the epoch
-    #: What the session's own settings may not decide: begin in these modes, after RESET ALL.
+    #: With modes, BEGIN names them and RESET ALL follows, so that the session's defaults don't count.
     modes: Modes | None = None
-    #: DISCARD ALL goes first, unless the connection's last binding was of this key; None: it never does.
+    #: DISCARD ALL goes first, unless the connection's last binding had this key; None never discards.
     discard_key: Hashable = None
-    #: It holds a token.  Statements show in pg_stat_activity and in logs, parameters don't.
+    #: Whether it holds a token.  pg_stat_activity and logs show statements, but no parameters.
     confidential: bool = False
-    #: One that is good on other connections, too, so that it is never in a statement.
+    #: Whether its token is valid on other connections, too.  Then no statement contains it.
     transferable: bool = False
-    #: The value of MARK that is among the settings.
+    #: The value of MARK among the settings.
     mark: str | None = None
 
     def literal(self) -> str:
-        """One SELECT that makes the settings, and returns none of them; raises ExpiredToken.
+        """Return one SELECT that makes the settings and returns none of their values.
 
-        Not ``SET LOCAL``: before PostgreSQL 18, pg_stat_statements keeps each of its texts.
+        It isn't ``SET LOCAL``: before PostgreSQL 18, pg_stat_statements keeps each text of that.
+
+        Raises:
+            ExpiredToken: the caller has expired.
         """
         return _template(tuple(self.settings)) % tuple(map(_literal, self.parameters()))
 
     def query(self) -> str:
-        """The same, of parameters: $1 and so on."""
+        """Return the SELECT of ``literal()`` with the parameters $1, $2, …"""
         return _query(tuple(self.settings))
 
     def parameters(self) -> list[str]:
-        """Those of ``query()``; raises ExpiredToken."""
+        """Return the parameters of ``query()``.
+
+        Raises:
+            ExpiredToken: the caller has expired.
+        """
         require_unexpired(self.expires_at)
         return [self.role, *(value() if callable(value) else value for value in self.settings.values())]
 
     def refused(self, sqlstate: str | None) -> BindingError:
-        """The error for what the server answered."""
-        cure = _CURES.get(sqlstate or "", "the server refused")
+        """Return the error for the server's answer *sqlstate*."""
+        cure = _CURES.get(sqlstate or "", "the server refused. See the error that caused this one")
         if own := [name for name in self.settings if name not in _OURS]:
-            cure += f"; or it refuses one of the settings {', '.join(own)}"
+            cure += f"; or check the settings {', '.join(own)}: the server may refuse one of them"
         return BindingError(f"role {self.role!r} can't be bound: {cure}")
 
     def __repr__(self) -> str:
@@ -110,9 +117,12 @@ class Binding:
 
 
 def require_unexpired(expires_at: float | None) -> None:
-    """Raise ExpiredToken if *expires_at*, in seconds since the epoch, is over."""
+    """Raise ExpiredToken if *expires_at*, in seconds since the epoch, has passed."""
     if expires_at is not None and expires_at <= time.time():
-        raise ExpiredToken("the caller has expired: verify a fresh token and identify the session again")
+        raise ExpiredToken(
+            "the caller can't be bound: the token has expired. Verify a fresh token and identify the session "
+            "again"
+        )
 
 
 @cache
@@ -122,52 +132,55 @@ def _query(names: tuple[str, ...]) -> str:
 
 @cache
 def _template(names: tuple[str, ...]) -> str:
-    # With its schema: the last caller may have left another search_path.
+    # Schema-qualified, since the last caller may have left another search_path.
     return "SELECT " + ", ".join(
         f"pg_catalog.set_config({_literal(name)}, %s, true) IS NULL" for name in ("role", *names)
     )
 
 
 def _literal(value: str) -> str:
-    # E'…' reads the same whatever standard_conforming_strings is.
+    # E'…' has one meaning for both values of standard_conforming_strings.
     return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 class NotDiscarded(BindingError):
-    """The connection is closed, since DISCARD ALL has failed on it."""
+    """DISCARD ALL has failed on a connection, and the connection is closed."""
 
     def __init__(self) -> None:
-        super().__init__("what the last caller left can't be discarded: the connection was closed")
+        super().__init__(
+            "the state that the last caller left can't be discarded: DISCARD ALL failed, and the connection "
+            "was closed. Retry the transaction"
+        )
 
 
 class DriverConnection:
     """A driver's connection that sends bindings."""
 
     binding: Binding | None = None
-    #: Whether a binding reaches each statement in AUTOCOMMIT.
+    #: Whether the connection sends the binding with each statement in AUTOCOMMIT.
     autocommit_is_bound: bool = False
-    #: The key of the last binding that it sent.
+    #: The discard key of the last binding that the connection has sent.
     last_discard_key: Hashable = None
-    #: The value of MARK that tells a transaction that is bound; None if the server reports none.
+    #: The value of MARK for bound transactions; None if the server doesn't report the setting.
     mark: str | None = None
-    #: What a statement has bound the transaction in progress with.
+    #: The binding that a statement of its own has made for the transaction in progress.
     executed: Binding | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether it is in no transaction, and works."""
+        """Whether the connection works and is outside a transaction."""
         raise NotImplementedError
 
     @property
     def is_lost(self) -> bool:
-        """Whether the transaction in progress isn't the one that was bound, as the server has reported."""
+        """Whether the transaction in progress isn't the bound one, by the server's last report."""
         bound = self.binding or self.executed
         if bound is None or bound.mark is None or (bound is self.binding and self.idle):
             return False
         return self._reported() != bound.mark
 
     def _reported(self) -> str | None:
-        """The value of MARK that the server has reported last."""
+        """Return the value of MARK that the server has reported last."""
         raise NotImplementedError
 
     def _choose_mark(self) -> None:
@@ -175,19 +188,20 @@ class DriverConnection:
         self.mark = None if reported is None else "on" if reported == "off" else "off"
 
     def queue(self, binding: Binding, transport: Transport) -> bool:
-        """Send *binding* with the transaction that comes next; False if one is in progress already.
+        """Send *binding* with the next transaction; return False if one is in progress already.
 
-        Raises UnsupportedTransaction if the driver has no such *transport*.
+        Raises:
+            UnsupportedTransaction: the driver doesn't support *transport*.
         """
         raise NotImplementedError
 
     @property
     def discards(self) -> bool:
-        """Whether DISCARD ALL goes before the binding."""
+        """Whether the connection sends DISCARD ALL before the binding."""
         return self.binding is not None and self.binding.discard_key not in (None, self.last_discard_key)
 
     def unqueue(self, binding: Binding) -> None:
-        """Forget *binding*, if it still waits to be sent, or its transaction is the last one."""
+        """Drop *binding*, if it is queued or belongs to the last transaction."""
         if self.binding is binding:
             self.binding = None
         if self.executed is binding:

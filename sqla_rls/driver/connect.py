@@ -1,8 +1,8 @@
-"""How an engine's connections are opened: with what only startup parameters can do.
+"""Opens an engine's connections with startup parameters.
 
-Those are the public key that pg_session_jwt is to verify with, and a role and local_preload_libraries that
-win over ``ALTER ROLE … SET``.  A pooler refuses them, so that the first connection is opened without, and
-asked whether one is in between.
+The parameters are the public key of pg_session_jwt, and a role and local_preload_libraries that win over
+``ALTER ROLE … SET``.  A pooler refuses them.  Therefore the first connection opens without parameters, and
+its answer tells whether a pooler is in between.
 """
 
 from __future__ import annotations
@@ -20,44 +20,43 @@ from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens.signing import Ed25519Signer
 
-#: Where ``Connection.info`` keeps the ServerInfo, and the signer whose key the server was given.
+#: The keys of ``Connection.info`` for the ServerInfo, and for the signer whose key the server has.
 SERVER_INFO: Final = "sqla_rls.server_info"
 SIGNER: Final = "sqla_rls.signer"
 
 
 class DriverModule(Protocol):
-    """What a module for a driver has."""
+    """The members of a driver's module."""
 
     @property
     def UNPREPARED(self) -> dict[str, Any]:
-        """Arguments of connect() by which it keeps no prepared statement."""
+        """Arguments of connect() that keep the driver from caching prepared statements."""
         ...
 
     def connect(self, dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
-        """Open one of its connections that send bindings, or the application's own."""
+        """Open a connection that sends bindings, or one of a class of the application."""
 
     def with_settings(self, cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
-        """*cparams* with *settings* among the startup parameters; those that are there win."""
+        """Return *cparams* with *settings* added to the startup parameters; existing parameters win."""
         ...
 
     def listen(self, engine: Engine) -> None:
-        """Listen to what else it must know about the connections of *engine*."""
+        """Listen to the events of *engine* that the driver needs."""
 
 
 def install(engine: Engine, *, sign: bool, reset: Reset) -> bool:
     """Let *engine* open connections that send bindings; return False if its driver can't.
 
-    Connections that are open stay as they are.  An engine with a creator or a connection class of the
-    application's own keeps it.
+    Open connections don't change.  The creator or the connection class of an application stays in use.
 
     Args:
         engine: the engine.
-        sign: each connection gets a key for pg_session_jwt.
-        reset: "settings" and "all" give each connection the role ``none``; with "all" it prepares no
-            statement.
+        sign: whether each connection gets a key for pg_session_jwt.
+        reset: "settings" and "all" give each connection the role ``none``.  With "all" the driver prepares
+            no statement.
 
     Raises:
-        DeclarationError: the engine opens its connections in another way already.
+        DeclarationError: the engine is enforced with another *sign* or *reset* already.
     """
     if (driver := _module(engine.dialect.driver)) is None:
         return False
@@ -66,8 +65,8 @@ def install(engine: Engine, *, sign: bool, reset: Reset) -> bool:
         if isinstance(found := getattr(listener, "__self__", None), _Opening):
             if found.wanted != wanted:
                 raise DeclarationError(
-                    "the engine is enforced with other options: the sessions of one engine must agree on "
-                    "signing= and reset=. Give the others an engine of their own"
+                    "row security can't be enforced: another session factory of this engine has other values "
+                    "of signing= and reset=. Give both the same values, or engines of their own"
                 )
             return True
     event.listen(engine, "do_connect", _Opening(driver, wanted).open)
@@ -76,7 +75,7 @@ def install(engine: Engine, *, sign: bool, reset: Reset) -> bool:
 
 
 def _module(driver: str) -> DriverModule | None:
-    # Not above: an application has one of them.
+    # Imported here, since an application may have only one of the drivers.
     if driver == "psycopg":
         from sqla_rls.driver import psycopg
 
@@ -92,10 +91,10 @@ class _Opening:
     def __init__(self, driver: DriverModule, wanted: tuple[bool, Reset]) -> None:
         self.driver, self.wanted = driver, wanted
         self._sign, self._reset = wanted
-        #: None until a connection was asked.
+        #: None until the first connection has answered.
         self._direct: bool | None = None
-        #: local_preload_libraries of the first connection: injected SQL can ALTER ROLE name a library that
-        #: isn't there, so that every connection fails.
+        #: local_preload_libraries of the first connection.  Injected SQL can name a missing library with
+        #: ALTER ROLE, and then every new connection fails.
         self._libraries = ""
 
     def open(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
@@ -120,10 +119,11 @@ class _Opening:
                     dialect, record, cargs, self.driver.with_settings(cparams, settings)
                 )
             except dialect.loaded_dbapi.Error:
-                # Perhaps a pooler that doesn't show.  If it is the server, this fails, too.
+                # A pooler that QUERY doesn't reveal may have refused the parameters.  If the server has
+                # failed, the second attempt fails, too.
                 connection, found = self._asked(dialect, record, cargs, cparams)
                 if signer is not None and found.extension:
-                    # Whatever it was, callers aren't to be bound by less for it.
+                    # A failure must not weaken the binding of callers.
                     dialect.do_close(connection)
                     raise
                 return self._kept(record, connection, found)
@@ -163,7 +163,8 @@ class _Opening:
         return connection, server_info.read(answer[0], dialect.get_driver_connection(connection))
 
     def _connect(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
-        # What we return ends the search: ask those that come later, for a password of today perhaps.
+        # A returned connection ends the event.  Later listeners may still be needed, for example for a
+        # password that changes daily.
         later = dropwhile(lambda listener: listener != self.open, dialect.dispatch.do_connect)
         for listener in islice(later, 1, None):
             if (connection := listener(dialect, record, cargs, cparams)) is not None:

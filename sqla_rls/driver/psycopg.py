@@ -1,7 +1,7 @@
 """Binding inside a psycopg connection: BEGIN and the binding go ahead of the first statement.
 
-To psycopg the connection is in autocommit, so that it sends no BEGIN of its own, whose answer it would
-wait for; what the application sets as ``autocommit`` is kept beside it.
+For psycopg the connection is in autocommit mode.  In this mode psycopg sends no BEGIN of its own, and waits
+for no answer to it.  ``_asked_autocommit`` holds the mode that the application has set.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from sqlalchemy.engine import ExceptionContext
 from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Transport
 from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
 
-#: Not with a libpq before 14.
+#: False with a libpq before 14.
 _HAS_PIPELINE: Final = psycopg.Pipeline.is_supported()
 
 _Pipeline: TypeAlias = psycopg.Pipeline | psycopg.AsyncPipeline
 
-#: By what psycopg calls it.
+#: The isolation levels by psycopg's values.
 _ISOLATION_LEVELS: Final = {level.value: level.name.replace("_", " ") for level in psycopg.IsolationLevel}
 
 
 _NO_MODES: Final = Modes()
 _RESET: Final = "RESET ALL"
 _MARK: Final = MARK.encode()
-#: Refused in a transaction, also in one that only the other statements of its message make.
+#: Postgres refuses it in a transaction, also in the implicit one of a message with several statements.
 _DISCARD: Final = "DISCARD ALL"
 
 
@@ -44,14 +44,14 @@ def _begin(isolation_level: str | None, read_only: bool | None, deferrable: bool
 
 
 class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
-    """What the connections of both kinds share: what waits to go ahead of the next statement."""
+    """The common part of both connections: BEGIN and a binding that wait for the next statement."""
 
-    #: Is answered for what waits; kept, since a new one takes as long as all else that we do.
+    #: The cursor for statements ahead; kept, since a new one takes as long as the rest of the binding.
     ahead: Any
     autocommit_is_bound = True
     _asked_autocommit = False
     _pipelined = False
-    #: What waits is being sent, or has no business ahead of what is sent now.
+    #: Whether the statement in progress goes without BEGIN and binding ahead of it.
     _sends = False
 
     def __init__(self, *args: Any, **kw: Any) -> None:
@@ -66,7 +66,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
     def queue(self, binding: Binding, transport: Transport) -> bool:
         if not self.idle:
             return False
-        # Also where a round trip takes no time: it is no slower, and shows nobody the claims.
+        # A pipeline is no slower on a fast network, and its statements don't contain the claims.
         better = binding.confidential or _HAS_PIPELINE
         self._pipelined = transport == "pipeline" or binding.transferable or (transport == "auto" and better)
         self.binding = binding
@@ -77,9 +77,9 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         return None if value is None else value.decode()
 
     def _require_in_force(self) -> None:
-        """Raise TransactionRefused in a transaction that isn't the one that was bound."""
-        # In a pipeline the server's reports wait for its end; in a transaction that has failed, Postgres
-        # refuses by itself.
+        """Raise TransactionRefused if the transaction in progress isn't the bound one."""
+        # In a pipeline, the server's reports arrive at its end.  In a failed transaction, Postgres refuses
+        # each statement itself.
         if self.is_lost and not (
             self.pgconn.pipeline_status or self.pgconn.transaction_status == pq.TransactionStatus.INERROR
         ):
@@ -109,7 +109,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
 
     @property
     def _in_text(self) -> bool:
-        """Whether what waits goes as one text."""
+        """Whether BEGIN and the binding go as one text."""
         return not self.pgconn.pipeline_status and not (
             self._pipelined and self.binding is not None and self.binding.confidential
         )
@@ -121,10 +121,10 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         return "; ".join([self._begin(), *reset, self.binding.literal()])
 
     def _start_query(self) -> PQGen[None]:
-        """Send what waits ahead of the statement of a cursor that isn't ours.
+        """Send BEGIN and the binding ahead of the statement of a cursor of another class.
 
-        Cursors of every class ask their connection for this: those of other libraries, of a
-        ``cursor_factory`` that was set later, and those made by hand.
+        Cursors of every class call this method of their connection.  Such cursors come from other libraries,
+        from a ``cursor_factory`` that was set later, or from a direct call of their class.
         """
         if not self._autocommit:
             # In a two-phase transaction psycopg begins.
@@ -140,8 +140,8 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             yield from self._start_gen()
         elif self.discards or self._misread:
             raise UnsupportedTransaction(
-                "a cursor of another class can't begin a transaction in a pipeline after another caller: run "
-                "a statement before the pipeline"
+                "the transaction can't begin: a cursor of another class, in a pipeline, can't reset the "
+                "state of the last caller. Run a statement before the pipeline"
             )
         else:
             pipeline: Any = self._pipeline
@@ -150,7 +150,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             self._sent()
 
     def _start_gen(self) -> PQGen[None]:
-        """Send what waits, and take the answers, outside a pipeline."""
+        """Send BEGIN and the binding outside a pipeline, and take the answers."""
         in_text = self._in_text
         try:
             if self._is_unreadable:
@@ -167,7 +167,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         self._sent()
 
     def _exchange(self, text: str, values: list[str] | None = None) -> PQGen[None]:
-        """Send *text*, for ``wait()``; a cursor would take twice our time."""
+        """Send *text*, for ``wait()``; a cursor would take twice the time."""
         encoding = self._codec or "ascii"
         if values is None:
             self.pgconn.send_query(text.encode(encoding))
@@ -175,14 +175,14 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             self.pgconn.send_query_params(text.encode(encoding), [value.encode(encoding) for value in values])
         results = yield from generators.execute(self.pgconn)
         if not results:
-            raise psycopg.InternalError("the server hasn't answered")
+            raise psycopg.InternalError("the statement failed: the server hasn't answered")
         for result in results:
             if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
                 raise psycopg.errors.error_from_result(result, encoding)
 
     @property
     def _codec(self) -> str | None:
-        """Python's name of the client encoding; None if Python has none for it, such as for EUC_TW."""
+        """Python's codec for the client encoding; None if Python has none, as for EUC_TW."""
         try:
             return self.info.encoding
         except psycopg.NotSupportedError:
@@ -190,15 +190,16 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
 
     @property
     def _is_unreadable(self) -> bool:
-        """Whether nothing but ASCII can be sent, until RESET ALL has undone what the last caller did."""
+        """Whether only ASCII can be sent, until RESET ALL has undone the last caller's encoding."""
         return self._misread and self._codec is None
 
     def _enqueue(self, pipeline: _Pipeline, ahead: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
-        """Queue what waits, for the next flush of *pipeline*; the last of its results is to be *ahead*'s.
+        """Queue BEGIN and the binding for the next flush of *pipeline*; the last result is for *ahead*.
 
-        One command, of statements that aren't prepared: the last caller may have left others of their names.
-        A cursor would flush each of them by itself, and wait until it can.  The queues are filled as psycopg
-        fills them with its own BEGIN; should it change that, the server still runs nothing after what failed.
+        The statements are one command, since a cursor would flush each statement separately.  They aren't
+        prepared, since the last caller may have left prepared statements with the same names.  psycopg fills
+        the queues in the same way with its own BEGIN.  If psycopg changes this, the server still runs no
+        statement after a failed one.
         """
         encoding = self.info.encoding
         encoded = [
@@ -214,13 +215,13 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
                 self.pgconn.send_query_params(statement, values)
 
         pipeline.command_queue.append(send)
-        # None: what matters is whether it fails.
+        # None: no cursor needs the result, only a failure counts.
         pipeline.result_queue.extend([None] * (len(encoded) - 1))
         ahead.pgresult = None
         pipeline.result_queue.append((ahead, None))
 
     def _statements(self) -> list[tuple[str, list[str] | None]]:
-        """What waits, statement by statement, with their parameters."""
+        """Return BEGIN, RESET ALL and the binding as far as they are due, each with its parameters."""
         statements: list[tuple[str, list[str] | None]] = []
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
@@ -234,12 +235,13 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
         self._require_in_force()
         if self._asked_autocommit:
             raise UnsupportedTransaction(
-                "in AUTOCOMMIT a caller is bound to single statements only: use a transaction"
+                "the transaction can't begin: in AUTOCOMMIT, a binding lasts for one statement. "
+                "Set another isolation level"
             )
 
     def _first(self, in_text: bool) -> LiteralString | None:
         if self.discards:
-            # What fails from here on may have left something.
+            # If a statement fails from here on, the state of the connection is unknown.
             self.last_discard_key = None
             return _DISCARD
         return _RESET if self._misread and not in_text else None
@@ -252,7 +254,7 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
 
     @property
     def _misread(self) -> bool:
-        """Whether what is encoded now would be decoded otherwise, since RESET ALL goes ahead of it."""
+        """Whether RESET ALL, which goes ahead, changes the client encoding."""
         if self.binding is None or self.binding.modes is None:
             return False
         expected = self.binding.settings.get("client_encoding", self._encoding)
@@ -263,13 +265,18 @@ class _Waiting(psycopg.BaseConnection[Any], DriverConnection):
             self.last_discard_key = self.binding.discard_key
 
     def _in_one_flush(self, params: object) -> bool:
-        # Without parameters it may be several statements, which a pipeline doesn't take.
+        # A query without parameters may hold several statements, which a pipeline doesn't accept.
         return self.binding is not None and (self._pipelined or self._asked_autocommit) and params is not None
 
     def _refusal(self, error: psycopg.Error, result: Any) -> BindingError | None:
-        """What *error* means, if *result*, of what went ahead, isn't that of the binding."""
+        """Return the error of a refused binding; None if *error* has another cause.
+
+        Args:
+            error: the driver's error.
+            result: the result of the binding, if it went ahead of a statement.
+        """
         if self.binding is None or self.pgconn.status != pq.ConnStatus.OK or error.sqlstate is None:
-            # Without a SQLSTATE it isn't the server that has refused.
+            # An error without a SQLSTATE isn't the server's.
             return None
         if result is not None and result.status == pq.ExecStatus.TUPLES_OK:
             return None
@@ -285,7 +292,7 @@ def _ours(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> Any:
 
 
 class Cursor(psycopg.Cursor[Any]):
-    """Sends what waits before its statement."""
+    """A cursor that sends BEGIN and the binding ahead of its statement."""
 
     def execute(self, query: Any, params: Any = None, **kw: Any) -> Any:
         connection = _ours(self)
@@ -328,7 +335,7 @@ class Cursor(psycopg.Cursor[Any]):
 
 
 class ServerCursor(psycopg.ServerCursor[Any]):
-    """Sends what waits before its DECLARE."""
+    """A cursor that sends BEGIN and the binding ahead of its DECLARE."""
 
     def execute(self, *args: Any, **kw: Any) -> Any:
         _ours(self).start()
@@ -336,7 +343,7 @@ class ServerCursor(psycopg.ServerCursor[Any]):
 
 
 class Connection(_Waiting, psycopg.Connection[Any]):
-    """Sends its binding with BEGIN."""
+    """A psycopg connection that sends its binding with BEGIN."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -344,7 +351,7 @@ class Connection(_Waiting, psycopg.Connection[Any]):
         self.ahead = psycopg.Cursor(self)
 
     def start(self) -> None:
-        """Send what waits."""
+        """Send BEGIN and the binding, if they wait."""
         if self._waits:
             self._require_transaction()
             self.clear(in_text=self._in_text)
@@ -360,7 +367,7 @@ class Connection(_Waiting, psycopg.Connection[Any]):
             self._sent()
 
     def clear(self, *, in_text: bool) -> None:
-        """Send what must be over before what waits is sent."""
+        """Send RESET ALL or DISCARD ALL, if it must go before BEGIN."""
         try:
             if self._is_unreadable and not self.pgconn.pipeline_status:
                 with self.lock:
@@ -414,7 +421,7 @@ class Connection(_Waiting, psycopg.Connection[Any]):
 
 
 class AsyncCursor(psycopg.AsyncCursor[Any]):
-    """Sends what waits before its statement."""
+    """A cursor that sends BEGIN and the binding ahead of its statement."""
 
     async def execute(self, query: Any, params: Any = None, **kw: Any) -> Any:
         connection = _ours(self)
@@ -460,7 +467,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
 
 
 class AsyncServerCursor(psycopg.AsyncServerCursor[Any]):
-    """Sends what waits before its DECLARE."""
+    """A cursor that sends BEGIN and the binding ahead of its DECLARE."""
 
     async def execute(self, *args: Any, **kw: Any) -> Any:
         await _ours(self).start()
@@ -468,7 +475,7 @@ class AsyncServerCursor(psycopg.AsyncServerCursor[Any]):
 
 
 class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
-    """Sends its binding with BEGIN."""
+    """An asynchronous psycopg connection that sends its binding with BEGIN."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -476,7 +483,7 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
         self.ahead = psycopg.AsyncCursor(self)
 
     async def start(self) -> None:
-        """Send what waits."""
+        """Send BEGIN and the binding, if they wait."""
         if self._waits:
             self._require_transaction()
             await self.clear(in_text=self._in_text)
@@ -492,7 +499,7 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
             self._sent()
 
     async def clear(self, *, in_text: bool) -> None:
-        """Send what must be over before what waits is sent."""
+        """Send RESET ALL or DISCARD ALL, if it must go before BEGIN."""
         try:
             if self._is_unreadable and not self.pgconn.pipeline_status:
                 async with self.lock:
@@ -545,26 +552,26 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
         await super().set_autocommit(True)
 
 
-#: Arguments of connect() by which it prepares no statement.
+#: Arguments of connect() that keep psycopg from preparing statements.
 UNPREPARED: Final[dict[str, Any]] = {"prepare_threshold": None}
 
 
 def listen(engine: Engine) -> None:
-    """Listen to what ends a connection."""
+    """Listen to the events of *engine* that invalidate a connection."""
     event.listen(engine, "handle_error", _replace)
     event.listen(engine, "checkin", _discard)
 
 
 def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
-    """*cparams* with *settings* among the startup parameters; those that are there win."""
+    """Return *cparams* with *settings* added to the startup parameters; existing parameters win."""
     options = ["-c " + re.sub(r"([ \\])", r"\\\1", f"{name}={value}") for name, value in settings.items()]
-    # libpq reads the variable only where there are no options.
+    # libpq reads PGOPTIONS only if the connection has no options.
     options.append(cparams.get("options") or os.environ.get("PGOPTIONS", ""))
     return {**cparams, "options": " ".join(options)}
 
 
 def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
-    """Open a connection of ours, unless the application asks for cursors, or connections, of its own."""
+    """Open a ``Connection``, unless *cparams* name a cursor or connection class of the application."""
     if "cursor_factory" in cparams:
         return dialect.connect(*cargs, **cparams)
     if dialect.is_async:
@@ -572,7 +579,8 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
     connection = Connection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
-        connection._send_ahead("")  # it takes a pipeline's results only after it has had its own
+        # The cursor accepts results of a pipeline only after a result of its own.
+        connection._send_ahead("")
     except BaseException:
         connection.close()
         raise
@@ -580,7 +588,7 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
 
 
 def _discard(connection: Any, record: Any) -> None:
-    # An error has kept ROLLBACK from it, or the application has: its transaction isn't the next caller's.
+    # The connection is still in a transaction of the last caller, for example after an error in ROLLBACK.
     driver_connection = getattr(connection, "driver_connection", connection)
     if isinstance(driver_connection, _Waiting) and (
         not driver_connection.idle or driver_connection.pgconn.pipeline_status
@@ -598,8 +606,9 @@ async def _connect_async(*cargs: Any, **cparams: Any) -> AsyncConnection:
     connection = await AsyncConnection.connect(*cargs, **{**cparams, "autocommit": True})
     connection._asked_autocommit = bool(cparams.get("autocommit"))
     try:
-        await connection._send_ahead("")  # it takes a pipeline's results only after it has had its own
-    except BaseException:  # cancelled, too
+        # The cursor accepts results of a pipeline only after a result of its own.
+        await connection._send_ahead("")
+    except BaseException:  # also if the task is cancelled
         await connection.close()
         raise
     return connection

@@ -1,4 +1,4 @@
-"""What a connection is before anybody uses it, and what none of its callers can change."""
+"""The facts of a server and a connection that no caller can change."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from sqla_rls.driver.base import Modes
 
-#: Loads the library of pg_session_jwt.  A function whose body is the first to load it finds no claims that
-#: were set before (0.5.0, PostgreSQL 15).  A role that may call a function may call its validator, too.
+#: Loads the library of pg_session_jwt.  If a function's body loads it first, the function doesn't find claims
+#: that were set before (0.5.0, PostgreSQL 15).  A role that may call a function may call its validator, too.
 LOAD: Final = """
 SELECT pg_catalog.count(pg_catalog.fmgr_c_validator(p.oid))
   FROM pg_catalog.pg_proc AS p
@@ -19,9 +19,9 @@ SELECT pg_catalog.count(pg_catalog.fmgr_c_validator(p.oid))
    AND l.lanname OPERATOR(pg_catalog.=) 'c' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
 """
 
-# The verifier is known by its owner, who owns the key as well: neither is a caller's to make.
-# reset_val is what a setting is after RESET ALL: a pooler may lend a server connection on which it is
-# something else.  That may be so of the search_path, too: hence every name with its schema.
+# The verifier function and the key have the same owner: no caller can create both.
+# reset_val is the value after RESET ALL.  On a server connection of a pooler, the current value may differ.
+# The search_path may differ, too, so every name has its schema.
 QUERY: Final = f"""
 SELECT pg_catalog.jsonb_build_object(
   'backend_pid', pg_catalog.pg_backend_pid(),
@@ -48,34 +48,35 @@ SELECT pg_catalog.jsonb_build_object(
    'default_transaction_deferrable', 'application_name', 'client_encoding', 'DateStyle', 'TimeZone',
    'local_preload_libraries'])
 """  # noqa: S608 - LOAD is a constant
-#: What PgBouncer sets on the server connection that it lends to a client; RESET ALL would take it away.
+#: The settings that PgBouncer makes on a server connection for its client; RESET ALL undoes them.
 _LENT: Final = ("application_name", "client_encoding", "DateStyle", "TimeZone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """What the answer to QUERY says."""
+    """The server of a connection, as the answer to QUERY describes it."""
 
     backend_pid: int
-    #: No pooler is between it and the server.
+    #: Whether no pooler is between the connection and the server.
     direct: bool
-    #: The extension pg_session_jwt is in the database.
+    #: Whether the database has the extension pg_session_jwt.
     extension: bool
-    #: The functions of ``op.create_auth_functions(signed=True)`` are.
+    #: Whether the database has the functions of ``op.create_auth_functions(signed=True)``.
     verifier: bool
-    #: The public key that the extension verifies with on this connection; empty for none.
+    #: The public key with which the extension verifies on this connection; empty for none.
     jwk: str
-    #: What it is when nobody has set another.
+    #: The default search_path.
     search_path: str
+    #: The default modes of a transaction.
     modes: Modes
     #: The value of local_preload_libraries.
     libraries: str
-    #: What a pooler has set for this client.
+    #: The settings that a pooler has made for this client.
     pooler_settings: dict[str, str]
 
 
 def read(answer: str, driver_connection: Any) -> ServerInfo:
-    """What the *answer* to QUERY says of *driver_connection*."""
+    """Return the facts in the *answer* to QUERY about *driver_connection*."""
     found = json.loads(answer)
     reset, session = found["reset"], found["session"] or {}
     direct = found["backend_pid"] == _backend_pid(driver_connection)
@@ -88,7 +89,7 @@ def read(answer: str, driver_connection: Any) -> ServerInfo:
         search_path=reset["search_path"],
         modes=Modes(
             isolation_level=reset["default_transaction_isolation"],
-            # On a standby nothing can be READ WRITE.
+            # A standby refuses READ WRITE.
             read_only=None if found["in_recovery"] else reset["default_transaction_read_only"] == "on",
             deferrable=reset["default_transaction_deferrable"] == "on",
         ),
@@ -98,7 +99,7 @@ def read(answer: str, driver_connection: Any) -> ServerInfo:
 
 
 def _backend_pid(driver_connection: Any) -> int | None:
-    """The process that the driver was told it is connected to; None if the driver doesn't say."""
+    """Return the process id that the server told the driver; None if the driver doesn't expose it."""
     if hasattr(driver_connection, "get_server_pid"):
         return int(driver_connection.get_server_pid())  # asyncpg
     info = getattr(driver_connection, "info", None)
