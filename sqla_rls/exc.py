@@ -9,6 +9,7 @@ RowSecurityError
 │   ├── ExposureNotConfirmed  it would expose a table by a declaration that is gone
 │   ├── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
 │   └── SigningUnavailable    functions that verify callers can't be made here, or there are none
+├── AnalysisError             a question about access can't be answered
 ├── AuthenticationError       who is calling isn't established            (HTTP 401)
 │   ├── CallerRequired        the session has no caller
 │   └── InvalidToken          the token isn't acceptable
@@ -78,6 +79,10 @@ class AuthSchemaUnusable(MigrationError):
 
 class SigningUnavailable(MigrationError):
     """The database can't have functions that verify callers, or has none; the message says what to do."""
+
+
+class AnalysisError(RowSecurityError):
+    """The question about a database can't be answered; the message says what to change."""
 
 
 class AuthenticationError(RowSecurityError):

@@ -18,6 +18,7 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 #: Modules that users import from, besides the package itself.
 MODULES = (
     "sqla_rls",
+    "sqla_rls.analyze",
     "sqla_rls.exc",
     "sqla_rls.fastapi",
     "sqla_rls.http",

@@ -1,0 +1,5 @@
+"""Who can do what: answers that Postgres gives, for the owner of a database."""
+
+from sqla_rls.analyze.why import Explanation, PolicyResult, explain_access
+
+__all__ = ["Explanation", "PolicyResult", "explain_access"]

@@ -1,0 +1,75 @@
+"""The parts of a predicate, by PostgreSQL's own parser.
+
+The parser is libpg_query, in the package pglast of the extra ``analyze``.  Without it a predicate has one
+part, itself, and no operands.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Conjunct:
+    """One of the conditions that a predicate joins with AND."""
+
+    text: str
+    #: The two sides of a comparison; empty if it is none.
+    operands: tuple[str, ...] = ()
+
+
+def conjuncts(predicate: str) -> list[Conjunct]:
+    """Return the conditions that *predicate* joins with AND, from left to right."""
+    with suppress(ImportError):
+        return _split(predicate)
+    return [Conjunct(predicate)]
+
+
+def _split(predicate: str) -> list[Conjunct]:
+    import pglast
+
+    try:
+        select: Any = pglast.parse_sql(f"SELECT {predicate}")[0].stmt
+        node = select.targetList[0].val
+    except pglast.parser.ParseError:
+        # The server may know syntax that the parser doesn't.
+        return [Conjunct(predicate)]
+    parts = list(_joined_by_and(node))
+    if len(parts) == 1:
+        return [Conjunct(predicate, _operands(node))]
+    return [Conjunct(_spelled(part), _operands(part)) for part in parts]
+
+
+def _joined_by_and(node: Any) -> list[Any]:
+    from pglast.ast import BoolExpr
+    from pglast.enums import BoolExprType
+
+    if isinstance(node, BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
+        return [part for argument in node.args or () for part in _joined_by_and(argument)]
+    return [node]
+
+
+def _operands(node: Any) -> tuple[str, ...]:
+    from pglast.ast import A_Const, A_Expr
+    from pglast.enums import A_Expr_Kind
+
+    compared = (
+        A_Expr_Kind.AEXPR_OP,
+        A_Expr_Kind.AEXPR_OP_ANY,
+        A_Expr_Kind.AEXPR_OP_ALL,
+        A_Expr_Kind.AEXPR_DISTINCT,
+        A_Expr_Kind.AEXPR_NOT_DISTINCT,
+    )
+    if not isinstance(node, A_Expr) or node.kind not in compared or node.lexpr is None:
+        return ()
+    sides = [node.lexpr, node.rexpr]
+    return tuple(_spelled(side) for side in sides if not isinstance(side, A_Const))
+
+
+def _spelled(node: Any) -> str:
+    from pglast.stream import RawStream
+
+    text: str = RawStream()(node)
+    return text
