@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import Caller
 from sqla_rls.testing.pgbouncer import find_pgbouncer
 from sqla_rls.testing.postgres import Installation, Server
+from tests.clocks import Clocks, replace_clocks
 from tests.suite import (
     CHOICE,
     VERSIONS,
@@ -123,6 +124,12 @@ def pgbouncer() -> None:
     """For tests that start one."""
     if find_pgbouncer() is None:
         missing("pgbouncer", "apt install pgbouncer")
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    """The library's, which run ahead by ``clocks.ahead`` seconds."""
+    return replace_clocks(monkeypatch)
 
 
 @pytest.fixture

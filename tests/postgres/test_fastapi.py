@@ -4,7 +4,6 @@
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
@@ -27,6 +26,7 @@ from sqla_rls import BindingOptions, Caller, Verifier, enforce_row_security
 from sqla_rls.exc import BindingError, CallerRequired, DeclarationError
 from sqla_rls.fastapi import RowSecurity, add_exception_handlers, async_session_of, bearer_caller, session_of
 from sqla_rls.testing.issuer import Issuer, Key
+from tests.clocks import Clocks
 from tests.suite import table, transports
 
 from .conftest import ANYTHING, CALLER, TASKS, Todo, all_todos, verifier_of
@@ -354,7 +354,7 @@ def test_all_who_ask_within_a_request_get_the_same_session(
 
 @pytest.mark.exhaustive
 def test_a_caller_that_expires_during_the_request_is_401(
-    client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer
+    client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer, clocks: Clocks
 ) -> None:
     before = all_todos(admin)
 
@@ -362,11 +362,11 @@ def test_a_caller_that_expires_during_the_request_is_401(
     def slow(session: Annotated[Session, session_dep]) -> None:
         session.execute(ANYTHING)
         session.rollback()
-        time.sleep(4.1)
+        clocks.ahead = 60
         session.add(Todo(task="late"))
         session.commit()
 
-    answer = client.post("/slow", headers=sent_by(issuer, "alice", expires_in=4))
+    answer = client.post("/slow", headers=sent_by(issuer, "alice", expires_in=60))
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, INVALID)
     assert "expired" in answer.json()["detail"]
     assert all_todos(admin) == before
@@ -633,12 +633,14 @@ def test_a_websocket_of_nobody_is_not_opened(socket_client: TestClient, issuer: 
 
 
 @pytest.mark.exhaustive
-def test_a_websocket_is_closed_when_its_caller_has_expired(socket_client: TestClient, issuer: Issuer) -> None:
-    headers = sent_by(issuer, "alice", expires_in=4)
+def test_a_websocket_is_closed_when_its_caller_has_expired(
+    socket_client: TestClient, issuer: Issuer, clocks: Clocks
+) -> None:
+    headers = sent_by(issuer, "alice", expires_in=60)
     with socket_client.websocket_connect("/socket", headers=headers) as websocket:
         websocket.send_text("more")
         assert websocket.receive_json() == ["alice's"]
-        time.sleep(4.1)
+        clocks.ahead = 60
         websocket.send_text("more")
         with pytest.raises(WebSocketDisconnect) as disconnect:
             websocket.receive_json()

@@ -50,7 +50,8 @@ from sqla_rls.session.options import Signing
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
-from sqla_rls.tokens.signing import Ed25519Signer, HS256Signer
+from sqla_rls.tokens.signing import RENEWAL, Ed25519Signer, HS256Signer
+from tests.clocks import Clocks
 from tests.suite import table
 
 from .conftest import (
@@ -260,12 +261,14 @@ def test_the_token_is_used_again_while_the_same_person_stays(
 
 
 @pytest.mark.exhaustive
-def test_a_caller_ends_when_it_does_whatever_the_database_remembers(sessions: Sessions) -> None:
-    expires_at = time.time() + 3
+def test_a_caller_ends_when_it_does_whatever_the_database_remembers(
+    sessions: Sessions, clocks: Clocks
+) -> None:
+    expires_at = time.time() + 60
     with sessions(Caller(role="authenticated", subject="alice", expires_at=expires_at)) as session:
         assert session.scalar(USER) == "alice"
         session.commit()
-        time.sleep(max(0.0, expires_at - time.time()))
+        clocks.ahead = 60
         assert_refused(session, ExpiredToken)
 
 
@@ -318,15 +321,14 @@ def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, ali
 
 
 def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
-    by_functions: None, pool: Engine, key: str, alice: Caller, monkeypatch: pytest.MonkeyPatch
+    by_functions: None, pool: Engine, key: str, alice: Caller, clocks: Clocks
 ) -> None:
-    monkeypatch.setattr("sqla_rls.tokens.signing.RENEWAL", 0)
     maker = sessionmaker(pool.execution_options(isolation_level="AUTOCOMMIT"))
     enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
     with maker() as session:
         identify(session, alice)
         first = session.scalar(TOKEN)
-        time.sleep(1.1)
+        clocks.ahead = RENEWAL
         assert session.scalar(TOKEN) != first
         assert session.scalar(USER) == "alice"
 

@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -28,6 +26,7 @@ from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.jwks import FetchedKeySet, FetchLimits
 from sqla_rls.tokens.verifier import Verifier
+from tests.clocks import Clocks
 
 from .forge import EDDSA, ES256, ISSUER, P384, PUBLIC_PEM, RS256, SECRET, STRANGER, part, pinned, token
 
@@ -41,33 +40,6 @@ def verifier() -> Verifier:
 def issuer() -> Iterator[Issuer]:
     with Issuer() as issuer:
         yield issuer
-
-
-class Clocks(SimpleNamespace):
-    """All clocks that a verification reads, and how far they run ahead."""
-
-    ahead = 0.0
-
-    def time(self) -> float:
-        return time.time() + self.ahead
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-
-@pytest.fixture
-def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    clocks = Clocks()
-
-    class Ahead(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Ahead:
-            return super().now(tz) + timedelta(seconds=clocks.ahead)
-
-    for module in ("caller", "verifier"):
-        monkeypatch.setattr(f"sqla_rls.tokens.{module}.time", clocks)
-    monkeypatch.setattr("jwt.api_jwt.datetime", Ahead)
-    return clocks
 
 
 @pytest.fixture
@@ -428,21 +400,24 @@ def test_a_thousand_invented_key_ids_cost_one_fetch_and_no_threads(issuer: Issue
 
 
 @pytest.mark.exhaustive
-def test_the_event_loop_goes_on_while_keys_are_fetched(issuer: Issuer) -> None:
-    issuer.delay = 0.3
-    verifier = Verifier(issuer.provider)
+def test_the_event_loop_goes_on_while_keys_are_fetched(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier, went_on = Verifier(issuer.provider), threading.Event()
 
-    async def look() -> tuple[Caller, float]:
+    def download(uri: str, limits: FetchLimits) -> object:
+        assert went_on.wait(limits.timeout)
+        return issuer.jwks()
+
+    async def look() -> Caller:
         verifying = asyncio.create_task(verifier.verify_async(issuer.token("alice")))
-        longest, last = 0.0, time.perf_counter()
-        while not verifying.done():
-            await asyncio.sleep(0.001)
-            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
-        return await verifying, longest
+        await asyncio.sleep(0)  # it asks for the keys
+        assert not verifying.done()
+        went_on.set()
+        return await verifying
 
-    alice, longest = asyncio.run(look())
-    assert alice.subject == "alice"
-    assert longest < 0.2
+    monkeypatch.setattr("sqla_rls.tokens.jwks.download", download)
+    assert asyncio.run(look()).subject == "alice"
 
 
 @pytest.mark.exhaustive
