@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -65,6 +66,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         line for line in collection_path.read_text("utf-8").splitlines() if line.startswith("pytestmark")
     ]
     return True if any("pytest.mark.exhaustive" in line for line in marks) else None
+
+
+def pytest_collection_finish() -> None:
+    # The tests themselves are no garbage: the collector need not look at them again.
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

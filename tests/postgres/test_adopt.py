@@ -401,6 +401,7 @@ def test_a_function_for_its_owner_alone_is_declared_so(project: Project, server:
     server.drop_database(name)
 
 
+@pytest.mark.exhaustive
 def test_a_module_of_remarks_alone_can_be_run(project: Project) -> None:
     with project.engine.begin() as connection:
         connection.execute(CreateAuthFunctions())
@@ -650,6 +651,7 @@ def test_a_sequence_that_lacks_what_defaults_give_is_declared(project: Project) 
     assert operations(project.migrate(metadata)) == ["revoke"]
 
 
+@pytest.mark.exhaustive
 def test_a_partition_that_callers_reach_is_said_and_revoked(project: Project) -> None:
     execute_raw(
         project,

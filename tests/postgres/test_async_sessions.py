@@ -231,6 +231,7 @@ async def test_nobody_else_may_go_on_in_a_transaction(
         assert await caller_of(session) == ("authenticated", "bob")
 
 
+@pytest.mark.exhaustive
 async def test_nothing_outlives_the_transaction(
     async_pool: AsyncEngine, sessions: AsyncSessions, alice: Caller
 ) -> None:
@@ -361,6 +362,7 @@ async def test_who_goes_on_when_cancelled_while_keys_are_waited_for_reads_nothin
         assert await tasks_of(session) == ["alice's"]
 
 
+@pytest.mark.exhaustive
 @table("forge", BAD_TOKENS.values(), ids=BAD_TOKENS)
 async def test_a_bad_token_reads_nothing(
     by_token: async_sessionmaker[AsyncSession], issuer: Issuer, forge: Callable[[Issuer], Any]
@@ -391,6 +393,7 @@ async def test_without_keys_nothing_is_read(
         await session.run_sync(assert_refused, KeysUnavailable)
 
 
+@pytest.mark.exhaustive
 async def test_a_block_may_commit_at_its_end(
     maker: async_sessionmaker[AsyncSession], alice: Caller, admin: Engine
 ) -> None:
@@ -425,6 +428,7 @@ async def test_streams_hold_ones_own_rows(admin: Engine, sessions: AsyncSessions
         assert [todo.user_id async for todo in stream] == ["alice"] * 100
 
 
+@pytest.mark.exhaustive
 async def test_core_and_bulk_statements_run_as_the_caller(
     admin: Engine, sessions: AsyncSessions, alice: Caller
 ) -> None:

@@ -36,6 +36,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, Role, in_jwt_claim, jwt_claim_contains
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 READER, OTHERS = Role("claim_lists_reader"), Role("claim_lists_others")
 KEYS = [f"{n}1111111-1111-1111-1111-11111111111{n}" for n in (1, 2)]
@@ -118,14 +119,14 @@ NO_LISTS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("claims", NO_LISTS, ids=json.dumps)
+@table("claims", NO_LISTS, ids=json.dumps)
 def test_a_claim_that_is_no_list_shows_nothing_negated_or_not(connection: Connection, claims: Any) -> None:
     for role in (READER, OTHERS):
-        for table in (NOTES, *TABLES.values()):
-            assert seen(connection, role, claims, table) == []
+        for each in (NOTES, *TABLES.values()):
+            assert seen(connection, role, claims, each) == []
 
 
-@pytest.mark.parametrize(
+@table(
     ("table", "orgs", "rows"),
     [
         ("texts", ["b", "nobody's"], ["b"]),

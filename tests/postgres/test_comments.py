@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Integer, MetaData, String, Table, Text
 from sqlalchemy.types import TypeEngine
@@ -63,6 +64,7 @@ def test_comments_survive_what_is_dropped_and_made_again(project: Project) -> No
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_comments_survive_what_is_altered_or_replaced(project: Project) -> None:
     project.migrate(models(Text()))
     written = comment(project)
@@ -98,6 +100,7 @@ def test_a_downgrade_brings_comments_back(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_script_brings_comments_back(project: Project) -> None:
     project.migrate(models(String(9)))
     comment(project)

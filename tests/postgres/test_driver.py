@@ -178,7 +178,7 @@ def test_a_transaction_that_sql_ends_is_followed_by_one_that_is_bound(
 
 
 @CARRIED
-@pytest.mark.parametrize(
+@table(
     "options",
     [
         {"isolation_level": "SERIALIZABLE"},

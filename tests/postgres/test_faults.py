@@ -507,6 +507,7 @@ class SoftTimeLimitExceeded(Exception):
     """What a signal handler raises, as Celery's does; SQLAlchemy keeps the connection."""
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SoftTimeLimitExceeded])
 def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
     pool: Engine, todos: None, alice: Caller, bob: Caller, error: type[BaseException], monkeypatch: Any
@@ -562,8 +563,8 @@ def test_an_error_that_is_not_the_servers_is_reported_as_it_is(
         assert session.scalars(TASKS).all() == ["bob's"]
 
 
-@pytest.mark.parametrize("transport", ["with_begin", "statement"])
-@pytest.mark.parametrize("command", ["ROLLBACK", "BEGIN"])
+@table("transport", ["with_begin", "statement"])
+@table("command", ["ROLLBACK", "BEGIN"])
 async def test_an_error_in_place_of_asyncpgs_own_costs_that_connection(
     runner: asyncio.Runner,
     url: URL,

@@ -27,6 +27,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqla_rls import Policy, auth_uid, authenticated, crud_policy, jwt_claim, member_of
+from tests.suite import table
 
 from .project import Project
 
@@ -143,7 +144,7 @@ def run_as(engine: Engine) -> Iterator[As]:
         yield bind
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "titles"),
     [("alice", ["acme's", "globex's"]), ("bob", ["globex's"]), ("carol", [])],
 )

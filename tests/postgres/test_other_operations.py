@@ -14,6 +14,7 @@ from sqlalchemy import MetaData, text
 
 from sqla_rls import Role, authenticated, declare_roles, grant, sql_function, view
 from sqla_rls.exc import MigrationError
+from tests.suite import table
 
 from .project import Project, execute, own_todos
 
@@ -156,7 +157,7 @@ def test_the_cookbooks_views_live_beside_ours(cookbook: Project) -> None:
     execute(cookbook, "CREATE VIEW counted AS SELECT 1", "CREATE VIEW my_todos AS SELECT 1")
 
 
-@pytest.mark.parametrize("first", ["cookbook", "sqla_rls.alembic"])
+@table("first", ["cookbook", "sqla_rls.alembic"])
 def test_in_either_order_of_imports_each_has_its_operations(cookbook: Project, first: str) -> None:
     """In a process of its own, where nothing is imported yet."""
     asked = (
@@ -190,8 +191,8 @@ def test_the_roles_of_declarative_extensions_live_beside_ours(project: Project) 
         execute(project, "DROP ROLE IF EXISTS rls_test_theirs", "DROP ROLE IF EXISTS rls_test_app")
 
 
-@pytest.mark.parametrize("name", ["create_rls_view", "create_policy", "grant"])
-@pytest.mark.parametrize("what", ["revision", "check"])
+@table("name", ["create_rls_view", "create_policy", "grant"])
+@table("what", ["revision", "check"])
 def test_autogenerate_writes_no_call_that_another_module_would_answer(
     project: Project, name: str, what: str
 ) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, Role, default_privileges, disable_row_level_security, grant, ignore
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .project import Project, execute, operations
 
@@ -76,7 +77,7 @@ def parted(project: Project) -> Project:
     return project
 
 
-@pytest.mark.parametrize("drift", DRIFT.values(), ids=DRIFT)
+@table("drift", DRIFT.values(), ids=DRIFT)
 def test_what_callers_hold_on_a_partition_is_revoked(
     parted: Project, server: Server, tmp_path: Path, drift: tuple[str, str, str]
 ) -> None:
@@ -185,7 +186,7 @@ def test_create_all_closes_partitions_that_it_makes(project: Project) -> None:
     assert held == {"event rls_part_caller SELECT", "note rls_part_caller SELECT"}
 
 
-@pytest.mark.parametrize("bypasses", [False, True])
+@table("bypasses", [False, True])
 def test_whom_row_security_keeps_nothing_from_may_hold_what_the_parent_gives(
     project: Project, bypasses: bool
 ) -> None:

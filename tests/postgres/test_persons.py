@@ -300,6 +300,7 @@ def test_a_session_that_fails_to_end_is_of_use_again(
     session.close()
 
 
+@pytest.mark.exhaustive
 def test_a_scoped_session_that_fails_to_close_serves_the_next_request(
     admin: Engine, pool: Engine, todos: None, alice: Caller, bob: Caller
 ) -> None:

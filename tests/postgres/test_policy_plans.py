@@ -91,7 +91,10 @@ SELECT id, 'user_' || owner, md5(owner::text)::uuid, owner, owner, md5(owner::te
 Explain = Callable[[str, str, str], str]
 
 
-@pytest.fixture(scope="module", params=["as the server offers them", "portable"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("as the server offers them", marks=pytest.mark.exhaustive), "portable"],
+)
 def connection(request: pytest.FixtureRequest, server: Server) -> Iterator[Connection]:
     name = server.create_database()
     engine = create_engine(server.url(name), poolclass=NullPool)
@@ -135,7 +138,7 @@ def test_reading_searches_the_index_of_the_column(
     assert f"Index Cond: ({column} = " in plan
 
 
-@pytest.mark.parametrize(
+@table(
     "statement",
     [
         "SELECT * FROM documents WHERE id > 100 ORDER BY id LIMIT 20",
@@ -143,7 +146,7 @@ def test_reading_searches_the_index_of_the_column(
         "DELETE FROM documents WHERE id = 100",
     ],
 )
-@pytest.mark.parametrize(("column", "kind"), POLICIES)
+@table(("column", "kind"), POLICIES)
 def test_what_has_a_key_is_found_by_an_index(
     explain: Explain, column: str, kind: str, statement: str
 ) -> None:
@@ -152,13 +155,13 @@ def test_what_has_a_key_is_found_by_an_index(
     assert "Index Cond: (id " in plan or f"Index Cond: ({column} = " in plan
 
 
-@pytest.mark.parametrize(("column", "kind"), POLICIES)
+@table(("column", "kind"), POLICIES)
 def test_many_new_rows_ask_for_the_caller_once(explain: Explain, column: str, kind: str) -> None:
     statement = "INSERT INTO documents SELECT generate_series(-100, -1)"
     assert_asked_once(explain(column, kind, statement))
 
 
-@pytest.mark.parametrize(("column", "kind"), POLICIES)
+@table(("column", "kind"), POLICIES)
 def test_without_an_index_the_caller_is_asked_for_once(
     connection: Connection, explain: Explain, column: str, kind: str
 ) -> None:
@@ -169,7 +172,7 @@ def test_without_an_index_the_caller_is_asked_for_once(
     assert_asked_once(plan)
 
 
-@pytest.mark.parametrize(("column", "kind"), SLOW)
+@table(("column", "kind"), SLOW)
 def test_other_spellings_look_at_every_row(explain: Explain, column: str, kind: str) -> None:
     plan = explain(column, kind, "SELECT * FROM documents")
     assert "SubPlan" in plan

@@ -16,6 +16,7 @@ from sqla_rls import Caller, Policy, ignore, revoke_public_privileges, sql_funct
 from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES, PublicPrivileges
 from sqla_rls.exc import DeclarationError, PrivilegeNotPermitted
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .conftest import Sessions, by_statement
 from .project import Project, execute, operations, own_todos, state
@@ -318,7 +319,7 @@ TRAPS = {
 
 
 @by_statement
-@pytest.mark.parametrize("trap", TRAPS.values(), ids=TRAPS.keys())
+@table("trap", TRAPS.values(), ids=TRAPS.keys())
 @pytest.mark.parametrize("as_login_role", [False, True], ids=["alice", "app"])
 def test_no_caller_makes_anything(
     sessions: Sessions, admin: Engine, alice: Caller, todos: None, trap: str, as_login_role: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 from alembic.autogenerate import render_python_code
 from alembic.operations.ops import UpgradeOps
 from sqlalchemy import Column, Integer, MetaData, Table, text
@@ -54,6 +55,7 @@ def test_warnings_alone_make_no_revision(project: Project) -> None:
     project.check(models())
 
 
+@pytest.mark.exhaustive
 def test_what_an_open_table_is_warned_of_stands_there(project: Project) -> None:
     restrictive = Policy("recent", "SELECT", authenticated, using="id > 9", permissive=False)
     project.migrate(models(restrictive))

@@ -177,6 +177,7 @@ PATHS = {
 PLACE = text("SELECT name FROM place")
 
 
+@pytest.mark.exhaustive
 @by_some_transports
 @table("path", PATHS)
 def test_a_path_from_the_options_is_kept(
@@ -299,6 +300,7 @@ def alter_role(setting: str) -> Callable[[Session], None]:
     return alter
 
 
+@pytest.mark.exhaustive
 @by_some_transports
 def test_a_role_that_alice_gives_to_new_connections_is_not_theirs(
     lines: Lines, login: URL, how: How, alice: Caller, bob: Caller
@@ -367,6 +369,7 @@ def test_options_of_the_applications_own_win(lines: Lines, alice: Caller) -> Non
     assert line.visit(alice, value(text("SHOW work_mem"))) == "5MB"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("how", [HOWS["psycopg, with_begin"], HOWS["psycopg, asyncio, pipeline"]])
 def test_options_of_the_environment_are_kept(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, alice: Caller

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from sqla_rls import Policy, grant_on
+from tests.suite import table
 
 from .project import Project, execute, operations
 
@@ -56,7 +57,7 @@ def write(project: Project, *tables: str) -> None:
     )
 
 
-@pytest.mark.parametrize("made", ["migration", "create_all"])
+@table("made", ["migration", "create_all"])
 def test_whoever_inserts_may_use_the_sequences_that_defaults_call(project: Project, made: str) -> None:
     execute(project, "CREATE SCHEMA other", 'CREATE SEQUENCE other."S 1"', "CREATE SEQUENCE s")
     metadata = MetaData()

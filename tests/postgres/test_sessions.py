@@ -310,6 +310,7 @@ def test_each_transaction_is_bound_anew(pool: Engine, sessions: Sessions, alice:
             getattr(session, end)()
 
 
+@pytest.mark.exhaustive
 @by_statement
 def test_a_flush_that_comes_first_is_bound(pool: Engine, sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
@@ -426,6 +427,7 @@ def test_enforcing_twice_is_a_mistake(maker: sessionmaker[Session]) -> None:
             enforce_row_security(factory)
 
 
+@pytest.mark.exhaustive
 def test_other_factories_are_left_alone(maker: sessionmaker[Session], pool: Engine) -> None:
     with sessionmaker(pool)() as session:
         assert session.execute(CALLER).one() == NOBODY
@@ -438,6 +440,7 @@ class Counting(Session):
         return len(self.scalars(TASKS).all())
 
 
+@pytest.mark.exhaustive
 def test_a_session_class_of_ones_own_goes_on(pool: Engine, todos: None, alice: Caller) -> None:
     maker = sessionmaker(pool, class_=Counting)
     enforce_row_security(maker)
@@ -476,6 +479,7 @@ def test_listeners_of_the_factory_go_on_and_are_bound(pool: Engine, alice: Calle
     assert heard == [("authenticated", "alice")] * 2 + ["commit"] * 2
 
 
+@pytest.mark.exhaustive
 def test_a_listener_that_fails_leaves_nothing_unbound(pool: Engine, alice: Caller) -> None:
     maker = sessionmaker(pool)
 
@@ -611,6 +615,7 @@ def test_a_caller_takes_the_place_of_the_token(
         assert session.execute(CALLER).one() == ("authenticated", "bob")
 
 
+@pytest.mark.exhaustive
 def test_without_a_token_nobody_is_identified(by_token: sessionmaker[Session], alice: Caller) -> None:
     with by_token(token=None) as session:
         assert_refused(session, CallerRequired)
@@ -676,6 +681,7 @@ def test_bulk_inserts_are_ones_own(admin: Engine, sessions: Sessions, alice: Cal
     assert [user_id for user_id, _ in all_todos(admin)] == ["alice"] * count * 4
 
 
+@pytest.mark.exhaustive
 def test_bulk_inserts_in_the_name_of_another_are_refused_as_a_whole(
     admin: Engine, sessions: Sessions, bob: Caller
 ) -> None:
@@ -685,6 +691,7 @@ def test_bulk_inserts_in_the_name_of_another_are_refused_as_a_whole(
     assert all_todos(admin) == []
 
 
+@pytest.mark.exhaustive
 def test_streams_hold_ones_own_rows(admin: Engine, sessions: Sessions, alice: Caller) -> None:
     with Session(admin) as session:
         session.add_all([Todo(task="x", user_id=name) for name in ("alice", "bob") * 100])
@@ -694,6 +701,7 @@ def test_streams_hold_ones_own_rows(admin: Engine, sessions: Sessions, alice: Ca
         assert [todo.user_id for todo in stream] == ["alice"] * 100
 
 
+@pytest.mark.exhaustive
 def test_related_rows_are_ones_own(sessions: Sessions, todos: None, admin: Engine, alice: Caller) -> None:
     with Session(admin) as session:
         alices = session.scalars(select(Todo).where(Todo.user_id == "alice")).one()
@@ -704,7 +712,7 @@ def test_related_rows_are_ones_own(sessions: Sessions, todos: None, admin: Engin
         assert [step.what for step in todo.steps] == ["alice's step"]
 
 
-@pytest.mark.parametrize("mode", ["conditional_savepoint", "create_savepoint", "rollback_only"])
+@table("mode", ["conditional_savepoint", "create_savepoint", "rollback_only"])
 def test_a_session_may_join_a_transaction(
     pool: Engine, admin: Engine, todos: None, alice: Caller, bob: Caller, mode: Any
 ) -> None:

@@ -318,6 +318,7 @@ def test_a_joined_connection_is_what_it_was_before(
     run(work)
 
 
+@pytest.mark.exhaustive
 def test_of_two_sessions_that_share_the_last_puts_back_what_was_there(run: Run, alice: Caller) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make("rollback_only")
@@ -432,6 +433,7 @@ async def test_tests_of_asyncio_may_seed_and_look_as_the_owner(
     assert all_todos(admin) == UNTOUCHED
 
 
+@pytest.mark.exhaustive
 def test_a_connection_serves_the_next_caller_before_the_last_session_has_noticed_its_end(
     pool: Engine, maker: sessionmaker[Session], todos: None, alice: Caller, bob: Caller
 ) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Column, Integer, MetaData, Table
 
 from sqla_rls import Policy, Role, grant, ignore, sql_function, view
 from sqla_rls.exc import DeclarationError
+from tests.suite import table
 
 from .project import Project, execute, operations
 
@@ -132,6 +133,7 @@ def test_what_a_revision_made_in_a_schema_that_is_not_compared_is_named(
     assert about(project.revision(ours(made=False))) == ["drop_rls_function"]
 
 
+@pytest.mark.exhaustive
 def test_one_by_hand_in_place_of_one_that_a_revision_dropped_is_not_its_own(project: Project) -> None:
     project.migrate(ours())
     project.migrate(ours(made=False))
@@ -143,6 +145,7 @@ def test_one_by_hand_in_place_of_one_that_a_revision_dropped_is_not_its_own(proj
     project.check(ours(made=False))
 
 
+@pytest.mark.exhaustive
 def test_which_of_several_functions_is_its_own_is_not_guessed(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,6 +156,7 @@ def test_which_of_several_functions_is_its_own_is_not_guessed(
     assert "callers may use functions that" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_calls_whose_names_are_not_literals_prove_nothing(project: Project) -> None:
     project.migrate(ours(made=False))
     execute(
@@ -174,7 +178,7 @@ def test_calls_whose_names_are_not_literals_prove_nothing(project: Project) -> N
     project.check(ours(made=False))
 
 
-@pytest.mark.parametrize("hook", ["include_name", "include_object"])
+@table("hook", ["include_name", "include_object"])
 def test_env_py_is_asked_for_views_and_functions(
     project: Project, hook: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -201,6 +205,7 @@ def test_env_py_is_asked_for_views_and_functions(
             assert f"Left out {kind} {name!r}" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_a_view_that_env_py_leaves_out_is_not_warned_of(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,7 +220,7 @@ def test_a_view_that_env_py_leaves_out_is_not_warned_of(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("ignored", [{"functions": "f"}, {"views": ["v*"]}])
+@table("ignored", [{"functions": "f"}, {"views": ["v*"]}])
 def test_what_is_ignored_stays_and_is_not_declared_as_well(project: Project, ignored: dict[str, Any]) -> None:
     project.migrate(ours())
     declared = ours()

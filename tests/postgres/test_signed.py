@@ -333,6 +333,7 @@ def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
         assert session.scalar(USER) == "alice"
 
 
+@pytest.mark.exhaustive
 @table("options", [{"poolclass": NullPool}, {"pool_recycle": 0}, {"pool_pre_ping": True}])
 def test_any_pool_will_do(
     url: URL, key: str | None, alice: Caller, bob: Caller, options: dict[str, Any]
@@ -635,7 +636,7 @@ def test_without_the_key_it_says_so(by_functions: None, pool: Engine, key: str, 
     refusal(auto, "signed callers only.*SQLA_RLS_SIGNING_KEY", SigningKeyRejected)
 
 
-@pytest.mark.parametrize("wrong", ["A" * 43, "not base64!", "c2hvcnQ"])
+@table("wrong", ["A" * 43, "not base64!", "c2hvcnQ"])
 def test_with_another_key_it_says_so(by_functions: None, pool: Engine, key: str, wrong: str) -> None:
     refusal(signed_sessions(pool, wrong), "rotate-key", SigningKeyRejected)
 
@@ -708,6 +709,7 @@ def test_a_role_that_may_not_use_the_schema_is_refused_if_it_must_be_signed(
     refusal(signed_sessions(pool, key), "may not use schema auth.*a superuser must")
 
 
+@pytest.mark.exhaustive
 def test_a_pooler_that_drops_the_key_is_told_apart(
     by_extension: None, pgbouncer: None, url: URL, todos: None, alice: Caller
 ) -> None:

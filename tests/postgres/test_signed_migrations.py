@@ -109,6 +109,7 @@ def members(connection: Connection) -> list[tuple[str, bool]]:
     return [(member, acts) for member, acts in connection.execute(options)]
 
 
+@pytest.mark.exhaustive
 def test_an_owner_who_may_make_roles_keeps_the_key_from_themselves(cluster: Cluster) -> None:
     owner, superuser = cluster.database_of("maker", "CREATEROLE")
     with owner.begin() as connection:

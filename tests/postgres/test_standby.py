@@ -129,6 +129,7 @@ def test_a_transaction_has_one_caller_whatever_the_next_token_says(
             assert session.execute(CALLER, bind_arguments={"bind": bind}).one() == ("authenticated", "alice")
 
 
+@pytest.mark.exhaustive
 def test_nobody_is_refused_on_both(maker: sessionmaker[Session], pool: Engine, standby: Engine) -> None:
     for first, then in ((pool, standby), (standby, pool)):
         with maker() as session:
@@ -166,6 +167,7 @@ def test_nothing_is_written_on_the_standby(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 def test_who_loses_the_standby_is_bound_on_it_again(
     maker: sessionmaker[Session], todos: None, standby_server: Server, admin: Engine, alice: Caller
 ) -> None:

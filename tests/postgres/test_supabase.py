@@ -25,6 +25,7 @@ from sqla_rls import (
 )
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
+from tests.suite import table
 
 from .project import Project, operations, todos
 
@@ -67,7 +68,7 @@ def documents(policy: Any) -> MetaData:
     return metadata
 
 
-@pytest.mark.parametrize(
+@table(
     "policy",
     [
         lambda: crud_policy(authenticated, read=auth_uid("id"), modify=auth_uid("id")),
