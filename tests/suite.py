@@ -67,10 +67,20 @@ def on_servers(*, every: bool = False) -> list[ParameterSet]:
     ]
 
 
-def on_servers_of_kinds(kinds: Callable[[int], Iterable[str]]) -> list[ParameterSet]:
-    """Parameters for a fixture: a pair each of a kind that *kinds* says of a version, and that version."""
+def on_servers_of_kinds(
+    kinds: Callable[[int], Iterable[str]], *, exhaustive: Collection[str] = ()
+) -> list[ParameterSet]:
+    """Parameters for a fixture: a pair each of a kind that *kinds* says of a version, and that version.
+
+    Args:
+        exhaustive: the kinds that ``make test`` leaves out.
+    """
     return [
-        pytest.param((kind, version), id=f"{kind}-postgres{version}", marks=_marks(version))
+        pytest.param(
+            (kind, version),
+            id=f"{kind}-postgres{version}",
+            marks=[*_marks(version), *([pytest.mark.exhaustive] if kind in exhaustive else [])],
+        )
         for version in versions()
         for kind in kinds(version)
     ]

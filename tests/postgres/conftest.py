@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -126,18 +126,19 @@ class Notice(Base):
     )
 
 
-def on_signing_servers(*others: str) -> list[ParameterSet]:
+def on_signing_servers(*others: str, exhaustive: Collection[str] = ()) -> list[ParameterSet]:
     """What verifies a signature, and the version of the server that it is part of.
 
     Args:
         others: as a server that lacks pg_session_jwt has them.
+        exhaustive: those that ``make test`` leaves out.
     """
 
     def kinds(version: int) -> list[str]:
         found = at_hand().get(version)
         return [*(["pg_session_jwt"] if found and has_extension(found) else []), "stand-in", *others]
 
-    return on_servers_of_kinds(kinds)
+    return on_servers_of_kinds(kinds, exhaustive=exhaustive)
 
 
 @pytest.fixture(scope="session")

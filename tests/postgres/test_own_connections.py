@@ -37,14 +37,7 @@ CONFIGURED = Ed25519Signer()
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(
-            *one.values,
-            id=one.id,
-            marks=[*one.marks, *(() if one.values[0][0] == FUNCTIONS else [pytest.mark.exhaustive])],
-        )
-        for one in on_signing_servers(FUNCTIONS)
-    ],
+    params=on_signing_servers(FUNCTIONS, exhaustive=["stand-in"]),
 )
 def verified_by(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
     """A server that asks for passwords, and has a key in its configuration."""
