@@ -497,7 +497,7 @@ async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, al
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "create it"), ("pg_monitor", "GRANT it")])
+@pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "Create it"), ("pg_monitor", "GRANT it")])
 async def test_a_role_that_cannot_be_bound_names_the_cure(
     sessions: AsyncSessions, bob: Caller, role: str, cure: str
 ) -> None:

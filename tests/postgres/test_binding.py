@@ -239,7 +239,7 @@ def test_sqlite_is_refused(alice: Caller) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "create it"), ("pg_monitor", "GRANT it")])
+@pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "Create it"), ("pg_monitor", "GRANT it")])
 def test_a_role_that_cannot_be_bound_names_the_cure_and_no_claims(
     sessions: Sessions, bob: Caller, role: str, cure: str
 ) -> None:

@@ -560,7 +560,7 @@ async def test_asyncpg_refuses_what_would_run_before_begin(
             ("copy_to_table", ["todos"]),
             ("copy_records_to_table", ["todos"]),
         ):
-            with pytest.raises(UnsupportedTransaction, match="start a transaction"):
+            with pytest.raises(UnsupportedTransaction, match="Start a transaction"):
                 await getattr(connection, method)(*arguments)
         async with connection.transaction():
             assert tuple(await connection.fetchrow(WHO)) == ALICE
@@ -590,7 +590,7 @@ async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
     async with asyncpg_maker() as session:
         identify(session, alice)
         await session.execute(text("COMMIT"))
-        with pytest.raises(TransactionRefused, match="was ended"):
+        with pytest.raises(TransactionRefused, match="ended the transaction"):
             await session.execute(CALLER)
         await session.rollback()
         assert (await session.execute(CALLER)).one() == ALICE

@@ -800,7 +800,7 @@ def test_a_function_that_is_the_first_to_ask_knows_the_caller(
 
 
 def test_the_sessions_of_an_engine_agree(pool: Engine, maker: sessionmaker[Session]) -> None:
-    with pytest.raises(DeclarationError, match="an engine of their own"):
+    with pytest.raises(DeclarationError, match="engines of their own"):
         enforce_row_security(sessionmaker(pool), options=BindingOptions(signing="off"))
 
 
