@@ -51,7 +51,7 @@ types: install ## mypy and pyright, as users see the library, too
 
 docs: install ## Prose and links of the documents
 	$(BIN)/python -m tests.prose
-	$(BIN)/pytest tests/unit/test_prose.py tests/unit/test_links.py
+	$(BIN)/pytest tests/test_prose.py tests/test_links.py
 
 dist: install ## Wheel, source archive, SBOM and notes of the release TAG, in dist/
 	rm -rf dist && mkdir dist

@@ -15,8 +15,8 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import Caller
 from sqla_rls.testing.pgbouncer import find_pgbouncer
 from sqla_rls.testing.postgres import Installation, Server
-from tests.clocks import Clocks, replace_clocks
-from tests.suite import (
+from tests.support.clocks import Clocks, replace_clocks
+from tests.support.suite import (
     CHOICE,
     VERSIONS,
     find_installation,
@@ -27,7 +27,7 @@ from tests.suite import (
     said_of_skipped,
 )
 
-pytest_plugins = ["sqla_rls.testing.pytest_plugin"]
+pytest_plugins = ["sqla_rls.testing.pytest_plugin", "tests.support.sessions"]
 
 # Under nohup, or in the background of a script, these are ignored, by the children that tests interrupt, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

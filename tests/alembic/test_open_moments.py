@@ -1,0 +1,149 @@
+"""While a migration runs, nobody sees a row that they may see neither before nor after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeEngine
+
+from sqla_rls import Policy
+from sqla_rls.testing.postgres import Server
+from tests.support.project import Project
+
+pytestmark = pytest.mark.exhaustive
+
+READER = "sqla_rls_reader"
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: URL, server: Server) -> Iterator[Project]:
+    project = Project(tmp_path / "migrations", database)
+    with project.engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {READER} LOGIN"))
+    yield project
+    with project.engine.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {READER}"))
+        connection.execute(text(f"DROP ROLE {READER}"))
+
+
+def notes(
+    metadata: MetaData, name: str, *policies: dict[str, Any], owner: TypeEngine[Any] | None = None
+) -> None:
+    Table(
+        name,
+        metadata,
+        Column("owner", owner or String(20)),
+        *[Policy(**{"name": "it", "roles": READER, **policy}) for policy in policies],
+    )
+
+
+MINE, YOURS = {"using": "owner = 'me'"}, {"using": "owner = 'you'"}
+OTHER = {"name": "other", **MINE}
+ALL = {"name": "all", "using": "true"}
+ONLY_MINE, ONLY_YOURS = {**MINE, "permissive": False}, {**YOURS, "permissive": False}
+
+#: The policies of a table before and after.
+CHANGES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "expression": ([MINE], [YOURS]),
+    "expression_taken_away": ([MINE], [{"with_check": "owner = 'me'"}]),
+    "command": ([MINE], [{**YOURS, "command": "SELECT"}]),
+    "permissive_to_restrictive": ([YOURS, OTHER], [ONLY_MINE, OTHER]),
+    "restrictive_altered": ([ALL, ONLY_MINE], [ALL, ONLY_YOURS]),
+    "restrictive_replaced": ([ALL, ONLY_MINE], [ALL, {**ONLY_MINE, "command": "SELECT"}]),
+    "restrictive_and_permissive": (
+        [ALL, ONLY_MINE],
+        [{**YOURS, "name": "all"}, {"using": "true", "permissive": False}],
+    ),
+    "restrictive_dropped": ([ALL, ONLY_MINE], [{**MINE, "name": "all"}]),
+    "retyped": ([ALL, ONLY_MINE], [ALL, ONLY_MINE]),
+}
+
+
+def models(step: int) -> MetaData:
+    metadata = MetaData()
+    for name, steps in CHANGES.items():
+        retyped = name == "retyped" and step == 1
+        notes(metadata, name, *steps[step], owner=Text() if retyped else None)
+    return metadata
+
+
+def seen(watcher: Engine, table: str) -> set[str]:
+    """Whose notes the reader sees; none where the migration keeps everybody waiting."""
+    with watcher.connect() as connection:
+        try:
+            return set(connection.scalars(text(f"SELECT owner FROM {table}")))
+        except DBAPIError:
+            return set()
+
+
+@contextmanager
+def watching(watcher: Engine) -> Iterator[dict[str, list[set[str]]]]:
+    """What the reader sees after every statement of somebody else."""
+    looks: dict[str, list[set[str]]] = {name: [] for name in CHANGES}
+
+    def look(connection: Connection, *_: Any) -> None:
+        if connection.engine.url != watcher.url:
+            for name, found in looks.items():
+                found.append(seen(watcher, name))
+
+    event.listen(Engine, "after_cursor_execute", look)
+    try:
+        yield looks
+    finally:
+        event.remove(Engine, "after_cursor_execute", look)
+
+
+@pytest.mark.parametrize(
+    ("options", "engine_options"),
+    [
+        ({}, {}),
+        ({"transaction_per_migration": True}, {}),
+        ({"transactional_ddl": False}, {}),
+        ({}, {"isolation_level": "AUTOCOMMIT"}),
+    ],
+    ids=["one transaction", "one for each migration", "not transactional", "autocommit"],
+)
+def test_nobody_sees_more_than_before_or_after(
+    project: Project, server: Server, options: dict[str, Any], engine_options: dict[str, Any]
+) -> None:
+    project.migrate(models(0))
+    with project.engine.begin() as connection:
+        for name in CHANGES:
+            connection.execute(text(f"INSERT INTO {name} VALUES ('me'), ('you'), ('third')"))
+    project.revision(models(1))
+    project.confirm()
+    url = server.url(project.url.database, user=READER)
+    watcher = create_engine(
+        url.update_query_dict({"options": "-c lock_timeout=2ms"}), pool_size=1, max_overflow=0
+    )
+    before = {name: seen(watcher, name) for name in CHANGES}
+    project.options.update(options)
+    project.engine_options.update(engine_options)
+
+    with watching(watcher) as looks:
+        project.upgrade()
+        after = {name: seen(watcher, name) for name in CHANGES}
+        project.downgrade()
+    assert {name: seen(watcher, name) for name in CHANGES} == before
+    watcher.dispose()
+    for name, found in looks.items():
+        assert len(found) > 10
+        assert set().union(*found) <= before[name] | after[name], name

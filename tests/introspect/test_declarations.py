@@ -1,0 +1,667 @@
+"""``sqla-rls import``: what it writes leaves autogenerate nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import MetaData, Table, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from sqla_rls import revoke_public_privileges, sql_function
+from sqla_rls.cli import main
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
+from sqla_rls.exc import DeclarationError
+from sqla_rls.testing.postgres import Server
+from tests.support.project import Project, operations, own_todos
+from tests.support.suite import table
+
+pytestmark = pytest.mark.sqlalchemy
+
+_ROLES = ("rls_adopt_app", "rls_adopt_admin", 'Rls adopt "odd" it\'s', "rls_adopt_etl", "rls_adopt_none")
+
+
+@pytest.fixture(autouse=True)
+def roles(server: Server) -> Iterator[None]:
+    """The roles of these tests, and neither "authenticated" nor "anonymous"."""
+    engine = create_engine(server.url(), poolclass=NullPool)
+    quote = engine.dialect.identifier_preparer.quote
+    with engine.begin() as connection:
+        for name in _ROLES:
+            connection.execute(text(f"CREATE ROLE {quote(name)}"))
+        connection.execute(text("ALTER ROLE rls_adopt_app LOGIN NOINHERIT"))
+        connection.execute(text("ALTER ROLE rls_adopt_admin BYPASSRLS"))
+        connection.execute(text("GRANT rls_adopt_etl TO rls_adopt_app"))
+    yield
+    with engine.begin() as connection:
+        for name in _ROLES:
+            connection.execute(text(f"DROP ROLE {quote(name)}"))
+
+
+def closed() -> MetaData:
+    metadata = MetaData()
+    revoke_public_privileges(metadata)
+    return metadata
+
+
+def adopt(project: Project, *schemas: str) -> tuple[str, MetaData]:
+    """What is written, and the reflected tables with it."""
+    arguments = [argument for schema in schemas for argument in ("--schema", schema)]
+    url = project.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    written = CliRunner().invoke(main, ["import", url, *arguments], catch_exceptions=False).output
+    metadata = MetaData()
+    for schema in schemas or (None,):
+        metadata.reflect(project.engine, schema=None if schema == "public" else schema)
+    found: dict[str, Any] = {}
+    exec(compile(written, "row_security.py", "exec"), found)
+    found["declare_row_security"](metadata)
+    return written, metadata
+
+
+@table(
+    "expression",
+    [
+        "task = 'it''s 100% :done' AND task LIKE '%\\_:x%' ESCAPE '\\'",
+        "task = E'a\\\\b\\nc' OR task = $$do$$ OR task = $x$ $$ {brace} %s %(x)s $x$",
+        '"User Id" = current_user AND "User Id"::varchar COLLATE "C" <> \'\'',
+        'EXISTS (SELECT FROM "Other one"."select" AS s WHERE s.id = todos.id)',
+        "current_setting('app.tenant', true)::int = ANY (ARRAY[1, 2])",
+        "todos IS NOT NULL AND tableoid > 0",
+    ],
+)
+def test_nothing_is_left_to_do_whatever_an_expression_says(project: Project, expression: str) -> None:
+    execute_raw(
+        project,
+        'CREATE SCHEMA "Other one"',
+        'CREATE TABLE "Other one"."select" (id int PRIMARY KEY)',
+        'CREATE TABLE todos (id int PRIMARY KEY, task text, "User Id" text)',
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        f"CREATE POLICY hairy ON todos USING ({expression}) WITH CHECK (({expression}) IS NOT FALSE)",
+    )
+    _, metadata = adopt(project)
+    project.check(metadata)
+
+
+def execute_raw(project: Project, *statements: str) -> None:
+    """Without SQLAlchemy's notion of parameters."""
+    with project.engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project) -> None:
+    project.options["include_schemas"] = True
+    execute_raw(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, TRUNCATE ON TABLES TO rls_adopt_etl",
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+        'CREATE SCHEMA "Other one"',
+        'CREATE TABLE "Other one"."Mixed Case" (id serial PRIMARY KEY, "Who?" text, '
+        "n int GENERATED ALWAYS AS IDENTITY)",
+        'ALTER TABLE "Other one"."Mixed Case" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY',
+        'CREATE POLICY "Pol: 100% \'q\' \\ $$" ON "Other one"."Mixed Case" AS RESTRICTIVE FOR UPDATE '
+        'TO rls_adopt_app, "Rls adopt ""odd"" it\'s" USING ("Who?" = current_user) WITH CHECK (true)',
+        'CREATE POLICY wide ON "Other one"."Mixed Case" USING (id > 0)',
+        'GRANT DELETE ON "Other one"."Mixed Case" TO "Rls adopt ""odd"" it\'s" WITH GRANT OPTION',
+        'GRANT ALL ON "Other one"."Mixed Case" TO rls_adopt_etl WITH GRANT OPTION',
+        'GRANT UPDATE ("Who?") ON "Other one"."Mixed Case" TO rls_adopt_app',
+        'GRANT REFERENCES (id) ON "Other one"."Mixed Case" TO rls_adopt_etl',
+        'GRANT ALL ON SEQUENCE "Other one"."Mixed Case_id_seq" TO rls_adopt_app',
+        'GRANT SELECT ON SEQUENCE "Other one"."Mixed Case_n_seq" TO PUBLIC',
+        "CREATE TABLE parts (id int NOT NULL, who text) PARTITION BY RANGE (id)",
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9)",
+        "ALTER TABLE parts ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE parts_1 ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON parts FOR INSERT TO rls_adopt_app WITH CHECK (who = current_user)",
+        "GRANT USAGE ON SCHEMA public TO rls_adopt_app",
+        "GRANT INSERT, SELECT (who) ON parts TO rls_adopt_app",
+        "CREATE POLICY dead ON parts FOR SELECT TO rls_adopt_none, rls_adopt_admin USING (true)",
+        "CREATE TABLE closed (id int)",
+        "ALTER TABLE closed ENABLE ROW LEVEL SECURITY",
+        "GRANT SELECT ON closed TO pg_monitor",
+        "CREATE TABLE open (id int)",
+        "GRANT ALL ON open TO PUBLIC",
+        "CREATE TABLE inert (id int)",
+        "CREATE POLICY inert ON inert USING (true)",
+    )
+    before = project.state()
+    written, metadata = adopt(project, "public", "Other one")
+    project.check(metadata)
+    assert project.state() == before
+
+    assert "Role('rls_adopt_app', login=True, inherit=False, member_of=['rls_adopt_etl'])" in written
+    assert "using='true', imply_privileges=False)" in written
+    assert "Policy('mine', 'INSERT', ['rls_adopt_app'], with_check='(who = CURRENT_USER)')," in written
+    assert "# inert has policies, or FORCE, but row security is disabled there: not declared" in written
+    assert "'open'" not in written
+    assert "revoke_public_privileges" not in written
+
+
+@pytest.mark.exhaustive
+def test_what_a_migration_made_is_found_again(project: Project) -> None:
+    project.migrate(own_todos())
+    written, metadata = adopt(project)
+    project.check(metadata)
+    assert "imply_privileges" not in written
+    assert "grant(" not in written
+
+
+@pytest.mark.exhaustive
+def test_a_role_named_authenticated_brings_no_second_one_along(project: Project) -> None:
+    execute_raw(
+        project,
+        "DO 'BEGIN CREATE ROLE authenticated; EXCEPTION WHEN duplicate_object THEN END'",
+        "COMMENT ON ROLE authenticated IS 'made by sqla_rls'",
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos TO authenticated USING (true)",
+        "GRANT SELECT ON todos TO authenticated",
+    )
+    _, metadata = adopt(project)
+    project.check(metadata)
+
+
+@pytest.mark.exhaustive
+def test_memberships_of_the_ready_made_roles_are_declared(project: Project) -> None:
+    project.migrate(own_todos())
+    execute_raw(project, "GRANT rls_adopt_etl TO authenticated, anonymous")
+    written, metadata = adopt(project)
+    for name in ("authenticated", "anonymous"):
+        assert f"Role('{name}', member_of=['rls_adopt_etl'])" in written
+    project.check(metadata)
+
+    execute_raw(project, "GRANT rls_adopt_etl TO anonymous WITH ADMIN OPTION")
+    written, metadata = adopt(project)
+    assert (
+        "# the memberships of anonymous have options, and are not declared: autogenerate will revoke"
+        in written
+    )
+    assert operations(project.revision(metadata)) == ["revoke_role"]
+
+
+@pytest.mark.exhaustive
+def test_what_cannot_be_declared_is_said(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "GRANT SELECT ON todos TO rls_adopt_app WITH GRANT OPTION",
+        "SET LOCAL ROLE rls_adopt_app",
+        "GRANT SELECT ON todos TO rls_adopt_etl",
+    )
+    written, metadata = adopt(project)
+    assert "# rls_adopt_etl holds SELECT on todos from rls_adopt_app, who doesn't own it" in written
+    assert operations(project.revision(metadata)) == ["revoke"]
+
+
+@pytest.mark.exhaustive
+def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Project) -> None:
+    execute_raw(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, TRIGGER ON TABLES TO rls_adopt_app",
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos TO rls_adopt_app USING (true)",
+        "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER ON todos TO rls_adopt_app",
+        "GRANT REFERENCES (id) ON todos TO PUBLIC",
+    )
+    written, metadata = adopt(project)
+    for said in (
+        "# rls_adopt_app holds TRIGGER, TRUNCATE on todos, which row security doesn't reach",
+        "# public holds REFERENCES on todos, which row security doesn't reach",
+        "# rls_adopt_app gets TRIGGER on new TABLES, which row security doesn't reach",
+    ):
+        assert f"{said}: autogenerate will revoke that" in written
+    revokes = project.migrate(metadata)
+    assert operations(revokes) == ["revoke", "revoke", "revoke_default_privileges"]
+    assert "op.revoke_default_privileges(['TRIGGER'], 'TABLES', ['rls_adopt_app'])" in revokes
+
+
+@pytest.mark.exhaustive
+def test_what_was_taken_from_public_is_declared(project: Project) -> None:
+    project.migrate(closed())
+    written, metadata = adopt(project)
+    assert "sqla_rls.revoke_public_privileges(metadata)" in written
+    project.check(metadata)
+    execute_raw(project, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+    assert "revoke_public_privileges" not in adopt(project)[0]
+
+
+@pytest.mark.exhaustive
+def test_a_new_database_gets_the_same(project: Project, server: Server) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int PRIMARY KEY, who text)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos TO rls_adopt_app USING (who = 'x')",
+        "GRANT SELECT ON todos TO rls_adopt_app",
+        "GRANT SELECT (id) ON todos TO rls_adopt_etl",
+    )
+    _, metadata = adopt(project)
+    name = server.create_database()
+    elsewhere = Project(project.folder.parent / "elsewhere", server.url(name))
+    elsewhere.migrate(metadata)
+    assert [line for line in elsewhere.state() if line[1] != "alembic_version"] == project.state()
+    server.drop_database(name)
+
+
+def test_views_that_read_as_whoever_asks_are_declared(project: Project) -> None:
+    execute_raw(
+        project,
+        'CREATE SCHEMA "Other one"',
+        "CREATE TABLE todos (id int PRIMARY KEY, task varchar(9))",
+        "CREATE VIEW top WITH (security_invoker) AS SELECT 1 AS id",
+        "CREATE VIEW lower WITH (security_invoker) AS SELECT id, task FROM todos"
+        " WHERE task IN ('100%', ':b') AND task NOT IN ('c', '\\')",
+        'CREATE VIEW "Other one"."Up ""100%""" WITH (security_invoker, security_barrier, check_option=local)'
+        " AS SELECT id, task FROM lower",
+        'CREATE OR REPLACE VIEW top WITH (security_invoker) AS SELECT id FROM "Other one"."Up ""100%"""',
+        "GRANT SELECT ON lower TO PUBLIC",
+        "GRANT TRIGGER ON lower TO rls_adopt_etl",
+        'GRANT UPDATE (task, id) ON "Other one"."Up ""100%""" TO rls_adopt_app WITH GRANT OPTION',
+        "CREATE VIEW as_owner AS SELECT id FROM todos",
+    )
+    project.options["include_schemas"] = True
+    before = project.state()
+    written, metadata = adopt(project, "public", "Other one")
+    assert written.count("sqla_rls.view(") == 3
+    project.check(metadata)
+    assert project.state() == before
+
+
+def test_functions_that_policies_defaults_and_views_call_are_declared(project: Project) -> None:
+    execute_raw(
+        project,
+        'CREATE SCHEMA "Other one"',
+        # Each is called by one that comes before it in the alphabet.
+        'CREATE FUNCTION zero() RETURNS text LANGUAGE sql STABLE SET search_path = "Other one", pg_temp'
+        " AS $$SELECT 'it''s 100% :done \\ {brace}'\n-- as they write it\n$$",
+        'CREATE FUNCTION "Other one"."Is mine"(who text, n int = 5, VARIADIC "more %" text[] = \'{}\')'
+        ' RETURNS boolean LANGUAGE sql SECURITY DEFINER SET search_path = \'\', "a ""b, c", pg_temp'
+        " AS $$ SELECT public.zero() = $1 $$",
+        "CREATE FUNCTION now_or_never() RETURNS TABLE (at timestamptz) LANGUAGE sql IMMUTABLE"
+        " SET search_path = pg_catalog, pg_temp AS 'SELECT null::timestamptz'",
+        'CREATE TABLE todos (id int PRIMARY KEY, task text DEFAULT zero(), "User Id" text)',
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        'CREATE POLICY mine ON todos TO rls_adopt_app USING ("Other one"."Is mine"("User Id"))',
+        "CREATE VIEW seen WITH (security_invoker) AS SELECT at FROM now_or_never()",
+        'REVOKE EXECUTE ON FUNCTION "Other one"."Is mine" FROM PUBLIC',
+        'GRANT EXECUTE ON FUNCTION "Other one"."Is mine" TO rls_adopt_app, pg_monitor',
+        'GRANT EXECUTE ON FUNCTION "Other one"."Is mine" TO "Rls adopt ""odd"" it\'s"',
+        "REVOKE EXECUTE ON FUNCTION now_or_never FROM PUBLIC",
+    )
+    before = project.state()
+    written, metadata = adopt(project, "public", "Other one")
+    assert written.count("sqla_rls.sql_function(") == 3
+    assert "isn't declared" not in written
+    project.check(metadata)
+    assert project.state() == before
+
+    execute_raw(
+        project,
+        "CREATE OR REPLACE FUNCTION zero() RETURNS text LANGUAGE sql STABLE SET search_path = pg_temp"
+        " AS 'SELECT current_user'",
+    )
+    assert operations(project.migrate(metadata)) == ["create_rls_function"]
+    assert project.state() == before
+
+
+@pytest.mark.exhaustive
+def test_functions_of_migrations_are_found_again(project: Project) -> None:
+    def models() -> MetaData:
+        metadata = own_todos()
+        sql_function("whose", metadata, returns="text", body="SELECT auth.user_id()", to="rls_adopt_app")
+        return metadata
+
+    project.migrate(models())
+    written, metadata = adopt(project)
+    assert "sqla_rls.sql_function(" in written
+    project.check(metadata)
+    execute_raw(project, "ALTER FUNCTION whose COST 7")
+    written, metadata = adopt(project)
+    assert "# function whose isn't declared: it has COST, ROWS, SUPPORT or TRANSFORM\n" in written
+    assert "drop_rls_function" in operations(project.revision(metadata))
+
+
+SAFE = "LANGUAGE sql SET search_path = pg_temp"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("definition", "why"),
+    [
+        (f"{SAFE} RETURN true", "its body is no string"),
+        (f"{SAFE} COST 7 AS 'SELECT true'", "it has COST, ROWS, SUPPORT or TRANSFORM"),
+    ],
+)
+def test_a_function_that_cannot_be_declared_is_said_and_left_alone(
+    project: Project, definition: str, why: str
+) -> None:
+    assert_left_alone(project, definition, why=why)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("afterwards", "why"),
+    [
+        (f"CREATE FUNCTION f() RETURNS int {SAFE} AS 'SELECT 1'", "several have its name"),
+        ("ALTER EXTENSION plpgsql ADD FUNCTION f", "an extension made it"),
+        (
+            "GRANT EXECUTE ON FUNCTION f TO rls_adopt_app WITH GRANT OPTION",
+            "EXECUTE on it is held WITH GRANT OPTION",
+        ),
+        (
+            'CREATE SCHEMA "Other one"; ALTER FUNCTION f SET SCHEMA "Other one"',
+            'give --schema "Other one", too',
+        ),
+    ],
+)
+def test_so_is_one_that_is_more_than_it_says(project: Project, afterwards: str, why: str) -> None:
+    assert_left_alone(project, f"{SAFE} AS 'SELECT true'", afterwards, why=why)
+
+
+def assert_left_alone(project: Project, definition: str, *afterwards: str, why: str) -> None:
+    execute_raw(
+        project,
+        f"CREATE FUNCTION f(who text) RETURNS boolean {definition}",
+        "CREATE TABLE todos (id int PRIMARY KEY, who text)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON todos TO rls_adopt_app USING (f(who))",
+        *afterwards,
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert f"f isn't declared: {why}\n" in written
+    assert "sql_function(" not in written
+    project.check(metadata)
+    assert project.state() == before
+
+
+@pytest.mark.exhaustive
+def test_a_function_for_its_owner_alone_is_declared_so(project: Project, server: Server) -> None:
+    execute_raw(
+        project,
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = pg_temp AS 'SELECT 1'",
+        "REVOKE EXECUTE ON FUNCTION f FROM PUBLIC",
+        "CREATE TABLE todos (id int DEFAULT f())",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert "sql_function(" in written
+    project.check(metadata)
+    assert project.state() == before
+
+    name = server.create_database()
+    elsewhere = Project(project.folder.parent / "elsewhere", server.url(name))
+    elsewhere.migrate(metadata)
+    server.drop_database(name)
+
+
+@pytest.mark.exhaustive
+def test_a_module_of_remarks_alone_can_be_run(project: Project) -> None:
+    with project.engine.begin() as connection:
+        connection.execute(CreateAuthFunctions())
+    execute_raw(project, "CREATE TABLE inert (id int)", "CREATE POLICY inert ON inert USING (true)")
+    written, metadata = adopt(project)
+    assert "# inert has policies" in written
+    project.check(metadata)
+
+
+@pytest.mark.exhaustive
+def test_a_name_of_several_lines_stays_in_its_comment(project: Project) -> None:
+    execute_raw(
+        project,
+        'CREATE TABLE "a\nraise SystemExit" (id int)',
+        'CREATE POLICY it ON "a\nraise SystemExit" USING (true)',
+    )
+    written, _ = adopt(project)
+    assert "# a raise SystemExit has policies" in written
+
+
+FUNCTIONS = {
+    "plpgsql": "LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS"
+    " 'BEGIN RETURN EXISTS (SELECT FROM public.todos AS t WHERE t.who = $1) AND 1 % 2 = 1; END'",
+    "sql": "LANGUAGE sql SET search_path = public AS 'SELECT helper(who) FROM todos'",
+    "no search_path": "LANGUAGE sql SECURITY DEFINER PARALLEL SAFE STRICT LEAKPROOF AS 'SELECT true'",
+    "pg_temp first": "LANGUAGE sql SET search_path = pg_temp, public AS 'SELECT true'",
+    "settings": """LANGUAGE sql SET work_mem = '7MB' SET search_path = "$user", 'a "b', '' AS 'SELECT 1=1'""",
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("definition", FUNCTIONS.values(), ids=FUNCTIONS.keys())
+def test_models_alone_rebuild_a_database_with_functions(
+    project: Project, server: Server, definition: str
+) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int PRIMARY KEY, who text)",
+        f"CREATE FUNCTION f(who text) RETURNS boolean {definition.replace('helper(who)', 'true')}",
+        # Only the text of a body says that it is called; younger, too, than what calls it.
+        "CREATE FUNCTION helper(who text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END'",
+        f"CREATE OR REPLACE FUNCTION f(who text) RETURNS boolean {definition}",
+        "REVOKE EXECUTE ON FUNCTION f FROM PUBLIC",
+        "GRANT EXECUTE ON FUNCTION f TO rls_adopt_app",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON todos TO rls_adopt_app USING (f(who))",
+        "GRANT SELECT ON todos TO rls_adopt_app",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert "isn't declared" not in written
+    assert ("# function f runs as its owner, on the caller's search_path" in written) is (
+        "SECURITY DEFINER" in definition and "search_path" not in definition
+    )
+    assert ("'helper'" in written) is ("helper(" in definition)
+    project.check(metadata)
+    assert project.state() == before
+    assert rebuilt(project, server, metadata) == [
+        line for line in before if "helper" not in line[1] or "helper(" in definition
+    ]
+
+
+def rebuilt(project: Project, server: Server, metadata: MetaData, *run_first: str) -> list[tuple[str, str]]:
+    """What a new database is, that migrations make after *run_first*."""
+    name = server.create_database()
+    elsewhere = Project(project.folder.parent / "elsewhere", server.url(name))
+    execute_raw(elsewhere, *run_first)
+    elsewhere.migrate(metadata)
+    found = [(kind, line) for kind, line in elsewhere.state() if line != "alembic_version"]
+    server.drop_database(name)
+    return found
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "privileges",
+    [
+        [],
+        ["REVOKE EXECUTE ON FUNCTION f(text, int) FROM PUBLIC"],
+        [
+            "REVOKE EXECUTE ON FUNCTION f(text, int) FROM PUBLIC",
+            "GRANT EXECUTE ON FUNCTION f(text, int) TO rls_adopt_app, rls_adopt_admin WITH GRANT OPTION",
+        ],
+    ],
+    ids=["everybody", "its owner", "some"],
+)
+def test_what_models_cannot_declare_is_sql_to_run_first(
+    project: Project, server: Server, privileges: list[str]
+) -> None:
+    execute_raw(
+        project,
+        "CREATE FUNCTION f(who text, n int = 1) RETURNS boolean LANGUAGE sql COST 7"
+        " AS 'SELECT true -- 100% :it'",
+        *privileges,
+        "CREATE TABLE todos (id int PRIMARY KEY, who text)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON todos TO rls_adopt_app USING (f(who))",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert "# function f isn't declared: it has COST, ROWS, SUPPORT or TRANSFORM" in written
+    project.check(metadata)
+    found: dict[str, Any] = {}
+    exec(written, found)
+    assert rebuilt(project, server, metadata, *found["RUN_FIRST"]) == before
+
+
+@pytest.mark.exhaustive
+def test_models_that_lack_tables_are_told_all_of_them(project: Project) -> None:
+    for name in ("one", "another", "third"):
+        execute_raw(project, f"CREATE TABLE {name} (id int)", f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY")
+    written, metadata = adopt(project)
+    found: dict[str, Any] = {}
+    exec(written, found)
+    metadata = MetaData()
+    Table("third", metadata)
+    with pytest.raises(DeclarationError, match="models lack these tables: another, one"):
+        found["declare_row_security"](metadata)
+
+
+@pytest.mark.exhaustive
+def test_default_privileges_are_declared_once(project: Project) -> None:
+    execute_raw(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO rls_adopt_app, rls_adopt_etl",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, USAGE ON SEQUENCES TO rls_adopt_app",
+        "CREATE TABLE todos (id serial)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    lines = [line.strip() for line in written.splitlines() if "default_privileges" in line]
+    assert len(lines) == 3, lines
+    assert "'DELETE', 'INSERT', 'SELECT', 'UPDATE', to=['rls_adopt_app', 'rls_adopt_etl']" in written
+    project.check(metadata)
+    assert project.state() == before
+
+
+@pytest.mark.exhaustive
+def test_a_sequence_is_declared_by_its_column(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE SEQUENCE shared",
+        "CREATE TABLE before (id serial PRIMARY KEY, n int DEFAULT nextval('shared'))",
+        "ALTER TABLE before RENAME TO todos",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos FOR INSERT TO rls_adopt_app WITH CHECK (true)",
+        "GRANT INSERT ON todos TO rls_adopt_app",
+        "GRANT USAGE ON SCHEMA public TO rls_adopt_app",
+        "GRANT USAGE, SELECT ON SEQUENCE before_id_seq, shared TO rls_adopt_app",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert "imply_privileges" not in written
+    assert "'SELECT', to=['rls_adopt_app'], sequence=metadata.tables['todos'].c['id'])" in written
+    assert "'SELECT', to=['rls_adopt_app'], sequence='shared')" in written
+    project.check(metadata)
+    assert project.state() == before
+
+
+@pytest.mark.exhaustive
+def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Server) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos FOR SELECT TO rls_adopt_app USING (true)",
+        "GRANT SELECT ON todos TO rls_adopt_app",
+        "GRANT USAGE ON SCHEMA public TO rls_adopt_app",
+        "GRANT USAGE, CREATE ON SCHEMA public TO rls_adopt_etl",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert "'CREATE', 'USAGE', to=['rls_adopt_etl'], schema='public', bypasses_row_security=True)" in written
+    project.check(metadata)
+    assert project.state() == before
+    assert rebuilt(project, server, metadata) == before
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("has_defaults", [False, True], ids=["new database", "database with the defaults"])
+def test_default_privileges_reopen_nothing_that_was_closed(
+    project: Project, server: Server, has_defaults: bool
+) -> None:
+    defaults = [
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT, TRUNCATE ON TABLES TO rls_adopt_app, rls_adopt_etl",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON SEQUENCES TO rls_adopt_app",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO rls_adopt_etl",
+    ]
+    execute_raw(
+        project,
+        *defaults,
+        'CREATE TABLE "Closed to app" (id serial PRIMARY KEY)',
+        'ALTER TABLE "Closed to app" ENABLE ROW LEVEL SECURITY',
+        'REVOKE ALL ON "Closed to app" FROM rls_adopt_app',
+        'REVOKE ALL ON SEQUENCE "Closed to app_id_seq" FROM rls_adopt_app',
+        "CREATE TABLE plain (id serial PRIMARY KEY)",
+        "REVOKE ALL ON plain FROM rls_adopt_app, rls_adopt_etl",
+        "CREATE TABLE plain_sequence (id serial PRIMARY KEY)",
+        "REVOKE ALL ON SEQUENCE plain_sequence_id_seq FROM rls_adopt_app",
+        "CREATE TABLE narrow (id int)",
+        "REVOKE ALL ON narrow FROM rls_adopt_app, rls_adopt_etl",
+        "GRANT SELECT (id) ON narrow TO rls_adopt_app",
+        "CREATE TABLE wide (id int)",
+        "GRANT UPDATE ON wide TO rls_adopt_admin",
+        "CREATE TABLE as_given (id int)",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = pg_temp AS 'SELECT 1'",
+        "REVOKE ALL ON FUNCTION f FROM PUBLIC, rls_adopt_etl",
+        "CREATE VIEW seen WITH (security_invoker) AS SELECT id, f() FROM plain",
+        "REVOKE ALL ON seen FROM rls_adopt_app, rls_adopt_etl",
+    )
+    before = project.state()
+    written, metadata = adopt(project)
+    assert "'as_given'" not in written
+    assert "declare_on(\n        metadata.tables['plain'],\n        grant(to=" in written
+    project.check(metadata)
+    assert project.state() == before
+    found = rebuilt(project, server, metadata, *(defaults if has_defaults else []))
+    assert privileges_in(found) == [
+        (kind, line)
+        for kind, line in privileges_in(before)
+        # A new database gets the default privileges after a table that declares nothing.
+        if has_defaults or not line.startswith("as_given rls_")
+    ]
+
+
+def privileges_in(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without those on the functions that come with any default that calls a function."""
+    return [line for line in lines if line[0].endswith("privilege") and not line[1].startswith("auth.")]
+
+
+@pytest.mark.exhaustive
+def test_a_sequence_that_lacks_what_defaults_give_is_declared(project: Project) -> None:
+    execute_raw(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO rls_adopt_app",
+        "CREATE SEQUENCE closed",
+        "CREATE SEQUENCE open",
+        "REVOKE ALL ON SEQUENCE closed FROM rls_adopt_app",
+        "CREATE TABLE todos (id int DEFAULT nextval('closed') + nextval('open'))",
+    )
+    written, metadata = adopt(project)
+    assert "grant_on(metadata, to=['rls_adopt_app'], sequence='closed')" in written
+    assert "'open'" not in written
+    project.check(metadata)
+    execute_raw(project, "GRANT USAGE ON SEQUENCE closed TO rls_adopt_app")
+    assert operations(project.migrate(metadata)) == ["revoke"]
+
+
+@pytest.mark.exhaustive
+def test_a_partition_that_callers_reach_is_said_and_revoked(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE parts (id int NOT NULL) PARTITION BY RANGE (id)",
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9)",
+        "ALTER TABLE parts ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON parts FOR SELECT TO rls_adopt_app USING (id = 1)",
+        "GRANT SELECT ON parts, parts_1 TO rls_adopt_app",
+    )
+    written, metadata = adopt(project)
+    said = "# rls_adopt_app may reach parts_1 past the row security of parts: autogenerate will revoke that"
+    assert said in written
+    revokes = project.migrate(metadata)
+    assert "op.revoke(['SELECT'], 'parts_1', ['rls_adopt_app'])" in revokes

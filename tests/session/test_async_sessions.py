@@ -1,0 +1,621 @@
+"""The same under asyncio, with each driver: what a person may do, also when tasks are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import pytest
+from sqlalchemy import URL, Engine, event, func, insert, select, update
+from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from sqla_rls import BindingOptions, Caller, auth, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
+from sqla_rls.exc import (
+    BindingError,
+    CallerRequired,
+    DeclarationError,
+    ExpiredToken,
+    InvalidToken,
+    KeysUnavailable,
+    TransactionInProgress,
+    TransactionRefused,
+    UnsupportedTransaction,
+)
+from sqla_rls.testing.issuer import Issuer
+from tests.support.clocks import Clocks
+from tests.support.sessions import (
+    ALICE_OF_MANY_GROUPS,
+    ANYTHING,
+    BAD_TOKENS,
+    CALLER,
+    GROUPS,
+    NOBODY,
+    TASKS,
+    Todo,
+    all_todos,
+    assert_refused,
+    bindings,
+    kill,
+    statements_of,
+    verifier_of,
+)
+from tests.support.suite import table
+
+pytestmark = pytest.mark.sqlalchemy
+
+pytestmark = pytest.mark.usefixtures("runner")
+
+AsyncSessions: TypeAlias = Callable[[Caller], AsyncSession]
+
+
+@pytest.fixture
+def maker(async_pool: AsyncEngine, async_transport: Transport) -> async_sessionmaker[AsyncSession]:
+    maker = async_sessionmaker(async_pool, expire_on_commit=False)
+    enforce_row_security(maker, options=BindingOptions(transport=async_transport))
+    return maker
+
+
+@pytest.fixture
+def sessions(maker: async_sessionmaker[AsyncSession]) -> AsyncSessions:
+    """``sessions(alice)``: a session that runs as Alice."""
+
+    def open_session(caller: Caller) -> AsyncSession:
+        session = maker()
+        identify(session, caller)
+        return session
+
+    return open_session
+
+
+async def tasks_of(session: AsyncSession) -> list[str]:
+    return list((await session.scalars(TASKS)).all())
+
+
+async def caller_of(session: AsyncSession) -> tuple[str, str | None]:
+    role, subject = (await session.execute(CALLER)).one()
+    return role, subject
+
+
+# One's own rows, and nobody else's
+
+
+async def test_bob_does_not_see_what_alice_wrote(sessions: AsyncSessions, alice: Caller, bob: Caller) -> None:
+    async with sessions(alice) as session:
+        session.add(Todo(task="buy milk"))
+        await session.commit()
+        assert await tasks_of(session) == ["buy milk"]
+    async with sessions(bob) as session:
+        assert await tasks_of(session) == []
+
+
+@pytest.mark.exhaustive
+async def test_a_caller_may_have_many_claims(sessions: AsyncSessions, todos: None) -> None:
+    async with sessions(ALICE_OF_MANY_GROUPS) as session:
+        assert (await session.scalars(TASKS)).all() == ["alice's"]
+        claims: Any = await session.scalar(select(auth.session()))
+        assert claims["groups"] == GROUPS
+
+
+async def test_bob_cannot_write_in_the_name_of_alice(
+    sessions: AsyncSessions, todos: None, admin: Engine, bob: Caller
+) -> None:
+    async with sessions(bob) as session:
+        changed = await session.scalars(update(Todo).values(task="bob's").returning(Todo.user_id))
+        assert changed.all() == ["bob"]
+        await session.commit()
+        with pytest.raises(ProgrammingError, match="row-level security"):
+            await session.execute(insert(Todo).values(user_id="alice", task="forged"))
+    assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
+
+
+async def test_anonymous_may_not_touch_todos(sessions: AsyncSessions, todos: None) -> None:
+    async with sessions(Caller.anonymous()) as session:
+        assert await caller_of(session) == ("anonymous", None)
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            await tasks_of(session)
+
+
+@pytest.mark.exhaustive
+async def test_nobody_gets_anywhere_nor_by_going_on(
+    maker: async_sessionmaker[AsyncSession], alice: Caller
+) -> None:
+    async with maker() as session:
+        await session.run_sync(assert_refused, CallerRequired)
+        for going_on in (session.execute, session.scalars, session.stream):
+            with pytest.raises(TransactionRefused):
+                await going_on(ANYTHING)
+        with pytest.raises(TransactionRefused):
+            await session.connection()
+        with pytest.raises(SQLAlchemyError):
+            async with session.begin_nested():
+                await session.execute(ANYTHING)
+        await session.rollback()
+        identify(session, alice)
+        assert await caller_of(session) == ("authenticated", "alice")
+
+
+@pytest.mark.exhaustive
+@table("ending", ["close", "aclose", "reset", "invalidate"])
+async def test_a_closed_session_is_nobodys(sessions: AsyncSessions, alice: Caller, ending: str) -> None:
+    session = sessions(alice)
+    await session.execute(ANYTHING)
+    await getattr(session, ending)()
+    async with session:
+        await session.run_sync(assert_refused, CallerRequired)
+
+
+# From one transaction to the next
+
+
+@pytest.mark.exhaustive
+async def test_each_transaction_is_bound_anew_by_one_statement(
+    async_pool: AsyncEngine, async_transport: Transport, sessions: AsyncSessions, todos: None, alice: Caller
+) -> None:
+    async with sessions(alice) as session:
+        await session.execute(ANYTHING)
+        await session.commit()
+        sent = statements_of(async_pool.sync_engine)
+        for end in (session.commit, session.rollback, session.commit):
+            assert await tasks_of(session) == ["alice's"]
+            assert await tasks_of(session) == ["alice's"]
+            await end()
+    assert [bindings([statement]) for statement in sent] == (
+        [1, 0, 0] * 3 if async_transport == "statement" else [0, 0] * 3
+    )
+
+
+@pytest.mark.exhaustive
+async def test_a_flush_that_comes_first_is_bound(
+    async_pool: AsyncEngine, sessions: AsyncSessions, alice: Caller
+) -> None:
+    async with sessions(alice) as session:
+        await session.execute(ANYTHING)
+        await session.commit()
+        sent = statements_of(async_pool.sync_engine)
+        for _ in range(2):
+            session.add(Todo(task="buy milk"))
+            await session.commit()
+    assert [statement.split()[0] for statement in sent if not bindings([statement])] == ["INSERT"] * 2
+
+
+@pytest.mark.exhaustive
+async def test_what_is_loaded_after_a_commit_is_ones_own(
+    sessions: AsyncSessions, todos: None, alice: Caller
+) -> None:
+    async with sessions(alice) as session:
+        todo = (await session.scalars(select(Todo))).one()
+        await session.commit()
+        await session.refresh(todo)
+        await session.commit()
+        assert await session.run_sync(lambda _: [step.what for step in todo.steps]) == ["alice's step"]
+
+
+async def test_a_savepoint_is_bound_already(
+    async_pool: AsyncEngine, async_transport: Transport, sessions: AsyncSessions, todos: None, alice: Caller
+) -> None:
+    sent = statements_of(async_pool.sync_engine)
+    async with sessions(alice) as session, session.begin_nested():
+        with pytest.raises(ProgrammingError, match="row-level security"):
+            async with session.begin_nested():
+                await session.execute(insert(Todo).values(user_id="bob", task="forged"))
+        assert await tasks_of(session) == ["alice's"]
+    assert bindings(sent) == (1 if async_transport == "statement" else 0)
+
+
+@pytest.mark.exhaustive
+async def test_nobody_else_may_go_on_in_a_transaction(
+    sessions: AsyncSessions, alice: Caller, bob: Caller
+) -> None:
+    async with sessions(alice) as session:
+        await session.execute(ANYTHING)
+        identify(session, alice)
+        with pytest.raises(TransactionInProgress):
+            identify(session, bob)
+        await session.commit()
+        identify(session, bob)
+        assert await caller_of(session) == ("authenticated", "bob")
+
+
+@pytest.mark.exhaustive
+async def test_nothing_outlives_the_transaction(
+    async_pool: AsyncEngine, sessions: AsyncSessions, alice: Caller
+) -> None:
+    backend = select(func.pg_backend_pid())
+    async with sessions(alice) as session:
+        before = await session.scalar(backend)
+        await session.commit()
+    async with async_pool.connect() as connection:
+        assert await connection.scalar(backend) == before
+        assert (await connection.execute(CALLER)).one() == NOBODY
+
+
+# Factories
+
+
+async def test_a_plain_session_cannot_be_identified(async_pool: AsyncEngine, alice: Caller) -> None:
+    maker = async_sessionmaker(async_pool)
+    for session in (maker(), async_scoped_session(maker, scopefunc=asyncio.current_task)):
+        with pytest.raises(BindingError, match="enforce_row_security"):
+            identify(session, alice)
+
+
+@pytest.mark.exhaustive
+async def test_enforcing_twice_is_a_mistake(maker: async_sessionmaker[AsyncSession]) -> None:
+    for factory in (maker, async_scoped_session(maker, scopefunc=asyncio.current_task)):
+        with pytest.raises(DeclarationError, match="already"):
+            enforce_row_security(factory)
+
+
+class Counting(Session):
+    """An application's own."""
+
+    def count(self) -> int:
+        return len(self.scalars(TASKS).all())
+
+
+class CountingAsync(AsyncSession):
+    sync_session_class = Counting
+
+
+@pytest.mark.exhaustive
+async def test_session_classes_of_ones_own_go_on(async_pool: AsyncEngine, todos: None, alice: Caller) -> None:
+    heard: list[object] = []
+
+    @event.listens_for(Counting, "after_begin")
+    def after_begin(session: Session, *_: object) -> None:
+        heard.append(type(session).__name__)
+
+    for maker in (
+        async_sessionmaker(async_pool, sync_session_class=Counting),
+        async_sessionmaker(async_pool, class_=CountingAsync),
+    ):
+        enforce_row_security(maker)
+        async with maker() as session:
+            identify(session, alice)
+            assert isinstance(session.sync_session, Counting)
+            assert await session.run_sync(lambda own: isinstance(own, Counting) and own.count()) == 1
+    event.remove(Counting, "after_begin", after_begin)
+    assert heard == ["Counting", "Counting"]
+
+
+@pytest.mark.exhaustive
+async def test_a_scoped_session_is_one_per_task(maker: async_sessionmaker[AsyncSession], todos: None) -> None:
+    scoped = async_scoped_session(maker, scopefunc=asyncio.current_task)
+
+    async def work(name: str) -> None:
+        identify(scoped, Caller(role="authenticated", subject=name))
+        assert (await scoped.scalars(TASKS)).all() == [f"{name}'s"]
+        await scoped.remove()
+        with pytest.raises(CallerRequired):
+            await scoped.execute(ANYTHING)
+        await scoped.remove()
+
+    await asyncio.gather(work("alice"), work("bob"))
+
+
+# Tokens
+
+
+@pytest.fixture
+def by_token(async_pool: AsyncEngine, issuer: Issuer) -> async_sessionmaker[AsyncSession]:
+    maker = async_sessionmaker(async_pool)
+    enforce_row_security(maker, verifier=verifier_of(issuer))
+    return maker
+
+
+async def test_a_token_is_who_it_says(
+    by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
+) -> None:
+    for name in ("alice", "bob"):
+        async with by_token(token=issuer.token(name)) as session:
+            for _ in range(3):
+                assert await tasks_of(session) == [f"{name}'s"]
+                await session.commit()
+    assert issuer.fetches == 1
+
+
+@pytest.mark.exhaustive
+async def test_the_event_loop_goes_on_while_keys_are_waited_for(
+    by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
+) -> None:
+    issuer.delay = 0.3
+    async with by_token(token=issuer.token("alice")) as session:
+        reading = asyncio.create_task(tasks_of(session))
+        turns = 0
+        while not reading.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        assert reading.result() == ["alice's"]
+    assert turns > 3
+
+
+@pytest.mark.exhaustive
+async def test_who_goes_on_when_cancelled_while_keys_are_waited_for_reads_nothing(
+    by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
+) -> None:
+    issuer.delay = 0.5
+    async with by_token(token=issuer.token("alice")) as session:
+        reading = asyncio.create_task(tasks_of(session))
+        while not issuer.fetches:
+            await asyncio.sleep(0.01)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        with pytest.raises(SQLAlchemyError):
+            await session.execute(ANYTHING)
+        await session.rollback()
+        assert await tasks_of(session) == ["alice's"]
+
+
+@pytest.mark.exhaustive
+@table("forge", BAD_TOKENS.values(), ids=BAD_TOKENS)
+async def test_a_bad_token_reads_nothing(
+    by_token: async_sessionmaker[AsyncSession], issuer: Issuer, forge: Callable[[Issuer], Any]
+) -> None:
+    async with by_token(token=forge(issuer)) as session:
+        await session.run_sync(assert_refused, InvalidToken)
+
+
+@pytest.mark.exhaustive
+async def test_a_token_that_expires_is_refused_in_the_next_transaction(
+    async_pool: AsyncEngine, issuer: Issuer, clocks: Clocks, todos: None
+) -> None:
+    maker = async_sessionmaker(async_pool)
+    enforce_row_security(maker, verifier=verifier_of(issuer))
+    async with maker(token=issuer.token("alice", expires_in=60)) as session:
+        assert await tasks_of(session) == ["alice's"]
+        await session.commit()
+        clocks.ahead = 60
+        await session.run_sync(assert_refused, ExpiredToken)
+
+
+async def test_without_keys_nothing_is_read(
+    by_token: async_sessionmaker[AsyncSession], issuer: Issuer
+) -> None:
+    token = issuer.token("alice")
+    issuer.close()
+    async with by_token(token=token) as session:
+        await session.run_sync(assert_refused, KeysUnavailable)
+
+
+@pytest.mark.exhaustive
+async def test_a_block_may_commit_at_its_end(
+    maker: async_sessionmaker[AsyncSession], alice: Caller, admin: Engine
+) -> None:
+    def token() -> Caller:
+        return alice
+
+    async with maker(token=token) as session, session.begin():
+        session.add(Todo(task="one"))
+    with pytest.raises(DeclarationError, match="async with"):
+        maker.begin(token=token)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    async with maker.begin() as session:
+        identify(session, alice)
+        session.add(Todo(task="two"))
+    assert all_todos(admin) == [("alice", "one"), ("alice", "two")]
+
+
+async def test_a_token_needs_a_verifier(maker: async_sessionmaker[AsyncSession], issuer: Issuer) -> None:
+    with pytest.raises(DeclarationError, match="needs a verifier"):
+        maker(token=issuer.token("alice"))
+
+
+# Every way to run SQL
+
+
+@pytest.mark.exhaustive
+async def test_streams_hold_ones_own_rows(admin: Engine, sessions: AsyncSessions, alice: Caller) -> None:
+    with Session(admin) as owner:
+        owner.add_all([Todo(task="x", user_id=name) for name in ("alice", "bob") * 100])
+        owner.commit()
+    async with sessions(alice) as session:
+        stream = await session.stream_scalars(select(Todo), execution_options={"yield_per": 7})
+        assert [todo.user_id async for todo in stream] == ["alice"] * 100
+
+
+@pytest.mark.exhaustive
+async def test_core_and_bulk_statements_run_as_the_caller(
+    admin: Engine, sessions: AsyncSessions, alice: Caller
+) -> None:
+    async with sessions(alice) as session:
+        connection = await session.connection()
+        await connection.execute(insert(Todo), [{"task": "x"}] * 100)
+        await session.execute(insert(Todo), [{"task": "x"}] * 100)
+        await session.run_sync(lambda own: own.bulk_save_objects([Todo(task="x") for _ in range(100)]))
+        await session.commit()
+    assert all_todos(admin) == [("alice", "x")] * 300
+
+
+async def test_a_session_may_join_a_transaction(
+    async_pool: AsyncEngine, admin: Engine, alice: Caller, bob: Caller
+) -> None:
+    maker = async_sessionmaker(join_transaction_mode="create_savepoint")
+    enforce_row_security(maker)
+    async with async_pool.connect() as connection:
+        transaction = await connection.begin()
+        for caller in (alice, bob):
+            async with maker(bind=connection) as session:
+                identify(session, caller)
+                session.add(Todo(task="joined"))
+                await session.commit()
+                assert (await session.scalars(select(Todo.user_id))).all() == [caller.subject]
+        async with maker(bind=connection) as session:
+            await session.run_sync(assert_refused, CallerRequired)
+        await transaction.rollback()
+        assert (await connection.execute(CALLER)).one() == NOBODY
+    assert all_todos(admin) == []
+
+
+# What is refused
+
+
+@pytest.mark.exhaustive
+async def test_who_did_nothing_on_a_connection_leaves_nothing_on_it(
+    async_pool: AsyncEngine, maker: async_sessionmaker[AsyncSession], alice: Caller
+) -> None:
+    async with async_pool.connect() as connection:
+        for _ in range(2):
+            async with maker(bind=connection) as session:
+                identify(session, alice)
+                await session.execute(ANYTHING)
+                await session.commit()
+                await session.connection()
+            assert (await connection.execute(CALLER)).one() == NOBODY
+            await connection.rollback()
+
+
+@pytest.mark.exhaustive
+async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, alice: Caller) -> None:
+    maker = async_sessionmaker(
+        create_async_engine(async_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    )
+    enforce_row_security(maker, options=BindingOptions(transport="statement"))
+    async with maker() as session:
+        identify(session, alice)
+        await session.run_sync(assert_refused, UnsupportedTransaction, "AUTOCOMMIT")
+    async with sessions(alice) as session:
+        if async_url.drivername.endswith("asyncpg"):
+            with pytest.raises(UnsupportedTransaction, match="AUTOCOMMIT"):
+                await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        await session.rollback()
+        assert await caller_of(session) == ("authenticated", "alice")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "Create it"), ("pg_monitor", "GRANT it")])
+async def test_a_role_that_cannot_be_bound_names_the_cure(
+    sessions: AsyncSessions, bob: Caller, role: str, cure: str
+) -> None:
+    async with sessions(Caller(role=role, subject="alice")) as session:
+        await session.run_sync(assert_refused, BindingError, f"{role}.*{cure}")
+    async with sessions(bob) as session:
+        assert await caller_of(session) == ("authenticated", "bob")
+
+
+# Faults and load
+
+
+async def test_who_loses_the_connection_is_bound_on_the_next(
+    admin: Engine, sessions: AsyncSessions, todos: None, alice: Caller, bob: Caller
+) -> None:
+    async with sessions(alice) as session:
+        kill(admin, await session.scalar(select(func.pg_backend_pid())))
+        for _ in range(2):
+            with pytest.raises(SQLAlchemyError):
+                await session.execute(ANYTHING)
+        await session.rollback()
+        assert await tasks_of(session) == ["alice's"]
+        backend = await session.scalar(select(func.pg_backend_pid()))
+    kill(admin, backend)
+    async with sessions(bob) as session:
+        with pytest.raises(DBAPIError) as lost:
+            await session.execute(ANYTHING)
+        assert lost.value.connection_invalidated
+        await session.rollback()
+        assert await tasks_of(session) == ["bob's"]
+
+
+async def read_own(sessions: AsyncSessions, name: str) -> None:
+    """A transaction that sees what is the user's own, and nothing else."""
+    async with sessions(Caller(role="authenticated", subject=name)) as session:
+        assert (await session.scalars(select(Todo.user_id))).all() == [name]
+        await session.execute(update(Todo).values(task=f"{name}'s"))
+        await session.commit()
+
+
+@pytest.mark.exhaustive
+async def test_a_task_may_be_cancelled_at_any_moment(
+    async_pool: AsyncEngine, sessions: AsyncSessions, todos: None, admin: Engine, alice: Caller
+) -> None:
+    async def work() -> None:
+        async with sessions(alice) as session:
+            try:
+                await session.execute(update(Todo).values(task="alice's"))
+                await session.commit()
+            except asyncio.CancelledError:
+                with suppress(SQLAlchemyError):
+                    assert await caller_of(session) == ("authenticated", "alice")
+                raise
+
+    cancelled = 0
+    for moment in range(50):
+        task = asyncio.create_task(work())
+        await asyncio.sleep(moment * 0.0002)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        cancelled += task.cancelled()
+        await read_own(sessions, "bob")
+        async with async_pool.connect() as connection:
+            assert (await connection.execute(CALLER)).one() == NOBODY
+    assert cancelled
+    assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
+
+
+@pytest.mark.exhaustive
+async def test_who_is_cancelled_while_connecting_leaves_no_connection_behind(async_url: URL) -> None:
+    engine = create_async_engine(async_url, poolclass=NullPool)
+    enforce_row_security(async_sessionmaker(engine))
+
+    async def work() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(ANYTHING)
+
+    async def cancel_at(moment: int) -> None:
+        task = asyncio.create_task(work())
+        await asyncio.sleep(moment * 0.0002)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    for moment in range(100):
+        await cancel_at(moment)
+    # One that nobody has closed warns as it goes; pytest fails the test for it.
+    gc.collect()
+
+
+@pytest.mark.exhaustive
+async def test_tasks_do_not_see_each_others_rows(async_url: URL, admin: Engine) -> None:
+    people = [f"user {number}" for number in range(5)]
+    with Session(admin) as owner:
+        owner.add_all([Todo(task="x", user_id=name) for name in people])
+        owner.commit()
+    engine = create_async_engine(async_url, pool_size=3, max_overflow=0)
+    maker = async_sessionmaker(engine)
+    enforce_row_security(maker)
+
+    def open_session(caller: Caller) -> AsyncSession:
+        session = maker()
+        identify(session, caller)
+        return session
+
+    async def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(10):
+            await read_own(open_session, chance.choice(people))
+
+    chance = random.Random(0)
+    workers = [asyncio.create_task(work(seed)) for seed in range(50)]
+    for victim in workers[::3]:
+        await asyncio.sleep(chance.random() * 0.01)
+        victim.cancel()
+    results = await asyncio.gather(*workers, return_exceptions=True)
+    assert {type(result) for result in results} == {type(None), asyncio.CancelledError}
+    for _ in range(3):
+        async with engine.connect() as connection:
+            assert (await connection.execute(CALLER)).one() == NOBODY
+    await engine.dispose()

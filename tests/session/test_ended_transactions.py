@@ -1,0 +1,263 @@
+"""SQL text that ends the session's transaction, and begins one to which nothing is bound."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine, create_engine, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, service_session
+from sqla_rls.driver.base import Transport
+from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
+from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
+from tests.support.sessions import ANYTHING, CALLER, TASKS, Sessions
+from tests.support.suite import table
+
+ALICE = ("authenticated", "alice")
+CHAINED = ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"]
+ENDS = [*CHAINED, "COMMIT; BEGIN", "ROLLBACK; BEGIN ISOLATION LEVEL SERIALIZABLE"]
+
+
+def with_the_session(session: Session) -> object:
+    return session.execute(CALLER).all()
+
+
+def with_its_connection(session: Session) -> object:
+    return session.info["connection"].execute(CALLER).all()
+
+
+def with_a_savepoint(session: Session) -> object:
+    return session.info["connection"].begin_nested()
+
+
+def with_a_cursor(session: Session) -> object:
+    driver_connection: Any = session.info["connection"].connection.driver_connection
+    return driver_connection.execute("SELECT 1").fetchall()
+
+
+def with_a_cursor_of_another_class(session: Session) -> object:
+    driver_connection: Any = session.info["connection"].connection.driver_connection
+    return psycopg.ClientCursor(driver_connection).execute("SELECT 1").fetchall()
+
+
+GO_ON = [
+    with_the_session,
+    with_its_connection,
+    with_a_savepoint,
+    with_a_cursor,
+    with_a_cursor_of_another_class,
+]
+
+
+@table("end", ENDS)
+def test_nothing_runs_in_a_transaction_that_sql_has_begun(
+    sessions: Sessions, todos: None, alice: Caller, end: str
+) -> None:
+    with sessions(alice) as session:
+        for go_on in GO_ON:
+            session.info["connection"] = session.connection()
+            session.execute(ANYTHING)
+            session.execute(text(end))
+            for _ in range(2):
+                with pytest.raises(TransactionRefused, match=r"rollback\(\)"):
+                    go_on(session)
+            session.rollback()
+            assert session.execute(CALLER).one() == ALICE
+            session.rollback()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("transport", ["statement"], indirect=True)
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_nothing_follows_the_end_of_a_transaction_that_a_statement_has_bound(
+    sessions: Sessions, alice: Caller, end: str
+) -> None:
+    with sessions(alice) as session:
+        session.execute(text(end))
+        for _ in range(2):
+            with pytest.raises(TransactionRefused):
+                session.execute(CALLER)
+        session.rollback()
+        assert session.execute(CALLER).one() == ALICE
+
+
+def test_the_connection_of_a_refused_transaction_serves_others(
+    pool: Engine, sessions: Sessions, alice: Caller
+) -> None:
+    with sessions(alice) as session:
+        session.execute(text("COMMIT AND CHAIN"))
+    with pool.connect() as connection:
+        assert connection.execute(ANYTHING).one() == (1,)
+    with sessions(Caller(role="authenticated", subject="bob")) as session:
+        assert session.execute(CALLER).one() == ("authenticated", "bob")
+
+
+def test_what_ends_no_transaction_is_not_refused(sessions: Sessions, todos: None, alice: Caller) -> None:
+    with sessions(alice) as session:
+        for _ in range(2):
+            session.execute(text("SAVEPOINT own"))
+            session.execute(text("ROLLBACK TO own"))
+            with pytest.raises(DBAPIError), session.begin_nested():
+                session.execute(text("SELECT 1/0"))
+            with session.begin_nested() as savepoint:
+                session.execute(ANYTHING)
+                savepoint.rollback()
+            driver_connection: Any = session.connection().connection.driver_connection
+            with driver_connection.pipeline():
+                driver_connection.execute("SELECT 1")
+                driver_connection.execute("SELECT 1")
+            assert session.scalars(TASKS).all() == ["alice's"]
+            session.commit()
+
+
+def test_a_failed_transaction_has_postgres_s_own_error(sessions: Sessions, alice: Caller) -> None:
+    with sessions(alice) as session:
+        with pytest.raises(DBAPIError, match="division by zero"):
+            session.execute(text("SELECT 1/0"))
+        with pytest.raises(DBAPIError, match="current transaction is aborted"):
+            session.execute(ANYTHING)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("value", ["on", "off", "true"])
+def test_the_application_may_set_what_a_transaction_is_known_by(
+    pool: Engine, transport: Transport, alice: Caller, value: str
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(
+        maker, settings={"default_transaction_read_only": value}, options=BindingOptions(transport=transport)
+    )
+    with maker() as session:
+        identify(session, alice)
+        for _ in range(3):
+            assert session.execute(CALLER).one() == ALICE
+        session.commit()
+
+
+@pytest.mark.exhaustive
+def test_transactions_stay_as_writable_as_they_were(pool: Engine, sessions: Sessions, alice: Caller) -> None:
+    shown = select(text("current_setting('transaction_read_only')"))
+    with sessions(alice) as session:
+        for read_only in (False, True, False):
+            session.connection(execution_options={"postgresql_readonly": read_only})
+            for _ in range(2):
+                assert session.scalar(shown) == ("on" if read_only else "off")
+            session.rollback()
+    with pool.connect() as connection:
+        assert connection.scalar(shown) == "off"
+
+
+@pytest.mark.exhaustive
+def test_a_service_session_s_transaction_is_known_too(maker: sessionmaker[Session]) -> None:
+    with service_session(maker, reason="test") as session:
+        session.execute(text("COMMIT AND CHAIN"))
+        with pytest.raises(TransactionRefused):
+            session.execute(ANYTHING)
+
+
+@pytest.mark.exhaustive
+def test_through_pgbouncer_another_client_s_setting_refuses_no_transaction(
+    pgbouncer: None, url: URL, transport: Transport, alice: Caller
+) -> None:
+    with PgBouncer(url, pool_size=1) as bouncer:
+        engine = create_engine(bouncer.url, connect_args=CONNECT_ARGS["psycopg"])
+        maker = sessionmaker(engine)
+        enforce_row_security(maker, options=BindingOptions(transport=transport))
+        for value in ("on", "off", "on"):
+            with psycopg.connect(bouncer.url.set(drivername="postgresql").render_as_string()) as other:
+                other.execute(f"SET default_transaction_read_only = {value}")
+            with maker() as session:
+                identify(session, alice)
+                for _ in range(2):
+                    assert session.execute(CALLER).one() == ALICE
+        engine.dispose()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("value", ["on", "off"])
+def test_what_the_last_caller_has_set_refuses_no_transaction(
+    sessions: Sessions, alice: Caller, value: str
+) -> None:
+    for _ in range(2):
+        with sessions(alice) as session:
+            assert session.execute(CALLER).one() == ALICE
+            session.execute(text(f"SET default_transaction_read_only = {value}"))
+            session.connection().connection.driver_connection.commit()  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def async_maker(async_pool: AsyncEngine, async_transport: Transport) -> async_sessionmaker[AsyncSession]:
+    maker = async_sessionmaker(async_pool)
+    enforce_row_security(maker, options=BindingOptions(transport=async_transport))
+    return maker
+
+
+@table("end", CHAINED)
+async def test_nothing_runs_in_a_transaction_that_sql_has_begun_under_asyncio(
+    runner: asyncio.Runner,
+    async_maker: async_sessionmaker[AsyncSession],
+    todos: None,
+    alice: Caller,
+    end: str,
+) -> None:
+    async with async_maker() as session:
+        identify(session, alice)
+        for _ in range(3):
+            # Each text is one that SQLAlchemy has prepared, in the rounds that follow.
+            assert (await session.execute(CALLER)).one() == ALICE
+            assert (await session.scalars(TASKS)).all() == ["alice's"]
+            connection = await session.connection()
+            driver_connection: Any = (await connection.get_raw_connection()).driver_connection
+            await session.execute(text(end))
+            for go_on in (session.execute, connection.execute):
+                with pytest.raises(TransactionRefused, match=r"rollback\(\)"):
+                    await go_on(CALLER)
+            with pytest.raises(TransactionRefused, match=r"rollback\(\)"):
+                await driver_connection.execute("SELECT 1")
+            await session.rollback()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+async def test_sql_that_ends_a_transaction_is_followed_by_no_other_under_asyncio(
+    runner: asyncio.Runner,
+    async_maker: async_sessionmaker[AsyncSession],
+    driver_and_transport: tuple[str, Transport],
+    alice: Caller,
+    end: str,
+) -> None:
+    if driver_and_transport[0] == "psycopg" and driver_and_transport[1] != "statement":
+        pytest.skip("what follows is bound")
+    async with async_maker() as session:
+        identify(session, alice)
+        for _ in range(3):
+            assert (await session.execute(CALLER)).one() == ALICE
+            await session.execute(text(end))
+            for _ in range(2):
+                with pytest.raises((TransactionRefused, UnsupportedTransaction)):
+                    await session.execute(CALLER)
+            await session.rollback()
+
+
+@pytest.mark.exhaustive
+async def test_what_ends_no_transaction_is_not_refused_under_asyncio(
+    runner: asyncio.Runner, async_maker: async_sessionmaker[AsyncSession], todos: None, alice: Caller
+) -> None:
+    async with async_maker() as session:
+        identify(session, alice)
+        for _ in range(2):
+            with pytest.raises(DBAPIError):
+                async with session.begin_nested():
+                    await session.execute(text("SELECT 1/0"))
+            assert (await session.scalars(TASKS)).all() == ["alice's"]
+            with pytest.raises(DBAPIError, match="division by zero"):
+                await session.execute(text("SELECT 1/0"))
+            with pytest.raises(DBAPIError, match="current transaction is aborted"):
+                await session.execute(ANYTHING)
+            await session.rollback()

@@ -1,0 +1,628 @@
+"""When something breaks: an error, never another's rows; and whoever comes next is bound as ever."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import asyncpg
+import psycopg
+import pytest
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
+
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver import psycopg as psycopg_driver
+from sqla_rls.driver.base import Transport
+from sqla_rls.exc import TransactionRefused
+from sqla_rls.testing.postgres import Server
+from tests.support.proxy import Proxy
+from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Base, Todo, all_todos, kill
+from tests.support.suite import table, transports
+
+T = TypeVar("T")
+
+BACKEND = select(func.pg_backend_pid())
+UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
+
+
+class ListenerFailed(Exception):
+    """The application's own listener has."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """An application with a pool of one connection, through *proxy*; asyncio's if it has a *runner*."""
+
+    engine: Engine
+    maker: Any  # sessionmaker or async_sessionmaker
+    proxy: Proxy
+    runner: asyncio.Runner | None
+
+    def run(self, caller: Caller, work: Callable[[Session], T]) -> T:
+        """What *work* returns of a session of *caller*; asyncio's is worked with as by ``run_sync()``."""
+        if self.runner is None:
+            session: Session
+            with self.maker() as session:
+                identify(session, caller)
+                return work(session)
+        return self.runner.run(self._run(caller, work))
+
+    async def _run(self, caller: Caller, work: Callable[[Session], T]) -> T:
+        session: AsyncSession
+        async with self.maker() as session:
+            identify(session, caller)
+            return await session.run_sync(work)
+
+    def raw(self, work: Callable[[Connection], T]) -> T:
+        """What *work* returns of a connection that nobody is bound to."""
+        if self.runner is None:
+            with self.engine.connect() as connection:
+                return work(connection)
+        return self.runner.run(self._raw(work))
+
+    async def _raw(self, work: Callable[[Connection], T]) -> T:
+        async with AsyncEngine(self.engine).connect() as connection:
+            return await connection.run_sync(work)
+
+
+CLIENTS: dict[str, tuple[str, str, Transport]] = {
+    "sync-psycopg-with_begin": ("sync", "psycopg", "with_begin"),
+    "sync-psycopg-pipeline": ("sync", "psycopg", "pipeline"),
+    "sync-psycopg-statement": ("sync", "psycopg", "statement"),
+    "async-psycopg-pipeline": ("async", "psycopg", "pipeline"),
+    "async-asyncpg-with_begin": ("async", "asyncpg", "with_begin"),
+    "async-asyncpg-statement": ("async", "asyncpg", "statement"),
+}
+
+
+@pytest.fixture(params=transports(CLIENTS, ["sync-psycopg-pipeline", "async-asyncpg-with_begin"]))
+def client(request: pytest.FixtureRequest, url: URL, todos: None) -> Iterator[Client]:
+    kind, driver, transport = request.param
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.2}
+    with Proxy(url.port or 5432) as proxy:
+        proxied = url.set(drivername=f"postgresql+{driver}", port=proxy.port)
+        if kind == "sync":
+            engine = create_engine(proxied, **options)
+            maker = sessionmaker(engine)
+            enforce_row_security(maker, on_bind=on_bind, options=BindingOptions(transport=transport))
+            yield Client(engine, maker, proxy, None)
+            engine.dispose()
+        else:
+            with asyncio.Runner() as runner:
+                query = {"ssl": "disable"} if driver == "asyncpg" else {}
+                async_engine = create_async_engine(proxied.update_query_dict(query), **options)
+                async_maker = async_sessionmaker(async_engine)
+                enforce_row_security(
+                    async_maker, on_bind=on_bind, options=BindingOptions(transport=transport)
+                )
+                yield Client(async_engine.sync_engine, async_maker, proxy, runner)
+                runner.run(async_engine.dispose())
+
+
+#: What fails once, when it is called.
+failing: set[str] = set()
+
+
+def fail(name: str) -> None:
+    if name in failing:
+        failing.remove(name)
+        raise ListenerFailed(name)
+
+
+def on_bind(*_: object) -> None:
+    fail("on_bind")
+
+
+def assert_all_is_well(client: Client, alice: Caller, bob: Caller) -> None:
+    """On the connection that the fault left, or the one that takes its place."""
+    for caller in (bob, alice):
+        assert client.run(caller, lambda session: session.scalars(TASKS).all()) == [f"{caller.subject}'s"]
+        assert client.raw(lambda connection: connection.execute(CALLER).one()) == NOBODY
+        assert client.raw(lambda connection: connection.scalar(text("SHOW role"))) == "none"
+
+
+# Connections that break
+
+Fault = Callable[[Client, Engine, "int | None"], None]
+
+
+def kill_backend(client: Client, admin: Engine, backend: int | None) -> None:
+    kill(admin, backend)
+
+
+def drop_connection(client: Client, admin: Engine, backend: int | None) -> None:
+    client.proxy.drop()
+
+
+@pytest.fixture(
+    params=[kill_backend, pytest.param(drop_connection, marks=pytest.mark.exhaustive)],
+    ids=["killed", "dropped"],
+)
+def fault(request: pytest.FixtureRequest) -> Fault:
+    fault: Fault = request.param
+    return fault
+
+
+def test_before_a_transaction(
+    client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller
+) -> None:
+    fault(client, admin, client.run(alice, lambda session: session.scalar(BACKEND)))
+
+    def work(session: Session) -> None:
+        with pytest.raises(DBAPIError) as lost:
+            session.scalars(TASKS)
+        assert lost.value.connection_invalidated
+        with pytest.raises(SQLAlchemyError):
+            session.scalars(TASKS)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["bob's"]
+
+    client.run(bob, work)
+    assert_all_is_well(client, alice, bob)
+
+
+def close(connection: Connection) -> None:
+    """By its driver, whatever SQLAlchemy thinks of it."""
+    driver_connection: Any = connection.connection.driver_connection
+    if hasattr(driver_connection, "pgconn"):
+        driver_connection.pgconn.finish()
+    else:
+        driver_connection.terminate()
+
+
+@pytest.mark.exhaustive
+def test_one_that_was_closed_in_the_pool(client: Client, alice: Caller, bob: Caller) -> None:
+    client.raw(close)
+    with suppress(DBAPIError):  # unless the pool has noticed by itself
+        client.run(alice, lambda session: session.scalars(TASKS).all())
+    assert_all_is_well(client, alice, bob)
+
+
+@pytest.mark.exhaustive
+def test_one_that_is_closed_once_it_is_bound(client: Client, alice: Caller, bob: Caller) -> None:
+    def work(session: Session) -> None:
+        close(session.connection())
+        with pytest.raises(DBAPIError):
+            session.scalars(TASKS)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+
+
+@pytest.mark.exhaustive
+def test_between_the_binding_and_the_first_statement(
+    client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller
+) -> None:
+    pid = client.raw(lambda connection: connection.scalar(BACKEND))
+
+    def work(session: Session) -> None:
+        session.connection()  # bound, or about to be
+        fault(client, admin, pid)
+        for _ in range(2):
+            with pytest.raises(SQLAlchemyError):
+                session.scalars(TASKS)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+
+
+@pytest.mark.exhaustive
+def test_in_a_transaction(client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller) -> None:
+    def work(session: Session) -> None:
+        session.execute(insert(Todo).values(task="lost"))
+        with session.begin_nested():
+            fault(client, admin, session.scalar(BACKEND))
+            with pytest.raises(DBAPIError):
+                session.scalars(TASKS)
+
+    with pytest.raises(SQLAlchemyError):  # the savepoint is gone, too
+        client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+    assert all_todos(admin) == UNTOUCHED
+
+
+@pytest.mark.exhaustive
+def test_before_a_commit(client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller) -> None:
+    def work(session: Session) -> None:
+        session.execute(insert(Todo).values(task="lost"))
+        fault(client, admin, session.scalar(BACKEND))
+        with pytest.raises(DBAPIError):
+            session.commit()
+        session.rollback()
+        assert session.execute(CALLER).one() == ("authenticated", "alice")
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+    assert all_todos(admin) == UNTOUCHED
+
+
+@pytest.mark.exhaustive
+def test_an_idle_transaction_that_the_server_ends(client: Client, alice: Caller, bob: Caller) -> None:
+    def work(session: Session) -> None:
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 20"))
+        time.sleep(0.3)
+        with pytest.raises(DBAPIError):
+            session.scalars(TASKS)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+
+
+@pytest.mark.exhaustive
+def test_a_connection_that_stalls(client: Client, alice: Caller, bob: Caller) -> None:
+    """Nothing comes back, and nothing says so, until the application or the network gives up."""
+
+    def work(session: Session) -> None:
+        session.execute(CALLER)
+        client.proxy.stall()
+        breaks = threading.Timer(0.3, client.proxy.drop)
+        breaks.start()
+        with pytest.raises(SQLAlchemyError):
+            session.scalars(TASKS)
+        breaks.join()
+        client.proxy.recover()
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+
+
+def test_who_gives_up_waiting_for_a_connection_that_stalls(
+    client: Client, alice: Caller, bob: Caller
+) -> None:
+    if client.runner is None:
+        pytest.skip("a thread can't be interrupted")
+
+    async def give_up() -> None:
+        async with client.maker() as session:
+            identify(session, alice)
+            await session.execute(CALLER)
+            client.proxy.stall()
+            # Also what a driver sends to cancel the statement doesn't arrive.
+            asyncio.get_running_loop().call_later(0.5, client.proxy.drop)
+            async with asyncio.timeout(0.2):
+                await session.execute(TASKS)
+
+    with pytest.raises((TimeoutError, SQLAlchemyError)):
+        client.runner.run(give_up())
+    client.proxy.recover()
+    assert_all_is_well(client, alice, bob)
+
+
+# Too few connections
+
+
+@pytest.mark.exhaustive
+def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Caller, bob: Caller) -> None:
+    def work(session: Session) -> None:
+        held = client.engine.connect()
+        with pytest.raises(PoolTimeout):
+            session.scalars(TASKS)
+        held.close()
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+
+
+# Listeners of the application's own
+
+
+@table("name", ["after_begin", "on_bind", "begin", "checkout", "reset"])
+def test_a_listener_that_fails(client: Client, admin: Engine, alice: Caller, bob: Caller, name: str) -> None:
+    listened: Any = client.engine
+    if name == "after_begin":
+        listened = client.maker.class_ if client.runner is None else client.maker.kw["sync_session_class"]
+    if name != "on_bind":
+        event.listen(listened, name, lambda *_: fail(name))
+
+    def work(session: Session) -> None:
+        failing.add(name)
+        session.execute(insert(Todo).values(task="lost"))
+        assert session.execute(CALLER).one() == ("authenticated", "alice")
+        session.rollback()
+
+    try:
+        client.run(alice, work)
+    except ListenerFailed:
+        assert name != "reset"  # SQLAlchemy logs that one, and gives up the connection
+    assert not failing
+    assert_all_is_well(client, alice, bob)
+    assert all_todos(admin) == UNTOUCHED
+
+
+@pytest.mark.exhaustive
+def test_a_hook_that_fails_refuses_the_transaction(client: Client, alice: Caller, bob: Caller) -> None:
+    def work(session: Session) -> None:
+        failing.add("on_bind")
+        with pytest.raises(ListenerFailed):
+            session.scalars(TASKS)
+        for _ in range(2):
+            with pytest.raises(TransactionRefused):
+                session.scalars(TASKS)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+
+
+# What Postgres ends
+
+
+@pytest.mark.exhaustive
+def test_a_statement_that_takes_too_long(client: Client, alice: Caller, bob: Caller) -> None:
+    def work(session: Session) -> None:
+        session.execute(text("SET LOCAL statement_timeout = 20"))
+        with pytest.raises(DBAPIError, match="statement timeout"):
+            session.execute(text("SELECT pg_sleep(60)"))
+        with pytest.raises(SQLAlchemyError):
+            session.scalars(TASKS)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+
+
+@pytest.mark.exhaustive
+def test_a_serialization_failure_may_be_retried(
+    client: Client, admin: Engine, alice: Caller, bob: Caller
+) -> None:
+    def work(session: Session) -> None:
+        for attempt in range(2):
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            assert session.scalars(TASKS).all() == ["alice's"]
+            if attempt == 0:
+                with admin.begin() as connection:
+                    connection.execute(update(Todo).where(Todo.user_id == "alice").values(task="alice's"))
+                with pytest.raises(DBAPIError, match="could not serialize"):
+                    session.execute(update(Todo).values(task="changed"))
+                session.rollback()
+        changed = session.scalars(update(Todo).values(task="changed").returning(Todo.user_id)).all()
+        assert changed == ["alice"]
+        session.rollback()
+
+    client.run(alice, work)
+    assert_all_is_well(client, alice, bob)
+
+
+def test_of_two_in_a_deadlock_one_goes_on_and_one_tries_again(
+    url: URL, admin: Engine, transport: Transport, alice: Caller
+) -> None:
+    with Session(admin) as session:
+        session.add_all([Todo(user_id="alice", task=task) for task in ("first", "second")])
+        session.commit()
+    engine = create_engine(url, pool_size=2)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+    both_have_one, one_is_done = threading.Barrier(2), threading.Event()
+    deadlocks: list[DBAPIError] = []
+
+    def work(*order: str) -> None:
+        with maker() as session:
+            identify(session, alice)
+            try:
+                for task in order:
+                    session.execute(update(Todo).where(Todo.task == task).values(task=task))
+                    if task == order[0]:
+                        both_have_one.wait(10)
+            except DBAPIError as error:
+                deadlocks.append(error)
+                session.rollback()
+                # Else it may take what the other waits for, and both wait again.
+                one_is_done.wait(10)
+                assert session.execute(CALLER).one() == ("authenticated", "alice")
+                session.execute(update(Todo).where(Todo.task.in_(order)).values(task=Todo.task))
+            session.commit()
+            one_is_done.set()
+
+    threads = [
+        threading.Thread(target=work, args=order) for order in (("first", "second"), ("second", "first"))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(deadlocks) == 1
+    assert "deadlock detected" in str(deadlocks[0])
+    for _ in range(2):
+        with engine.connect() as connection:
+            assert connection.execute(CALLER).one() == NOBODY
+    engine.dispose()
+
+
+# A server that crashes
+
+
+@pytest.mark.exhaustive
+def test_a_server_that_crashes_and_comes_back(server: Server, alice: Caller, bob: Caller) -> None:
+    if server.installation is None:
+        pytest.skip("needs a server of its own to crash")
+    # What was committed must outlast the crash, as it doesn't on servers that only tests see.
+    with Server.start(server.installation, settings={"synchronous_commit": "on"}) as own:
+        superuser = create_engine(own.url(), poolclass=NullPool)
+        Base.metadata.create_all(superuser)
+        with superuser.begin() as connection:
+            connection.execute(text("CREATE ROLE app LOGIN NOINHERIT"))
+            connection.execute(text("GRANT authenticated, anonymous TO app"))
+            connection.execute(
+                insert(Todo).values([{"user_id": one, "task": f"{one}'s"} for one in ("alice", "bob")])
+            )
+        engine = create_engine(own.url(user="app"), pool_size=1, max_overflow=0)
+        maker = sessionmaker(engine)
+        enforce_row_security(maker)
+
+        def tasks_of(caller: Caller, then: Callable[[], None] = lambda: None) -> list[str]:
+            with maker() as session:
+                identify(session, caller)
+                session.scalars(TASKS)
+                then()
+                return list(session.scalars(TASKS))
+
+        with engine.connect() as connection:
+            backend = connection.scalar(BACKEND)
+        assert backend is not None
+        with pytest.raises(DBAPIError):
+            # As the kernel does when memory runs out: Postgres ends all connections, and recovers.
+            tasks_of(alice, lambda: os.kill(backend, signal.SIGKILL))
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert tasks_of(bob) == ["bob's"]
+            except DBAPIError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            else:
+                break
+        with engine.connect() as connection:
+            assert connection.execute(CALLER).one() == NOBODY
+        assert tasks_of(alice) == ["alice's"]
+        engine.dispose()
+        superuser.dispose()
+
+
+class SoftTimeLimitExceeded(Exception):
+    """What a signal handler raises, as Celery's does; SQLAlchemy keeps the connection."""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SoftTimeLimitExceeded])
+def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
+    pool: Engine, todos: None, alice: Caller, bob: Caller, error: type[BaseException], monkeypatch: Any
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
+
+    enter, entered = psycopg_driver.Connection.pipeline, []
+
+    @contextmanager
+    def interrupted(connection: psycopg_driver.Connection) -> Iterator[Any]:
+        # Kept: else Python ends the pipeline with its generator.
+        entered.append(enter(connection))
+        entered[-1].__enter__()
+        raise error
+        yield
+
+    with maker() as session:
+        identify(session, alice)
+        session.execute(ANYTHING)
+        session.commit()
+        monkeypatch.setattr(psycopg_driver.Connection, "pipeline", interrupted)
+        with pytest.raises(error):
+            session.execute(TASKS)
+        monkeypatch.undo()
+    for caller in (bob, alice):
+        with maker() as session:
+            identify(session, caller)
+            for _ in range(2):
+                assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
+
+
+@pytest.mark.parametrize("transport", ["with_begin", "pipeline"])
+def test_an_error_that_is_not_the_servers_is_reported_as_it_is(
+    pool: Engine, todos: None, alice: Caller, bob: Caller, transport: Transport, monkeypatch: Any
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+
+    def timed_out(*_: object, **__: object) -> Any:
+        raise TimeoutError("of the application's own")
+
+    with maker() as session:
+        identify(session, alice)
+        session.execute(ANYTHING)
+        session.commit()
+        monkeypatch.setattr(psycopg.Connection, "wait", timed_out)
+        with pytest.raises(TimeoutError, match="of the application's own"):
+            session.execute(text("SELECT 1; SELECT 2") if transport == "with_begin" else TASKS)
+        monkeypatch.undo()
+    with maker() as session:
+        identify(session, bob)
+        assert session.scalars(TASKS).all() == ["bob's"]
+
+
+@table("transport", ["with_begin", "statement"])
+@table("command", ["ROLLBACK", "BEGIN"])
+async def test_an_error_in_place_of_asyncpgs_own_costs_that_connection(
+    runner: asyncio.Runner,
+    url: URL,
+    todos: None,
+    alice: Caller,
+    bob: Caller,
+    transport: Transport,
+    command: str,
+    monkeypatch: Any,
+) -> None:
+    engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"}),
+        pool_size=1,
+        max_overflow=0,
+    )
+    maker = async_sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+
+    execute = asyncpg.Connection.execute
+
+    async def timed_out(connection: Any, query: str, *args: Any, **kw: Any) -> Any:
+        if command == "BEGIN":
+            await execute(connection, query, *args, **kw)
+        if query.startswith(command):
+            raise TimeoutError("of the application's own")
+        return await execute(connection, query, *args, **kw)
+
+    session: AsyncSession
+    with suppress(SQLAlchemyError):
+        async with maker() as session:
+            identify(session, alice)
+            if command == "ROLLBACK":
+                await session.execute(ANYTHING)
+            monkeypatch.setattr(asyncpg.Connection, "execute", timed_out)
+            with pytest.raises(TimeoutError, match="of the application's own"):
+                await (session.rollback() if command == "ROLLBACK" else session.execute(ANYTHING))
+            monkeypatch.undo()
+    for caller in (bob, alice):
+        async with maker() as session:
+            identify(session, caller)
+            assert (await session.scalars(TASKS)).all() == [f"{caller.subject}'s"]
+    await engine.dispose()
+
+
+@pytest.mark.exhaustive
+def test_a_transaction_that_text_has_begun_in_autocommit_is_not_the_next_callers(
+    url: URL, todos: None, alice: Caller, bob: Caller
+) -> None:
+    engine = create_engine(
+        url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, pool_size=1, max_overflow=0
+    )
+    maker = sessionmaker(engine)
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        session.connection().connection.driver_connection.pgconn.exec_(b"BEGIN")  # type: ignore[union-attr]
+    with maker() as session:
+        identify(session, bob)
+        assert session.scalars(TASKS).all() == ["bob's"]
+    with engine.connect() as connection:
+        assert connection.execute(CALLER).one() == NOBODY
+    engine.dispose()

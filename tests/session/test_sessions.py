@@ -1,0 +1,878 @@
+"""What a person may do through a session, and that nobody gets at what is another's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import (
+    OperationalError,
+    PendingRollbackError,
+    ProgrammingError,
+    SAWarning,
+    SQLAlchemyError,
+)
+from sqlalchemy.orm import Session, scoped_session, selectinload, sessionmaker
+from sqlalchemy.pool import NullPool
+
+from sqla_rls import BindingOptions, Caller, auth, enforce_row_security, identify
+from sqla_rls.exc import (
+    BindingError,
+    CallerChanged,
+    CallerRequired,
+    DeclarationError,
+    ExpiredToken,
+    InvalidToken,
+    KeysUnavailable,
+    TransactionInProgress,
+    TransactionRefused,
+)
+from sqla_rls.testing.issuer import Issuer
+from sqla_rls.testing.postgres import Server
+from tests.support.clocks import Clocks
+from tests.support.sessions import (
+    ALICE_OF_MANY_GROUPS,
+    ANYTHING,
+    BAD_TOKENS,
+    CALLER,
+    GROUPS,
+    NOBODY,
+    TASKS,
+    Document,
+    Notice,
+    Score,
+    Sessions,
+    Step,
+    Todo,
+    all_todos,
+    assert_refused,
+    bindings,
+    by_statement,
+    kill,
+    statements_of,
+    verifier_of,
+)
+from tests.support.suite import table
+
+pytestmark = pytest.mark.sqlalchemy
+
+#: What fixture ``todos`` makes.
+UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
+
+
+# One's own rows, and nobody else's
+
+
+def test_a_todo_belongs_to_who_adds_it(sessions: Sessions, alice: Caller) -> None:
+    with sessions(alice) as session:
+        todo = Todo(task="buy milk")
+        session.add(todo)
+        session.commit()
+        assert todo.user_id == "alice"
+        assert session.scalars(TASKS).all() == ["buy milk"]
+
+
+def test_bob_does_not_see_what_alice_wrote(sessions: Sessions, alice: Caller, bob: Caller) -> None:
+    with sessions(alice) as session:
+        session.add(Todo(task="buy milk"))
+        session.commit()
+    with sessions(bob) as session:
+        assert session.scalars(TASKS).all() == []
+
+
+@pytest.mark.exhaustive
+def test_alice_may_change_and_delete_her_own(
+    admin: Engine, sessions: Sessions, todos: None, alice: Caller
+) -> None:
+    with sessions(alice) as session:
+        todo = session.scalars(select(Todo)).one()
+        todo.task = "changed"
+        session.commit()
+        assert all_todos(admin) == [("bob", "bob's"), ("alice", "changed")][::-1]
+        session.delete(todo)
+        session.commit()
+    assert all_todos(admin) == [("bob", "bob's")]
+
+
+def test_bob_cannot_change_or_delete_what_is_alices(
+    admin: Engine, sessions: Sessions, todos: None, bob: Caller
+) -> None:
+    alices = Todo.user_id == "alice"
+    with sessions(bob) as session:
+        changed = session.scalars(update(Todo).values(task="bob's").returning(Todo.user_id)).all()
+        assert changed == ["bob"]
+        assert session.scalars(update(Todo).where(alices).values(task="x").returning(Todo.id)).all() == []
+        assert session.scalars(delete(Todo).where(alices).returning(Todo.id)).all() == []
+        session.commit()
+    assert all_todos(admin) == UNTOUCHED
+
+
+@pytest.mark.parametrize(
+    "write",
+    [insert(Todo).values(user_id="alice", task="forged"), update(Todo).values(user_id="alice")],
+    ids=["insert", "update"],
+)
+def test_bob_cannot_write_in_the_name_of_alice(
+    admin: Engine, sessions: Sessions, todos: None, bob: Caller, write: Any
+) -> None:
+    with sessions(bob) as session, pytest.raises(ProgrammingError, match="violates row-level security"):
+        session.execute(write)
+    assert all_todos(admin) == UNTOUCHED
+
+
+@pytest.mark.exhaustive
+def test_a_caller_may_have_many_claims(sessions: Sessions, todos: None) -> None:
+    with sessions(ALICE_OF_MANY_GROUPS) as session:
+        assert session.scalars(TASKS).all() == ["alice's"]
+        claims: Any = session.scalar(select(auth.session()))
+        assert claims["groups"] == GROUPS
+
+
+@pytest.mark.exhaustive
+def test_documents_are_kept_by_uuid(sessions: Sessions) -> None:
+    carol, dave = uuid4(), uuid4()
+    for subject in (carol, dave):
+        with sessions(Caller(role="authenticated", subject=str(subject))) as session:
+            session.add(Document(title="letter"))
+            session.commit()
+    with sessions(Caller(role="authenticated", subject=str(carol))) as session:
+        assert session.scalars(select(Document.user_id)).all() == [carol]
+        with pytest.raises(ProgrammingError, match="violates row-level security"):
+            session.execute(insert(Document).values(user_id=dave, title="forged"))
+
+
+@pytest.mark.exhaustive
+def test_scores_are_kept_by_number(sessions: Sessions) -> None:
+    for subject in (1, 10):
+        with sessions(Caller(role="authenticated", subject=str(subject))) as session:
+            session.add(Score(user_id=subject, points=3))
+            session.commit()
+    with sessions(Caller(role="authenticated", subject="1")) as session:
+        assert session.scalars(select(Score.user_id)).all() == [1]
+        with pytest.raises(ProgrammingError, match="violates row-level security"):
+            session.execute(insert(Score).values(user_id=10, points=3))
+
+
+@pytest.mark.exhaustive
+def test_anonymous_reads_what_is_for_everybody_and_writes_nothing(admin: Engine, sessions: Sessions) -> None:
+    with Session(admin) as session:
+        session.add(Notice(message="welcome"))
+        session.commit()
+    with sessions(Caller.anonymous()) as session:
+        assert session.scalars(select(Notice.message)).all() == ["welcome"]
+        with pytest.raises(ProgrammingError, match="violates row-level security"):
+            session.execute(insert(Notice).values(message="spam"))
+
+
+def test_anonymous_may_not_touch_todos(sessions: Sessions, todos: None) -> None:
+    for statement in (select(Todo), update(Todo).values(task="x"), delete(Todo)):
+        with (
+            sessions(Caller.anonymous()) as session,
+            pytest.raises(ProgrammingError, match="permission denied"),
+        ):
+            session.execute(statement)
+
+
+# Nobody
+
+
+def flush(session: Session) -> None:
+    session.add(Todo(task="x"))
+    session.flush()
+
+
+def commit(session: Session) -> None:
+    session.add(Todo(task="x"))
+    session.commit()
+
+
+def execute_in_savepoint(session: Session) -> None:
+    with session.begin_nested():
+        session.execute(ANYTHING)
+
+
+TRANSPORTS: list[Callable[[Session], object]] = [
+    lambda session: session.execute(ANYTHING),
+    lambda session: session.connection().execute(ANYTHING),
+    lambda session: session.connection().exec_driver_sql("SELECT 1"),
+    lambda session: session.connection().begin_nested(),
+    lambda session: session.get(Todo, 1),
+    lambda session: session.query(Todo).all(),
+    lambda session: session.bulk_insert_mappings(Todo.__mapper__, [{"task": "x"}]),
+    flush,
+    commit,
+    execute_in_savepoint,
+]
+
+
+@pytest.mark.exhaustive
+@table("first", TRANSPORTS)
+def test_nobody_gets_anywhere_by_any_way_nor_by_going_on(
+    maker: sessionmaker[Session], first: Callable[[Session], object]
+) -> None:
+    for then in TRANSPORTS:
+        with maker() as session:
+            with pytest.raises(CallerRequired, match="call identify"):
+                first(session)
+            for _ in range(2):
+                with pytest.raises(PendingRollbackError, match="rollback"):
+                    then(session)
+
+
+@pytest.mark.exhaustive
+def test_nobody_gets_anywhere_by_rolling_back_behind_the_session(
+    pool: Engine, maker: sessionmaker[Session]
+) -> None:
+    with maker() as session:
+        with pytest.raises(CallerRequired):
+            session.execute(ANYTHING)
+        with pytest.raises(TransactionRefused):
+            session.execute(text("ROLLBACK"))
+    with (
+        pool.connect() as connection,
+        maker(bind=connection, join_transaction_mode="rollback_only") as session,
+    ):
+        savepoint = connection.begin_nested()
+        with pytest.raises(CallerRequired):
+            session.execute(ANYTHING)
+        savepoint.rollback()
+        with pytest.raises(TransactionRefused):
+            session.execute(ANYTHING)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_transaction_that_its_connection_ends_is_over(
+    sessions: Sessions, todos: None, alice: Caller, end: str
+) -> None:
+    with sessions(alice) as session:
+        connection = session.connection()
+        getattr(connection, end)()
+        for transport in (lambda: session.execute(ANYTHING), session.connection):
+            with pytest.raises(TransactionRefused, match="use the session's"):
+                transport()
+        with pytest.warns(SAWarning, match="deassociated"):
+            session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
+@pytest.mark.exhaustive
+def test_who_identifies_late_rolls_back_first(maker: sessionmaker[Session], alice: Caller) -> None:
+    with maker() as session:
+        assert_refused(session, CallerRequired)
+        identify(session, alice)
+        with pytest.raises(TransactionRefused, match="rollback"):
+            session.execute(ANYTHING)
+        session.rollback()
+        assert session.execute(CALLER).one() == ("authenticated", "alice")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("ending", ["close", "reset", "invalidate"])
+def test_a_closed_session_is_nobodys(sessions: Sessions, alice: Caller, ending: str) -> None:
+    session = sessions(alice)
+    session.execute(ANYTHING)
+    getattr(session, ending)()
+    with session:
+        assert_refused(session, CallerRequired)
+
+
+# From one transaction to the next
+
+
+@by_statement
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_each_transaction_is_bound_anew(pool: Engine, sessions: Sessions, alice: Caller, end: str) -> None:
+    sent = statements_of(pool)
+    with sessions(alice) as session:
+        for count in range(1, 4):
+            assert session.execute(CALLER).one() == ("authenticated", "alice")
+            assert bindings(sent) == count
+            getattr(session, end)()
+
+
+@pytest.mark.exhaustive
+@by_statement
+def test_a_flush_that_comes_first_is_bound(pool: Engine, sessions: Sessions, alice: Caller) -> None:
+    with sessions(alice) as session:
+        session.execute(ANYTHING)
+        session.commit()
+        sent = statements_of(pool)
+        for _ in range(2):
+            session.add(Todo(task="buy milk"))
+            session.commit()
+    assert [statement.split()[0] for statement in sent] == ["SELECT", "INSERT"] * 2
+    assert bindings(sent) == 2
+
+
+@by_statement
+def test_what_is_loaded_after_a_commit_is_ones_own(
+    pool: Engine, sessions: Sessions, todos: None, alice: Caller
+) -> None:
+    sent = statements_of(pool)
+    with sessions(alice) as session:
+        todo = session.scalars(select(Todo)).one()
+        session.commit()
+        assert [step.what for step in todo.steps] == ["alice's step"]
+        session.commit()
+        assert todo.task == "alice's"
+        session.rollback()
+        session.refresh(todo)
+    assert bindings(sent) == 4
+
+
+@by_statement
+def test_a_savepoint_is_bound_already(pool: Engine, sessions: Sessions, todos: None, alice: Caller) -> None:
+    sent = statements_of(pool)
+    with sessions(alice) as session, session.begin_nested():
+        assert session.scalars(TASKS).all() == ["alice's"]
+        with session.begin_nested():
+            assert session.scalars(TASKS).all() == ["alice's"]
+        with suppress(ZeroDivisionError), session.begin_nested():
+            session.add(Todo(task="never"))
+            session.flush()
+            raise ZeroDivisionError
+        assert session.scalars(TASKS).all() == ["alice's"]
+    assert bindings(sent) == 1
+
+
+def test_a_refused_write_may_be_undone_by_its_savepoint(
+    admin: Engine, sessions: Sessions, todos: None, bob: Caller
+) -> None:
+    with sessions(bob) as session:
+        session.add(Todo(task="first"))
+        with pytest.raises(ProgrammingError, match="row-level security"), session.begin_nested():
+            session.execute(insert(Todo).values(user_id="alice", task="forged"))
+        session.add(Todo(task="second"))
+        session.commit()
+    assert all_todos(admin) == [*UNTOUCHED, ("bob", "first"), ("bob", "second")]
+
+
+@pytest.mark.exhaustive
+def test_nobody_else_may_go_on_in_a_transaction(sessions: Sessions, alice: Caller, bob: Caller) -> None:
+    with sessions(alice) as session:
+        session.execute(ANYTHING)
+        identify(session, Caller(role="authenticated", subject="alice"))
+        for other in (
+            bob,
+            Caller.anonymous(),
+            Caller(role="authenticated", subject="alice", claims={"admin": True}),
+        ):
+            with pytest.raises(TransactionInProgress, match="commit or roll back"):
+                identify(session, other)
+        with session.begin_nested(), pytest.raises(TransactionInProgress):
+            identify(session, bob)
+        assert session.execute(CALLER).one() == ("authenticated", "alice")
+        session.commit()
+        identify(session, bob)
+        assert session.execute(CALLER).one() == ("authenticated", "bob")
+
+
+@pytest.mark.exhaustive
+def test_bob_does_not_find_what_alice_left_in_the_session(
+    pool: Engine, todos: None, alice: Caller, bob: Caller
+) -> None:
+    maker = sessionmaker(pool, expire_on_commit=False)
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        # Held on to: a session forgets what nobody holds.
+        todo = session.scalars(select(Todo)).one()
+        alices = todo.id
+        session.commit()
+        identify(session, bob)
+        assert session.get(Todo, alices) is None
+
+
+# Factories
+
+
+def test_a_plain_session_cannot_be_identified(pool: Engine, alice: Caller) -> None:
+    for session in (Session(pool), sessionmaker(pool)(), scoped_session(sessionmaker(pool))):
+        with pytest.raises(BindingError, match="enforce_row_security"):
+            identify(session, alice)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("who", [None, "alice", {"sub": "alice"}])
+def test_only_a_caller_identifies(maker: sessionmaker[Session], who: Any) -> None:
+    with maker() as session:
+        with pytest.raises(CallerRequired, match="takes a Caller"):
+            identify(session, who)
+        assert_refused(session, CallerRequired)
+
+
+def test_enforcing_twice_is_a_mistake(maker: sessionmaker[Session]) -> None:
+    for factory in (maker, scoped_session(maker), sessionmaker(class_=maker.class_)):
+        with pytest.raises(DeclarationError, match="already"):
+            enforce_row_security(factory)
+
+
+@pytest.mark.exhaustive
+def test_other_factories_are_left_alone(maker: sessionmaker[Session], pool: Engine) -> None:
+    with sessionmaker(pool)() as session:
+        assert session.execute(CALLER).one() == NOBODY
+
+
+class Counting(Session):
+    """An application's own."""
+
+    def count(self) -> int:
+        return len(self.scalars(TASKS).all())
+
+
+@pytest.mark.exhaustive
+def test_a_session_class_of_ones_own_goes_on(pool: Engine, todos: None, alice: Caller) -> None:
+    maker = sessionmaker(pool, class_=Counting)
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        assert isinstance(session, Counting)
+        assert session.count() == 1
+    with maker.begin() as session:
+        identify(session, alice)
+        assert session.count() == 1
+    with Counting(pool) as plain:
+        assert plain.execute(CALLER).one() == NOBODY
+
+
+@pytest.mark.exhaustive
+def test_listeners_of_the_factory_go_on_and_are_bound(pool: Engine, alice: Caller) -> None:
+    maker = sessionmaker(pool)
+    heard: list[object] = []
+
+    def listen() -> None:
+        @event.listens_for(maker, "after_begin")
+        def after_begin(session: Session, transaction: object, connection: Connection) -> None:
+            heard.append(connection.execute(CALLER).one())
+
+        @event.listens_for(maker, "after_commit")
+        def after_commit(session: Session) -> None:
+            heard.append("commit")
+
+    listen()
+    enforce_row_security(maker)
+    listen()
+    with maker() as session:
+        identify(session, alice)
+        session.execute(ANYTHING)
+        session.commit()
+    assert heard == [("authenticated", "alice")] * 2 + ["commit"] * 2
+
+
+@pytest.mark.exhaustive
+def test_a_listener_that_fails_leaves_nothing_unbound(pool: Engine, alice: Caller) -> None:
+    maker = sessionmaker(pool)
+
+    @event.listens_for(maker, "after_begin")
+    def after_begin(*_: object) -> None:
+        raise ZeroDivisionError
+
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(ZeroDivisionError):
+            session.execute(ANYTHING)
+        assert session.execute(CALLER).one() == ("authenticated", "alice")
+
+
+@pytest.mark.exhaustive
+def test_a_scoped_session_is_one_per_scope(
+    maker: sessionmaker[Session], todos: None, alice: Caller, bob: Caller
+) -> None:
+    scope = ["first"]
+    scoped = scoped_session(maker, scopefunc=lambda: scope[0])
+    identify(scoped, alice)
+    assert scoped.scalars(TASKS).all() == ["alice's"]
+    scoped.commit()
+    scope[0] = "second"
+    with pytest.raises(CallerRequired):
+        scoped.execute(ANYTHING)
+    scoped.rollback()
+    identify(scoped, bob)
+    assert scoped.scalars(TASKS).all() == ["bob's"]
+    scoped.remove()
+    with pytest.raises(CallerRequired):
+        scoped.execute(ANYTHING)
+    scoped.remove()
+    scope[0] = "first"
+    assert scoped.scalars(TASKS).all() == ["alice's"]
+    scoped.remove()
+
+
+@pytest.mark.exhaustive
+def test_a_scoped_session_may_be_enforced_itself(pool: Engine, todos: None, issuer: Issuer) -> None:
+    scoped = scoped_session(sessionmaker(pool))
+    enforce_row_security(scoped, verifier=verifier_of(issuer))
+    with scoped(token=issuer.token("bob")):
+        assert scoped.scalars(TASKS).all() == ["bob's"]
+    scoped.remove()
+
+
+# Tokens
+
+
+@pytest.fixture
+def by_token(pool: Engine, issuer: Issuer) -> sessionmaker[Session]:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, verifier=verifier_of(issuer), options=BindingOptions(transport="statement"))
+    return maker
+
+
+def test_a_token_is_who_it_says(
+    by_token: sessionmaker[Session], issuer: Issuer, pool: Engine, todos: None
+) -> None:
+    sent = statements_of(pool)
+    for name in ("alice", "bob"):
+        with by_token(token=issuer.token(name)) as session:
+            for _ in range(3):
+                assert session.scalars(TASKS).all() == [f"{name}'s"]
+                session.commit()
+    assert bindings(sent) == 6
+    assert issuer.fetches == 1
+
+
+@pytest.mark.exhaustive
+def test_a_policy_may_ask_for_any_claim(by_token: sessionmaker[Session], issuer: Issuer) -> None:
+    with by_token(token=issuer.token("alice", claims={"org": {"id": "ä"}})) as session:
+        assert session.scalar(text("SELECT auth.session() -> 'org' ->> 'id'")) == "ä"
+
+
+@table("forge", BAD_TOKENS.values(), ids=BAD_TOKENS)
+def test_a_bad_token_reads_nothing(
+    by_token: sessionmaker[Session], issuer: Issuer, forge: Callable[[Issuer], Any]
+) -> None:
+    token = forge(issuer)
+    with by_token(token=token) as session:
+        refusal = assert_refused(session, InvalidToken)
+        assert not token or str(token) not in f"{refusal} {refusal!r}"
+        session.rollback()
+        assert_refused(session, InvalidToken)
+
+
+@pytest.mark.exhaustive
+def test_a_token_of_another_project_reads_nothing(by_token: sessionmaker[Session]) -> None:
+    with Issuer() as other, by_token(token=other.token("alice")) as session:
+        assert_refused(session, InvalidToken, "issuer")
+
+
+@pytest.mark.exhaustive
+def test_an_expired_token_says_so(by_token: sessionmaker[Session], issuer: Issuer) -> None:
+    with by_token(token=issuer.token("alice", expires_in=-60)) as session:
+        assert_refused(session, ExpiredToken, "expired")
+
+
+@pytest.mark.exhaustive
+def test_a_token_that_expires_is_refused_in_the_next_transaction(
+    pool: Engine, issuer: Issuer, clocks: Clocks, todos: None
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, verifier=verifier_of(issuer))
+    with maker(token=issuer.token("alice", expires_in=60)) as session:
+        assert session.scalars(TASKS).all() == ["alice's"]
+        clocks.ahead = 60
+        assert session.scalars(TASKS).all() == ["alice's"]
+        session.commit()
+        assert_refused(session, ExpiredToken)
+
+
+def test_without_keys_nothing_is_read(by_token: sessionmaker[Session], issuer: Issuer) -> None:
+    token = issuer.token("alice")
+    issuer.close()
+    with by_token(token=token) as session:
+        assert_refused(session, KeysUnavailable)
+
+
+@pytest.mark.exhaustive
+def test_a_caller_takes_the_place_of_the_token(
+    by_token: sessionmaker[Session], issuer: Issuer, bob: Caller
+) -> None:
+    with by_token(token=issuer.token("alice")) as session:
+        assert session.execute(CALLER).one() == ("authenticated", "alice")
+        with pytest.raises(TransactionInProgress):
+            identify(session, bob)
+        session.commit()
+        identify(session, bob)
+        assert session.execute(CALLER).one() == ("authenticated", "bob")
+
+
+@pytest.mark.exhaustive
+def test_without_a_token_nobody_is_identified(by_token: sessionmaker[Session], alice: Caller) -> None:
+    with by_token(token=None) as session:
+        assert_refused(session, CallerRequired)
+        session.rollback()
+        identify(session, alice)
+        assert session.execute(CALLER).one() == ("authenticated", "alice")
+
+
+def test_a_closed_session_forgets_its_token(by_token: sessionmaker[Session], issuer: Issuer) -> None:
+    session = by_token(token=issuer.token("alice"))
+    session.execute(ANYTHING)
+    session.close()
+    with session:
+        assert_refused(session, CallerRequired)
+
+
+@pytest.mark.exhaustive
+def test_a_block_may_commit_at_its_end(
+    by_token: sessionmaker[Session], issuer: Issuer, admin: Engine
+) -> None:
+    token = issuer.token("alice")
+    with by_token(token=token) as session, session.begin():
+        session.add(Todo(task="one"))
+    with pytest.raises(DeclarationError, match=r"with SessionLocal\(token=…\) as session, session.begin\(\)"):
+        by_token.begin(token=token)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with by_token.begin() as session:
+        identify(session, Caller(role="authenticated", subject="alice"))
+        session.add(Todo(task="two"))
+    assert all_todos(admin) == [("alice", "one"), ("alice", "two")]
+
+
+def test_a_token_needs_a_verifier(maker: sessionmaker[Session], issuer: Issuer) -> None:
+    with pytest.raises(DeclarationError, match="needs a verifier"):
+        maker(token=issuer.token("alice"))
+
+
+# Every way to run SQL
+
+
+def test_core_statements_run_as_the_caller(sessions: Sessions, todos: None, alice: Caller) -> None:
+    with sessions(alice) as session:
+        connection = session.connection()
+        assert connection.scalars(TASKS).all() == ["alice's"]
+        connection.execute(insert(Todo), [{"task": "b"}, {"task": "c"}])
+        assert connection.exec_driver_sql("SELECT task FROM todos ORDER BY id").scalars().all() == [
+            "alice's",
+            "b",
+            "c",
+        ]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("count", [3, 3000])
+def test_bulk_inserts_are_ones_own(admin: Engine, sessions: Sessions, alice: Caller, count: int) -> None:
+    rows = [{"task": f"{number}"} for number in range(count)]
+    with sessions(alice) as session:
+        session.execute(insert(Todo), rows)
+        returned = session.scalars(insert(Todo).returning(Todo.user_id), rows).all()
+        session.bulk_save_objects([Todo(**row) for row in rows])
+        session.add_all([Todo(**row) for row in rows])
+        session.commit()
+    assert returned == ["alice"] * count
+    assert [user_id for user_id, _ in all_todos(admin)] == ["alice"] * count * 4
+
+
+@pytest.mark.exhaustive
+def test_bulk_inserts_in_the_name_of_another_are_refused_as_a_whole(
+    admin: Engine, sessions: Sessions, bob: Caller
+) -> None:
+    rows = [{"task": "x", "user_id": user_id} for user_id in ("bob", "bob", "alice")]
+    with sessions(bob) as session, pytest.raises(ProgrammingError, match="row-level security"):
+        session.execute(insert(Todo), rows)
+    assert all_todos(admin) == []
+
+
+@pytest.mark.exhaustive
+def test_streams_hold_ones_own_rows(admin: Engine, sessions: Sessions, alice: Caller) -> None:
+    with Session(admin) as session:
+        session.add_all([Todo(task="x", user_id=name) for name in ("alice", "bob") * 100])
+        session.commit()
+    with sessions(alice) as session:
+        stream = session.scalars(select(Todo), execution_options={"yield_per": 7})
+        assert [todo.user_id for todo in stream] == ["alice"] * 100
+
+
+@pytest.mark.exhaustive
+def test_related_rows_are_ones_own(sessions: Sessions, todos: None, admin: Engine, alice: Caller) -> None:
+    with Session(admin) as session:
+        alices = session.scalars(select(Todo).where(Todo.user_id == "alice")).one()
+        alices.steps.append(Step(user_id="bob", what="bob's, on alice's"))
+        session.commit()
+    with sessions(alice) as session:
+        todo = session.scalars(select(Todo).options(selectinload(Todo.steps))).one()
+        assert [step.what for step in todo.steps] == ["alice's step"]
+
+
+@table("mode", ["conditional_savepoint", "create_savepoint", "rollback_only"])
+def test_a_session_may_join_a_transaction(
+    pool: Engine, admin: Engine, todos: None, alice: Caller, bob: Caller, mode: Any
+) -> None:
+    maker = sessionmaker(join_transaction_mode=mode)
+    enforce_row_security(maker)
+    with pool.connect() as connection:
+        transaction = connection.begin()
+        for caller in (alice, bob, alice):
+            with maker(bind=connection) as session:
+                identify(session, caller)
+                session.add(Todo(task="joined"))
+                session.commit()
+                assert set(session.scalars(select(Todo.user_id))) == {caller.subject}
+                session.commit()
+        with maker(bind=connection) as session:
+            assert_refused(session, CallerRequired)
+        transaction.rollback()
+        assert connection.execute(CALLER).one() == NOBODY
+    assert all_todos(admin) == UNTOUCHED
+
+
+def test_a_session_may_take_over_a_transaction(
+    pool: Engine, admin: Engine, alice: Caller, bob: Caller
+) -> None:
+    maker = sessionmaker(join_transaction_mode="control_fully")
+    enforce_row_security(maker)
+    with pool.connect() as connection:
+        connection.begin()
+        with maker(bind=connection) as session:
+            for caller in (alice, bob):
+                identify(session, caller)
+                session.add(Todo(task="joined"))
+                session.commit()
+        assert connection.execute(CALLER).one() == NOBODY
+    assert all_todos(admin) == [("alice", "joined"), ("bob", "joined")]
+
+
+@pytest.mark.exhaustive
+def test_every_database_of_a_session_is_bound(
+    server: Server, template: str, url: URL, pool: Engine, todos: None, alice: Caller
+) -> None:
+    other = create_engine(url.set(database=server.create_database(template=template)), poolclass=NullPool)
+    sent = statements_of(pool), statements_of(other)
+    maker = sessionmaker(pool, binds={Document: other})
+    enforce_row_security(maker, options=BindingOptions(transport="statement"))
+    with maker() as session:
+        identify(session, alice)
+        assert session.scalars(TASKS).all() == ["alice's"]
+        assert session.scalars(select(Document.title)).all() == []
+        for bind in (pool, other):
+            caller = session.execute(CALLER, bind_arguments={"bind": bind}).one()
+            assert caller == ("authenticated", "alice")
+        assert session.scalars(TASKS, bind_arguments={"bind": other}).all() == []
+    assert [bindings(one) for one in sent] == [1, 1]
+    server.drop_database(str(other.url.database))
+
+
+# Faults and load
+
+
+def test_who_loses_the_connection_is_bound_on_the_next(
+    admin: Engine, sessions: Sessions, todos: None, alice: Caller
+) -> None:
+    with sessions(alice) as session:
+        kill(admin, session.scalar(select(func.pg_backend_pid())))
+        for _ in range(2):
+            with pytest.raises(SQLAlchemyError):
+                session.execute(ANYTHING)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
+@pytest.mark.exhaustive
+def test_who_gets_a_dead_connection_is_bound_on_the_next(
+    admin: Engine, sessions: Sessions, todos: None, alice: Caller, bob: Caller
+) -> None:
+    with sessions(alice) as session:
+        backend = session.scalar(select(func.pg_backend_pid()))
+    kill(admin, backend)
+    with sessions(bob) as session:
+        with pytest.raises(OperationalError):
+            session.execute(ANYTHING)
+        with pytest.raises(SQLAlchemyError):
+            session.execute(ANYTHING)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["bob's"]
+
+
+@pytest.mark.exhaustive
+def test_two_hundred_callers_in_turns_on_one_connection(sessions: Sessions, todos: None) -> None:
+    for number in range(200):
+        name = ("alice", "bob", "carol")[number % 3]
+        with sessions(Caller(role="authenticated", subject=name)) as session:
+            assert session.scalars(select(Todo.user_id)).all() == [name] * (name != "carol")
+            if number % 2:
+                session.commit()
+
+
+@pytest.mark.exhaustive
+def test_threads_do_not_see_each_others_rows(url: URL, admin: Engine) -> None:
+    people = [f"user {number}" for number in range(5)]
+    with Session(admin) as session:
+        session.add_all([Todo(task="x", user_id=name) for name in people])
+        session.commit()
+    engine = create_engine(url, pool_size=3, max_overflow=0)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker)
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(50):
+            name = chance.choice(people)
+            with maker() as session, suppress(ZeroDivisionError):
+                if chance.random() < 0.1:
+                    with pytest.raises(CallerRequired):
+                        session.execute(ANYTHING)
+                    continue
+                identify(session, Caller(role="authenticated", subject=name))
+                assert session.scalars(select(Todo.user_id)).all() == [name]
+                session.execute(update(Todo).values(task=name))
+                match chance.randrange(4):
+                    case 0:
+                        session.commit()
+                    case 1:
+                        session.rollback()
+                    case 2:
+                        raise ZeroDivisionError
+                    case _:
+                        session.invalidate()
+
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(work, seed) for seed in range(8)]:
+            done.result()
+    connections = [engine.connect() for _ in range(3)]
+    assert [connection.execute(CALLER).one() for connection in connections] == [NOBODY] * 3
+    for connection in connections:
+        connection.close()
+    engine.dispose()
+    with admin.connect() as connection:
+        assert connection.scalar(select(func.count()).where(Todo.task.notin_(["x", Todo.user_id]))) == 0
+
+
+def test_what_one_wrote_is_never_flushed_as_another(
+    maker: sessionmaker[Session], admin: Engine, alice: Caller, bob: Caller
+) -> None:
+    with maker() as session:
+        identify(session, alice)
+        session.add(Todo(task="alice's secret"))
+        with pytest.raises(CallerChanged, match="wait to be flushed"):
+            identify(session, bob)
+        session.commit()
+        identify(session, bob)
+        session.commit()
+    assert all_todos(admin) == [("alice", "alice's secret")]
+
+
+def test_what_is_added_before_the_first_caller_is_that_ones(
+    maker: sessionmaker[Session], admin: Engine, alice: Caller
+) -> None:
+    with maker() as session:
+        session.add(Todo(task="early"))
+        identify(session, alice)
+        session.commit()
+    assert all_todos(admin) == [("alice", "early")]

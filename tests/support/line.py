@@ -1,0 +1,116 @@
+"""One connection and who comes to it in turns, whatever the driver and however they are bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from _pytest.mark import ParameterSet
+from sqlalchemy import URL, Executable, create_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
+from tests.support.suite import transports
+
+T = TypeVar("T")
+
+
+class How(NamedTuple):
+    """How both are bound."""
+
+    driver: str
+    transport: Transport
+    is_async: bool = False
+    autocommit: bool = False
+
+
+HOWS = {
+    "psycopg, with_begin": How("psycopg", "with_begin"),
+    "psycopg, pipeline": How("psycopg", "pipeline"),
+    "psycopg, one-shot": How("psycopg", "pipeline", autocommit=True),
+    "psycopg, statement": How("psycopg", "statement"),
+    "psycopg, asyncio, with_begin": How("psycopg", "with_begin", is_async=True),
+    "psycopg, asyncio, pipeline": How("psycopg", "pipeline", is_async=True),
+    "psycopg, asyncio, one-shot": How("psycopg", "with_begin", is_async=True, autocommit=True),
+    "asyncpg, with_begin": How("asyncpg", "with_begin", is_async=True),
+    "asyncpg, statement": How("asyncpg", "statement", is_async=True),
+}
+
+
+def hows(names: Iterable[str] = HOWS) -> list[ParameterSet]:
+    """Parameters: those of *names* that this run tries."""
+    return transports({name: HOWS[name] for name in names}, ["psycopg, pipeline", "asyncpg, with_begin"])
+
+
+class Line:
+    """One connection, and who comes to it in turns."""
+
+    def __init__(
+        self,
+        url: URL,
+        how: How,
+        runner: asyncio.Runner,
+        connect_args: Mapping[str, Any] | None = None,
+        engine_options: Mapping[str, Any] | None = None,
+        *,
+        signing_key: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.how, self._runner = how, runner
+        url = url.set(drivername=f"postgresql+{how.driver}")
+        arguments: dict[str, Any] = {
+            "pool_size": 1,
+            "max_overflow": 0,
+            "connect_args": dict(connect_args or {}),
+            **(engine_options or {}),
+        }
+        if how.autocommit:
+            arguments["isolation_level"] = "AUTOCOMMIT"
+        enforced: dict[str, Any] = {
+            "signing_key": signing_key,
+            "settings": settings,
+            "options": BindingOptions(transport=how.transport, **options),
+        }
+        if how.is_async:
+            self.async_engine = create_async_engine(url, **arguments)
+            self.engine = self.async_engine.sync_engine
+            self._async_maker = async_sessionmaker(self.async_engine)
+            enforce_row_security(self._async_maker, **enforced)
+        else:
+            self.engine = create_engine(url, **arguments)
+            self._maker = sessionmaker(self.engine)
+            enforce_row_security(self._maker, **enforced)
+
+    def visit(self, who: Caller, work: Callable[[Session], T]) -> T:
+        if self.how.is_async:
+            return self._runner.run(self._visit(who, work))
+        with self._maker() as session:
+            identify(session, who)
+            return work(session)
+
+    async def _visit(self, who: Caller, work: Callable[[Session], T]) -> T:
+        async with self._async_maker() as session:
+            identify(session, who)
+            return await session.run_sync(work)
+
+    def unbound(self, statement: Executable) -> object:
+        """What *statement* says on a connection of the engine that is no session's."""
+        if self.how.is_async:
+            return self._runner.run(self._unbound(statement))
+        with self.engine.connect() as connection:
+            return connection.scalar(statement)
+
+    async def _unbound(self, statement: Executable) -> object:
+        async with self.async_engine.connect() as connection:
+            return await connection.scalar(statement)
+
+    def hang_up(self) -> None:
+        """Let the next one have a new connection."""
+        if self.how.is_async:
+            self._runner.run(self.async_engine.dispose())
+        else:
+            self.engine.dispose()

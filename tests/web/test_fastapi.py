@@ -1,0 +1,735 @@
+"""What an HTTP client gets, by the token that it sends."""
+
+# No "from __future__ import annotations": FastAPI reads those of the endpoints.
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.testclient import TestClient
+from sqlalchemy import URL, Engine, create_engine, func, insert, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import NullPool
+from starlette.testclient import WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
+
+from sqla_rls import BindingOptions, Caller, Verifier, enforce_row_security
+from sqla_rls.exc import BindingError, CallerRequired, DeclarationError
+from sqla_rls.fastapi import RowSecurity, add_exception_handlers, async_session_of, bearer_caller, session_of
+from sqla_rls.testing.issuer import Issuer, Key
+from tests.support.clocks import Clocks
+from tests.support.sessions import ANYTHING, CALLER, TASKS, Todo, all_todos, verifier_of
+from tests.support.suite import table, transports
+
+INVALID = 'Bearer realm="api", error="invalid_token"'
+MISSING = 'Bearer realm="api"'
+
+
+@pytest.fixture
+def verifier(issuer: Issuer) -> Verifier:
+    return verifier_of(issuer)
+
+
+@pytest.fixture
+def caller(verifier: Verifier) -> bearer_caller:
+    return bearer_caller(verifier)
+
+
+@pytest.fixture
+def factory(url: URL) -> Iterator[sessionmaker[Session]]:
+    """Of a pool of two connections."""
+    engine = create_engine(url, pool_size=2, max_overflow=0, pool_timeout=20)
+    factory = sessionmaker(engine)
+    enforce_row_security(factory)
+    yield factory
+    engine.dispose()
+
+
+@pytest.fixture
+def async_factory(url: URL) -> async_sessionmaker[AsyncSession]:
+    engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    factory = async_sessionmaker(engine)
+    enforce_row_security(factory)
+    return factory
+
+
+@pytest.fixture
+def app(
+    verifier: Verifier,
+    caller: bearer_caller,
+    factory: sessionmaker[Session],
+    async_factory: async_sessionmaker[AsyncSession],
+) -> FastAPI:
+    """An app with an endpoint for each way to read."""
+    app = FastAPI()
+    add_exception_handlers(app)
+    anybody = bearer_caller(verifier, anonymous=Caller.anonymous())
+
+    @app.get("/sync")
+    def read(session: Annotated[Session, Depends(session_of(factory, caller))]) -> list[str]:
+        return list(session.scalars(TASKS))
+
+    @app.get("/async")
+    async def read_async(
+        session: Annotated[AsyncSession, Depends(async_session_of(async_factory, caller))],
+    ) -> list[str]:
+        return list(await session.scalars(TASKS))
+
+    @app.get("/anybody")
+    def who(session: Annotated[Session, Depends(session_of(factory, anybody))]) -> list[Any]:
+        return list(session.execute(CALLER).one())
+
+    return app
+
+
+@pytest.fixture
+def client(app: FastAPI, todos: None) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def session_dep(factory: sessionmaker[Session], caller: bearer_caller) -> Any:
+    return Depends(session_of(factory, caller))
+
+
+def sent_by(issuer: Issuer, subject: str, **kw: Any) -> dict[str, str]:
+    return {"Authorization": f"Bearer {issuer.token(subject, **kw)}"}
+
+
+# The short form
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_one_object_has_the_session_the_caller_and_the_answers(
+    url: URL, todos: None, issuer: Issuer, is_async: bool
+) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    async_engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    factory = async_sessionmaker(async_engine) if is_async else sessionmaker(engine)
+    security = RowSecurity(factory, verifier_of(issuer))
+    app = FastAPI()
+    security.init_app(app)
+
+    @app.get("/me")
+    def me(caller: Annotated[Caller, Depends(security.caller)]) -> str | None:
+        return caller.subject
+
+    @app.get("/tasks")
+    async def tasks(session: Annotated[Any, Depends(security.session)]) -> list[str]:
+        found = session.scalars(TASKS)
+        return list(await found if is_async else found)
+
+    @app.get("/denied")
+    async def denied(session: Annotated[Any, Depends(security.session)]) -> None:
+        done = session.execute(text("DELETE FROM pg_authid"))
+        if is_async:
+            await done
+
+    client = TestClient(app)
+    headers = sent_by(issuer, "alice")
+    assert client.get("/me", headers=headers).json() == "alice"
+    assert client.get("/tasks", headers=headers).json() == ["alice's"]
+    assert client.get("/denied", headers=headers).status_code == 403
+    assert client.get("/tasks").status_code == 401
+
+
+def test_the_short_form_takes_a_provider_and_a_factory_that_is_enforced(
+    factory: sessionmaker[Session], todos: None, issuer: Issuer
+) -> None:
+    with pytest.raises(DeclarationError, match="already"):
+        RowSecurity(factory, issuer.provider, options=BindingOptions())
+    security = RowSecurity(factory, issuer.provider, anonymous=Caller.anonymous())
+    app = FastAPI()
+
+    @app.get("/who")
+    def who(session: Annotated[Session, Depends(security.session)]) -> list[Any]:
+        return list(session.execute(CALLER).one())
+
+    client = TestClient(app)
+    assert client.get("/who").json() == ["anonymous", None]
+    assert client.get("/who", headers=sent_by(issuer, "bob")).json() == ["authenticated", "bob"]
+
+
+def test_the_short_form_takes_no_other_factory(url: URL, issuer: Issuer) -> None:
+    wrong: Any = scoped_session(sessionmaker(create_engine(url)))
+    with pytest.raises(DeclarationError, match="a sessionmaker"):
+        RowSecurity(wrong, issuer.provider)
+
+
+# Who is calling
+
+
+@pytest.mark.parametrize("path", ["/sync", "/async"])
+def test_callers_get_their_own_rows(client: TestClient, issuer: Issuer, path: str) -> None:
+    for subject, rows in (("alice", ["alice's"]), ("bob", ["bob's"]), ("carol", [])):
+        assert client.get(path, headers=sent_by(issuer, subject)).json() == rows
+
+
+def test_anonymous_is_opt_in(client: TestClient, issuer: Issuer) -> None:
+    assert client.get("/anybody").json() == ["anonymous", None]
+    assert client.get("/anybody", headers=sent_by(issuer, "alice")).json() == ["authenticated", "alice"]
+    for path in ("/sync", "/async"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, MISSING)
+
+
+@pytest.mark.exhaustive
+def test_the_name_of_the_scheme_may_be_in_any_case(client: TestClient, issuer: Issuer) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer "):
+        header = f"{scheme} {issuer.token('alice')}"
+        assert client.get("/sync", headers={"Authorization": header}).json() == ["alice's"]
+
+
+@table("path", ["/sync", "/async", "/anybody"])
+@table(
+    ("authorization", "challenge"),
+    [
+        (lambda issuer: [f"Bearer {issuer.token('alice', expires_in=-3600)}"], INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice', key=Key.generate())}"], INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice', algorithm='none')}"], INVALID),
+        (lambda issuer: ["Bearer garbage"], INVALID),
+        (lambda issuer: ["Bearer gärbage".encode()], INVALID),
+        (lambda issuer: ["Bearer "], INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice')}, Bearer {issuer.token('alice')}"], INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice')}"] * 2, INVALID),
+        (lambda issuer: [f"Bearer {issuer.token('alice')}", "Basic YWxpY2U6"], INVALID),
+        (lambda issuer: ["Basic YWxpY2U6", f"Bearer {issuer.token('alice')}"], INVALID),
+        (lambda issuer: ["Basic YWxpY2U6"], MISSING),
+        (lambda issuer: [f"Token {issuer.token('alice')}"], MISSING),
+        (lambda issuer: [issuer.token("alice")], MISSING),
+        (lambda issuer: [f"Bearer\t{issuer.token('alice')}"], MISSING),
+        (lambda issuer: [""], MISSING),
+    ],
+    ids=[
+        "expired",
+        "forged",
+        "unsigned",
+        "garbage",
+        "not ascii",
+        "empty token",
+        "two in one",
+        "the same twice",
+        "basic beside it",
+        "basic first",
+        "basic",
+        "another scheme",
+        "no scheme",
+        "a tab",
+        "empty",
+    ],
+)
+def test_what_is_not_believed_is_401(
+    client: TestClient,
+    issuer: Issuer,
+    path: str,
+    authorization: Callable[[Issuer], list[str | bytes]],
+    challenge: str,
+) -> None:
+    headers = [("Authorization", value) for value in authorization(issuer)]
+    answer = client.get(path, headers=headers)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, challenge)
+    assert "eyJ" not in f"{answer.headers} {answer.text}"
+
+
+def test_keys_that_can_not_be_had_are_503(client: TestClient, issuer: Issuer) -> None:
+    issuer.status = 500
+    for path in ("/sync", "/async", "/anybody"):
+        answer = client.get(path, headers=sent_by(issuer, "alice"))
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+        assert "WWW-Authenticate" not in answer.headers
+
+
+@pytest.mark.exhaustive
+def test_the_openapi_document_has_the_scheme(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"] == {
+        "HTTPBearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    }
+    for path in ("/sync", "/async", "/anybody"):
+        assert document["paths"][path]["get"]["security"] == [{"HTTPBearer": []}]
+        # Nothing of the dependencies looks like a parameter of the endpoint.
+        assert "parameters" not in document["paths"][path]["get"]
+
+
+@pytest.mark.exhaustive
+def test_a_dependency_of_ones_own_may_tell_who_is_calling(
+    client: TestClient, app: FastAPI, factory: sessionmaker[Session], verifier: Verifier, issuer: Issuer
+) -> None:
+    async def from_cookie(token: Annotated[str, Cookie()] = "") -> Caller:
+        return await verifier.verify_async(token)
+
+    @app.get("/cookie")
+    def read(session: Annotated[Session, Depends(session_of(factory, from_cookie))]) -> list[str]:
+        return list(session.scalars(TASKS))
+
+    refused = client.get("/cookie")
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, INVALID)
+    assert client.get("/cookie", headers={"Cookie": f"token={issuer.token('bob')}"}).json() == ["bob's"]
+
+
+@pytest.mark.exhaustive
+def test_a_router_may_require_a_caller(
+    client: TestClient, app: FastAPI, caller: bearer_caller, session_dep: Any, issuer: Issuer
+) -> None:
+    router = APIRouter(prefix="/router", dependencies=[Depends(caller)])
+
+    @router.get("/static")
+    def static() -> str:
+        return "for those who have signed in"
+
+    @router.get("/rows")
+    def rows(session: Annotated[Session, session_dep]) -> list[str]:
+        return list(session.scalars(TASKS))
+
+    app.include_router(router)
+    assert client.get("/router/static").status_code == 401
+    assert client.get("/router/static", headers=sent_by(issuer, "alice")).status_code == 200
+    assert client.get("/router/rows", headers=sent_by(issuer, "alice")).json() == ["alice's"]
+    security = client.get("/openapi.json").json()["paths"]["/router/static"]["get"]["security"]
+    assert security == [{"HTTPBearer": []}]
+
+
+@pytest.mark.exhaustive
+def test_a_test_may_say_who_is_calling(
+    client: TestClient, app: FastAPI, caller: bearer_caller, alice: Caller
+) -> None:
+    app.dependency_overrides[caller] = lambda: alice
+    assert client.get("/sync").json() == client.get("/async").json() == ["alice's"]
+
+
+# The session
+
+
+@pytest.mark.exhaustive
+def test_who_does_not_commit_has_written_nothing(
+    client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer
+) -> None:
+    before = all_todos(admin)
+
+    @app.post("/{how}")
+    def write(how: str, session: Annotated[Session, session_dep]) -> None:
+        session.add(Todo(task=how))
+        session.flush()
+        if how == "forbidden":
+            raise HTTPException(403)
+        if how == "broken":
+            raise ZeroDivisionError
+        if how == "committed":
+            session.commit()
+
+    headers = sent_by(issuer, "alice")
+    assert client.post("/forbidden", headers=headers).status_code == 403
+    with pytest.raises(ZeroDivisionError):
+        client.post("/broken", headers=headers)
+    assert client.post("/forgotten", headers=headers).status_code == 200
+    assert all_todos(admin) == before
+    assert client.post("/committed", headers=headers).status_code == 200
+    assert all_todos(admin) == [*before, ("alice", "committed")]
+
+
+@pytest.mark.exhaustive
+def test_all_who_ask_within_a_request_get_the_same_session(
+    client: TestClient, app: FastAPI, session_dep: Any, issuer: Issuer
+) -> None:
+    def count(session: Annotated[Session, session_dep]) -> Session:
+        return session
+
+    @app.get("/same")
+    def same(session: Annotated[Session, session_dep], other: Annotated[Session, Depends(count)]) -> bool:
+        return session is other
+
+    assert client.get("/same", headers=sent_by(issuer, "alice")).json() is True
+
+
+@pytest.mark.exhaustive
+def test_a_caller_that_expires_during_the_request_is_401(
+    client: TestClient, app: FastAPI, admin: Engine, session_dep: Any, issuer: Issuer, clocks: Clocks
+) -> None:
+    before = all_todos(admin)
+
+    @app.post("/slow")
+    def slow(session: Annotated[Session, session_dep]) -> None:
+        session.execute(ANYTHING)
+        session.rollback()
+        clocks.ahead = 60
+        session.add(Todo(task="late"))
+        session.commit()
+
+    answer = client.post("/slow", headers=sent_by(issuer, "alice", expires_in=60))
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, INVALID)
+    assert "expired" in answer.json()["detail"]
+    assert all_todos(admin) == before
+
+
+def test_an_endpoint_that_forgets_to_identify_is_401(
+    client: TestClient, app: FastAPI, factory: sessionmaker[Session]
+) -> None:
+    @app.get("/unidentified")
+    def read() -> list[str]:
+        with factory() as session:
+            return list(session.scalars(TASKS))
+
+    answer = client.get("/unidentified")
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, MISSING)
+
+
+def test_what_is_the_servers_fault_is_left_to_its_log(
+    app: FastAPI, client: TestClient, issuer: Issuer, factory: sessionmaker[Session], caller: bearer_caller
+) -> None:
+    def unheard_of() -> Caller:
+        return Caller(role="no_such_role")
+
+    @app.get("/unbound")
+    def read(session: Annotated[Session, Depends(session_of(factory, unheard_of))]) -> None:
+        session.execute(ANYTHING)
+
+    with pytest.raises(BindingError, match="no_such_role"):
+        client.get("/unbound")
+    answer = TestClient(app, raise_server_exceptions=False).get("/unbound")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+
+
+# What the database denies
+
+
+NOT_YOURS = {"detail": "the request was denied: its caller may not read or write this"}
+DEFERRED = """
+CREATE FUNCTION denied() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM FROM hidden; RETURN NULL; END$$;
+CREATE TABLE hidden ();
+CREATE CONSTRAINT TRIGGER denied AFTER INSERT ON todos DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION denied();
+"""
+
+
+@pytest.fixture(
+    params=transports(
+        {
+            "psycopg-pipeline": ("psycopg", "pipeline"),
+            "psycopg-with_begin": ("psycopg", "with_begin"),
+            "asyncpg-with_begin": ("asyncpg", "with_begin"),
+        },
+        ["psycopg-pipeline", "asyncpg-with_begin"],
+    )
+)
+def any_factory(request: pytest.FixtureRequest, url: URL) -> async_sessionmaker[AsyncSession]:
+    driver, transport = request.param
+    factory = async_sessionmaker(
+        create_async_engine(url.set(drivername=f"postgresql+{driver}"), poolclass=NullPool)
+    )
+    enforce_row_security(factory, options=BindingOptions(transport=transport))
+    return factory
+
+
+@pytest.mark.exhaustive
+def test_what_the_database_denies_is_403(
+    app: FastAPI,
+    client: TestClient,
+    issuer: Issuer,
+    admin: Engine,
+    caller: bearer_caller,
+    any_factory: async_sessionmaker[AsyncSession],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By a policy, a privilege, the driver itself, COMMIT in the endpoint, and COMMIT after the endpoint."""
+    session_dep = Depends(async_session_of(any_factory, caller))
+
+    async def committed(session: Annotated[AsyncSession, session_dep]) -> AsyncIterator[AsyncSession]:
+        yield session
+        await session.commit()
+
+    @app.post("/core")
+    async def write(session: Annotated[AsyncSession, session_dep], statement: str) -> None:
+        await session.execute(text(statement))
+        await session.commit()
+
+    @app.post("/orm")
+    async def add(session: Annotated[AsyncSession, session_dep]) -> None:
+        session.add(Todo(user_id="bob", task="bob's secret"))
+        await session.flush()
+
+    @app.post("/raw")
+    async def copy(session: Annotated[AsyncSession, session_dep]) -> None:
+        await session.execute(ANYTHING)
+        connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        await connection.execute("SELECT FROM hidden")
+
+    @app.post("/late", status_code=201)
+    async def late(session: Annotated[AsyncSession, Depends(committed, scope="function")]) -> None:
+        await session.execute(insert(Todo).values(task="x"))
+
+    with admin.begin() as connection:
+        connection.exec_driver_sql(DEFERRED)
+    alice = sent_by(issuer, "alice")
+    for path, params, logged in (
+        ("/core", {"statement": "INSERT INTO todos (user_id, task) VALUES ('bob', 'secret')"}, '"todos"'),
+        ("/core", {"statement": "SELECT 'secret' FROM hidden"}, "table hidden"),
+        ("/core", {"statement": "INSERT INTO todos (task) VALUES ('secret')"}, "table hidden"),
+        ("/orm", {}, '"todos"'),
+        ("/raw", {}, "table hidden"),
+        ("/late", {}, "table hidden"),
+    ):
+        caplog.clear()
+        answer = client.post(path, params=params, headers=alice)
+        assert (path, answer.status_code, answer.json()) == (path, 403, NOT_YOURS)
+        assert logged in caplog.text
+        assert "secret" not in caplog.text
+    assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
+
+
+def test_other_errors_of_the_database_go_where_they_went(
+    app: FastAPI, client: TestClient, issuer: Issuer, session_dep: Any
+) -> None:
+    @app.get("/missing")
+    def read(session: Annotated[Session, session_dep]) -> None:
+        session.execute(text("SELECT FROM missing"))
+
+    alice = sent_by(issuer, "alice")
+    with pytest.raises(ProgrammingError, match="missing"):
+        client.get("/missing", headers=alice)
+    app.middleware_stack = None  # which is built from the handlers at the first request
+
+    @app.exception_handler(SQLAlchemyError)
+    def answer(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(type(error).__name__, 418)
+
+    assert client.get("/missing", headers=alice).json() == "ProgrammingError"
+    app.middleware_stack = None
+
+    async def answer_at_once(request: Request, error: Exception) -> JSONResponse:
+        return answer(request, error)
+
+    before = FastAPI(exception_handlers={DBAPIError: answer_at_once})
+    before.include_router(app.router)
+    add_exception_handlers(before)
+    assert TestClient(before).get("/missing", headers=alice).status_code == 418
+
+
+def test_only_a_factory_makes_a_session_for_each_request(
+    factory: sessionmaker[Session], async_factory: async_sessionmaker[AsyncSession], caller: bearer_caller
+) -> None:
+    wrong: Any
+    for wrong in (scoped_session(factory), async_factory, factory()):
+        with pytest.raises(DeclarationError, match="takes a sessionmaker"):
+            session_of(wrong, caller)
+    for wrong in (factory, async_factory()):
+        with pytest.raises(DeclarationError, match="takes an async_sessionmaker"):
+            async_session_of(wrong, caller)
+
+
+# After the endpoint has returned
+
+
+def test_a_response_may_be_streamed_from_the_session(
+    client: TestClient,
+    app: FastAPI,
+    async_factory: Any,
+    caller: bearer_caller,
+    session_dep: Any,
+    issuer: Issuer,
+) -> None:
+    @app.get("/stream")
+    def stream(session: Annotated[Session, session_dep]) -> StreamingResponse:
+        return StreamingResponse(iter(session.scalars(TASKS).yield_per(1)))
+
+    @app.get("/stream/async")
+    async def stream_async(
+        session: Annotated[AsyncSession, Depends(async_session_of(async_factory, caller))],
+    ) -> StreamingResponse:
+        async def tasks() -> AsyncIterator[str]:
+            async for task in await session.stream_scalars(TASKS):
+                yield task
+
+        return StreamingResponse(tasks())
+
+    for path in ("/stream", "/stream/async"):
+        for subject in ("alice", "bob"):
+            assert client.get(path, headers=sent_by(issuer, subject)).text == f"{subject}'s"
+
+
+def test_a_background_task_still_runs_as_the_caller(
+    client: TestClient, app: FastAPI, session_dep: Any, issuer: Issuer
+) -> None:
+    seen: list[str] = []
+
+    @app.get("/background")
+    def read(session: Annotated[Session, session_dep], tasks: BackgroundTasks) -> None:
+        session.commit()
+        tasks.add_task(lambda: seen.extend(session.scalars(TASKS)))
+
+    client.get("/background", headers=sent_by(issuer, "alice"))
+    assert seen == ["alice's"]
+
+
+def test_nobody_goes_on_in_a_session_that_was_closed_before_the_response(
+    client: TestClient, app: FastAPI, factory: sessionmaker[Session], caller: bearer_caller, issuer: Issuer
+) -> None:
+    refused: list[str] = []
+
+    @app.get("/early")
+    def read(
+        session: Annotated[Session, Depends(session_of(factory, caller), scope="function")],
+        tasks: BackgroundTasks,
+    ) -> list[str]:
+        def go_on() -> None:
+            with pytest.raises(CallerRequired):
+                session.scalars(TASKS)
+            session.close()
+            refused.append("refused")
+
+        tasks.add_task(go_on)
+        return list(session.scalars(TASKS))
+
+    assert client.get("/early", headers=sent_by(issuer, "alice")).json() == ["alice's"]
+    assert refused == ["refused"]
+
+
+# WebSockets
+
+
+@pytest.fixture
+def socket_client(app: FastAPI, client: TestClient, session_dep: Any) -> TestClient:
+    @app.websocket("/socket")
+    async def read(websocket: WebSocket, session: Annotated[Session, session_dep]) -> None:
+        await websocket.accept()
+        async for _ in websocket.iter_text():
+            await websocket.send_json(list(session.scalars(TASKS)))
+            session.rollback()
+
+    @app.websocket("/denied")
+    async def write(websocket: WebSocket, session: Annotated[Session, session_dep]) -> None:
+        await websocket.accept()
+        session.execute(insert(Todo).values(user_id="bob", task="secret"))
+
+    return client
+
+
+def test_a_websocket_is_its_callers(socket_client: TestClient, issuer: Issuer) -> None:
+    for subject in ("alice", "bob"):
+        with socket_client.websocket_connect("/socket", headers=sent_by(issuer, subject)) as websocket:
+            for _ in range(2):
+                websocket.send_text("more")
+                assert websocket.receive_json() == [f"{subject}'s"]
+
+
+def test_a_websocket_of_nobody_is_not_opened(socket_client: TestClient, issuer: Issuer) -> None:
+    for headers, challenge in (({}, MISSING), ({"Authorization": "Bearer garbage"}, INVALID)):
+        with (
+            pytest.raises(WebSocketDenialResponse) as denial,
+            socket_client.websocket_connect("/socket", headers=headers),
+        ):
+            pass
+        assert (denial.value.status_code, denial.value.headers["WWW-Authenticate"]) == (401, challenge)
+
+
+@pytest.mark.exhaustive
+def test_a_websocket_is_closed_when_its_caller_has_expired(
+    socket_client: TestClient, issuer: Issuer, clocks: Clocks
+) -> None:
+    headers = sent_by(issuer, "alice", expires_in=60)
+    with socket_client.websocket_connect("/socket", headers=headers) as websocket:
+        websocket.send_text("more")
+        assert websocket.receive_json() == ["alice's"]
+        clocks.ahead = 60
+        websocket.send_text("more")
+        with pytest.raises(WebSocketDisconnect) as disconnect:
+            websocket.receive_json()
+    assert disconnect.value.code == 1008
+
+
+def test_a_websocket_is_closed_when_the_database_denies(socket_client: TestClient, issuer: Issuer) -> None:
+    with (
+        socket_client.websocket_connect("/denied", headers=sent_by(issuer, "alice")) as websocket,
+        pytest.raises(WebSocketDisconnect) as disconnect,
+    ):
+        websocket.receive_json()
+    assert (disconnect.value.code, disconnect.value.reason) == (1008, "")
+
+
+# Many at once
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The URL at which uvicorn serves *app*."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_everybody_sees_their_own_rows_while_many_share_two_connections(
+    url: URL,
+    admin: Engine,
+    issuer: Issuer,
+    caller: bearer_caller,
+    factory: sessionmaker[Session],
+    kind: str,
+) -> None:
+    people = [f"person {number}" for number in range(10)]
+    with Session(admin) as session:
+        session.add_all(Todo(user_id=name, task=f"{name}'s") for name in people)
+        session.commit()
+    async_engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg"), pool_size=2, max_overflow=0, pool_timeout=20
+    )
+    async_factory = async_sessionmaker(async_engine)
+    enforce_row_security(async_factory)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await async_engine.dispose()
+
+    app = FastAPI(lifespan=lifespan)
+    # Long enough for another request to come in between.
+    slow_tasks = TASKS.add_columns(func.pg_sleep(0.005))
+
+    # A session that is still in its transaction keeps its connection until the response is made, for which
+    # FastAPI needs a thread: all 40 may be waiting for a connection.
+    @app.get("/sync")
+    def read(session: Annotated[Session, Depends(session_of(factory, caller))]) -> list[str]:
+        rows: list[str] = []
+        for _ in range(2):
+            with session.begin():
+                rows += session.scalars(slow_tasks)
+        return rows
+
+    @app.get("/async")
+    async def read_async(
+        session: Annotated[AsyncSession, Depends(async_session_of(async_factory, caller))],
+    ) -> list[str]:
+        rows: list[str] = []
+        for _ in range(2):
+            async with session.begin():
+                rows += await session.scalars(slow_tasks)
+        return rows
+
+    async def ask(base_url: str) -> list[list[str]]:
+        limits = httpx2.Limits(max_connections=50)
+        async with httpx2.AsyncClient(base_url=base_url, limits=limits, timeout=60) as client:
+            answers = await asyncio.gather(
+                *(client.get(f"/{kind}", headers=sent_by(issuer, name)) for name in people * 5)
+            )
+        return [answer.json() for answer in answers]
+
+    with served(app) as base_url:
+        rows = asyncio.run(ask(base_url))
+    assert rows == [[f"{name}'s"] * 2 for name in people * 5]
