@@ -14,6 +14,9 @@ RowSecurityError
 │   ├── CallerRequired        the session has no caller
 │   └── InvalidToken          the token isn't acceptable
 │       └── ExpiredToken      it was, until it expired
+├── AccessDenied              Postgres denies a statement to the caller   (HTTP 403)
+│   ├── RowSecurityViolation  a policy refuses the new row
+│   └── PrivilegeMissing      the role lacks a privilege
 ├── KeysUnavailable           the provider's keys can't be fetched        (HTTP 503)
 └── BindingError              the caller can't be bound to the transaction (HTTP 500)
     ├── UnsupportedTransaction   AUTOCOMMIT or two-phase: nothing can be bound to it
@@ -31,7 +34,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy.exc import ArgumentError, PendingRollbackError
+from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError, ProgrammingError
 
 
 class RowSecurityError(Exception):
@@ -107,6 +110,58 @@ class KeysUnavailable(RowSecurityError):
     """The provider's keys can't be fetched, and those last known are too old to trust."""
 
     http_status: ClassVar[int] = 503
+
+
+class AccessDenied(RowSecurityError, ProgrammingError):
+    """Postgres denies a statement to the caller (SQLSTATE 42501).
+
+    *command* is "SELECT", "INSERT", "UPDATE" or "DELETE", *table* the name of the table.  Both are None for
+    SQL text.  ``orig`` is the driver's error.
+    """
+
+    http_status: ClassVar[int] = 403
+    _reason: ClassVar[str] = "Postgres denies it"
+
+    command: str | None = None
+    table: str | None = None
+
+    @classmethod
+    def of(cls, error: DBAPIError, *, command: str | None, table: str | None) -> AccessDenied:
+        """Return *error* as one of this class."""
+        named = cls(error.statement, error.params, _driver_error(error), error.hide_parameters)
+        named.command, named.table = command, table
+        subject = " on ".join(part for part in (command, table) if part) or "the statement"
+        named.args = (f"{subject} is denied: {cls._reason}. {named.args[0]}",)
+        return named
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The message is in args, which the constructor makes anew.
+        reduced: Any = super().__reduce__()
+        kind, arguments, state = reduced
+        return kind, arguments, {**state, "args": self.args, "command": self.command, "table": self.table}
+
+
+def _driver_error(error: DBAPIError) -> BaseException:
+    assert error.orig is not None
+    return error.orig
+
+
+class RowSecurityViolation(AccessDenied):
+    """A policy refuses the new row of INSERT or UPDATE.
+
+    The WITH CHECK of no permissive policy is true for the row, or a restrictive policy is false.  The SELECT
+    policies must show the new row, too, for INSERT … RETURNING and for UPDATE.  ``sqla-rls why`` tells which.
+    """
+
+    _reason = (
+        "the new row violates the policies, or the SELECT policies hide it. Ask as the owner: sqla-rls why"
+    )
+
+
+class PrivilegeMissing(AccessDenied):
+    """The caller's role lacks a privilege on a table, a column, a schema, a sequence or a function."""
+
+    _reason = "the role lacks a privilege. Declare a policy or a grant for it, and migrate"
 
 
 class BindingError(RowSecurityError):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.exc import (
+    AccessDenied,
     AuthenticationError,
     CallerRequired,
     InvalidToken,
@@ -82,7 +83,7 @@ def is_denied(error: BaseException) -> bool:
 
 def _denial(error: BaseException | None) -> BaseException | None:
     """The driver's error with SQLSTATE 42501 that *error* is, or was raised from."""
-    while error is not None and not isinstance(error, RowSecurityError):
+    while error is not None and (isinstance(error, AccessDenied) or not isinstance(error, RowSecurityError)):
         original = error.orig if isinstance(error, DBAPIError) else error
         # pgcode: psycopg2.
         if (getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)) == "42501":

@@ -33,6 +33,7 @@ from sqla_rls.session.checks import (
     require_safe_roles,
     require_verified,
 )
+from sqla_rls.session.denials import name_denials
 from sqla_rls.session.options import BindHook, BindingOptions, SessionOptions, TokenCallback
 from sqla_rls.session.plan import ConnectionPlan, install, plan_of
 from sqla_rls.session.principal import Principal, ServiceAccess, principal_key
@@ -423,6 +424,7 @@ def _look(connection: Connection, plan: ConnectionPlan) -> None:
     options, pool = plan.options, connection.engine.pool
     if pool in options.known:
         return
+    name_denials(connection.engine)
     if plan.server is not None:
         _log.info(
             "callers are bound %s", "unsigned" if plan.signer is None else f"signed: {plan.signer.kind}"

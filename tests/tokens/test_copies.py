@@ -71,6 +71,8 @@ ERRORS = [
     error
     for error in vars(exc).values()
     if isinstance(error, type) and issubclass(error, exc.RowSecurityError)
+    # They wrap an error of the driver.
+    if not issubclass(error, exc.AccessDenied)
 ]
 
 
