@@ -1,1 +1,1 @@
-"""When a caller is bound: sessions, their transactions, and the connections that they share."""
+"""Binds callers to transactions: sessions, their options, and the connections that they share."""

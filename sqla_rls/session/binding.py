@@ -1,9 +1,9 @@
-"""A caller becomes settings of one transaction.
+"""Binds a caller to one transaction by settings.
 
-The role is set with ``set_config('role', …, true)``.  The claims are told as ``request.jwt.claims``, which
-trusts whoever can run SQL on the connection, or as ``pg_session_jwt.jwt``, a token that the database
-verifies.  All of it ends with the transaction; it goes with BEGIN, if the driver's connection can, else in a
-statement that any driver can send.
+``set_config('role', …, true)`` sets the role.  The claims are the value of ``request.jwt.claims``, or a
+token in ``pg_session_jwt.jwt``, which the database verifies.  The first trusts all SQL on the connection.
+All settings end with the transaction.  They go with BEGIN, if the driver's connection can send them so.
+Otherwise they go in a statement of their own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from sqla_rls.log import Unlogged, UnloggedText
 from sqla_rls.session.plan import ConnectionPlan, replace_later
 from sqla_rls.session.principal import Principal, ServiceAccess, discard_key
 
-#: What a signed nobody claims: a token of their own, so that none that is left behind counts.
+#: The claims of a caller without claims.  With a signature, such a caller has a token, too: it replaces one
+#: that the last caller may have left.
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -38,14 +39,13 @@ def bind(
         joined: the application, or another session, began the transaction.
 
     Returns:
-        A function that takes the binding back.  In a joined transaction it restores the settings that were
-        there before.  Elsewhere it drops a binding that was not sent; one that was sent ends with the
-        transaction.
+        A function that undoes the binding.  In a joined transaction it restores the earlier settings.
+        Elsewhere it drops a binding that was not sent; one that was sent ends with the transaction.
 
     Raises:
         ExpiredToken: the caller has expired.
         UnsupportedTransaction: AUTOCOMMIT, or a connection that can't do what the options say.
-        BindingError: the server refuses; the transaction is bound to no one.
+        BindingError: the server refuses, and the transaction has no caller.
 
     Emits:
         One SELECT of ``set_config(…, true)`` for the role, the claims or the token, and the settings of the
@@ -64,7 +64,7 @@ def bind(
         if options.reset == "all":
             raise UnsupportedTransaction(_RESETS_ALL)
         _require_transaction(connection)
-        # Postgres shows no seed, and a new one is as good.
+        # Postgres doesn't show the seed, and a new one serves as well.
         before = _settings_of(connection, ["role", *(name for name in binding.settings if name != _SEED)])
         _execute(connection, binding, set_role=options.set_role or binding.role == "none")
         return partial(_restore, connection, before)
@@ -95,15 +95,15 @@ def _seed() -> str:
 
 
 _RESETS_ALL: Final = (
-    "reset='all' sends DISCARD ALL before BEGIN: this connection can't. Use psycopg or asyncpg, without a "
-    "creator or connection class of your own, connect to the server directly, and let the session begin the "
-    "transaction"
+    "the caller can't be bound: reset='all' sends DISCARD ALL before BEGIN, and this connection can't. Use "
+    "psycopg or asyncpg without a creator or connection class of your own, connect to the server directly, "
+    "and let the session begin the transaction"
 )
 
 
 def _binding(principal: Principal, plan: ConnectionPlan, mark: str | None) -> Binding:
     if isinstance(principal, ServiceAccess):
-        # SET ROLE none: back from what ALTER ROLE … SET role, or the last caller, may have left.
+        # SET ROLE none: ALTER ROLE … SET role, or the last caller, may have left another role.
         role, claims, claims_json, expires_at = principal.role or "none", _NOTHING, "", None
     else:
         role, claims, expires_at = principal.role, principal.claims, principal.expires_at
@@ -111,14 +111,14 @@ def _binding(principal: Principal, plan: ConnectionPlan, mark: str | None) -> Bi
     require_unexpired(expires_at)
     settings: dict[str, str | Callable[[], str]] = {"request.jwt.claims": claims_json}
     if plan.signer is not None:
-        # Asked for when it is sent: in AUTOCOMMIT that is long after, and the token shortlived.
+        # The driver makes the token when it sends it: in AUTOCOMMIT, a token made here could have expired.
         token = partial(plan.signer.token, claims, claims_json, expires_at)
         settings = {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
     if plan.modes is not None:
-        # The last caller may know what random() returns next; RESET ALL and DISCARD ALL leave that alone.
+        # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
         settings[_SEED] = _seed
     if not plan.is_direct or MARK in plan.settings:
-        # A pooler's server may report to another client that it has another value.
+        # Behind a pooler, the server may report a change to another client.
         mark = None
     elif mark is not None:
         settings[MARK] = mark
@@ -136,7 +136,7 @@ def _binding(principal: Principal, plan: ConnectionPlan, mark: str | None) -> Bi
     )
 
 
-#: An empty text isn't a token to pg_session_jwt.  Postgres has no other way to unset them in a transaction.
+#: pg_session_jwt refuses an empty text.  RESET is the only statement that unsets a setting in a transaction.
 _UNSET_BY_RESET: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt"})
 
 
@@ -151,7 +151,7 @@ def _settings_of(connection: Connection, names: Sequence[str]) -> dict[str, str]
 
 
 def _restore(connection: Connection, before: Mapping[str, str]) -> None:
-    """Give the transaction its role and settings of *before* back."""
+    """Restore the role and the settings of *before* in the transaction."""
     kept = {name: value for name, value in before.items() if value or name not in _UNSET_BY_RESET}
     role = kept.pop("role")
     parameters = {f"value_{number}": Unlogged(value) for number, value in enumerate(kept.values())}
@@ -160,7 +160,7 @@ def _restore(connection: Connection, before: Mapping[str, str]) -> None:
             connection.exec_driver_sql(f"RESET {name}")
         connection.execute(_select(tuple(kept), True), {"role": role, **parameters})
     except (DBAPIError, PendingRollbackError):
-        # The transaction has failed or its connection is gone: ROLLBACK, which alone can follow, undoes it.
+        # The transaction has failed or its connection is closed.  ROLLBACK follows, and undoes the binding.
         return
 
 
@@ -179,15 +179,15 @@ def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> Non
         raise binding.refused(getattr(error.orig, "sqlstate", None)) from error.orig
     if bound != binding.role:
         raise BindingError(
-            f"the connection's role is {bound!r} and the caller's is {binding.role!r}: log in as "
-            "that role, or let the login role switch with set_role=True"
+            f"the caller can't be bound: the connection's role is {bound!r}, and the caller's role is "
+            f"{binding.role!r}. With set_role=False, log in as that role; or set set_role=True"
         )
 
 
 @cache
 def _select(names: tuple[str, ...], set_role: bool) -> TextClause:
-    # true: transaction-local.  A plain SET survives COMMIT and would greet the next user of this connection.
-    # Their lengths come back, not the values: SQLAlchemy's debug log shows rows.
+    # true: transaction-local.  A plain SET survives COMMIT, and the next caller would inherit it.
+    # length(): SQLAlchemy's debug log shows rows, and must not show claims.
     role = "pg_catalog.set_config('role', :role, true)" if set_role else "current_user::pg_catalog.text"
     values = [
         f"pg_catalog.length(pg_catalog.set_config('{name}', :value_{number}, true))"
@@ -206,9 +206,11 @@ def _require_transaction(connection: Connection) -> None:
         in_autocommit = dialect.detect_autocommit_setting(connection.connection.dbapi_connection)
     except NotImplementedError:
         raise UnsupportedTransaction(
-            f"driver {dialect.driver} doesn't tell whether it is in AUTOCOMMIT"
+            f"the caller can't be bound: driver {dialect.driver} doesn't report AUTOCOMMIT. "
+            "Use psycopg or asyncpg"
         ) from None
     if in_autocommit:
         raise UnsupportedTransaction(
-            "the connection is in AUTOCOMMIT, where a binding ends with its own statement; use a transaction"
+            "the caller can't be bound: the connection is in AUTOCOMMIT, where a binding ends with its own "
+            "statement. Use a transaction"
         )

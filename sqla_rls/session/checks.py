@@ -1,4 +1,4 @@
-"""What is made sure of when a pool is new: that row security holds, and what is bound does."""
+"""Checks on the first connections of a pool: its roles, its settings, and its signatures."""
 
 from __future__ import annotations
 
@@ -19,31 +19,38 @@ _UNSAFE: Final = text(
 
 
 def require_safe_roles(connection: Connection, *, member_of: Collection[str] = ()) -> None:
-    """Raise UnsafeRole if row security doesn't hold for the login role, or for the role that it acts as.
+    """Check that row security holds for the login role, and for the role that it acts as.
 
-    docs/roles.md lists the reasons; a membership counts as the role itself.  *member_of* are roles named by
-    policies that the acting role is a member of on purpose; the others would give every caller their rows.
+    docs/roles.md lists the reasons.  A role is as unsafe as each role that it is a member of.
+
+    Args:
+        connection: a connection in a bound transaction.
+        member_of: the roles of policies that the acting role is a member of on purpose.  Any other such
+            membership would give every caller the rows of those policies.
+
+    Raises:
+        UnsafeRole: row security doesn't hold for one of the roles.
 
     Emits:
-        One SELECT over pg_roles, pg_policy, and who owns what.
+        One SELECT over pg_roles, pg_policy, and the owners of objects.
     """
     found = connection.execute(_UNSAFE, {"member_of": json.dumps(list(member_of))}).one_or_none()
     if found is None:
         return
     if found.is_shared:
         raise UnsafeRole(
-            f"every caller with role {found.name!r} has the policies of role {found.through!r}: it is a "
-            f"member. Run as the migrating role or a superuser: {found.cure}; or, if it is meant, name it: "
-            f"BindingOptions(member_of={{{found.name!r}: [{found.through!r}]}})"
+            f"every caller with role {found.name!r} has the policies of role {found.through!r}: the first is "
+            f"a member of the second. Run as the migrating role or a superuser: {found.cure}; or, if you "
+            f"want this, declare it: BindingOptions(member_of={{{found.name!r}: [{found.through!r}]}})"
         )
     why = found.what if found.is_itself else f"is a member of {found.through!r}, which {found.what}"
-    purpose = "To make one" if found.is_bootstrap else f"To cure {found.name!r}"
+    purpose = "To create one" if found.is_bootstrap else f"To fix {found.name!r}"
     advice = f"{purpose}, run as a superuser: {found.cure}"
     if found.is_login:
         advice = f"Log in as a role that owns nothing and is a member of the callers' roles only. {advice}"
     raise UnsafeRole(
         f"row security doesn't hold for role {found.name!r}: it {why}. {advice}. "
-        "check_login_role=False goes on regardless"
+        "Set check_login_role=False to skip this check"
     )
 
 
@@ -57,10 +64,18 @@ SELECT name FROM pg_catalog.pg_settings
 
 
 def require_declared_settings(connection: Connection, options: SessionOptions, *, resets: bool) -> None:
-    """Raise DeclarationError if the application has made settings that are going to be undone.
+    """Check that the application has made no settings on the connection that the next binding resets.
 
-    All of them if the driver *resets*; else the search_path, which is bound anew.
-    Emitted: one SELECT over pg_settings; if it resets, in a transaction of its own.
+    Args:
+        connection: a direct connection, before its first binding.
+        options: the options of the session.
+        resets: the driver sends RESET ALL or DISCARD ALL.  Without it, only the search_path is reset.
+
+    Raises:
+        DeclarationError: there is such a setting.
+
+    Emits:
+        One SELECT over pg_settings; with *resets*, in a transaction of its own.
     """
     names = connection.exec_driver_sql(_MADE_IN_SESSION).scalars().all()
     if resets:
@@ -69,10 +84,11 @@ def require_declared_settings(connection: Connection, options: SessionOptions, *
         names = [name for name in names if name == "search_path"]
     if undeclared := [name for name in names if name.lower() not in options.settings]:
         raise DeclarationError(
-            f"settings were made on this connection, {', '.join(undeclared)}, which would be reset before "
-            f"each caller. Name them: enforce_row_security(…, settings={{{undeclared[0]!r}: '…'}}); or make "
-            "them when it is opened: connect_args={'options': '-c …'}. With reset='none' they stay, as does "
-            "what callers leave"
+            f"settings would be lost: your app made settings on this connection, {', '.join(undeclared)}, "
+            "and each transaction resets them. Declare them: "
+            f"enforce_row_security(…, settings={{{undeclared[0]!r}: '…'}}); or make them in "
+            "connect_args={'options': '-c …'}; or choose reset='none', which also keeps the settings that "
+            "callers leave"
         )
 
 
@@ -81,27 +97,35 @@ _IS_KNOWN: Final = text("SELECT auth.session()::pg_catalog.text OPERATOR(pg_cata
 
 
 def require_verified(connection: Connection, *, must_ask: bool) -> None:
-    """Raise SigningKeyRejected if the database knows nobody, though somebody is bound.
+    """Check that the database has verified the caller of the transaction.
 
-    Emitted: two SELECTs, as the caller.  A role that may not use schema ``auth`` can't ask; where it
-    *must_ask*, that raises SignedBindingUnavailable.
+    Args:
+        connection: a connection whose transaction is bound to a caller with claims.
+        must_ask: the check is required.  Otherwise a role without USAGE on schema ``auth`` skips it.
+
+    Raises:
+        SigningKeyRejected: the database has verified no caller.
+        SignedBindingUnavailable: the check is required, and the role may not use schema ``auth``.
+
+    Emits:
+        Two SELECTs, as the caller.
     """
     may_ask, role = connection.execute(_MAY_ASK).one()
     if not may_ask:
         if must_ask:
             raise SignedBindingUnavailable(
-                f"role {role!r} may not use schema auth, so that nothing shows whether callers are "
-                "verified: grant it USAGE; if the schema is a superuser's, a superuser must"
+                f"callers can't be signed: role {role!r} may not use schema auth, so that sqla_rls can't "
+                "check the signature. Grant it USAGE; if a superuser owns the schema, a superuser must"
             )
     elif not connection.scalar(_IS_KNOWN):
         raise SigningKeyRejected(
-            "the database believes signed callers only: give the application its key, as signing_key= or "
-            "in SQLA_RLS_SIGNING_KEY"
+            "the caller isn't verified: the database accepts signed callers only. Give your app the key, as "
+            "signing_key= or in SQLA_RLS_SIGNING_KEY"
         )
 
 
 def explain_rejections(engine: Engine) -> None:
-    """Let what the database's own functions say of a signature be a SigningKeyRejected."""
+    """Turn errors of the database's own functions about a signature into SigningKeyRejected."""
     if not event.contains(engine, "handle_error", _explained):
         event.listen(engine, "handle_error", _explained)
 
@@ -114,10 +138,10 @@ def _explained(context: ExceptionContext) -> Exception | None:
         return None
     if error.sqlstate == "02000":
         return SigningKeyRejected(
-            "the database has no signing key, as after a restore: make one with `sqla-rls rotate-key`, and "
-            "give it to the application"
+            "the caller can't be verified: the database has no signing key, as after a restore. Make a key "
+            "with `sqla-rls rotate-key`, and give it to your app"
         )
     return SigningKeyRejected(
-        "the database refused the application's signature: give it the key that `sqla-rls rotate-key` made "
-        "last"
+        "the caller can't be verified: the database refused the application's signature. Give your app the "
+        "latest key of `sqla-rls rotate-key`"
     )

@@ -1,7 +1,7 @@
-"""Sessions that run as somebody: the hook that binds a caller to every transaction.
+"""Sessions that bind a caller to every transaction.
 
-It listens to ``Session.after_begin``, which AsyncSession shares, so that there is one implementation
-for both.
+The hook listens to ``Session.after_begin``.  AsyncSession has the same event, so both share one
+implementation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from sqla_rls.tokens.signing import SigningKey
 from sqla_rls.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
-    # Not at run time: the asyncio extension needs greenlet, which sync applications may not have.
+    # The asyncio extension needs greenlet, and a sync application may not have it.
     from sqlalchemy.engine.interfaces import CoreExecuteOptionsParameter
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
     from sqlalchemy.orm.session import _BindArguments
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _O = TypeVar("_O")
 
 _UNIDENTIFIED: Final = (
-    "this session has no caller; call identify(session, caller), "
+    "the transaction can't begin: this session has no caller. Call identify(session, caller), "
     "or identify(session, Caller.anonymous()) for public access"
 )
 
@@ -66,17 +66,19 @@ _log = logging.getLogger(__name__)
 
 
 class RowSecuritySession(Session):
-    """A Session that runs each transaction as its caller, and none without one.
+    """A Session that runs each transaction as its caller, and refuses to run without one.
 
-    ``enforce_row_security()`` derives it from the session class of a factory.  *token* is verified when a
-    transaction begins, and again for each one that follows; a verified token is remembered.  If it is a
-    callable (under asyncio it may be a coroutine function), each transaction asks it for the token, or
-    for a Caller.
+    ``enforce_row_security()`` derives it from the session class of a factory.
+
+    Args:
+        token: the token of the caller.  Each transaction verifies it when it begins; the verifier caches the
+            result.  Or a function that returns the token or a Caller, called by each transaction.  Under
+            asyncio it may be a coroutine function.
     """
 
     _options: ClassVar[SessionOptions]
     _caller: Principal | str | TokenCallback | None = None
-    #: That of the transaction in progress, and of the last one.
+    #: The principal of the transaction in progress, and of the last one.
     _bound: Principal | None = None
     _last: Principal | None = None
     #: The transaction in progress, and whether it was refused.
@@ -89,36 +91,37 @@ class RowSecuritySession(Session):
             _require(self._options.verifier)
         self._caller = token
         self._me = ref(self)
-        #: Of each connection of the transaction in progress.
+        #: One for each connection of the transaction in progress.
         self._shares: list[Share] = []
         #: Connections that the application gave, and whether each was in a transaction before the session's.
         self._given: WeakKeyDictionary[Connection, bool] = WeakKeyDictionary()
 
     def close(self) -> None:
-        """Close the session, and forget the caller, also if that fails."""
+        """Close the session, and forget the caller, even if closing fails."""
         try:
             super().close()
         finally:
             self._forget()
 
     def reset(self) -> None:
-        """Reset the session, and forget the caller, also if that fails."""
+        """Reset the session, and forget the caller, even if resetting fails."""
         try:
             super().reset()
         finally:
             self._forget()
 
     def invalidate(self) -> None:
-        """Close the session and its connections, and forget the caller, also if that fails."""
+        """Close the session and its connections, and forget the caller, even if closing fails."""
         try:
             super().invalidate()
         finally:
             self._forget()
 
     def get_bind(self, *args: Any, **kw: Any) -> Engine | Connection:
-        """As in Session, which asks it before whatever it sends.
+        """Return the bind, as in Session, which calls this method before each statement.
 
-        Raises TransactionRefused in a transaction that is not, or no longer, bound.
+        Raises:
+            TransactionRefused: the transaction in progress has no binding, or has lost it.
         """
         self._require_bound()
         bind = super().get_bind(*args, **kw)
@@ -131,35 +134,44 @@ class RowSecuritySession(Session):
         bind_arguments: _BindArguments | None = None,
         execution_options: CoreExecuteOptionsParameter | None = None,
     ) -> Connection:
-        """As in Session.
+        """Return the connection, as in Session.
 
-        Raises TransactionRefused in a transaction that is not, or no longer, bound.
+        Raises:
+            TransactionRefused: the transaction in progress has no binding, or has lost it.
         """
-        # Session doesn't ask get_bind() about a bind that it is given.
+        # If the arguments name a bind, Session doesn't call get_bind().
         self._require_bound()
         if isinstance(bind := (bind_arguments or {}).get("bind"), Connection):
             self._given[bind] = bind.in_transaction()
         return super().connection(bind_arguments, execution_options)
 
     def merge(self, instance: _O, **kw: Any) -> _O:
-        """As in Session; raises CallerChanged if what was loaded is another caller's."""
+        """Merge *instance*, as in Session.
+
+        Raises:
+            CallerChanged: the session holds objects that another caller loaded.
+        """
         self._require_same_caller(mapper=object_mapper(instance))
         return super().merge(instance, **kw)
 
     def merge_all(self, instances: Iterable[_O], **kw: Any) -> Sequence[_O]:
-        """As in Session of SQLAlchemy 2.1; raises CallerChanged if what was loaded is another caller's."""
+        """Merge *instances*, as in Session of SQLAlchemy 2.1.
+
+        Raises:
+            CallerChanged: the session holds objects that another caller loaded.
+        """
         listed = list(instances)
         if listed:
             self._require_same_caller(mapper=object_mapper(listed[0]))
         return super().merge_all(listed, **kw)
 
     def _identity_lookup(self, mapper: Mapper[Any], *args: Any, **kw: Any) -> Any:
-        # What get() and lazy loads ask for an object that is loaded; they send nothing if it is there.
+        # get() and lazy loads find a loaded object here, and then send no statement.
         self._require_same_caller(**{**(kw.get("bind_arguments") or {}), "mapper": mapper})
         return super()._identity_lookup(mapper, *args, **kw)
 
     def _require_same_caller(self, **bind_arguments: Any) -> None:
-        """Begin a transaction where a callback may tell another caller than the last one."""
+        """Begin a transaction if a callback may return another caller than the last one."""
         caller = self._options.token if self._caller is None else self._caller
         if self._last is not None and callable(caller) and self._bound_now() is None:
             self.connection(bind_arguments=bind_arguments)
@@ -178,7 +190,7 @@ class RowSecuritySession(Session):
         return self._bound
 
     def _has_ended(self) -> bool:
-        """Whether the transaction has ended; if an error kept the event from saying so, it is said now."""
+        """Return whether the transaction has ended, and clean up if an error has suppressed the event."""
         if self._root is not None and self.get_transaction() is not self._root:
             self._end()
         return self._root is None
@@ -189,14 +201,14 @@ class RowSecuritySession(Session):
             self._shares.pop().end()
 
     def _forget(self) -> None:
-        # Who uses the session next identifies it first.
+        # The next user of the session must identify it first.
         self._caller = self._last = None
         self._has_ended()
 
     def _begin(self, transaction: SessionTransaction, connection: Connection) -> Share:
         self._has_ended()
         self._root = transaction
-        # Until all has gone well: the session keeps the connection, for whoever goes on after an error.
+        # Refused until the binding has succeeded: after an error, the session still holds the connection.
         self._refused = True
         joined = self._given.pop(connection, False)
         share = Share(self._me, connection, joined, Sharers.of(connection, joined=joined))
@@ -204,7 +216,7 @@ class RowSecuritySession(Session):
         return share
 
     def _ask(self, connection: Connection) -> Principal:
-        """Who the caller is, now."""
+        """Return the present principal of the session."""
         caller: Principal | Any = self._options.token if self._caller is None else self._caller
         if callable(caller):
             caller = caller()
@@ -245,10 +257,10 @@ def enforce_row_security(
             None reads the environment variable SQLA_RLS_SIGNING_KEY.  With a key, callers are always signed,
             unless ``signing="off"``.
         settings: settings of your app for every transaction, such as ``{"statement_timeout": "10s"}``.
-        on_bind: a function of the Session, its Connection, and the Caller or ServiceAccess that is bound to
-            their transaction, to audit or trace it.  If it raises, the transaction is refused.
-        check_login_role: the first time that a pool's connection takes on a role, one SELECT asks whether row
-            security holds for it.
+        on_bind: a function that audits or traces each transaction.  Its arguments are the Session, its
+            Connection, and the Caller or ServiceAccess.  If it raises, the transaction is refused.
+        check_login_role: whether one SELECT checks that row security holds for a role, the first time that a
+            connection of the pool takes on the role.
         options: how the caller is bound; None is ``BindingOptions()``.
 
     Raises:
@@ -260,7 +272,10 @@ def enforce_row_security(
     maker = _maker_of(factory)
     base = _session_class(maker)
     if issubclass(base, RowSecuritySession):
-        raise DeclarationError("row security is enforced on this session factory already. Call it once")
+        raise DeclarationError(
+            "row security can't be enforced: it is enforced on this session factory already. "
+            "Call enforce_row_security() once"
+        )
     known = SessionOptions(
         binding=options or BindingOptions(),
         verifier=verifier,
@@ -273,13 +288,13 @@ def enforce_row_security(
     outer: Any = getattr(factory, "session_factory", factory)
     outer.begin = _without_arguments(outer.begin)
     enforced = type(base.__name__, (RowSecuritySession, base), {"_options": known})
-    # First: a statement of another listener is bound, too.
+    # insert=True: the binding comes before the statements of other listeners.
     event.listen(enforced, "after_begin", _after_begin, insert=True)
     event.listen(enforced, "after_transaction_end", _after_transaction_end)
     if isinstance(maker, sessionmaker):
         maker.class_ = enforced
     else:
-        # async_sessionmaker takes no events; the session that it wraps does.
+        # async_sessionmaker has no events, but its sync session class has.
         maker.configure(sync_session_class=enforced)
     for bound_to in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
         if isinstance(engine := getattr(bound_to, "sync_engine", bound_to), Engine):
@@ -293,7 +308,7 @@ def is_enforced(factory: Factory) -> bool:
 
 def _maker_of(factory: Factory) -> Any:
     maker: Any = getattr(factory, "session_factory", factory)
-    # An async_sessionmaker of which the inner sessions come from a factory, as in advanced-alchemy.
+    # In advanced-alchemy, a sessionmaker is the sync_session_class of an async_sessionmaker.
     inner = getattr(maker, "kw", {}).get("sync_session_class")
     return inner if isinstance(inner, sessionmaker) else maker
 
@@ -308,13 +323,13 @@ def _session_class(maker: Any) -> type[Session]:
 
 
 def _without_arguments(begin: Callable[[], Any]) -> Callable[..., Any]:
-    """A factory's ``begin()``, which takes no token: it says how to give one."""
+    """Return a factory's ``begin()`` that explains how to pass a token."""
 
     def explained(*args: Any, **kw: Any) -> Any:
         if args or kw:
             raise DeclarationError(
-                "begin() of a session factory takes no arguments: write `with SessionLocal(token=…) as "
-                "session, session.begin():`, under asyncio with `async with`"
+                "the session can't begin: begin() of a session factory takes no arguments. Write "
+                "`with SessionLocal(token=…) as session, session.begin():`, under asyncio with `async with`"
             )
         return begin()
 
@@ -324,20 +339,24 @@ def _without_arguments(begin: Callable[[], Any]) -> Callable[..., Any]:
 def identify(session: AnySession, caller: Caller) -> None:
     """Run the transactions of *session* as *caller* from now on.
 
-    Raises BindingError if row security isn't enforced on the session's factory, TransactionInProgress
-    while a transaction is bound to another caller, and CallerChanged while its changes wait to be
-    flushed.
+    Raises:
+        BindingError: row security isn't enforced on the session's factory.
+        CallerRequired: *caller* isn't a Caller.
+        TransactionInProgress: a transaction is bound to another caller.
+        CallerChanged: changes of another caller aren't flushed yet.
     """
     target = _enforced(session)
     if not isinstance(caller, Caller):
         raise CallerRequired(
-            f"identify() takes a Caller, not {type(caller).__name__}; verify the token first"
+            f"the session can't be identified: identify() takes a Caller, not {type(caller).__name__}. "
+            "Verify the token first"
         )
     names = target._options.binding.principal_claims
     bound = target._bound_now()
     if bound is not None and principal_key(bound, names) != principal_key(caller, names):
         raise TransactionInProgress(
-            "a transaction is in progress as another caller; commit or roll back before identify()"
+            "the caller can't change: a transaction of another caller is in progress. "
+            "Call commit() or rollback() before identify()"
         )
     known = [one for one in (target._caller, target._last) if one is not None]
     if any(
@@ -346,10 +365,10 @@ def identify(session: AnySession, caller: Caller) -> None:
     ):
         if target.new or target.dirty or target.deleted:
             raise CallerChanged(
-                "changes made as another caller wait to be flushed, and would be as this one; "
-                "commit or expunge them before identify()"
+                "the caller can't change: changes of another caller wait to be flushed, and would run as "
+                "this caller. Commit or expunge them before identify()"
             )
-        # What the other has loaded is not this one's to see.
+        # Row security may hide from this caller the values that the other one has loaded.
         target.expire_all()
     target._caller, target._last = caller, None
 
@@ -363,11 +382,18 @@ def service_session(
     factory: sessionmaker[_S] | scoped_session[_S], *, reason: str, role: str | None = None
 ) -> _S: ...
 def service_session(factory: Any, *, reason: str, role: str | None = None) -> Any:
-    """A new session of *factory* that runs on nobody's behalf: a job, a repair.
+    """Return a new session of *factory* that runs without a caller, for a job or a repair.
 
-    Its transactions run as *role*, or as the login role itself, which may be above row security;
-    ``auth.user_id()`` is NULL.  *reason* is logged at INFO with each transaction, and passed to ``on_bind``.
-    Raises DeclarationError without a reason, and BindingError if row security isn't enforced on *factory*.
+    ``auth.user_id()`` is NULL in its transactions.
+
+    Args:
+        factory: a session factory on which row security is enforced.
+        reason: a text that is logged at INFO with each transaction, and passed to ``on_bind``.
+        role: the role of the transactions.  None is the login role, which may bypass row security.
+
+    Raises:
+        DeclarationError: the reason is empty, or the role isn't a name of a role.
+        BindingError: row security isn't enforced on *factory*.
     """
     access = ServiceAccess(reason=reason, role=role)
     session = getattr(factory, "session_factory", factory)()
@@ -379,22 +405,23 @@ def _after_begin(
     session: RowSecuritySession, transaction: SessionTransaction, connection: Connection
 ) -> None:
     if transaction.nested:
-        # A savepoint; its transaction is bound.
+        # A savepoint is part of a bound transaction.
         return
     options = session._options
     share = session._begin(transaction, connection)
     try:
         if session.twophase:
             raise UnsupportedTransaction(
-                "nothing can be bound: PREPARE TRANSACTION loses the binding. Use a Session without twophase"
+                "the caller can't be bound: PREPARE TRANSACTION loses the binding. "
+                "Use a Session without twophase"
             )
         principal = session._bound or session._ask(connection)
         names, last = options.binding.principal_claims, session._last
         key = principal_key(principal, names)
         if last is not None and last is not principal and principal_key(last, names) != key:
             raise CallerChanged(
-                "the session is another caller's: it holds objects that the other one loaded. Close it, or "
-                "call identify()"
+                "the caller can't change: the session holds objects that another caller loaded. "
+                "Close the session, or call identify()"
             )
         share.require_one_caller(key)
         plan = plan_of(connection, options)
@@ -414,13 +441,13 @@ def _after_begin(
         if isinstance(error, Exception):
             share.refuse()
         else:
-            # Cancelled: nobody knows whether the binding reached the server, and nothing can wait for it.
+            # Cancelled: it is unknown whether the binding has reached the server.
             connection.invalidate()
         raise
 
 
 def _look(connection: Connection, plan: ConnectionPlan) -> None:
-    """Look at the first connection of a pool, before a caller is bound."""
+    """Check the first connection of a pool, before a caller is bound."""
     options, pool = plan.options, connection.engine.pool
     if pool in options.known:
         return
@@ -443,7 +470,7 @@ def _look(connection: Connection, plan: ConnectionPlan) -> None:
 
 
 def _check(connection: Connection, caller: Caller, plan: ConnectionPlan) -> None:
-    """Look at what a role is, when it is bound for the first time on a pool."""
+    """Check a role when it is bound for the first time on a pool."""
     options = plan.options
     if options.check_login_role:
         require_safe_roles(connection, member_of=options.binding.member_of.get(caller.role, ()))
@@ -461,8 +488,8 @@ def _enforced(session: Any) -> RowSecuritySession:
     target: Any = getattr(unscoped, "sync_session", unscoped)
     if not isinstance(target, RowSecuritySession):
         raise BindingError(
-            "row security isn't enforced on this session, so that the caller would be ignored; "
-            "call enforce_row_security() on its factory"
+            "the session can't have a caller: row security isn't enforced on it, so that the caller would be "
+            "ignored. Call enforce_row_security() on its factory"
         )
     return target
 
@@ -470,16 +497,24 @@ def _enforced(session: Any) -> RowSecuritySession:
 def _require(verifier: Verifier | None) -> Verifier:
     if verifier is None:
         raise DeclarationError(
-            "a session with a token needs a verifier: enforce_row_security(factory, verifier=Verifier(…))"
+            "the token can't be verified: a session with a token needs a verifier. "
+            "Call enforce_row_security(factory, verifier=Verifier(…))"
         )
     return verifier
 
 
 def _wait(connection: Connection, answer: Any) -> Any:
-    """What the awaitable *answer* comes to, if the session is one of asyncio."""
+    """Return the result of the awaitable *answer*.
+
+    Raises:
+        DeclarationError: the session isn't one of asyncio.
+    """
     if not connection.dialect.is_async:
         if inspect.iscoroutine(answer):
             answer.close()
-        raise DeclarationError("this session can't wait for a coroutine: let token= return the token itself")
+        raise DeclarationError(
+            "the token can't be had: a sync session can't wait for a coroutine. "
+            "Let token= return the token itself"
+        )
     driver_connection: Any = connection.connection.dbapi_connection
     return driver_connection.run_async(lambda _: answer)

@@ -44,10 +44,11 @@ class BindingOptions:
             (psycopg) sends it in one flush with BEGIN and the first statement.  "statement" (any driver)
             sends it as a statement of its own.  "auto" takes the first of pipeline, with_begin and statement
             that the driver has.
-        reset: "settings" resets the settings that the last caller left: the search_path ends with pg_temp;
-            "with_begin" and "pipeline" begin with explicit modes, and RESET ALL follows.  "all" keeps no
-            statement prepared, and sends DISCARD ALL before the transaction of another person, in a round
-            trip of its own.  It needs a direct connection of psycopg or asyncpg.  "none" resets nothing.
+        reset: "settings" resets the settings that the last caller left.  The search_path ends with pg_temp.
+            The transports "with_begin" and "pipeline" begin with explicit modes, and RESET ALL follows.
+            "all" prepares no statement, and sends DISCARD ALL before the transaction of another caller, in a
+            round trip of its own.  It needs a direct connection of psycopg or asyncpg.  "none" resets
+            nothing.
         set_role: the login role switches to the caller's role (``SET LOCAL ROLE``).  Without it, the login
             role must be the caller's role.
         member_of: the roles of policies that a caller's role is a member of on purpose, by the caller's
@@ -58,7 +59,7 @@ class BindingOptions:
             differ, such as ``exp``.
 
     Raises:
-        DeclarationError: an option has a value that isn't listed here, or two options contradict.
+        DeclarationError: an option has a value that isn't listed here, or two options contradict each other.
     """
 
     signing: Signing = "auto"
@@ -72,26 +73,33 @@ class BindingOptions:
         for name, choices in (("signing", Signing), ("transport", Transport), ("reset", Reset)):
             _require_choice(name, getattr(self, name), get_args(choices))
         if not isinstance(self.set_role, bool):
-            raise DeclarationError(f"set_role={self.set_role!r} isn't an option: give True or False")
+            raise DeclarationError(
+                f"set_role={self.set_role!r} can't be used: it isn't a bool. Give True or False"
+            )
         if not isinstance(self.member_of, Mapping) or not all(
             isinstance(role, str) and _is_names(of) for role, of in self.member_of.items()
         ):
             raise DeclarationError(
-                "member_of= isn't a mapping of roles to lists of roles: give {'admin': ['editor']}"
+                "member_of= can't be used: it isn't a mapping of roles to lists of roles. "
+                "Give {'admin': ['editor']}, for example"
             )
         if self.principal_claims is not None and not _is_names(self.principal_claims):
-            raise DeclarationError("principal_claims= isn't a list of names: give ['org_id'], for example")
+            raise DeclarationError(
+                "principal_claims= can't be used: it isn't a list of names. Give ['org_id'], for example"
+            )
         if self.reset == "all" and (self.transport == "statement" or not self.set_role):
             raise DeclarationError(
-                "reset='all' sends DISCARD ALL before BEGIN: transport='statement' and set_role=False can't. "
-                "Leave out both, or give reset='settings'"
+                "the options contradict each other: reset='all' sends DISCARD ALL before BEGIN, and "
+                "transport='statement' and set_role=False can't. Leave out both, or give reset='settings'"
             )
 
 
 def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         listed = ", ".join(map(repr, choices))
-        raise DeclarationError(f"{name}={value!r} isn't an option: give one of {listed}")
+        raise DeclarationError(
+            f"{name}={value!r} can't be used: there is no such option. Give one of {listed}"
+        )
 
 
 def _is_names(value: Any) -> bool:
@@ -104,7 +112,7 @@ def _is_names(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class SessionOptions:
-    """The arguments of ``enforce_row_security()``, and what its sessions have learned of their pools."""
+    """The arguments of ``enforce_row_security()``, and the facts that its sessions know of their pools."""
 
     binding: BindingOptions = field(default_factory=BindingOptions)
     verifier: Verifier | None = None
@@ -113,7 +121,7 @@ class SessionOptions:
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     check_login_role: bool = True
     on_bind: BindHook | None = None
-    #: Pools whose connections were looked at before their first caller.
+    #: Pools that were checked before their first caller.
     known: WeakSet[Pool] = field(default_factory=WeakSet[Pool])
     #: The roles for which row security holds, by the pool of their connections.
     safe: WeakKeyDictionary[Pool, set[str]] = field(default_factory=WeakKeyDictionary[Pool, set[str]])
@@ -121,17 +129,20 @@ class SessionOptions:
     def __post_init__(self) -> None:
         for name, value in self.settings.items():
             if not re.fullmatch(r"[A-Za-z_][\w$.]*", name, re.ASCII) or not isinstance(value, str):
-                raise DeclarationError(f"settings= takes names of settings and text, not {name!r}: {value!r}")
+                raise DeclarationError(
+                    f"settings= can't be used: {name!r}: {value!r} isn't a name of a setting and text. "
+                    "Give {'statement_timeout': '10s'}, for example"
+                )
             if name.lower() in _TAKEN:
                 raise DeclarationError(
-                    f"{name} isn't for settings=: the driver has an argument for client_encoding; the others "
-                    "are what a caller is bound by"
+                    f"settings= can't be used: {name} belongs to the driver or to the binding. Leave it out; "
+                    "for client_encoding, use the argument of the driver"
                 )
-        # As Postgres takes them: in any case.
+        # Postgres ignores the case of these names.
         lowered = {name.lower(): value for name, value in self.settings.items()}
         object.__setattr__(self, "settings", lowered)
 
     @property
     def goes_with_begin(self) -> bool:
-        """Whether a binding goes with BEGIN, where the connection can send it so."""
+        """Whether a binding goes with BEGIN, if the connection can send it so."""
         return self.binding.transport != "statement" and self.binding.set_role

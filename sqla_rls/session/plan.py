@@ -1,4 +1,4 @@
-"""How callers are bound on one connection: decided once for the connection, by the options and the server."""
+"""Decides once for a connection how callers are bound on it, by the options and the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
 from sqla_rls.session.options import SessionOptions
 from sqla_rls.tokens.signing import Ed25519Signer, HS256Signer, Signer
 
-#: Where ``record_info`` keeps that a connection was replaced.
+#: The key of ``record_info`` for a connection that was replaced.
 _REPLACED: Final = "sqla_rls.replaced"
 
 
@@ -25,18 +25,18 @@ class ConnectionPlan:
     """How callers are bound on one connection."""
 
     options: SessionOptions
-    #: None where it doesn't matter: without a signature and without a reset.
+    #: None without a signature and without a reset.
     server: ServerInfo | None
-    #: The strongest that the connection can have; None if nothing signs.
+    #: The strongest signer that the connection supports; None without a signature.
     signer: Signer | None
     #: Settings of every transaction, in addition to the caller's.
     settings: Mapping[str, str]
-    #: None leaves them to the connection, and to the last caller.
+    #: The modes of BEGIN; None leaves them to the connection and the last caller.
     modes: Modes | None
 
     @property
     def is_direct(self) -> bool:
-        """Whether no pooler is in between; False also if that isn't known."""
+        """Whether no pooler is in between; False if that is unknown."""
         return self.server is not None and self.server.direct
 
 
@@ -69,7 +69,7 @@ def replace_later(connection: Connection, options: SessionOptions) -> None:
     """Let the pool replace *connection* later: it was opened before its engine was enforced."""
     kept = connection.connection.record_info
     if install(connection.engine, options) and kept is not None and not kept.get(_REPLACED):
-        # Once: a creator of the application's own makes the next one like it.
+        # Once: with a creator of the application, the next connection is like this one.
         kept[_REPLACED] = True
         connection.connection.invalidate(soft=True)
 
@@ -91,7 +91,7 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
             options=options, server=server, signer=signer, settings=options.settings, modes=None
         )
     path = options.settings.get("search_path", server.search_path)
-    # Where it isn't named, pg_temp is searched first.
+    # Postgres searches pg_temp first, unless the path names it.
     ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
     return ConnectionPlan(
         options=options,
@@ -117,8 +117,8 @@ def _choose(server: ServerInfo, own: Ed25519Signer | None, options: SessionOptio
     verifies = server.extension and own is not None and server.jwk == own.jwk
     if server.extension and server.jwk and not verifies:
         raise SignedBindingUnavailable(
-            "callers can't be signed: pg_session_jwt has a key that isn't this connection's. Take "
-            "pg_session_jwt.jwk out of its options and the server's configuration, and let "
+            "callers can't be signed: pg_session_jwt has a key that isn't this connection's. Remove "
+            "pg_session_jwt.jwk from the connection's options and the server's configuration, and let "
             "signing='required' or 'auto' set it"
         )
     if signing == "off":
@@ -129,14 +129,14 @@ def _choose(server: ServerInfo, own: Ed25519Signer | None, options: SessionOptio
         return HS256Signer(options.signing_key, server.backend_pid if server.direct else None)
     if signing == "auto" and options.signing_key is None:
         return None
-    raise SignedBindingUnavailable(f"{_obstacle(server)}; or trust the application, by signing='off'")
+    raise SignedBindingUnavailable(f"{_obstacle(server)}; or set signing='off' to trust the application")
 
 
 def _obstacle(server: ServerInfo) -> str:
     if server.extension and not server.direct:
         return (
             "callers can't be signed: pg_session_jwt takes its key from a connection's startup parameters, "
-            "which the pooler in between drops. Connect to the server directly"
+            "and the pooler drops them. Connect to the server directly"
         )
     if server.extension:
         return (

@@ -1,4 +1,4 @@
-"""A principal of a transaction: a caller, or the application itself."""
+"""The principal of a transaction: a caller, or the application itself."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sqla_rls.tokens.provider import check_role
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAccess:
-    """Access of the application itself, without a caller: a job, a repair.
+    """Access of the application itself, without a caller, for a job or a repair.
 
     Args:
         reason: the text that the log shows.
-        role: the role that the transaction has; None is the login role.
+        role: the role of the transaction; None is the login role.
 
     Raises:
         DeclarationError: the reason is empty, or the role isn't a name of a role.
@@ -29,7 +29,9 @@ class ServiceAccess:
 
     def __post_init__(self) -> None:
         if not isinstance(self.reason, str) or not self.reason.strip():
-            raise DeclarationError("service access has no reason: the log would be silent. Give reason='…'")
+            raise DeclarationError(
+                "service access is refused: it has no reason, and the log must show one. Give reason='…'"
+            )
         if self.role is not None:
             try:
                 check_role(self.role)
@@ -58,6 +60,9 @@ def principal_key(principal: Principal, names: Sequence[str] | None = None) -> H
 
 
 def discard_key(principal: Principal, names: Sequence[str] | None) -> Hashable:
-    """Return a key that is equal for transactions of one person: two callers without a subject may be two."""
+    """Return a key that is equal for transactions of one caller.
+
+    Two callers without a subject may be two people, and have different keys.
+    """
     unknown = isinstance(principal, Caller) and principal.subject is None
     return object() if unknown else principal_key(principal, names)

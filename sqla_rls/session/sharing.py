@@ -1,8 +1,8 @@
-"""Sessions that share the transaction of one driver connection, which are of one caller.
+"""Sessions that share the transaction of one driver connection; all of them have one caller.
 
-A session joins the transaction of another session, or one that the application has begun on a connection;
-some pools lend one connection twice.  The last session that leaves a joined transaction puts back the role
-and the settings that were there before.
+A session joins the transaction of another session, or one that the application has begun on a connection.
+Some pools lend one connection twice.  The last session that leaves a joined transaction restores the earlier
+role and settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Transaction, event
 
 from sqla_rls.exc import TransactionInProgress, TransactionRefused
 
-#: Where ``Connection.info``, which is the driver connection's, keeps its Sharers.
+#: The key of the Sharers in ``Connection.info``, which belongs to the driver connection.
 _SHARERS: Final = "sqla_rls.sharers"
 _EVENTS: Final = ("before_cursor_execute", "savepoint")
 
@@ -26,25 +26,25 @@ class Sharers:
 
     def __init__(self) -> None:
         self.members: list[Share] = []
-        #: Gives the transaction back what it had before the first session joined it; None if none did.
+        #: Restores the settings from before the first session joined; None if no session has joined.
         self.restore: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, connection: Connection, *, joined: bool) -> Sharers:
-        """Those of the driver connection that *connection* has; none yet, unless *joined* or one is bound."""
+        """Return the sharers of a driver connection; they are new unless *joined* or one is in force."""
         info = connection.connection.info
         found: Sharers | None = info.get(_SHARERS)
         if found is None or not (joined or found.in_force()):
-            # A new one: the pool may lend the connection before its last session notices the end.
+            # A new object: the pool may lend the connection again before its last session ends.
             found = info[_SHARERS] = cls()
         return found
 
     def in_force(self) -> list[Share]:
-        """The members whose transactions are in progress."""
+        """Return the members whose transactions are in progress."""
         return [member for member in self.members if member.is_in_force]
 
     def clear(self) -> None:
-        """Their transaction has ended."""
+        """Remove all members, when their transaction has ended."""
         for member in self.members:
             member.is_member = False
         self.members.clear()
@@ -55,22 +55,22 @@ class Sharers:
 class Share:
     """The part of one session in the transaction of one connection."""
 
-    #: Weak: a session that is dropped without close() holds no other one up.
+    #: Weak: a session that is dropped without close() must not block others.
     session: ReferenceType[Any]
     connection: Connection
-    #: The session is one of several in a transaction that began before it.
+    #: Whether the transaction began before the session.
     joined: bool
     sharers: Sharers
-    #: Whose transaction it is; None until it is bound.
+    #: The key of the principal; None until it is bound.
     principal: object = None
-    #: All of those that its binding ends with: the transaction, and the savepoints around the binding.
+    #: The transaction, and the savepoints around the binding: the binding ends with any of them.
     transactions: list[Transaction] = field(default_factory=list[Transaction])
     unbind: Callable[[], None] | None = None
     is_member: bool = False
     is_refused: bool = False
 
     def require_one_caller(self, principal: object) -> None:
-        """Raise TransactionInProgress if another session's caller is bound, and it isn't *principal*."""
+        """Raise TransactionInProgress if another session is bound to another caller than *principal*."""
         if any(other.principal != principal for other in self.sharers.members if other.is_in_force):
             raise TransactionInProgress(
                 "the caller can't be bound: another session runs as another caller in this connection's "
@@ -79,7 +79,7 @@ class Share:
             )
 
     def bound(self, principal: object, unbind: Callable[[], None]) -> None:
-        """*principal* is bound to the transaction, until *unbind* is called."""
+        """Record that *principal* is bound to the transaction; *unbind* undoes the binding."""
         sharers = self.sharers
         if self.joined and not sharers.in_force():
             sharers.restore = unbind
@@ -99,9 +99,9 @@ class Share:
         return self.session() is not None
 
     def refuse(self) -> None:
-        """Let nothing run on the connection until the session has ended its transaction."""
+        """Refuse all statements on the connection until the session has ended its transaction."""
         if self.joined:
-            # The connection is the application's, for other work than the session's.
+            # The application uses the connection for other work, too.
             self._leave()
             self._restore()
             return
@@ -119,7 +119,7 @@ class Share:
             self.connection.invalidate(error)
 
     def end(self) -> None:
-        """The session's transaction is over."""
+        """Leave the transaction of the connection, when the session's transaction has ended."""
         if self.is_refused:
             for name in _EVENTS:
                 event.remove(self.connection, name, _refuse)
@@ -129,7 +129,7 @@ class Share:
             return
         if self.unbind is not None:
             self.unbind()
-        # With it, the transaction of the driver has ended for all that have shared it.
+        # The driver's transaction has ended for all sessions that share it.
         self.sharers.clear()
 
     def _leave(self) -> None:
@@ -159,4 +159,4 @@ def _refuse(*_: Any) -> None:
     raise TransactionRefused(REFUSED)
 
 
-REFUSED: Final = "the transaction was refused: nobody is bound to it. Call the session's rollback() first"
+REFUSED: Final = "the transaction was refused: it has no caller. Call the session's rollback() first"

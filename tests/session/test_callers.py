@@ -156,7 +156,7 @@ def test_a_session_never_goes_from_one_person_to_another_by_itself(
     scoped.commit()
     todo.task = "changed by alice"
     for teller.answer in (issuer.token("bob"), Caller.anonymous()):
-        with pytest.raises(CallerChanged, match="somebody else"):
+        with pytest.raises(CallerChanged, match="another caller"):
             scoped.execute(ANYTHING)
         scoped.rollback()
     scoped.remove()

@@ -101,7 +101,7 @@ def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cure
         session.rollback()
         with pytest.raises(UnsafeRole) as refusal:
             session.scalars(TASKS)
-    (cure,) = re.findall(r"run as a superuser: (.*)\. check_login_role=False", str(refusal.value))
+    (cure,) = re.findall(r"run as a superuser: (.*)\. Set check_login_role=False", str(refusal.value))
     assert cure == filled(unsafe.cure)
     run(admin, cure)
     with maker() as session:

@@ -105,7 +105,7 @@ def test_what_the_application_sets_when_it_connects_must_be_named(
     line = lines()
     when_connected(line, "statement_timeout = '7s'", "search_path = public")
     # As a statement, a binding leaves the rest as it is.
-    names = "search_path, which" if how.transport == "statement" else "search_path, statement_timeout, which"
+    names = "search_path, and" if how.transport == "statement" else "search_path, statement_timeout, and"
     for _ in range(2):
         with pytest.raises(DeclarationError, match=f"{names} .*settings={{'search_path': '…'}}"):
             line.visit(alice, value(ANYTHING))

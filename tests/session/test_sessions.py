@@ -230,7 +230,7 @@ def test_nobody_gets_anywhere_by_any_way_nor_by_going_on(
 ) -> None:
     for then in TRANSPORTS:
         with maker() as session:
-            with pytest.raises(CallerRequired, match="call identify"):
+            with pytest.raises(CallerRequired, match="Call identify"):
                 first(session)
             for _ in range(2):
                 with pytest.raises(PendingRollbackError, match="rollback"):
@@ -376,7 +376,7 @@ def test_nobody_else_may_go_on_in_a_transaction(sessions: Sessions, alice: Calle
             Caller.anonymous(),
             Caller(role="authenticated", subject="alice", claims={"admin": True}),
         ):
-            with pytest.raises(TransactionInProgress, match="commit or roll back"):
+            with pytest.raises(TransactionInProgress, match=r"commit\(\) or rollback\(\)"):
                 identify(session, other)
         with session.begin_nested(), pytest.raises(TransactionInProgress):
             identify(session, bob)
