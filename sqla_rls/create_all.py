@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, MetaData, Table, event, inspect
 from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.ddl import SchemaGenerator
 
 from sqla_rls.catalog.auth_functions import auth_functions
 from sqla_rls.catalog.query import pinned
@@ -22,6 +23,7 @@ from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke, grant
 from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES, PublicPrivileges
 from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.ddl.views import CreateView, DropView
+from sqla_rls.declare.base import TableDeclarations
 from sqla_rls.declare.collect import declared, function_keys
 from sqla_rls.declare.ignore import Ignored
 from sqla_rls.declare.views import declared_views
@@ -178,7 +180,10 @@ def _after_drop(metadata: MetaData, connection: Connection, **kw: Any) -> None:
 
 @event.listens_for(Table, "before_create")
 def _before_create_table(table: Table, connection: Connection, **kw: Any) -> None:
-    if not kw.get("_is_metadata_operation") and connection.dialect.name == "postgresql":
+    if kw.get("_is_metadata_operation") or connection.dialect.name != "postgresql":
+        return
+    # A migration has an operation for the functions that the defaults of its tables call.
+    if TableDeclarations.of(table) or isinstance(kw.get("_ddl_runner"), SchemaGenerator):
         _execute(connection, prerequisites(declared([], tables=[table])))
 
 

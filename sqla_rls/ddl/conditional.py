@@ -10,7 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from sqla_rls.ddl.script import dollar_quoted, dollar_tag, filled_script
+from sqla_rls.ddl.script import dollar_quoted, dollar_tag, filled_script, without_comment
 from sqla_rls.snapshot import PUBLIC, ROLE_KEYWORDS
 
 
@@ -41,5 +41,11 @@ def _if_roles_exist(conditional: IfRolesExist, compiler: DDLCompiler, **kw: Any)
 
 
 def _conditional(script: str, statement: ExecutableDDLElement, compiler: DDLCompiler, **words: str) -> str:
-    words["statement"] = dollar_quoted(compiler.process(statement))
-    return filled_script(script, compiler, tag=dollar_tag("".join(words.values()), "sqla_rls"), **words)
+    text = compiler.process(statement)
+    body = without_comment(text)
+    # A statement of several lines has its plain form as a comment already.
+    plain = "\n".join(line.removeprefix("-- ") for line in text.removesuffix(body).split("\n"))
+    words["statement"] = dollar_quoted(body)
+    return filled_script(
+        script, compiler, plain or text, tag=dollar_tag("".join(words.values()), "sqla_rls"), **words
+    )

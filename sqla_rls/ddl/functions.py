@@ -74,10 +74,12 @@ class HideFunction(ExecutableDDLElement):
 @compiles(CreateFunction, "postgresql")
 def _create_function(create: CreateFunction, compiler: DDLCompiler, **kw: Any) -> str:
     name = qualified(create.function.key, compiler)
+    statement = _statement(create.function, name, compiler)
     return filled_script(
         "create_function.sql",
         compiler,
-        statement=_in_current_schema(_statement(create.function, name, compiler)),
+        statement,
+        statement=_in_current_schema(statement),
         check_body="on" if create.check_body else "off",
         if_possible=_IF_POSSIBLE.format(function=name) if create.if_possible else "",
     )
@@ -86,7 +88,8 @@ def _create_function(create: CreateFunction, compiler: DDLCompiler, **kw: Any) -
 @compiles(CheckFunction, "postgresql")
 def _check_function(check: CheckFunction, compiler: DDLCompiler, **kw: Any) -> str:
     name = compiler.sql_compiler.render_literal_value(qualified(check.key, compiler), String())
-    return filled_script("check_function.sql", compiler, name=name)
+    plain = f"CREATE OR REPLACE FUNCTION {qualified(check.key, compiler)}, as it is, to check its body"
+    return filled_script("check_function.sql", compiler, plain, name=name)
 
 
 @compiles(CreateTemporaryFunctions, "postgresql")

@@ -76,20 +76,17 @@ def _create_policy(create: CreatePolicy, compiler: DDLCompiler, **kw: Any) -> st
     parts.append(f"FOR {policy.command}")
     parts.append(f"TO {role_list(policy.roles, compiler)}")
     expressions = _expressions(policy.using, policy.with_check, compiler)
-    again = " ".join([f"ALTER POLICY {_policy(policy.key, compiler)}", *expressions])
-    name = _policy(policy.key, compiler)
+    statement = " ".join(parts + expressions)
+    drop = f"DROP POLICY {_policy(policy.key, compiler)}"
     words = {
         "table": dollar_quoted(qualified(policy.table, compiler)),
         "name": dollar_quoted(sql(policy.name, compiler)),
-        "drop": dollar_quoted(f"DROP POLICY {name}"),
-        "statement": dollar_quoted(
-            _policy_made_twice(policy.key, " ".join(parts + expressions), again, compiler)
-        ),
+        "drop": dollar_quoted(drop),
+        "statement": dollar_quoted(_policy_made_twice(policy.key, statement, drop, compiler)),
         "subject": dollar_quoted(_subject(policy.key, compiler)),
     }
-    return filled_script(
-        "create_policy.sql", compiler, tag=dollar_tag("".join(words.values()), "sqla_rls"), **words
-    )
+    tag = dollar_tag("".join(words.values()), "sqla_rls")
+    return filled_script("create_policy.sql", compiler, statement, tag=tag, **words)
 
 
 @compiles(AlterPolicy, "postgresql")
@@ -99,21 +96,23 @@ def _alter_policy(alter: AlterPolicy, compiler: DDLCompiler, **kw: Any) -> str:
         parts.append(f"TO {role_list(alter.roles, compiler)}")
     expressions = _expressions(alter.using, alter.with_check, compiler)
     statement = " ".join(parts + expressions)
-    return _policy_made_twice(alter.key, statement, statement, compiler) if expressions else statement
+    if not expressions:
+        return statement
+    return _policy_made_twice(alter.key, statement, None, compiler, plain=statement)
 
 
 @compiles(RenamePolicy, "postgresql")
 def _rename_policy(rename: RenamePolicy, compiler: DDLCompiler, **kw: Any) -> str:
     new = compiler.preparer.quote(rename.new_name)
+    statement = f"ALTER POLICY {_policy(rename.key, compiler)} RENAME TO {new}"
     words = {
         "table": dollar_quoted(qualified(rename.key.table, compiler)),
         "old": dollar_quoted(sql(rename.key.name, compiler)),
         "new": dollar_quoted(sql(rename.new_name, compiler)),
-        "statement": dollar_quoted(f"ALTER POLICY {_policy(rename.key, compiler)} RENAME TO {new}"),
+        "statement": dollar_quoted(statement),
     }
-    return filled_script(
-        "rename_policy.sql", compiler, tag=dollar_tag("".join(words.values()), "sqla_rls"), **words
-    )
+    tag = dollar_tag("".join(words.values()), "sqla_rls")
+    return filled_script("rename_policy.sql", compiler, statement, tag=tag, **words)
 
 
 @compiles(DropPolicy, "postgresql")
@@ -131,7 +130,8 @@ def _lift_force(lift: LiftForce, compiler: DDLCompiler, **kw: Any) -> str:
     table = qualified(lift.table, compiler)
     name = dollar_quoted(table)
     script = "restore_force.sql" if lift.restore else "lift_force.sql"
-    return filled_script(script, compiler, tag=dollar_tag(name, "sqla_rls"), table=table, name=name)
+    plain = f"ALTER TABLE {table} {'' if lift.restore else 'NO '}FORCE ROW LEVEL SECURITY"
+    return filled_script(script, compiler, plain, tag=dollar_tag(name, "sqla_rls"), table=table, name=name)
 
 
 def _policy(key: PolicyKey, compiler: DDLCompiler) -> str:
@@ -143,12 +143,15 @@ def _subject(key: PolicyKey, compiler: DDLCompiler) -> str:
     return f"policy {sql(key.name, compiler)} on {qualified(key.table, compiler)}"
 
 
-def _policy_made_twice(key: PolicyKey, statement: str, again: str, compiler: DDLCompiler) -> str:
+def _policy_made_twice(
+    key: PolicyKey, statement: str, undo: str | None, compiler: DDLCompiler, plain: str = ""
+) -> str:
     table = qualified(key.table, compiler)
     name = compiler.sql_compiler.render_literal_value(key.name, String())
     return made_twice(
         statement,
-        again,
+        undo=undo,
+        plain=plain,
         subject=_subject(key, compiler),
         stored="SELECT concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))"  # noqa: S608
         f" FROM pg_catalog.pg_policy WHERE polrelid = {dollar_quoted(table)}::regclass AND polname = {name}",

@@ -108,22 +108,25 @@ def _on_schema(grant: GrantOrRevoke, compiler: DDLCompiler) -> str:
             literal(one, String()) for one, other in BROUGHT_ALONG.items() if other in grant.grantees
         ),
     }
-    return filled_script(
-        "on_schema.sql", compiler, tag=dollar_tag("".join(words.values()), "sqla_rls"), **words
-    )
+    named = compiler.preparer.quote(grant.object_name) if grant.object_name else "current_schema()"
+    tag = dollar_tag("".join(words.values()), "sqla_rls")
+    return filled_script("on_schema.sql", compiler, f"{head}{named}{tail}{_option(grant)}", tag=tag, **words)
 
 
 def _sequence_privileges(grant: GrantOrRevoke, table: str, option: str, compiler: DDLCompiler) -> str:
     verb, preposition = ("REVOKE", "FROM") if grant.revoke else ("GRANT", "TO")
     columns = (compiler.sql_compiler.render_literal_value(one, String()) for one in grant.columns or ())
+    head = f"{verb} {', '.join(grant.privileges)} ON SEQUENCE "
+    tail = f" {preposition} {role_list(grant.grantees, compiler)}{option}"
+    owned = ", ".join(f"{table}.{compiler.preparer.quote(one)}" for one in grant.columns or ())
     words = {
         "table": dollar_quoted(table),
         "columns": f"ARRAY[{', '.join(columns)}]",
-        "verb": dollar_quoted(f"{verb} {', '.join(grant.privileges)} ON SEQUENCE "),
-        "roles": dollar_quoted(f" {preposition} {role_list(grant.grantees, compiler)}{option}"),
+        "verb": dollar_quoted(head),
+        "roles": dollar_quoted(tail),
     }
     tag = dollar_tag("".join(words.values()), "sqla_rls")
-    return filled_script("sequence_privileges.sql", compiler, tag=tag, **words)
+    return filled_script("sequence_privileges.sql", compiler, f"{head}of {owned}{tail}", tag=tag, **words)
 
 
 @compiles(AlterDefaultPrivileges, "postgresql")

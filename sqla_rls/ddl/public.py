@@ -38,6 +38,7 @@ def _public_privileges(statement: PublicPrivileges, compiler: DDLCompiler, **kw:
     return filled_script(
         "public_privileges.sql",
         compiler,
+        f"{verb} {', '.join(statement.privileges)} {preposition} PUBLIC",
         verb=verb,
         preposition=preposition,
         privileges=", ".join(literal(privilege, String()) for privilege in statement.privileges),

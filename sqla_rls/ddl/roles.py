@@ -62,10 +62,10 @@ class RevokeRole(ExecutableDDLElement):
 @compiles(CreateRole, "postgresql")
 def _create_role(create: CreateRole, compiler: DDLCompiler, **kw: Any) -> str:
     role = create.role
-    options = _options(role)
+    options = f" {_options(role)}".rstrip()
     if role.member_of:
         options += f" IN ROLE {', '.join(compiler.preparer.quote(str(one)) for one in role.member_of)}"
-    return _script("create_role.sql", role.name, compiler, "CREATE ROLE {role} {options}", options=options)
+    return _script("create_role.sql", role.name, compiler, "CREATE ROLE {role}{options}", options=options)
 
 
 @compiles(AlterRole, "postgresql")
@@ -85,7 +85,7 @@ def _alter_role(alter: AlterRole, compiler: DDLCompiler, **kw: Any) -> str:
 
 @compiles(DropRole, "postgresql")
 def _drop_role(drop: DropRole, compiler: DDLCompiler, **kw: Any) -> str:
-    return _script("drop_role.sql", drop.name, compiler)
+    return _script("drop_role.sql", drop.name, compiler, "DROP ROLE {role}")
 
 
 @compiles(SetMemberships, "postgresql")
@@ -93,10 +93,15 @@ def _set_memberships(memberships: SetMemberships, compiler: DDLCompiler, **kw: A
     role = memberships.role
     literal = compiler.sql_compiler.render_literal_value
     groups = ", ".join(literal(str(one), String()) for one in role.member_of or ())
+    named = ", ".join(compiler.preparer.quote(str(one)) for one in role.member_of or ())
+    plain = ["REVOKE all other roles FROM {role}" if named else "REVOKE all roles FROM {role}"]
+    plain = [] if memberships.keep_others else plain
     return _script(
         "role_memberships.sql",
         role.name,
         compiler,
+        "; ".join(["GRANT {named} TO {role}"] * bool(named) + plain),
+        named=named,
         groups=f"ARRAY[{groups}]::text[]",
         inherit="NULL" if role.inherit is None else str(role.inherit).lower(),
         keep_others=str(memberships.keep_others).lower(),
@@ -134,7 +139,11 @@ def _grant_role(grant: GrantRole, compiler: DDLCompiler, **kw: Any) -> str:
 def _revoke_role(revoke: RevokeRole, compiler: DDLCompiler, **kw: Any) -> str:
     member = revoke.membership.member
     literal = compiler.sql_compiler.render_literal_value(member, String())
-    return _script("revoke_role.sql", revoke.membership.role, compiler, member_name=literal)
+    quoted = compiler.preparer.quote(member)
+    statement = "REVOKE {role} FROM {member}"
+    return _script(
+        "revoke_role.sql", revoke.membership.role, compiler, statement, member=quoted, member_name=literal
+    )
 
 
 def _options(role: Role) -> str:
@@ -145,9 +154,10 @@ def _options(role: Role) -> str:
     )
 
 
-def _script(script: str, role: str, compiler: DDLCompiler, statement: str = "", **words: str) -> str:
+def _script(script: str, role: str, compiler: DDLCompiler, statement: str, **words: str) -> str:
     words["role"] = compiler.preparer.quote(role)
-    literals = {"name": role, "statement": statement.format(**words)}
+    plain = statement.format(**words)
+    literals = {"name": role, "statement": plain}
     for name, value in literals.items():
         words[name] = compiler.sql_compiler.render_literal_value(value, String())
-    return filled_script(script, compiler, **words)
+    return filled_script(script, compiler, plain, **words)

@@ -26,18 +26,15 @@ _PINS = {
 }
 
 
-#: Settings, local to the transaction, on which it depends how Postgres reads and spells an expression.  Names
-#: are looked up in the schema of the tables and in those of extensions; elsewhere they need their schema.
-PINNED = ",\n".join(
-    [
-        *(f"set_config('{name}', '{value}', true)" for name, value in _PINS.items()),
-        """set_config('search_path', concat_ws(', ', quote_ident(current_schema()),
-            (SELECT string_agg(DISTINCT quote_ident(n.nspname), ', ')
-               FROM pg_catalog.pg_extension AS e
-               JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
-              WHERE n.nspname <> 'pg_catalog'), 'pg_temp'), true)""",
-    ]
-)
+# Names are looked up in the schema of the tables and in those of extensions; others need their schema.
+_SEARCH_PATH = """concat_ws(', ', quote_ident(current_schema()),
+    (SELECT string_agg(DISTINCT quote_ident(n.nspname), ', ') FROM pg_catalog.pg_extension AS e
+       JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+      WHERE n.nspname <> 'pg_catalog'), 'pg_temp')"""
+_PINNED_VALUES = {**{name: f"'{value}'" for name, value in _PINS.items()}, "search_path": _SEARCH_PATH}
+
+#: Settings, local to the transaction, on which it depends how Postgres reads and spells an expression.
+PINNED = ",\n".join(f"set_config('{name}', {value}, true)" for name, value in _PINNED_VALUES.items())
 
 
 #: Scripts that stand in others.
@@ -62,21 +59,24 @@ def role_list(roles: Iterable[str], compiler: DDLCompiler) -> str:
     )
 
 
-def made_twice(statement: str, again: str, *, subject: str, stored: str, compiler: DDLCompiler) -> str:
+def made_twice(
+    statement: str, *, undo: str | None, subject: str, stored: str, compiler: DDLCompiler, plain: str = ""
+) -> str:
     """*statement*, such that it depends neither on the session's settings nor on the time: see the script.
 
-    *stored* is the query for what was made, and *subject* what an error calls it.
+    It runs twice, with *undo* in between.  *stored* is the query for what was made, and *subject* what an
+    error calls it.  *plain* is as in ``filled_script()``.
     """
     words = {
-        "names": dollar_quoted(f"{{{','.join((*_PINS, 'search_path'))}}}"),
+        "names": dollar_quoted(f"{{{','.join(_PINNED_VALUES)}}}"),
+        "pins": sql(f"ARRAY[{', '.join(_PINNED_VALUES.values())}]", compiler),
         "statement": dollar_quoted(statement),
-        "again": dollar_quoted(again),
+        "undo": "NULL" if undo is None else dollar_quoted(undo),
         "stored": dollar_quoted(stored),
         "subject": dollar_quoted(subject),
-        "pins": sql(PINNED, compiler),
     }
     tag = dollar_tag("".join(words.values()), "sqla_rls")
-    return filled_script("policy.sql", compiler, tag=tag, **words)
+    return filled_script("policy.sql", compiler, plain, tag=tag, **words)
 
 
 def dollar_quoted(text: str) -> str:
@@ -96,9 +96,27 @@ def sql(text: str, compiler: DDLCompiler) -> str:
     return compiler.sql_compiler.process(literal_column(text))
 
 
-def filled_script(script: str, compiler: DDLCompiler, /, **words: str) -> str:
-    """A script of sql/ with *words* in it, which are SQL already."""
-    return sql(sql_script(script), compiler).format(**words)
+def filled_script(script: str, compiler: DDLCompiler, plain: str, /, **words: str) -> str:
+    """A script of sql/ with *words* in it, which are SQL already.
+
+    *plain* stands above it as a comment, in place of the script's own: the statement that a person who
+    reviews the migration must know.
+    """
+    return comment(plain) + sql(without_comment(sql_script(script)), compiler).format(**words)
+
+
+def comment(text: str) -> str:
+    """*text* as a comment, whose lines neither a line feed nor a carriage return in a name may end."""
+    lines = text.strip().replace("\r", "\n").split("\n") if text else []
+    return "".join(f"-- {line}\n" for line in lines)
+
+
+def without_comment(script: str) -> str:
+    """*script*, which may begin with a comment, without that."""
+    lines = script.split("\n")
+    while lines[0].startswith("--"):
+        del lines[0]
+    return "\n".join(lines)
 
 
 @cache
@@ -108,5 +126,5 @@ def sql_script(name: str) -> str:
     text = text.replace("{made_by}", f"'{MADE_BY}'")
     for part in _PARTS:
         if f"{{{part}}}" in text:
-            text = text.replace(f"{{{part}}}", sql_script(f"{part}.sql").rstrip())
+            text = text.replace(f"{{{part}}}", without_comment(sql_script(f"{part}.sql")).rstrip())
     return text

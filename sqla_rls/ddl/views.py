@@ -55,10 +55,11 @@ def _create_view(create: CreateView, compiler: DDLCompiler, **kw: Any) -> str:
     ]
     made_of = f"WITH ({', '.join(options)}) " if options else ""
     made_of += f"AS {sql(create.view.definition, compiler)}"
-    again = f"CREATE OR REPLACE VIEW {name} {made_of}"
+    statement = f"CREATE {'OR REPLACE ' if create.replace else ''}VIEW {name} {made_of}"
     return made_twice(
-        again if create.replace else f"CREATE VIEW {name} {made_of}",
-        again,
+        statement,
+        undo=None if create.replace else f"DROP VIEW {name}",
+        plain=statement,
         subject=f"view {name}",
         stored=f"SELECT pg_catalog.pg_get_viewdef({dollar_quoted(name)}::regclass)",
         compiler=compiler,

@@ -52,9 +52,16 @@ BEGIN
 {auth_functions}
   LOOP
     existing := to_regprocedure(format('auth.%I()', definition.name));
-    IF existing IS NOT NULL AND existing NOT IN (SELECT made.oid FROM (
-{made_auth_functions}
-      ) AS made) THEN
+    IF existing IS NOT NULL AND NOT EXISTS (
+         -- Ours has our comment, or a body of ours under another one.
+         SELECT FROM pg_proc AS p
+          WHERE p.oid = existing
+            AND (obj_description(p.oid, 'pg_proc') = made_by
+                 OR strpos(definition.body, '$function$' || p.prosrc || '$function$') > 0
+                 OR EXISTS (SELECT FROM (
+{signed_functions}
+                   ) AS ours WHERE ours.name = p.proname
+                               AND strpos(ours.body, '$function$' || p.prosrc || '$function$') > 0))) THEN
       RAISE WARNING '% was made by something else: left as it is', existing;
     ELSIF NOT has_schema_privilege('auth', 'CREATE') THEN
       RAISE WARNING 'schema auth belongs to something else: auth.%() is left out', definition.name;

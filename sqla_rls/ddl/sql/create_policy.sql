@@ -6,17 +6,18 @@ DECLARE
     ' quote_nullable(pg_get_expr(polqual, polrelid)), quote_nullable(pg_get_expr(polwithcheck, polrelid)))'
     ' FROM pg_catalog.pg_policy WHERE polrelid = $1 AND polname = $2';
   target constant regclass := to_regclass({table});
+  create_it constant text := {statement};
   found text;
   made  text;
 BEGIN
   EXECUTE row_of INTO found USING target, {name};
   IF found IS NULL THEN
-    EXECUTE {statement};
+    EXECUTE create_it;
     RETURN;
   END IF;
   BEGIN
     EXECUTE {drop};
-    EXECUTE {statement};
+    EXECUTE create_it;
     EXECUTE row_of INTO made USING target, {name};
     RAISE EXCEPTION USING ERRCODE = 'RLS02';
   EXCEPTION WHEN SQLSTATE 'RLS02' THEN

@@ -5,7 +5,7 @@ DECLARE
   reason text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name}) THEN
-    CREATE ROLE {role} {options};
+    CREATE ROLE {role}{options};
     COMMENT ON ROLE {role} IS {made_by};
   END IF;
 EXCEPTION

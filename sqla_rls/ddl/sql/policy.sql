@@ -6,22 +6,28 @@
 DO {tag}
 DECLARE
   names   constant text[] := {names};
+  pins    constant text[] := {pins};
   before  constant text[] := ARRAY(SELECT current_setting(name) FROM unnest(names) AS name);
   zones   constant text[] := ARRAY[CASE WHEN extract(hour FROM now() AT TIME ZONE 'UTC') < 10
                                         THEN '<here>12' ELSE '<here>-14' END, '<here>0'];
-  made    constant text[] := ARRAY[{statement}, {again}];
+  made    constant text   := {statement};
+  undo    constant text   := {undo};
   stored  constant text   := {stored};
   reading text;
   clock   text[];
   instant text[];
 BEGIN
   FOR pass IN 1 .. 2 LOOP
-    PERFORM {pins}, set_config('TimeZone', zones[pass], true);
-    EXECUTE made[pass];
+    IF pass = 2 AND undo IS NOT NULL THEN
+      EXECUTE undo;
+    END IF;
+    PERFORM set_config(name, value, true) FROM unnest(names, pins) AS setting (name, value);
+    PERFORM set_config('TimeZone', zones[pass], true);
+    EXECUTE made;
     PERFORM set_config('DateStyle', 'Postgres, MDY', true);
     EXECUTE stored INTO STRICT reading;
     clock := clock || reading;
-    PERFORM {pins};
+    PERFORM set_config('DateStyle', 'ISO, MDY', true), set_config('TimeZone', 'UTC', true);
     EXECUTE stored INTO STRICT reading;
     instant := instant || reading;
   END LOOP;
