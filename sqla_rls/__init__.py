@@ -15,6 +15,7 @@ from sqla_rls.declare.grants import (
 )
 from sqla_rls.declare.ignore import ignore
 from sqla_rls.declare.membership import member_of
+from sqla_rls.declare.memberships import memberships
 from sqla_rls.declare.policies import (
     Policy,
     crud_policy,
@@ -22,7 +23,6 @@ from sqla_rls.declare.policies import (
     enable_row_level_security,
     force_row_level_security,
 )
-from sqla_rls.declare.teams import memberships
 from sqla_rls.declare.views import view
 from sqla_rls.session.enforce import enforce_row_security, identify, service_session
 from sqla_rls.session.options import BindingOptions

@@ -13,14 +13,14 @@ from sqlalchemy.sql.ddl import SchemaGenerator
 from sqla_rls.catalog.auth_functions import auth_functions
 from sqla_rls.catalog.query import pinned
 from sqla_rls.catalog.read import default_privileges, heirs_in
-from sqla_rls.catalog.text import unread, with_reads_of_text
+from sqla_rls.catalog.reads import unread, with_reads_of_text
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.conditional import IfExists
 from sqla_rls.ddl.errors import explained
 from sqla_rls.ddl.functions import CreateFunction, DropFunction
 from sqla_rls.ddl.policies import AlterRowSecurity, CreatePolicy, DropPolicy
 from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke, granted_together
-from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES, PublicPrivileges
+from sqla_rls.ddl.public_privileges import PUBLIC_PRIVILEGE_NAMES, PublicPrivileges
 from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.ddl.views import CreateView, DropView
 from sqla_rls.declare.base import TableDeclarations

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, MetaData, Table
 
 from sqla_rls.ddl.compile import expression_text
 from sqla_rls.declare.base import TableDeclarations, anonymous, authenticated, kept_on
-from sqla_rls.declare.copied import copies
+from sqla_rls.declare.copies import copies
 from sqla_rls.declare.functions import DeclaredFunction
 from sqla_rls.declare.grants import (
     DefaultPrivileges,

@@ -12,7 +12,7 @@ from sqlalchemy.sql.selectable import Select, SelectBase
 
 from sqla_rls.ddl.views import query_text
 from sqla_rls.declare.base import TableDeclarations, declare_on, keep_on, kept_on
-from sqla_rls.declare.copied import copies
+from sqla_rls.declare.copies import copies
 from sqla_rls.declare.grants import grant
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import MAX_NAME_BYTES, TableKey, View

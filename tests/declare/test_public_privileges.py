@@ -13,7 +13,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls import Caller, Policy, ignore, revoke_public_privileges, sql_function
-from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES, PublicPrivileges
+from sqla_rls.ddl.public_privileges import PUBLIC_PRIVILEGE_NAMES, PublicPrivileges
 from sqla_rls.exc import DeclarationError, PrivilegeNotPermitted
 from sqla_rls.testing.postgres import Server
 from tests.support.project import Project, execute, operations, own_todos, state

@@ -8,7 +8,7 @@ from alembic.operations import MigrateOperation, ops
 from sqlalchemy import Connection, Table
 
 from sqla_rls.catalog.auth_functions import AuthFunctions
-from sqla_rls.catalog.missing import missing_calls
+from sqla_rls.catalog.missing_calls import missing_calls
 from sqla_rls.exc import DeclarationError
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from sqla_rls.catalog.read import DatabaseSnapshot
-from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES
+from sqla_rls.ddl.public_privileges import PUBLIC_PRIVILEGE_NAMES
 from sqla_rls.snapshot import BUILT_IN_DEFAULTS, DefaultPrivilege, Snapshot, TableKey
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from sqla_rls.alembic.autogenerate.render import Call
 from sqla_rls.catalog.missing_grants import MissingGrant
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.ddl.privileges import granted_together
-from sqla_rls.ddl.public import PUBLIC_PRIVILEGE_NAMES
+from sqla_rls.ddl.public_privileges import PUBLIC_PRIVILEGE_NAMES
 from sqla_rls.diff.privileges import PrivilegeChanges, given_by_default
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import PUBLIC, DefaultPrivilege, ObjectKey, Privilege, SequenceKey

@@ -16,7 +16,7 @@ from sqla_rls.catalog.dependencies import calling_policies, dependent_policies
 from sqla_rls.catalog.functions import Functions, read_functions
 from sqla_rls.catalog.granted import GrantedObject, granted_functions_and_views
 from sqla_rls.catalog.read import DatabaseSnapshot, read_database
-from sqla_rls.catalog.text import with_reads_of_text
+from sqla_rls.catalog.reads import with_reads_of_text
 from sqla_rls.catalog.views import PastRowSecurity, Views, read_views, views_past_row_security
 from sqla_rls.declare.collect import declared, functions, grants_on
 from sqla_rls.declare.ignore import Ignored

@@ -8,7 +8,7 @@ from alembic.operations import Operations
 
 from sqla_rls.alembic.operations.base import RowSecurityOp
 from sqla_rls.alembic.operations.registered import register
-from sqla_rls.ddl.public import PublicPrivileges
+from sqla_rls.ddl.public_privileges import PublicPrivileges
 
 
 class PublicOp(RowSecurityOp):
