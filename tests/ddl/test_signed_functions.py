@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+from tests.support.base64url import decoded
 from tests.support.signing import (
     FORGED,
     SIGNATURE,
@@ -20,7 +21,6 @@ from tests.support.signing import (
     ask,
     bind,
     claims_of,
-    decoded,
     refusal,
     tasks,
     token,

@@ -22,7 +22,8 @@ from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import SigningUnavailable
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import Server
-from tests.support.signing import Signed, as_authenticated, ask, bind, decoded, refusal, token, traces
+from tests.support.base64url import decoded
+from tests.support.signing import Signed, as_authenticated, ask, bind, refusal, token, traces
 from tests.support.suite import table
 
 KEY_TABLE = "sqla_rls_secret.signing_key"

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import asyncpg
@@ -18,7 +17,7 @@ import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
@@ -27,9 +26,10 @@ from sqla_rls.driver import psycopg as psycopg_driver
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
+from tests.support.line import How, Line, hows
 from tests.support.proxy import Proxy
 from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Base, Todo, all_todos, kill
-from tests.support.suite import table, transports
+from tests.support.suite import table
 
 T = TypeVar("T")
 
@@ -41,74 +41,33 @@ class ListenerFailed(Exception):
     """The application's own listener has."""
 
 
-@dataclass(frozen=True)
-class Client:
-    """An application with a pool of one connection, through *proxy*; asyncio's if it has a *runner*."""
+class Client(Line):
+    """An application with a pool of one connection, through *proxy*."""
 
-    engine: Engine
-    maker: Any  # sessionmaker or async_sessionmaker
-    proxy: Proxy
-    runner: asyncio.Runner | None
-
-    def run(self, caller: Caller, work: Callable[[Session], T]) -> T:
-        """What *work* returns of a session of *caller*; asyncio's is worked with as by ``run_sync()``."""
-        if self.runner is None:
-            session: Session
-            with self.maker() as session:
-                identify(session, caller)
-                return work(session)
-        return self.runner.run(self._run(caller, work))
-
-    async def _run(self, caller: Caller, work: Callable[[Session], T]) -> T:
-        session: AsyncSession
-        async with self.maker() as session:
-            identify(session, caller)
-            return await session.run_sync(work)
-
-    def raw(self, work: Callable[[Connection], T]) -> T:
-        """What *work* returns of a connection that nobody is bound to."""
-        if self.runner is None:
-            with self.engine.connect() as connection:
-                return work(connection)
-        return self.runner.run(self._raw(work))
-
-    async def _raw(self, work: Callable[[Connection], T]) -> T:
-        async with AsyncEngine(self.engine).connect() as connection:
-            return await connection.run_sync(work)
+    def __init__(self, proxy: Proxy, url: URL, how: How, runner: asyncio.Runner) -> None:
+        self.proxy = proxy
+        # asyncpg complains, on stderr, when it is cancelled while it asks for TLS.
+        query = {"ssl": "disable"} if how.driver == "asyncpg" else {}
+        url = url.set(port=proxy.port).update_query_dict(query)
+        super().__init__(url, how, runner, engine_options={"pool_timeout": 0.2}, on_bind=on_bind)
 
 
-CLIENTS: dict[str, tuple[str, str, Transport]] = {
-    "sync-psycopg-with_begin": ("sync", "psycopg", "with_begin"),
-    "sync-psycopg-pipeline": ("sync", "psycopg", "pipeline"),
-    "sync-psycopg-statement": ("sync", "psycopg", "statement"),
-    "async-psycopg-pipeline": ("async", "psycopg", "pipeline"),
-    "async-asyncpg-with_begin": ("async", "asyncpg", "with_begin"),
-    "async-asyncpg-statement": ("async", "asyncpg", "statement"),
-}
+CLIENTS = [
+    "psycopg, with_begin",
+    "psycopg, pipeline",
+    "psycopg, statement",
+    "psycopg, asyncio, pipeline",
+    "asyncpg, with_begin",
+    "asyncpg, statement",
+]
 
 
-@pytest.fixture(params=transports(CLIENTS, ["sync-psycopg-pipeline", "async-asyncpg-with_begin"]))
-def client(request: pytest.FixtureRequest, url: URL, todos: None) -> Iterator[Client]:
-    kind, driver, transport = request.param
-    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.2}
+@pytest.fixture(params=hows(CLIENTS))
+def client(request: pytest.FixtureRequest, url: URL, runner: asyncio.Runner, todos: None) -> Iterator[Client]:
     with Proxy(url.port or 5432) as proxy:
-        proxied = url.set(drivername=f"postgresql+{driver}", port=proxy.port)
-        if kind == "sync":
-            engine = create_engine(proxied, **options)
-            maker = sessionmaker(engine)
-            enforce_row_security(maker, on_bind=on_bind, options=BindingOptions(transport=transport))
-            yield Client(engine, maker, proxy, None)
-            engine.dispose()
-        else:
-            with asyncio.Runner() as runner:
-                query = {"ssl": "disable"} if driver == "asyncpg" else {}
-                async_engine = create_async_engine(proxied.update_query_dict(query), **options)
-                async_maker = async_sessionmaker(async_engine)
-                enforce_row_security(
-                    async_maker, on_bind=on_bind, options=BindingOptions(transport=transport)
-                )
-                yield Client(async_engine.sync_engine, async_maker, proxy, runner)
-                runner.run(async_engine.dispose())
+        client = Client(proxy, url, request.param, runner)
+        yield client
+        client.hang_up()
 
 
 #: What fails once, when it is called.
@@ -128,7 +87,7 @@ def on_bind(*_: object) -> None:
 def assert_all_is_well(client: Client, alice: Caller, bob: Caller) -> None:
     """On the connection that the fault left, or the one that takes its place."""
     for caller in (bob, alice):
-        assert client.run(caller, lambda session: session.scalars(TASKS).all()) == [f"{caller.subject}'s"]
+        assert client.visit(caller, lambda session: session.scalars(TASKS).all()) == [f"{caller.subject}'s"]
         assert client.raw(lambda connection: connection.execute(CALLER).one()) == NOBODY
         assert client.raw(lambda connection: connection.scalar(text("SHOW role"))) == "none"
 
@@ -158,7 +117,7 @@ def fault(request: pytest.FixtureRequest) -> Fault:
 def test_before_a_transaction(
     client: Client, fault: Fault, admin: Engine, alice: Caller, bob: Caller
 ) -> None:
-    fault(client, admin, client.run(alice, lambda session: session.scalar(BACKEND)))
+    fault(client, admin, client.visit(alice, lambda session: session.scalar(BACKEND)))
 
     def work(session: Session) -> None:
         with pytest.raises(DBAPIError) as lost:
@@ -169,7 +128,7 @@ def test_before_a_transaction(
         session.rollback()
         assert session.scalars(TASKS).all() == ["bob's"]
 
-    client.run(bob, work)
+    client.visit(bob, work)
     assert_all_is_well(client, alice, bob)
 
 
@@ -186,7 +145,7 @@ def close(connection: Connection) -> None:
 def test_one_that_was_closed_in_the_pool(client: Client, alice: Caller, bob: Caller) -> None:
     client.raw(close)
     with suppress(DBAPIError):  # unless the pool has noticed by itself
-        client.run(alice, lambda session: session.scalars(TASKS).all())
+        client.visit(alice, lambda session: session.scalars(TASKS).all())
     assert_all_is_well(client, alice, bob)
 
 
@@ -199,7 +158,7 @@ def test_one_that_is_closed_once_it_is_bound(client: Client, alice: Caller, bob:
         session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
 
 
@@ -218,7 +177,7 @@ def test_between_the_binding_and_the_first_statement(
         session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
 
 
@@ -232,7 +191,7 @@ def test_in_a_transaction(client: Client, fault: Fault, admin: Engine, alice: Ca
                 session.scalars(TASKS)
 
     with pytest.raises(SQLAlchemyError):  # the savepoint is gone, too
-        client.run(alice, work)
+        client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
     assert all_todos(admin) == UNTOUCHED
 
@@ -247,7 +206,7 @@ def test_before_a_commit(client: Client, fault: Fault, admin: Engine, alice: Cal
         session.rollback()
         assert session.execute(CALLER).one() == ("authenticated", "alice")
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
     assert all_todos(admin) == UNTOUCHED
 
@@ -262,7 +221,7 @@ def test_an_idle_transaction_that_the_server_ends(client: Client, alice: Caller,
         session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
 
 
@@ -282,14 +241,14 @@ def test_a_connection_that_stalls(client: Client, alice: Caller, bob: Caller) ->
         session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
 
 
 def test_who_gives_up_waiting_for_a_connection_that_stalls(
     client: Client, alice: Caller, bob: Caller
 ) -> None:
-    if client.runner is None:
+    if not client.how.is_async:
         pytest.skip("a thread can't be interrupted")
 
     async def give_up() -> None:
@@ -321,7 +280,7 @@ def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Caller,
         session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
 
 
@@ -332,7 +291,7 @@ def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Caller,
 def test_a_listener_that_fails(client: Client, admin: Engine, alice: Caller, bob: Caller, name: str) -> None:
     listened: Any = client.engine
     if name == "after_begin":
-        listened = client.maker.class_ if client.runner is None else client.maker.kw["sync_session_class"]
+        listened = client.maker.kw["sync_session_class"] if client.how.is_async else client.maker.class_
     if name != "on_bind":
         event.listen(listened, name, lambda *_: fail(name))
 
@@ -343,7 +302,7 @@ def test_a_listener_that_fails(client: Client, admin: Engine, alice: Caller, bob
         session.rollback()
 
     try:
-        client.run(alice, work)
+        client.visit(alice, work)
     except ListenerFailed:
         assert name != "reset"  # SQLAlchemy logs that one, and gives up the connection
     assert not failing
@@ -363,7 +322,7 @@ def test_a_hook_that_fails_refuses_the_transaction(client: Client, alice: Caller
         session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
 
 
@@ -381,7 +340,7 @@ def test_a_statement_that_takes_too_long(client: Client, alice: Caller, bob: Cal
         session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
 
 
@@ -403,7 +362,7 @@ def test_a_serialization_failure_may_be_retried(
         assert changed == ["alice"]
         session.rollback()
 
-    client.run(alice, work)
+    client.visit(alice, work)
     assert_all_is_well(client, alice, bob)
 
 

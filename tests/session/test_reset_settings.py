@@ -329,7 +329,7 @@ def test_a_library_that_alice_has_new_connections_load_is_not_loaded(
 
 def unbound(line: Line) -> object:
     """As whom a connection of its engine runs that is no session's."""
-    return line.unbound(text("SELECT current_user::text"))
+    return line.raw(lambda connection: connection.scalar(text("SELECT current_user::text")))
 
 
 @by_some_transports

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from json import loads
@@ -21,6 +20,7 @@ from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
+from tests.support.base64url import decoded
 from tests.support.line import HOWS, How, Line, hows
 
 POLLS = 300
@@ -105,7 +105,7 @@ def test_one_in_a_text_is_and_is_good_for_that_connection_only(
     assert seen
     for token in seen:
         payload = token.split(".")[1]
-        assert "pid" in loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        assert "pid" in loads(decoded(payload))
 
 
 @pytest.mark.exhaustive

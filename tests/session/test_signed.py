@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import threading
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -51,6 +50,7 @@ from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
 from sqla_rls.tokens.signing import RENEWAL, Ed25519Signer, HS256Signer
+from tests.support.base64url import decoded, part
 from tests.support.clocks import Clocks
 from tests.support.sessions import (
     ALICE_OF_MANY_GROUPS,
@@ -445,8 +445,8 @@ def forged(subject: str, kind: str, session: Session) -> str:
     if kind == "unsigned":
         return jwt.encode(claims, "", "none")
     header, payload, signature = session.scalar(TOKEN).split(".")
-    own = json.loads(urlsafe_b64decode(payload + "=="))
-    another = urlsafe_b64encode(json.dumps({**own, "sub": subject}).encode()).decode().rstrip("=")
+    own = json.loads(decoded(payload))
+    another = part(json.dumps({**own, "sub": subject}).encode())
     if kind == "with one's own signature":
         return f"{header}.{another}.{signature}"
     return f"{header}.{another}."

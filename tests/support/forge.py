@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
 import jwt
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sqla_rls.provider import Provider, custom
 from sqla_rls.testing.issuer import Key
+from tests.support.base64url import part
 
 ISSUER = "https://auth.example/"
 SECRET = "a secret claim"
@@ -20,14 +20,6 @@ ES256, RS256, EDDSA, STRANGER = Key.generate(), Key.generate("RS256"), Key.gener
 P384 = Key(kid=ES256.kid, algorithm="ES384", private=ec.generate_private_key(ec.SECP384R1()))
 JWKS = {"keys": [ES256.jwk(), RS256.jwk(), EDDSA.jwk()]}
 PUBLIC_PEM = ES256.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def part(content: bytes) -> str:
-    return urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-def decoded(part: str) -> bytes:
-    return urlsafe_b64decode(part + "==")
 
 
 def token(

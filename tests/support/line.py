@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from _pytest.mark import ParameterSet
-from sqlalchemy import URL, Executable, create_engine
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
@@ -58,9 +58,10 @@ class Line:
         *,
         signing_key: str | None = None,
         settings: Mapping[str, str] | None = None,
+        on_bind: Callable[..., object] | None = None,
         **options: Any,
     ) -> None:
-        self.how, self._runner = how, runner
+        self.how, self.runner = how, runner
         url = url.set(drivername=f"postgresql+{how.driver}")
         arguments: dict[str, Any] = {
             "pool_size": 1,
@@ -73,44 +74,46 @@ class Line:
         enforced: dict[str, Any] = {
             "signing_key": signing_key,
             "settings": settings,
+            "on_bind": on_bind,
             "options": BindingOptions(transport=how.transport, **options),
         }
         if how.is_async:
             self.async_engine = create_async_engine(url, **arguments)
             self.engine = self.async_engine.sync_engine
-            self._async_maker = async_sessionmaker(self.async_engine)
-            enforce_row_security(self._async_maker, **enforced)
+            self.maker: Any = async_sessionmaker(self.async_engine)
         else:
             self.engine = create_engine(url, **arguments)
-            self._maker = sessionmaker(self.engine)
-            enforce_row_security(self._maker, **enforced)
+            self.maker = sessionmaker(self.engine)
+        enforce_row_security(self.maker, **enforced)
 
     def visit(self, who: Caller, work: Callable[[Session], T]) -> T:
         if self.how.is_async:
-            return self._runner.run(self._visit(who, work))
-        with self._maker() as session:
+            return self.runner.run(self._visit(who, work))
+        session: Session
+        with self.maker() as session:
             identify(session, who)
             return work(session)
 
     async def _visit(self, who: Caller, work: Callable[[Session], T]) -> T:
-        async with self._async_maker() as session:
+        session: AsyncSession
+        async with self.maker() as session:
             identify(session, who)
             return await session.run_sync(work)
 
-    def unbound(self, statement: Executable) -> object:
-        """What *statement* says on a connection of the engine that is no session's."""
+    def raw(self, work: Callable[[Connection], T]) -> T:
+        """What *work* returns of a connection of the engine that is no session's."""
         if self.how.is_async:
-            return self._runner.run(self._unbound(statement))
+            return self.runner.run(self._raw(work))
         with self.engine.connect() as connection:
-            return connection.scalar(statement)
+            return work(connection)
 
-    async def _unbound(self, statement: Executable) -> object:
+    async def _raw(self, work: Callable[[Connection], T]) -> T:
         async with self.async_engine.connect() as connection:
-            return await connection.scalar(statement)
+            return await connection.run_sync(work)
 
     def hang_up(self) -> None:
         """Let the next one have a new connection."""
         if self.how.is_async:
-            self._runner.run(self.async_engine.dispose())
+            self.runner.run(self.async_engine.dispose())
         else:
             self.engine.dispose()

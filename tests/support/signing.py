@@ -17,17 +17,11 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from tests.support.base64url import decoded, part
+
 HEADER: Final = b'{"alg":"HS256","typ":"rls+jwt"}'
 ENCODING: Final = "invalid JWT encoding"
 SIGNATURE: Final = "invalid JWT signature"
-
-
-def part(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decoded(encoded: str) -> bytes:
-    return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
 
 
 def claims_of(subject: str | None = "alice", **claims: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.support.forge import EDDSA, ES256, ISSUER, P384, PUBLIC_PEM, RS256, STRANGER, decoded, part, token
+from tests.support.base64url import decoded, part
+from tests.support.forge import EDDSA, ES256, ISSUER, P384, PUBLIC_PEM, RS256, STRANGER, token
 
 PUBLIC_FORMS: Final[dict[str, bytes]] = {
     "PEM": PUBLIC_PEM,

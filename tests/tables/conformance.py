@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import psycopg
-from jwt.utils import base64url_encode
+
+from tests.support.base64url import part
 
 Name: TypeAlias = Literal["pg_session_jwt", "stand-in", "portable", "portable before 16"]
 
@@ -52,10 +53,6 @@ class Signer:
     def signed(self, text: str) -> str:
         """Whatever it is, with its signature."""
         return f"{text}.{part(self.signature(text.encode()))}"
-
-
-def part(content: bytes) -> str:
-    return base64url_encode(content).decode()
 
 
 def jwk(public: bytes) -> str:

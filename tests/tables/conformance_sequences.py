@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tests.tables.conformance import UNASKED, Answer, Ask, Caller, Refused, Row, jwk, part
+from tests.support.base64url import part
+from tests.tables.conformance import UNASKED, Answer, Ask, Caller, Refused, Row, jwk
 from tests.tables.conformance_tokens import (
     ENCODING,
     EXPIRED,

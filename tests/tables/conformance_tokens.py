@@ -12,7 +12,8 @@ from typing import Any
 
 from jwt.utils import base64url_decode
 
-from tests.tables.conformance import UNASKED, Answer, Ask, Caller, Refused, Row, Signer, part
+from tests.support.base64url import part
+from tests.tables.conformance import UNASKED, Answer, Ask, Caller, Refused, Row, Signer
 from tests.tables.conformance_claims import (
     DEPTH,
     FUNCTIONS,

@@ -21,7 +21,8 @@ from sqla_rls.exc import AuthenticationError, InvalidToken, KeysUnavailable
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.tokens.jwks import FetchLimits
 from sqla_rls.tokens.verifier import Verifier
-from tests.support.forge import EDDSA, ES256, ISSUER, RS256, SECRET, STRANGER, decoded, part, pinned, token
+from tests.support.base64url import decoded, part
+from tests.support.forge import EDDSA, ES256, ISSUER, RS256, SECRET, STRANGER, pinned, token
 from tests.tables.attacks import ATTACKS
 
 

@@ -26,6 +26,7 @@ from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.jwks import FetchedKeySet, FetchLimits
 from sqla_rls.tokens.verifier import Verifier
+from tests.support.base64url import part
 from tests.support.clocks import Clocks
 from tests.support.forge import (
     EDDSA,
@@ -36,7 +37,6 @@ from tests.support.forge import (
     RS256,
     SECRET,
     STRANGER,
-    part,
     pinned,
     token,
 )
