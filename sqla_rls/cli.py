@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from contextlib import suppress
 from importlib import resources
 from typing import Any
 
 import click
+import psycopg
+from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy import Engine, Interval, cast, create_engine, make_url, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DataError, DBAPIError
@@ -80,6 +83,38 @@ def rotate_key(url: str, grace: str) -> None:
             raise click.ClickException(str(getattr(error, "orig", error))) from error
         connection.commit()
     click.echo(key)
+
+
+@main.command()
+@click.argument("role")
+@click.argument("url", envvar="DATABASE_URL")
+def set_password(role: str, url: str) -> None:
+    """Set the password of ROLE, a login role.
+
+    It asks for the password, or reads the first line of stdin.  The server, its log and its history of
+    statements get a SCRAM verifier, never the password.  Connect as a role that may alter ROLE.
+
+    \b
+    $ sqla-rls set-password app "$DATABASE_URL"
+    $ pass show app | sqla-rls set-password app "$DATABASE_URL"
+    """
+    if sys.stdin.isatty():
+        password = click.prompt(f"New password of {role}", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise click.ClickException("the password is empty: no login would work with it. Give one on stdin")
+    with _engine(url, "postgresql+psycopg").connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        verifier = raw.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+        statement = SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(role), Literal(verifier))
+        try:
+            raw.execute(statement)
+        except psycopg.Error as error:
+            # Without the statement, which has the verifier.
+            raise click.ClickException(f"{error.diag.message_primary or 'the server refused it'}") from None
+        raw.commit()
+    click.echo(f"{role} has a new password.", err=True)
 
 
 @main.command("import")
@@ -221,8 +256,10 @@ def dev(subjects: tuple[str, ...]) -> None:
             threading.Event().wait()
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, driver: str | None = None) -> Engine:
     found = make_url(url)
-    if found.drivername in ("postgres", "postgresql"):
+    if driver is not None:
+        found = found.set(drivername=driver)
+    elif found.drivername in ("postgres", "postgresql"):
         found = found.set(drivername="postgresql+psycopg")
     return create_engine(found, poolclass=NullPool)

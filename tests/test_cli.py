@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import signal
 import subprocess
 import sys
@@ -49,3 +52,51 @@ def test_dev_runs_until_it_is_interrupted() -> None:
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
+
+
+def is_verifier_of(verifier: str, password: str) -> bool:
+    """As in RFC 5803, which Postgres keeps: SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey."""
+    scheme, parameters, keys = verifier.split("$")
+    iterations, salt = parameters.split(":")
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    return scheme == "SCRAM-SHA-256" and base64.b64encode(stored).decode() == keys.split(":")[0]
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+asyncpg"])
+def test_a_password_is_set_and_the_server_gets_a_verifier(engine: Engine, driver: str) -> None:
+    role, password = 'rls_test "login"', "it's 100% secret"
+    url = engine.url.set(drivername=driver).render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.exec_driver_sql('CREATE ROLE "rls_test ""login""" LOGIN')
+    try:
+        done = CliRunner().invoke(main, ["set-password", role, url], input=f"{password}\n")
+        assert done.exit_code == 0, done.output
+        assert password not in done.output
+        with engine.connect() as connection:
+            found = connection.scalar(
+                text("SELECT rolpassword FROM pg_authid WHERE rolname = :role"), {"role": role}
+            )
+        assert is_verifier_of(found, password)
+        assert not is_verifier_of(found, "another")
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql('DROP ROLE "rls_test ""login"""')
+
+
+def test_a_password_that_cannot_be_set_is_said_without_it(engine: Engine) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    missing = CliRunner().invoke(main, ["set-password", "rls_test_nobody", url], input="secret\n")
+    assert missing.exit_code == 1
+    assert "rls_test_nobody" in missing.output
+    assert "secret" not in missing.output
+    assert "SCRAM" not in missing.output
+    empty = CliRunner().invoke(main, ["set-password", "rls_test_nobody", url], input="\n")
+    assert "the password is empty" in empty.output
+
+
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sqla_rls", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "set-password" in done.stdout
