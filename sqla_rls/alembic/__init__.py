@@ -22,7 +22,16 @@ def setup(plugin: Plugin) -> None:
     from sqla_rls.alembic.autogenerate.compare import compare_row_security, leave_out_the_secret
 
     # They register operations.
-    from sqla_rls.alembic.operations import base, functions, public, roles, views  # noqa: F401
+    from sqla_rls.alembic.operations import (  # noqa: F401
+        auth_functions,
+        functions,
+        policies,
+        privileges,
+        public,
+        roles,
+        row_security,
+        views,
+    )
 
     plugin.add_autogenerate_comparator(
         leave_out_the_secret, "schema", "secret", qualifier="postgresql", priority=DispatchPriority.FIRST

@@ -81,7 +81,7 @@ class RoleOp(RowSecurityOp):
         """
         membership = Membership(role, member, admin=admin, inherit=inherit, set=set)
         statements = [ddl_roles.GrantRole(membership)]
-        operations.invoke(cls._restoring(statements, [role, member], if_roles_exist))
+        operations.invoke(cls.restoring(statements, [role, member], if_roles_exist))
 
     @classmethod
     def revoke_role(cls, operations: Operations, role: str, member: str) -> None:
