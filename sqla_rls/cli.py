@@ -1,4 +1,4 @@
-"""``sqla-rls``: what is done outside of an application."""
+"""The command ``sqla-rls``."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--signed", is_flag=True, help="Functions that verify who is calling.")
-@click.option("--drop", is_flag=True, help="Instead, drop what it made.")
+@click.option("--signed", is_flag=True, help="Functions that verify the caller.")
+@click.option("--drop", is_flag=True, help="Print the SQL that drops the functions.")
 def auth_functions(signed: bool, drop: bool) -> None:
-    """Print the SQL of op.create_auth_functions(), for whoever must run it by hand.
+    """Print the SQL of op.create_auth_functions(), for a role that must run it by hand.
 
     \b
     $ sqla-rls auth-functions | psql "$SUPERUSER_URL"
@@ -47,11 +47,11 @@ def auth_functions(signed: bool, drop: bool) -> None:
 
 
 @main.command()
-@click.option("--print", "is_printed", is_flag=True, required=True, help="The only way: it runs nothing.")
+@click.option("--print", "is_printed", is_flag=True, required=True, help="Required: the command only prints.")
 def harden(is_printed: bool) -> None:
-    """Print the SQL by which a superuser closes what only a superuser can.
+    """Print SQL that hardens one database, for statements that only a superuser can run.
 
-    It is for one database, and says what it closes.  Read it before you run it.
+    Its comments explain each statement.  Read it before you run it.
 
     \b
     $ sqla-rls harden --print > harden.sql
@@ -62,17 +62,19 @@ def harden(is_printed: bool) -> None:
 
 @main.command()
 @click.argument("url", envvar="DATABASE_URL")
-@click.option("--grace", default="1 hour", show_default=True, help="How long the previous key stays good.")
+@click.option(
+    "--grace", default="1 hour", show_default=True, help="Time for which the previous key stays valid."
+)
 def rotate_key(url: str, grace: str) -> None:
-    """Make a new signing key, and print it: it is SQLA_RLS_SIGNING_KEY of the application.
+    """Make a new signing key and print it, for SQLA_RLS_SIGNING_KEY of your app.
 
-    The database at URL has signed functions; connect as the role that made them.  GRACE is as Postgres
-    spells intervals.
+    The database at URL must have signed functions.  Connect as the role that made them.  GRACE is an
+    interval of Postgres.
 
     \b
     $ export SQLA_RLS_SIGNING_KEY=$(sqla-rls rotate-key "$DATABASE_URL")
     """
-    # Not above: printing SQL needs no database.
+    # Imported here, since commands that print SQL need no database.
     from sqla_rls.rotation import rotate_signing_key
 
     with _engine(url).connect() as connection:
@@ -119,18 +121,16 @@ def set_password(role: str, url: str) -> None:
 
 @main.command("import")
 @click.argument("url", envvar="DATABASE_URL")
-@click.option(
-    "--schema", "schemas", multiple=True, help="A schema to look into; the default one if none is named."
-)
+@click.option("--schema", "schemas", multiple=True, help="A schema to read; without it, the default schema.")
 def import_(url: str, schemas: tuple[str, ...]) -> None:
-    """Print the declarations of the row security that the database at URL has.
+    """Print Python declarations of the row security in the database at URL.
 
-    Connect as the role that migrates: the default privileges are those of its own.
+    Connect as the role that runs the migrations: the output has the default privileges of that role.
 
     \b
     $ sqla-rls import "$DATABASE_URL" > row_security.py
     """
-    # Not above: printing SQL needs no database.
+    # Imported here, since commands that print SQL need no database.
     from sqla_rls.introspect.declarations import declarations
 
     with _engine(url).connect() as connection:
@@ -173,7 +173,7 @@ def why(
     \b
     $ sqla-rls why "$DATABASE_URL" todos 42 --as alice
     """
-    # Not above: printing SQL needs no database.
+    # Imported here, since commands that print SQL need no database.
     from sqla_rls.analyze import explain_access
     from sqla_rls.tokens.caller import Caller
 
@@ -231,16 +231,16 @@ def dev(subjects: tuple[str, ...]) -> None:
     the login role's, for the app.  SUPERUSER_URL is for psql.  A server that this command starts needs no
     passwords.
     """
-    # Not above: printing SQL needs neither.
+    # Imported here, since commands that print SQL need no server.
     from sqla_rls.testing.development import development_database
     from sqla_rls.testing.issuer import Issuer
     from sqla_rls.testing.postgres import find_server
 
-    # Both raise KeyboardInterrupt, also while a server starts.
+    # Either signal raises KeyboardInterrupt, also while a server starts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with find_server() as server, development_database(server) as database, Issuer() as issuer:
-        # psql takes no name of a driver.
+        # psql refuses a URL with a driver.
         superuser = database.superuser.set(drivername="postgresql")
         for variable, url in (
             ("DATABASE_URL", database.owner),

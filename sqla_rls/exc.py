@@ -1,31 +1,33 @@
-"""What can go wrong.
+"""The errors of sqla_rls.
 
-RowSecurityError
-├── DeclarationError          a model declares what Postgres, or this library, won't take
-├── MigrationError            a migration can't do its work on this database
-│   ├── UnknownRole           a policy or a grant names a role that isn't there
-│   ├── RoleNotPermitted      who migrates may not make or alter a role so
-│   ├── PrivilegeNotPermitted who migrates may not take from PUBLIC what it holds
-│   ├── ExposureNotConfirmed  it would expose a table by a declaration that is gone
-│   ├── AuthSchemaUnusable    the functions in schema ``auth`` exist and may not be used
-│   └── SigningUnavailable    functions that verify callers can't be made here, or there are none
-├── AnalysisError             a question about access can't be answered
-├── AuthenticationError       who is calling isn't established            (HTTP 401)
-│   ├── CallerRequired        the session has no caller
-│   └── InvalidToken          the token isn't acceptable
-│       └── ExpiredToken      it was, until it expired
-├── AccessDenied              Postgres denies a statement to the caller   (HTTP 403)
-│   ├── RowSecurityViolation  a policy refuses the new row
-│   └── PrivilegeMissing      the role lacks a privilege
-├── KeysUnavailable           the provider's keys can't be fetched        (HTTP 503)
-└── BindingError              the caller can't be bound to the transaction (HTTP 500)
-    ├── UnsupportedTransaction   AUTOCOMMIT or two-phase: nothing can be bound to it
-    ├── UnsafeRole               row security doesn't hold for the role
-    ├── SignedBindingUnavailable   the database can't verify what would be signed
-    ├── SigningKeyRejected       the application has no signing key, or another than the database
-    ├── CallerChanged            the caller changes while the session holds what is another's
-    │   └── TransactionInProgress   … or while a transaction is bound to another, by this or another session
-    └── TransactionRefused       the transaction was refused before; roll back first
+::
+
+    RowSecurityError
+    ├── DeclarationError          a declaration or an argument is wrong
+    ├── MigrationError            a migration can't run on this database
+    │   ├── UnknownRole           a policy or a grant names a missing role
+    │   ├── RoleNotPermitted      the migrating role may not create or alter a role
+    │   ├── PrivilegeNotPermitted the migrating role may not change a privilege of PUBLIC
+    │   ├── ExposureNotConfirmed  the migration would expose a table
+    │   ├── AuthSchemaUnusable    the migrating role may not use the functions in schema ``auth``
+    │   └── SigningUnavailable    the database has no functions that verify callers
+    ├── AnalysisError             a question about access can't be answered
+    ├── AuthenticationError       the caller is unknown                        (HTTP 401)
+    │   ├── CallerRequired        the session has no caller
+    │   └── InvalidToken          the token is refused
+    │       └── ExpiredToken      the token or the caller has expired
+    ├── AccessDenied              Postgres denies a statement to the caller    (HTTP 403)
+    │   ├── RowSecurityViolation  a policy refuses the new row
+    │   └── PrivilegeMissing      the role lacks a privilege
+    ├── KeysUnavailable           the provider's keys can't be fetched         (HTTP 503)
+    └── BindingError              the caller can't be bound to the transaction (HTTP 500)
+        ├── UnsupportedTransaction     AUTOCOMMIT or two-phase
+        ├── UnsafeRole                 row security doesn't hold for the role
+        ├── SignedBindingUnavailable   the database can't verify a signed caller
+        ├── SigningKeyRejected         the signing key is missing or wrong
+        ├── CallerChanged              the session holds data of another caller
+        │   └── TransactionInProgress  a transaction of another caller is in progress
+        └── TransactionRefused         the transaction has no caller
 
 No message holds a token, a key or a claim.
 """
@@ -42,11 +44,11 @@ class RowSecurityError(Exception):
 
 
 class DeclarationError(RowSecurityError, ArgumentError):
-    """A model declares what Postgres, or this library, won't take."""
+    """A declaration or an argument is wrong: Postgres or sqla_rls doesn't accept it."""
 
 
 class MigrationError(RowSecurityError):
-    """A migration can't do its work on this database; it has done nothing."""
+    """A migration can't run on this database; the failed operation has changed nothing."""
 
 
 class UnknownRole(MigrationError):
@@ -54,21 +56,26 @@ class UnknownRole(MigrationError):
 
 
 class RoleNotPermitted(MigrationError):
-    """The server refuses to make or alter a role for whoever migrates; the message says for whom it would."""
+    """The migrating role may not create or alter a role; the message names a role that may."""
 
 
 class PrivilegeNotPermitted(MigrationError):
-    """What PUBLIC holds isn't for whoever migrates to change; the message says what to run, and as whom."""
+    """The migrating role may not change a privilege of PUBLIC.
+
+    The message has the statement to run, and names the role that may run it.
+    """
 
 
 class ExposureNotConfirmed(MigrationError):
-    """The migration would expose a table, and its revision doesn't confirm that; the message says how."""
+    """The migration would expose a table, and its revision doesn't confirm that; the message shows how."""
 
 
 class AuthSchemaUnusable(MigrationError):
-    """The functions in schema ``auth`` are there, but this role may not use them.
+    """The migrating role may not use the functions in schema ``auth``.
 
-    *statement* is what a superuser must run in this database, once.
+    Args:
+        message: the text.
+        statement: the statement that a superuser must run once in this database.
     """
 
     def __init__(self, message: str, statement: str) -> None:
@@ -76,20 +83,20 @@ class AuthSchemaUnusable(MigrationError):
         self.statement = statement
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own passes the message alone.
+        # Exception.__reduce__() passes only the message.
         return type(self), (self.args[0], self.statement), vars(self)
 
 
 class SigningUnavailable(MigrationError):
-    """The database can't have functions that verify callers, or has none; the message says what to do."""
+    """The database has no functions that verify callers; the message has the next step."""
 
 
 class AnalysisError(RowSecurityError):
-    """The question about a database can't be answered; the message says what to change."""
+    """The question about a database can't be answered; the message has the next step."""
 
 
 class AuthenticationError(RowSecurityError):
-    """Who is calling isn't established."""
+    """The caller is unknown."""
 
     http_status: ClassVar[int] = 401
 
@@ -99,15 +106,15 @@ class CallerRequired(AuthenticationError):
 
 
 class InvalidToken(AuthenticationError):
-    """The token isn't acceptable: malformed, forged, for somebody else, or of somebody else."""
+    """The token is refused: it is malformed, forged, of another issuer, or for another audience."""
 
 
 class ExpiredToken(InvalidToken):
-    """The token, or the caller that came of it, has expired."""
+    """The token has expired, or the caller that a token proved."""
 
 
 class KeysUnavailable(RowSecurityError):
-    """The provider's keys can't be fetched, and those last known are too old to trust."""
+    """The provider's keys can't be fetched, and the last known keys are too old."""
 
     http_status: ClassVar[int] = 503
 
@@ -165,34 +172,34 @@ class PrivilegeMissing(AccessDenied):
 
 
 class BindingError(RowSecurityError):
-    """The caller can't be bound to the transaction; nothing was read or written."""
+    """The caller can't be bound to the transaction; no statement of it has run."""
 
     http_status: ClassVar[int] = 500
 
 
 class UnsupportedTransaction(BindingError):
-    """The transaction is one to which nothing can be bound: AUTOCOMMIT or two-phase."""
+    """No caller can be bound to this kind of transaction, such as AUTOCOMMIT or two-phase."""
 
 
 class UnsafeRole(BindingError):
-    """Row security doesn't hold for the login role, or for the role that it takes on."""
+    """Row security doesn't hold for the login role, or for the caller's role."""
 
 
 class SignedBindingUnavailable(BindingError):
-    """The database, or the way to it, can't verify a signed caller; the message says what it takes."""
+    """The database can't verify a signed caller, or a pooler prevents it; the message has the next step."""
 
 
 class SigningKeyRejected(BindingError):
-    """The application signs with no key, or with another than the database has."""
+    """The application has no signing key, or another one than the database."""
 
 
 class CallerChanged(BindingError):
-    """The session holds what was loaded or changed as another caller."""
+    """The session holds objects that another caller has loaded or changed."""
 
 
 class TransactionInProgress(CallerChanged):
-    """The caller can't change while a transaction is bound to another, by this session or another one."""
+    """The caller can't change while this session or another one is bound to another caller."""
 
 
 class TransactionRefused(BindingError, PendingRollbackError):
-    """Nothing runs in a transaction to which nobody was bound, until the session is rolled back."""
+    """The transaction has no caller, or has lost it; the session must be rolled back."""

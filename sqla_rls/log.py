@@ -1,4 +1,4 @@
-"""The log of autogenerate, the warnings that its revision repeats as comments, and text that no log shows."""
+"""The log of autogenerate, the warnings that a revision repeats as comments, and text that no log shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
 class AutogenerateLog(logging.LoggerAdapter[logging.Logger]):
-    """Passes messages on; ``hearing_warnings()`` gets the warnings, also those below the logger's level."""
+    """A logger whose warnings ``hearing_warnings()`` collects, even below the logger's level."""
 
     def warning(self, msg: object, *args: Any, **kw: Any) -> None:
         if (heard := _heard.get()) is not None:
@@ -25,16 +25,21 @@ class AutogenerateLog(logging.LoggerAdapter[logging.Logger]):
 
 
 def autogenerate_log(name: str) -> AutogenerateLog:
-    """The log of the module *name*.
+    """Return the log of the module *name*.
 
-    It is below ``alembic.autogenerate``, where ``fileConfig()`` of an env.py leaves loggers enabled.
+    Its name begins with ``alembic.autogenerate``.  The ``fileConfig()`` call of an env.py disables other
+    loggers.
     """
     return AutogenerateLog(logging.getLogger(f"alembic.autogenerate.{name}"), {})
 
 
 @contextmanager
 def hearing_warnings() -> Iterator[list[str]]:
-    """The warnings that are logged meanwhile, as they come."""
+    """Collect the warnings that are logged inside the block.
+
+    Yields:
+        The list that the warnings are added to.
+    """
     heard: list[str] = []
     before = _heard.set(heard)
     try:
@@ -44,7 +49,7 @@ def hearing_warnings() -> Iterator[list[str]]:
 
 
 class Unlogged(str):
-    """Text that SQLAlchemy doesn't write into logs and errors: it writes the repr of parameters and rows."""
+    """Text that SQLAlchemy's logs and errors don't show, since they show the repr of parameters and rows."""
 
     __slots__ = ()
 
@@ -53,7 +58,7 @@ class Unlogged(str):
 
 
 class UnloggedText(TypeDecorator[str]):
-    """The type of a column whose values are Unlogged."""
+    """A type of columns whose values are ``Unlogged``."""
 
     impl = Text
     cache_ok = True

@@ -1,4 +1,4 @@
-"""Makes and rotates the key that signed callers are verified with."""
+"""Makes and rotates the key with which the database verifies signed callers."""
 
 from __future__ import annotations
 
@@ -17,27 +17,39 @@ SELECT has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'E
 
 
 def rotate_signing_key(connection: Connection, *, grace: timedelta = timedelta(hours=1)) -> str:
-    """Make a new key, and return it: 32 random bytes in base64url, for ``SQLA_RLS_SIGNING_KEY``.
+    """Make a new signing key and return it, for ``SQLA_RLS_SIGNING_KEY``.
 
-    It counts once *connection* commits.  The previous key stays good for *grace* from now on, so that
-    applications can be given the new one meanwhile; one before that is gone.  From the first key on, the
-    functions of schema ``auth`` accept signed callers only.  The key is in no statement, parameter or log.
+    The key counts once *connection* commits.  From the first key on, the functions of schema ``auth`` accept
+    signed callers only.  No statement, parameter or log contains the key.  Under asyncio, call
+    ``await connection.run_sync(rotate_signing_key)``.
 
-    Under asyncio, ``await connection.run_sync(rotate_signing_key)``.  Raises SigningUnavailable where
-    ``op.create_auth_functions(signed=True)`` has yet to run, or somebody else may rotate.
-    Emitted: ``SELECT sqla_rls_secret.rotate_signing_key(…)``.
+    Args:
+        connection: a connection as the role that made the functions.
+        grace: the time for which the previous key stays valid, so that you can give your apps the new one.
+            The key before the previous one becomes invalid at once.
+
+    Returns:
+        32 random bytes in base64url.
+
+    Raises:
+        SigningUnavailable: ``op.create_auth_functions(signed=True)`` hasn't run, or the role may not rotate.
+        ValueError: *grace* is negative.
+
+    Emits:
+        ``SELECT sqla_rls_secret.rotate_signing_key(…)``
     """
     if grace < timedelta(0):
-        raise ValueError("grace must be 0 or more")
+        raise ValueError("the key can't be rotated: grace is negative. Give 0 or more")
     may_rotate = connection.scalar(_MAY_ROTATE)
     if may_rotate is None:
         raise SigningUnavailable(
-            "this database has no functions that verify callers: have a migration run "
-            "op.create_auth_functions(signed=True)"
+            "the key can't be rotated: this database has no functions that verify callers. Run a migration "
+            "with op.create_auth_functions(signed=True)"
         )
     if not may_rotate:
         raise SigningUnavailable(
-            "this role may not rotate the signing key: connect as the one that made the functions"
+            "the key can't be rotated: this role may not call the function. "
+            "Connect as the role that made the functions"
         )
     # SQLAlchemy's log shows rows with echo="debug".
     rotate = text("SELECT sqla_rls_secret.rotate_signing_key(make_interval(secs => :seconds)) AS key")

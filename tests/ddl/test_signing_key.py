@@ -260,7 +260,7 @@ def test_a_grace_that_makes_no_sense_is_refused_without_a_word_about_the_key(
 def test_who_may_not_rotate_is_told_what_to_do(signed: Signed, engine: Engine) -> None:
     with (
         signed.app.connect() as connection,
-        pytest.raises(SigningUnavailable, match="connect as the one that made"),
+        pytest.raises(SigningUnavailable, match="Connect as the role that made"),
     ):
         rotate_signing_key(connection)
     with engine.connect() as connection, pytest.raises(SigningUnavailable, match=r"signed=True"):
@@ -280,7 +280,7 @@ def test_the_command_prints_the_key_and_nothing_else(signed: Signed) -> None:
     for arguments, message in (
         ([url, "--grace", "soon"], "invalid input syntax for type interval"),
         ([url, "--grace", "-1 hour"], "0 or more"),
-        ([url.replace("postgres@", "app:app@")], "may not rotate"),
+        ([url.replace("postgres@", "app:app@")], "the key can't be rotated: this role may not call"),
     ):
         refused = CliRunner().invoke(main, ["rotate-key", *arguments])
         assert refused.exit_code == 1

@@ -402,7 +402,7 @@ def test_what_is_the_servers_fault_is_left_to_its_log(
 # What the database denies
 
 
-NOT_YOURS = {"detail": "the request was denied: its caller may not read or write this"}
+NOT_YOURS = {"detail": "the request was denied: its caller may not read or write these rows"}
 DEFERRED = """
 CREATE FUNCTION denied() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM FROM hidden; RETURN NULL; END$$;
 CREATE TABLE hidden ();
