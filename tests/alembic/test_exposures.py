@@ -48,6 +48,7 @@ def test_to_whom_not_is_said_too(project: Project, caplog: pytest.LogCaptureFixt
     assert said.endswith("only its owner can reach every row")
 
 
+@pytest.mark.exhaustive
 def test_an_owner_who_is_no_longer_bound_is_named(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read(), force_row_level_security()))
     project.revision(todos(read()))

@@ -131,6 +131,7 @@ def test_every_change_of_a_policy_is_seen_and_undone(project: Project, changed: 
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 @table(
     "expression",
     [

@@ -90,6 +90,7 @@ def test_a_comment_by_hand_ends_nothing(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_no_comment_is_made(project: Project) -> None:
     project.migrate(ours())
     with project.engine.connect() as connection:
@@ -97,6 +98,7 @@ def test_no_comment_is_made(project: Project) -> None:
         assert connection.exec_driver_sql(query).scalar() == 0
 
 
+@pytest.mark.exhaustive
 def test_what_create_all_made_is_named_when_its_declaration_goes(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -110,6 +112,7 @@ def test_what_create_all_made_is_named_when_its_declaration_goes(
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_what_a_revision_made_in_a_schema_that_is_not_compared_is_named(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -444,6 +444,7 @@ def verifies(project: Project) -> bool:
         return origin.read(answer, connection.connection.driver_connection).verifier
 
 
+@pytest.mark.exhaustive
 def test_a_comment_by_hand_ends_no_signing(signed_project: Project) -> None:
     project = signed_project
     execute(project, *(f"COMMENT ON FUNCTION auth.{name}() IS 'asks'" for name in ("session", "uid")))

@@ -106,6 +106,7 @@ LASTING = [
 ]
 
 
+@pytest.mark.exhaustive
 def test_the_session_settings_change_neither_meaning_nor_verdict(
     tmp_path: Path, database: URL, engine: Engine, odd: URL
 ) -> None:

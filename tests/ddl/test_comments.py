@@ -73,6 +73,7 @@ def test_comments_survive_what_is_altered_or_replaced(project: Project) -> None:
     assert comments(project) == written
 
 
+@pytest.mark.exhaustive
 def test_a_comment_on_a_column_goes_with_the_column(project: Project) -> None:
     project.migrate(models(Text()))
     comment(project)

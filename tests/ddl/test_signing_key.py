@@ -393,6 +393,7 @@ def _dump(server: Server, url: URL, *options: str) -> str:
     return subprocess.run([program, *options, address], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.exhaustive
 def test_a_dump_holds_the_key_unless_it_is_left_out(server: Server, signed: Signed, database: URL) -> None:
     whole = _dump(server, signed.admin.url)
     assert any(trace in whole for trace in traces(signed.key))

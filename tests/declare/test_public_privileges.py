@@ -47,9 +47,7 @@ def database_of(project: Project) -> str:
     return quoted
 
 
-@pytest.mark.parametrize(
-    ("before_15", "granted_back"), [([], "['TEMPORARY']"), ([CREATE], "['CREATE', 'TEMPORARY']")]
-)
+@table(("before_15", "granted_back"), [([], "['TEMPORARY']"), ([CREATE], "['CREATE', 'TEMPORARY']")])
 def test_it_is_taken_away_and_what_was_there_comes_back(
     project: Project, before_15: list[str], granted_back: str
 ) -> None:

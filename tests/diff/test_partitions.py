@@ -135,6 +135,7 @@ def test_default_privileges_are_warned_of_and_partitions_that_they_open_are_clos
     assert "op.grant(['SELECT'], 'event_3', ['rls_part_caller'], if_exists=True)" in written
 
 
+@pytest.mark.exhaustive
 def test_what_is_left_alone(parted: Project) -> None:
     execute(
         parted,
@@ -185,6 +186,7 @@ def test_create_all_closes_partitions_that_it_makes(project: Project) -> None:
     assert held == {"event rls_part_caller SELECT", "note rls_part_caller SELECT"}
 
 
+@pytest.mark.exhaustive
 @table("bypasses", [False, True])
 def test_whom_row_security_keeps_nothing_from_may_hold_what_the_parent_gives(
     project: Project, bypasses: bool

@@ -60,6 +60,7 @@ def adopt(project: Project, *schemas: str) -> tuple[str, MetaData]:
     return written, metadata
 
 
+@pytest.mark.exhaustive
 @table(
     "expression",
     [

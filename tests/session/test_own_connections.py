@@ -107,6 +107,7 @@ BRINGS = {
 }
 
 
+@pytest.mark.exhaustive
 @table("brings", BRINGS)
 def test_with_the_extension_a_connection_brings_its_own_key_and_is_whoever_it_says(
     verified_by: tuple[str, Server],

@@ -332,6 +332,7 @@ def unbound(line: Line) -> object:
     return line.raw(lambda connection: connection.scalar(text("SELECT current_user::text")))
 
 
+@pytest.mark.exhaustive
 @by_some_transports
 def test_settings_that_alice_gives_to_new_connections_yield_to_those_that_are_named(
     lines: Lines, login: URL, alice: Caller, bob: Caller
