@@ -16,6 +16,7 @@ from sqla_rls.declare.grants import (
 from sqla_rls.declare.ignore import ignore
 from sqla_rls.declare.membership import member_of
 from sqla_rls.declare.memberships import memberships
+from sqla_rls.declare.permitted import permitted
 from sqla_rls.declare.policies import (
     Policy,
     crud_policy,
@@ -59,6 +60,7 @@ __all__ = [
     "jwt_claim_contains",
     "member_of",
     "memberships",
+    "permitted",
     "provider",
     "revoke_public_privileges",
     "service_session",
