@@ -24,6 +24,7 @@ from sqla_rls.declare.policies import (
     enable_row_level_security,
     force_row_level_security,
 )
+from sqla_rls.declare.shortcuts import CallerId, CallerUuid, login_role, own_rows
 from sqla_rls.declare.views import view
 from sqla_rls.session.enforce import enforce_row_security, identify, service_session
 from sqla_rls.session.options import BindingOptions
@@ -35,6 +36,8 @@ from sqla_rls.tokens.verifier import Verifier
 __all__ = [
     "BindingOptions",
     "Caller",
+    "CallerId",
+    "CallerUuid",
     "Policy",
     "Role",
     "ServiceAccess",
@@ -58,8 +61,10 @@ __all__ = [
     "in_jwt_claim",
     "jwt_claim",
     "jwt_claim_contains",
+    "login_role",
     "member_of",
     "memberships",
+    "own_rows",
     "permitted",
     "provider",
     "revoke_public_privileges",

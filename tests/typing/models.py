@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import assert_type
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -23,6 +24,8 @@ import sqla_rls
 from sqla_rls import (
     BindingOptions,
     Caller,
+    CallerId,
+    CallerUuid,
     Policy,
     Role,
     Verifier,
@@ -43,8 +46,10 @@ from sqla_rls import (
     in_jwt_claim,
     jwt_claim,
     jwt_claim_contains,
+    login_role,
     member_of,
     memberships,
+    own_rows,
     provider,
     revoke_public_privileges,
     sql_function,
@@ -85,6 +90,19 @@ class Todo(Base):
         grant("UPDATE", columns=["team", team], to="reporting"),
         force_row_level_security(),
     )
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[CallerId]
+    author: Mapped[CallerUuid | None]
+    __table_args__ = (own_rows("user_id"), own_rows("author", role=["editor", authenticated]))
+
+
+assert_type(Note().user_id, str)
+assert_type(Note().author, UUID | None)
+declare_roles(Base.metadata, login_role("login"))
 
 
 class Member(Base):
