@@ -20,7 +20,17 @@ from sqla_rls.declare.base import READY_MADE, anonymous, authenticated
 from sqla_rls.declare.grants import GRANTABLE, is_beyond_row_security
 from sqla_rls.introspect import functions as function_declarations
 from sqla_rls.introspect.declarable import Declarable
-from sqla_rls.introspect.source import INDENT, call, keywords, literal, role_call, table_name
+from sqla_rls.introspect.source import (
+    HEAD,
+    INDENT,
+    REQUIRE_TABLES,
+    RUN_FIRST_HEAD,
+    call,
+    keywords,
+    literal,
+    role_call,
+    table_name,
+)
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
     AUTH_SCHEMA,
@@ -36,36 +46,6 @@ from sqla_rls.snapshot import (
 )
 
 log = autogenerate_log(__name__)
-
-
-_HEAD = '''"""Row security, as it was found in the database {database!r}.
-
-Call declare_row_security(Base.metadata) where the models are complete, before Alembic's env.py takes it.
-"""
-
-from sqlalchemy import MetaData
-
-import sqla_rls
-from sqla_rls import Policy, Role, declare_on, grant
-from sqla_rls.exc import DeclarationError
-
-
-{run_first}def declare_row_security(metadata: MetaData) -> None:
-'''
-
-
-_RUN_FIRST = """#: SQL that makes what models can't declare.  The first migration runs it first:
-#: for statement in RUN_FIRST: op.execute(text(statement.replace(":", r"\\:")))
-"""
-
-
-#: A module that is given other models than the tables were found in says so.
-_REQUIRE_TABLES = """tables = {tables}
-if missing := sorted(set(tables) - metadata.tables.keys()):
-    raise DeclarationError(
-        f"declare_row_security() failed: the models lack these tables: {{', '.join(missing)}}. "
-        "Add them to the models, or delete their declarations from this module"
-    )"""
 
 
 #: What Postgres gives everybody on whatever is made.
@@ -92,8 +72,8 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     run_first = ""
     if functions.run_first:
         listed = "".join(indent(f"{literal(one)},\n", INDENT) for one in functions.run_first)
-        run_first = f"{_RUN_FIRST}RUN_FIRST = [\n{listed}]\n\n\n"
-    head = _HEAD.format(database=connection.engine.url.database, run_first=run_first)
+        run_first = f"{RUN_FIRST_HEAD}RUN_FIRST = [\n{listed}]\n\n\n"
+    head = HEAD.format(database=connection.engine.url.database, run_first=run_first)
     return head + "".join(f"{indent(line, INDENT)}\n" for line in body)
 
 
@@ -103,7 +83,7 @@ class _Module(Declarable):
     def lines(self) -> Iterator[str]:
         if named := sorted({*self.tables, *self.open_tables}, key=str):
             names = "".join(indent(f"{table_name(table)!r},\n", INDENT) for table in named)
-            yield from _REQUIRE_TABLES.format(tables=f"[\n{names}]").splitlines()
+            yield from REQUIRE_TABLES.format(tables=f"[\n{names}]").splitlines()
         if not self.live.held_by_public:
             yield "sqla_rls.revoke_public_privileges(metadata)"
         if not self.auth_functions:

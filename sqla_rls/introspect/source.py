@@ -46,3 +46,33 @@ def call(function: str, *arguments: str) -> Iterator[str]:
     yield f"{function}("
     yield from (indent(f"{argument},", INDENT) for argument in arguments)
     yield ")"
+
+
+HEAD = '''"""Row security, as it was found in the database {database!r}.
+
+Call declare_row_security(Base.metadata) where the models are complete, before Alembic's env.py takes it.
+"""
+
+from sqlalchemy import MetaData
+
+import sqla_rls
+from sqla_rls import Policy, Role, declare_on, grant
+from sqla_rls.exc import DeclarationError
+
+
+{run_first}def declare_row_security(metadata: MetaData) -> None:
+'''
+
+
+RUN_FIRST_HEAD = """#: SQL that makes what models can't declare.  The first migration runs it first:
+#: for statement in RUN_FIRST: op.execute(text(statement.replace(":", r"\\:")))
+"""
+
+
+#: A module that is given other models than the tables were found in says so.
+REQUIRE_TABLES = """tables = {tables}
+if missing := sorted(set(tables) - metadata.tables.keys()):
+    raise DeclarationError(
+        f"declare_row_security() failed: the models lack these tables: {{', '.join(missing)}}. "
+        "Add them to the models, or delete their declarations from this module"
+    )"""

@@ -46,7 +46,7 @@ def closed() -> MetaData:
     return metadata
 
 
-def adopt(project: Project, *schemas: str) -> tuple[str, MetaData]:
+def introspected(project: Project, *schemas: str) -> tuple[str, MetaData]:
     """What is written, and the reflected tables with it."""
     arguments = [argument for schema in schemas for argument in ("--schema", schema)]
     url = project.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -81,7 +81,7 @@ def test_nothing_is_left_to_do_whatever_an_expression_says(project: Project, exp
         "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
         f"CREATE POLICY hairy ON todos USING ({expression}) WITH CHECK (({expression}) IS NOT FALSE)",
     )
-    _, metadata = adopt(project)
+    _, metadata = introspected(project)
     project.check(metadata)
 
 
@@ -128,7 +128,7 @@ def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project)
         "CREATE POLICY inert ON inert USING (true)",
     )
     before = project.state()
-    written, metadata = adopt(project, "public", "Other one")
+    written, metadata = introspected(project, "public", "Other one")
     project.check(metadata)
     assert project.state() == before
 
@@ -143,7 +143,7 @@ def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project)
 @pytest.mark.exhaustive
 def test_what_a_migration_made_is_found_again(project: Project) -> None:
     project.migrate(own_todos())
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     project.check(metadata)
     assert "imply_privileges" not in written
     assert "grant(" not in written
@@ -160,7 +160,7 @@ def test_a_role_named_authenticated_brings_no_second_one_along(project: Project)
         "CREATE POLICY it ON todos TO authenticated USING (true)",
         "GRANT SELECT ON todos TO authenticated",
     )
-    _, metadata = adopt(project)
+    _, metadata = introspected(project)
     project.check(metadata)
 
 
@@ -168,13 +168,13 @@ def test_a_role_named_authenticated_brings_no_second_one_along(project: Project)
 def test_memberships_of_the_ready_made_roles_are_declared(project: Project) -> None:
     project.migrate(own_todos())
     execute_raw(project, "GRANT rls_adopt_etl TO authenticated, anonymous")
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     for name in ("authenticated", "anonymous"):
         assert f"Role('{name}', member_of=['rls_adopt_etl'])" in written
     project.check(metadata)
 
     execute_raw(project, "GRANT rls_adopt_etl TO anonymous WITH ADMIN OPTION")
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert (
         "# the memberships of anonymous have options, and are not declared: autogenerate will revoke"
         in written
@@ -192,7 +192,7 @@ def test_what_cannot_be_declared_is_said(project: Project) -> None:
         "SET LOCAL ROLE rls_adopt_app",
         "GRANT SELECT ON todos TO rls_adopt_etl",
     )
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "# rls_adopt_etl holds SELECT on todos from rls_adopt_app, who doesn't own it" in written
     assert operations(project.revision(metadata)) == ["revoke"]
 
@@ -208,7 +208,7 @@ def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Projec
         "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER ON todos TO rls_adopt_app",
         "GRANT REFERENCES (id) ON todos TO PUBLIC",
     )
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     for said in (
         "# rls_adopt_app holds TRIGGER, TRUNCATE on todos, which row security doesn't reach",
         "# public holds REFERENCES on todos, which row security doesn't reach",
@@ -223,11 +223,11 @@ def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Projec
 @pytest.mark.exhaustive
 def test_what_was_taken_from_public_is_declared(project: Project) -> None:
     project.migrate(closed())
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "sqla_rls.revoke_public_privileges(metadata)" in written
     project.check(metadata)
     execute_raw(project, "GRANT CREATE ON SCHEMA public TO PUBLIC")
-    assert "revoke_public_privileges" not in adopt(project)[0]
+    assert "revoke_public_privileges" not in introspected(project)[0]
 
 
 @pytest.mark.exhaustive
@@ -240,7 +240,7 @@ def test_a_new_database_gets_the_same(project: Project, server: Server) -> None:
         "GRANT SELECT ON todos TO rls_adopt_app",
         "GRANT SELECT (id) ON todos TO rls_adopt_etl",
     )
-    _, metadata = adopt(project)
+    _, metadata = introspected(project)
     name = server.create_database()
     elsewhere = Project(project.folder.parent / "elsewhere", server.url(name))
     elsewhere.migrate(metadata)
@@ -266,7 +266,7 @@ def test_views_that_read_as_whoever_asks_are_declared(project: Project) -> None:
     )
     project.options["include_schemas"] = True
     before = project.state()
-    written, metadata = adopt(project, "public", "Other one")
+    written, metadata = introspected(project, "public", "Other one")
     assert written.count("sqla_rls.view(") == 3
     project.check(metadata)
     assert project.state() == before
@@ -294,7 +294,7 @@ def test_functions_that_policies_defaults_and_views_call_are_declared(project: P
         "REVOKE EXECUTE ON FUNCTION now_or_never FROM PUBLIC",
     )
     before = project.state()
-    written, metadata = adopt(project, "public", "Other one")
+    written, metadata = introspected(project, "public", "Other one")
     assert written.count("sqla_rls.sql_function(") == 3
     assert "isn't declared" not in written
     project.check(metadata)
@@ -317,11 +317,11 @@ def test_functions_of_migrations_are_found_again(project: Project) -> None:
         return metadata
 
     project.migrate(models())
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "sqla_rls.sql_function(" in written
     project.check(metadata)
     execute_raw(project, "ALTER FUNCTION whose COST 7")
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "# function whose isn't declared: it has COST, ROWS, SUPPORT or TRANSFORM\n" in written
     assert "drop_rls_function" in operations(project.revision(metadata))
 
@@ -373,7 +373,7 @@ def assert_left_alone(project: Project, definition: str, *afterwards: str, why: 
         *afterwards,
     )
     before = project.state()
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert f"f isn't declared: {why}\n" in written
     assert "sql_function(" not in written
     project.check(metadata)
@@ -390,7 +390,7 @@ def test_a_function_for_its_owner_alone_is_declared_so(project: Project, server:
         "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
     )
     before = project.state()
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "sql_function(" in written
     project.check(metadata)
     assert project.state() == before
@@ -406,7 +406,7 @@ def test_a_module_of_remarks_alone_can_be_run(project: Project) -> None:
     with project.engine.begin() as connection:
         connection.execute(CreateAuthFunctions())
     execute_raw(project, "CREATE TABLE inert (id int)", "CREATE POLICY inert ON inert USING (true)")
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "# inert has policies" in written
     project.check(metadata)
 
@@ -418,7 +418,7 @@ def test_a_name_of_several_lines_stays_in_its_comment(project: Project) -> None:
         'CREATE TABLE "a\nraise SystemExit" (id int)',
         'CREATE POLICY it ON "a\nraise SystemExit" USING (true)',
     )
-    written, _ = adopt(project)
+    written, _ = introspected(project)
     assert "# a raise SystemExit has policies" in written
 
 
@@ -451,7 +451,7 @@ def test_models_alone_rebuild_a_database_with_functions(
         "GRANT SELECT ON todos TO rls_adopt_app",
     )
     before = project.state()
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "isn't declared" not in written
     assert ("# function f runs as its owner, on the caller's search_path" in written) is (
         "SECURITY DEFINER" in definition and "search_path" not in definition
@@ -501,7 +501,7 @@ def test_what_models_cannot_declare_is_sql_to_run_first(
         "CREATE POLICY mine ON todos TO rls_adopt_app USING (f(who))",
     )
     before = project.state()
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "# function f isn't declared: it has COST, ROWS, SUPPORT or TRANSFORM" in written
     project.check(metadata)
     found: dict[str, Any] = {}
@@ -513,7 +513,7 @@ def test_what_models_cannot_declare_is_sql_to_run_first(
 def test_models_that_lack_tables_are_told_all_of_them(project: Project) -> None:
     for name in ("one", "another", "third"):
         execute_raw(project, f"CREATE TABLE {name} (id int)", f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY")
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     found: dict[str, Any] = {}
     exec(written, found)
     metadata = MetaData()
@@ -532,7 +532,7 @@ def test_default_privileges_are_declared_once(project: Project) -> None:
         "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
     )
     before = project.state()
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     lines = [line.strip() for line in written.splitlines() if "default_privileges" in line]
     assert len(lines) == 3, lines
     assert "'DELETE', 'INSERT', 'SELECT', 'UPDATE', to=['rls_adopt_app', 'rls_adopt_etl']" in written
@@ -554,7 +554,7 @@ def test_a_sequence_is_declared_by_its_column(project: Project) -> None:
         "GRANT USAGE, SELECT ON SEQUENCE before_id_seq, shared TO rls_adopt_app",
     )
     before = project.state()
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "imply_privileges" not in written
     assert "'SELECT', to=['rls_adopt_app'], sequence=metadata.tables['todos'].c['id'])" in written
     assert "'SELECT', to=['rls_adopt_app'], sequence='shared')" in written
@@ -574,7 +574,7 @@ def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Serve
         "GRANT USAGE, CREATE ON SCHEMA public TO rls_adopt_etl",
     )
     before = project.state()
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "'CREATE', 'USAGE', to=['rls_adopt_etl'], schema='public', bypasses_row_security=True)" in written
     project.check(metadata)
     assert project.state() == before
@@ -614,7 +614,7 @@ def test_default_privileges_reopen_nothing_that_was_closed(
         "REVOKE ALL ON seen FROM rls_adopt_app, rls_adopt_etl",
     )
     before = project.state()
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "'as_given'" not in written
     assert "declare_on(\n        metadata.tables['plain'],\n        grant(to=" in written
     project.check(metadata)
@@ -643,7 +643,7 @@ def test_a_sequence_that_lacks_what_defaults_give_is_declared(project: Project) 
         "REVOKE ALL ON SEQUENCE closed FROM rls_adopt_app",
         "CREATE TABLE todos (id int DEFAULT nextval('closed') + nextval('open'))",
     )
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     assert "grant_on(metadata, to=['rls_adopt_app'], sequence='closed')" in written
     assert "'open'" not in written
     project.check(metadata)
@@ -661,7 +661,7 @@ def test_a_partition_that_callers_reach_is_said_and_revoked(project: Project) ->
         "CREATE POLICY it ON parts FOR SELECT TO rls_adopt_app USING (id = 1)",
         "GRANT SELECT ON parts, parts_1 TO rls_adopt_app",
     )
-    written, metadata = adopt(project)
+    written, metadata = introspected(project)
     said = "# rls_adopt_app may reach parts_1 past the row security of parts: autogenerate will revoke that"
     assert said in written
     revokes = project.migrate(metadata)
