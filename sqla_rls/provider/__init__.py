@@ -1,8 +1,8 @@
-"""Who issues the tokens: one function per identity provider.
+"""One function for each identity provider.
 
-A ``Provider`` pins everything that a token must not decide for itself: the issuer, the keys, the
-algorithms, the audience, and the Postgres roles that it may ask for (``sqla_rls.tokens.provider``).  Each
-function makes the one of a known provider (``known.py``); to add one, add a function beside its siblings.
+A ``Provider`` (``sqla_rls.tokens.provider``) pins the facts that a token must not decide for itself: the
+issuer, the keys, the algorithms, the audience, and the Postgres roles.  Each function of ``known.py`` returns
+the one of a known provider.
 """
 
 from sqla_rls.provider.known import (

@@ -1,9 +1,9 @@
-"""The identity providers that are known, from A to Z; ``custom`` is for all others.
+"""The known identity providers, from A to Z; ``custom`` is for all others.
 
 Every function takes ``role``, ``role_claim``, ``roles`` and ``subject_claim`` as ``Provider`` does.  Its
-docstring names the provider's public page, and the claims that carry a role or an organization: a role
-claim may be given to ``role_claim``, the others are for policies, as ``jwt_claim("org_id")``.  Where the
-same keys sign for the applications of others, the audience is required.
+docstring names the provider's documentation, and the claims with a role or an organization.  Pass a role
+claim as ``role_claim``; use the others in policies, as in ``jwt_claim("org_id")``.  The audience is required
+if the same keys also sign tokens for applications of others.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ _SEGMENT: Final = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 def auth0(domain: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> Provider:
     """Auth0, access tokens (auth0.com/docs, Access Token Profiles).
 
-    *domain* is the tenant's or a custom one, *audience* the identifier of your API: an ID token has the
-    application's instead.  The issuer ends with a slash.  Claims: ``org_id``, ``permissions`` (a list),
-    and what an Action adds under a name of its own, as ``https://example.com/roles`` (a list).
+    The issuer ends with a slash.  Claims: ``org_id``, ``permissions`` (a list), and the claims that an Action
+    adds under a name such as ``https://example.com/roles``.
+
+    Args:
+        domain: the domain of the tenant, or a custom domain.
+        audience: the identifier of your API.  An ID token has the application's identifier instead.
+        **roles: as in ``Provider``.
     """
     url = _url("domain", domain)
     return Provider(
@@ -45,11 +49,15 @@ def clerk(
 ) -> Provider:
     """Clerk, session tokens (clerk.com/docs, Session tokens; Manual JWT verification).
 
-    *frontend_api* is the Frontend API URL of your instance.  With *authorized_parties*, the origins of
-    your frontends, ``azp`` must be one of them.  Pending sessions are refused, and so is what carries no
-    ``sid``: OAuth and machine tokens, and JWT templates; for those there is ``custom``.  Claims: ``o``
-    with ``id``, ``slg`` and ``rol`` (version 2; its role is at ``("o", "rol")``), before that ``org_id``,
-    ``org_slug`` and ``org_role`` (``org:admin``).
+    Pending sessions are refused.  Tokens without ``sid`` are refused, too: OAuth and machine tokens, and JWT
+    templates.  Use ``custom`` for those.  Claims in version 2: ``o`` with ``id``, ``slg`` and ``rol``; the
+    role is at ``("o", "rol")``.  Claims in version 1: ``org_id``, ``org_slug`` and ``org_role``
+    (``org:admin``).
+
+    Args:
+        frontend_api: the Frontend API URL of your instance.
+        authorized_parties: the origins of your frontends; ``azp`` must be one of them.  None skips the check.
+        **roles: as in ``Provider``.
     """
     url = _url("frontend_api", frontend_api)
     return Provider(
@@ -69,13 +77,20 @@ def cognito(
 ) -> Provider:
     """AWS Cognito user pools, access tokens (docs.aws.amazon.com, Verifying JSON web tokens).
 
-    *user_pool_id* names the region, too: ``eu-west-1_AbCdEf``.  Access tokens have no ``aud``: their
-    *client_id* is checked instead; with *id_tokens*, those are taken instead, and their ``aud`` checked.
-    None lets in the users of every app client of the pool.  Claims: ``cognito:groups`` (a list).
+    Claims: ``cognito:groups`` (a list).
+
+    Args:
+        user_pool_id: the id with the region: ``eu-west-1_AbCdEf``.
+        client_id: the accepted app clients.  None accepts the users of every app client of the pool.
+        id_tokens: accept ID tokens instead, and check their ``aud``.  Access tokens have no ``aud``, so
+            their claim ``client_id`` is checked.
+        **roles: as in ``Provider``.
     """
     region, _, number = _id("user_pool_id", user_pool_id).partition("_")
     if not region or not number:
-        raise DeclarationError("user_pool_id is the region, '_' and the pool's own part")
+        raise DeclarationError(
+            "the provider can't be made: user_pool_id has no region. Give 'eu-west-1_AbCdEf', for example"
+        )
     issuer = f"https://cognito-idp.{region}.amazonaws.com/{user_pool_id}"
     client = _one_of("client_id", client_id)
     return Provider(
@@ -102,10 +117,11 @@ def custom(
     name: str = "custom",
     **roles: Unpack[RoleOptions],
 ) -> Provider:
-    """Any issuer, by the URL of its JWKS, the document itself, or a public key in PEM.
+    """Any issuer, by the URL of its JWKS document, the document itself, or a public key in PEM.
 
-    ``audience=None`` leaves ``aud`` unchecked, which is safe only for an issuer that issues tokens to
-    nobody else: else whoever runs another of its applications can sign in here with its users' tokens.
+    The arguments are those of ``Provider``.  ``audience=None`` skips the check of ``aud``.  It is safe only
+    if the issuer issues tokens to no other application.  Otherwise, the operator of another application can
+    use the tokens of its users here.
     """
     return Provider(
         name=name,
@@ -130,9 +146,9 @@ def descope(
 ) -> Provider:
     """Descope, session tokens (docs.descope.com, Session Management).
 
-    The issuer is the project's id, alone or at the end of a URL.  Refresh tokens, which the same key
-    signs, and those of inbound apps are told apart by ``drn`` and refused.  Claims: ``roles`` and
-    ``permissions`` (lists), ``dct`` (the current tenant), ``tenants`` with roles for each.
+    The issuer is the project's id, alone or at the end of a URL.  The same key signs refresh tokens and the
+    tokens of inbound apps; these are refused by their claim ``drn``.  Claims: ``roles`` and ``permissions``
+    (lists), ``dct`` (the current tenant), ``tenants`` with roles for each.
     """
     url, project = _url("base_url", base_url), _id("project_id", project_id)
     return Provider(
@@ -150,16 +166,23 @@ def descope(
 def entra(tenant_id: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> Provider:
     """Microsoft Entra ID, formerly Azure AD (learn.microsoft.com, Access token claims reference).
 
-    *audience* is the API's application id (tokens of version 2.0) or its application id URI (1.0).
-    *tenant_id* is a tenant's GUID: ``common`` and the like would let in every tenant there is.  For several
-    tenants give a ``Verifier`` one provider each.  Tokens without ``scp`` are refused: ID
-    tokens, and those of applications without a user.  Claims: ``roles`` (a list), ``groups``, ``tid``,
-    and ``oid``, which unlike ``sub`` is the same in all of a tenant's applications.
+    Tokens without ``scp`` are refused: ID tokens, and tokens of applications without a user.  Claims:
+    ``roles`` (a list), ``groups``, ``tid`` and ``oid``.  Unlike ``sub``, ``oid`` is the same in all
+    applications of a tenant.
+
+    Args:
+        tenant_id: the GUID of one tenant.  A value such as ``common`` would accept every tenant.  For several
+            tenants, give a ``Verifier`` one provider each.
+        audience: the application id of your API (tokens of version 2.0), or its application id URI (1.0).
+        **roles: as in ``Provider``.
     """
     try:
         tenant = str(UUID(tenant_id))
     except (ValueError, AttributeError, TypeError):
-        raise DeclarationError("tenant_id is the GUID of one tenant: neither 'common' nor a domain") from None
+        raise DeclarationError(
+            "the provider can't be made: tenant_id isn't a GUID. "
+            "Give the GUID of one tenant, not 'common' or a domain"
+        ) from None
     host = "https://login.microsoftonline.com"
     return Provider(
         name="entra",
@@ -176,9 +199,9 @@ def entra(tenant_id: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> P
 def firebase(project_id: str, **roles: Unpack[RoleOptions]) -> Provider:
     """Firebase and Google Cloud's Identity Platform (firebase.google.com/docs, Verify ID Tokens).
 
-    All projects share their keys: the audience is always the project's id.  Anonymous users are users:
-    ``firebase.sign_in_provider`` says ``anonymous``.  Claims: custom ones, by the name that you gave
-    them, and ``("firebase", "tenant")``.
+    All projects share their keys, so the audience is always the project's id.  Anonymous users are accepted;
+    their ``firebase.sign_in_provider`` is ``anonymous``.  Claims: your custom claims, and
+    ``("firebase", "tenant")``.
     """
     project = _id("project_id", project_id)
     return Provider(
@@ -194,9 +217,13 @@ def firebase(project_id: str, **roles: Unpack[RoleOptions]) -> Provider:
 def google(*, client_id: Names, hosted_domain: Names | None = None, **roles: Unpack[RoleOptions]) -> Provider:
     """Google's ID tokens (developers.google.com/identity, Verify the Google ID token).
 
-    All applications share their keys: *client_id* is yours, several in a tuple.  *hosted_domain* lets
-    in the members of a Workspace or Cloud organization only (claim ``hd``); an e-mail address proves
-    no such thing.  There is no role claim.
+    There is no role claim.
+
+    Args:
+        client_id: your client id, or a tuple of them.  All applications share their keys.
+        hosted_domain: accept only the members of this Workspace or Cloud organization (claim ``hd``).  An
+            e-mail address doesn't prove the membership.
+        **roles: as in ``Provider``.
     """
     return Provider(
         name="google",
@@ -220,11 +247,17 @@ def keycloak(
 ) -> Provider:
     """Keycloak, access tokens (keycloak.org, Server Administration Guide: Audience support).
 
-    *base_url* ends with ``/auth`` in older versions.  *audience* is what an audience mapper adds for
-    your API; ``account``, which most tokens have, proves nothing, and None lets in the tokens of every
-    client of the realm.  With *authorized_parties*, client ids, ``azp`` must be one of them.  ID, refresh
-    and logout tokens are told apart by the claim ``typ`` and refused.  Claims:
-    ``("realm_access", "roles")`` and ``("resource_access", client_id, "roles")`` (lists).
+    ID, refresh and logout tokens are refused by their claim ``typ``.  Claims: ``("realm_access", "roles")``
+    and ``("resource_access", client_id, "roles")`` (lists).
+
+    Args:
+        base_url: the URL of the server; in older versions it ends with ``/auth``.
+        realm: the realm.
+        audience: the value that an audience mapper adds for your API.  Most tokens have ``account``, so it
+            proves nothing.  None accepts the tokens of every client of the realm.
+        authorized_parties: client ids; ``azp`` must be one of them.  None skips the check.
+        algorithms: the accepted algorithms.
+        **roles: as in ``Provider``.
     """
     issuer = f"{_url('base_url', base_url, path=True)}/realms/{_id('realm', realm)}"
     return Provider(
@@ -241,8 +274,8 @@ def keycloak(
 def neon_auth(base_url: str, *, audience: Names | None = None, **roles: Unpack[RoleOptions]) -> Provider:
     """Neon Auth (neon.com/docs, Neon Auth: JWT).
 
-    *base_url* is the branch's auth URL; issuer and audience are its origin, without the path.  Claims:
-    ``role``, and in an active organization ``o`` with ``id``, ``slug`` and ``role``.
+    Issuer and audience are the origin of *base_url*, the auth URL of the branch.  Claims: ``role``, and in an
+    active organization ``o`` with ``id``, ``slug`` and ``role``.
     """
     url = _url("base_url", base_url, path=True)
     parts = urlsplit(url)
@@ -260,8 +293,8 @@ def neon_auth(base_url: str, *, audience: Names | None = None, **roles: Unpack[R
 def propelauth(auth_url: str, **roles: Unpack[RoleOptions]) -> Provider:
     """PropelAuth, access tokens, which have no audience (docs.propelauth.com, Access Tokens).
 
-    Claims: ``org_id_to_org_member_info``, by organization, each with ``user_role`` and
-    ``user_permissions``; with an active organization ``org_member_info`` instead, whose role is at
+    Claims: ``org_id_to_org_member_info``, with ``user_role`` and ``user_permissions`` for each organization.
+    With an active organization, a token has ``org_member_info`` instead; the role is at
     ``("org_member_info", "user_role")``.
     """
     url = _url("auth_url", auth_url)
@@ -284,8 +317,8 @@ def stack_auth(
 ) -> Provider:
     """Stack Auth (docs.stack-auth.com, JWT Tokens).  The audience is the project's id unless given.
 
-    Its anonymous and restricted users have another issuer and another audience: they are refused.
-    Claims: ``role``, ``selected_team_id``.
+    Anonymous and restricted users have another issuer and another audience, so they are refused.  Claims:
+    ``role``, ``selected_team_id``.
     """
     project = _id("project_id", project_id)
     issuer = f"{_url('base_url', base_url, path=True)}/api/v1/projects/{project}"
@@ -304,16 +337,23 @@ def stytch(
 ) -> Provider:
     """Stytch, session JWTs (stytch.com/docs, Session JWTs).  The audience is the project's id.
 
-    *project_id* starts with ``project-test-`` or ``project-live-``, which says where its keys are.
-    *domain* is a custom domain, and then the issuer.  *b2b* is for projects with organizations.  What a
-    user grants to a connected app is no session, and refused.  Claims: ``https://stytch.com/session``,
-    whose roles in B2B are at ``("https://stytch.com/session", "roles")`` (a list), and
-    ``https://stytch.com/organization`` with ``organization_id`` and ``slug``.
+    Tokens that a user grants to a connected app are refused.  Claims: ``https://stytch.com/session``, and
+    ``https://stytch.com/organization`` with ``organization_id`` and ``slug``.  In B2B the roles are at
+    ``("https://stytch.com/session", "roles")`` (a list).
+
+    Args:
+        project_id: the id, which starts with ``project-test-`` or ``project-live-``.
+        domain: a custom domain, which is also the issuer.
+        b2b: the project has organizations.
+        **roles: as in ``Provider``.
     """
     project = _id("project_id", project_id)
     environment = re.match("project-(test|live)-", project)
     if environment is None:
-        raise DeclarationError("project_id starts with 'project-test-' or 'project-live-'")
+        raise DeclarationError(
+            "the provider can't be made: project_id has no environment. "
+            "Give one that starts with 'project-test-' or 'project-live-'"
+        )
     url = f"https://{environment[1]}.stytch.com" if domain is None else _url("domain", domain)
     return Provider(
         name="stytch",
@@ -334,13 +374,17 @@ def supabase(
 ) -> Provider:
     """Supabase Auth (supabase.com/docs, JWT Claims Reference; JWT Signing Keys).
 
-    *project_url* is ``https://<project ref>.supabase.co``, a custom domain, or your own server.  Projects
-    that still sign with the legacy JWT secret (HS256) must change to a signing key (ES256, RS256) first.
+    A project that signs with the legacy JWT secret (HS256) must change to a signing key (ES256, RS256) first.
 
-    Unless you say otherwise the claim ``role`` chooses between ``authenticated`` and ``anon``; a token
-    for ``service_role``, which bypasses row security, is refused.  Users who signed in anonymously are
-    ``authenticated``, too, with ``is_anonymous`` true.  Claims: ``app_metadata``, which only you write, as
-    in ``("app_metadata", "role")``; ``user_metadata`` users write themselves: no policy may believe it.
+    By default the claim ``role`` chooses between ``authenticated`` and ``anon``.  A token for
+    ``service_role``, which bypasses row security, is refused.  Users who signed in anonymously have the role
+    ``authenticated``, and claim ``is_anonymous`` is true.  Claims: ``app_metadata``, which only you write, as
+    in ``("app_metadata", "role")``.  Users write ``user_metadata`` themselves, so no policy may trust it.
+
+    Args:
+        project_url: ``https://<project ref>.supabase.co``, a custom domain, or your own server.
+        audience: the accepted audiences.
+        **roles: as in ``Provider``.
     """
     issuer = f"{_url('project_url', project_url)}/auth/v1"
     if not roles.keys() & {"role", "role_claim", "roles"}:
@@ -358,9 +402,13 @@ def supabase(
 def supertokens(api_url: str, *, core_url: str | None = None, **roles: Unpack[RoleOptions]) -> Provider:
     """SuperTokens, session tokens, which have no audience (supertokens.com/docs, Manual JWT verification).
 
-    *api_url* is ``apiDomain`` and ``apiBasePath`` of your ``appInfo``: ``https://api.example.com/auth``.
-    The keys come from there, or with *core_url* from the core.  OAuth2 tokens, and JWTs that you have it
-    sign, are no sessions and refused.  Claims: ``("st-role", "v")`` (a list), ``tId`` (the tenant).
+    OAuth2 tokens, and JWTs that your app lets it sign, are refused.  Claims: ``("st-role", "v")`` (a list),
+    ``tId`` (the tenant).
+
+    Args:
+        api_url: ``apiDomain`` and ``apiBasePath`` of your ``appInfo``: ``https://api.example.com/auth``.
+        core_url: the URL of the core, for its keys.  None takes the keys of *api_url*.
+        **roles: as in ``Provider``.
     """
     issuer = _url("api_url", api_url, path=True)
     core = None if core_url is None else _url("core_url", core_url, path=True)
@@ -385,9 +433,14 @@ def workos(
 ) -> Provider:
     """WorkOS AuthKit, session tokens (workos.com/docs, Sessions; Session tokens).
 
-    *issuer* is needed with a custom authentication domain, and for environments from before the middle of
-    2025: ``https://api.workos.com``.  There is no audience unless a JWT template adds one.  Claims:
-    ``org_id``, ``role``, ``roles`` and ``permissions`` (lists).
+    Claims: ``org_id``, ``role``, ``roles`` and ``permissions`` (lists).
+
+    Args:
+        client_id: your client id.
+        issuer: the issuer of a custom authentication domain.  For environments from before the middle of
+            2025, give ``https://api.workos.com``.
+        audience: the audience that a JWT template adds; there is none by default.
+        **roles: as in ``Provider``.
     """
     client = _id("client_id", client_id)
     return Provider(
@@ -402,36 +455,48 @@ def workos(
 
 
 def _id(what: str, value: object) -> str:
-    """*value*, which is one segment of a URL, and can't lead to another."""
+    """Return *value*, after a check that it is one segment of a URL."""
     if not isinstance(value, str) or not re.fullmatch(_SEGMENT, value):
-        raise DeclarationError(f"{what} has letters, digits, '-', '_' and single dots only")
+        raise DeclarationError(
+            f"the provider can't be made: {what} isn't an id. "
+            "Give letters, digits, '-', '_' and single dots only"
+        )
     return value
 
 
 def _url(what: str, value: object, *, path: bool = False) -> str:
-    """The URL of the host *value*, which may be a URL itself, without a slash at its end."""
+    """Return the URL of *value*, a host or a URL, without a slash at its end."""
     url = value.removesuffix("/") if isinstance(value, str) else ""
     if "://" not in url:
         url = f"https://{url}"
     if not re.fullmatch(rf"[a-z]+://[A-Za-z0-9.:\[\]-]+{f'(/{_SEGMENT})*' if path else ''}", url):
-        raise DeclarationError(f"{what} is a host, or https:// and a host{' and a path' if path else ''}")
+        raise DeclarationError(
+            f"the provider can't be made: {what} is no URL. "
+            f"Give a host, or https:// and a host{' and a path' if path else ''}"
+        )
     try:
         check_uri(what, url)
     except ValueError as problem:
-        raise DeclarationError(f"{problem}") from None
+        raise DeclarationError(f"the provider can't be made: {problem}") from None
     return url
 
 
 def _needed(what: str, names: Names | None) -> Names:
     if not names:
-        raise DeclarationError(f"{what} is required: the same keys sign for other applications, too")
+        raise DeclarationError(
+            f"the provider can't be made: {what} is required, since the same keys sign for other "
+            f"applications, too. Give {what}="
+        )
     return names
 
 
 def _one_of(claim: str, names: Names | None) -> dict[str, tuple[str | None, ...]]:
-    """What ``required_claims`` says of *claim*, if it is to be checked."""
+    """Return the ``required_claims`` for *claim*; empty if *names* is None."""
     if names is None:
         return {}
     if not names:
-        raise DeclarationError(f"claim {claim!r} can't be one of none; None leaves it unchecked")
+        raise DeclarationError(
+            f"the provider can't be made: no value of claim {claim!r} is accepted. "
+            "Give values, or None to skip the check"
+        )
     return {claim: (names,) if isinstance(names, str) else names}

@@ -1,1 +1,1 @@
-"""Who is calling: tokens, the keys that verify them, and the callers that they prove."""
+"""Tokens, the keys that verify them, and the callers that they prove."""

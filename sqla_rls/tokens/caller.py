@@ -1,4 +1,4 @@
-"""Who is calling: a ``Caller``, which a ``Verifier`` makes of a token, or an application by itself."""
+"""The ``Caller``: a ``Verifier`` makes one of a token, or an application makes it directly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens.provider import PROVIDER_SUBJECT, check_role
 
-# ASCII: the same bytes in every client encoding.  Sorted: equal claims are equal text.
+# ASCII text has the same bytes in every client encoding.  With sorted keys, equal claims are equal text.
 _encode: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"), default=dict).encode
 #: Claims in which two tokens of one sign-in differ (RFC 7519, section 4.1; OpenID Connect Core, section 2).
 PER_TOKEN_CLAIMS: Final = frozenset(
@@ -23,16 +23,23 @@ PER_TOKEN_CLAIMS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who is calling, by which Postgres role, and until when.
+    """A caller with a Postgres role and claims, until it expires.
 
-    *claims* are what ``auth.jwt()`` reads.  Holders can't change them, at any depth: one caller serves
-    every request with its token.  ``pickle`` and ``copy`` take a caller, for a worker process.
-    *subject* is claim ``sub``, which may be left out.  *expires_at* is in seconds since the epoch.  Raises
-    DeclarationError for what Postgres can't hold.
+    A caller is immutable at any depth, so one caller serves every request with its token.  ``pickle`` and
+    ``copy`` accept it, for a worker process.
 
-    *per_token_claims* are the claims in which two tokens of one sign-in differ, by their names or paths,
-    besides ``iat``, ``exp``, ``nbf``, ``jti``, ``auth_time``, ``nonce`` and the hashes of OpenID Connect.
-    ``Verifier`` gives those of the provider.
+    Args:
+        role: the Postgres role of the caller's transactions.
+        subject: the claim ``sub``; None for a caller without one.
+        claims: the claims, as ``auth.jwt()`` returns them.
+        expires_at: the end of the caller, in seconds since the epoch; None for no end.
+        per_token_claims: more claims in which two tokens of one sign-in differ, by their names or paths.
+            ``iat``, ``exp``, ``nbf``, ``jti``, ``auth_time``, ``nonce`` and the hashes of OpenID Connect
+            always count as such.  ``Verifier`` passes those of the provider.
+
+    Raises:
+        DeclarationError: the role isn't a name of a role, Postgres can't hold the claims, or the subject
+            differs from claim ``sub``.
     """
 
     role: str
@@ -46,7 +53,9 @@ class Caller:
     def __post_init__(self) -> None:
         claims = self.claims if self.subject is None else {"sub": self.subject, **self.claims}
         if self.subject == "" or claims.get("sub") != self.subject:
-            raise DeclarationError("the subject is empty, or claim 'sub' differs from it")
+            raise DeclarationError(
+                "the caller has no valid subject: it is empty, or claim 'sub' differs. Give subject= alone"
+            )
         try:
             check_role(self.role)
             object.__setattr__(self, "claims", _frozen(claims))
@@ -56,17 +65,18 @@ class Caller:
 
     @classmethod
     def anonymous(cls, role: str = "anonymous") -> Caller:
-        """A caller without a token.  In Supabase the role is ``anon``."""
+        """Return a caller without a token.  In Supabase the role is ``anon``."""
         return cls(role=role)
 
     def is_expired(self, now: float | None = None) -> bool:
-        """Whether it has expired at *now*, in seconds since the epoch; None is the present."""
+        """Return whether the caller has expired at *now*, in seconds since the epoch; None is the present."""
         return self.expires_at is not None and self.expires_at <= (time.time() if now is None else now)
 
     def sign_in(self, names: Sequence[str] | None = None) -> str:
-        """The claims as JSON, without those in which two tokens of one sign-in differ.
+        """Return the claims as JSON, without those in which two tokens of one sign-in differ.
 
-        With *names*: ``iss``, ``sub``, ``provider_sub`` and the claims of these names.
+        Args:
+            names: return ``iss``, ``sub``, ``provider_sub`` and the claims of these names instead.
         """
         if names is not None:
             always = ("iss", "sub", PROVIDER_SUBJECT)
@@ -80,12 +90,12 @@ class Caller:
         return self._sign_in
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Through the constructor, which checks and freezes.
+        # The constructor checks and freezes the claims.
         given = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
         return partial(type(self), **{**given, "claims": json.loads(self.claims_json)}), ()
 
     def __repr__(self) -> str:
-        # Callers end up in logs, where it is nobody's business who they are.
+        # Callers end up in logs, and claims are personal.
         subject = None if self.subject is None else "…"
         return f"Caller(role={self.role!r}, subject={subject}, expires_at={self.expires_at})"
 
@@ -100,17 +110,26 @@ def _without(claims: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
 
 
 def _frozen(value: Any, depth: int = 0) -> Any:
-    """An unchangeable copy of the JSON *value*; ValueError for what jsonb can't hold."""
+    """Return an immutable copy of the JSON *value*.
+
+    Raises:
+        ValueError: jsonb can't hold the value.
+    """
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
         if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
-            raise ValueError("the claims hold a NUL or a lone surrogate, which jsonb can't")
+            raise ValueError(
+                "the claims can't be bound: they hold a NUL or a lone surrogate, which jsonb refuses. "
+                "Leave it out"
+            )
         return value
     if depth > 32:
-        raise ValueError("the claims are nested more than 32 deep")
+        raise ValueError("the claims can't be bound: they are nested more than 32 levels deep. Flatten them")
     if isinstance(value, list | tuple):
         return tuple([_frozen(inner, depth + 1) for inner in value])
     if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
         return MappingProxyType({_frozen(name): _frozen(inner, depth + 1) for name, inner in value.items()})
-    raise ValueError("the claims hold what isn't JSON")
+    raise ValueError(
+        "the claims can't be bound: they hold a value that isn't JSON. Give text, numbers and lists"
+    )

@@ -1,7 +1,7 @@
-"""A provider's public keys: read, fetched, kept for a while, and found by key id.
+"""The public keys of a provider: fetched, cached, and found by key id.
 
-A provider is asked rarely, whoever wants a key and whatever key ids strangers invent; and a key that
-it has withdrawn is believed for a bounded time, also in an outage.  ``FetchLimits`` has the bounds.
+Invented key ids don't make the fetches more frequent.  A withdrawn key is accepted for a bounded time, also
+in an outage.  ``FetchLimits`` has the bounds.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from sqla_rls.exc import DeclarationError, InvalidToken, KeysUnavailable
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
-#: What is secret in a JWK: a key that carries any of it was never meant to be published.
+#: The secret members of a JWK.  A key with one of them is a private key.
 PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 
-#: The algorithms that verify with a key that can't sign.
+#: The algorithms whose verification key can't sign.
 ALGORITHMS: Final = frozenset(_CURVES.values()) | _RSA | {"EdDSA"}
 
 _log = logging.getLogger(__name__)
@@ -43,27 +43,39 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
-    """How often a provider is asked for its keys, and what its answer may cost.  Ages are in seconds.
+    """The limits for fetching a provider's keys.
 
-    With a ``cooldown`` of 10 s, a key that is used before it was published works 10 s later, and a
-    storm of invented key ids costs the provider six requests a minute and process.
+    Args:
+        timeout: the seconds that a fetch may take, and that a request waits for it.
+        lifespan: the seconds for which keys count without another fetch.
+        cooldown: the seconds between two fetches, successful or not.  With 10 s, a key that is used before
+            its publication works 10 s later.  Invented key ids cost the provider at most six requests per
+            minute and process.
+        max_stale: the seconds since the last successful fetch for which its keys count while fetches fail.
+        max_bytes: the size of the provider's answer.
+
+    Raises:
+        DeclarationError: a limit isn't above 0, or they aren't in order.
     """
 
-    timeout: float = 5.0  # of a fetch as a whole, and of waiting for it
-    lifespan: float = 300.0  # for so long keys are believed without asking again
-    cooldown: float = 10.0  # between two fetches, whatever asked and whatever came of it
-    max_stale: float = 3600.0  # since the last good fetch: its keys serve while fetches fail
+    timeout: float = 5.0
+    lifespan: float = 300.0
+    cooldown: float = 10.0
+    max_stale: float = 3600.0
     max_bytes: int = 512 * 1024
 
     def __post_init__(self) -> None:
         ages = 0 < self.cooldown <= self.lifespan <= self.max_stale
         if not (ages and self.timeout > 0 and self.max_bytes > 0):
-            raise DeclarationError("FetchLimits: all are above 0, and cooldown <= lifespan <= max_stale")
+            raise DeclarationError(
+                "FetchLimits() can't be made: a limit isn't above 0, or the ages aren't in order. "
+                "Give cooldown <= lifespan <= max_stale"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """A public key and the algorithms that it verifies: the one that its JWK names, or all that fit."""
+    """A public key and its algorithms: the one that its JWK names, or all that fit the key."""
 
     kid: str | None
     algorithms: frozenset[str]
@@ -71,10 +83,14 @@ class Key:
 
 
 def keys_in(document: object) -> tuple[Key, ...]:
-    """The usable keys of the JWKS *document*, whatever else is in it; ValueError if it isn't one."""
+    """Return the usable keys of the JWKS *document*, and skip its other entries.
+
+    Raises:
+        ValueError: the document isn't a JWKS.
+    """
     entries: Any = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
-        raise ValueError("not a JWKS document, which is an object with a list named 'keys'")
+        raise ValueError("the document isn't a JWKS: it isn't an object with a list 'keys'. Check the URL")
     return tuple(key for key in map(_usable, entries) if key is not None)
 
 
@@ -86,13 +102,16 @@ def _usable(entry: Any) -> Key | None:
             return None
         public: Any = PyJWK(entry).key
         algorithms = algorithms_of(public) & ({entry["alg"]} if "alg" in entry else ALGORITHMS)
-    except Exception:  # PyJWT has a dozen; the next release may have another
+    except Exception:  # PyJWT raises a dozen types of errors
         return None
     return Key(kid=entry.get("kid"), algorithms=algorithms, public=public) if algorithms else None
 
 
 def algorithms_of(public: object) -> frozenset[str]:
-    """What *public* verifies: a curve has one algorithm, RSA needs 2048 bits (RFC 7518, 3.3 and 3.4)."""
+    """Return the algorithms of *public*.
+
+    A curve has one algorithm, and RSA needs 2048 bits (RFC 7518, sections 3.3 and 3.4).
+    """
     if isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _CURVES:
         return frozenset({_CURVES[public.curve.name]})
     if isinstance(public, rsa.RSAPublicKey) and public.key_size >= 2048:
@@ -101,37 +120,50 @@ def algorithms_of(public: object) -> frozenset[str]:
 
 
 def choose(keys: Iterable[Key], kid: str | None, algorithm: str) -> PublicKey | None:
-    """The one key that has the id *kid* and fits *algorithm*; without an id, the one that fits.
+    """Return the key with the id *kid* that fits *algorithm*; None if there is none, or more than one.
 
-    Two different ones are as good as none: which is meant isn't for the bearer of a token to say.
+    Without an id, every key that fits counts.  If two different keys fit, the bearer of the token must not
+    choose between them.
     """
     fitting = [key.public for key in keys if algorithm in key.algorithms and kid in (None, key.kid)]
     return fitting[0] if fitting and all(key == fitting[0] for key in fitting) else None
 
 
 class KeySet:
-    """Keys that never change.  ``named=False``: they have no ids, and a token's is passed over."""
+    """Keys that never change.
 
-    timeout: float = 0.0  # seconds to wait for what ``refresh`` returns
+    Args:
+        keys: the keys.
+        named: whether the keys have ids.  Without ids, the key id of a token is ignored.
+    """
+
+    timeout: float = 0.0  # the seconds to wait for the result of refresh()
 
     def __init__(self, keys: Iterable[Key], *, named: bool = True) -> None:
         self._keys = tuple(keys)
         self._named = named
 
     def refresh(self, kid: str | None, algorithm: str) -> Future[None] | None:
-        """The fetch to wait for before ``find`` is asked; None if there is nothing to wait for."""
+        """Return the fetch to wait for before ``find()``; None without a fetch."""
         return None
 
     def find(self, kid: str | None, algorithm: str) -> PublicKey:
-        """The key of these, out of those known; InvalidToken if there is none, KeysUnavailable if unsure."""
+        """Return the known key that has *kid* and fits *algorithm*.
+
+        Raises:
+            InvalidToken: the provider has no such key.
+            KeysUnavailable: the provider's keys can't be fetched.
+        """
         key = choose(self._keys, kid if self._named else None, algorithm)
         if key is None:
-            raise InvalidToken("no key of the provider has the token's key id and algorithm; sign in again")
+            raise InvalidToken(
+                "the token is refused: no key of the provider has its key id and algorithm. Sign in again"
+            )
         return key
 
 
 class FetchedKeySet(KeySet):
-    """The keys published at *uri*: one fetch at a time, in a thread of its own, for all who wait."""
+    """The keys published at *uri*.  One fetch at a time runs in a thread, and all requests share it."""
 
     def __init__(
         self, uri: str, limits: FetchLimits | None = None, *, clock: Callable[[], float] = time.monotonic
@@ -151,13 +183,13 @@ class FetchedKeySet(KeySet):
             known = age < self._limits.max_stale and choose(self._keys, kid, algorithm) is not None
             if known and age < self._limits.lifespan:
                 return None
-            # One that takes twice its time hangs in name resolution, or was lost in a fork.
+            # A fetch of more than twice its timeout hangs in name resolution, or was lost in a fork.
             if idle >= self._limits.cooldown and (self._fetch is None or idle > 2 * self.timeout):
                 self._fetch, self._started_at = Future(), now
-                # Running: a waiter that gives up can't cancel it for the others.
+                # Running: a request that stops waiting can't cancel the fetch for the others.
                 self._fetch.set_running_or_notify_cancel()
                 threading.Thread(target=self._run, args=(self._fetch, now), daemon=True).start()
-            # In an outage the last keys serve at once: nobody waits for the next attempt to fail.
+            # In an outage, requests use the last keys at once, and don't wait for the next attempt.
             return None if known and self._failing else self._fetch
 
     def find(self, kid: str | None, algorithm: str) -> PublicKey:
@@ -167,7 +199,10 @@ class FetchedKeySet(KeySet):
                 return super().find(kid, algorithm)
             key = None if outdated else choose(self._keys, kid, algorithm)
             if key is None:
-                raise KeysUnavailable("the provider's keys can't be fetched (see the log); try again later")
+                raise KeysUnavailable(
+                    "the token can't be verified: the provider's keys can't be fetched (see the log). "
+                    "Try again later"
+                )
             return key
 
     def _run(self, fetch: Future[None], started_at: float) -> None:
@@ -175,9 +210,9 @@ class FetchedKeySet(KeySet):
         try:
             keys = keys_in(download(self._uri, self._limits))
             if not keys:
-                _log.warning("none of the keys at %s can be used", self._uri.partition("?")[0])
-        except Exception as error:  # whatever it is, those who wait must get an answer
-            _log.warning("the keys at %s can't be had: %s", self._uri.partition("?")[0], error)
+                _log.warning("tokens can't be verified: %s has no usable key", self._uri.partition("?")[0])
+        except Exception as error:  # after any error, the waiting requests need an answer
+            _log.warning("the keys at %s can't be fetched: %s", self._uri.partition("?")[0], error)
         with self._lock:
             if self._fetch is fetch:
                 self._fetch, self._failing = None, not keys
@@ -187,19 +222,25 @@ class FetchedKeySet(KeySet):
 
 
 def download(uri: str, limits: FetchLimits) -> object:
-    """The JSON document at *uri*; OSError, HTTPException or ValueError if there is none."""
-    # None of urllib's usual handlers: a redirect is a status like any other, file: and ftp: unknown.
+    """Return the JSON document at *uri*.
+
+    Raises:
+        OSError: the server can't be reached.
+        HTTPException: the answer isn't HTTP.
+        ValueError: the status isn't 200, or the document is too long or no JSON.
+    """
+    # Without urllib's usual handlers, redirects aren't followed, and file: and ftp: are unknown.
     opener = urllib.request.OpenerDirector()
-    if uri.lower().startswith("https:"):  # http: is this machine, which no proxy may stand in for
+    if uri.lower().startswith("https:"):  # http: means this machine, without a proxy
         opener.add_handler(urllib.request.ProxyHandler())
-    # A context made here: programs turn verification off in http.client's default one.
+    # A new context, since a program may have turned off verification in http.client's default one.
     handler = _Handler(context=ssl.create_default_context())
     handler.deadline = time.monotonic() + limits.timeout
     opener.add_handler(handler)
     request = urllib.request.Request(uri, headers={"User-Agent": "sqla-rls"})  # noqa: S310 (checked)
     with opener.open(request, timeout=limits.timeout) as response:
         if response.status != 200:
-            raise ValueError(f"status {response.status}, where only 200 will do")
+            raise ValueError(f"the status is {response.status}, not 200")
         body = response.read(limits.max_bytes + 1)
     if len(body) > limits.max_bytes:
         raise ValueError(f"the document is longer than {limits.max_bytes} bytes")
@@ -230,7 +271,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _UntilDeadline(io.RawIOBase):
-    # urllib's timeout starts anew with every byte: a server that drips would hold its reader for ever.
+    # urllib restarts its timeout with every byte, so a slow server could hold the thread forever.
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
         self._raw, self._sock, self._deadline = raw, sock, deadline
 

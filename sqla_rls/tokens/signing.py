@@ -1,7 +1,8 @@
-"""Tokens for the database, which believes the claims only that the application has signed.
+"""Tokens that the application signs for the database.
 
-With pg_session_jwt: Ed25519, by a key that is made for one connection and never leaves the process.  With
-the functions of ``op.create_auth_functions(signed=True)``: HS256, by the key that the database has, too.
+The signer for pg_session_jwt uses Ed25519, with a key for one connection that never leaves the process.  The
+signer for the functions of ``op.create_auth_functions(signed=True)`` uses HS256, with a key that the database
+has, too.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from jwt.algorithms import OKPAlgorithm
 
 from sqla_rls.exc import SigningKeyRejected
 
-#: A base64url-encoded key of 32 bytes, or what returns the one to sign with now.
+#: A base64url-encoded key of 32 bytes, or a function that returns the present one.
 SigningKey: TypeAlias = str | Callable[[], str]
 
-#: Seconds for which an HS256 token is made, and after which it is made anew: with the verifier's leeway of
-#: 60 seconds clocks may differ by 90.
+#: The lifetime of an HS256 token and the age at which a new one replaces it, in seconds.  The verifier has a
+#: leeway of 60 seconds, so clocks may differ by 90.
 LIFETIME: Final = 60
 RENEWAL: Final = 30
-#: Of how many people a connection keeps the HS256 tokens.
+#: The number of HS256 tokens that a connection caches.
 KEPT: Final = 100
 
-# To the letter what the verifier wants: no token that was made for another purpose passes (RFC 8725, 3.11).
+# The verifier requires this type, so that a token for another purpose fails (RFC 8725, section 3.11).
 _HS256_HEADERS: Final = {"typ": "rls+jwt"}
-# What the database checks is ours to say; those of the provider's token were verified.
+# The signer sets these claims itself; the verifier has checked those of the provider's token.
 _OURS: Final = frozenset({"exp", "nbf", "pid"})
 
 _jws = PyJWS()
@@ -38,23 +39,23 @@ _encode: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=("
 
 
 class Signer(Protocol):
-    """Signs for one connection; a token is used again as long as it is good."""
+    """Signs tokens for one connection, and reuses a token as long as it is valid."""
 
-    #: For the log.
+    #: A text for the log.
     kind: str
-    #: Whether its tokens are good on that connection only.
+    #: Whether its tokens are valid on that connection only.
     bound: bool
 
     def token(self, claims: Mapping[str, Any], claims_json: str, expires_at: float | None) -> str:
-        """A token of *claims*, of which *claims_json* is the text, good until *expires_at*."""
+        """Return a token of *claims* that is valid until *expires_at*; *claims_json* is their text."""
         ...
 
 
 class Ed25519Signer:
-    """For pg_session_jwt: *jwk* goes into the connection's startup parameters.
+    """Signs for pg_session_jwt; ``jwk`` goes into the connection's startup parameters.
 
-    The token has a rising integer ``jti``, instead of the provider's own, and no ``nbf``; its ``exp`` is when
-    the caller expires.
+    The token has a rising integer ``jti`` instead of the provider's, and no ``nbf``.  It expires with the
+    caller.
     """
 
     kind = "Ed25519, by a key of each connection, for pg_session_jwt"
@@ -77,9 +78,13 @@ class Ed25519Signer:
 
 
 class HS256Signer:
-    """For the portable functions; with a *pid*, for the server's process of that number alone.
+    """Signs for the functions of ``op.create_auth_functions(signed=True)``.
 
-    The token lives for a minute, or until the caller expires; it has no ``nbf``.
+    The token is valid for a minute, or until the caller expires.  It has no ``nbf``.
+
+    Args:
+        key: the signing key, or a function that returns the present one.
+        pid: the server process for which the tokens are valid; None for every process.
     """
 
     kind = "HS256, by the key of the database, for its own functions"
@@ -89,7 +94,7 @@ class HS256Signer:
         self.bound = pid is not None
         self._more = {} if pid is None else {"pid": pid}
         self._signed_by = ""
-        #: By the text of the claims: until when a token is used again, and the token.
+        #: The end of its reuse and the token, by the text of the claims and the end of the caller.
         self._kept: dict[tuple[str, float | None], tuple[float, str]] = {}
 
     def token(self, claims: Mapping[str, Any], claims_json: str, expires_at: float | None) -> str:
@@ -114,7 +119,8 @@ def _decoded(key: str) -> bytes:
         secret = b""
     if len(secret) != 32:
         raise SigningKeyRejected(
-            "the signing key isn't 32 bytes in base64url: give it as `sqla-rls rotate-key` prints it"
+            "the caller can't be signed: the signing key isn't 32 bytes in base64url. "
+            "Give it as `sqla-rls rotate-key` prints it"
         )
     return secret
 

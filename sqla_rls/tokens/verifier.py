@@ -1,7 +1,6 @@
 """The ``Verifier``, which turns a token into a ``Caller``.
 
-A token is hearsay until every check has passed.  The first that fails raises InvalidToken, whose
-message names the check and never what the token holds.
+The first failed check raises InvalidToken.  Its message names the check, and holds no claim of the token.
 """
 
 from __future__ import annotations
@@ -26,31 +25,44 @@ from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.jwks import FetchLimits, KeySet
 from sqla_rls.tokens.provider import Provider
 
-# Header members by which a token brings its own key along, or rules that this reader doesn't know.
+# Members of a header that carry a key, or extensions that this verifier doesn't support.
 _FORBIDDEN_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64"})
-_TYPES: Final = ("jwt", "at+jwt")  # RFC 9068; not logout+jwt and the like: same key, other purpose
+_TYPES: Final = ("jwt", "at+jwt")  # RFC 9068; a type such as logout+jwt has the same key and another purpose
 
 _REASONS: Final[dict[type[Exception], str]] = {
-    jwt.InvalidSignatureError: "the token isn't signed by its provider's key; sign in again",
-    jwt.InvalidAudienceError: "the token was issued for another audience; get one for this application",
-    jwt.exceptions.InvalidSubjectError: "the token's subject isn't text, as RFC 7519 wants it",
-    jwt.ImmatureSignatureError: "the token isn't valid yet; compare this machine's clock with its provider's",
+    jwt.InvalidSignatureError: "the token is refused: its provider's key hasn't signed it. Sign in again",
+    jwt.InvalidAudienceError: (
+        "the token is refused: its provider issued it for another audience. Get one for this application"
+    ),
+    jwt.exceptions.InvalidSubjectError: (
+        "the token is refused: its subject isn't text (RFC 7519). Get one with a text subject"
+    ),
+    jwt.ImmatureSignatureError: (
+        "the token is refused: it isn't valid yet. Compare this machine's clock with its provider's"
+    ),
 }
 
 
 class Verifier:
     """Turns the tokens of *providers* into callers.
 
-    - ``leeway``: seconds by which clocks may differ, in ``exp``, ``nbf`` and ``iat``; a caller's
-      ``expires_at`` includes it, so that a token ends at one moment wherever it is looked at.
-    - ``required_claims``: those that a token must have besides ``exp``, ``iss`` and ``sub``.
-    - ``cache_size``: how many verified tokens are remembered, by their digest; 0 for none.
-    - ``cache_for``: seconds until a remembered token is verified anew.  A key that its provider has
-      withdrawn is believed for this plus ``limits.lifespan`` (in an outage ``max_stale``) at most.
-    - ``max_token_length``: in characters; longer ones aren't looked at.
-    - ``subjects_are_distinct``: no two of the providers issue the same subject, or policies test claim
-      ``iss``.  Without it, several providers raise DeclarationError unless their roles differ: a subject is
-      unique within one issuer only (RFC 7519, section 4.1.2), and ``auth_uid()`` compares the subject alone.
+    Args:
+        providers: the identity providers, each with another issuer.
+        leeway: the seconds by which clocks may differ, for ``exp``, ``nbf`` and ``iat``.  The
+            ``expires_at`` of a caller includes it.
+        required_claims: claims that a token must have, in addition to ``exp``, ``iss`` and ``sub``.
+        cache_size: the number of verified tokens in the cache, by their digest; 0 for none.
+        cache_for: the seconds until a token in the cache is verified again.  A withdrawn key counts for
+            this time plus ``limits.lifespan``, in an outage plus ``limits.max_stale``.
+        max_token_length: the characters of a token; longer tokens are refused.
+        limits: the limits for fetching keys; None is ``FetchLimits()``.
+        subjects_are_distinct: no two providers issue the same subject, or the policies test claim ``iss``.
+            A subject is unique within one issuer only (RFC 7519, section 4.1.2), and ``auth_uid()`` compares
+            only the subject.
+
+    Raises:
+        DeclarationError: an argument is wrong, or two providers share a role without
+            *subjects_are_distinct*.
     """
 
     def __init__(
@@ -69,9 +81,15 @@ class Verifier:
         pairs = [(provider, provider.key_set(limits)) for provider in providers]
         self._issuers = {issuer: pair for pair in pairs for issuer in pair[0].issuers}
         if not providers or len(self._issuers) != sum(len(provider.issuers) for provider in providers):
-            raise DeclarationError("a Verifier needs providers, each of another issuer")
+            raise DeclarationError(
+                "the Verifier can't be made: it has no providers, or two of them have one issuer. "
+                "Give providers, each with another issuer"
+            )
         if not 0 <= leeway <= 300 or isinstance(required_claims, str):
-            raise DeclarationError("leeway is 0 to 300 seconds, required_claims a sequence of names")
+            raise DeclarationError(
+                "the Verifier can't be made: leeway or required_claims is wrong. "
+                "Give 0 to 300 seconds, and a sequence of names"
+            )
         self._leeway, self._max_token_length = leeway, max_token_length
         self._required = ["exp", "iss", "sub", *required_claims]
         self._cache_size, self._cache_for = cache_size, cache_for
@@ -79,9 +97,14 @@ class Verifier:
         self._lock = threading.Lock()
 
     def verify(self, token: str) -> Caller:
-        """The caller that *token* proves; may wait for its provider's keys, ``limits.timeout`` seconds.
+        """Return the caller that *token* proves.
 
-        Raises InvalidToken, ExpiredToken, or KeysUnavailable where the keys can't be had.
+        The call may wait for the provider's keys, ``limits.timeout`` seconds at most.
+
+        Raises:
+            InvalidToken: the token is refused.
+            ExpiredToken: the token has expired.
+            KeysUnavailable: the provider's keys can't be fetched.
         """
         found = self._begin(token)
         if isinstance(found, Caller):
@@ -91,7 +114,7 @@ class Verifier:
         return self._end(found)
 
     async def verify_async(self, token: str) -> Caller:
-        """The same under asyncio: the event loop goes on while keys are waited for."""
+        """Return the caller that *token* proves, as ``verify()`` does, without blocking the event loop."""
         found = self._begin(token)
         if isinstance(found, Caller):
             return found
@@ -102,9 +125,12 @@ class Verifier:
 
     def _begin(self, token: str) -> Caller | _Unverified:
         if not isinstance(token, str) or not token.isascii():
-            raise InvalidToken("the token isn't ASCII text; send it as its provider issued it")
+            raise InvalidToken("the token is refused: it isn't ASCII text. Send it as its provider issued it")
         if len(token) > self._max_token_length:
-            raise InvalidToken("the token is too long; raise max_token_length if its provider means it")
+            raise InvalidToken(
+                "the token is refused: it is too long. Raise max_token_length if its provider issues "
+                "such tokens"
+            )
         digest = sha256(token.encode()).digest()
         with self._lock:
             if (entry := self._cache.get(digest)) is not None:
@@ -118,24 +144,35 @@ class Verifier:
     def _read(self, token: str, digest: bytes) -> _Unverified:
         header, claims = _objects_in(token)
         for member in _FORBIDDEN_HEADERS & header.keys():
-            raise InvalidToken(f"the token's header has {member!r}; it may bring no key and no extension")
+            raise InvalidToken(
+                f"the token is refused: its header has {member!r}, a key or an extension. Sign in again"
+            )
         algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
         if not isinstance(kid, str | None) or str(kind).lower().removeprefix("application/") not in _TYPES:
-            raise InvalidToken("the token's 'kid' isn't text, or its 'typ' is that of no access token")
+            raise InvalidToken(
+                "the token is refused: its 'kid' isn't text, or its 'typ' isn't that of an access token. "
+                "Send an access token"
+            )
         issuer = claims.get("iss")
         if not isinstance(issuer, str) or issuer not in self._issuers:
-            raise InvalidToken("the token's issuer isn't configured; compare 'iss' to the letter")
+            raise InvalidToken(
+                "the token is refused: its issuer isn't configured. Compare 'iss' with the provider's issuer"
+            )
         provider, keys = self._issuers[issuer]
         if isinstance(algorithm, str) and algorithm.startswith("HS"):
             raise InvalidToken(
-                f"the token is signed with a secret; let provider {provider.name!r} use a key pair"
+                f"the token is refused: a secret has signed it. Let provider {provider.name!r} use a key pair"
             )
         if algorithm not in provider.algorithms:
-            raise InvalidToken(f"the token's algorithm isn't among those of provider {provider.name!r}")
+            raise InvalidToken(
+                f"the token is refused: its algorithm isn't one of provider {provider.name!r}. Sign in again"
+            )
         for claim in claims.keys() & {"exp", "nbf", "iat"}:
-            # PyJWT takes text and true for a number, and milliseconds for the year 50,000.
+            # PyJWT accepts text and true as numbers, and milliseconds as the year 50,000.
             if type(claims[claim]) not in (int, float) or not 0 <= claims[claim] < 253402300800:
-                raise InvalidToken(f"the token's {claim!r} isn't in seconds since the epoch")
+                raise InvalidToken(
+                    f"the token is refused: its {claim!r} isn't in seconds since the epoch. Sign in again"
+                )
         fetch = keys.refresh(kid, algorithm)
         return _Unverified(token, digest, claims, provider, keys, kid, algorithm, fetch)
 
@@ -150,14 +187,14 @@ class Verifier:
                 while len(self._cache) > self._cache_size:
                     self._cache.popitem(last=False)
             return caller
-        raise refusal  # here, where it has no context: that would hold claims
+        raise refusal  # outside the except block, since its context would hold claims
 
     def _verified(self, token: _Unverified) -> Caller:
         provider, claims = token.provider, token.claims
         jwt.decode(
             token.text,
             token.keys.find(token.kid, token.algorithm),
-            [token.algorithm],  # one of the provider's, and one that the key fits
+            [token.algorithm],  # an algorithm of the provider that fits the key
             {"require": self._required, "verify_aud": provider.audience is not None},
             audience=provider.audience,
             issuer=provider.issuers,
@@ -181,9 +218,10 @@ def _require_roles_apart(providers: Sequence[Provider]) -> None:
         for role in {provider.role, *provider.roles}:
             if role in roles:
                 raise DeclarationError(
-                    f"the Verifier can't tell people apart: providers {roles[role]!r} and {provider.name!r} "
-                    f"may issue the same subject for role {role!r}, and auth_uid() compares it alone. "
-                    "Give each provider a role of its own; or say subjects_are_distinct=True, if no two "
+                    f"the Verifier can't tell callers apart: providers {roles[role]!r} and {provider.name!r} "
+                    f"may issue the same subject for role {role!r}, and auth_uid() compares only the "
+                    "subject. "
+                    "Give each provider a role of its own; or set subjects_are_distinct=True, if no two "
                     "issuers share a subject or the policies test jwt_claim('iss')"
                 )
             roles[role] = provider.name
@@ -191,12 +229,14 @@ def _require_roles_apart(providers: Sequence[Provider]) -> None:
 
 def _refusal(problem: Exception) -> InvalidToken:
     if isinstance(problem, jwt.ExpiredSignatureError):
-        return ExpiredToken("the token has expired; refresh it or sign in again")
+        return ExpiredToken("the token is refused: it has expired. Refresh it or sign in again")
     if isinstance(problem, jwt.MissingRequiredClaimError):
-        return InvalidToken(f"the token lacks claim {problem.claim!r}")
+        return InvalidToken(
+            f"the token is refused: it lacks claim {problem.claim!r}. Get one with this claim"
+        )
     if isinstance(problem, DeclarationError):
-        return InvalidToken(f"the token can't be used: {problem}")
-    return InvalidToken(_REASONS.get(type(problem), "the token isn't valid; sign in again"))
+        return InvalidToken(f"the token is refused: {problem}")
+    return InvalidToken(_REASONS.get(type(problem), "the token is refused: it isn't valid. Sign in again"))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -214,16 +254,18 @@ class _Unverified:
 def _objects_in(token: str) -> list[dict[str, Any]]:
     with suppress(ValueError, RecursionError):
         parts = [urlsafe_b64decode(part + "==") for part in token.split(".", 3)]
-        # Python's reader passes over strange characters and what is left over at the end.
+        # Python's decoder ignores invalid characters, and bits after the end.
         canonical = ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
         objects = [json.loads(part.decode(), object_pairs_hook=_unique) for part in parts[:2]]
         if canonical == token and len(parts) == 3 and all(isinstance(value, dict) for value in objects):
             return objects
-    raise InvalidToken("the token isn't a JWT, or names something twice; send it as issued")
+    raise InvalidToken(
+        "the token is refused: it isn't a JWT, or has a name twice. Send it as its provider issued it"
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Of two equal names one reader takes the first, another the last.
+    # Of two equal names, some readers take the first, and others the last.
     if len(dict(pairs)) != len(pairs):
         raise ValueError
     return dict(pairs)

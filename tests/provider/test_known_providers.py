@@ -842,7 +842,7 @@ def test_a_host_may_be_given_as_a_url_and_be_this_machine(name: str) -> None:
     sorted(HOSTS.keys() - {"keycloak", "neon_auth", "stack_auth", "supertokens", "supertokens's core"}),
 )
 def test_where_no_path_belongs_none_is_accepted(name: str) -> None:
-    with pytest.raises(DeclarationError, match="is a host"):
+    with pytest.raises(DeclarationError, match="Give a host"):
         HOSTS[name]("https://a.example/path")
 
 

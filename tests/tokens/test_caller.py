@@ -258,7 +258,7 @@ def test_a_token_ends_at_the_same_moment_wherever_it_is_looked_at(clocks: Clocks
     assert known.is_expired(now + 10)
     clocks.ahead = 10
     for late in (verifier, Verifier(pinned(), leeway=10)):  # known to it, and not
-        with pytest.raises(ExpiredToken, match="refresh"):
+        with pytest.raises(ExpiredToken, match="Refresh"):
             late.verify(old)
     assert known.is_expired()
 

@@ -253,7 +253,7 @@ def test_in_an_outage_the_known_keys_go_on_without_a_wait_and_then_nobody_gets_i
     assert keys.refresh(kid, "ES256") is None
     assert keys.find(kid, "ES256")
     clock.now += 1
-    with pytest.raises(KeysUnavailable, match="try again"):
+    with pytest.raises(KeysUnavailable, match="Try again"):
         keys.find(kid, "ES256")
 
 
