@@ -1,5 +1,6 @@
 """Who can do what: answers that Postgres gives, for the owner of a database."""
 
-from sqla_rls.analyze.why import Explanation, PolicyResult, explain_access
+from sqla_rls.analyze.explanation import Explanation, PolicyResult
+from sqla_rls.analyze.why import explain_access
 
 __all__ = ["Explanation", "PolicyResult", "explain_access"]

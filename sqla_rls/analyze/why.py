@@ -6,113 +6,35 @@ no table, so that the policies of other tables apply inside, as they do for the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     RowMapping,
     Select,
-    Text,
-    TextClause,
-    cast,
-    func,
-    literal,
     literal_column,
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError
 
+from sqla_rls.analyze.explanation import (
+    Command,
+    Explanation,
+    FailedCondition,
+    Part,
+    PolicyResult,
+    Reason,
+    Result,
+)
 from sqla_rls.analyze.predicates import conjuncts
+from sqla_rls.analyze.rows import Rows
 from sqla_rls.analyze.target import Target, query, resolve
 from sqla_rls.exc import AnalysisError
-from sqla_rls.session.binding import bind
-from sqla_rls.session.options import BindingOptions, SessionOptions
-from sqla_rls.session.plan import ConnectionPlan
 from sqla_rls.tokens.caller import Caller
-from sqla_rls.tokens.signing import HS256Signer, SigningKey
-
-Command: TypeAlias = Literal["SELECT", "INSERT", "UPDATE", "DELETE"]
-Reason: TypeAlias = Literal[
-    "allowed",
-    "row_security_off",
-    "no_such_row",
-    "missing_privilege",
-    "column_privilege",
-    "no_policy",
-    "permissive_false",
-    "restrictive_false",
-    "check_false",
-    "new_row_hidden",
-    "policy_error",
-    "foreign_key",
-]
-Result: TypeAlias = Literal["true", "false", "null", "error"]
-_Part: TypeAlias = Literal["using", "check"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedCondition:
-    """A condition of a predicate that isn't true."""
-
-    expression: str
-    result: Result
-    #: The values that it compares, by their expressions; the message of an error.
-    values: Mapping[str, str | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyResult:
-    """The answer of one policy."""
-
-    name: str
-    permissive: bool
-    #: Whether USING saw the row, or WITH CHECK the new row.
-    part: _Part
-    #: The row: the one in the table, or the new one.
-    row: Literal["old", "new"]
-    result: Result
-    failed: tuple[FailedCondition, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Whether a caller may run a command on a row, and why.
-
-    It tells of rows that the caller can't see: it is for the owner of the table.
-    """
-
-    table: str
-    role: str
-    command: Command
-    allowed: bool
-    reason: Reason
-    #: One sentence.
-    detail: str
-    policies: tuple[PolicyResult, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the explanation as JSON objects."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        lines = [f"{self.command} on {self.table} as {self.role}: {'allowed' if self.allowed else 'denied'}"]
-        lines.append(f"  {self.detail}")
-        for policy in self.policies:
-            kind = "permissive" if policy.permissive else "restrictive"
-            seen = "the new row" if policy.row == "new" else "the row"
-            lines.append(f"  {kind} policy {policy.name!r}, {policy.part.upper()} on {seen}: {policy.result}")
-            for failed in policy.failed:
-                lines.append(f"    {failed.result}: {failed.expression}")
-                lines += [f"      {name} is {_shown(value)}" for name, value in failed.values.items()]
-        return "\n".join(lines)
+from sqla_rls.tokens.signing import SigningKey
 
 
 def explain_access(
@@ -159,13 +81,9 @@ def explain_access(
         table = Target.read(connection, name)
         for column in row:
             table.column(column)
-        question = _Question(connection, caller, table, command, row, returning, signing_key)
-        question.require_known_caller()
-        return question.answer(key)
-
-
-def _shown(value: str | None) -> str:
-    return "NULL" if value is None else repr(value)
+        source = Rows(connection, table, caller, signing_key)
+        source.require_known_caller()
+        return _Question(source, command, row, returning).answer(key)
 
 
 @contextmanager
@@ -185,7 +103,7 @@ class _Policy:
     check: str | None
     applies: bool
 
-    def predicate(self, part: _Part) -> str | None:
+    def predicate(self, part: Part) -> str | None:
         return self.using if part == "using" or self.check is None else self.check
 
 
@@ -194,16 +112,9 @@ class _Step:
     """What one command asks the policies: a part of the policies of a command sees a row."""
 
     command: Command
-    part: _Part
+    part: Part
     row: Literal["old", "new"]
 
-
-_MAY_ASK: Final = text(
-    "SELECT coalesce("
-    "pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('auth.session()'), 'EXECUTE') "
-    "AND pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth'), 'USAGE'), false)"
-)
-_IS_KNOWN: Final = text("SELECT auth.session()::pg_catalog.text OPERATOR(pg_catalog.<>) 'null'")
 
 _STEPS: Final[dict[Command, tuple[_Step, ...]]] = {
     "SELECT": (_Step("SELECT", "using", "old"),),
@@ -220,30 +131,39 @@ _STEPS: Final[dict[Command, tuple[_Step, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    connection: Connection
-    caller: Caller
-    table: Target
+    source: Rows
     command: Command
     row: Mapping[str, Any]
     returning: bool
-    signing_key: SigningKey | None
+
+    @property
+    def connection(self) -> Connection:
+        return self.source.connection
+
+    @property
+    def caller(self) -> Caller:
+        return self.source.caller
+
+    @property
+    def table(self) -> Target:
+        return self.source.table
 
     def answer(self, key: Any) -> Explanation:
         rows: dict[str, str] = {}
         if self.command != "INSERT":
-            found = self._fetch(key)
+            found = self.source.fetch(key)
             if found is None:
                 return self._explained(False, "no_such_row", "The table has no such row, for any caller.")
             rows["old"] = found
         if (missing := self._missing_privilege()) is not None:
             return missing
-        with self._as_caller():
+        with self.source.as_caller():
             active = self.connection.scalar(
                 text("SELECT pg_catalog.row_security_active(CAST(:oid AS pg_catalog.oid))"),
                 {"oid": self.table.oid},
             )
         if self.command in ("INSERT", "UPDATE"):
-            rows["new"] = self._new_row(rows.get("old"))
+            rows["new"] = self.source.new(rows.get("old"), self.row)
         if not active:
             detail = (
                 f"Row security doesn't hold for role {self.caller.role!r}."
@@ -319,117 +239,12 @@ class _Question:
             detail=detail,
         )
 
-    @contextmanager
-    def _as_caller(self) -> Iterator[None]:
-        """Inside, the transaction is the caller's."""
-        key = self.signing_key
-        plan = ConnectionPlan(
-            options=SessionOptions(binding=BindingOptions(transport="statement", reset="none")),
-            server=None,
-            signer=None if key is None else HS256Signer(key, None),
-            settings={},
-            modes=None,
-        )
-        savepoint = self.connection.begin_nested()
-        try:
-            bind(self.connection, self.caller, plan, joined=True)
-            yield
-        finally:
-            savepoint.rollback()
-
-    def require_known_caller(self) -> None:
-        """Raise AnalysisError if the database doesn't believe who the caller is."""
-        if not self.caller.claims:
-            return
-        with self._as_caller():
-            if self.connection.scalar(_MAY_ASK) and not self.connection.scalar(_IS_KNOWN):
-                raise AnalysisError(
-                    "the caller can't be bound: the database verifies callers. Give the application's "
-                    "signing key, as signing_key= or in SQLA_RLS_SIGNING_KEY"
-                )
-
-    # Rows: as text of the table's own type, which every type of a column survives.
-
-    def _fetch(self, key: Any) -> str | None:
-        wanted = self._key(key)
-        columns = [self.table.column(name) for name in wanted]
-        statement: Select[Any] = (
-            select(literal_column("CAST((t.*) AS pg_catalog.text)"))
-            .select_from(text(f"{_without_parameters(self.table.name)} AS t"))
-            .where(*(_equals(number, column) for number, column in enumerate(columns)))
-            .limit(2)
-        )
-        values = {f"key_{number}": _as_text(value) for number, value in enumerate(wanted.values())}
-        found = self.connection.execute(statement, values).scalars().all()
-        if len(found) > 1:
-            raise AnalysisError(
-                f"table {self.table.name} has several rows with this key: give more columns, as a mapping"
-            )
-        return found[0] if found else None
-
-    def _key(self, key: Any) -> dict[str, Any]:
-        if isinstance(key, Mapping) and key:
-            return dict(key)
-        columns = self.table.key
-        values = list(key) if isinstance(key, Sequence) and not isinstance(key, str | bytes) else [key]
-        if key is None or not columns or len(columns) != len(values):
-            named = ", ".join(columns) or "none"
-            raise AnalysisError(
-                f"the key doesn't fit the primary key of table {self.table.name} ({named}): give a mapping "
-                "of columns to values"
-            )
-        return dict(zip(columns, values, strict=True))
-
-    def _new_row(self, old: str | None) -> str:
-        """The row that the command would write; defaults that draw a number from a sequence are NULL."""
-        given = {name: _as_json(value) for name, value in self.row.items()}
-        if old is not None:
-            return self._generated(self._populated(f"({self.table.alias}.*)", old, given))
-        defaults = {
-            name: column["default"]
-            for name, column in self.table.columns.items()
-            if column["default"] and not column["sequence"] and name not in given
-        }
-        with self._as_caller():
-            return self._generated(self._populated(None, None, given, defaults))
-
-    def _generated(self, row: str) -> str:
-        columns = self.table.columns.items()
-        generated = {name: column["generated"] for name, column in columns if column["generated"]}
-        return self._populated(f"({self.table.alias}.*)", row, {}, generated) if generated else row
-
-    def _populated(
-        self,
-        base: str | None,
-        row: str | None,
-        given: Mapping[str, Any],
-        computed: Mapping[str, str] = MappingProxyType({}),
-    ) -> str:
-        """The row *base* with the values that are *given*, and those of SQL expressions, as text."""
-        record: ColumnElement[Any] = literal_column(base or f"CAST(NULL AS {self.table.name})")
-        for name, expression in computed.items():
-            pair = f"pg_catalog.jsonb_build_object({_literal(name)}, {expression})"
-            record = func.pg_catalog.jsonb_populate_record(record, literal_column(pair))
-        values = cast(literal(json.dumps(given), Text), JSONB)
-        record = func.pg_catalog.jsonb_populate_record(record, values)
-        statement = select(cast(record, Text))
-        if row is None:
-            return str(self.connection.execute(statement).scalar_one())
-        statement = statement.select_from(self._as_table())
-        return str(self.connection.execute(statement, {"row": row}).scalar_one())
-
-    def _as_table(self) -> TextClause:
-        name, alias = _without_parameters(self.table.name), _without_parameters(self.table.alias)
-        return text(f"unnest(ARRAY[CAST(CAST(:row AS pg_catalog.text) AS {name})]) AS {alias}")
-
-    # Policies
-
     def _evaluate(self, policy: _Policy, step: _Step, row: str) -> PolicyResult:
         predicate = policy.predicate(step.part)
         result: Result = "true"
         failed: tuple[FailedCondition, ...] = ()
         if predicate is not None:
-            result, problem = self._value(f"({predicate})", row)
+            result, problem = self.source.value(f"({predicate})", row)
             if result != "true":
                 failed = tuple(self._failed(predicate, row))
             if result == "error" and not failed:
@@ -445,29 +260,15 @@ class _Question:
 
     def _failed(self, predicate: str, row: str) -> Iterator[FailedCondition]:
         for conjunct in conjuncts(predicate):
-            result, problem = self._value(f"({conjunct.text})", row)
+            result, problem = self.source.value(f"({conjunct.text})", row)
             if result == "true":
                 continue
             values: dict[str, str | None] = {"error": problem} if result == "error" else {}
             for operand in conjunct.operands:
-                values[operand] = self._value(f"CAST(({operand}) AS pg_catalog.text)", row, any_value=True)[1]
+                values[operand] = self.source.value(
+                    f"CAST(({operand}) AS pg_catalog.text)", row, any_value=True
+                )[1]
             yield FailedCondition(expression=conjunct.text, result=result, values=values)
-
-    def _value(self, expression: str, row: str, *, any_value: bool = False) -> tuple[Result, str | None]:
-        """The value of *expression* for the row, as the caller; the text of an error."""
-        shown = expression if any_value else f"CAST({expression} AS pg_catalog.text)"
-        statement: Select[Any] = select(literal_column(shown)).select_from(self._as_table())
-        try:
-            with self._as_caller():
-                value = self.connection.execute(statement, {"row": row}).scalar_one()
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            return "error", str(error.orig).partition("\n")[0]
-        result: Result = "null" if value is None else "true" if value == "true" else "false"
-        return result, value
-
-    # What is no policy's
 
     def _missing_privilege(self) -> Explanation | None:
         role = self.caller.role
@@ -531,32 +332,8 @@ class _Question:
                 f"({all_null if key['is_full'] else nulls}) "
                 f"OR EXISTS (SELECT FROM {key['target']} AS t WHERE {pairs})"
             )
-            statement: Select[Any] = select(literal_column(f"({holds})")).select_from(self._as_table())
+            statement: Select[Any] = select(literal_column(f"({holds})")).select_from(self.source.as_table())
             if not self.connection.execute(statement, {"row": rows["new"]}).scalar_one():
                 detail = f"The new row breaks foreign key {key['name']!r}: {key['target']} has no such row."
                 return self._explained(False, "foreign_key", detail)
         return None
-
-
-def _literal(name: str) -> str:
-    return "'" + name.replace("'", "''") + "'"
-
-
-def _without_parameters(name: str) -> str:
-    """The quoted *name* for text(), to which a colon begins a parameter."""
-    return name.replace(":", "\\:")
-
-
-def _equals(number: int, column: Mapping[str, Any]) -> TextClause:
-    name, type_ = (_without_parameters(column[of]) for of in ("quoted", "type"))
-    return text(f"t.{name} = CAST(CAST(:key_{number} AS pg_catalog.text) AS {type_})")
-
-
-def _as_text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _as_json(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str | list | dict):
-        return value
-    return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)

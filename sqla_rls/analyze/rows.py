@@ -1,0 +1,196 @@
+"""Rows of no table, seen by a caller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    TextClause,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
+
+from sqla_rls.analyze.explanation import Result
+from sqla_rls.analyze.target import Target
+from sqla_rls.exc import AnalysisError
+from sqla_rls.session.binding import bind
+from sqla_rls.session.options import BindingOptions, SessionOptions
+from sqla_rls.session.plan import ConnectionPlan
+from sqla_rls.tokens.caller import Caller
+from sqla_rls.tokens.signing import HS256Signer, SigningKey
+
+_MAY_ASK: Final = text(
+    "SELECT coalesce("
+    "pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('auth.session()'), 'EXECUTE') "
+    "AND pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth'), 'USAGE'), false)"
+)
+_IS_KNOWN: Final = text("SELECT auth.session()::pg_catalog.text OPERATOR(pg_catalog.<>) 'null'")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of *table*, as text of its own type: every type of a column survives that."""
+
+    connection: Connection
+    table: Target
+    caller: Caller
+    signing_key: SigningKey | None
+
+    @contextmanager
+    def as_caller(self) -> Iterator[None]:
+        """Inside, the transaction is the caller's."""
+        key = self.signing_key
+        plan = ConnectionPlan(
+            options=SessionOptions(binding=BindingOptions(transport="statement", reset="none")),
+            server=None,
+            signer=None if key is None else HS256Signer(key, None),
+            settings={},
+            modes=None,
+        )
+        savepoint = self.connection.begin_nested()
+        try:
+            bind(self.connection, self.caller, plan, joined=True)
+            yield
+        finally:
+            savepoint.rollback()
+
+    def require_known_caller(self) -> None:
+        """Raise AnalysisError if the database doesn't believe who the caller is."""
+        if not self.caller.claims:
+            return
+        with self.as_caller():
+            if self.connection.scalar(_MAY_ASK) and not self.connection.scalar(_IS_KNOWN):
+                raise AnalysisError(
+                    "the caller can't be bound: the database verifies callers. Give the application's "
+                    "signing key, as signing_key= or in SQLA_RLS_SIGNING_KEY"
+                )
+
+    def fetch(self, key: Any) -> str | None:
+        """Return the row with *key*; None if there is none."""
+        wanted = self._key(key)
+        columns = [self.table.column(name) for name in wanted]
+        statement: Select[Any] = (
+            select(literal_column("CAST((t.*) AS pg_catalog.text)"))
+            .select_from(text(f"{_without_parameters(self.table.name)} AS t"))
+            .where(*(_equals(number, column) for number, column in enumerate(columns)))
+            .limit(2)
+        )
+        values = {f"key_{number}": _as_text(value) for number, value in enumerate(wanted.values())}
+        found = self.connection.execute(statement, values).scalars().all()
+        if len(found) > 1:
+            raise AnalysisError(
+                f"table {self.table.name} has several rows with this key: give more columns, as a mapping"
+            )
+        return found[0] if found else None
+
+    def _key(self, key: Any) -> dict[str, Any]:
+        if isinstance(key, Mapping) and key:
+            return dict(key)
+        columns = self.table.key
+        values = list(key) if isinstance(key, Sequence) and not isinstance(key, str | bytes) else [key]
+        if key is None or not columns or len(columns) != len(values):
+            named = ", ".join(columns) or "none"
+            raise AnalysisError(
+                f"the key doesn't fit the primary key of table {self.table.name} ({named}): give a mapping "
+                "of columns to values"
+            )
+        return dict(zip(columns, values, strict=True))
+
+    def new(self, old: str | None, row: Mapping[str, Any]) -> str:
+        """Return the row with the values of *row*, which is *old* otherwise, or has the defaults.
+
+        A default that draws a number from a sequence is NULL.
+        """
+        given = {name: _as_json(value) for name, value in row.items()}
+        if old is not None:
+            return self._generated(self._populated(f"({self.table.alias}.*)", old, given))
+        defaults = {
+            name: column["default"]
+            for name, column in self.table.columns.items()
+            if column["default"] and not column["sequence"] and name not in given
+        }
+        with self.as_caller():
+            return self._generated(self._populated(None, None, given, defaults))
+
+    def _generated(self, row: str) -> str:
+        columns = self.table.columns.items()
+        generated = {name: column["generated"] for name, column in columns if column["generated"]}
+        return self._populated(f"({self.table.alias}.*)", row, {}, generated) if generated else row
+
+    def _populated(
+        self,
+        base: str | None,
+        row: str | None,
+        given: Mapping[str, Any],
+        computed: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
+        """The row *base* with the values that are *given*, and those of SQL expressions, as text."""
+        record: ColumnElement[Any] = literal_column(base or f"CAST(NULL AS {self.table.name})")
+        for name, expression in computed.items():
+            pair = f"pg_catalog.jsonb_build_object({_literal(name)}, {expression})"
+            record = func.pg_catalog.jsonb_populate_record(record, literal_column(pair))
+        values = cast(literal(json.dumps(given), Text), JSONB)
+        record = func.pg_catalog.jsonb_populate_record(record, values)
+        statement = select(cast(record, Text))
+        if row is None:
+            return str(self.connection.execute(statement).scalar_one())
+        statement = statement.select_from(self.as_table())
+        return str(self.connection.execute(statement, {"row": row}).scalar_one())
+
+    def as_table(self) -> TextClause:
+        """Return a FROM clause with the row of parameter ``row``."""
+        name, alias = _without_parameters(self.table.name), _without_parameters(self.table.alias)
+        return text(f"unnest(ARRAY[CAST(CAST(:row AS pg_catalog.text) AS {name})]) AS {alias}")
+
+    def value(self, expression: str, row: str, *, any_value: bool = False) -> tuple[Result, str | None]:
+        """Return the value of *expression* for the row, as the caller, or the text of an error."""
+        shown = expression if any_value else f"CAST({expression} AS pg_catalog.text)"
+        statement: Select[Any] = select(literal_column(shown)).select_from(self.as_table())
+        try:
+            with self.as_caller():
+                value = self.connection.execute(statement, {"row": row}).scalar_one()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return "error", str(error.orig).partition("\n")[0]
+        result: Result = "null" if value is None else "true" if value == "true" else "false"
+        return result, value
+
+
+def _literal(name: str) -> str:
+    return "'" + name.replace("'", "''") + "'"
+
+
+def _without_parameters(name: str) -> str:
+    """The quoted *name* for text(), to which a colon begins a parameter."""
+    return name.replace(":", "\\:")
+
+
+def _equals(number: int, column: Mapping[str, Any]) -> TextClause:
+    name, type_ = (_without_parameters(column[of]) for of in ("quoted", "type"))
+    return text(f"t.{name} = CAST(CAST(:key_{number} AS pg_catalog.text) AS {type_})")
+
+
+def _as_text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _as_json(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | list | dict):
+        return value
+    return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)

@@ -1,0 +1,120 @@
+"""The hook that binds the caller when a transaction of a session begins."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
+
+from sqla_rls.driver.base import DriverConnection
+from sqla_rls.exc import (
+    CallerChanged,
+    UnsupportedTransaction,
+)
+from sqla_rls.session.binding import bind
+from sqla_rls.session.checks import (
+    explain_rejections,
+    require_declared_settings,
+    require_safe_roles,
+    require_verified,
+)
+from sqla_rls.session.denials import name_denials
+from sqla_rls.session.plan import ConnectionPlan, plan_of
+from sqla_rls.session.principal import ServiceAccess, principal_key
+from sqla_rls.session.row_security_session import RowSecuritySession
+from sqla_rls.tokens.caller import Caller
+
+if TYPE_CHECKING:
+    # The asyncio extension needs greenlet, and a sync application may not have it.
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+
+    Factory: TypeAlias = (
+        sessionmaker[Any] | async_sessionmaker[Any] | scoped_session[Any] | async_scoped_session[Any]
+    )
+    AnySession: TypeAlias = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
+    _S = TypeVar("_S", bound=Session)
+    _AS = TypeVar("_AS", bound=AsyncSession)
+
+_log = logging.getLogger(__name__)
+
+
+def after_begin(session: RowSecuritySession, transaction: SessionTransaction, connection: Connection) -> None:
+    if transaction.nested:
+        # A savepoint is part of a bound transaction.
+        return
+    options = session._options
+    share = session._begin(transaction, connection)
+    try:
+        if session.twophase:
+            raise UnsupportedTransaction(
+                "the caller can't be bound: PREPARE TRANSACTION loses the binding. "
+                "Use a Session without twophase"
+            )
+        principal = session._bound or session._ask(connection)
+        names, last = options.binding.principal_claims, session._last
+        key = principal_key(principal, names)
+        if last is not None and last is not principal and principal_key(last, names) != key:
+            raise CallerChanged(
+                "the caller can't change: the session holds objects that another caller loaded. "
+                "Close the session, or call identify()"
+            )
+        share.require_one_caller(key)
+        plan = plan_of(connection, options)
+        _look(connection, plan)
+        share.bound(key, bind(connection, principal, plan, joined=share.joined))
+        if isinstance(principal, ServiceAccess):
+            _log.info("service session as role %r: %s", principal.role or "(login role)", principal.reason)
+        elif principal.role not in (safe := options.safe.setdefault(connection.engine.pool, set())):
+            _check(connection, principal, plan)
+            safe.add(principal.role)
+        session._bound = session._last = principal
+        session._refused = False
+        if options.on_bind is not None:
+            options.on_bind(session, connection, principal)
+    except BaseException as error:
+        session._refused = True
+        if isinstance(error, Exception):
+            share.refuse()
+        else:
+            # Cancelled: it is unknown whether the binding has reached the server.
+            connection.invalidate()
+        raise
+
+
+def _look(connection: Connection, plan: ConnectionPlan) -> None:
+    """Check the first connection of a pool, before a caller is bound."""
+    options, pool = plan.options, connection.engine.pool
+    if pool in options.known:
+        return
+    name_denials(connection.engine)
+    if plan.server is not None:
+        _log.info(
+            "callers are bound %s", "unsigned" if plan.signer is None else f"signed: {plan.signer.kind}"
+        )
+        if plan.server.verifier:
+            explain_rejections(connection.engine)
+        if options.binding.reset != "none" and plan.is_direct:
+            driver_connection = connection.connection.driver_connection
+            if not (options.goes_with_begin and isinstance(driver_connection, DriverConnection)):
+                require_declared_settings(connection, options, resets=False)
+            elif driver_connection.idle:
+                require_declared_settings(connection, options, resets=True)
+            else:
+                return
+    options.known.add(pool)
+
+
+def _check(connection: Connection, caller: Caller, plan: ConnectionPlan) -> None:
+    """Check a role when it is bound for the first time on a pool."""
+    options = plan.options
+    if options.check_login_role:
+        require_safe_roles(connection, member_of=options.binding.member_of.get(caller.role, ()))
+    if plan.signer is not None or (plan.server is not None and plan.server.verifier and caller.claims):
+        require_verified(connection, must_ask=options.binding.signing == "required")
+
+
+def after_transaction_end(session: RowSecuritySession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session._end()
