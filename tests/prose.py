@@ -28,9 +28,9 @@ DOCSTRINGS: Final = "docstrings"
 UNCHECKED: Final = frozenset(
     {
         "README.md",
-        "docs/binding.md",
-        "docs/frameworks.md",
-        "docs/signed.md",
+        "docs/reference/binding.md",
+        "docs/guide/frameworks.md",
+        "docs/security/signed.md",
         DOCSTRINGS,
     }
 )

@@ -1,1 +1,1 @@
-"""An app for each framework, as docs/frameworks.md shows them."""
+"""An app for each framework, as docs/guide/frameworks.md shows them."""

@@ -1,7 +1,7 @@
 """Every case goes through the real commands of Alembic, all of them in the same revisions, and is judged by
 the catalog: against a database in which the statements were written by hand.
 
-``SQLA_RLS_WRITE_CASES=1 pytest tests/alembic/test_cases.py`` writes docs/cases.md anew.
+``SQLA_RLS_WRITE_CASES=1 pytest tests/alembic/test_cases.py`` writes docs/reference/cases.md anew.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.tables.cases import READER, SCHEMAS, WRITER, Case, Step, shared_table
 pytestmark = [pytest.mark.every_postgres, pytest.mark.exhaustive, pytest.mark.sqlalchemy]
 
 CASES: list[Case] = [*EXPRESSIONS, *TEXTS, *POLICIES, *ROLES, *TABLES, *REVISIONS, *VIEWS]
-DOCUMENT = Path(__file__).parents[2] / "docs" / "cases.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "cases.md"
 STEPS: list[Callable[[Case], Step]] = [
     lambda case: case.created,
     lambda case: case.changed,

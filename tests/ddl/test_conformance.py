@@ -1,7 +1,7 @@
 """One contract for whatever stands behind the functions of schema ``auth``: pg_session_jwt 0.5.0, the
 stand-in for it, and the portable functions; where callers are verified, and where claims are believed.
 
-``SQLA_RLS_WRITE_CASES=1 pytest tests/ddl/test_conformance.py`` writes docs/conformance.md.
+``SQLA_RLS_WRITE_CASES=1 pytest tests/ddl/test_conformance.py`` writes docs/security/conformance.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.tables.conformance_tokens import TOKENS
 pytestmark = pytest.mark.exhaustive
 
 SIGNED: Final = [*TOKENS, *SEQUENCES]
-DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "security" / "conformance.md"
 OURS, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 OUR_JWK, STRANGER_JWK = (jwk(private.public_key().public_bytes_raw()) for private in (OURS, STRANGER))
 

@@ -182,7 +182,7 @@ def test_nor_does_it_where_the_driver_prepares_nothing(
 # The document
 
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "leftovers.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "security" / "leftovers.md"
 HEADINGS = (
     "Leftover",
     '`reset="none"`',

@@ -1,4 +1,4 @@
-"""The apps of docs/frameworks.md: who gets what, and what each framework's users are used to."""
+"""The apps of docs/guide/frameworks.md: who gets what, and what each framework's users are used to."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from tests.support.sessions import ANYTHING, CALLER, TASKS, verifier_of
 
 pytestmark = pytest.mark.exhaustive
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "guide" / "frameworks.md"
 MODELS: dict[str, MetaData] = {
     "fastapi": fastapi_app.Base.metadata,
     "flask": flask_app.Base.metadata,

@@ -8,7 +8,7 @@
 --   * Such a connection and pg_session_jwt: without a key it believes claims; with a key of its own, which any
 --     client may bring, it believes what it signed itself.  A JWK in postgresql.conf, in force after a restart,
 --     closes the first of the two, and not the second.
---   * ALTER ROLE app SET, LOCK TABLE, setseed(): see docs/leftovers.md.
+--   * ALTER ROLE app SET, LOCK TABLE, setseed(): see docs/security/leftovers.md.
 --   * PREPARE TRANSACTION: leave max_prepared_transactions at 0.
 
 -- DROP OWNED takes the role out of every policy.  Only superusers, owners of the database, and owners of tables

@@ -2,7 +2,7 @@
  * A stand-in for the extension pg_session_jwt 0.5.0, for tests where that isn't to be had.
  *
  * It really verifies Ed25519, and its settings really have their contexts.  test_conformance.py holds it and
- * the extension to the same contract, and docs/conformance.md lists how it differs.  Not for production.
+ * the extension to the same contract, and docs/security/conformance.md lists how it differs.  Not for production.
  */
 #include "postgres.h"
 
