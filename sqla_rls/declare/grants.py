@@ -1,4 +1,4 @@
-"""The privileges that models declare: on a table, on what isn't one, and on what is yet to be made."""
+"""The privileges that models declare: on tables, on other objects, and on future objects."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class grant(Declaration):
         return f"grant of {', '.join(self.privileges) or 'no privileges'}"
 
     def values(self, table: Table, key: TableKey) -> Iterator[Privilege]:
-        """What is granted on *table*, whose key in the Snapshot is *key*."""
+        """Yield the privileges on *table*, whose key in the Snapshot is *key*."""
         names = [None] if self.columns is None else [self._columns.on(table, c).name for c in self.columns]
         for role in self.roles:
             for privilege in self.privileges:
@@ -144,7 +144,7 @@ def declare_roles(metadata: MetaData, *roles: Role) -> None:
 
 
 class Grant(NamedTuple):
-    """What one call of ``grant_on()`` says."""
+    """A call of ``grant_on()``."""
 
     object: ObjectKey
     roles: list[Role | str]
@@ -167,7 +167,7 @@ def default_privileges(
     schema: str | SchemaConst | None = None,
     bypasses_row_security: bool = False,
 ) -> None:
-    """Privileges on whatever the role that runs the migrations will make, in *schema* or anywhere.
+    """Privileges on the objects that the migrating role will create, in *schema* or in all schemas.
 
     SQLAlchemy's ``BLANK_SCHEMA`` stands for the default schema, which each tenant may have another of.
     *on* is TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS.  Those of the roles in *to* on it are managed
@@ -185,15 +185,17 @@ def default_privileges(
 
 
 def revoke_public_privileges(metadata: MetaData) -> None:
-    """Take from PUBLIC, and keep from it, what one caller can lay traps for the next with.
+    """Revoke the privileges of PUBLIC by which one caller can trap the next.
 
-    TEMPORARY on the database lets a temporary table or type hide the real one from whoever comes next on
-    the connection; CREATE on schema public, which databases made since PostgreSQL 15 don't give, lets a
-    function be found before Postgres' own.  Others who share the database lose both, unless they hold
-    them by name.  Taken out of the models, this gives nothing back.
-    Emitted: ``REVOKE TEMPORARY ON DATABASE … FROM PUBLIC``, ``REVOKE CREATE ON SCHEMA public FROM PUBLIC``,
-    which are for the owner of the database, and of the schema, to do.  Who compares needs TEMPORARY: the
-    owner of the database keeps it, whoever owns but tables must be granted it by name.
+    With TEMPORARY on the database, a caller hides a table or type from the next caller on the connection.
+    With CREATE on schema public, a caller makes a function that Postgres finds before its own; databases made
+    since PostgreSQL 15 don't grant it.  All roles without these privileges by name lose them.  If you remove
+    the call later, they stay revoked.
+
+    The owners of the database and of the schema must run the statements.  Autogenerate needs TEMPORARY: the
+    owner of the database keeps it, and any other migrating role needs it by name.
+
+    Emits: ``REVOKE TEMPORARY ON DATABASE … FROM PUBLIC``, ``REVOKE CREATE ON SCHEMA public FROM PUBLIC``.
     """
     keep_on(metadata, RevokesPublicPrivileges())
 
@@ -203,7 +205,7 @@ class RevokesPublicPrivileges(NamedTuple):
 
 
 class DefaultPrivileges(NamedTuple):
-    """What one call of ``default_privileges()`` says."""
+    """A call of ``default_privileges()``."""
 
     object_type: str
     schema: str | None

@@ -1,4 +1,4 @@
-"""What others own: ``ignore(Base.metadata, policies=…, roles=…, schemas=…, functions=…, views=…)``."""
+"""Objects of other owners: ``ignore(Base.metadata, policies=…, roles=…, schemas=…)`` and more."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ def ignore(
     functions: Iterable[str] = (),
     views: Iterable[str] = (),
 ) -> None:
-    """Leave to others what they own: names, or patterns as a shell has them (``fnmatch``).
+    """Leave the objects of other owners alone: names, or patterns of a shell (``fnmatch``).
 
-    Autogenerate neither drops nor alters the *policies*, which imply no privileges either; it leaves alone
-    the *roles* and what they hold, and whatever is in the *schemas*.  It leaves alone the *functions* and
-    *views*, also those that a revision made, and warns of none.  What is ignored and declared, too, is a
-    DeclarationError.
+    Autogenerate neither drops nor alters the *policies*, and they imply no privileges.  It leaves alone the
+    *roles* with their privileges, and all objects in the *schemas*.  It leaves alone the *functions* and
+    *views*, also those that a revision made, without a warning.
+
+    Raises: DeclarationError, at the comparison, for an object that the models declare, too.
     """
     kinds = (policies, roles, schemas, functions, views)
     given = [[one] if isinstance(one, str) else list(one) for one in kinds]

@@ -40,12 +40,19 @@ Expression: TypeAlias = (
 class Policy(Declaration):
     """A policy, as in ``CREATE POLICY``.
 
-    *command* is ALL, SELECT, INSERT, UPDATE or DELETE; *roles* Role objects, which are made where they
-    are missing, or names; *using* and *with_check* SQLAlchemy expressions, SQL text or bool.
-    Emitted: ``CREATE POLICY``, ``ENABLE ROW LEVEL SECURITY`` and, unless *permissive* or
-    *imply_privileges* is false, the privileges that *command* needs.  A policy whose expressions are all
-    False, or ``false()``, shows no row and implies no privilege.  Raises DeclarationError for a shape that
-    Postgres refuses.
+    A permissive policy implies the privileges that *command* needs.  A policy whose expressions are all
+    False, or ``false()``, shows no row and implies no privilege.
+
+    Args:
+        command: ALL, SELECT, INSERT, UPDATE or DELETE.
+        roles: Role objects, which the migration creates if they are missing, or names.
+        using: an SQLAlchemy expression, SQL text or a bool, as is *with_check*.
+        imply_privileges: False leaves the privileges to you.
+
+    Raises: DeclarationError for a combination that Postgres refuses.
+
+    Emits: ``CREATE POLICY``, ``ENABLE ROW LEVEL SECURITY`` and ``GRANT``.
+
     Source: https://www.postgresql.org/docs/current/sql-createpolicy.html
     """
 
@@ -168,10 +175,11 @@ class crud_policy(Declaration):
     """The policies of a table for one role, or several, as drizzle-orm's ``crudPolicy`` makes them.
 
     *read* decides on SELECT, *modify* on INSERT, UPDATE and DELETE: an expression, True for every row,
-    False for none, None to make no policies for these commands.  False makes drizzle's policies, which imply
-    no privileges: take None unless you share the database with drizzle.
-    Emitted: policies ``crud-{role}-policy-select``, ``-insert``, ``-update``, ``-delete`` (several
-    roles are joined by ``-``), and what ``Policy`` emits beside each.
+    False for no row, None to make no policies for these commands.  False makes drizzle's policies, which
+    imply no privileges.  Take None unless you share the database with drizzle.
+
+    Emits: policies ``crud-{role}-policy-select``, ``-insert``, ``-update``, ``-delete`` (several
+    roles are joined by ``-``), and for each the statements that ``Policy`` emits.
     """
 
     __visit_name__ = "crud_policy"
@@ -199,9 +207,9 @@ class crud_policy(Declaration):
 
 
 class enable_row_level_security(Declaration):
-    """A table without policies, closed for all but its owner.  Emitted: ``ENABLE ROW LEVEL SECURITY``.
+    """Row security without policies: only the owner reaches a row.  A policy includes this declaration.
 
-    A policy says as much.
+    Emits: ``ENABLE ROW LEVEL SECURITY``.
     """
 
     __visit_name__ = "enable_row_level_security"
@@ -212,7 +220,7 @@ class enable_row_level_security(Declaration):
 
 
 class force_row_level_security(Declaration):
-    """The policies hold for the table's owner, too.  Emitted: ``FORCE ROW LEVEL SECURITY``."""
+    """The policies bind the table's owner, too.  Emits: ``FORCE ROW LEVEL SECURITY``."""
 
     __visit_name__ = "force_row_level_security"
     enables = forces = True
@@ -222,9 +230,11 @@ class force_row_level_security(Declaration):
 
 
 class disable_row_level_security(Declaration):
-    """The explicit word that opens a table: its policies go, and ``DISABLE ROW LEVEL SECURITY`` is emitted.
+    """Expose a table on purpose.  Its policies go.
 
-    Without it a table that lost its last declaration stays as it is in the database.
+    Without this declaration, a table that loses its last declaration stays as it is in the database.
+
+    Emits: ``DROP POLICY``, ``DISABLE ROW LEVEL SECURITY``.
     """
 
     __visit_name__ = "disable_row_level_security"

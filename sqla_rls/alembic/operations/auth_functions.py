@@ -14,16 +14,19 @@ from sqla_rls.snapshot import KEYHOLDER
 class AuthFunctionsOp(RowSecurityOp):
     @classmethod
     def create_auth_functions(cls, operations: Operations, *, signed: bool | None = None) -> None:
-        """Make the functions of schema ``auth``, where they are missing.
+        """Create the missing functions of schema ``auth``.
 
-        That is the extension pg_session_jwt where the server offers it, else portable SQL functions of
-        the same names.  What something else made there is never replaced, and logged as a warning.
-        Raises AuthSchemaUnusable where the extension's schema may not be used, with the statement that
-        a superuser must run.
+        They come from the extension pg_session_jwt if the server offers it.  Otherwise they are portable SQL
+        functions of the same names.  A function of another origin stays, with a warning.
 
-        *signed* makes portable functions that verify who is calling, once ``rotate_signing_key()`` has
-        made a key; one that is there is kept.  False takes that away, with the key; by default it stays
-        as it is.  Raises SigningUnavailable where the extension or something else made these functions.
+        Args:
+            signed: True creates portable functions that verify the caller, after ``rotate_signing_key()`` has
+                made a key; an existing key stays.  False removes them with the key.  None changes nothing.
+
+        Raises: AuthSchemaUnusable if the role may not use the extension's schema, with the statement for a
+        superuser.  SigningUnavailable with *signed* if these functions have another origin.
+
+        Emits: ``CREATE EXTENSION pg_session_jwt`` or ``CREATE SCHEMA auth`` and ``CREATE FUNCTION auth.…``.
         """
         if signed is False:
             operations.invoke(cls(DropSigning(), CreateAuthFunctions(), DropRole(KEYHOLDER)))
@@ -34,8 +37,12 @@ class AuthFunctionsOp(RowSecurityOp):
     def drop_auth_functions(cls, operations: Operations, *, signed: bool = True) -> None:
         """Drop the functions that ``op.create_auth_functions()`` made.
 
-        They stay, with a notice, where a policy or a default of another project or tenant uses any of them.
-        With ``signed=False`` they also stay where they verify callers, together with the key.
+        They stay, with a notice, if a policy or a default of another project or tenant uses one of them.
+
+        Args:
+            signed: False keeps functions that verify callers, together with the key.
+
+        Emits: ``DROP FUNCTION auth.…``, ``DROP SCHEMA auth``, or ``DROP EXTENSION pg_session_jwt``.
         """
         operations.invoke(cls(DropAuthFunctions(keep_signed=not signed), DropRole(KEYHOLDER)))
 

@@ -26,7 +26,7 @@ log = autogenerate_log(__name__)
 
 
 class RowSecurityOp(MigrateOperation):
-    """Executes one or more statements; *roles* must be there."""
+    """Execute one or more statements, for which *roles* must exist."""
 
     def __init__(self, *statements: ExecutableDDLElement, roles: Sequence[str] = ()) -> None:
         self.statements, self.roles = statements, roles
@@ -73,6 +73,6 @@ def _require_roles(operations: Operations, roles: Sequence[str]) -> None:
     missing = sorted(set(wanted) - set(found.scalars()))
     if missing:
         raise UnknownRole(
-            f"there is no role {', '.join(missing)} in this cluster: declare it as Role({missing[0]!r}) "
-            "instead of by name, so that the migration makes it, or have it created first"
+            f"the migration failed: there is no role {', '.join(missing)} in this cluster. Declare "
+            f"Role({missing[0]!r}) instead of the name, so that the migration creates it, or create it first"
         )

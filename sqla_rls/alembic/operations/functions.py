@@ -1,4 +1,4 @@
-"""What a migration can say about functions: ``op.create_rls_function(…)`` and its siblings."""
+"""Operations on functions: ``op.create_rls_function(…)`` and its siblings."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ class FunctionOp(RowSecurityOp):
         comment: str | None = None,
         schema: str | None = None,
     ) -> None:
-        """``CREATE OR REPLACE FUNCTION``; *settings* are as in ``"search_path=pg_catalog, pg_temp"``.
+        """Create or replace a function.
 
-        With *comment* also ``COMMENT ON FUNCTION``; without, one that is replaced keeps its own.
+        The word ``__current_schema__`` in it stands for the schema of new tables.
 
-        The word ``__current_schema__`` stands for the schema that new tables are made in.
+        Args:
+            settings: such as ``"search_path=pg_catalog, pg_temp"``.
+            check_body: False if the body reads tables that the migration creates later.  Then call
+                ``op.check_rls_function()`` after these tables.
+            comment: without it, a replaced function keeps its comment.
 
-        Without *check_body* the body may read tables that are yet to be made; ``op.check_rls_function()``
-        checks it when they are.
+        Emits: ``CREATE OR REPLACE FUNCTION``, and ``COMMENT ON FUNCTION`` for a *comment*.
         """
         function = SQLFunction(
             schema=schema,
@@ -62,15 +65,15 @@ class FunctionOp(RowSecurityOp):
 
     @classmethod
     def check_rls_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
-        """Have Postgres check the body of a function that was made with ``check_body=False``.
+        """Check the body of a function that an operation created with ``check_body=False``.
 
-        Emitted: ``CREATE OR REPLACE FUNCTION``, as the function is in the database.
+        Emits: ``CREATE OR REPLACE FUNCTION``, with the definition in the database.
         """
         operations.invoke(cls(ddl_functions.CheckFunction(TableKey(schema, name))))
 
     @classmethod
     def drop_rls_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
-        """``DROP FUNCTION`` of that name, whatever its arguments."""
+        """Drop the function of that name.  Emits: ``DROP FUNCTION``, without arguments."""
         operations.invoke(cls(ddl_functions.DropFunction(TableKey(schema, name))))
 
 

@@ -36,12 +36,15 @@ class PolicyOp(RowSecurityOp):
         schema: str | None = None,
         if_roles_exist: bool = False,
     ) -> None:
-        """``CREATE POLICY``, and ``COMMENT ON POLICY`` if there is a *comment*.
+        """Create a policy.  If an equal policy of that name exists, a notice says so and nothing changes.
 
-        Raises UnknownRole for a role that the cluster doesn't have.
+        Args:
+            using: SQL text, as is *with_check*.
+            if_roles_exist: only a notice if a role is missing.
 
-        Nothing happens, with a notice, where an equal policy of that name exists; with *if_roles_exist* also
-        where a role doesn't.
+        Raises: UnknownRole if a role is missing.
+
+        Emits: ``CREATE POLICY``, and ``COMMENT ON POLICY`` for a *comment*.
         """
         policy = Policy(
             table=TableKey(schema, table_name),
@@ -68,7 +71,12 @@ class PolicyOp(RowSecurityOp):
         new_policy_name: str | None = None,
         schema: str | None = None,
     ) -> None:
-        """``ALTER POLICY``: changes what is given.  Raises UnknownRole."""
+        """Alter the given parts of a policy.
+
+        Raises: UnknownRole if a role is missing.
+
+        Emits: ``ALTER POLICY``.
+        """
         key = PolicyKey(TableKey(schema, table_name), policy_name)
         statements: list[ExecutableDDLElement] = []
         if roles is not None or using is not None or with_check is not None:
@@ -81,7 +89,7 @@ class PolicyOp(RowSecurityOp):
     def drop_policy(
         cls, operations: Operations, policy_name: str, table_name: str, *, schema: str | None = None
     ) -> None:
-        """``DROP POLICY IF EXISTS``."""
+        """Drop a policy.  Emits: ``DROP POLICY IF EXISTS``."""
         key = PolicyKey(TableKey(schema, table_name), policy_name)
         operations.invoke(cls(DropPolicy(key, if_exists=True)))
 

@@ -29,15 +29,20 @@ class PrivilegeOp(RowSecurityOp):
         if_roles_exist: bool = False,
         if_exists: bool = False,
     ) -> None:
-        """``GRANT privileges [(columns)] ON object_type object_name TO grantees``.  Raises UnknownRole.
+        """Grant privileges on a table or another object.
 
-        With object_type SCHEMA, the *object_name* None is the schema that comes first in the search path.
-        Where the migrating role may not grant on a schema, it logs the statement for the owner.
-        With *if_roles_exist* nothing happens, with a notice, where a grantee doesn't exist; with *if_exists*,
-        where the object or a grantee doesn't.
+        If the migrating role may not grant on a schema, a warning has the statement for the owner.
 
-        With object_type SEQUENCE, *columns* of the table *object_name* stand for the sequences that they
-        own, or that their defaults call; the migration looks up their names.
+        Args:
+            object_name: its name; None with object_type SCHEMA is the first schema in the search path.
+            columns: grant on these columns only.  With object_type SEQUENCE they are columns of the table
+                *object_name*, and stand for the sequences that they own or that their defaults call.
+            if_roles_exist: only a notice if a grantee is missing.
+            if_exists: only a notice if the object or a grantee is missing.
+
+        Raises: UnknownRole if a grantee is missing.
+
+        Emits: ``GRANT privileges [(columns)] ON object_type object_name TO grantees [WITH GRANT OPTION]``.
         """
         statement = GrantOrRevoke(
             privileges,
@@ -66,9 +71,11 @@ class PrivilegeOp(RowSecurityOp):
         schema: str | None = None,
         cascade: bool = False,
     ) -> None:
-        """``REVOKE privileges [(columns)] ON object_type object_name FROM grantees``; names as in grant.
+        """Revoke privileges; the arguments are those of ``op.grant()``.
 
-        Nothing happens, with a notice, where the object or a grantee doesn't exist.
+        If the object or a grantee is missing, a notice says so and nothing changes.
+
+        Emits: ``REVOKE privileges [(columns)] ON object_type object_name FROM grantees [CASCADE]``.
         """
         statement = GrantOrRevoke(
             privileges,
@@ -93,9 +100,12 @@ class PrivilegeOp(RowSecurityOp):
         schema: str | None = None,
         current_schema: bool = False,
     ) -> None:
-        """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] GRANT …``, for what the current role makes.
+        """Grant privileges on the objects that the migrating role will create.
 
-        With *current_schema* it is in the schema that comes first in the search path.
+        Args:
+            current_schema: in the first schema of the search path.
+
+        Emits: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] GRANT …``.
         """
         statement = AlterDefaultPrivileges(
             privileges, object_type, grantees, schema=DEFAULT_SCHEMA if current_schema else schema
@@ -113,9 +123,9 @@ class PrivilegeOp(RowSecurityOp):
         schema: str | None = None,
         current_schema: bool = False,
     ) -> None:
-        """``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] REVOKE …``.
+        """Revoke them; the arguments are those of ``op.grant_default_privileges()``.
 
-        With *current_schema* it is in the schema that comes first in the search path.
+        Emits: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] REVOKE …``.
         """
         statement = AlterDefaultPrivileges(
             privileges,

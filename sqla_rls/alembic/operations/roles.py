@@ -1,4 +1,4 @@
-"""What a migration can say about roles: ``op.create_rls_role(…)`` and its siblings."""
+"""Operations on roles: ``op.create_rls_role(…)`` and its siblings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ class RoleOp(RowSecurityOp):
         member_of: Sequence[str] | None = None,
         keep_memberships: bool = False,
     ) -> None:
-        """``CREATE ROLE``, where it is missing in the cluster; else ``ALTER ROLE``, ``GRANT`` and ``REVOKE``.
+        """Create a role, or give an existing role these attributes and memberships.
 
-        A role that exists gets the attributes that are given.  With *member_of* it is a member of these
-        roles, and of no others unless *keep_memberships* is given.
+        Args:
+            login: None leaves an attribute as it is, as for *inherit* and *bypassrls*.
+            member_of: the roles of which it is a member, and of no others.
+            keep_memberships: it stays a member of other roles, too.
 
-        Raises RoleNotPermitted where the migrating role may not, with the statement for a superuser.
+        Raises: RoleNotPermitted if the migrating role may not, with the statement for a superuser.
+        UnknownRole if a role of *member_of* is missing.
+
+        Emits: ``CREATE ROLE``, ``ALTER ROLE``, ``GRANT`` and ``REVOKE`` of memberships.
         """
         role = Role(name, login=login, inherit=inherit, bypassrls=bypassrls, member_of=member_of)
         statements: list[ExecutableDDLElement] = [ddl_roles.CreateRole(role)]
@@ -51,16 +56,21 @@ class RoleOp(RowSecurityOp):
         inherit: bool | None = None,
         bypassrls: bool | None = None,
     ) -> None:
-        """``ALTER ROLE``: changes what is given, in the whole cluster.
+        """Alter the given attributes of a role, in the whole cluster.
 
-        Raises UnknownRole, and RoleNotPermitted as ``create_rls_role`` does.
+        Raises: UnknownRole; RoleNotPermitted as for ``create_rls_role``.
+
+        Emits: ``ALTER ROLE``.
         """
         role = Role(name, login=login, inherit=inherit, bypassrls=bypassrls)
         operations.invoke(cls(ddl_roles.AlterRole(role), roles=[name]))
 
     @classmethod
     def drop_rls_role(cls, operations: Operations, name: str) -> None:
-        """``DROP ROLE``, if ``op.create_rls_role()`` made it and nothing in the cluster uses it."""
+        """Drop a role if ``op.create_rls_role()`` made it, and nothing in the cluster uses it.
+
+        Emits: ``DROP ROLE``.
+        """
         operations.invoke(cls(ddl_roles.DropRole(name)))
 
     @classmethod
@@ -75,9 +85,11 @@ class RoleOp(RowSecurityOp):
         set: bool | None = None,
         if_roles_exist: bool = False,
     ) -> None:
-        """``GRANT role TO member``; before PostgreSQL 16 without *inherit* and *set*.
+        """Make *member* a member of *role*; PostgreSQL 15 ignores *inherit* and *set*.
 
-        Raises UnknownRole, and RoleNotPermitted as ``create_rls_role`` does.
+        Raises: UnknownRole; RoleNotPermitted as for ``create_rls_role``.
+
+        Emits: ``GRANT role TO member [WITH …]``.
         """
         membership = Membership(role, member, admin=admin, inherit=inherit, set=set)
         statements = [ddl_roles.GrantRole(membership)]
@@ -85,10 +97,12 @@ class RoleOp(RowSecurityOp):
 
     @classmethod
     def revoke_role(cls, operations: Operations, role: str, member: str) -> None:
-        """``REVOKE role FROM member``, whoever granted it.
+        """End a membership, of every grantor.
 
-        Raises RoleNotPermitted where the migrating role may not, with the statement for a superuser: since
-        PostgreSQL 16 that is so where a role granted it whose privileges the migrating role lacks.
+        Raises: RoleNotPermitted if the migrating role may not, with the statement for a superuser.  Since
+        PostgreSQL 16 that is the case if it lacks the privileges of the grantor.
+
+        Emits: ``REVOKE role FROM member``.
         """
         operations.invoke(cls(ddl_roles.RevokeRole(Membership(role, member))))
 

@@ -56,12 +56,12 @@ class TableOp(RowSecurityOp):
     def without_forced_row_level_security(
         cls, operations: Operations, *table_names: str, schema: str | None = None
     ) -> AbstractContextManager[None]:
-        """A block in which row security isn't forced on the owner of the tables, for data migrations.
+        """Return a block in which FORCE doesn't bind the owner of the tables, for data migrations.
 
-        ``with op.without_forced_row_level_security("notes"): op.execute(…)``.  The end of the block puts
-        FORCE back, also after an error, on those tables that had it.  ``ALTER TABLE`` locks each table until
-        the transaction ends.  Within ``autocommit_block()`` other sessions of the owner see the tables
-        without FORCE, too, and a lost connection leaves them so.
+        ``with op.without_forced_row_level_security("notes"): op.execute(…)``.  The end of the block restores
+        FORCE, also after an error, on the tables that had it.  ``ALTER TABLE`` locks each table until the
+        transaction ends.  Within ``autocommit_block()``, other sessions of the owner see the tables without
+        FORCE, too, and a lost connection leaves them so.
 
         Emits: ``ALTER TABLE … NO FORCE ROW LEVEL SECURITY``, and at the end ``ALTER TABLE … FORCE ROW LEVEL
         SECURITY``; ``SET CONSTRAINTS ALL IMMEDIATE`` before that, if checks of new rows are deferred.
@@ -105,7 +105,7 @@ def _lifted(op: type[RowSecurityOp], operations: Operations, tables: Sequence[Ta
             # A transaction that failed is rolled back, and has lifted nothing.
             if getattr(error.orig, "sqlstate", None) != _IN_FAILED_TRANSACTION:
                 log.error(
-                    "FORCE ROW LEVEL SECURITY of %s was not put back: %s. Unless the transaction was rolled "
+                    "FORCE ROW LEVEL SECURITY of %s was not restored: %s. Unless the transaction was rolled "
                     "back, run ALTER TABLE … FORCE ROW LEVEL SECURITY for each",
                     ", ".join(table.name for table in tables),
                     error.orig,

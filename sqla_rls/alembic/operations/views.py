@@ -28,9 +28,12 @@ class ViewOp(RowSecurityOp):
         column_comments: Mapping[str, str] | None = None,
         schema: str | None = None,
     ) -> None:
-        """``CREATE VIEW … WITH (security_invoker=true) AS definition``, and ``COMMENT ON`` for comments.
+        """Create a view.
 
-        *column_comments* are by the columns' names; one that the view lacks is left out, with a notice.
+        Args:
+            column_comments: by column; a notice names a column that the view lacks.
+
+        Emits: ``CREATE VIEW … WITH (security_invoker=true) AS definition``, and ``COMMENT ON`` for comments.
         """
         view = View(
             schema=schema,
@@ -54,7 +57,10 @@ class ViewOp(RowSecurityOp):
         check_option: str | None = None,
         schema: str | None = None,
     ) -> None:
-        """``CREATE OR REPLACE VIEW …``, which can't change the columns but add some at the end."""
+        """Replace a view.  It keeps its columns and privileges; new columns come last.
+
+        Emits: ``CREATE OR REPLACE VIEW …``.
+        """
         view = View(
             schema=schema,
             name=name,
@@ -67,7 +73,7 @@ class ViewOp(RowSecurityOp):
 
     @classmethod
     def drop_rls_view(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
-        """``DROP VIEW``."""
+        """Drop a view.  Emits: ``DROP VIEW``."""
         operations.invoke(cls(ddl_views.DropView(TableKey(schema, name))))
 
 
