@@ -327,11 +327,14 @@ class Cursor(psycopg.Cursor[Any]):
 
     def stream(self, *args: Any, **kw: Any) -> Iterator[Any]:
         _ours(self).start()
-        return super().stream(*args, **kw)
+        for row in super().stream(*args, **kw):  # noqa: UP028 (as in the asynchronous half)
+            yield row
 
-    def copy(self, *args: Any, **kw: Any) -> Any:
+    @contextmanager
+    def copy(self, *args: Any, **kw: Any) -> Iterator[psycopg.Copy]:
         _ours(self).start()
-        return super().copy(*args, **kw)
+        with super().copy(*args, **kw) as copy:
+            yield copy
 
 
 class ServerCursor(psycopg.ServerCursor[Any]):
@@ -525,11 +528,11 @@ class AsyncConnection(_Waiting, psycopg.AsyncConnection[Any]):
         self._asked_autocommit = value
 
     async def commit(self) -> None:
-        self.binding = None
+        self.binding = self.executed = None
         await super().commit()
 
     async def rollback(self) -> None:
-        self.binding = None
+        self.binding = self.executed = None
         await super().rollback()
 
     @asynccontextmanager
