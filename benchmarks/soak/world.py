@@ -33,7 +33,8 @@ class Fact(Base):
     user_id: Mapped[str] = mapped_column(Text, index=True)
 
     __table_args__ = (
-        crud_policy(authenticated, read=auth_uid(user_id), modify=False),
+        # As text, which implies the privileges: the policies must refuse what these would allow.
+        crud_policy(authenticated, read=auth_uid(user_id), modify="false"),
         Policy("auditor-read", "SELECT", [auditor], using=True),
     )
 

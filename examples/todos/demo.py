@@ -199,7 +199,7 @@ def try_tokens(transcript: Transcript, alice: Client, bob: Client, issuer: Issue
     transcript.chapter("Tokens that aren't believed")
     header, _, signature = alice.token.split(".")
     _, claims_of_bob, _ = bob.token.split(".")
-    forged = InvalidToken, "signed by"
+    forged = InvalidToken, "hasn't signed it"
     namesake = replace(Key.generate(), kid=issuer.key().kid)
     with Issuer(issuer.project_id) as other_issuer:
         for sentence, token, refusal in (
