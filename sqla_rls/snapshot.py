@@ -1,7 +1,7 @@
 """Postgres objects as frozen values, and the Snapshot that holds them.
 
-Models are made into one Snapshot, the database's catalog into another; everything else compares or
-reads the two.  Nothing here knows SQLAlchemy or a connection.
+One Snapshot describes the models, and another the database.  The other modules compare or read them.  This
+module imports neither SQLAlchemy nor a driver.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sqla_rls.exc import DeclarationError
 PUBLIC: Final = "public"
 
 
-#: The comment on what the scripts of ddl/sql/ make, which alone they replace and drop.
+#: The comment on objects of the scripts in ddl/sql/.  The scripts replace and drop only objects with it.
 MADE_BY: Final = "made by sqla_rls"
 
 
-#: Written without quotes in place of a role.
+#: Keywords that stand for a role, without quotes.
 ROLE_KEYWORDS: Final = frozenset({"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"})
 
 
@@ -30,23 +30,23 @@ MAX_NAME_BYTES: Final = 63
 AUTH_SCHEMA: Final = "auth"
 
 
-#: Stands for the name of the default schema where only the database knows it.
+#: A placeholder for the default schema, whose name only the database knows.
 DEFAULT_SCHEMA: Final = ""
 
 
-#: In the statement of a function, the schema that is the connection's default one when it is made.
+#: A placeholder in the statement of a function for the connection's default schema at that time.
 CURRENT_SCHEMA: Final = "__current_schema__"
 
 
-#: Where the key is that signed callers are verified with.
+#: The schema of the signing key.
 SECRET_SCHEMA: Final = "sqla_rls_secret"  # noqa: S105 - a name
 
 
-#: Owns the key, and nothing else.
+#: The role that owns only the signing key.
 KEYHOLDER: Final = "sqla_rls_keyholder"
 
 
-#: With the first role comes the second, which may ask who is calling, too.
+#: A declaration of the first role also declares the second, which may use the auth functions, too.
 BROUGHT_ALONG: Final[Mapping[str, str]] = {"authenticated": "anonymous"}
 
 
@@ -64,7 +64,7 @@ COMMAND_PRIVILEGES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def unless_default(schema: str | None, default_schema: str | None) -> str | None:
-    """*schema* as keys have it: the default schema is ``None``, whatever its name."""
+    """Return *schema* as keys have it: None for the default schema."""
     return None if schema == default_schema else schema
 
 
@@ -76,18 +76,30 @@ class TableKey(NamedTuple):
 
     @classmethod
     def of(cls, schema: str | None, name: str, default_schema: str | None) -> TableKey:
-        """The key of a table whose schema may be named although it is *default_schema*."""
+        """Return the key of a table; *schema* may be None or *default_schema* for the default schema."""
         return cls(unless_default(schema, default_schema), name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """A role of the cluster, made where it is missing and never dropped by omission.
+    """A role of the cluster.
 
-    What is left unsaid isn't managed, nor is a password: that belongs to whoever deploys.  *member_of*
-    are all the roles that it is a member of; there it may SET ROLE, and inherits what *inherit* says.
-    Emitted: ``CREATE ROLE name [LOGIN] [NOINHERIT] [BYPASSRLS] [IN ROLE …]``, ``ALTER ROLE``, ``GRANT``
-    and ``REVOKE`` of memberships.
+    A migration creates the role if it is missing.  Autogenerate never drops it.  It manages neither an
+    attribute that is None nor a password; set passwords where you deploy.
+
+    Args:
+        name: the name.
+        login: whether the role can log in.
+        inherit: whether the role inherits the privileges of *member_of*.
+        bypassrls: whether the role bypasses row security.
+        member_of: all roles that it is a member of; it may SET ROLE to each.
+
+    Raises:
+        DeclarationError: the name or a role of *member_of* is of another type.
+
+    Emits:
+        ``CREATE ROLE name [LOGIN] [NOINHERIT] [BYPASSRLS] [IN ROLE …]``, ``ALTER ROLE``, ``GRANT`` and
+        ``REVOKE`` of memberships.
     """
 
     name: str = field(kw_only=False)
@@ -99,8 +111,8 @@ class Role:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise DeclarationError(
-                f"Role() takes the name of a role, not an object of type {type(self.name).__name__}. "
-                "Write Role('name')"
+                "the role can't be declared: Role() takes the name of a role, not an object of type "
+                f"{type(self.name).__name__}. Write Role('name')"
             )
         object.__setattr__(self, "name", str.__str__(self.name))
         if self.member_of is not None:
@@ -111,23 +123,28 @@ class Role:
 
 
 def listed_roles(roles: Role | str | Collection[Role | str]) -> list[Role | str]:
-    """One role or several, as a list.  Raises DeclarationError for what is neither a Role nor a name."""
+    """Return one role or several as a list.
+
+    Raises:
+        DeclarationError: an item is neither a Role nor a name.
+    """
     found: list[Role | str] = []
     for one in roles if isinstance(roles, Iterable) and not isinstance(roles, str | bytes) else [roles]:
         if not isinstance(one, Role | str):
-            # A Caller has one.
+            # A Caller has a role.
             role = getattr(one, "role", None)
             fix = repr(role) if isinstance(role, str) else "Role('name') or 'name'"
             raise DeclarationError(
-                f"a role is a Role or a name, not an object of type {type(one).__name__}. Write {fix}"
+                "the declaration can't be made: a role is a Role or a name, not an object of type "
+                f"{type(one).__name__}. Write {fix}"
             )
-        # The text of an enum's member would be the name of its class and its own.
+        # str() of a member of a str enum is "Class.NAME" instead of its value.
         found.append(str.__str__(one) if isinstance(one, str) else one)
     return found
 
 
 class Membership(NamedTuple):
-    """That *member* is a member of *role*; None is whatever the server makes of it, or has no word for."""
+    """The membership of *member* in *role*; an option that is None has the server's default."""
 
     role: str
     member: str
@@ -138,7 +155,7 @@ class Membership(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSecurity:
-    """The two flags of ``ALTER TABLE … ROW LEVEL SECURITY``, each on its own in Postgres, too."""
+    """The two independent flags of ``ALTER TABLE … ROW LEVEL SECURITY``."""
 
     table: TableKey
     enabled: bool = True
@@ -161,9 +178,9 @@ class Policy:
     roles: frozenset[str] = frozenset({PUBLIC})
     using: str | None = None
     with_check: str | None = None
-    #: A database doesn't know: there, each does.
+    #: A database doesn't store this flag, so its policies have True.
     imply_privileges: bool = field(default=True, compare=False)
-    #: The user's, which is kept where it is made again.
+    #: The comment of a user; a migration keeps it when it recreates the policy.
     comment: str | None = field(default=None, compare=False)
 
     @property
@@ -172,13 +189,13 @@ class Policy:
 
     @property
     def has_star(self) -> bool:
-        """Whether there may be a ``*`` in it that Postgres expands; it may be another."""
+        """Whether the text has a ``*``, which Postgres may expand to columns."""
         return "*" in f"{self.using} {self.with_check}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SQLFunction:
-    """One row of pg_proc; *settings* are its own, as in proconfig."""
+    """One row of pg_proc; *settings* are those of proconfig."""
 
     schema: str | None
     name: str
@@ -192,7 +209,7 @@ class SQLFunction:
     parallel: str = "UNSAFE"
     strict: bool = False
     leakproof: bool = False
-    #: The user's, which is kept where it is made again.
+    #: The comment of a user; a migration keeps it when it recreates the function.
     comment: str | None = field(default=None, compare=False)
 
     @property
@@ -210,7 +227,7 @@ class View:
     security_invoker: bool = True
     security_barrier: bool = False
     check_option: str | None = None  # local or cascaded
-    #: The user's, which are kept where it is made again.
+    #: The comments of a user; a migration keeps them when it recreates the view.
     comment: str | None = field(default=None, compare=False)
     column_comments: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
@@ -220,12 +237,12 @@ class View:
 
     @property
     def object(self) -> ObjectKey:
-        """As a privilege has it: there, a view is a table."""
+        """The key as privileges have it: for them, a view is a table."""
         return ObjectKey("TABLE", *self.key)
 
 
 class SequenceKey(NamedTuple):
-    """A sequence by its name, or by the table and column that own it, since Postgres chose the name then."""
+    """A sequence by its name, or by the table and column that own it, if Postgres has chosen the name."""
 
     schema: str | None
     name: str
@@ -237,9 +254,9 @@ class SequenceKey(NamedTuple):
 
 
 class CalledSequence(NamedTuple):
-    """That a column default of *table* calls a sequence, which its column doesn't own.
+    """A sequence that a column default of *table* calls, and that the column doesn't own.
 
-    With *default*, which is SQL text, the sequence is known by that column.
+    If *default*, the SQL text, is given, the column of *sequence* identifies the sequence.
     """
 
     table: TableKey
@@ -248,7 +265,7 @@ class CalledSequence(NamedTuple):
 
 
 class ObjectKey(NamedTuple):
-    """What a privilege is on."""
+    """An object with privileges."""
 
     object_type: str  # TABLE (or view), SEQUENCE, SCHEMA or FUNCTION; DATABASE in PUBLIC_PRIVILEGES alone
     schema: str | None  # None for a schema itself, and for the default one
@@ -256,9 +273,9 @@ class ObjectKey(NamedTuple):
 
 
 class Privilege(NamedTuple):
-    """One privilege that one role holds on one object, as in aclexplode(); begins like an ObjectKey.
+    """One privilege that one role holds on one object, as in aclexplode().
 
-    That on a sequence begins with the table of the column that owns it, if one does.
+    The first three fields are an ObjectKey.  For a sequence that a column owns, they name the column's table.
     """
 
     object_type: str
@@ -268,7 +285,7 @@ class Privilege(NamedTuple):
     privilege: str
     column: str | None = None
     grantable: bool = False
-    #: Who gave it, where that isn't the owner.
+    #: The role that granted it; None for the owner.
     grantor: str | None = None
 
     @property
@@ -277,18 +294,18 @@ class Privilege(NamedTuple):
 
 
 class DefaultPrivilege(NamedTuple):
-    """One privilege on objects yet to be made, as in ``ALTER DEFAULT PRIVILEGES``.
+    """One default privilege for objects that the migrating role creates later.
 
-    It is about what the role that runs the migrations will make.
+    ``ALTER DEFAULT PRIVILEGES`` has the same fields.
     """
 
     object_type: str  # TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS
-    schema: str | None  # None: wherever it is made; or DEFAULT_SCHEMA
+    schema: str | None  # None for every schema; or DEFAULT_SCHEMA
     grantee: str
     privilege: str
 
 
-#: What Postgres gives everybody on what is made, until that is revoked.
+#: The default privileges of PUBLIC in a new database.
 BUILT_IN_DEFAULTS: Final = frozenset(
     {
         DefaultPrivilege("FUNCTIONS", None, PUBLIC, "EXECUTE"),
@@ -297,11 +314,11 @@ BUILT_IN_DEFAULTS: Final = frozenset(
 )
 
 
-#: What Postgres gives everybody, CREATE up to version 14, and one caller can lay traps for another with:
-#: a temporary table that hides the real one, a function that is found before Postgres' own.
+#: Privileges of PUBLIC in a new database, CREATE up to PostgreSQL 14.  With them, one caller can trick
+#: another: a temporary table hides a real one, and a function hides one of Postgres.
 PUBLIC_PRIVILEGES: Final = frozenset(
     {
-        Privilege("DATABASE", None, "", PUBLIC, "TEMPORARY"),  # the one at hand, whatever its name
+        Privilege("DATABASE", None, "", PUBLIC, "TEMPORARY"),  # the current database
         Privilege("SCHEMA", None, "public", PUBLIC, "CREATE"),
     }
 )
@@ -309,49 +326,49 @@ PUBLIC_PRIVILEGES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything that is managed, of the models or of a database."""
+    """All managed objects of the models or of a database."""
 
     roles: Mapping[str, Role] = field(default_factory=dict)
     memberships: frozenset[Membership] = frozenset()
     auth_functions: bool = False
     row_security: Mapping[TableKey, RowSecurity] = field(default_factory=dict)
-    #: The partitions and inheritance children of each table, but not theirs.
+    #: The direct partitions and inheritance children of each table.
     heirs: Mapping[TableKey, Collection[TableKey]] = field(default_factory=dict)
     policies: Mapping[PolicyKey, Policy] = field(default_factory=dict)
-    #: The tables that subqueries of an expression on a table read; unknown for SQL text.
+    #: The tables that subqueries of an expression on a table read; SQL text has no entry.
     reads: Mapping[tuple[TableKey, str], Collection[TableKey]] = field(default_factory=dict)
     privileges: frozenset[Privilege] = frozenset()
-    #: The owner of each object, as a Privilege begins; it needs no grant.
+    #: The owner of each object, with the first fields of a Privilege; an owner needs no grant.
     owners: frozenset[tuple[str, str | None, str, str]] = frozenset()
     default_privileges: frozenset[DefaultPrivilege] = frozenset()
     #: The sequence of each serial column.
     sequences: frozenset[SequenceKey] = frozenset()
-    #: That of each identity column, which whoever inserts needs no privilege on.
+    #: The sequence of each identity column; INSERT needs no privilege on it.
     identity_sequences: frozenset[SequenceKey] = frozenset()
-    #: Those that others may share.
+    #: The sequences that several columns may share.
     called_sequences: frozenset[CalledSequence] = frozenset()
     functions: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
-    #: Each after those that it reads.
+    #: The views in an order in which each follows the views that it reads.
     views: Mapping[TableKey, View] = field(default_factory=dict)
-    #: Whether PUBLIC shall hold none of PUBLIC_PRIVILEGES.
+    #: Whether the migration revokes PUBLIC_PRIVILEGES.
     revokes_public_privileges: bool = False
-    #: The tables that declare anything: these are managed whole.
+    #: The tables with declarations: all their privileges are managed.
     managed: frozenset[TableKey] = frozenset()
-    #: The sequences, functions and views that are managed whole on their own.
+    #: The sequences, functions and views whose privileges are all managed.
     managed_objects: frozenset[ObjectKey] = frozenset()
-    #: On a schema, which is shared, that is what these roles hold.
+    #: The schemas and roles whose privileges are managed; other roles on the schema aren't.
     managed_grantees: frozenset[tuple[ObjectKey, str]] = frozenset()
-    #: What kinds of default privileges of which roles are managed whole.
+    #: The kinds of default privileges, with their roles, that are managed.
     managed_defaults: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def owned_sequences(self) -> frozenset[SequenceKey]:
-        """Those of the serial columns, and of the identity columns."""
+        """The sequences of the serial and the identity columns."""
         return self.sequences | self.identity_sequences
 
     @property
     def sequences_of_columns(self) -> frozenset[SequenceKey]:
-        """The same, and those on which privileges are declared by their columns."""
+        """The owned sequences, and the sequences whose privileges are declared by their columns."""
         return self.owned_sequences | {
             SequenceKey(one.schema, one.name, one.column)
             for one in self.privileges
@@ -359,7 +376,7 @@ class Snapshot:
         }
 
     def objects_of(self, tables: Collection[TableKey]) -> set[ObjectKey]:
-        """*tables*, and the sequences that their columns own."""
+        """Return *tables* and the sequences that their columns own."""
         owners = {one.table for one in self.owned_sequences}
         return {
             *(ObjectKey("TABLE", *table) for table in tables),
@@ -367,7 +384,7 @@ class Snapshot:
         }
 
     def before_making(self, objects: Collection[ObjectKey]) -> Self:
-        """As if *objects* weren't there yet."""
+        """Return the snapshot from before *objects* are created: without their privileges and owners."""
         return replace(
             self,
             privileges=frozenset(one for one in self.privileges if one.object not in objects),
@@ -375,7 +392,7 @@ class Snapshot:
         )
 
     def without(self, objects: Collection[ObjectKey]) -> Self:
-        """The same, but for the functions and views among *objects*, and what is granted on them."""
+        """Return the snapshot without the functions and views among *objects*, and their privileges."""
         return replace(
             self,
             functions={
@@ -388,25 +405,27 @@ class Snapshot:
 
     @property
     def held_by_public(self) -> tuple[str, ...]:
-        """Of PUBLIC_PRIVILEGES, which there are."""
+        """The privileges of PUBLIC_PRIVILEGES that exist."""
         held = {one._replace(grantor=None) for one in self.privileges}
         return tuple(sorted(one.privilege for one in PUBLIC_PRIVILEGES & held))
 
     def heirs_of(self, tables: Collection[TableKey]) -> dict[TableKey, set[TableKey]]:
-        """The partitions and heirs of *tables*, however deep, each with those of *tables* that it is one of.
+        """Return the partitions and inheritance children of *tables*, at any depth.
 
-        One of *tables* itself is left out, and so is what it alone has.
+        Returns:
+            Each partition or child with its ancestors among *tables*.  A table of *tables* isn't part of the
+            result, and neither are tables that only it has as children.
         """
         found: dict[TableKey, set[TableKey]] = {}
         waiting = [(table, heir) for table in tables for heir in self.heirs.get(table, ())]
-        for table, heir in waiting:  # which grows
+        for table, heir in waiting:  # the list grows
             if heir not in tables and table not in found.setdefault(heir, set()):
                 found[heir].add(table)
                 waiting += [(table, one) for one in self.heirs.get(heir, ())]
         return found
 
     def groups_of(self, roles: Collection[str]) -> set[str]:
-        """*roles*, and those that they are members of, however far."""
+        """Return *roles* and the roles that they are direct or indirect members of."""
         found = {*roles}
         while more := {one.role for one in self.memberships if one.member in found} - found:
             found |= more
@@ -420,12 +439,12 @@ class Snapshot:
 
 
 def may_read(sql: str) -> bool:
-    """Whether there may be a subquery in *sql* that reads a table: none does without either word."""
+    """Return whether *sql* may have a subquery that reads a table: such a query needs FROM or TABLE."""
     return any(word in sql.lower() for word in ("from", "table"))
 
 
 def members_last(roles: Mapping[str, Role]) -> list[Role]:
-    """*roles*, each after those that it is a member of."""
+    """Return *roles* in an order in which each follows the roles that it is a member of."""
     visited: set[str] = set()
     ordered: list[Role] = []
 
@@ -442,5 +461,5 @@ def members_last(roles: Mapping[str, Role]) -> list[Role]:
 
 
 def callers(roles: Iterable[Role | str]) -> set[str]:
-    """The roles of those who call an application whose policies name *roles*; everyone is in PUBLIC."""
+    """Return the roles that callers have if policies name *roles*; each role is in PUBLIC."""
     return {PUBLIC, *BROUGHT_ALONG, *BROUGHT_ALONG.values(), *map(str, roles)}

@@ -1,7 +1,7 @@
-"""Who runs the server's programs.
+"""The account of the operating system that runs the server's programs.
 
-We do; but they refuse root, so for root it's an unprivileged account, which must be able to reach the
-programs and own its files.
+Postgres refuses to run as root.  For root, an unprivileged account runs the programs.  It must be able to
+reach the programs, and it owns its files.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import IO, Final
 
 from sqla_rls.testing.installation import PostgresUnavailable
 
-# The server is the child of a shell which waits at a pipe for us to stop it, or to die however suddenly;
-# then it ends the server and removes its files.  A pipe rather than PR_SET_PDEATHSIG: that fires when the
-# thread that forked ends, not the process, needs Python between fork and exec, is there on Linux only, and
-# leaves the files.
+# The server is the child of a shell.  The shell waits at a pipe until this process writes to it or dies; then
+# the shell ends the server and removes its files.  PR_SET_PDEATHSIG isn't used: it fires at the end of the
+# thread that forked, needs Python between fork and exec, exists only on Linux, and leaves the files.
 _SUPERVISOR: Final = """
 signal=$1 directory=$2 copy=$3
 shift 3
@@ -38,27 +37,34 @@ rm -rf "$directory" "$copy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """An account of the operating system; the fields are None for our own."""
+    """An account of the operating system; both fields are None for the present account."""
 
     user: int | None = None
     group: int | None = None
 
     @classmethod
     def unprivileged(cls) -> Account:
-        """Our own or, for root, ``postgres`` or ``nobody``."""
+        """Return the present account; for root, ``postgres`` or ``nobody``.
+
+        Raises:
+            PostgresUnavailable: the account is root, and neither of the two exists.
+        """
         if os.geteuid() != 0:
             return cls()
-        import pwd  # not there on Windows
+        import pwd  # Windows doesn't have it
 
         for name in ("postgres", "nobody"):
             with suppress(KeyError):
                 entry = pwd.getpwnam(name)
                 return cls(user=entry.pw_uid, group=entry.pw_gid)
-        raise PostgresUnavailable("Postgres refuses root, and there is no account postgres or nobody")
+        raise PostgresUnavailable(
+            "Postgres can't start: it refuses root, and there is no account postgres or nobody. "
+            "Create one of them, or run as another account"
+        )
 
     def start(self, command: Sequence[str | Path], output: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start *command*, which reads from a pipe of ours and writes to *output*."""
-        # What is meant for our libpq would change the server's defaults.
+        """Start *command*, which reads from a pipe and writes to *output*."""
+        # PG* variables for this process's libpq would change defaults of the server.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return subprocess.Popen(  # noqa: S603
             command,
@@ -67,7 +73,7 @@ class Account:
             stderr=subprocess.STDOUT,
             cwd="/",
             env={**environment, "LC_ALL": "C", "TZ": "UTC"},
-            # Ctrl-C is for us: what cleans up after it may still need the server.
+            # Ctrl-C must not end the server, since the cleanup after it may need the server.
             start_new_session=True,
             user=self.user,
             group=self.group,
@@ -83,16 +89,24 @@ class Account:
         *,
         signal: str,
     ) -> subprocess.Popen[bytes]:
-        """Start server *command*, which ends by *signal* when we do, or ``end()`` it; then its files go."""
+        """Start the server *command*, and remove its files when it ends.
+
+        Args:
+            command: the program and its arguments.
+            output: the file for its output.
+            directory: a directory to remove.
+            copy: another directory to remove.
+            signal: the signal that ends the server, when this process ends or calls ``end()``.
+        """
         supervisor = ["/bin/sh", "-c", _SUPERVISOR, "sqla_rls", signal, str(directory), str(copy or "")]
         process = self.start([*supervisor, *map(str, command)], output)
         assert process.stdin
-        # A forked child has a copy of the pipe's end, and might outlive us with it.
+        # A forked child has a copy of the pipe's end, and may outlive this process.
         os.register_at_fork(after_in_child=process.stdin.close)
         return process
 
     def succeeds(self, *command: str | Path) -> bool:
-        """Whether the account can run *command*, with success."""
+        """Return whether the account can run *command* successfully."""
         try:
             with tempfile.TemporaryFile() as output, self.start(command, output) as process:
                 process.communicate()
@@ -101,7 +115,11 @@ class Account:
         return process.returncode == 0
 
     def make_directory(self, parents: Iterable[str]) -> Path:
-        """A new directory of its own in the first of *parents* that it can reach."""
+        """Return a new directory of the account in the first of *parents* that it can reach.
+
+        Raises:
+            PostgresUnavailable: the account can't write to any of them.
+        """
         for parent in parents:
             try:
                 directory = Path(tempfile.mkdtemp(prefix="sqla_rls-", dir=parent))
@@ -111,17 +129,20 @@ class Account:
             if self.succeeds("/bin/sh", "-c", 'test -w "$1"', "sh", directory):
                 return directory
             directory.rmdir()
-        raise PostgresUnavailable("Postgres' account can't write to any directory for temporary files")
+        raise PostgresUnavailable(
+            "Postgres can't start: its account can't write to any directory for temporary files. "
+            "Set TMPDIR to one that it can write to"
+        )
 
     def take(self, tree: Path) -> None:
-        """Make the account the owner of *tree* and all below it."""
+        """Make the account the owner of *tree* and of its contents."""
         if self.user is not None and self.group is not None:
             for path in (tree, *tree.rglob("*")):
                 os.chown(path, self.user, self.group)
 
 
 def end(server: subprocess.Popen[bytes], timeout: float) -> None:
-    """End a *server* that is supervised, by force if it takes more than *timeout* seconds."""
+    """End a supervised *server*; kill it after *timeout* seconds."""
     try:
         server.communicate(b"stop\n", timeout=timeout)
     except subprocess.TimeoutExpired:

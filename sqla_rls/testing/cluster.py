@@ -1,6 +1,6 @@
 """A throw-away cluster: its files and its processes.
 
-Nothing outlives us: account.py has the server ended, and its files removed, however suddenly we die.
+When this process ends, even by SIGKILL, account.py ends the server and removes its files.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from sqla_rls.testing.account import Account, end
 from sqla_rls.testing.installation import Installation, PostgresUnavailable
 
 DEFAULT_SETTINGS: Final = {
-    # The data is thrown away, so nothing need wait for a disk.
+    # The data is thrown away, so no statement needs to wait for a disk.
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
-    # In the data directory, which we remove; /dev/shm/PostgreSQL.* outlives a server that is killed.
+    # With mmap the memory is in the data directory; /dev/shm/PostgreSQL.* outlives a killed server.
     "dynamic_shared_memory_type": "mmap",
 }
 
-MEMORY_NEEDED: Final = 2**30  # bytes: a cluster is 40 MB, each database in it 8
+MEMORY_NEEDED: Final = 2**30  # bytes: a cluster takes 40 MB, and each database 8 MB
 START_TIMEOUT: Final = 60.0  # seconds
 STOP_TIMEOUT: Final = 10.0  # seconds
 
 
 class Cluster:
-    """A throw-away cluster, running; a hot standby of the server at port *primary*, if that is given.
+    """A running throw-away cluster; with *primary*, a hot standby of the server at that port.
 
     Attributes:
-        port: on 127.0.0.1, and part of the socket's name.
-        directory: holds the socket and, in ``data``, the cluster.
+        port: the port on 127.0.0.1, and part of the socket's name.
+        directory: the directory of the socket; ``data`` in it has the cluster.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Cluster:
             undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
             self._copy: Path | None = None
             if not self._account.succeeds(installation.bindir / "postgres", "--version"):
-                # Such as those of a virtual environment in root's home.
+                # The account can't reach the programs, for example in a virtual environment of root.
                 self._copy = self._account.make_directory(_temporary_parents())
                 undo.callback(shutil.rmtree, self._copy, ignore_errors=True)
                 installation = installation.copy(self._copy)
@@ -75,7 +75,9 @@ class Cluster:
         with self._account.start(command, self._log) as process:
             process.communicate()
         if process.returncode:
-            raise PostgresUnavailable(f"{program} failed:\n{_text(self._log)}")
+            raise PostgresUnavailable(
+                f"Postgres can't start: {program} failed. Read its output:\n{_text(self._log)}"
+            )
 
     def _start(self, installation: Installation, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
         settings = {
@@ -87,7 +89,7 @@ class Cluster:
         }
         server = [str(installation.bindir / "postgres"), "-D", f"{self.directory}/data"]
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        # QUIT, "immediate shutdown", because nothing is to be kept.
+        # QUIT is an immediate shutdown, since the data is thrown away.
         return self._account.supervise(
             [*server, *options], self._log, self.directory, self._copy, signal="QUIT"
         )
@@ -96,11 +98,14 @@ class Cluster:
         deadline = time.monotonic() + START_TIMEOUT
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise PostgresUnavailable(f"Postgres doesn't start:\n{_text(self._log)}")
+                raise PostgresUnavailable(
+                    "Postgres doesn't start: it has ended, or isn't ready in time. "
+                    f"Read its log:\n{_text(self._log)}"
+                )
             time.sleep(0.005)
 
     def _ready(self) -> bool:
-        # As pg_ctl does: the eighth line is the state, "ready" once both socket and port are ours.
+        # As in pg_ctl: the eighth line is the state; "ready" means that socket and port are open.
         try:
             lines = (self.directory / "data" / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -108,7 +113,7 @@ class Cluster:
         return len(lines) > 7 and lines[7].strip() == "ready"
 
     def stop(self) -> None:
-        """End the server and remove its files; does nothing the second time."""
+        """End the server and remove its files; a second call has no effect."""
         if self._log.closed:
             return
         end(self._process, STOP_TIMEOUT)
@@ -118,23 +123,28 @@ class Cluster:
 
 
 def launch(installation: Installation, settings: Mapping[str, str], *, primary: int | None = None) -> Cluster:
-    """Make a cluster, or a hot standby of the one at port *primary*, and start it on a port of its own.
+    """Create a cluster and start it on a free port.
+
+    Args:
+        installation: the binaries.
+        settings: settings of the server.
+        primary: create a hot standby of the server at this port instead.
 
     Raises:
-        PostgresUnavailable: with what initdb or the server said.
+        PostgresUnavailable: initdb or the server failed; the message has its output.
     """
     while True:
         port = free_port()
         try:
             return Cluster(installation, settings, port, primary)
         except PostgresUnavailable:
-            # Somebody else may have been quicker; any other failure would only repeat itself.
+            # Another program may have taken the port.  Another failure would repeat itself.
             if not _taken(port):
                 raise
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses at this moment."""
+    """Return a TCP port of 127.0.0.1 that is free at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
@@ -149,13 +159,12 @@ def _taken(port: int) -> bool:
 
 
 def _data_parents() -> Iterator[str]:
-    # In memory where there is room: on ext4 a database made soon after others were dropped takes
-    # 100 ms instead of 10.
+    # Memory first: on ext4, creating a database soon after dropping others takes 100 ms instead of 10.
     memory = "/dev/shm"  # noqa: S108
     with suppress(OSError):
         if shutil.disk_usage(memory).free > MEMORY_NEEDED:
             yield memory
-    # A socket's path may have 103 bytes, and 33 of them are names below.
+    # A socket's path may have 103 bytes, and the names below take 33.
     yield from (parent for parent in _temporary_parents() if len(os.fsencode(parent)) <= 70)
 
 

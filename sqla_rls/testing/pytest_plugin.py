@@ -1,7 +1,7 @@
 """Fixtures for pytest: a Postgres, a database for each test, a token issuer.
 
-In a ``conftest.py``: ``pytest_plugins = ["sqla_rls.testing.pytest_plugin"]``.  It isn't loaded on its own,
-since that would import SQLAlchemy in every run of everybody who has this library installed.
+Load it in a ``conftest.py``: ``pytest_plugins = ["sqla_rls.testing.pytest_plugin"]``.  It doesn't load
+itself, since then every run of pytest in your environment would import SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def rls_postgres() -> Iterator[Server]:
     """A Postgres server, as ``sqla_rls.testing.postgres.find_server()`` finds it.
 
-    Under pytest-xdist every worker starts its own.  With ``SQLA_RLS_TEST_URL`` all share that one, with
-    databases of their own; only roles are common to them.
+    Under pytest-xdist, every worker starts its own server.  With ``SQLA_RLS_TEST_URL`` all workers share that
+    server: each has its own databases, and they share the roles.
     """
     from sqla_rls.testing.postgres import find_server
 
@@ -43,7 +43,7 @@ def rls_database(rls_postgres: Server) -> Iterator[URL]:
 def rls_issuer() -> Iterator[Issuer]:
     """An identity provider on this machine: ``Verifier(rls_issuer.provider)``, ``rls_issuer.token("alice")``.
 
-    One for the whole run, so that an app may be configured with it once; a test that breaks it calls
+    The whole run has one, so that you configure your app once.  A test that changes its answers calls
     ``rls_issuer.reset()`` afterwards.
     """
     from sqla_rls.testing.issuer import Issuer
