@@ -1,4 +1,4 @@
-"""What all declarations have in common: where they are kept, and how they name roles and columns."""
+"""The common part of all declarations: their storage, and the names of roles and columns."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import PUBLIC, Role, RowSecurity, TableKey, listed_roles
 
 _T = TypeVar("_T")
-#: Where MetaData.info keeps the MetaDataDeclarations.
+#: The key of the MetaDataDeclarations in MetaData.info.
 _INFO_KEY = "sqla_rls"
 
-#: Roles that are made where they are missing (Role), or that must be there (their names).
+#: A migration creates a missing Role; a role that is given by its name must exist.
 Roles: TypeAlias = "Role | str | Collection[Role | str]"
 
 
-#: The caller who has signed in, and the one who has not: names as on Neon.  Declaring the first makes the
-#: second.  They are members of no role, unless a Role of the same name says ``member_of=``.
+#: The roles of callers with and without a token, with Neon's names.  A declaration of the first role also
+#: declares the second.  They are members of no role, unless a Role of the same name has member_of=.
 authenticated = Role("authenticated")
 
 
@@ -36,7 +36,7 @@ READY_MADE = {role.name: role for role in (authenticated, anonymous)}
 
 
 class Declaration(SchemaItem):
-    """What stands in ``__table_args__``; at home on one table."""
+    """An item of ``__table_args__``; it belongs to one table."""
 
     table: Table | None = None
     #: Whether it enables row security, forces it on the table's owner, or disables it.
@@ -44,11 +44,14 @@ class Declaration(SchemaItem):
 
     def _set_parent(self, parent: Any, **kw: Any) -> None:
         if not isinstance(parent, Table):
-            raise DeclarationError(f"{self!r} belongs on a Table, not on {parent!r}")
+            raise DeclarationError(
+                f"{self!r} can't be declared on {parent!r}: it belongs on a Table. Use __table_args__"
+            )
         if self.table is not None and self.table is not parent:
             raise DeclarationError(
-                f"{self!r} is on table {self.table.fullname} already, and can't be on {parent.fullname} too. "
-                "In a mixin, make __table_args__ a @declared_attr.directive, so that each class gets its own"
+                f"{self!r} can't be declared on {parent.fullname}: it is on table {self.table.fullname} "
+                "already. In a mixin, make __table_args__ a @declared_attr.directive, so that each class "
+                "gets its own"
             )
         self.table = parent
         self.attach(TableDeclarations.of(parent, create=True))
@@ -58,43 +61,51 @@ class Declaration(SchemaItem):
 
 
 class Columns:
-    """The columns that a declaration names, found again on its table: a mixin's are copied into each."""
+    """The columns that a declaration names; SQLAlchemy copies those of a mixin into each table."""
 
     def __init__(self, declaration: Declaration, columns: Iterable[Column[Any]]) -> None:
         self.declaration = declaration
         self.marks = {column: _Mark(column) for column in columns if column.table is None}
 
     def on(self, table: Table, column: Column[Any] | str) -> Column[Any]:
-        """*column* of *table*; raises DeclarationError if there is none."""
+        """Return *column* of *table*.
+
+        Raises:
+            DeclarationError: the table has no such column.
+        """
         if isinstance(column, str) or column.table is not None:
             key = column if isinstance(column, str) else column.key
             if key in table.c:
                 return table.c[key]
-            raise DeclarationError(f"{self.declaration!r}: table {table.fullname} has no column {key!r}")
+            raise DeclarationError(
+                f"{self.declaration!r} failed: table {table.fullname} has no column {key!r}. "
+                "Name a column of the table"
+            )
         mark = self.marks.get(column)
         for found in table.c:
             if mark and mark in found.dispatch.after_parent_attach:
                 return found
         raise DeclarationError(
-            f"{self.declaration!r} on {table.fullname} names a column of no table: {column!r}"
+            f"{self.declaration!r} on {table.fullname} failed: column {column!r} belongs to no table. "
+            "Name a column of the table"
         )
 
 
 class _Mark:
-    """Travels with a column into its copies."""
+    """A mark that SQLAlchemy copies with a column."""
 
     def __init__(self, column: object) -> None:
         event.listen(column, "after_parent_attach", self, propagate=True)
 
     def __call__(self, *_: Any) -> None:
-        """Nothing: being there is all."""
+        """Do nothing; only the presence of the listener counts."""
 
 
 class TableDeclarations:
-    """What one table declares, in order.
+    """The declarations of one table, in order.
 
-    It hangs on the table as a listener, since that is what ``Table.to_metadata()`` takes along;
-    ``Table.info`` would be rendered into migrations.
+    They are a listener of the table, since ``Table.to_metadata()`` copies listeners.  Alembic would render
+    ``Table.info`` into migrations.
     """
 
     def __init__(self, table: Table, items: Iterable[Declaration] = ()) -> None:
@@ -102,9 +113,13 @@ class TableDeclarations:
 
     @classmethod
     def of(cls, table: Table, *, create: bool = False) -> TableDeclarations:
-        """The declarations of *table*; an empty one, not kept, where there are none.
+        """Return the declarations of *table*.
 
-        A copy shares those of its source until it is declared more (*create*), which the source isn't.
+        A copy of a table shares the declarations of its source, until the copy gets more of them.
+
+        Args:
+            table: the table.
+            create: store the returned object on the table, if it has none of its own.
         """
         for listener in reversed([*table.dispatch.after_create]):
             if isinstance(listener, cls) and (listener.table is table or not create):
@@ -116,7 +131,7 @@ class TableDeclarations:
         return found
 
     def __call__(self, *_: Any, **kw: Any) -> None:
-        """create_all.py emits what is declared; this listener only stays with the table."""
+        """Do nothing, since create_all.py emits the declarations."""
 
     def __bool__(self) -> bool:
         return bool(self.items)
@@ -126,7 +141,7 @@ class TableDeclarations:
 
     @property
     def row_security(self) -> RowSecurity | None:
-        """The flags of the table; None where nothing that it declares sets them."""
+        """The flags of the table; None if no declaration sets them."""
         table = TableKey(self.table.schema, self.table.name)
         enabled = any(one.enables for one in self.items)
         if not any(one.disables for one in self.items):
@@ -134,20 +149,21 @@ class TableDeclarations:
             return RowSecurity(table=table, forced=forced) if enabled else None
         if enabled:
             raise DeclarationError(
-                f"{self.table.fullname} has policies beside disable_row_level_security(): take one"
+                f"row security of {self.table.fullname} can't be declared: the table has policies and "
+                "disable_row_level_security(). Remove one of them"
             )
         return RowSecurity(table=table, enabled=False)
 
 
 class MetaDataDeclarations:
-    """What is declared on a MetaData rather than on one of its tables, in order."""
+    """The declarations on a MetaData itself, in order."""
 
     def __init__(self) -> None:
         self.items: list[object] = []
 
     @classmethod
     def of(cls, metadata: MetaData, *, create: bool = False) -> MetaDataDeclarations:
-        """The declarations of *metadata*; an empty one, kept only with *create*, where there are none."""
+        """Return the declarations of *metadata*; *create* stores the object if there is none."""
         if create:
             metadata.info.setdefault(_INFO_KEY, cls())
         found: MetaDataDeclarations = metadata.info.get(_INFO_KEY, cls())
@@ -158,17 +174,17 @@ class MetaDataDeclarations:
 
 
 def keep_on(metadata: MetaData, *items: object) -> None:
-    """Add *items* to what *metadata* declares."""
+    """Add *items* to the declarations of *metadata*."""
     MetaDataDeclarations.of(metadata, create=True).items.extend(items)
 
 
 def kept_on(metadatas: Iterable[MetaData], kind: type[_T]) -> list[_T]:
-    """The declarations of one *kind* on *metadatas*, in order."""
+    """Return the declarations of one *kind* on *metadatas*, in order."""
     return [one for metadata in metadatas for one in MetaDataDeclarations.of(metadata).of_type(kind)]
 
 
 def declare_on(table: Table, *declarations: Declaration) -> None:
-    """Declare on a *table* that is there already what would stand in its ``__table_args__``."""
+    """Add *declarations* to an existing *table*, as if they were in its ``__table_args__``."""
     for one in declarations:
         one._set_parent_with_dispatch(table)
 
@@ -176,6 +192,8 @@ def declare_on(table: Table, *declarations: Declaration) -> None:
 def as_roles(roles: Roles) -> list[Role | str]:
     listed = listed_roles(roles)
     if not listed:
-        raise DeclarationError("no role is named: the list is empty. Name a role, or PUBLIC for all roles")
+        raise DeclarationError(
+            "the declaration can't be made: its list of roles is empty. Name a role, or PUBLIC for all roles"
+        )
     by_name: dict[str, Role | str] = {**READY_MADE, "PUBLIC": PUBLIC}
     return [by_name.get(role, role) if isinstance(role, str) else role for role in listed]

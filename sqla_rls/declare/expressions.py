@@ -1,8 +1,8 @@
-"""SQL about the caller: the functions of schema ``auth`` and the conditions made of them.
+"""SQL about the caller: the functions of schema ``auth``, and conditions with them.
 
-Each reads the caller in a subquery of its own, which Postgres runs once per statement (an InitPlan)
-and whose result an index can be searched for.  A bare ``auth.user_id() = column`` may run once per row,
-and ``(SELECT auth.user_id() = column)`` always does.  ``python -m benchmarks.policies`` measures it.
+Each condition reads the caller in a subquery.  Postgres runs it once per statement (an InitPlan), and can
+search an index for its result.  A bare ``auth.user_id() = column`` may run once per row, and
+``(SELECT auth.user_id() = column)`` always does.  ``python -m benchmarks.policies`` measures this.
 """
 
 from __future__ import annotations
@@ -44,50 +44,51 @@ from sqla_rls.snapshot import AUTH_SCHEMA
 _T = TypeVar("_T")
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
-#: A column as a model's class body, a Table or a name gives it.
+#: A column in the body of a model's class or of a Table, or the name of a column.
 ColumnArgument: TypeAlias = Any
 
 
 class AuthFunction(Function[_T]):
-    """A call of a function in schema ``auth``, known as such wherever it stands in an expression."""
+    """A call of a function in schema ``auth``."""
 
     inherit_cache = True
 
 
 class auth:
-    """The functions of schema ``auth`` (extension pg_session_jwt, or the portable ones), as SQL.
+    """The functions of schema ``auth``, for server defaults and queries.
 
-    Emitted: ``auth.user_id()`` and so on, for server defaults and queries.
+    Emits:
+        ``auth.user_id()``, ``auth.uid()``, …
     """
 
     @staticmethod
     def user_id() -> AuthFunction[str]:
-        """The ``sub`` claim as text, NULL when there is none."""
+        """Return the ``sub`` claim as text, NULL if it is missing."""
         return _function("user_id", Text())
 
     @staticmethod
     def uid() -> AuthFunction[Any]:
-        """The ``sub`` claim as uuid, NULL when it isn't one."""
+        """Return the ``sub`` claim as uuid, NULL if it isn't one."""
         return _function("uid", Uuid())
 
     @staticmethod
     def session() -> AuthFunction[Any]:
-        """All claims as jsonb; JSON ``null``, not SQL NULL, when there are none."""
+        """Return all claims as jsonb; JSON ``null``, not SQL NULL, without claims."""
         return _function("session", postgresql.JSONB())
 
     @staticmethod
     def jwt() -> AuthFunction[Any]:
-        """An alias of :meth:`session`."""
+        """Return all claims, as :meth:`session` does."""
         return _function("jwt", postgresql.JSONB())
 
     @staticmethod
     def organization() -> AuthFunction[Any]:
-        """The ``o`` claim of Neon Auth as jsonb, NULL unless it is an object."""
+        """Return the ``o`` claim of Neon Auth as jsonb, NULL if it isn't an object."""
         return _function("organization", postgresql.JSONB())
 
     @staticmethod
     def organization_id() -> AuthFunction[Any]:
-        """``o.id`` as uuid, NULL when it isn't one."""
+        """Return ``o.id`` as uuid, NULL if it isn't one."""
         return _function("organization_id", Uuid())
 
 
@@ -96,9 +97,9 @@ def _function(name: str, type_: TypeEngine[_T]) -> AuthFunction[_T]:
 
 
 class scalar_subquery(ColumnElement[_T]):
-    """``(SELECT expression)``: run once per statement, not once per row.
+    """``(SELECT expression)``, which Postgres runs once per statement and not once per row.
 
-    *expression* may name no column of the table.  It is ``(expression)`` in a column default.
+    The expression must not name a column of the table.  In a column default it is ``(expression)``.
     """
 
     __visit_name__ = "scalar_subquery"
@@ -117,20 +118,20 @@ def _scalar_subquery(element: scalar_subquery[Any], compiler: SQLCompiler, **kw:
 
 
 def takes_subqueries(compiler: SQLCompiler) -> bool:
-    """Whether *compiler* is in a statement or a policy: Postgres refuses subqueries in column defaults."""
+    """Return whether *compiler* is in a statement or a policy; column defaults accept no subqueries."""
     return bool(compiler.stack) or getattr(compiler, "of_policy", False)
 
 
 class claim(scalar_subquery[_T]):
-    """What ``jwt_claim()`` returns."""
+    """The result of ``jwt_claim()``."""
 
     inherit_cache = True
 
     def contains(self, other: Any, **kw: Any) -> ColumnElement[bool]:
         if isinstance(self.type, JSON):
-            # It is false, and its negation true, for a claim that is no list.
+            # The condition would be false, and its negation true, for a claim that is no list.
             raise DeclarationError(
-                "jwt_claim() can't say what a list contains: a claim may be no list. "
+                "jwt_claim() can't test the contents of a list: a claim may be no list. "
                 'Write jwt_claim_contains("permissions", value="todos:read")'
             )
         return super().contains(other, **kw)
@@ -141,23 +142,30 @@ def jwt_claim(*path: str) -> ColumnElement[str]: ...
 @overload
 def jwt_claim(*path: str, type_: type[TypeEngine[_T]] | TypeEngine[_T]) -> ColumnElement[_T]: ...
 def jwt_claim(*path: str, type_: Any = None) -> ColumnElement[Any]:
-    """A claim of the caller's token, as text or as *type_*; NULL when it is missing.
+    """Return a claim of the caller's token as SQL; it is NULL if the claim is missing.
 
-    *path* leads to it.  Emitted::
+    For a claim that is a list, see ``jwt_claim_contains()`` and ``in_jwt_claim()``.
 
-        (SELECT (auth.jwt() -> 'org') ->> 'id')                     jwt_claim("org", "id")
-        (SELECT CAST((auth.jwt() -> 'org') ->> 'id' AS UUID))       … with type_=Uuid
+    Args:
+        *path: the names that lead to the claim.
+        type_: the type of the result; None is text.  Give the type of a column that isn't text: a cast of the
+            claim leaves the column's index usable.  A claim of another type makes the statement fail.
 
-    As a ``server_default`` it is written without SELECT, since Postgres refuses subqueries there.
+    Raises:
+        DeclarationError: the path is empty, or the type is ARRAY.
 
-    A column that isn't text needs its type here: the claim is cast, not the column, whose index stays
-    usable.  A claim that isn't of that type fails the statement.  For a claim that is a list, see
-    ``jwt_claim_contains()`` and ``in_jwt_claim()``.
+    Emits:
+        For ``jwt_claim("org", "id")``, without and with ``type_=Uuid``::
+
+            (SELECT (auth.jwt() -> 'org') ->> 'id')
+            (SELECT CAST((auth.jwt() -> 'org') ->> 'id' AS UUID))
+
+        A ``server_default`` has no SELECT, since Postgres refuses subqueries there.
     """
     check_path(path, "jwt_claim")
     if type_ is not None and isinstance(to_instance(type_), ARRAY):
         raise DeclarationError(
-            "jwt_claim() can't make an ARRAY of a claim: a list in a token is JSON. Write "
+            "jwt_claim() can't return an ARRAY: a list in a token is JSON. Write "
             'jwt_claim_contains("permissions", value="todos:read") or in_jwt_claim(org_id, "org_ids")'
         )
     value: ColumnElement[Any] = auth.jwt()
@@ -168,26 +176,32 @@ def jwt_claim(*path: str, type_: Any = None) -> ColumnElement[Any]:
 
 
 def check_path(path: Sequence[str], function: str) -> None:
-    """Raises DeclarationError unless *path* of *function* is one or more names."""
+    """Raise DeclarationError unless *path* of *function* is one or more names."""
     if not path or not all(isinstance(key, str) for key in path):
-        raise DeclarationError(f"{function}() takes the names that lead to the claim, not {path!r}")
+        raise DeclarationError(
+            f"{function}() failed: {path!r} isn't the path to a claim. Give its names, such as 'org', 'id'"
+        )
 
 
 class OwnColumn(ColumnClause[Any]):
-    """A column of the policy's table by its name, which is looked up when the policy meets its table."""
+    """A column of the policy's table by its name; the policy looks it up when it gets its table."""
 
     inherit_cache = True
 
 
 def column_of(argument: ColumnArgument, function: str) -> ColumnElement[Any]:
-    """The column that *argument* of *function* is, or names; raises DeclarationError for what is none."""
+    """Return the column of *argument*, an argument of *function*.
+
+    Raises:
+        DeclarationError: the argument is neither a column nor a name.
+    """
     if isinstance(argument, str):
         return OwnColumn(argument)
     column: ColumnElement[Any] = expect(ExpressionElementRole, argument)
     if isinstance(column, BindParameter | Null):
         raise DeclarationError(
-            f"{function}() takes a column or its name, not {type(argument).__name__}; in the body of an "
-            f'SQLModel class, give the name: {function}("user_id")'
+            f"{function}() failed: it takes a column or its name, not {type(argument).__name__}. In the body "
+            f'of an SQLModel class, give the name: {function}("user_id")'
         )
     return column
 
@@ -195,8 +209,7 @@ def column_of(argument: ColumnArgument, function: str) -> ColumnElement[Any]:
 class Condition(ColumnElement[bool]):
     """A condition on a column of the policy's table.
 
-    In a class body a column has no type, name or table yet, so all of it is looked up when the
-    condition is compiled.
+    In a class body, a column has no type, name or table yet.  The condition reads them when it is compiled.
     """
 
     type = Boolean()
@@ -211,20 +224,24 @@ class Condition(ColumnElement[bool]):
 
 
 class auth_uid(Condition):
-    """Whether the row is the caller's: *column* holds the ``sub`` of the token.
+    """A condition for the rows of the caller: the column holds the ``sub`` of the token.
 
-    *column* is a column of text, uuid or integer type, as it stands in a class body, or its name.
-    Emitted by type::
+    Args:
+        column_: a column of text, uuid or integer type in a class body, or its name.
 
-        (SELECT auth.user_id()) = todos.user_id                    text, varchar
-        (SELECT auth.uid()) = todos.user_id                        uuid
-        (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
-        (SELECT CAST(auth.user_id() AS CITEXT)) = todos.user_id    citext, which ignores case
-        (SELECT CASE WHEN (auth.user_id() = rtrim(auth.user_id()))
-                THEN CAST(auth.user_id() AS BPCHAR) END) = todos.user_id    char(n): trailing spaces count
+    Raises:
+        DeclarationError: the argument isn't a column.  A column of another type, such as
+            ``Uuid(native_uuid=False)``, raises it when the condition is compiled.
 
-    Raises DeclarationError when it is compiled, for a column of any other type, ``Uuid(native_uuid=False)``
-    included, and at once for what is no column.
+    Emits:
+        By the type of the column::
+
+            (SELECT auth.user_id()) = todos.user_id                    text, varchar
+            (SELECT auth.uid()) = todos.user_id                        uuid
+            (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
+            (SELECT CAST(auth.user_id() AS CITEXT)) = todos.user_id    citext, which ignores case
+            (SELECT CASE WHEN (auth.user_id() = rtrim(auth.user_id()))
+                    THEN CAST(auth.user_id() AS BPCHAR) END) = todos.user_id    char(n): trailing spaces count
     """
 
     __visit_name__ = "auth_uid"
@@ -247,11 +264,11 @@ def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
         return _CALLERS[family]
     if isinstance(column_.type, Uuid) and not column_.type.native_uuid:
         raise DeclarationError(
-            f"auth_uid() can't compare {column_}: with native_uuid=False its uuids are CHAR(32) in Postgres, "
+            f"auth_uid() can't compare {column_}: with native_uuid=False it is CHAR(32) in Postgres, "
             "and auth.uid() is a uuid. Make the column Uuid()"
         )
     raise DeclarationError(
-        f"auth_uid() compares text, uuid and integer columns; {column_} is {column_.type!r}. "
+        f"auth_uid() failed: {column_} is {column_.type!r}, and not text, uuid or integer. "
         "Compare it with auth.user_id() or jwt_claim() in an expression of your own"
     )
 
@@ -261,7 +278,7 @@ _STRINGS: dict[str, Family] = {"CHAR": "char", "NCHAR": "char", "CITEXT": "citex
 
 
 def family_of(column_: ColumnElement[Any]) -> Family | None:
-    """The types that Postgres compares with one another, of those that people and groups have."""
+    """Return the family of types that Postgres compares with the column's; None for other types."""
     implementation = column_.type.dialect_impl(_DIALECT)
     while isinstance(implementation, TypeDecorator):
         implementation = implementation.impl_instance
@@ -271,13 +288,13 @@ def family_of(column_: ColumnElement[Any]) -> Family | None:
         return "integer"
     if not isinstance(implementation, String) or isinstance(implementation, Enum):
         return None
-    # As which it is made: to the dialect, a char is a String as any other.
+    # The DDL tells char from text: for the dialect, both are String.
     name = column_.type.compile(_DIALECT).partition("(")[0].split()[0]
     return _STRINGS.get(name, "text")
 
 
 class _BPCHAR(UserDefinedType[str]):
-    """char of any length: a cast to CHAR(n) would cut the caller's name, and make it another's."""
+    """char of any length: a cast to CHAR(n) would cut a subject, perhaps to another caller's."""
 
     cache_ok = True
 
@@ -285,14 +302,14 @@ class _BPCHAR(UserDefinedType[str]):
         return "BPCHAR"
 
 
-# Compared with text, char and citext columns would be cast, so that no index serves.
+# A comparison with text would cast a char or citext column, so that its index is of no use.
 _CALLERS: dict[Family, scalar_subquery[Any]] = {
     "uuid": scalar_subquery(auth.uid()),
     "text": scalar_subquery(auth.user_id()),
-    # The widest: whatever fits the token is compared, and int4 = int8 uses the index.
+    # The widest integer, since every subject must fit; int4 = int8 uses the index.
     "integer": scalar_subquery(cast(auth.user_id(), BigInteger())),
     "citext": scalar_subquery(cast(auth.user_id(), postgresql.CITEXT())),
-    # char ignores trailing spaces, and a caller whose name has some is another one.
+    # char ignores trailing spaces, but they make another subject.
     "char": scalar_subquery(
         case((auth.user_id() == func.rtrim(auth.user_id()), cast(auth.user_id(), _BPCHAR())))
     ),

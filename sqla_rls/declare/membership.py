@@ -1,4 +1,4 @@
-"""Who may see a row because of a group that it belongs to: the fast form of membership."""
+"""Access to a row by a group that it belongs to, in a form that Postgres evaluates once per statement."""
 
 from __future__ import annotations
 
@@ -16,32 +16,37 @@ from sqla_rls.exc import DeclarationError
 
 
 class member_of(Condition):
-    """Whether the row belongs to a group, say an organization, that the caller is a member of.
+    """A condition for the rows of a group, such as an organization, that the caller is a member of.
 
-    *column* holds the group of the row, as it stands in a class body, or its name.  Which groups are
-    the caller's say *groups* and *user*, two columns of the table of memberships, or a ``select()`` of
-    one column::
+    For example::
 
         member_of(org_id, Membership.org_id, Membership.user_id)
         member_of(org_id, select(Membership.org_id).where(auth_uid(Membership.user_id), Membership.is_admin))
 
-    A table that is declared later is named in a function: ``read=lambda: member_of(Todo.org_id, …)``.
-    Emitted::
+    Postgres reads the groups once per statement, and searches the index of the column for them.  With
+    ``IN (SELECT …)`` or EXISTS in a policy, Postgres would read every row of the table.  A caller without
+    groups sees no row.  No caller sees a row whose group is NULL.
 
-        todos.org_id = ANY (ARRAY(
-            SELECT members.org_id FROM members WHERE (SELECT auth.uid()) = members.user_id))
+    Postgres reads the memberships as the caller.  Their table needs a policy that shows callers their own
+    rows, such as ``auth_uid(user_id)``.  A policy can't read its own table (42P17, infinite recursion).  To
+    let members see or add colleagues, use ``memberships()``, whose function bypasses row security, or a
+    claim.
 
-    The groups are read once per statement, and the index of *column* is searched for them.  Neither
-    holds for ``IN (SELECT …)`` and EXISTS in a policy, which read every row of the table.  Who is a
-    member of nothing sees nothing, nor does anybody see a row whose group is NULL.
+    Args:
+        column_: the column with the group of the row, in a class body, or its name.
+        groups: the column with the group in the table of memberships, or a ``select()`` of one column.  To
+            name a table that is declared later, use a function: ``read=lambda: member_of(Todo.org_id, …)``.
+        user: the column with the user in the table of memberships; leave it out with a ``select()``.
 
-    The memberships are read as the caller: their table needs a policy that shows callers their own,
-    such as ``auth_uid(user_id)``.  A policy can't read its own table, for Postgres refuses the query then
-    (42P17, infinite recursion): who may see colleagues, or add some, is for ``memberships()`` to say, whose
-    function reads them past row security, or for a claim.
+    Raises:
+        DeclarationError: the arguments are wrong, or the types can't be compared.  Also if the memberships
+            name the table of the policy.
 
-    Raises DeclarationError for that, for columns of types that can't be compared, and for memberships
-    that name the row's own columns, since they are read before any row is.
+    Emits:
+        ::
+
+            todos.org_id = ANY (ARRAY(
+                SELECT members.org_id FROM members WHERE (SELECT auth.uid()) = members.user_id))
     """
 
     __visit_name__ = "member_of"
@@ -60,25 +65,25 @@ class member_of(Condition):
         self.groups: SelectBase = groups if user is None else _groups_of_caller(groups, user)
         if not isinstance(self.groups, SelectBase) or len(self.groups.selected_columns) != 1:
             raise DeclarationError(
-                "member_of() takes the group of the row, then two columns of the memberships, the group "
-                "and the user, or a select() of one column"
+                "member_of() failed: its arguments don't name the groups. Give the column with the row's "
+                "group, then the columns of the memberships with group and user, or a select() of one column"
             )
 
     def check(self, table: Table) -> None:
-        """Raises DeclarationError if it can't stand in a policy on *table*."""
+        """Raise DeclarationError if a policy on *table* can't have this condition."""
         elements = list(visitors.iterate(self.groups))
         for element in elements:
             if isinstance(element, Select) and len(froms := element.get_final_froms()) > 1 and table in froms:
                 raise DeclarationError(
-                    f"member_of() in a policy on {table.fullname}: the memberships are read before any row "
-                    f"is, so they can't be compared with columns of {table.fullname}: do that beside "
-                    "member_of(), or in an exists()"
+                    f"member_of() in a policy on {table.fullname} failed: Postgres reads the memberships "
+                    f"before any row, so they can't be compared with columns of {table.fullname}. Compare "
+                    "them beside member_of(), or in an exists()"
                 )
         if any(isinstance(element, Table) and element == table for element in elements):
             raise DeclarationError(
-                f"member_of() in a policy on {table.fullname} reads {table.fullname} itself, and Postgres "
-                "refuses the query then (42P17, infinite recursion): let callers see their own rows with "
-                "auth_uid(); for what goes beyond, ask the function that memberships() declares"
+                f"member_of() in a policy on {table.fullname} failed: it reads {table.fullname} itself, and "
+                "Postgres refuses such a query (42P17, infinite recursion). Let callers see their own rows "
+                "with auth_uid(); for other rows, call the function that memberships() declares"
             )
 
 
@@ -88,8 +93,8 @@ def _member_of(element: member_of, compiler: SQLCompiler, **kw: Any) -> str:
     families = family_of(element.column), family_of(group)
     if None not in families and families[0] != families[1]:
         raise DeclarationError(
-            f"member_of() compares {element.column}, which is {element.column.type!r}, with {group}, which "
-            f"is {group.type!r}: make them alike, or cast() the group in a select()"
+            f"member_of() failed: it can't compare {element.column}, which is {element.column.type!r}, with "
+            f"{group}, which is {group.type!r}. Give both one type, or cast() the group in a select()"
         )
     column = compiler.process(element.column, **kw)
     return f"{column} = ANY (ARRAY{compiler.process(element.groups.scalar_subquery(), **kw)})"
@@ -99,7 +104,7 @@ def _groups_of_caller(group: ColumnArgument, user: ColumnArgument) -> Select[Any
     tables = [getattr(column_of(one, "member_of"), "table", None) for one in (group, user)]
     if tables[0] is None or tables[0] != tables[1]:
         raise DeclarationError(
-            "member_of() takes two columns of one table of memberships, which is declared already: in a "
-            "class body name a later one in a function, read=lambda: member_of(…); join two in a select()"
+            "member_of() failed: the columns of group and user aren't of one table that is declared already. "
+            "For a later table, use a function, read=lambda: member_of(…); for two tables, use a select()"
         )
     return select(group).where(auth_uid(user))

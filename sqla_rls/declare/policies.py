@@ -1,6 +1,6 @@
-"""What tables declare: policies, roles, the flags of row security; privileges are in grants.py.
+"""The declarations of policies and of the flags of row security.
 
-Each is a SchemaItem for ``__table_args__`` or a Core Table; collect.py makes values of them.
+Each is a SchemaItem for ``__table_args__`` or a Core Table.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from sqla_rls.declare.membership import member_of
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import COMMAND_PRIVILEGES, MAX_NAME_BYTES, PUBLIC, TableKey
 
-#: What ``where()`` takes, SQL text, or a bool; a function without arguments that returns one is called
-#: when the models are complete, for expressions that name tables declared later.
+#: An argument of ``where()``, SQL text, or a bool.  A function without arguments may return one of these: it
+#: is called when the models are complete, for expressions that name tables declared later.
 Expression: TypeAlias = (
     "ColumnExpressionArgument[bool] | str | bool | Callable[[], ColumnExpressionArgument[bool] | str | bool]"
 )
@@ -40,20 +40,24 @@ Expression: TypeAlias = (
 class Policy(Declaration):
     """A policy, as in ``CREATE POLICY``.
 
-    A permissive policy implies the privileges that *command* needs.  A policy whose expressions are all
-    False, or ``false()``, shows no row and implies no privilege.
+    See https://www.postgresql.org/docs/current/sql-createpolicy.html.
 
     Args:
+        name: the name.
         command: ALL, SELECT, INSERT, UPDATE or DELETE.
-        roles: Role objects, which the migration creates if they are missing, or names.
-        using: an SQLAlchemy expression, SQL text or a bool, as is *with_check*.
-        imply_privileges: False leaves the privileges to you.
+        roles: Role objects, which a migration creates if they are missing, or names.
+        using: selects the rows that the roles can read, update or delete: a SQLAlchemy expression, SQL text
+            or a bool.
+        with_check: selects the new rows that the roles can write.
+        permissive: False for a restrictive policy.
+        imply_privileges: whether the roles get the privileges that *command* needs.  A restrictive policy
+            implies none, and neither does one whose expressions are all False or ``false()``.
 
-    Raises: DeclarationError for a combination that Postgres refuses.
+    Raises:
+        DeclarationError: Postgres refuses such a policy.
 
-    Emits: ``CREATE POLICY``, ``ENABLE ROW LEVEL SECURITY`` and ``GRANT``.
-
-    Source: https://www.postgresql.org/docs/current/sql-createpolicy.html
+    Emits:
+        ``CREATE POLICY``, ``ENABLE ROW LEVEL SECURITY``, and ``GRANT`` for the implied privileges
     """
 
     __visit_name__ = "policy"
@@ -91,32 +95,44 @@ class Policy(Declaration):
 
     def _check(self) -> None:
         if not self.name or len(self.name.encode()) > MAX_NAME_BYTES:
-            raise DeclarationError(f"{self!r}: a name has 1 to {MAX_NAME_BYTES} bytes; Postgres would cut it")
+            raise DeclarationError(
+                f"{self!r} can't be declared: Postgres would cut its name, or it is empty. "
+                f"Give a name of 1 to {MAX_NAME_BYTES} bytes"
+            )
         if self.command not in COMMAND_PRIVILEGES:
             raise DeclarationError(
-                f"{self!r}: {self.command} is no command of a policy; "
-                f"take one of {', '.join(COMMAND_PRIVILEGES)}"
+                f"{self!r} can't be declared: {self.command} isn't a command of a policy. "
+                f"Give one of {', '.join(COMMAND_PRIVILEGES)}"
             )
         if self.using is None and self.with_check is None:
-            raise DeclarationError(f"{self!r} has no expression: give using= or with_check=")
+            raise DeclarationError(
+                f"{self!r} can't be declared: it has no expression. Give using= or with_check="
+            )
         if self.command == "INSERT" and self.using is not None:
             raise DeclarationError(
-                f"{self!r}: INSERT has no row to look at yet: give with_check=, not using="
+                f"{self!r} can't be declared: INSERT reads no row. Give with_check=, not using="
             )
         if self.command in ("SELECT", "DELETE") and self.with_check is not None:
-            raise DeclarationError(f"{self!r}: {self.command} writes no row: give using=, not with_check=")
+            raise DeclarationError(
+                f"{self!r} can't be declared: {self.command} writes no row. Give using=, not with_check="
+            )
 
     def attach(self, declarations: TableDeclarations) -> None:
         if any(other.name == self.name for other in declarations.of_type(Policy)):
-            raise DeclarationError(f"{self!r} is declared twice on table {declarations.table.fullname}")
+            raise DeclarationError(
+                f"{self!r} is declared twice on table {declarations.table.fullname}: a name is unique. "
+                "Give one of them another name"
+            )
         super().attach(declarations)
 
     def expressions(
         self, table: Table, known: dict[int, ColumnElement[bool]]
     ) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
-        """*using* and *with_check* with the columns of *table*, which may be a copy of its own.
+        """Return *using* and *with_check* with the columns of *table*.
 
-        *known* are those of its other policies, by the id of what was declared: many share theirs.
+        Args:
+            table: the table of the policy, or a copy of it.
+            known: a cache of expressions by the id of the declared one, since many policies share theirs.
         """
 
         def resolved(expression: Expression | None) -> ColumnElement[bool] | None:
@@ -144,21 +160,21 @@ class Policy(Declaration):
         moved: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, own)
         for element in visitors.iterate(moved):
             if isinstance(element, member_of):
-                # What the source reads by its own name, the copy reads by its own.
+                # Both the copy and its source must pass the check.
                 for home in (table, self.table):
                     if home is not None:
                         element.check(home)
         return moved
 
     def value(self, table: TableKey, using: str | None, with_check: str | None) -> objects.Policy:
-        """The policy as a value, with SQL text for expressions."""
+        """Return the policy as a value, with SQL text for expressions."""
         names = frozenset(str(role) for role in self.roles)
         return objects.Policy(
             table=table,
             name=self.name,
             permissive=self.permissive,
             command=self.command,
-            # TO PUBLIC swallows other roles.
+            # For Postgres, TO PUBLIC replaces the other roles.
             roles=frozenset({PUBLIC}) if PUBLIC in names else names,
             using=using,
             with_check=with_check,
@@ -167,19 +183,26 @@ class Policy(Declaration):
 
 
 def is_false(*expressions: ColumnElement[bool] | None) -> bool:
-    """Whether a policy with these *expressions* shows no row, as far as one sees without parsing SQL text."""
+    """Return whether all *expressions* are the constant false; SQL text isn't parsed."""
     return all(isinstance(one, False_) for one in expressions if one is not None)
 
 
 class crud_policy(Declaration):
-    """The policies of a table for one role, or several, as drizzle-orm's ``crudPolicy`` makes them.
+    """The policies of a table for one or more roles, as drizzle-orm's ``crudPolicy`` makes them.
 
-    *read* decides on SELECT, *modify* on INSERT, UPDATE and DELETE: an expression, True for every row,
-    False for no row, None to make no policies for these commands.  False makes drizzle's policies, which
-    imply no privileges.  Take None unless you share the database with drizzle.
+    Args:
+        role: the role or roles.
+        read: selects the rows for SELECT: an expression, True for every row, or False for none.  None makes
+            no policy for SELECT.
+        modify: selects the rows for INSERT, UPDATE and DELETE, like *read*.  False makes drizzle's policies,
+            which imply no privileges.  Use None unless you share the database with drizzle.
 
-    Emits: policies ``crud-{role}-policy-select``, ``-insert``, ``-update``, ``-delete`` (several
-    roles are joined by ``-``), and for each the statements that ``Policy`` emits.
+    Raises:
+        DeclarationError: *read* and *modify* are both None.
+
+    Emits:
+        The policies ``crud-{role}-policy-select``, ``-insert``, ``-update`` and ``-delete``, and the other
+        statements of ``Policy``.  ``-`` joins the names of several roles.
     """
 
     __visit_name__ = "crud_policy"
@@ -196,7 +219,9 @@ class crud_policy(Declaration):
                 Policy(f"{name}-delete", "DELETE", role, using=modify),
             ]
         if not self.policies:
-            raise DeclarationError(f"{name}: read= and modify= are both None, so there is nothing to declare")
+            raise DeclarationError(
+                f"{name} can't be declared: read= and modify= are both None. Give one of them"
+            )
 
     def __repr__(self) -> str:
         return f"crud_policy of {self.policies[0]!r}"
@@ -207,9 +232,12 @@ class crud_policy(Declaration):
 
 
 class enable_row_level_security(Declaration):
-    """Row security without policies: only the owner reaches a row.  A policy includes this declaration.
+    """Row security for a table without policies: only its owner has access.
 
-    Emits: ``ENABLE ROW LEVEL SECURITY``.
+    A table with a policy doesn't need it.
+
+    Emits:
+        ``ENABLE ROW LEVEL SECURITY``
     """
 
     __visit_name__ = "enable_row_level_security"
@@ -220,7 +248,11 @@ class enable_row_level_security(Declaration):
 
 
 class force_row_level_security(Declaration):
-    """The policies bind the table's owner, too.  Emits: ``FORCE ROW LEVEL SECURITY``."""
+    """Policies that hold for the table's owner, too.
+
+    Emits:
+        ``FORCE ROW LEVEL SECURITY``
+    """
 
     __visit_name__ = "force_row_level_security"
     enables = forces = True
@@ -230,11 +262,12 @@ class force_row_level_security(Declaration):
 
 
 class disable_row_level_security(Declaration):
-    """Expose a table on purpose.  Its policies go.
+    """The explicit declaration that disables row security, and drops the table's policies.
 
-    Without this declaration, a table that loses its last declaration stays as it is in the database.
+    Without it, a table that loses its last declaration doesn't change in the database.
 
-    Emits: ``DROP POLICY``, ``DISABLE ROW LEVEL SECURITY``.
+    Emits:
+        ``DISABLE ROW LEVEL SECURITY``, and ``DROP POLICY`` for each policy
     """
 
     __visit_name__ = "disable_row_level_security"
@@ -245,11 +278,11 @@ class disable_row_level_security(Declaration):
 
 
 def _element(expression: Expression | None) -> ColumnElement[bool] | None:
-    """An expression as SQLAlchemy has it; None for one that is made later, by a function."""
+    """Return a SQLAlchemy expression; None for a function, which returns its expression later."""
     if isinstance(expression, bool):
         return true() if expression else false()
     if isinstance(expression, str):
-        # Not text(): there a colon would be a parameter.
+        # In text(), a colon would start a parameter.
         return literal_column(expression.strip(), Boolean())
     if expression is None or _is_made_later(expression):
         return None

@@ -1,4 +1,4 @@
-"""Views that row security holds in: ``view("open_todos", Base.metadata, select(…), grant("SELECT", …))``."""
+"""Views with row security: ``view("open_todos", Base.metadata, select(…), grant("SELECT", …))``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHECK_OPTIONS = (None, "local", "cascaded")
 
 
 class DeclaredView(NamedTuple):
-    """What one call of ``view()`` says; *source* is the view that it is a copy of."""
+    """The arguments of one call of ``view()``; *source* is the original of a copied view."""
 
     metadata: MetaData
     table: Table
@@ -34,7 +34,7 @@ class DeclaredView(NamedTuple):
     def value(
         self, key: TableKey, schema_translate_map: Mapping[str | None, str | None] | None = None
     ) -> View:
-        """The view as a value, whose key in the Snapshot is *key*."""
+        """Return the view as a value, whose key in the Snapshot is *key*."""
         query = self.query
         if isinstance(query, str):
             text = query.strip()
@@ -50,17 +50,22 @@ class DeclaredView(NamedTuple):
         )
 
     def grants(self) -> list[grant]:
-        """Raises DeclarationError for a view that declares what only tables have."""
+        """Return the grants on the view.
+
+        Raises:
+            DeclarationError: the view has a declaration for tables.
+        """
         declarations = TableDeclarations.of(self.table)
         if declarations.row_security is not None:
             raise DeclarationError(
-                f"view {self.table.fullname!r} takes grants only: the policies of what it reads hold"
+                f"view {self.table.fullname!r} can't be declared: a view takes grants only. Declare policies "
+                "on the tables that it reads"
             )
         return declarations.of_type(grant)
 
     @property
     def has_text(self) -> bool:
-        """Whether some of the query is SQL text, and may name anything."""
+        """Whether the query has SQL text, which may name any table."""
         return isinstance(self.query, str) or any(
             isinstance(element, TextClause) for element in visitors.iterate(self.query)
         )
@@ -71,36 +76,38 @@ class DeclaredView(NamedTuple):
         return copies(self.source, self.table, self.metadata, others)
 
     def reads(self) -> Iterator[Table]:
-        """The tables and views in the query, but for those in SQL text."""
+        """Return the tables and views in the query, except those in SQL text."""
         if not isinstance(self.query, str):
             copied = self._copied
             found = (one for one in visitors.iterate(self.query) if isinstance(one, Table))
             yield from map(copied, found) if copied else found
 
     def is_of(self, tables: Collection[str]) -> bool:
-        """Whether it reads any of *tables*, by their keys, or may, which only SQL text says."""
+        """Return whether the view reads any of *tables*, or may read them, as SQL text does."""
         return self.has_text or any(one.key in tables for one in self.reads())
 
 
 class _View(Table):
-    """Its copies are views of the copied tables."""
+    """A Table for a view; its copies are views of the copied tables."""
 
     inherit_cache = True
     declared: DeclaredView
 
     def to_metadata(self, metadata: MetaData, *args: Any, **kw: Any) -> Table:
-        """Declare the view in *metadata*, too, over the copies there of the tables that it reads.
+        """Declare a copy of the view in *metadata*, which reads the copies of its tables.
 
-        Arguments are those of ``Table.to_metadata()``.  Raises DeclarationError for SQL text, whose tables
-        are unknown.
+        The arguments are those of ``Table.to_metadata()``.
+
+        Raises:
+            DeclarationError: the query is SQL text, whose tables are unknown.
         """
         if self.declared.has_text:
             raise DeclarationError(
-                f"view {self.fullname!r} can't be copied: it is SQL text, and would go on reading the tables "
-                "that it names. Declare it there by view()"
+                f"view {self.fullname!r} can't be copied: it is SQL text, and the copy would read the "
+                "original tables. Declare it there with view()"
             )
         copy: Any = super().to_metadata(MetaData(schema=metadata.schema), *args, **kw)
-        # SQLAlchemy makes a plain Table, which could be copied no further.
+        # SQLAlchemy makes a plain Table, whose copies would be tables.
         copy.__class__ = _View
         source = self if self.declared.source is None else self.declared.source
         _keep(self.declared._replace(metadata=metadata, table=copy, source=source))
@@ -111,7 +118,9 @@ def _keep(declared: DeclaredView) -> None:
     table: Any = declared.table
     found = declared_views([declared.metadata])
     if table.key in declared.metadata.tables or any(other.table.key == table.key for other in found):
-        raise DeclarationError(f"view {table.fullname!r} is declared twice, or a table has its name")
+        raise DeclarationError(
+            f"view {table.fullname!r} is declared twice, or a table has its name. Give it another name"
+        )
     table.declared = declared
     keep_on(declared.metadata, declared)
 
@@ -126,34 +135,55 @@ def view(
     security_barrier: bool = False,
     check_option: str | None = None,
 ) -> Table:
-    """A view, as a Table that can be queried and mapped, for those in *grants* and for nobody else.
+    """Declare a view, and return a Table that you can query and map.
 
-    *query* is a ``select()`` whose columns all have names, ``text(…).columns(…)``, or SQL text, whose
-    columns the Table doesn't know.  ``*`` in SQL text is read when the view is made: name the columns.
-    Declare a view after what it reads.  With *security_invoker* whoever reads the view reads its tables as
-    themselves, with their own privileges and policies; without, it is read as its owner, past the row
-    security of its owner's tables.  *check_option* is ``"local"`` or ``"cascaded"``.
-    Emitted: ``CREATE VIEW … WITH (security_invoker=true, …) AS …``, ``GRANT`` and ``REVOKE``.
-    Source: https://www.postgresql.org/docs/current/sql-createview.html
+    Only the granted roles can read the view.  Declare a view after the tables and views that it reads.
+    See https://www.postgresql.org/docs/current/sql-createview.html.
+
+    Args:
+        name: the name.
+        metadata: the MetaData of the models.
+        query: a ``select()`` whose columns all have names, ``text(…).columns(…)``, or SQL text.  The Table of
+            SQL text has no columns.  Name the columns in SQL text: Postgres expands ``*`` once, when it
+            creates the view.
+        *grants: the privileges on the view.
+        schema: the schema.
+        security_invoker: whether the tables are read with the privileges and policies of the role that reads
+            the view.  False reads them as the owner of the view, and bypasses row security of its tables.
+        security_barrier: as in ``CREATE VIEW``.
+        check_option: ``"local"`` or ``"cascaded"``.
+
+    Raises:
+        DeclarationError: an argument is wrong, or the name is taken.
+
+    Emits:
+        ``CREATE VIEW … WITH (security_invoker=true, …) AS …``, ``GRANT`` and ``REVOKE``
     """
     if not name or len(name.encode()) > MAX_NAME_BYTES:
         raise DeclarationError(
-            f"view {name!r}: a name has 1 to {MAX_NAME_BYTES} bytes; Postgres would cut it"
+            f"view {name!r} can't be declared: Postgres would cut its name, or it is empty. "
+            f"Give a name of 1 to {MAX_NAME_BYTES} bytes"
         )
     if check_option not in _CHECK_OPTIONS:
-        raise DeclarationError(f"view {name!r}: check_option is 'local' or 'cascaded', not {check_option!r}")
+        raise DeclarationError(
+            f"view {name!r} can't be declared: there is no check_option {check_option!r}. "
+            "Give 'local' or 'cascaded'"
+        )
     if isinstance(query, Select) and any(
         one.get("entity") is one["expr"] for one in query.column_descriptions
     ):
-        # Spelled out, since of a whole entity only what is loaded at once would be there.
+        # Column by column, since SQLAlchemy leaves out deferred columns of a whole entity.
         query = query.with_only_columns(*query.selected_columns, maintain_column_froms=True)
     columns = [] if isinstance(query, str) else list(query.subquery().c)
     if any(isinstance(one.name, _anonymous_label) or getattr(one, "is_literal", False) for one in columns):
-        raise DeclarationError(f"view {name!r}: give each column a name of its own, by label()")
+        raise DeclarationError(
+            f"view {name!r} can't be declared: a column of its query has no name. "
+            "Give each column a name of its own, with label()"
+        )
     named = {str(one): None for found in grants if isinstance(found, grant) for one in found.columns or ()}
     table = _View(
         name,
-        # Not in the models' own, where create_all() and Alembic would take it for a table.
+        # In the MetaData of the models, create_all() and Alembic would treat the view as a table.
         MetaData(schema=metadata.schema),
         *(Column(one.name, one.type, key=one.key, primary_key=one.primary_key) for one in columns),
         *(Column(one) for one in named if isinstance(query, str)),
@@ -165,5 +195,5 @@ def view(
 
 
 def declared_views(metadatas: Iterable[MetaData]) -> list[DeclaredView]:
-    """In the order in which they can be made."""
+    """Return the views of *metadatas*, in an order in which they can be created."""
     return kept_on(metadatas, DeclaredView)

@@ -228,8 +228,8 @@ def test_lists_of_the_caller_are_looked_at_as_such(expression: Any, text: str) -
         (lambda: jwt_claim("may", type_=postgresql.ARRAY(Text())), r"in_jwt_claim\("),
         (lambda: jwt_claim_contains("may", value=LISTED), r"text or an integer, not list.*or_\(\)"),
         (lambda: jwt_claim_contains("may", value=True), r"not bool"),
-        (lambda: jwt_claim_contains(value="x"), r"takes the names that lead to the claim"),
-        (lambda: in_jwt_claim("key"), r"takes the names that lead to the claim"),
+        (lambda: jwt_claim_contains(value="x"), r"isn't the path to a claim"),
+        (lambda: in_jwt_claim("key"), r"isn't the path to a claim"),
         (lambda: in_jwt_claim(5, "orgs"), r"takes a column or its name"),
         (lambda: using(in_jwt_claim("document", "orgs")), r"todos\.document is JSON"),
         (lambda: using(in_jwt_claim("owner", "orgs")), r"no column 'owner'"),
@@ -354,7 +354,7 @@ def test_groups_of_another_type_are_refused_by_name() -> None:
     ],
 )
 def test_memberships_are_two_columns_of_a_table_or_one_of_a_select(arguments: Any) -> None:
-    with pytest.raises(DeclarationError, match=r"member_of\(\) takes"):
+    with pytest.raises(DeclarationError, match=r"member_of\(\) failed"):
         member_of("number", *arguments)
 
 
@@ -362,7 +362,9 @@ def test_a_policy_that_reads_its_own_table_is_refused() -> None:
     for aliased in (False, True):
         members = MEMBERS.to_metadata(MetaData())
         groups = members.alias() if aliased else members
-        with pytest.raises(DeclarationError, match=r"on members reads members itself.*42P17.*auth_uid\(\)"):
+        with pytest.raises(
+            DeclarationError, match=r"on members failed: it reads members itself.*42P17.*auth_uid\(\)"
+        ):
             using(member_of("number", groups.c.number, groups.c.user_id), members)
 
 
@@ -525,14 +527,14 @@ def test_a_parameter_with_a_value_is_written_as_that(condition: Any, written: st
         ({"name": "it"}, "no expression"),
         (
             {"name": "it", "command": "MERGE", "using": True},
-            "MERGE is no command of a policy; take one of ALL",
+            "MERGE isn't a command of a policy. Give one of ALL",
         ),
-        ({"name": "it", "command": "INSERT", "using": True}, "give with_check=, not using="),
-        ({"name": "it", "command": "SELECT", "with_check": True}, "give using=, not with_check="),
+        ({"name": "it", "command": "INSERT", "using": True}, "Give with_check=, not using="),
+        ({"name": "it", "command": "SELECT", "with_check": True}, "Give using=, not with_check="),
         ({"name": "it", "command": "DELETE", "using": True, "with_check": True}, "not with_check="),
         ({"name": "", "using": True}, "1 to 63 bytes"),
         ({"name": "ä" * 32, "using": True}, "1 to 63 bytes"),
-        ({"name": "it", "roles": [], "using": True}, "no role is named"),
+        ({"name": "it", "roles": [], "using": True}, "list of roles is empty"),
     ],
 )
 def test_a_policy_of_a_wrong_shape_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -556,21 +558,21 @@ def test_a_policy_belongs_on_a_table() -> None:
 
 
 def test_a_table_is_open_or_has_policies() -> None:
-    with pytest.raises(DeclarationError, match="take one"):
+    with pytest.raises(DeclarationError, match="Remove one of them"):
         declared([table(disable_row_level_security(), Policy("it", using=True)).metadata])
 
 
 @pytest.mark.parametrize("privilege", ["ALL", "TRUNCATE", "TRIGGER", "REFERENCES", "FLY"])
 def test_privileges_that_row_security_does_not_reach_are_refused(privilege: str) -> None:
-    with pytest.raises(DeclarationError, match="row security doesn't reach"):
+    with pytest.raises(DeclarationError, match="policies don't apply"):
         grant(privilege, to=authenticated)
-    with pytest.raises(DeclarationError, match="row security doesn't reach"):
+    with pytest.raises(DeclarationError, match="policies don't apply"):
         default_privileges(MetaData(), privilege, to=authenticated)
 
 
 @pytest.mark.parametrize("privilege", ["TRUNCATE", "TRIGGER", "REFERENCES", "MAINTAIN"])
 def test_privileges_that_row_security_does_not_reach_need_an_explicit_word(privilege: str) -> None:
-    with pytest.raises(DeclarationError, match="say bypasses_row_security=True if you mean it"):
+    with pytest.raises(DeclarationError, match="Set bypasses_row_security=True if you want this"):
         grant(privilege, to=authenticated)
     todos = table(grant(privilege, to="etl", bypasses_row_security=True))
     (found,) = declared([todos.metadata]).privileges
@@ -580,7 +582,7 @@ def test_privileges_that_row_security_does_not_reach_need_an_explicit_word(privi
 @pytest.mark.parametrize("privilege", ["TRUNCATE", "TRIGGER", "REFERENCES", "MAINTAIN"])
 @pytest.mark.parametrize("caller", ["editor", "PUBLIC", "authenticated", "anonymous"])
 def test_those_who_call_never_hold_them(privilege: str, caller: str) -> None:
-    message = f"{privilege} on .* can't be granted to (?i:{caller}), as which callers run"
+    message = f"{privilege} on .* can't be granted to (?i:{caller}), a role of callers"
     on_table = table(grant(privilege, to=["etl", caller], bypasses_row_security=True))
     policy = Policy("it", roles=Role("editor"), using=True)
     Table("documents", on_table.metadata, Column("id", Integer), policy)
@@ -607,9 +609,9 @@ def test_nor_on_columns_and_schemas() -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ({}, "is about one thing"),
-        ({"sequence": "s", "function": "f()"}, "is about one thing"),
-        ({"function": "f"}, r"types of arguments, as in 'is_member\(uuid\)'"),
+        ({}, "exactly one object"),
+        ({"sequence": "s", "function": "f()"}, "exactly one object"),
+        ({"function": "f"}, r"the types, as in 'is_member\(uuid\)'"),
     ],
 )
 def test_a_grant_is_on_one_thing(what: dict[str, Any], message: str) -> None:
@@ -621,7 +623,7 @@ def test_a_grant_on_columns_names_some_of_its_table() -> None:
     with pytest.raises(DeclarationError, match="columns= names none"):
         grant("SELECT", columns=[], to=authenticated)
     todos = table(grant("SELECT", columns=["owner"], to=authenticated))
-    with pytest.raises(DeclarationError, match="grant of SELECT: table todos has no column 'owner'"):
+    with pytest.raises(DeclarationError, match="grant of SELECT failed: table todos has no column 'owner'"):
         declared([todos.metadata])
 
 

@@ -632,16 +632,16 @@ def test_what_can_not_be_declared() -> None:
         view("my_todos", metadata, "SELECT 1 AS one")
     with pytest.raises(DeclarationError, match="'todos' is declared twice, or a table has its name"):
         view("todos", metadata, "SELECT 1 AS one")
-    with pytest.raises(DeclarationError, match="a name has 1 to 63 bytes"):
+    with pytest.raises(DeclarationError, match="name of 1 to 63 bytes"):
         view("v" * 64, metadata, "SELECT 1 AS one")
-    with pytest.raises(DeclarationError, match="check_option is 'local' or 'cascaded'"):
+    with pytest.raises(DeclarationError, match="Give 'local' or 'cascaded'"):
         view("v", metadata, "SELECT 1 AS one", check_option="LOCAL CHECK OPTION")
     view("with_policy", metadata, "SELECT 1 AS one", Policy("p", using=True))  # type: ignore[arg-type]
-    with pytest.raises(DeclarationError, match="'with_policy' takes grants only"):
+    with pytest.raises(DeclarationError, match="'with_policy' can't be declared: a view takes grants only"):
         declared([metadata])
-    with pytest.raises(DeclarationError, match="give each column a name of its own"):
+    with pytest.raises(DeclarationError, match="Give each column a name of its own"):
         view("v", metadata, select(func.now()))
-    with pytest.raises(DeclarationError, match="give each column a name of its own"):
+    with pytest.raises(DeclarationError, match="Give each column a name of its own"):
         view("v", metadata, select(literal_column("now()")))
     metadata = MetaData()
     view("v", metadata, select(literal({1, 2}, type_=NullType()).label("n")))
