@@ -76,12 +76,24 @@ FUNCTIONS = "functions"
 TOKEN = text("SELECT current_setting('pg_session_jwt.jwt', true)")
 CLAIMS = text("SELECT auth.session()")
 USER = text("SELECT auth.user_id()")
+VERIFIERS: list[Any] = on_signing_servers(FUNCTIONS)
 
 
-@pytest.fixture(
-    scope="session",
-    params=on_signing_servers(FUNCTIONS),
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Try each test with all that verify a signature, or with those that it is about."""
+    for about in ("by_functions", "by_extension"):
+        if about in metafunc.fixturenames:
+            servers = [
+                one for one in VERIFIERS if (one.values[0][0] == FUNCTIONS) == (about == "by_functions")
+            ]
+            break
+    else:
+        servers = VERIFIERS
+    if "verified_by" in metafunc.fixturenames:
+        metafunc.parametrize("verified_by", servers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def verified_by(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
     name, version = request.param
     with start_signing_server(name, version) as server:
@@ -114,15 +126,13 @@ def make_key(admin: Engine, grace: float = 3600) -> str:
 
 
 @pytest.fixture
-def by_functions(verified_by: tuple[str, Server]) -> None:
-    if verified_by[0] != FUNCTIONS:
-        pytest.skip("about the shared key")
+def by_functions() -> None:
+    """For a test about the shared key."""
 
 
 @pytest.fixture
-def by_extension(verified_by: tuple[str, Server]) -> None:
-    if verified_by[0] == FUNCTIONS:
-        pytest.skip("about the key of each connection")
+def by_extension() -> None:
+    """For a test about the key of each connection."""
 
 
 @pytest.fixture
