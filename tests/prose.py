@@ -28,9 +28,6 @@ DOCSTRINGS: Final = "docstrings"
 UNCHECKED: Final = frozenset(
     {
         "README.md",
-        "docs/reference/binding.md",
-        "docs/guide/frameworks.md",
-        "docs/security/signed.md",
         DOCSTRINGS,
     }
 )

@@ -1,4 +1,4 @@
-"""FastAPI under asyncio: everybody has todos of their own."""
+"""FastAPI under asyncio: each caller has their own todos."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Flask-SQLAlchemy: everybody has todos of their own."""
+"""Flask-SQLAlchemy: each caller has their own todos."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Todo(db.Model):
 
 
 def caller() -> Caller:
-    """Whose request it is; db.session asks at the start of each transaction."""
+    """Return the caller of the request; each transaction of db.session calls it at its start."""
     token = bearer_token(request.headers.getlist("Authorization"))
     verifier: Verifier = current_app.config["VERIFIER"]
     return verifier.verify(token)

@@ -1,4 +1,4 @@
-"""Litestar with advanced-alchemy: everybody has todos of their own."""
+"""Litestar with advanced-alchemy: each caller has their own todos."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def refuse(request: Request[Any, Any, Any], error: Any) -> Response[dict[str, st
 
 
 def refuse_if_denied(request: Request[Any, Any, Any], error: Any) -> Response[Any]:
-    """What Postgres denies is a 403; other errors are answered as without this handler."""
+    """Answer 403 where Postgres denies, and other errors as without this handler."""
     if is_denied(error):
         return refuse(request, error)
     if isinstance(error, RepositoryError):
@@ -75,7 +75,7 @@ def create_app(engine: AsyncEngine, verifier: Verifier) -> Litestar:
     enforce_row_security(factory)
 
     async def identify_caller(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        """A guard: the request's db_session is its caller's."""
+        """Give the request's db_session its caller, as a guard."""
         token = bearer_token(connection.headers.getall("authorization", []))
         session = alchemy.provide_session(connection.app.state, connection.scope)
         identify(session, await verifier.verify_async(token))

@@ -1,4 +1,4 @@
-"""SQLModel with FastAPI: everybody has todos of their own."""
+"""SQLModel with FastAPI: each caller has their own todos."""
 
 from typing import Annotated
 

@@ -1,30 +1,32 @@
-"""The database of ``sqla-rls dev`` runs the example of README.md."""
+"""The database of ``sqla-rls dev`` runs the examples of the documents."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, func, select, text
+from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
+from sqla_rls import Verifier, enforce_row_security
 from sqla_rls.testing.development import development_database
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 ROLES = "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1"
 
 
-def _first_block(heading: str) -> str:
-    section = README.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
-    return section.split("```python\n")[1].split("```")[0]
-
-
-def _run(heading: str, namespace: dict[str, Any]) -> None:
-    exec(compile(_first_block(heading), f"README.md, {heading}", "exec", dont_inherit=True), namespace)
+def _run(document: str, heading: str, namespace: dict[str, Any]) -> None:
+    """Run the first listing below a heading."""
+    section = (ROOT / document).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    listing = section.split("```python\n")[1].split("```")[0]
+    exec(compile(listing, f"{document}, {heading}", "exec", dont_inherit=True), namespace)
 
 
 # As a server that others use: then the names have suffixes, and the tests share it.
@@ -40,11 +42,11 @@ def test_the_example_of_the_readme_runs(shared: Server, monkeypatch: pytest.Monk
         monkeypatch.setenv("STACK_PROJECT_ID", issuer.project_id)
         monkeypatch.setenv("STACK_BASE_URL", issuer.base_url)
         readme: dict[str, Any] = {"__name__": "readme", "jwt": issuer.token("alice")}
-        _run("Declare", readme)
+        _run("README.md", "Declare", readme)
         owner = create_engine(database.owner, poolclass=NullPool)
         readme["Base"].metadata.create_all(owner)
         try:
-            _run("Run as somebody", readme)
+            _run("docs/guide/sessions.md", "A session for each caller", readme)
             with readme["SessionLocal"](token=issuer.token("alice")) as session:
                 assert [todo.task for todo in session.scalars(readme["select"](readme["Todo"]))] == [
                     "buy milk"
@@ -54,6 +56,29 @@ def test_the_example_of_the_readme_runs(shared: Server, monkeypatch: pytest.Monk
         finally:
             readme["engine"].dispose()
         assert len(readme["todos"]) == 1
+
+
+def test_the_fixture_of_the_guide_leaves_no_rows(shared: Server) -> None:
+    with shared, development_database(shared) as database, Issuer() as issuer:
+        owner = create_engine(database.superuser, poolclass=NullPool)
+        guide: dict[str, Any] = {
+            "pytest": SimpleNamespace(fixture=contextmanager),
+            "sessionmaker": sessionmaker,
+            "enforce_row_security": enforce_row_security,
+        }
+        _run("README.md", "Declare", guide)
+        _run("docs/guide/testing.md", "A rollback after each test", guide)
+        todo = guide["Todo"]
+        guide["Base"].metadata.create_all(owner)
+        with guide["session_factory"](owner, Verifier(issuer.provider)) as factory:
+            for name in ("alice", "bob"):
+                with factory(token=issuer.token(name)) as session:
+                    session.add(todo(task=name))
+                    session.commit()
+                    assert session.scalars(select(todo.user_id)).all() == [name]
+            assert factory.kw["bind"].scalar(select(func.count()).select_from(todo)) == 2
+        with owner.connect() as connection:
+            assert connection.scalar(select(func.count()).select_from(todo)) == 0
 
 
 def test_a_shared_server_is_left_as_it_was(shared: Server) -> None:
