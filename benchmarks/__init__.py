@@ -1,1 +1,1 @@
-"""Every figure that the README and the closing notes quote comes from here."""
+"""Every figure of docs/benchmarks.md comes from here."""
