@@ -9,12 +9,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Verifier, enforce_row_security
-from sqla_rls.testing.development import development_database
+from sqla_rls.testing.development import DevelopmentDatabase, development_database
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 
@@ -35,14 +36,44 @@ def shared(server: Server) -> Server:
     return Server.connect(server.url())
 
 
-def test_the_example_of_the_readme_runs(shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def point_to(database: DevelopmentDatabase, issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables that ``sqla-rls dev`` prints."""
+    app = database.app.render_as_string(hide_password=False)
+    monkeypatch.setenv("DATABASE_AUTHENTICATED_URL", app)
+    monkeypatch.setenv("STACK_PROJECT_ID", issuer.project_id)
+    monkeypatch.setenv("STACK_BASE_URL", issuer.base_url)
+
+
+def test_the_quick_start_is_the_example_and_short() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listing = readme.split("```python\n")[1].split("```")[0]
+    assert listing == (ROOT / "examples" / "recipes" / "quickstart.py").read_text(encoding="utf-8")
+    assert len(listing.splitlines()) <= 40
+    assert len(readme.splitlines()) <= 150
+
+
+def test_the_quick_start_runs(shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with shared, development_database(shared) as database, Issuer() as issuer:
-        app = database.app.render_as_string(hide_password=False)
-        monkeypatch.setenv("DATABASE_AUTHENTICATED_URL", app)
-        monkeypatch.setenv("STACK_PROJECT_ID", issuer.project_id)
-        monkeypatch.setenv("STACK_BASE_URL", issuer.base_url)
+        point_to(database, issuer, monkeypatch)
+        app: dict[str, Any] = {"__name__": "app"}
+        _run("README.md", "Quick start", app)
+        app["Base"].metadata.create_all(create_engine(database.owner, poolclass=NullPool))
+        alice, bob = ({"Authorization": f"Bearer {issuer.token(name)}"} for name in ("alice", "bob"))
+        try:
+            with TestClient(app["app"]) as client:
+                assert client.post("/todos", params={"task": "buy milk"}, headers=alice).status_code == 201
+                assert client.get("/todos", headers=alice).json() == ["buy milk"]
+                assert client.get("/todos", headers=bob).json() == []
+                assert client.get("/todos").status_code == 401
+        finally:
+            app["SessionLocal"].kw["bind"].dispose()
+
+
+def test_the_sessions_of_the_guide_run(shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with shared, development_database(shared) as database, Issuer() as issuer:
+        point_to(database, issuer, monkeypatch)
         readme: dict[str, Any] = {"__name__": "readme", "jwt": issuer.token("alice")}
-        _run("README.md", "Declare", readme)
+        _run("README.md", "Quick start", readme)
         owner = create_engine(database.owner, poolclass=NullPool)
         readme["Base"].metadata.create_all(owner)
         try:
@@ -58,15 +89,16 @@ def test_the_example_of_the_readme_runs(shared: Server, monkeypatch: pytest.Monk
         assert len(readme["todos"]) == 1
 
 
-def test_the_fixture_of_the_guide_leaves_no_rows(shared: Server) -> None:
+def test_the_fixture_of_the_guide_leaves_no_rows(shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with shared, development_database(shared) as database, Issuer() as issuer:
+        point_to(database, issuer, monkeypatch)
         owner = create_engine(database.superuser, poolclass=NullPool)
         guide: dict[str, Any] = {
             "pytest": SimpleNamespace(fixture=contextmanager),
             "sessionmaker": sessionmaker,
             "enforce_row_security": enforce_row_security,
         }
-        _run("README.md", "Declare", guide)
+        _run("README.md", "Quick start", guide)
         _run("docs/guide/testing.md", "A rollback after each test", guide)
         todo = guide["Todo"]
         guide["Base"].metadata.create_all(owner)
