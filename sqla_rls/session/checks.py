@@ -7,10 +7,11 @@ from collections.abc import Collection
 from importlib import resources
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, SigningKeyRejected, UnsafeRole
+from sqla_rls.session.denials import listen_once
 from sqla_rls.session.options import SessionOptions
 
 _UNSAFE: Final = text(
@@ -126,8 +127,7 @@ def require_verified(connection: Connection, *, must_ask: bool) -> None:
 
 def explain_rejections(engine: Engine) -> None:
     """Turn errors of the database's own functions about a signature into SigningKeyRejected."""
-    if not event.contains(engine, "handle_error", _explained):
-        event.listen(engine, "handle_error", _explained)
+    listen_once(engine, _explained)
 
 
 def _explained(context: ExceptionContext) -> Exception | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import Engine, event
@@ -19,8 +20,17 @@ _KINDS: Final[dict[str, type[AccessDenied]]] = {
 
 def name_denials(engine: Engine) -> None:
     """Let *engine* raise RowSecurityViolation and PrivilegeMissing."""
-    if not event.contains(engine, "handle_error", _named):
-        event.listen(engine, "handle_error", _named)
+    listen_once(engine, _named)
+
+
+def listen_once(engine: Engine, explain: Callable[[ExceptionContext], Exception | None]) -> None:
+    """Let *explain* see each error of *engine*, once.
+
+    ``event.contains()`` looks the engine up by its address.  The listener is the dialect's, and outlives
+    the engine: another engine at the same address would pass for one that has it.
+    """
+    if explain not in list(engine.dialect.dispatch.handle_error):
+        event.listen(engine, "handle_error", explain)
 
 
 def _named(context: ExceptionContext) -> Exception | None:

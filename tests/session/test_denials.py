@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, create_engine, delete, insert, text, update
+from sqlalchemy import URL, create_engine, delete, event, insert, text, update
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
@@ -93,3 +93,16 @@ def test_other_errors_stay_what_they_are(session: Session) -> None:
     with pytest.raises(ProgrammingError) as error:
         session.execute(text("SELECT nothing FROM nowhere"))
     assert not isinstance(error.value, AccessDenied)
+
+
+def test_an_engine_at_the_address_of_another_one_is_no_exception(
+    url: URL, todos: None, alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The registry of events knows an engine by its address, also when that engine is gone.
+    monkeypatch.setattr(event, "contains", lambda *_: True)
+    maker = sessionmaker(create_engine(url, poolclass=NullPool))
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        assert type(denied(session, THEIRS)) is RowSecurityViolation
+        assert type(denied(session, THEIRS)) is RowSecurityViolation
