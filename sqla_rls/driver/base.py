@@ -23,7 +23,7 @@ Transport: TypeAlias = Literal["auto", "with_begin", "pipeline", "statement"]
 #: ALL discards, or none.
 Reset: TypeAlias = Literal["settings", "all", "none"]
 
-_CURES: Final = {
+_HINTS: Final = {
     "42501": "the login role may not SET ROLE to it. GRANT it to the login role",
     "22023": "there is no such role. Create it, for example with a migration that declares it",
 }
@@ -107,10 +107,10 @@ class Binding:
 
     def refused(self, sqlstate: str | None) -> BindingError:
         """Return the error for the server's answer *sqlstate*."""
-        cure = _CURES.get(sqlstate or "", "the server refused. See the error that caused this one")
+        hint = _HINTS.get(sqlstate or "", "the server refused. See the error that caused this one")
         if own := [name for name in self.settings if name not in _OURS]:
-            cure += f"; or check the settings {', '.join(own)}: the server may refuse one of them"
-        return BindingError(f"role {self.role!r} can't be bound: {cure}")
+            hint += f"; or check the settings {', '.join(own)}: the server may refuse one of them"
+        return BindingError(f"role {self.role!r} can't be bound: {hint}")
 
     def __repr__(self) -> str:
         return f"Binding(role={self.role!r})"  # claims are personal

@@ -17,14 +17,14 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver.base import NotDiscarded
-from sqla_rls.driver.psycopg_base import DISCARD, RESET, WaitingConnection, ours
+from sqla_rls.driver.psycopg_base import DISCARD, RESET, WaitingConnection, waiting
 
 
 class Cursor(psycopg.Cursor[Any]):
     """A cursor that sends BEGIN and the binding ahead of its statement."""
 
     def execute(self, query: Any, params: Any = None, **kw: Any) -> Any:
-        connection = ours(self)
+        connection = waiting(self)
         if not connection._waits:
             return super().execute(query, params, **kw)
         if connection._in_one_flush(params):
@@ -51,17 +51,17 @@ class Cursor(psycopg.Cursor[Any]):
         return self
 
     def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
-        ours(self).start()
+        waiting(self).start()
         super().executemany(query, params_seq, returning=returning)
 
     def stream(self, *args: Any, **kw: Any) -> Iterator[Any]:
-        ours(self).start()
+        waiting(self).start()
         for row in super().stream(*args, **kw):  # noqa: UP028 (as in the asynchronous half)
             yield row
 
     @contextmanager
     def copy(self, *args: Any, **kw: Any) -> Iterator[psycopg.Copy]:
-        ours(self).start()
+        waiting(self).start()
         with super().copy(*args, **kw) as copy:
             yield copy
 
@@ -70,7 +70,7 @@ class ServerCursor(psycopg.ServerCursor[Any]):
     """A cursor that sends BEGIN and the binding ahead of its DECLARE."""
 
     def execute(self, *args: Any, **kw: Any) -> Any:
-        ours(self).start()
+        waiting(self).start()
         return super().execute(*args, **kw)
 
 
@@ -156,7 +156,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
     """A cursor that sends BEGIN and the binding ahead of its statement."""
 
     async def execute(self, query: Any, params: Any = None, **kw: Any) -> Any:
-        connection = ours(self)
+        connection = waiting(self)
         if not connection._waits:
             return await super().execute(query, params, **kw)
         if connection._in_one_flush(params):
@@ -183,17 +183,17 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
         return self
 
     async def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
-        await ours(self).start()
+        await waiting(self).start()
         await super().executemany(query, params_seq, returning=returning)
 
     async def stream(self, *args: Any, **kw: Any) -> AsyncIterator[Any]:
-        await ours(self).start()
+        await waiting(self).start()
         async for row in super().stream(*args, **kw):
             yield row
 
     @asynccontextmanager
     async def copy(self, *args: Any, **kw: Any) -> AsyncIterator[psycopg.AsyncCopy]:
-        await ours(self).start()
+        await waiting(self).start()
         async with super().copy(*args, **kw) as copy:
             yield copy
 
@@ -202,7 +202,7 @@ class AsyncServerCursor(psycopg.AsyncServerCursor[Any]):
     """A cursor that sends BEGIN and the binding ahead of its DECLARE."""
 
     async def execute(self, *args: Any, **kw: Any) -> Any:
-        await ours(self).start()
+        await waiting(self).start()
         return await super().execute(*args, **kw)
 
 

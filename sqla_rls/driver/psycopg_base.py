@@ -277,5 +277,5 @@ def _client_encoding(connection: psycopg.BaseConnection[Any]) -> str:
     return (connection.pgconn.parameter_status(b"client_encoding") or b"").decode()
 
 
-def ours(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> Any:
+def waiting(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> Any:
     return cursor.connection

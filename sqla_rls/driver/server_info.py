@@ -26,7 +26,7 @@ SELECT pg_catalog.count(pg_catalog.fmgr_c_validator(p.oid))
 _SQL: Final = resources.files("sqla_rls.driver") / "sql" / "server_info.sql"
 QUERY: Final = _SQL.read_text(encoding="utf-8").replace("{load}", LOAD)
 #: The settings that PgBouncer makes on a server connection for its client; RESET ALL undoes them.
-_LENT: Final = ("application_name", "client_encoding", "DateStyle", "TimeZone")
+_POOLER_SETTINGS: Final = ("application_name", "client_encoding", "DateStyle", "TimeZone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,9 @@ def read(answer: str, driver_connection: Any) -> ServerInfo:
             deferrable=reset["default_transaction_deferrable"] == "on",
         ),
         libraries=reset["local_preload_libraries"],
-        pooler_settings={} if direct else {name: session[name] for name in _LENT if name in session},
+        pooler_settings={}
+        if direct
+        else {name: session[name] for name in _POOLER_SETTINGS if name in session},
     )
 
 

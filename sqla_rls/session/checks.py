@@ -41,12 +41,12 @@ def require_safe_roles(connection: Connection, *, member_of: Collection[str] = (
     if found.is_shared:
         raise UnsafeRole(
             f"every caller with role {found.name!r} has the policies of role {found.through!r}: the first is "
-            f"a member of the second. Run as the migrating role or a superuser: {found.cure}; or, if you "
+            f"a member of the second. Run as the migrating role or a superuser: {found.hint}; or, if you "
             f"want this, declare it: BindingOptions(member_of={{{found.name!r}: [{found.through!r}]}})"
         )
     why = found.what if found.is_itself else f"is a member of {found.through!r}, which {found.what}"
     purpose = "To create one" if found.is_bootstrap else f"To fix {found.name!r}"
-    advice = f"{purpose}, run as a superuser: {found.cure}"
+    advice = f"{purpose}, run as a superuser: {found.hint}"
     if found.is_login:
         advice = f"Log in as a role that owns nothing and is a member of the callers' roles only. {advice}"
     raise UnsafeRole(

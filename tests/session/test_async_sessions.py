@@ -496,12 +496,12 @@ async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, al
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "Create it"), ("pg_monitor", "GRANT it")])
+@pytest.mark.parametrize(("role", "hint"), [("nobody_has_it", "Create it"), ("pg_monitor", "GRANT it")])
 async def test_a_role_that_cannot_be_bound_names_the_cure(
-    sessions: AsyncSessions, bob: Caller, role: str, cure: str
+    sessions: AsyncSessions, bob: Caller, role: str, hint: str
 ) -> None:
     async with sessions(Caller(role=role, subject="alice")) as session:
-        await session.run_sync(assert_refused, BindingError, f"{role}.*{cure}")
+        await session.run_sync(assert_refused, BindingError, f"{role}.*{hint}")
     async with sessions(bob) as session:
         assert await caller_of(session) == ("authenticated", "bob")
 

@@ -238,12 +238,12 @@ def test_sqlite_is_refused(alice: Caller) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize(("role", "cure"), [("nobody_has_it", "Create it"), ("pg_monitor", "GRANT it")])
+@pytest.mark.parametrize(("role", "hint"), [("nobody_has_it", "Create it"), ("pg_monitor", "GRANT it")])
 def test_a_role_that_cannot_be_bound_names_the_cure_and_no_claims(
-    sessions: Sessions, bob: Caller, role: str, cure: str
+    sessions: Sessions, bob: Caller, role: str, hint: str
 ) -> None:
     with sessions(Caller(role=role, subject="alice", claims={"email": SECRET})) as session:
-        refusal = assert_refused(session, BindingError, f"{role}.*{cure}")
+        refusal = assert_refused(session, BindingError, f"{role}.*{hint}")
     assert SECRET not in told_by(refusal)
     with sessions(bob) as session:
         assert session.execute(CALLER).one() == ("authenticated", "bob")

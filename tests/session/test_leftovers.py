@@ -172,7 +172,7 @@ def test_what_else_closes_it_does(
 def test_nor_does_it_where_the_driver_prepares_nothing(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How
 ) -> None:
-    (leftover,) = [leftover for leftover in LEFTOVERS if "prepare" in leftover.cure]
+    (leftover,) = [leftover for leftover in LEFTOVERS if "prepare" in leftover.hint]
     arguments = {"psycopg": psycopg.UNPREPARED, "asyncpg": asyncpg.UNPREPARED}[how.driver]
     line = Line(url, how, runner, arguments, reset="none")
     assert verdict(leftover, line, line, admin) == "closed"
@@ -198,7 +198,7 @@ def document() -> list[str]:
     for leftover in LEFTOVERS:
         marks = ["**open**" if verdict == "open" else verdict for verdict in leftover.verdicts]
         sql = f"`{leftover.cure_sql.format(database='…')}`" if leftover.cure_sql else ""
-        lines.append([leftover.name, *marks, sql or leftover.cure])
+        lines.append([leftover.name, *marks, sql or leftover.hint])
     return [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines]
 
 
@@ -217,7 +217,7 @@ def test_the_document_says_the_same() -> None:
 
 # Not one-shot: psycopg ends a pipeline with a Flush, for which PgBouncer 1.18 may lend a connection for good.
 POOLED = ["psycopg, with_begin", "psycopg, pipeline", "asyncpg, with_begin"]
-CLOSED = [leftover for leftover in LEFTOVERS if leftover.verdicts[:2] == ("open", "closed") or leftover.cure]
+CLOSED = [leftover for leftover in LEFTOVERS if leftover.verdicts[:2] == ("open", "closed") or leftover.hint]
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_it_is_the_same_through_a_pooler(
 ) -> None:
     alices, bobs = (Line(bouncer.url, how, runner, CONNECT_ARGS[how.driver]) for _ in range(2))
     # Behind a pooler no driver may prepare any.
-    same = "closed" if leftover.cure else expected(leftover, how, "settings")
+    same = "closed" if leftover.hint else expected(leftover, how, "settings")
     assert verdict(leftover, alices, bobs, superuser) == same
     for line in (alices, bobs):
         line.hang_up()

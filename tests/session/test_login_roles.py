@@ -101,9 +101,9 @@ def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cure
         session.rollback()
         with pytest.raises(UnsafeRole) as refusal:
             session.scalars(TASKS)
-    (cure,) = re.findall(r"run as a superuser: (.*)\. Set check_login_role=False", str(refusal.value))
-    assert cure == filled(unsafe.cure)
-    run(admin, cure)
+    (hint,) = re.findall(r"run as a superuser: (.*)\. Set check_login_role=False", str(refusal.value))
+    assert hint == filled(unsafe.hint)
+    run(admin, hint)
     with maker() as session:
         identify(session, alice)
         assert session.scalars(TASKS).all() == ["alice's"]
@@ -156,18 +156,18 @@ def test_callers_whose_role_is_a_member_of_another_one_of_policies_are_refused(
     with login(role, check_login_role=False)() as session:
         identify(session, alice)
         assert session.scalars(TASKS).all() == ["alice's", "bob's"]
-    cure = f'REVOKE "{worker}" FROM authenticated'
+    hint = f'REVOKE "{worker}" FROM authenticated'
     maker = login(role)
     with maker() as session:
         identify(session, alice)
         with pytest.raises(
-            UnsafeRole, match=f"'authenticated' has the policies of role '{worker}'.*: {cure};"
+            UnsafeRole, match=f"'authenticated' has the policies of role '{worker}'.*: {hint};"
         ):
             session.scalars(TASKS)
     with maker() as session:
         identify(session, Caller.anonymous())
         session.execute(ANYTHING)
-    run(admin, cure)
+    run(admin, hint)
     with maker() as session:
         identify(session, alice)
         assert session.scalars(TASKS).all() == ["alice's"]

@@ -110,14 +110,14 @@ def parametrize(metafunc: pytest.Metafunc, name: str, params: list[ParameterSet]
     metafunc.parametrize(name, params, indirect=True)
 
 
-def missing(what: str, cure: str) -> NoReturn:
+def missing(what: str, hint: str) -> NoReturn:
     """Skip a test, because this machine lacks *what*; fail if ``SQLA_RLS_TEST_REQUIRE`` has it.
 
     Args:
         what: a word, as in that variable.
-        cure: a command.
+        hint: a command.
     """
-    reason = f"{what} is missing: {cure}"
+    reason = f"{what} is missing: {hint}"
     if what in os.environ.get("SQLA_RLS_TEST_REQUIRE", "").split():
         pytest.fail(reason)
     pytest.skip(reason)

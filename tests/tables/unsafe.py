@@ -14,7 +14,7 @@ class Unsafe:
     sql: tuple[str, ...]
     why: str
     #: What the error says to run.
-    cure: str
+    hint: str
     #: What Alice injects to read Bob's row, or to be rid of what protects it.
     attack: tuple[str, ...] = ()
     #: The PostgreSQL versions on which it opens anything.
@@ -43,14 +43,14 @@ UNSAFE = [
         name="superuser",
         sql=('ALTER ROLE "{role}" SUPERUSER',),
         why="it is a superuser",
-        cure='ALTER ROLE "{role}" NOSUPERUSER',
+        hint='ALTER ROLE "{role}" NOSUPERUSER',
         attack=(_ROWS,),
     ),
     Unsafe(
         name="BYPASSRLS",
         sql=('ALTER ROLE "{role}" BYPASSRLS', 'GRANT SELECT ON todos TO "{role}"'),
         why="it has BYPASSRLS",
-        cure='ALTER ROLE "{role}" NOBYPASSRLS',
+        hint='ALTER ROLE "{role}" NOBYPASSRLS',
         attack=(_ROWS,),
     ),
     Unsafe(
@@ -61,7 +61,7 @@ UNSAFE = [
             _owned("TABLE todos", " owner"),
         ),
         why="it has CREATEROLE, and can grant itself any role",
-        cure='ALTER ROLE "{role}" NOCREATEROLE',
+        hint='ALTER ROLE "{role}" NOCREATEROLE',
         attack=('GRANT "{role} owner" TO "{role}"', 'SET ROLE "{role} owner"', _ROWS),
         until=15,
     ),
@@ -73,7 +73,7 @@ UNSAFE = [
             'GRANT "{role} owner" TO "{role}" WITH ADMIN TRUE, SET FALSE, INHERIT FALSE',
         ),
         why="it is a member of '{role} owner', which owns table public.todos",
-        cure='REVOKE "{role} owner" FROM "{role}"',
+        hint='REVOKE "{role} owner" FROM "{role}"',
         attack=('GRANT "{role} owner" TO "{role}" WITH SET TRUE', 'SET ROLE "{role} owner"', _ROWS),
         since=16,
     ),
@@ -81,13 +81,13 @@ UNSAFE = [
         name="REPLICATION",
         sql=('ALTER ROLE "{role}" REPLICATION',),
         why="it has REPLICATION, and can read all that is written",
-        cure='ALTER ROLE "{role}" NOREPLICATION',
+        hint='ALTER ROLE "{role}" NOREPLICATION',
     ),
     Unsafe(
         name="programs",
         sql=('GRANT pg_execute_server_program TO "{role}"', "CHECKPOINT"),
         why="it is a member of 'pg_execute_server_program', which runs programs as the server",
-        cure='REVOKE pg_execute_server_program FROM "{role}"',
+        hint='REVOKE pg_execute_server_program FROM "{role}"',
         attack=(
             "CREATE TEMP TABLE lines (line text)",
             "GRANT ALL ON lines TO PUBLIC",
@@ -101,19 +101,19 @@ UNSAFE = [
         name="files to write",
         sql=('GRANT pg_write_server_files TO "{role}"',),
         why="it is a member of 'pg_write_server_files', which writes files as the server",
-        cure='REVOKE pg_write_server_files FROM "{role}"',
+        hint='REVOKE pg_write_server_files FROM "{role}"',
     ),
     Unsafe(
         name="files to read",
         sql=('GRANT pg_read_server_files TO "{role}"',),
         why="it is a member of 'pg_read_server_files', which reads files as the server",
-        cure='REVOKE pg_read_server_files FROM "{role}"',
+        hint='REVOKE pg_read_server_files FROM "{role}"',
     ),
     Unsafe(
         name="all data to read",
         sql=('GRANT pg_read_all_data TO "{role}"', "ANALYZE todos"),
         why="it is a member of 'pg_read_all_data', which reads pg_statistic, which has values of every row",
-        cure='REVOKE pg_read_all_data FROM "{role}"',
+        hint='REVOKE pg_read_all_data FROM "{role}"',
         attack=(
             "SET ROLE pg_read_all_data",
             """SELECT unnest(stavalues1::text::text[]) FROM pg_catalog.pg_statistic
@@ -127,7 +127,7 @@ UNSAFE = [
             *_MEMBERS,
         ),
         why="it is a member of 'pg_write_all_data', which writes the tables that policies read",
-        cure='REVOKE pg_write_all_data FROM "{role}"',
+        hint='REVOKE pg_write_all_data FROM "{role}"',
         attack=(
             "SET ROLE pg_write_all_data",
             "INSERT INTO public.members VALUES ('alice')",
@@ -139,14 +139,14 @@ UNSAFE = [
         name="owner",
         sql=(_owned("TABLE todos"),),
         why="it owns table public.todos, and can switch its row security off",
-        cure="ALTER TABLE public.todos OWNER TO CURRENT_USER",
+        hint="ALTER TABLE public.todos OWNER TO CURRENT_USER",
         attack=(_ROWS,),
     ),
     Unsafe(
         name="owner, forced",
         sql=(_owned("TABLE todos"), "ALTER TABLE todos FORCE ROW LEVEL SECURITY"),
         why="it owns table public.todos, and can switch its row security off",
-        cure="ALTER TABLE public.todos OWNER TO CURRENT_USER",
+        hint="ALTER TABLE public.todos OWNER TO CURRENT_USER",
         attack=("ALTER TABLE public.todos NO FORCE ROW LEVEL SECURITY", _ROWS),
     ),
     Unsafe(
@@ -159,14 +159,14 @@ UNSAFE = [
             _owned("TABLE part"),
         ),
         why="it owns table public.part, a partition of a protected one",
-        cure="ALTER TABLE public.part OWNER TO CURRENT_USER",
+        hint="ALTER TABLE public.part OWNER TO CURRENT_USER",
         attack=("SELECT task FROM public.part",),
     ),
     Unsafe(
         name="owner of who is calling",
         sql=(_owned("FUNCTION auth.user_id()"), 'GRANT ALL ON SCHEMA auth TO "{role}"'),
         why="it owns function auth.user_id(), which says who is calling",
-        cure="ALTER FUNCTION auth.user_id() OWNER TO CURRENT_USER",
+        hint="ALTER FUNCTION auth.user_id() OWNER TO CURRENT_USER",
         attack=(
             "CREATE OR REPLACE FUNCTION auth.user_id() RETURNS text STABLE RETURN 'bob'",
             "SET ROLE authenticated",
@@ -177,7 +177,7 @@ UNSAFE = [
         name="owner of schema auth",
         sql=(_owned("SCHEMA auth"),),
         why="it owns schema auth, and can drop and replace what is in it",
-        cure="ALTER SCHEMA auth OWNER TO CURRENT_USER",
+        hint="ALTER SCHEMA auth OWNER TO CURRENT_USER",
         attack=(
             "DROP FUNCTION auth.user_id() CASCADE",
             "SELECT 'bob''s' WHERE 'public.todos'::regclass NOT IN (SELECT polrelid FROM pg_policy)",
@@ -187,7 +187,7 @@ UNSAFE = [
         name="owner of the schema",
         sql=(_owned("SCHEMA public"),),
         why="it owns schema public, and can drop and replace what is in it",
-        cure="ALTER SCHEMA public OWNER TO CURRENT_USER",
+        hint="ALTER SCHEMA public OWNER TO CURRENT_USER",
         attack=_DROPPED,
     ),
     Unsafe(
@@ -196,7 +196,7 @@ UNSAFE = [
             "DO $$BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO \"{role}\"', current_database()); END$$",
         ),
         why="it is a member of 'pg_database_owner', which owns schema public, and can drop",
-        cure="ALTER DATABASE {database} OWNER TO CURRENT_USER",
+        hint="ALTER DATABASE {database} OWNER TO CURRENT_USER",
         attack=("SET ROLE pg_database_owner", *_DROPPED),
     ),
     Unsafe(
@@ -206,7 +206,7 @@ UNSAFE = [
             _owned("TABLE members"),
         ),
         why="it owns table public.members, which a policy depends on",
-        cure="ALTER TABLE public.members OWNER TO CURRENT_USER",
+        hint="ALTER TABLE public.members OWNER TO CURRENT_USER",
         attack=("INSERT INTO public.members VALUES ('alice')", "SET ROLE authenticated", _ROWS),
     ),
     Unsafe(
@@ -217,7 +217,7 @@ UNSAFE = [
             _owned("FUNCTION touched()"),
         ),
         why="it owns function public.touched(), which runs as others",
-        cure="ALTER FUNCTION public.touched() OWNER TO CURRENT_USER",
+        hint="ALTER FUNCTION public.touched() OWNER TO CURRENT_USER",
     ),
     Unsafe(
         name="member of an owner",
@@ -227,7 +227,7 @@ UNSAFE = [
             _owned("TABLE todos", " owner"),
         ),
         why="it is a member of '{role} owner', which owns table public.todos",
-        cure='REVOKE "{role} owner" FROM "{role}"',
+        hint='REVOKE "{role} owner" FROM "{role}"',
         attack=('SET ROLE "{role} owner"', _ROWS),
     ),
     Unsafe(
@@ -240,7 +240,7 @@ UNSAFE = [
             'GRANT "{role} team" TO "{role}"',
         ),
         why="it is a member of '{role} boss', which has BYPASSRLS",
-        cure='REVOKE "{role} boss" FROM "{role} team"',
+        hint='REVOKE "{role} boss" FROM "{role} team"',
         attack=('SET ROLE "{role} boss"', _ROWS),
     ),
     Unsafe(
@@ -251,7 +251,7 @@ UNSAFE = [
             'GRANT "{role} boss" TO authenticated',
         ),
         why="role 'authenticated': it is a member of '{role} boss', which has BYPASSRLS",
-        cure='REVOKE "{role} boss" FROM authenticated',
+        hint='REVOKE "{role} boss" FROM authenticated',
         attack=('SET ROLE "{role} boss"', _ROWS),
     ),
 ]

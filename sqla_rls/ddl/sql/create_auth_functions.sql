@@ -10,7 +10,7 @@ DECLARE
   made_by  constant text := {made_by};
   path     constant text := current_setting('search_path');
   grant_it constant text := format('GRANT USAGE ON SCHEMA auth TO %I WITH GRANT OPTION', current_user);
-  cure     text := grant_it;
+  hint     text := grant_it;
   definition record;
   existing   regprocedure;
 BEGIN
@@ -18,7 +18,7 @@ BEGIN
      AND EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'pg_session_jwt') THEN
     CREATE EXTENSION pg_session_jwt;
     EXECUTE format('COMMENT ON EXTENSION pg_session_jwt IS %L', made_by);
-    cure := format('DO ''BEGIN CREATE EXTENSION IF NOT EXISTS pg_session_jwt; %s; END''', grant_it);
+    hint := format('DO ''BEGIN CREATE EXTENSION IF NOT EXISTS pg_session_jwt; %s; END''', grant_it);
   END IF;
 
   IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_jwt') THEN
@@ -27,7 +27,7 @@ BEGIN
       RAISE EXCEPTION USING
         ERRCODE = 'RLS01',
         MESSAGE = format('schema auth of the extension pg_session_jwt belongs to a superuser, and %I may not'
-                         ' use it. Nothing was done. A superuser must run, in this database: %s', current_user, cure);
+                         ' use it. Nothing was done. A superuser must run, in this database: %s', current_user, hint);
     END IF;
     RETURN;
   END IF;

@@ -4,7 +4,7 @@
 DO $sqla_rls$
 DECLARE
   found record;
-  cures text[];
+  hints text[];
 BEGIN
   FOR look IN 1 .. 2 LOOP
     FOR found IN
@@ -24,7 +24,7 @@ BEGIN
          AND o.privilege = ANY (ARRAY[{privileges}]::text[]) AND (a.grantor IS NOT NULL) = {held}
     LOOP
       IF look = 2 THEN
-        cures := cures || pg_catalog.format('have %I run: %s', found.grantor, found.statement);
+        hints := hints || pg_catalog.format('have %I run: %s', found.grantor, found.statement);
       ELSE
         BEGIN
           EXECUTE found.statement;
@@ -34,9 +34,9 @@ BEGIN
       END IF;
     END LOOP;
   END LOOP;
-  IF cures IS NOT NULL THEN
+  IF hints IS NOT NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'RLS06', MESSAGE = pg_catalog.format(
       'what PUBLIC holds in this database isn''t for %I to change. Nothing was done. To go on, %s',
-      current_user, pg_catalog.array_to_string(cures, '; '));
+      current_user, pg_catalog.array_to_string(hints, '; '));
   END IF;
 END $sqla_rls$

@@ -47,7 +47,7 @@ WITH acting AS (
                'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_attrdef'::regclass,
                'pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_rewrite'::regclass))
 ), reasons AS (
-  SELECT r.oid, 1 AS kind, p.rank, p.what, format('ALTER ROLE %I %s', r.rolname, p.attribute) AS cure
+  SELECT r.oid, 1 AS kind, p.rank, p.what, format('ALTER ROLE %I %s', r.rolname, p.attribute) AS hint
     FROM roles AS r, LATERAL (VALUES
       (r.rolsuper, 1, 'is a superuser', 'NOSUPERUSER'),
       (r.rolbypassrls, 2, 'has BYPASSRLS', 'NOBYPASSRLS'),
@@ -78,12 +78,12 @@ SELECT f.name, f.rolname AS through, f.is_itself, f.name = session_user AS is_lo
             WHEN f.oid = 10
             THEN format('CREATE ROLE app LOGIN NOINHERIT; GRANT %I TO app',
                         CASE WHEN current_user = session_user THEN 'authenticated' ELSE current_user END)
-            WHEN f.cure IS NOT NULL AND (f.is_itself OR f.oid IN (SELECT oid FROM in_policies)) THEN f.cure
+            WHEN f.hint IS NOT NULL AND (f.is_itself OR f.oid IN (SELECT oid FROM in_policies)) THEN f.hint
             ELSE format('REVOKE %I FROM %I', f.rolname, m.member)
                  || CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 AND m.grantor <> 10
                          THEN format(' GRANTED BY %I', pg_catalog.pg_get_userbyid(m.grantor)) ELSE '' END
-       END AS cure
-  FROM (SELECT r.*, reasons.kind, reasons.rank, reasons.what, reasons.cure
+       END AS hint
+  FROM (SELECT r.*, reasons.kind, reasons.rank, reasons.what, reasons.hint
           FROM reachable AS r JOIN reasons USING (oid)
          UNION ALL
         SELECT r.*, 2, 0, NULL, NULL
