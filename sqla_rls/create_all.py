@@ -1,4 +1,4 @@
-"""``create_all()``, ``drop_all()`` and ``Table.create()`` with everything that the tables declare."""
+"""``create_all()``, ``drop_all()`` and ``Table.create()`` with the declarations of the tables."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ log = autogenerate_log(__name__)
 
 
 def prerequisites(snapshot: Snapshot) -> Iterable[ExecutableDDLElement]:
-    """What comes before the tables: what PUBLIC loses, roles, and the functions that defaults may call.
+    """Yield the statements before the tables: privileges of PUBLIC, roles, and functions for column defaults.
 
-    A function whose arguments or result name a table is made when they are there, and all bodies are checked.
+    ``protection()`` creates a function whose arguments or result name a table, and checks all bodies.
     """
     if snapshot.revokes_public_privileges:
         yield PublicPrivileges(PUBLIC_PRIVILEGE_NAMES, revoke=True)
@@ -66,10 +66,14 @@ def protection(
     translate: Mapping[str | None, str | None] | None = None,
     defaults: Collection[DefaultPrivilege] = (),
 ) -> Iterable[ExecutableDDLElement]:
-    """What follows the tables, closed before anything is opened: row security, policies, then privileges.
+    """Yield the statements after the tables: row security first, then policies, then privileges.
 
-    SQLAlchemy translates the schemas of tables by *translate*, and not the names of schemas themselves.
-    *defaults* are the default privileges in force, whose privileges are revoked.
+    Args:
+        snapshot: the declarations.
+        default_schema: the default schema.
+        translate: a schema_translate_map, for the names of schemas themselves; SQLAlchemy translates those
+            of tables.
+        defaults: the default privileges of the database, whose effects are revoked.
     """
 
     def translated(schema: str) -> str:
@@ -162,7 +166,7 @@ def _after_create(
 def _before_drop(
     metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
 ) -> None:
-    # DROP TABLE fails while a policy of another table names it, or a function its rows.
+    # DROP TABLE fails while a policy of another table, or a function, depends on the table.
     if connection.dialect.name == "postgresql":
         policies = declared([metadata], tables=tables).policies
         _execute(connection, (DropPolicy(key, if_exists=True) for key in policies))
@@ -182,7 +186,7 @@ def _after_drop(metadata: MetaData, connection: Connection, **kw: Any) -> None:
 def _before_create_table(table: Table, connection: Connection, **kw: Any) -> None:
     if kw.get("_is_metadata_operation") or connection.dialect.name != "postgresql":
         return
-    # A migration has an operation for the functions that the defaults of its tables call.
+    # A migration creates the functions for column defaults with operations of its own.
     if TableDeclarations.of(table) or isinstance(kw.get("_ddl_runner"), SchemaGenerator):
         _execute(connection, prerequisites(declared([], tables=[table])))
 
@@ -194,7 +198,7 @@ def _after_create_table(table: Table, connection: Connection, **kw: Any) -> None
 
 
 def _protect(connection: Connection, metadatas: list[MetaData], tables: Collection[Table]) -> None:
-    # A mock connection, which only shows the statements, has no options.
+    # A mock connection has no options.
     options = connection.get_execution_options() if isinstance(connection, Connection) else {}
     translate = options.get("schema_translate_map")
     default_schema = (translate or {}).get(None) or connection.dialect.default_schema_name
@@ -209,7 +213,7 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
             schema = default_schema or "public"
             schemas = {table.schema or schema for table in snapshot.managed}
             found_heirs = heirs_in(connection, default_schema=schema, schemas=schemas)
-            # Here, the default schema has no name.
+            # The snapshot has no name for the default schema.
             snapshot = replace(snapshot, heirs=_as_named(found_heirs, snapshot.managed, schema))
     _execute(connection, protection(snapshot, default_schema or "public", translate, defaults))
     if isinstance(connection, Connection) and not translate and unread(snapshot):
@@ -221,7 +225,7 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
 
 
 def _views_of(metadata: MetaData, tables: Collection[Table]) -> Iterable[TableKey]:
-    """The views that read any of *tables*, each before those that it reads."""
+    """Return the views that read any of *tables*, each before the views that it reads."""
     taken = {table.key for table in tables}
     found: list[TableKey] = []
     for view in declared_views([metadata]) if taken else ():
@@ -234,7 +238,7 @@ def _views_of(metadata: MetaData, tables: Collection[Table]) -> Iterable[TableKe
 def _missing_views(
     connection: Connection, metadatas: list[MetaData], translate: Mapping[str | None, str | None]
 ) -> Iterator[TableKey]:
-    """The views that aren't there, although all that they read is, or will be by then."""
+    """Yield the missing views whose tables and views exist, or are created before them."""
     made: set[TableKey] = set()
 
     def is_there(table: Table) -> bool:
@@ -248,7 +252,7 @@ def _missing_views(
 
 
 def _with_views(snapshot: Snapshot, keys: Collection[TableKey]) -> Snapshot:
-    """*snapshot* with these views of it, and with no privileges on others."""
+    """Return *snapshot* with the views of *keys* only, and without privileges on others."""
     others = {view.object for key, view in snapshot.views.items() if key not in keys}
     return replace(
         snapshot,
@@ -260,7 +264,7 @@ def _with_views(snapshot: Snapshot, keys: Collection[TableKey]) -> Snapshot:
 def _as_named(
     heirs: Mapping[TableKey, Collection[TableKey]], tables: Collection[TableKey], default_schema: str
 ) -> dict[TableKey, Collection[TableKey]]:
-    """*heirs*, where *tables* in the default schema may say its name."""
+    """Return *heirs* with the keys of *tables*, which may name the default schema."""
     named = {TableKey.of(*one, default_schema): one for one in tables}
     return {
         named.get(parent, parent): {named.get(one, one) for one in found} for parent, found in heirs.items()

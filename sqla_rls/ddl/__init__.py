@@ -1,1 +1,1 @@
-"""How each statement is spelled."""
+"""The SQL text of each statement."""

@@ -1,4 +1,4 @@
-"""How the functions of schema ``auth`` are made, compared and dropped."""
+"""Statements that create, compare and drop the functions of schema ``auth``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from sqla_rls.ddl.script import sql, sql_script
 
 
 class CreateAuthFunctions(ExecutableDDLElement):
-    """The extension pg_session_jwt, or the portable functions, *signed* or as they are: see the SQL files."""
+    """Creates the extension pg_session_jwt, or else the portable functions; *signed* ones verify callers."""
 
     def __init__(self, *, signed: bool = False) -> None:
         self.signed = signed
 
 
 class ExpectedAuthFunctions(ExecutableDDLElement):
-    """The portable functions in pg_temp, to compare those of schema ``auth`` with."""
+    """Creates the portable functions in pg_temp, for a comparison with those of schema ``auth``."""
 
     def __init__(self, *, signed: bool) -> None:
         self.signed = signed
 
 
 class DropSigning(ExecutableDDLElement):
-    """The functions that verify are left for CreateAuthFunctions to replace, and fail until then."""
+    """Drops the signing key.  The functions of schema ``auth`` fail until CreateAuthFunctions replaces them."""
 
 
 class DropAuthFunctions(ExecutableDDLElement):
-    """Undoes CreateAuthFunctions, where that made anything; *keep_signed*: unless they verify callers."""
+    """Drops the objects of CreateAuthFunctions; *keep_signed* keeps functions that verify callers."""
 
     def __init__(self, *, keep_signed: bool = False) -> None:
         self.keep_signed = keep_signed

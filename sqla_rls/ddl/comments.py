@@ -1,4 +1,4 @@
-"""How comments on policies, views and functions are spelled."""
+"""Statements for comments on policies, views and functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqla_rls.snapshot import PolicyKey, TableKey
 
 
 class Comment(ExecutableDDLElement):
-    """A comment on a FUNCTION, VIEW, POLICY or COLUMN; the last two by their *name* on *key*."""
+    """Comments on a FUNCTION or VIEW *key*, or on a POLICY or COLUMN *name* of the table or view *key*."""
 
     def __init__(self, object_type: str, key: TableKey, comment: str, *, name: str = "") -> None:
         self.object_type, self.key, self.comment, self.name = object_type, key, comment, name
@@ -34,7 +34,7 @@ def function_comment(key: TableKey, comment: str | None) -> Iterator[ExecutableD
 def view_comments(
     key: TableKey, comment: str | None, columns: Mapping[str, str] | None
 ) -> Iterator[ExecutableDDLElement]:
-    """Those on columns that the view doesn't have are left out, with a notice."""
+    """Yield the comments; one on a missing column does nothing, with a notice."""
     if comment is not None:
         yield Comment("VIEW", key, comment)
     for name, text in (columns or {}).items():

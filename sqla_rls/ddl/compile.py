@@ -1,4 +1,4 @@
-"""Expressions of SQLAlchemy as SQL text that Postgres keeps."""
+"""Compiles SQLAlchemy expressions to SQL text for objects of Postgres."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from sqla_rls.exc import (
     DeclarationError,
 )
 
-# "%" stands for itself, as in a migration or a script; a driver's own escaping is added when it runs.
+# "%" isn't doubled, as in a migration or a script; a driver's escaping is added when the statement runs.
 _NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
-# Before 2.1, SQLAlchemy doubles backslashes until a connection has told that strings are standard.
+# Before 2.1, SQLAlchemy doubles backslashes until a connection reports standard_conforming_strings.
 _NEUTRAL._backslash_escapes = False
 
 
 class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, misc]
-    """For text that Postgres keeps.
+    """A compiler for text that Postgres stores.
 
-    SQLAlchemy makes NULL, and a warning, of a parameter without a value.  Postgres expands the ``*`` of
-    ``exists()``: a policy would depend on every column that the table has at that moment.
-    *copied* says for each table which one to name instead; *reads* collects those in FROM.  *of_policy* says
-    that the expression stands in a policy, where Postgres takes subqueries, and not in a column default.
+    It refuses a parameter without a value, which SQLAlchemy renders as NULL.  It replaces the ``*`` of
+    ``exists()``, which Postgres expands: the policy would depend on every column of the table.
+
+    Args:
+        copied: a function that returns the table to name instead of each table.
+        reads: a set that collects the tables in FROM.
+        of_policy: the expression is part of a policy, which accepts subqueries, and not of a column default.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, mis
         of_policy: bool = False,
         **kw: Any,
     ) -> None:
-        # Before SQLAlchemy's own, which compiles at once.
+        # SQLAlchemy's constructor compiles at once, and needs these attributes.
         self.copied, self.reads, self.of_policy = copied, reads, of_policy
         super().__init__(*args, **kw)
 
@@ -71,13 +74,13 @@ class _Literally(_NEUTRAL.statement_compiler):  # type: ignore[name-defined, mis
 
     def render_literal_bindparam(self, bindparam: BindParameter[Any], *args: Any, **kw: Any) -> str:
         if bindparam.required and bindparam.callable is None:
-            raise CompileError(f"its parameter :{bindparam.key} has no value, and nobody would give it one")
+            raise CompileError(f"parameter :{bindparam.key} has no value. Give it a value")
         literal: str = super().render_literal_bindparam(bindparam, *args, **kw)
         return literal
 
 
 def _selects_columns(query: Select[Any]) -> bool:
-    """Whether *query* has as many rows whatever it selects, unlike with an aggregate or a set."""
+    """Return whether the columns of *query* don't change its number of rows, as an aggregate would."""
     return not query._distinct and all(
         isinstance(column, ColumnClause) and (column.name == "*" or not column.is_literal)
         for column in query._all_selected_columns
@@ -91,9 +94,11 @@ def literally(
     schema_translate_map: Mapping[str | None, str | None] | None,
     copied: Callable[[Table], Table] | None = None,
 ) -> dict[str, Any]:
-    """How to compile what shall stand in a migration; schemas are named as *schema_translate_map* has it.
+    """Return the options of ``compile()`` for text in a migration.
 
-    *copied* returns the table to name instead of each.
+    Args:
+        schema_translate_map: the schemas to name instead of those of the tables.
+        copied: a function that returns the table to name instead of each table.
     """
     options: dict[str, Any] = {"dialect": _NEUTRAL, "compile_kwargs": {"literal_binds": True}}
     if copied:
@@ -110,11 +115,20 @@ def expression_text(
     copied: Callable[[Table], Table] | None = None,
     reads: set[Table] | None = None,
 ) -> str:
-    """*expression* as SQL text, for a policy on *table*; schemas are named as *schema_translate_map* has it.
+    """Return *expression* as SQL text, for a policy on *table*.
 
-    *copied* is as in ``literally()``; the tables that subqueries read are added to *reads*.
-    With a subquery it is compiled as the WHERE of a DELETE: only then does one over another table
-    correlate with this one.  Raises DeclarationError for what can't stand in a policy.
+    An expression with a subquery is compiled as the WHERE of a DELETE, so that the subquery correlates with
+    *table*.
+
+    Args:
+        expression: the expression.
+        table: the table of the policy.
+        schema_translate_map: as in ``literally()``.
+        copied: as in ``literally()``.
+        reads: a set to which the tables of subqueries are added.
+
+    Raises:
+        DeclarationError: a policy can't have this expression.
     """
     options = literally(schema_translate_map, copied)
     statement, head = delete(table), ""
@@ -130,19 +144,19 @@ def expression_text(
         ) from error
     if sql.startswith("WITH "):
         raise DeclarationError(
-            f"a CTE in an expression on {table.fullname} would stand before the statement, where a policy "
-            "has no room: make it with .cte(nesting=True)"
+            f"an expression on {table.fullname} can't be written as SQL text: its CTE would come before the "
+            "expression. Make it with .cte(nesting=True)"
         )
     if not sql.startswith(head):
         raise DeclarationError(
-            f"an expression on {table.fullname} names another table outside a subquery, where a policy "
-            "has no room for it: put it into exists() or a scalar_subquery()"
+            f"an expression on {table.fullname} can't be written as SQL text: it names another table outside "
+            "a subquery. Put it into exists() or a scalar_subquery()"
         )
     return sql.removeprefix(head)
 
 
 def _names_only(table: Table, expression: ColumnElement[bool]) -> bool:
-    """Whether there are columns of *table* in *expression*, but neither others nor subqueries."""
+    """Return whether *expression* names only columns of *table*, and has no subquery."""
     return all(
         element.table is table
         if isinstance(element, Column)

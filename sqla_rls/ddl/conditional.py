@@ -1,4 +1,4 @@
-"""Statements that do nothing, with a notice, where what they name doesn't exist."""
+"""Statements that do nothing, with a notice, if an object or a role is missing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sqla_rls.snapshot import PUBLIC, ROLE_KEYWORDS
 
 
 class IfExists(ExecutableDDLElement):
-    """Executes *statement*, or nothing, with a notice, where what it names doesn't exist."""
+    """Executes *statement*; if its object is missing, it does nothing, with a notice."""
 
     def __init__(self, statement: ExecutableDDLElement) -> None:
         self.statement = statement
 
 
 class IfRolesExist(ExecutableDDLElement):
-    """Executes *statement*, or nothing, with a notice, where one of *roles* doesn't exist."""
+    """Executes *statement*; if one of *roles* is missing, it does nothing, with a notice."""
 
     def __init__(self, statement: ExecutableDDLElement, roles: Iterable[str]) -> None:
         self.statement, self.roles = statement, sorted({*roles} - {PUBLIC} - ROLE_KEYWORDS)
@@ -43,7 +43,7 @@ def _if_roles_exist(conditional: IfRolesExist, compiler: DDLCompiler, **kw: Any)
 def _conditional(script: str, statement: ExecutableDDLElement, compiler: DDLCompiler, **words: str) -> str:
     text = compiler.process(statement)
     body = without_comment(text)
-    # A statement of several lines has its plain form as a comment already.
+    # A script has its plain statement as a comment already.
     plain = "\n".join(line.removeprefix("-- ") for line in text.removesuffix(body).split("\n"))
     words["statement"] = dollar_quoted(body)
     return filled_script(

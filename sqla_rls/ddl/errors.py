@@ -1,4 +1,4 @@
-"""What our scripts raise, as errors of this package."""
+"""Turns the SQLSTATEs of the scripts into errors of sqla_rls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqla_rls.exc import (
     SigningUnavailable,
 )
 
-#: The SQLSTATEs that scripts of sql/ raise with a message for users.
+#: The errors by the SQLSTATEs of the scripts in sql/, whose messages are for users.
 BY_SQLSTATE: Final[Mapping[str, type[RowSecurityError]]] = {
     "RLS03": DeclarationError,
     "RLS04": RoleNotPermitted,
@@ -28,7 +28,7 @@ BY_SQLSTATE: Final[Mapping[str, type[RowSecurityError]]] = {
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what the server refuses into errors of this package, where it can say what to do."""
+    """Raise errors of the scripts in the block as errors of sqla_rls."""
     try:
         yield
     except DBAPIError as error:

@@ -1,4 +1,4 @@
-"""How statements about functions are spelled."""
+"""Statements for functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.sql.compiler import DDLCompiler
 from sqla_rls.ddl.script import dollar_quoted, filled_script, qualified, sql
 from sqla_rls.snapshot import CURRENT_SCHEMA, SQLFunction, TableKey
 
-#: A setting whose value is a list of names, as Postgres keeps it; others are literals.
+#: The setting whose value is a list of names; the values of others are literals.
 _SEARCH_PATH = "search_path"
 _IF_POSSIBLE = """\
   REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC;
@@ -25,10 +25,12 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class CreateFunction(ExecutableDDLElement):
-    """Or replaces it.
+    """Creates or replaces a function.
 
-    *if_possible*: nothing happens where Postgres refuses it, and else nobody may execute it yet.  Without
-    *check_body* the body may read what is yet to be made.
+    Args:
+        function: the function.
+        if_possible: do nothing if Postgres refuses it; otherwise revoke EXECUTE from PUBLIC.
+        check_body: whether Postgres checks the body.  False accepts a body that reads missing tables.
     """
 
     def __init__(self, function: SQLFunction, *, if_possible: bool = False, check_body: bool = True) -> None:
@@ -36,16 +38,16 @@ class CreateFunction(ExecutableDDLElement):
 
 
 class CheckFunction(ExecutableDDLElement):
-    """Checks the body of one that was made without."""
+    """Checks the body of a function that was created without a check."""
 
     def __init__(self, key: TableKey) -> None:
         self.key = key
 
 
 class CreateTemporaryFunctions(ExecutableDDLElement):
-    """The functions in pg_temp, with bodies unchecked: for Postgres to spell them.
+    """Creates functions in pg_temp without checks of their bodies, to read how Postgres spells them.
 
-    One whose arguments or result name what isn't there is left out.
+    The statement skips a function whose arguments or result name a missing type.
     """
 
     def __init__(self, *functions: SQLFunction) -> None:
@@ -53,19 +55,19 @@ class CreateTemporaryFunctions(ExecutableDDLElement):
 
     @staticmethod
     def name(place: int) -> str:
-        """Of the one at *place*: in pg_temp, those of several schemas may have the same."""
+        """Return a unique name for the function at *place*: functions of two schemas may share a name."""
         return f"sqla_rls_{place}"
 
 
 class DropFunction(ExecutableDDLElement):
-    """*if_possible*: nothing happens where anything depends on it."""
+    """Drops a function; *if_possible* does nothing if an object depends on it."""
 
     def __init__(self, key: TableKey, *, if_exists: bool = False, if_possible: bool = False) -> None:
         self.key, self.if_exists, self.if_possible = key, if_exists, if_possible
 
 
 class HideFunction(ExecutableDDLElement):
-    """Gives it another name."""
+    """Renames a function, for a test."""
 
     def __init__(self, key: TableKey) -> None:
         self.key = key
@@ -136,7 +138,7 @@ def _statement(function: SQLFunction, name: str, compiler: DDLCompiler) -> str:
 
 
 def _in_current_schema(statement: str) -> str:
-    """The SQL text *statement* with the name of the current schema in it, if it asks for that."""
+    """Return SQL for the text of *statement*, with the current schema in place of CURRENT_SCHEMA."""
     quoted = dollar_quoted(statement)
     if CURRENT_SCHEMA not in statement:
         return quoted
@@ -145,5 +147,5 @@ def _in_current_schema(statement: str) -> str:
 
 
 def _schemas(search_path: str) -> str:
-    """*search_path* as a statement takes it: what Postgres keeps as ``""`` it reads as ``''`` alone."""
+    """Return *search_path* for a statement: Postgres stores an empty name as ``""``, but reads ``''``."""
     return _QUOTED.sub(lambda found: "''" if found[0] == '""' else found[0], search_path)

@@ -1,4 +1,4 @@
-"""How policies and the flags of row security are written."""
+"""Statements for policies and the flags of row security."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from sqla_rls.snapshot import Policy, PolicyKey, TableKey
 
 
 class CreatePolicy(ExecutableDDLElement):
-    """Or nothing, with a notice, where an equal policy of that name exists."""
+    """Creates a policy; if an equal policy with its name exists, it does nothing, with a notice."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
 
 class AlterPolicy(ExecutableDDLElement):
-    """Sets what is given; ALTER POLICY can change neither command nor kind, nor take an expression away."""
+    """Sets the given parts; ALTER POLICY can't change the command or the kind, or remove an expression."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class DropPolicy(ExecutableDDLElement):
 
 
 class AlterRowSecurity(ExecutableDDLElement):
-    """*action* is ENABLE, DISABLE, FORCE or NO FORCE."""
+    """Sets a flag of row security; *action* is ENABLE, DISABLE, FORCE or NO FORCE."""
 
     def __init__(self, table: TableKey, action: str) -> None:
         self.table, self.action = table, action
 
 
 class LiftForce(ExecutableDDLElement):
-    """NO FORCE where it is FORCE; with *restore*, FORCE again, where that was lifted."""
+    """Sets NO FORCE on a table with FORCE; *restore* sets FORCE again on a table where this was done."""
 
     def __init__(self, table: TableKey, *, restore: bool = False) -> None:
         self.table, self.restore = table, restore
@@ -139,7 +139,7 @@ def _policy(key: PolicyKey, compiler: DDLCompiler) -> str:
 
 
 def _subject(key: PolicyKey, compiler: DDLCompiler) -> str:
-    """What an error calls it."""
+    """Return the name of the policy for errors."""
     return f"policy {sql(key.name, compiler)} on {qualified(key.table, compiler)}"
 
 
@@ -160,7 +160,7 @@ def _policy_made_twice(
 
 
 def _expressions(using: str | None, with_check: str | None, compiler: DDLCompiler) -> list[str]:
-    # The line break ends a comment that the expression may end with.
+    # The line break ends a comment at the end of the expression.
     return [
         f"{clause} ({sql(expression, compiler)}{chr(10) if '--' in expression else ''})"
         for clause, expression in (("USING", using), ("WITH CHECK", with_check))

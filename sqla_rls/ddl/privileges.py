@@ -1,4 +1,4 @@
-"""How privileges are granted and revoked."""
+"""Statements that grant and revoke privileges."""
 
 from __future__ import annotations
 
@@ -26,11 +26,17 @@ from sqla_rls.snapshot import (
 
 
 class GrantOrRevoke(ExecutableDDLElement):
-    """GRANT, or REVOKE, privileges on a table or columns of it, a sequence, a schema or a function.
+    """Grants or revokes privileges on a table or its columns, a sequence, a schema or a function.
 
-    With *columns*, those on sequences are on the sequences of these columns of the table *object_name*.
-    Without *object_name* it is on the schema that comes first in the search path when it runs.
-    With *option*, GRANT lets the grantees pass them on, and REVOKE takes away what they passed on, too.
+    Args:
+        privileges: the privileges.
+        object_name: the object.  For a schema, None is the first one in the search path at run time.
+        grantees: the roles.
+        columns: the columns.  For SEQUENCE, those of table *object_name* that own the sequences.
+        object_type: TABLE, SEQUENCE, SCHEMA or FUNCTION.
+        schema: the schema of the object.
+        option: GRANT has WITH GRANT OPTION, and REVOKE has CASCADE.
+        revoke: REVOKE instead of GRANT.
     """
 
     def __init__(
@@ -51,9 +57,9 @@ class GrantOrRevoke(ExecutableDDLElement):
 
 
 class AlterDefaultPrivileges(ExecutableDDLElement):
-    """Privileges on what the current role will make from now on.
+    """Grants or revokes default privileges of the current role.
 
-    With DEFAULT_SCHEMA, in the schema that comes first in the search path when it runs.
+    DEFAULT_SCHEMA stands for the first schema in the search path at run time.
     """
 
     def __init__(
@@ -74,7 +80,9 @@ def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> 
     if grant.object_type == "SCHEMA":
         return _on_schema(grant, compiler)
     if grant.object_name is None:
-        raise DeclarationError(f"privileges on a {grant.object_type} need its name: give object_name")
+        raise DeclarationError(
+            f"the privileges can't be changed: a {grant.object_type} needs a name. Give object_name"
+        )
     if grant.object_type == "FUNCTION":
         function, parenthesis, arguments = grant.object_name.partition("(")
         name = f"{qualified(TableKey(grant.schema, function), compiler)}{parenthesis}{arguments}"
@@ -103,7 +111,7 @@ def _on_schema(grant: GrantOrRevoke, compiler: DDLCompiler) -> str:
         "tail": dollar_quoted(f"{tail}{_option(grant)}"),
         "revoke": str(grant.revoke).lower(),
         "grantees": array(one if one in ROLE_KEYWORDS else literal(one, String()) for one in grant.grantees),
-        # A role that comes with another needs what the policies of that one call.
+        # The policies of the declared role call auth functions, which the role declared with it needs, too.
         "bringing": array(
             literal(one, String()) for one, other in BROUGHT_ALONG.items() if other in grant.grantees
         ),
@@ -162,7 +170,7 @@ class Grants(NamedTuple):
 
 
 def granted_together(privileges: Iterable[Privilege]) -> list[Grants]:
-    """*privileges* in as few statements as can be: those on schemas first, on columns last."""
+    """Return *privileges* by statements, as few as possible: schemas first, columns last."""
     columns: dict[tuple[ObjectKey, str, bool, bool, str], list[str]] = {}
     for one in sorted(privileges, key=_order):
         key = one.object, one.grantee, one.grantable, one.column is not None, one.privilege

@@ -1,6 +1,6 @@
-"""How statements about roles are spelled.
+"""Statements for roles.
 
-Roles belong to the whole cluster: each statement is one that a second database may repeat.
+Roles belong to the whole cluster, so the migration of a second database may repeat each statement.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _ATTRIBUTES = (("login", "rolcanlogin"), ("inherit", "rolinherit"), ("bypassrls"
 
 
 class CreateRole(ExecutableDDLElement):
-    """Where it is missing; what the Role leaves unsaid is as Postgres has it."""
+    """Creates a role if it is missing; an attribute that is None has Postgres's default."""
 
     def __init__(self, role: Role) -> None:
         self.role = role
 
 
 class AlterRole(ExecutableDDLElement):
-    """Sets what the Role says, its memberships apart, where it is something else."""
+    """Sets the attributes of a role that differ, except its memberships."""
 
     def __init__(self, role: Role) -> None:
         self.role = role
 
 
 class DropRole(ExecutableDDLElement):
-    """If CreateRole made it and nothing in the cluster uses it."""
+    """Drops a role that CreateRole has created, if no object in the cluster depends on it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class SetMemberships(ExecutableDDLElement):
-    """Makes the Role a member of those that it names, and with *keep_others* of any other as before."""
+    """Sets the memberships of a role; *keep_others* keeps the memberships that it doesn't name."""
 
     def __init__(self, role: Role, *, keep_others: bool = False) -> None:
         self.role, self.keep_others = role, keep_others
@@ -53,7 +53,7 @@ class GrantRole(ExecutableDDLElement):
 
 
 class RevokeRole(ExecutableDDLElement):
-    """Whoever granted it."""
+    """Revokes a membership, of every grantor."""
 
     def __init__(self, membership: Membership) -> None:
         self.membership = membership

@@ -1,4 +1,4 @@
-"""The scripts of sql/, and how names and text are quoted in them."""
+"""The scripts of sql/, and the quotes of names and text in them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _PINS = {
 }
 
 
-# Names are looked up in the schema of the tables and in those of extensions; others need their schema.
+# Postgres finds names in the schema of the tables and those of extensions; other names need their schema.
 _SEARCH_PATH = """concat_ws(', ', quote_ident(current_schema()),
     (SELECT string_agg(DISTINCT quote_ident(n.nspname), ', ') FROM pg_catalog.pg_extension AS e
        JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
       WHERE n.nspname <> 'pg_catalog'), 'pg_temp')"""
 _PINNED_VALUES = {**{name: f"'{value}'" for name, value in _PINS.items()}, "search_path": _SEARCH_PATH}
 
-#: Settings, local to the transaction, on which it depends how Postgres reads and spells an expression.
+#: Transaction-local settings that change how Postgres reads and spells an expression.
 PINNED = ",\n".join(f"set_config('{name}', {value}, true)" for name, value in _PINNED_VALUES.items())
 
 
-#: Scripts that stand in others.
+#: Scripts that are parts of others.
 _PARTS = (
     "auth_functions",
     "auth_readers",
@@ -62,10 +62,15 @@ def role_list(roles: Iterable[str], compiler: DDLCompiler) -> str:
 def made_twice(
     statement: str, *, undo: str | None, subject: str, stored: str, compiler: DDLCompiler, plain: str = ""
 ) -> str:
-    """*statement*, such that it depends neither on the session's settings nor on the time: see the script.
+    """Return a script that runs *statement* twice, to make it independent of settings and the time.
 
-    It runs twice, with *undo* in between.  *stored* is the query for what was made, and *subject* what an
-    error calls it.  *plain* is as in ``filled_script()``.
+    Args:
+        statement: the statement.
+        undo: the statement that runs in between.
+        subject: the name of the object for errors.
+        stored: the query that returns the object as Postgres stores it.
+        compiler: the compiler of the statement.
+        plain: as in ``filled_script()``.
     """
     words = {
         "names": dollar_quoted(f"{{{','.join(_PINNED_VALUES)}}}"),
@@ -85,34 +90,33 @@ def dollar_quoted(text: str) -> str:
 
 
 def dollar_tag(text: str, name: str) -> str:
-    """A dollar quote that isn't in *text*."""
+    """Return a dollar quote that *text* doesn't contain."""
     while f"${name}$" in text:
         name += "_"
     return f"${name}$"
 
 
 def sql(text: str, compiler: DDLCompiler) -> str:
-    """*text* as it must be handed to the driver: some take a lone ``%`` for a parameter."""
+    """Return *text* for the driver: for some drivers, a single ``%`` starts a parameter."""
     return compiler.sql_compiler.process(literal_column(text))
 
 
 def filled_script(script: str, compiler: DDLCompiler, plain: str, /, **words: str) -> str:
-    """A script of sql/ with *words* in it, which are SQL already.
+    """Return a script of sql/ with *words*, which are SQL, in its placeholders.
 
-    *plain* stands above it as a comment, in place of the script's own: the statement that a person who
-    reviews the migration must know.
+    *plain*, the statement for reviewers of the migration, replaces the comment at the top of the script.
     """
     return comment(plain) + sql(without_comment(sql_script(script)), compiler).format(**words)
 
 
 def comment(text: str) -> str:
-    """*text* as a comment, whose lines neither a line feed nor a carriage return in a name may end."""
+    """Return *text* as a comment; a line feed or a carriage return in a name doesn't end it."""
     lines = text.strip().replace("\r", "\n").split("\n") if text else []
     return "".join(f"-- {line}\n" for line in lines)
 
 
 def without_comment(script: str) -> str:
-    """*script*, which may begin with a comment, without that."""
+    """Return *script* without the comment at its top."""
     lines = script.split("\n")
     while lines[0].startswith("--"):
         del lines[0]
@@ -121,7 +125,7 @@ def without_comment(script: str) -> str:
 
 @cache
 def sql_script(name: str) -> str:
-    """A script of sql/, with the others that stand in it."""
+    """Return a script of sql/ with its parts."""
     text = (resources.files("sqla_rls.ddl") / "sql" / name).read_text(encoding="utf-8")
     text = text.replace("{made_by}", f"'{MADE_BY}'")
     for part in _PARTS:

@@ -1,4 +1,4 @@
-"""How statements about views are spelled."""
+"""Statements for views."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def query_text(
     schema_translate_map: Mapping[str | None, str | None] | None = None,
     copied: Callable[[Table], Table] | None = None,
 ) -> str:
-    """*query* as SQL text, for view *name*; *copied* is as in ``ddl.literally()``.
+    """Return *query* as SQL text, for view *name*; *copied* is as in ``literally()``.
 
-    Raises DeclarationError for what can't be written as such."""
+    Raises:
+        DeclarationError: the query can't be written as SQL text.
+    """
     try:
         return str(query.compile(**literally(schema_translate_map, copied)))
     except CompileError as error:
@@ -34,7 +36,7 @@ def query_text(
 
 
 class CreateView(ExecutableDDLElement):
-    """With *replace* one that is there keeps its privileges, and must keep its columns."""
+    """Creates a view; with *replace*, an existing view keeps its privileges, and must keep its columns."""
 
     def __init__(self, view: View, *, replace: bool = False) -> None:
         self.view, self.replace = view, replace

@@ -1,1 +1,1 @@
-"""What a model says: policies, conditions, privileges, functions and views, as values of a Snapshot."""
+"""The declarations of models: policies, conditions, privileges, functions and views."""

@@ -1,6 +1,6 @@
-"""Conditions on a claim that is a list: that it contains a value, and that a column is in it.
+"""Conditions on a claim that is a list: the list contains a value, or the value of a column.
 
-A claim that is missing or no list makes the condition NULL: then neither it nor its negation shows a row.
+If the claim is missing or no list, the condition is NULL: neither it nor its negation shows a row.
 """
 
 from __future__ import annotations
@@ -30,18 +30,23 @@ from sqla_rls.exc import DeclarationError
 
 
 class jwt_claim_contains(ColumnElement[bool]):
-    """Whether a claim that is a list contains *value*, text or an integer.
+    """A condition on a claim that is a list: the list contains *value*.
 
-    *path* leads to the claim, as in ``jwt_claim()``.  Emitted::
+    Postgres evaluates it once per statement.
 
-        jwt_claim_contains("permissions", value="todos:read")
-        (SELECT CASE jsonb_typeof(claims -> 'permissions') WHEN 'array'
-                THEN claims -> 'permissions' @> CAST('["todos:read"]' AS JSONB) END
-           FROM auth.jwt() AS claims)
+    Args:
+        *path: the path to the claim, as in ``jwt_claim()``.
+        value: text or an integer.  ``"5"`` and ``5`` differ, as in JSON.
 
-    Postgres evaluates it once per statement.  ``"5"`` and ``5`` differ, as they do in JSON.
+    Raises:
+        DeclarationError: *value* is of another type.
 
-    Raises DeclarationError for a *value* of another type.
+    Emits:
+        For ``jwt_claim_contains("permissions", value="todos:read")``::
+
+            (SELECT CASE jsonb_typeof(claims -> 'permissions') WHEN 'array'
+                    THEN claims -> 'permissions' @> CAST('["todos:read"]' AS JSONB) END
+               FROM auth.jwt() AS claims)
     """
 
     __visit_name__ = "jwt_claim_contains"
@@ -57,7 +62,7 @@ class jwt_claim_contains(ColumnElement[bool]):
         check_path(path, "jwt_claim_contains")
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise DeclarationError(
-                f"jwt_claim_contains() looks for text or an integer, not {type(value).__name__}. "
+                f"jwt_claim_contains() failed: its value is text or an integer, not {type(value).__name__}. "
                 "For several values, join several conditions with and_() or or_()"
             )
         self.claims, self.path = auth.jwt(), _keys(path)
@@ -74,24 +79,28 @@ def _jwt_claim_contains(element: jwt_claim_contains, compiler: SQLCompiler, **kw
 
 
 class in_jwt_claim(Condition):
-    """Whether *column* is in a claim that is a list, say of the organizations that the caller belongs to.
+    """A condition on a claim that is a list, of organizations for example: it contains the column's value.
 
-    *column* is a column of text, citext, char, uuid or integer type, as it stands in a class body, or its
-    name; *path* leads to the claim, as in ``jwt_claim()``.  Emitted for a column of type uuid::
+    Postgres reads the list once per statement, and searches the index of the column for its elements.  Text
+    and uuid columns are compared with text elements, and integer columns with numbers and text.  An element
+    of another type becomes NULL: it matches no row, and the negation of the condition shows none.
 
-        in_jwt_claim(org_id, "org_ids")
-        todos.org_id = ANY (ARRAY(
-            SELECT CASE WHEN value ~ '^[0-9A-Fa-f]{8}…$' THEN CAST(value AS UUID) END
-              FROM auth.jwt() AS claims, jsonb_array_elements_text(
-                   CASE jsonb_typeof(claims -> 'org_ids')
-                   WHEN 'array' THEN claims -> 'org_ids' ELSE '[null]' END) AS value))
+    Args:
+        column_: a column of text, citext, char, uuid or integer type in a class body, or its name.
+        *path: the path to the claim, as in ``jwt_claim()``.
 
-    Postgres reads the list once per statement, and searches the index of *column* for its elements.  Text and
-    uuid columns are compared with text elements, integer columns with numbers and text.  An element that
-    isn't of the column's type becomes NULL: it matches no row, and the negation of the condition shows none.
+    Raises:
+        DeclarationError: the argument isn't a column.  A column of another type raises it when the condition
+            is compiled.
 
-    Raises DeclarationError when it is compiled, for a column of any other type, and at once for what is no
-    column.
+    Emits:
+        For ``in_jwt_claim(org_id, "org_ids")``, with a column of type uuid::
+
+            todos.org_id = ANY (ARRAY(
+                SELECT CASE WHEN value ~ '^[0-9A-Fa-f]{8}…$' THEN CAST(value AS UUID) END
+                  FROM auth.jwt() AS claims, jsonb_array_elements_text(
+                       CASE jsonb_typeof(claims -> 'org_ids')
+                       WHEN 'array' THEN claims -> 'org_ids' ELSE '[null]' END) AS value))
     """
 
     __visit_name__ = "in_jwt_claim"
@@ -113,13 +122,13 @@ def _in_jwt_claim(element: in_jwt_claim, compiler: SQLCompiler, **kw: Any) -> st
     family = family_of(element.column)
     if family is None:
         raise DeclarationError(
-            f"in_jwt_claim() compares text, uuid and integer columns; {element.column} is "
-            f"{element.column.type!r}. Use a column of one of these types"
+            f"in_jwt_claim() failed: {element.column} is {element.column.type!r}, and not text, uuid or "
+            "integer. Use a column of one of these types"
         )
     column_ = compiler.process(element.column.self_group(operators.eq), **kw)
     claims, found = compiler.process(element.claims, **kw), _at(element.path, "claims", compiler, **kw)
     function, value = _ELEMENTS[family]
-    # [null] stands for a claim that is no list: with an empty array, NOT would show every row.
+    # [null] replaces a claim that is no list: with an empty array, NOT would show every row.
     found = f"CASE jsonb_typeof({found}) WHEN 'array' THEN {found} ELSE '[null]' END"
     values = f"SELECT {value} FROM {claims} AS claims, {function}({found}) AS value"  # noqa: S608 - as above
     return f"{column_} = ANY (ARRAY({values}))"
@@ -134,13 +143,13 @@ def _at(path: Sequence[BindParameter[str]], claims: str, compiler: SQLCompiler, 
 
 
 class _Elements(NamedTuple):
-    """The function that returns the elements, and each as a value of the column's type, or NULL."""
+    """The function that returns the elements, and an element as a value of the column's type, or NULL."""
 
     function: str
     value: str
 
 
-# A cast that fails ends the statement, so CASE looks first.
+# CASE checks the value first, since a failed cast ends the statement.
 _ELEMENTS: dict[Family, _Elements] = {
     "uuid": _Elements(
         "jsonb_array_elements_text",
@@ -159,7 +168,7 @@ _ELEMENTS: dict[Family, _Elements] = {
         "jsonb_array_elements",
         "CASE jsonb_typeof(value) WHEN 'string' THEN CAST(value #>> '{}' AS CITEXT) END",
     ),
-    # As in auth_uid(): char ignores trailing spaces.
+    # As in auth_uid(), since char ignores trailing spaces.
     "char": _Elements(
         "jsonb_array_elements",
         "CASE WHEN jsonb_typeof(value) = 'string' AND value #>> '{}' = rtrim(value #>> '{}') "

@@ -1,4 +1,4 @@
-"""The models' Snapshot: everything that their tables declare, as values."""
+"""Collects the declarations of models into a Snapshot."""
 
 from __future__ import annotations
 
@@ -73,10 +73,12 @@ def declared(
     tables: Collection[Table] | None = None,
     schema_translate_map: Mapping[str | None, str | None] | None = None,
 ) -> Snapshot:
-    """Everything that *metadatas* declare, or what *tables* of theirs do.
+    """Return the declarations of *metadatas*, or those of some *tables*, as a Snapshot.
 
-    A table in *default_schema* has the schema ``None`` in the Snapshot.  Raises DeclarationError for
-    an expression that can't be a policy's.
+    A table in *default_schema* has the schema ``None`` in the Snapshot.
+
+    Raises:
+        DeclarationError: a policy can't have one of the expressions.
     """
     metadatas = list(metadatas)
     if tables is None:
@@ -159,7 +161,7 @@ def _row_security(tables: Iterable[_DeclaredTable]) -> dict[TableKey, RowSecurit
 def _policies(
     tables: Iterable[_DeclaredTable], models: _Models
 ) -> tuple[dict[PolicyKey, Policy], dict[tuple[TableKey, str], Collection[TableKey]]]:
-    """The policies, and the tables that the subqueries of each expression read."""
+    """Return the policies, and the tables that the subqueries of each expression read."""
     policies: dict[PolicyKey, Policy] = {}
     reads: dict[tuple[TableKey, str], set[Table]] = {}
     for table, key, _, declared_policies in tables:
@@ -195,7 +197,7 @@ def _views(models: _Models) -> dict[TableKey, View]:
 
 
 def _privileges(tables: Iterable[_DeclaredTable], models: _Models, grants: Iterable[Grant]) -> set[Privilege]:
-    """Those that are granted by name."""
+    """Return the privileges of grants."""
     privileges: set[Privilege] = set()
     for one in tables:
         for granted in one.declarations.of_type(grant):
@@ -211,7 +213,7 @@ def _privileges(tables: Iterable[_DeclaredTable], models: _Models, grants: Itera
 def _named_roles(
     tables: Iterable[_DeclaredTable], models: _Models, grants: Iterable[Grant]
 ) -> Iterator[Role | str]:
-    """Wherever a role may be named; a role may be named in several places."""
+    """Yield the roles of all declarations, possibly several times."""
     for one in tables:
         for policy, *_ in one.policies:
             yield from policy.roles
@@ -228,7 +230,7 @@ def _named_roles(
 
 
 def _named_by_policies(models: _Models) -> Iterator[Role | str]:
-    """By those of the tables, and of the tables beside them."""
+    """Yield the roles of the policies on the tables, and on other tables of the same MetaData."""
     for metadata in {*models.metadatas, *(table.metadata for table in models.tables)}:
         for table in metadata.tables.values():
             for policy in TableDeclarations.of(table).of_type(DeclaredPolicy):
@@ -238,7 +240,7 @@ def _named_by_policies(models: _Models) -> Iterator[Role | str]:
 def _calls_auth(
     tables: Iterable[_DeclaredTable], sql_functions: Iterable[SQLFunction], models: _Models
 ) -> bool:
-    """Whether anything calls a function of schema ``auth``."""
+    """Return whether an expression, a default or a function calls a function of schema ``auth``."""
     return may_call_auth(
         (one.body for one in sql_functions),
         (one for found in tables for _, *pair in found.policies for one in pair),
@@ -248,7 +250,7 @@ def _calls_auth(
 
 
 def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list[Grant]:
-    """What is declared on sequences, functions and schemas; those in *default_schema* have none."""
+    """Return the grants on sequences, functions and schemas; the default schema becomes None."""
     found: list[Grant] = []
     for metadata in metadatas:
         found += kept_on([metadata], Grant)
@@ -263,7 +265,7 @@ def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list
 
 
 def function_keys(metadatas: Iterable[MetaData]) -> list[TableKey]:
-    """The names of the declared functions."""
+    """Return the names of the declared functions."""
     return [one.key for one in kept_on(metadatas, DeclaredFunction)]
 
 
@@ -272,7 +274,7 @@ def functions(
     default_schema: str | None,
     schema_translate_map: Mapping[str | None, str | None] | None = None,
 ) -> list[SQLFunction]:
-    """Those in *default_schema* have none."""
+    """Return the declared functions; the default schema becomes None."""
     values = [one.value(schema_translate_map) for one in kept_on(metadatas, DeclaredFunction)]
     return [replace(one, schema=unless_default(one.schema, default_schema)) for one in values]
 
@@ -282,6 +284,6 @@ def _key(table: Table, default_schema: str | None) -> TableKey:
 
 
 def _defaults(table: Table) -> list[Any]:
-    """Those that are expressions: a plain string is a value."""
+    """Return the defaults that are expressions; a plain string is a value."""
     found = (getattr(column.server_default, "arg", None) for column in table.columns)
     return [one for one in found if not isinstance(one, str)]

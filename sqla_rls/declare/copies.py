@@ -1,4 +1,4 @@
-"""Which tables a copied table's policies read: the copies, as its foreign keys refer to copies."""
+"""The tables that the policies of a copied table read: copies, like the targets of its foreign keys."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from sqla_rls.exc import DeclarationError
 def copies(
     source: Table | None, copy: Table, metadata: MetaData, views: Collection[Table] = ()
 ) -> Callable[[Table], Table] | None:
-    """For a table that *source* names, the one that its *copy* in *metadata* names; None if it isn't a copy.
+    """Return a function that maps the tables of *source* to those of its *copy*; None without a copy.
 
-    A table of the source's schema is looked up in the copy's schema, any other in its own, as
-    ``Table.to_metadata()`` does with foreign keys.  Where a foreign key refers to the table, the
-    ``referred_schema_fn`` that was given for it decides.  Raises DeclarationError for a table of another
-    schema that is neither in *metadata* nor among its *views*: reading the source's would show its rows.
+    The copy of a table in the source's schema is in the copy's schema.  Other tables keep their schema, as
+    ``Table.to_metadata()`` does with foreign keys.  If a foreign key refers to the table, its
+    ``referred_schema_fn`` decides.
+
+    Raises:
+        DeclarationError: the returned function raises it for a table that is neither in *metadata* nor among
+            its *views*.  The source's table would show the rows of another tenant.
     """
     if source is None or source is copy:
         return None
@@ -46,7 +49,7 @@ def copies(
 
 
 def _find(table: Table, known: Collection[Table], schema: str | None) -> Table | None:
-    """Which of *known* is the copy of *table* in *schema*: by its name or, if renamed, its declarations."""
+    """Return the copy of *table* in *schema*, by its name or, if it has another name, its declarations."""
     there = [one for one in known if one.schema == schema]
     declarations = TableDeclarations.of(table)
     named = [one for one in there if one.name == table.name]
@@ -55,11 +58,11 @@ def _find(table: Table, known: Collection[Table], schema: str | None) -> Table |
 
 
 def _referred(source: Table, copy: Table, table: Table) -> Table | None:
-    """The table that a foreign key of *copy* refers to, where *source* has it refer to *table*."""
+    """Return the target of the foreign key of *copy* whose original in *source* refers to *table*."""
     for key in source.foreign_keys:
         if key.parent.key not in copy.c:
             continue
-        # One whose table isn't there can't be followed.
+        # A foreign key to a missing table has no target.
         with suppress(NoReferenceError):
             if key.column.table is table:
                 for copied in copy.c[key.parent.key].foreign_keys:

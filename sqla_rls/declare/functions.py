@@ -1,4 +1,4 @@
-"""The policies' own SQL functions: ``sql_function("is_member", Base.metadata, …)``."""
+"""SQL functions for policies: ``sql_function("is_member", Base.metadata, …)``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-
 
 
 class DeclaredFunction(NamedTuple):
-    """What one call of ``sql_function()``, or of ``memberships()``, says.
+    """The arguments of one call of ``sql_function()`` or ``memberships()``.
 
-    *value* makes the function for a schema_translate_map; *name* stands for it in expressions.
+    *value* returns the function for a schema_translate_map.  *name* is its name in expressions.
     """
 
     key: TableKey
@@ -30,9 +30,15 @@ class DeclaredFunction(NamedTuple):
 
 
 def keep(metadata: MetaData, declared: DeclaredFunction) -> None:
-    """Raises DeclarationError for a name that another function has."""
+    """Add *declared* to *metadata*.
+
+    Raises:
+        DeclarationError: another function has the same name.
+    """
     if any(other.key == declared.key for other in kept_on([metadata], DeclaredFunction)):
-        raise DeclarationError(f"function {declared.key.name!r} is declared twice: it is known by its name")
+        raise DeclarationError(
+            f"function {declared.key.name!r} is declared twice: a name is unique. Give one another name"
+        )
     keep_on(metadata, declared)
 
 
@@ -54,17 +60,36 @@ def sql_function(
     strict: bool = False,
     leakproof: bool = False,
 ) -> None:
-    """A function that policies call, which the roles in *to* may execute and nobody else.
+    """Declare a function that policies call.
 
-    *arguments*, *returns* and *body* are SQL: ``"org uuid"``, ``"boolean"`` and a query.  While it runs,
-    the schemas of *search_path* are searched and temporary objects last, whatever the caller's path is:
-    qualify other names in *body*.  With *security_definer* it runs as its owner.  A function is known by
-    its name, which no other in its schema may have.  Declare those that it calls before it.
-    Column defaults may call it, also where its body reads a table of the same migration; its arguments and
-    result may name no such table then.
-    With ``search_path=None`` names are looked up as *settings* say, or on the caller's path, where the caller
-    can put a table or function of its own in front; there only names with their schema are safe.
-    Emitted: ``CREATE OR REPLACE FUNCTION … SET search_path``, ``REVOKE EXECUTE … FROM PUBLIC``, ``GRANT``.
+    Only the roles in *to* can execute it.  Declare the functions that it calls first.  Column defaults may
+    call it, even if its body reads a table of the same migration.  Its arguments and its result must not name
+    such a table.
+
+    Args:
+        name: the name, which must be unique in the schema.
+        metadata: the MetaData of the models.
+        returns: the type of the result, as SQL: ``"boolean"``.
+        body: the body, as SQL.
+        to: the roles that may execute it.
+        arguments: the arguments, as SQL: ``"org uuid"``.
+        schema: the schema.
+        volatility: STABLE, IMMUTABLE or VOLATILE.
+        security_definer: whether it runs as its owner.
+        search_path: the schemas in which Postgres finds names without a schema; temporary objects come last.
+            None leaves it to *settings* or to the caller, who can then hide a table or function with another
+            one.  Name the schema of every object in that case.
+        settings: other settings of the function.
+        language: the language.
+        parallel: UNSAFE, RESTRICTED or SAFE.
+        strict: as in ``CREATE FUNCTION``.
+        leakproof: as in ``CREATE FUNCTION``.
+
+    Raises:
+        DeclarationError: an argument is wrong, or the name is taken.
+
+    Emits:
+        ``CREATE OR REPLACE FUNCTION … SET search_path``, ``REVOKE EXECUTE … FROM PUBLIC`` and ``GRANT``
     """
     value = made_function(
         name,
@@ -100,17 +125,23 @@ def made_function(
     strict: bool = False,
     leakproof: bool = False,
 ) -> SQLFunction:
-    """The value of a function; arguments are those of ``sql_function()``."""
+    """Return the value of a function; the arguments are those of ``sql_function()``."""
     if volatility.upper() not in _VOLATILITIES:
-        raise DeclarationError(f"function {name!r}: volatility is one of {', '.join(_VOLATILITIES)}")
+        raise DeclarationError(
+            f"function {name!r} can't be declared: there is no volatility {volatility!r}. "
+            f"Give one of {', '.join(_VOLATILITIES)}"
+        )
     if parallel.upper() not in _PARALLEL:
-        raise DeclarationError(f"function {name!r}: parallel is one of {', '.join(_PARALLEL)}")
+        raise DeclarationError(
+            f"function {name!r} can't be declared: there is no parallel={parallel!r}. "
+            f"Give one of {', '.join(_PARALLEL)}"
+        )
     said = dict(settings or {})
     if search_path is not None:
         path = (*(one for one in search_path if one != "pg_temp"), "pg_temp")
         if "search_path" in said:
             raise DeclarationError(
-                f"function {name!r}: settings has a search_path: say search_path=None beside it"
+                f"function {name!r} can't be declared: settings has a search_path, too. Add search_path=None"
             )
         said = {"search_path": ", ".join(map(_quoted, path)), **said}
     return SQLFunction(
@@ -130,5 +161,5 @@ def made_function(
 
 
 def _quoted(schema: str) -> str:
-    # SQLAlchemy 2.0 quotes no empty name; in a search_path it is one of no schema.
+    # SQLAlchemy 2.0 doesn't quote an empty name; in a search_path it is a name without a schema.
     return _PREPARER.quote(schema) if schema else '""'

@@ -31,12 +31,24 @@ def ignore(
     *roles* with their privileges, and all objects in the *schemas*.  It leaves alone the *functions* and
     *views*, also those that a revision made, without a warning.
 
-    Raises: DeclarationError, at the comparison, for an object that the models declare, too.
+    Args:
+        metadata: the MetaData of the models.
+        policies: names or patterns of policies.
+        roles: names or patterns of roles.
+        schemas: names or patterns of schemas.
+        functions: names or patterns of functions.
+        views: names or patterns of views.
+
+    Raises:
+        DeclarationError: a pattern of *roles* isn't text.  Autogenerate raises it for an object that the
+            models declare, too.
     """
     kinds = (policies, roles, schemas, functions, views)
     given = [[one] if isinstance(one, str) else list(one) for one in kinds]
     if any(not isinstance(pattern, str) for pattern in given[1]):
-        raise DeclarationError("ignore(roles=…) takes names and patterns. Write a role by its name")
+        raise DeclarationError(
+            "the roles can't be ignored: ignore(roles=…) takes names and patterns. Write a role by its name"
+        )
     keep_on(metadata, Ignored(*map(tuple, given)))
 
 
@@ -71,10 +83,11 @@ class Ignored:
         return _matches(name, self.views)
 
     def refuse(self, declared: Snapshot, default_schema: str) -> None:
-        """Raise DeclarationError for what is ignored and *declared*."""
+        """Raise DeclarationError for an object that is ignored and *declared*."""
         for kind, name in self._declared(declared, default_schema):
             raise DeclarationError(
-                f"{kind} {name!r} is declared, and matches a pattern of ignore(): take one of the two away"
+                f"{kind} {name!r} can't be compared: it is declared, and matches a pattern of ignore(). "
+                "Remove the declaration or the pattern"
             )
 
     def _declared(self, declared: Snapshot, default_schema: str) -> Iterator[tuple[str, str]]:
@@ -98,7 +111,7 @@ class Ignored:
         yield from (("schema", schema) for schema in sorted(schemas) if self.schema(schema))
 
     def without(self, snapshot: _S, *, keep: Collection[TableKey] = ()) -> _S:
-        """*snapshot*, but for what is ignored; tables to *keep* keep all, since it goes along with them."""
+        """Return *snapshot* without the ignored objects; those on tables to *keep* stay."""
         if self == Ignored():
             return snapshot
         kept = snapshot.objects_of(keep)

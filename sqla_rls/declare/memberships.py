@@ -1,4 +1,4 @@
-"""The groups of the caller, by a function that row security doesn't stop: ``memberships(…)``."""
+"""The groups of the caller, by a function that bypasses row security: ``memberships(…)``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 class _Call(ColumnElement[Any]):
-    """Of the function, whose name goes with copied tables and translated schemas as that of a table does."""
+    """A call of the function; its name follows copied tables and translated schemas like a table's name."""
 
     _traverse_internals = [("roles", InternalTraversal.dp_plain_obj)]  # noqa: RUF012
     inherit_cache = False
@@ -93,20 +93,22 @@ class memberships:
         keep(metadata, DeclaredFunction(TableKey(schema, name), as_roles(to), self.value, self.function))
 
     def __call__(self, *roles: str) -> Select[Any]:
-        """A ``select()`` of the caller's groups, or of those in which the caller has one of *roles*."""
+        """Return a ``select()`` of the caller's groups; with *roles*, of those where the caller has one."""
         if roles and self.role is None:
             raise DeclarationError(
-                f"{self.function.name}() is asked for roles: name their column, memberships(…, role=…)"
+                f"{self.function.name}() can't select by role: it has no column of roles. "
+                "Name it, memberships(…, role=…)"
             )
         return select(_Call(self.function, roles))
 
     def value(self, schema_translate_map: Mapping[str | None, str | None] | None = None) -> SQLFunction:
-        """The function as a value."""
+        """Return the function as a value."""
         group, user = self._column(self.group), self._column(self.user)
         role = None if self.role is None else self._column(self.role)
         if len({one.table for one in (group, user, role) if one is not None}) > 1:
             raise DeclarationError(
-                f"{self.function.name}(): the columns are of several tables. Take those of one"
+                f"{self.function.name}() can't be declared: its columns belong to several tables. "
+                "Give columns of one table"
             )
         self._check(group.table, user)
         translate = {None: CURRENT_SCHEMA, **(schema_translate_map or {})}
@@ -127,7 +129,8 @@ class memberships:
         table, _, column = name.rpartition(".")
         if (found := self.metadata.tables.get(table)) is None or column not in found.c:
             raise DeclarationError(
-                f"{self.function.name}(): no column {name!r} is in its MetaData. Name it as a ForeignKey does"
+                f"{self.function.name}() can't be declared: no column {name!r} is in its MetaData. "
+                "Name it as in a ForeignKey"
             )
         return found.c[column]
 
@@ -135,10 +138,11 @@ class memberships:
         flags = TableDeclarations.of(table).row_security
         if flags is not None and flags.forced:
             raise DeclarationError(
-                f"{self.function.name}() would return nothing: row security of {table.fullname} is forced on "
-                "its owner, as whom the function reads it. Take force_row_level_security() away from there"
+                f"{self.function.name}() would return nothing: row security of {table.fullname} is forced, "
+                "and the function reads it as its owner. Remove force_row_level_security() from that table"
             )
         if family_of(user) == "citext":
             raise DeclarationError(
-                f"{self.function.name}() searches pg_catalog alone, and citext isn't there. Make {user} text"
+                f"{self.function.name}() can't be declared: it searches only pg_catalog, which has no "
+                f"citext. Make {user} text"
             )

@@ -1,4 +1,4 @@
-"""Which rows a caller may change, as a column of a query."""
+"""The rows that a caller may change, as a column of a query."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def permitted(target: Any, command: str, role: Role | str = authenticated) -> Co
 
         select(Todo, permitted(Todo, "update").label("may_update"))
 
-    The expression repeats the USING of the declared policies for *role*.  It is false, never NULL, where none
-    is true, and for a caller with another role.  WITH CHECK isn't part of it: the new values are unknown.
-    Postgres alone decides on the command itself.  The caller needs the privileges on the tables that the
-    policies read, as for the command.
+    The expression repeats the USING of the declared policies for *role*.  If none is true, or for a caller
+    with another role, it is false, and never NULL.  WITH CHECK isn't part of it, since the new values are
+    unknown.  Postgres alone decides on the command itself.  The caller needs privileges on the tables that
+    the policies read, as for the command.
 
     Args:
         target: a mapped class, or a ``Table``.
@@ -56,7 +56,9 @@ def permitted(target: Any, command: str, role: Role | str = authenticated) -> Co
     """
     table, command = _table(target), command.upper()
     if command not in _COMMANDS:
-        raise DeclarationError(f"permitted() can't tell about {command}: give 'update' or 'delete'")
+        raise DeclarationError(
+            f"permitted() failed: it doesn't know the command {command}. Give 'update' or 'delete'"
+        )
     declarations = TableDeclarations.of(table)
     row_security = declarations.row_security
     if row_security is None or not row_security.enabled:
@@ -82,17 +84,19 @@ def _table(target: Any) -> Table:
         found = None
     table = found.local_table if isinstance(found, Mapper) else found
     if not isinstance(table, Table):
-        raise DeclarationError(f"permitted() can't tell about {target!r}: give a mapped class or a Table")
+        raise DeclarationError(
+            f"permitted() failed: {target!r} isn't a table. Give a mapped class or a Table"
+        )
     return table
 
 
 def _has_privilege(table: Table, command: str) -> ColumnElement[bool]:
     name = postgresql.dialect().identifier_preparer.format_table(table)  # type: ignore[no-untyped-call]
-    # DELETE is of whole tables.
+    # Postgres has no DELETE privilege on columns.
     asked = "has_any_column_privilege" if command == "UPDATE" else "has_table_privilege"
     return _once(getattr(func.pg_catalog, asked)(_CALLER, cast(name, Text), command))
 
 
 def _once(call: Any) -> ColumnElement[bool]:
-    """*call* as a scalar subquery, which Postgres evaluates once for the statement."""
+    """Return *call* as a scalar subquery, which Postgres evaluates once for the statement."""
     return select(call).scalar_subquery()

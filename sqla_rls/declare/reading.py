@@ -1,4 +1,4 @@
-"""What expressions read and call."""
+"""The tables and functions that expressions read and call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqla_rls.snapshot import (
 
 
 def may_call_auth(*expressions: Iterable[Any]) -> bool:
-    """Whether any of *expressions* calls a function of schema ``auth``, as any call in SQL text may."""
+    """Return whether *expressions* call a function of schema ``auth``; a call in SQL text may be one."""
     return any(
         "(" in expression
         if isinstance(expression, str)
@@ -36,7 +36,7 @@ def _calls_auth_itself(element: object) -> bool:
 
 
 def may_read_tables(expression: ColumnElement[bool]) -> bool:
-    """Whether SQL text in *expression* may read tables, which only Postgres knows."""
+    """Return whether SQL text in *expression* may read tables; only Postgres knows."""
     return any(
         (isinstance(element, TextClause) and may_read(element.text))
         or (isinstance(element, ColumnClause) and element.is_literal and may_read(element.name))
@@ -45,13 +45,13 @@ def may_read_tables(expression: ColumnElement[bool]) -> bool:
 
 
 def behind_views(tables: Iterable[Table], metadatas: Iterable[MetaData]) -> Iterator[Table]:
-    """*tables*, where those that a view reads as its reader stand in its place.
+    """Yield *tables*, with the tables of a view in place of the view.
 
-    What a view reads as its owner is left out: other policies hold for the owner, if any.
+    The tables that a view reads as its owner are left out: the policies of the owner hold there.
     """
     views = {view.table: view for view in declared_views(metadatas)}
     found = list(tables)
-    for table in found:  # which grows
+    for table in found:  # the list grows
         if (view := views.get(table)) is None:
             yield table
         elif view.security_invoker:

@@ -1,4 +1,4 @@
-"""The roles that models name, and those that come with them."""
+"""The roles that models name, and the roles that are declared with them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sqla_rls.snapshot import (
 
 
 def roles_to_make(named: Collection[Role | str]) -> dict[str, Role]:
-    """The roles to make, with those that they belong to, and those that come with others."""
+    """Return the roles to create, with their groups, and the roles that are declared with others."""
     made = _together_by_name(named)
     if authenticated in named:
-        # They come as a pair: a caller who hasn't signed in has a role, too.
+        # A caller without a token needs a role, too.
         made.setdefault(anonymous.name, anonymous)
-    # Every caller has their policies: a membership by hand would give every caller those of another role.
+    # Every caller has these roles: an undeclared membership would give every caller more policies.
     for name in READY_MADE.keys() & made.keys():
         if made[name].member_of is None:
             made[name] = replace(made[name], member_of=())
@@ -27,10 +27,10 @@ def roles_to_make(named: Collection[Role | str]) -> dict[str, Role]:
 
 
 def _together_by_name(named: Iterable[Role | str]) -> dict[str, Role]:
-    """What is said of each role in several places taken together, with the roles that they belong to."""
+    """Return the merged declarations of each role, and of its groups."""
     found: dict[str, Role] = {}
     waiting = list(dict.fromkeys(named))
-    for role in waiting:  # which grows
+    for role in waiting:  # the list grows
         if isinstance(role, Role):
             found[role.name] = _together(found.get(role.name, role), role)
             waiting += as_roles(role.member_of) if role.member_of else ()
@@ -42,6 +42,8 @@ def _together(one: Role, other: Role) -> Role:
     for name in ("login", "inherit", "bypassrls", "member_of"):
         values = {getattr(role, name) for role in (one, other)} - {None}
         if len(values) > 1:
-            raise DeclarationError(f"role {one.name!r} is declared twice, and {name}= differs")
+            raise DeclarationError(
+                f"role {one.name!r} is declared twice, and {name}= differs. Give both the same value"
+            )
         said[name] = next(iter(values), None)
     return Role(one.name, **said)

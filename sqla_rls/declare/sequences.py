@@ -1,4 +1,4 @@
-"""Which sequences the columns of a table own, and which their defaults call."""
+"""The sequences that the columns of a table own, and those that their defaults call."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sqla_rls.snapshot import (
 
 
 def serial_sequences(table: Table, key: TableKey) -> Iterator[tuple[SequenceKey, bool]]:
-    """The sequences that columns of *table* own, and whether it is one of an identity column."""
+    """Yield the sequences that columns of *table* own, and whether the column is an identity column."""
     for column in table.columns:
         default: Any = column.default
         is_made_by_default = default is not None and not (isinstance(default, Sequence) and default.optional)
-        # SQLAlchemy writes SERIAL, also where a reflected column has a default.
+        # SQLAlchemy writes SERIAL, even if a reflected column has a default.
         if column.identity or (column is table.autoincrement_column and not is_made_by_default):
             yield SequenceKey(*key, column.name), column.identity is not None
 
 
 def called_sequences(table: Table, key: TableKey, default_schema: str | None) -> Iterator[CalledSequence]:
-    """The sequences that defaults call, of the database or of SQLAlchemy."""
+    """Yield the sequences that server defaults and SQLAlchemy's defaults call."""
     for column in table.columns:
         default: Any = column.default
         if isinstance(default, Sequence):
@@ -48,9 +48,9 @@ def called_sequences(table: Table, key: TableKey, default_schema: str | None) ->
             yield CalledSequence(key, SequenceKey(*TableKey.of(one.schema, one.name, default_schema)))
         server_default: Any = getattr(column.server_default, "arg", None)
         if not found and isinstance(server_default, ClauseElement):
-            # One that can't be written makes Alembic and create_all() fail.
+            # Alembic and create_all() fail on a default that can't be written.
             with suppress(CompileError):
                 default_text = str(server_default.compile(**literally(None)))
-                # Postgres knows which it is; a text without the word calls none.
+                # Postgres finds the sequence later; a text without the word calls none.
                 if "nextval" in default_text.lower():
                     yield CalledSequence(key, SequenceKey(*key, column.name), default_text)

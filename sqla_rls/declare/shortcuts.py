@@ -13,7 +13,7 @@ from sqla_rls.declare.expressions import ColumnArgument, auth, auth_uid
 from sqla_rls.declare.policies import crud_policy
 from sqla_rls.snapshot import Role
 
-#: The caller's id as text, for ``user_id: Mapped[CallerId]``: indexed, and by default that of who inserts.
+#: The caller's id as text, for ``user_id: Mapped[CallerId]``: indexed, and by default the inserting caller's.
 CallerId: TypeAlias = Annotated[str, mapped_column(Text, server_default=auth.user_id(), index=True)]
 #: The same for ids that are UUIDs.
 CallerUuid: TypeAlias = Annotated[UUID, mapped_column(Uuid, server_default=auth.uid(), index=True)]
@@ -28,7 +28,8 @@ def own_rows(column_: ColumnArgument, *, role: Roles = authenticated) -> crud_po
         column_: the column with the caller's id, or its name; as for ``auth_uid()``.
         role: the role of the callers, or several.
 
-    Emits: as ``crud_policy()``.
+    Emits:
+        The statements of ``crud_policy()``
     """
     own = auth_uid(column_)
     return crud_policy(role, read=own, modify=own)

@@ -1,1 +1,1 @@
-"""What must change: two Snapshots in, changes out, without a connection."""
+"""The differences between two Snapshots, without a connection."""

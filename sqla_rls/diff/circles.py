@@ -1,4 +1,4 @@
-"""Policies that read each other's tables in a circle: Postgres refuses the queries, and only then (42P17)."""
+"""Policies that read each other's tables in a circle, for which Postgres refuses queries (42P17)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sqla_rls.snapshot import PUBLIC, Policy, PolicyKey, Snapshot, TableKey
 
 
 def circles(snapshot: Snapshot) -> Iterator[list[Policy]]:
-    """Each circle once: policies of which each reads the table of the next, and the last that of the first.
+    """Yield each circle once: each policy reads the table of the next, and the last one that of the first.
 
-    Postgres follows a query's tables, the subqueries of their policies, and so on, for one role.  It refuses
-    a table that it is in already, unless the policies for reading it have no subquery.
+    For one role, Postgres follows the tables of a query, the subqueries of their policies, and so on.  It
+    refuses a table for the second time, unless no policy for reading it has a subquery.
     """
     found: set[frozenset[PolicyKey]] = set()
     for role in sorted({role for policy in snapshot.policies.values() for role in policy.roles}):
@@ -32,7 +32,7 @@ def circles(snapshot: Snapshot) -> Iterator[list[Policy]]:
                 continue
             if circle := _circle(policy, reading, snapshot.reads):
                 keys = frozenset(one.key for one in circle)
-                # One that begins with a write goes on as one that is there without it.
+                # A circle that begins with a write contains a circle without the write.
                 if not any(other <= keys for other in found):
                     found.add(keys)
                     yield circle
@@ -49,9 +49,9 @@ def explanation(circle: Collection[Policy]) -> str:
 
 
 def _with_groups(role: str, snapshot: Snapshot) -> set[str]:
-    """*role* and the roles whose policies hold for it, too."""
+    """Return *role* and the roles whose policies hold for it, too."""
     found = [role, PUBLIC]
-    for one in found:  # which grows
+    for one in found:  # the list grows
         if declared := snapshot.roles.get(one):
             found += [name for group in declared.member_of or () if (name := str(group)) not in found]
     return set(found)
@@ -62,7 +62,7 @@ def _circle(
     reading: Mapping[TableKey, Collection[Policy]],
     reads: Mapping[tuple[TableKey, str], Collection[TableKey]],
 ) -> list[Policy] | None:
-    """The shortest way from *start* back to its table."""
+    """Return the shortest circle from *start* back to its table."""
 
     def read_by(policy: Policy, *expressions: str | None) -> Iterator[TableKey]:
         for expression in expressions:
@@ -70,12 +70,12 @@ def _circle(
 
     visited: set[TableKey] = set()
     ways = [([start], table) for table in read_by(start, start.using, start.with_check)]
-    for way, table in ways:  # which grows
+    for way, table in ways:  # the list grows
         if table == start.table:
             return way
         if table not in visited:
             visited.add(table)
-            # A policy that is followed reads rows, whatever else it is for.
+            # Only the policies for reading count from the second table on.
             ways += [
                 ([*way, one], more) for one in reading.get(table, ()) for more in read_by(one, one.using)
             ]

@@ -1,4 +1,4 @@
-"""Which functions must be made, replaced or dropped."""
+"""The functions to create, replace or drop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
 
 @dataclass(frozen=True, slots=True)
 class FunctionChange:
-    """*before* is None for a new function, *after* for one that goes."""
+    """A change of a function; *before* is None for a new one, and *after* for a dropped one."""
 
     key: TableKey
     before: SQLFunction | None
@@ -18,7 +18,7 @@ class FunctionChange:
 
     @property
     def replaces(self) -> bool:
-        """Whether CREATE OR REPLACE will do: it changes neither the arguments nor the result."""
+        """Whether CREATE OR REPLACE suffices, since arguments and result stay the same."""
         return (
             self.before is not None
             and self.after is not None
@@ -27,7 +27,7 @@ class FunctionChange:
 
     @property
     def with_comment(self) -> FunctionChange:
-        """The same, such that the comment comes back with what is dropped and made."""
+        """The change with the comment of the dropped function on the created one."""
         if self.before is None or self.after is None:
             return self
         comment = None if self.replaces else self.before.comment
@@ -38,9 +38,9 @@ class FunctionChange:
 def diff_functions(
     live: Mapping[TableKey, SQLFunction], declared: Mapping[TableKey, SQLFunction]
 ) -> list[FunctionChange]:
-    """What must happen to *live* for it to match *declared*.
+    """Return the changes that turn *live* into *declared*.
 
-    Both are in the order in which they can be made; what goes, goes in the reverse order.
+    Both are in an order in which they can be created; the drops are in the reverse order.
     """
     gone = [key for key in live if key not in declared]
     keys = [*declared, *reversed(gone)]
@@ -49,5 +49,5 @@ def diff_functions(
 
 
 def recreated_functions(changes: Iterable[FunctionChange]) -> set[ObjectKey]:
-    """What *changes* drop or make, and with it all privileges on it."""
+    """Return the functions that *changes* drop or create, so that their privileges are lost."""
     return {ObjectKey("FUNCTION", *change.key) for change in changes if not change.replaces}

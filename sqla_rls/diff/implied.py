@@ -1,4 +1,4 @@
-"""Which privileges policies imply."""
+"""The privileges that policies imply."""
 
 from __future__ import annotations
 
@@ -23,11 +23,17 @@ def implied_privileges(
     default_schema: str,
     auth_functions: bool,
 ) -> Iterator[Privilege]:
-    """What the roles of *policies* need to get as far as the policy: without it a policy is dead.
+    """Yield the privileges that the roles need to use *policies*.
 
-    The table privileges of its command, USAGE on the schema, on the sequences in *snapshot* that its table
-    calls where it inserts, and on schema ``auth`` where the functions are.  A restrictive policy only
-    narrows what others allow, and implies nothing.
+    A policy implies the table privileges of its command and USAGE on the schema.  A policy for INSERT implies
+    USAGE on the sequences that the table calls.  With *auth_functions*, each implies USAGE on schema
+    ``auth``.  A restrictive policy implies no privilege.
+
+    Args:
+        policies: the policies.
+        snapshot: the snapshot with the sequences.
+        default_schema: the default schema.
+        auth_functions: the database has the functions of schema ``auth``, or gets them.
     """
     sequences_of: dict[TableKey, list[SequenceKey]] = {}
     for owned in snapshot.sequences:
@@ -51,7 +57,10 @@ def implied_privileges(
 
 
 def wanted_privileges(snapshot: Snapshot, *, default_schema: str) -> frozenset[Privilege]:
-    """What *snapshot* declares, and what its policies imply, unless that is declared for some columns."""
+    """Return the declared privileges of *snapshot*, and those that its policies imply.
+
+    A policy doesn't imply a privilege that is declared for some columns.
+    """
     narrowed = {
         one[:5] for one in snapshot.privileges if one.column is not None and one.object_type == "TABLE"
     }

@@ -1,6 +1,6 @@
-"""Two Snapshots in, what must change out.
+"""The changes that turn one Snapshot into another.
 
-Pure: equality was settled when the Snapshots were aligned.
+Both Snapshots are normalized, so that equal objects have equal text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqla_rls.snapshot import ObjectKey, Policy, PolicyKey, RowSecurity, Snapsho
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
-    """*before* is None for a new policy, *after* for one that goes."""
+    """A change of a policy; *before* is None for a new one, and *after* for a dropped one."""
 
     before: Policy | None
     after: Policy | None
@@ -30,7 +30,7 @@ class RowSecurityChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What must happen for one Snapshot to match another."""
+    """The changes that turn one Snapshot into another."""
 
     roles: RoleChanges = field(default_factory=RoleChanges)
     auth_functions: bool = False
@@ -53,16 +53,24 @@ def diff(
     made_auth_functions: bool = True,
     out_of_reach: Collection[str] = (),
 ) -> Changes:
-    """What must happen to *live* for it to match *declared*.
+    """Return the changes that turn *live* into *declared*.
 
-    Tables that declare nothing are left alone, but for those *dropped* in the same migration, whose
-    policies go first.  A policy that is *recreated* is dropped and created, so that what it depends on
-    can be changed in between; so are those *foreign_recreated*, which no model declares.  The
-    *recreated_objects* have lost their privileges by then.  *current_user*, who migrates, needs no grants.
+    A table without declarations doesn't change, unless the migration drops it.
 
-    *made_roles* and *made_auth_functions* are those of the revisions so far; what they haven't made is made,
-    and granted, although *live* has it: the next database may not.  On schemas *out_of_reach* the migrating
-    role may not grant.
+    Args:
+        live: the database.
+        declared: the models.
+        default_schema: the default schema.
+        current_user: the migrating role, which needs no grants.
+        dropped: the tables that the migration drops; their policies go first.
+        recreated_objects: the objects that the migration recreates, so that their privileges are lost.
+        recreated: the policies that are dropped and created, so that an object that they depend on can change
+            in between.
+        foreign_recreated: the same, of policies that no model declares.
+        made_roles: the roles of earlier revisions.  Other roles are created although *live* has them, since
+            the next database may not.  None if the revisions are unknown.
+        made_auth_functions: whether an earlier revision creates the auth functions.
+        out_of_reach: the schemas on which the migrating role may not grant.
     """
     managed = {*declared.row_security, *dropped}
     before = [policy for policy in live.policies.values() if policy.table in managed]
@@ -133,10 +141,10 @@ def _policy_changes(
 
 
 def _exposed(changes: Collection[PolicyChange]) -> set[TableKey]:
-    """The tables that would be more open, between two changes, than they are before and after.
+    """Return the tables that would be more open between two changes than before and after.
 
-    That is so where what narrows access changes beside something else.  There what grants it goes first
-    and comes back last, and nobody sees more than they may, not even without a transaction.
+    These are the tables where a restrictive policy changes together with another policy.  There, the
+    permissive policies are dropped first and created last, so that no caller sees more rows in between.
     """
     changed = Counter(policy.table for change in changes if (policy := change.after or change.before))
     narrowing = (change.before for change in changes if change.before and not change.before.permissive)
@@ -144,8 +152,10 @@ def _exposed(changes: Collection[PolicyChange]) -> set[TableKey]:
 
 
 def _can_be_altered(before: Policy, after: Policy) -> bool:
-    """ALTER POLICY changes neither the command nor the kind, and takes no expression away, on the way back
-    either."""
+    """Return whether ALTER POLICY can make the change, and also undo it.
+
+    It can't change the command or the kind, and can't remove an expression.
+    """
     return all(
         (
             before.command == after.command,

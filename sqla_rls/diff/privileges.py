@@ -1,11 +1,11 @@
-"""Which privileges must be granted, and which revoked.
+"""The privileges to grant and to revoke.
 
-A table that declares anything is managed whole, with the sequences that its columns own: whatever is
-neither declared nor implied is revoked, default privileges or not.  Schemas are shared, and so are the
-sequences that no column owns: there, only what dropped policies implied is.
+All privileges on a table with declarations are managed, also those on the sequences that its columns own.
+Undeclared privileges are revoked, unless a policy implies them.  Schemas, and sequences that no column owns,
+are shared: only the privileges that dropped policies implied are revoked there.
 
-Partitions and inheritance children that declare nothing are covered by the declarations of their parents.
-Access through a parent needs no privilege on them, and access without it is past the parent's policies.
+The declarations of a parent cover its partitions and inheritance children without declarations.  Access
+through the parent needs no privilege on them, and direct access bypasses the policies of the parent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sqla_rls.snapshot import (
     callers,
 )
 
-#: Everybody has it in a new database.
+#: PUBLIC has it in a new database.
 BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
 
 
@@ -38,19 +38,19 @@ BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
 class PrivilegeChanges:
     grants: frozenset[Privilege] = frozenset()
     revokes: frozenset[Privilege] = frozenset()
-    #: What default privileges will give on what isn't there yet.
+    #: The effects of default privileges on objects that don't exist yet.
     revokes_on_new: frozenset[Privilege] = frozenset()
-    #: What PUBLIC holds of PUBLIC_PRIVILEGES, and shall not.
+    #: The PUBLIC_PRIVILEGES to revoke.
     public_revokes: tuple[str, ...] = ()
     default_grants: frozenset[DefaultPrivilege] = frozenset()
     default_revokes: frozenset[DefaultPrivilege] = frozenset()
-    #: What only the owner of a schema can grant.
+    #: The privileges that only the owner of a schema can grant.
     left_out: frozenset[Privilege] = frozenset()
-    #: On schemas, which others share, by grantee: what a new role needs, whoever has granted it here.
+    #: The privileges on schemas that a new role needs, by grantee, even if this database has them.
     on_schemas: Mapping[str, frozenset[Privilege]] = field(default_factory=dict)
 
     def with_new_roles(self, roles: Collection[str]) -> PrivilegeChanges:
-        """The same, with all that new *roles* need on schemas."""
+        """Return the changes with all privileges on schemas that the new *roles* need."""
         return replace(self, grants=self.grants.union(*(self.on_schemas.get(role, ()) for role in roles)))
 
 
@@ -66,10 +66,22 @@ def diff_privileges(
     made_auth_functions: bool = True,
     out_of_reach: Collection[str] = (),
 ) -> PrivilegeChanges:
-    """*policies_before* are those that the models decide about, *policies_elsewhere* the others.
+    """Return the changes of privileges that turn *live* into *declared*.
 
-    A schema is shared: what policies are the first to need there is granted, although others have done so
-    here.  On a schema that is *out_of_reach* of the migrating role, only these grants are written.
+    A privilege on a schema is granted when the first policies need it, even if this database has it: another
+    database may not.  On a schema *out_of_reach* of the migrating role, only these grants are part of the
+    result.
+
+    Args:
+        live: the database.
+        declared: the models.
+        policies_before: the live policies on tables that the models manage.
+        policies_elsewhere: the other live policies.
+        default_schema: the default schema.
+        current_user: the migrating role, which needs no grants.
+        dropped: the tables that the migration drops.
+        made_auth_functions: whether an earlier revision creates the auth functions.
+        out_of_reach: the schemas on which the migrating role may not grant.
     """
     auth_functions = declared.auth_functions or live.auth_functions
 
@@ -86,18 +98,18 @@ def diff_privileges(
     )
     new = {ObjectKey("TABLE", *table) for table in declared.managed - live.row_security.keys()}
     new |= declared.managed_objects - there
-    # The next database may have those that were revoked in this one, and those that are declared by now.
+    # The next database may have default privileges that this one has revoked, or that are declared now.
     given = given_by_default(
         live.default_privileges | declared.default_privileges | BUILT_IN_DEFAULTS,
         new,
         declared.sequences_of_columns - live.owned_sequences,
         default_schema,
     )
-    # With a table go its sequences, and all privileges on them.
+    # DROP TABLE drops the sequences of the table, and all privileges on them.
     gone = live.objects_of(dropped)
     heirs = live.heirs_of(declared.managed)
     covered = {ObjectKey("TABLE", *heir) for heir in heirs}
-    # Whether a privilege on what is shared can be passed on is its owner's business.
+    # On shared objects, grant options are left to the owner.
     whole_objects = managed | covered
     held = {one if one.object in whole_objects else _plain(one) for one in live.privileges}
     wanted = wanted_privileges(declared, default_schema=default_schema)
@@ -146,7 +158,7 @@ def diff_privileges(
     left_out = {one for one in to_grant - held - first if one.object in beyond}
     grants = (to_grant & ((wanted - held) | first)) - left_out
     revokes = {one for one in undeclared(held) | past_parents | obsolete if one.object not in gone | beyond}
-    # What is revoked on a table is on each of its columns, too; when a grant is undone as well.
+    # REVOKE on a table also revokes the privilege on each column, and so does the downgrade of a GRANT.
     whole = {one[:5] for one in grants | revokes if one.column is None}
     again = {one for one in held & wanted if one.column is not None and one[:5] in whole}
     return PrivilegeChanges(
@@ -169,7 +181,7 @@ def diff_privileges(
 
 
 def _reached(live: Snapshot, declared: Snapshot) -> set[str]:
-    """The roles that may hold nothing on what is covered: those that are declared, and their groups."""
+    """Return the roles that must not hold privileges on covered tables: declared ones, and their groups."""
     named = {
         *declared.roles,
         *(role for policy in declared.policies.values() for role in policy.roles - ROLE_KEYWORDS),
@@ -180,7 +192,7 @@ def _reached(live: Snapshot, declared: Snapshot) -> set[str]:
 
 
 def _is_open_to(role: str, table: TableKey, live: Snapshot, declared: Snapshot) -> bool:
-    """Whether row security keeps no row of *table* from *role*."""
+    """Return whether *role* sees every row of *table*."""
     flags = declared.row_security.get(table) or live.row_security.get(table)
     if flags is None or not flags.enabled:
         return True
@@ -193,7 +205,7 @@ def _is_wanted_on(table: TableKey, one: Privilege, wanted: Collection[Privilege]
 
 
 def _with_those_brought_along(implied: frozenset[Privilege]) -> frozenset[Privilege]:
-    """*implied*, and USAGE on schema ``auth`` for the roles that come with those that have it."""
+    """Return *implied*, and USAGE on schema ``auth`` for the roles that are declared with its grantees."""
     return implied | {
         one._replace(grantee=BROUGHT_ALONG[one.grantee])
         for one in implied
@@ -211,7 +223,7 @@ def given_by_default(
     sequences: Iterable[SequenceKey],
     default_schema: str,
 ) -> Iterator[Privilege]:
-    """What *defaults* give on *objects*, and on *sequences* that columns own, when they are made."""
+    """Yield the privileges that *defaults* give on new *objects*, and on new *sequences* of columns."""
     owned = [(ObjectKey("SEQUENCE", *one.table), one.column) for one in sequences]
     by_column = {found for found, _ in owned}
     made: list[tuple[ObjectKey, str | None]] = [*owned]

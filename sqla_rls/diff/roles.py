@@ -1,6 +1,6 @@
-"""Which roles must be made or altered, and of which others they must be members.
+"""The roles to create or alter, and the memberships to grant or revoke.
 
-A role is never dropped by omission, and what its declaration leaves unsaid is nobody's business.
+A role that loses its declaration isn't dropped.  An attribute that its declaration leaves out isn't managed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqla_rls.snapshot import BROUGHT_ALONG, Membership, ObjectKey, Role, Snapsh
 
 @dataclass(frozen=True, slots=True)
 class RoleChange:
-    """Only what differs is said, on both sides."""
+    """A change of a role; both sides have only the attributes that differ."""
 
     before: Role
     after: Role
@@ -30,11 +30,15 @@ class RoleChanges:
 def diff_roles(
     live: Snapshot, declared: Snapshot, *, needed: Collection[str], made: Collection[str] | None = None
 ) -> RoleChanges:
-    """Compare the roles that *made* names, or that a declared table already uses; create all others.
+    """Compare the roles of *made* and those that a managed table uses already; create all others.
 
-    The cluster may have a role because of another project, and the cluster of the next database may not.
-    *made* are the roles of earlier revisions.  Where it is None, only *needed* roles, which other changes
-    name, are created again.
+    This cluster may have a role of another project, which the cluster of the next database lacks.
+
+    Args:
+        live: the database.
+        declared: the models.
+        needed: the roles that other changes name.  Without *made*, only these are created again.
+        made: the roles of earlier revisions; None if they are unknown.
     """
     known = _known(live, declared)
     if made is None:
@@ -56,7 +60,7 @@ def diff_roles(
 
 
 def _known(live: Snapshot, declared: Snapshot) -> set[str]:
-    """The roles that a database with tables of *declared* uses for them."""
+    """Return the roles that the database uses for the managed tables of *declared*."""
     objects = live.objects_of(declared.managed) | declared.managed_objects
     if objects.isdisjoint(ObjectKey(*owner[:3]) for owner in live.owners):
         return set()
@@ -76,7 +80,7 @@ def _known(live: Snapshot, declared: Snapshot) -> set[str]:
         for one in live.default_privileges
         if (one.object_type, one.grantee) in declared.managed_defaults
     }
-    # They come as a pair, of which the policies may name one.
+    # Both roles of a pair are declared together, but the policies may name only one.
     known |= {BROUGHT_ALONG[role] for role in known & BROUGHT_ALONG.keys()}
     while groups := {one.role for one in live.memberships if one.member in known} - known:
         known |= groups
@@ -89,7 +93,7 @@ def _memberships(role: Role) -> Iterator[Membership]:
 
 
 def _suffices(held: Membership, wanted: Membership) -> bool:
-    """Whether *held* is what *wanted* says; before PostgreSQL 16 there is no option but ADMIN."""
+    """Return whether *held* satisfies *wanted*; before PostgreSQL 16, ADMIN is the only option."""
     return (
         (held.role, held.member, held.admin) == (wanted.role, wanted.member, wanted.admin)
         and (held.inherit is None or wanted.inherit is None or held.inherit == wanted.inherit)

@@ -1,4 +1,4 @@
-"""Which views must be made, replaced or dropped."""
+"""The views to create, replace or drop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqla_rls.snapshot import ObjectKey, TableKey, View
 
 @dataclass(frozen=True, slots=True)
 class ViewChange:
-    """*before* is None for a new view; *replaces*: CREATE OR REPLACE will do."""
+    """A change of a view; *before* is None for a new one.  *replaces*: CREATE OR REPLACE suffices."""
 
     before: View | None
     after: View
@@ -19,16 +19,16 @@ class ViewChange:
 
 @dataclass(frozen=True, slots=True)
 class ViewChanges:
-    #: Of those declared: new, changed, or made again since what they read changes.  They follow the tables.
+    #: The declared views that are new, changed, or recreated; the migration creates them after the tables.
     created: Sequence[ViewChange] = ()
-    #: What goes before the tables change, for good or not; each before those that it reads.
+    #: The views to drop before the tables change, each before the views that it reads.
     dropped: Sequence[View] = ()
-    #: Those that a migration made, and that no model declares any more.
+    #: The dropped views that no model declares any more.
     gone: Sequence[View] = ()
 
     @property
     def recreated(self) -> set[ObjectKey]:
-        """What a migration drops or makes, and with it all privileges on it."""
+        """The views that the migration drops or creates, so that their privileges are lost."""
         made = [change.after for change in self.created if not change.replaces]
         return {view.object for view in (*self.dropped, *made)}
 
@@ -36,9 +36,9 @@ class ViewChanges:
 def diff_views(
     live: Mapping[TableKey, View], declared: Mapping[TableKey, View], recreated: Collection[TableKey]
 ) -> ViewChanges:
-    """What must happen to *live* for it to match *declared*; both are in the order of making.
+    """Return the changes that turn *live* into *declared*; both are in an order of creation.
 
-    CREATE OR REPLACE won't do for those *recreated*: their columns differ, or what they read makes room.
+    CREATE OR REPLACE doesn't suffice for views *recreated*: their columns or an object that they read change.
     """
     return ViewChanges(
         created=[
