@@ -1,1 +1,1 @@
-"""What a database has: readers that return values."""
+"""Reads a database, and returns its objects as values."""

@@ -13,16 +13,16 @@ from sqla_rls.snapshot import AUTH_FUNCTIONS, KEYHOLDER, TableKey
 
 
 class AuthFunctions(NamedTuple):
-    """The functions of schema ``auth``: by the extension, or one by one."""
+    """The functions of schema ``auth``, of the extension or of sqla_rls."""
 
     extension: bool
-    foreign: frozenset[str]  # made by something else
+    foreign: frozenset[str]  # created by another program
     missing: frozenset[str]
     managed: frozenset[str]
-    verifier: bool  # whether they verify, rather than believe
-    keyholder: str | None  # who owns the key that they verify with, if it is there
-    may_create: bool  # whether the connected role may make those that are missing
-    #: Of these, those that differ from what we make; None where that couldn't be read.
+    verifier: bool  # whether they verify callers
+    keyholder: str | None  # the owner of the signing key; None without a key
+    may_create: bool  # whether the connected role may create the missing ones
+    #: The managed functions that were edited; None if they couldn't be compared.
     edited: frozenset[str] | None = frozenset()
 
     @property
@@ -40,16 +40,16 @@ class AuthFunctions(NamedTuple):
 
     @property
     def as_made(self) -> bool:
-        """Whether nothing must be made again."""
+        """Whether no function must be created or replaced."""
         return self.settled and not self.verifies_in_part and self.edited == frozenset()
 
     @property
     def settled(self) -> bool:
-        """Whether ``create_auth_functions`` has nothing to do, or nothing that it is allowed to."""
+        """Whether ``create_auth_functions`` would do nothing, or isn't allowed to."""
         return self.extension or not self.missing or not self.may_create
 
     def remarks(self) -> Iterator[str]:
-        """What to say of the functions that are left as they are, and of the key's owner."""
+        """Yield warnings about foreign functions, and about the key's owner."""
         if self.foreign and not self.extension:
             missing = ", ".join(sorted(self.missing)) or "none"
             yield (
@@ -64,7 +64,7 @@ class AuthFunctions(NamedTuple):
             )
 
     def remarks_on_edits(self) -> Iterator[str]:
-        """What to say of those that were changed since they were made."""
+        """Yield warnings about edited functions."""
         if self.verifies_in_part:
             yield "the functions of schema auth verify callers in part: they were edited by hand"
         elif self.edited:
@@ -72,7 +72,7 @@ class AuthFunctions(NamedTuple):
 
 
 def auth_functions(connection: Connection) -> AuthFunctions:
-    """What there is in schema ``auth``."""
+    """Return the functions of schema ``auth``."""
     (row,) = fetch_rows(connection, sql_file("auth_functions"), {"functions": list(AUTH_FUNCTIONS)})
     present = frozenset(row["present"])
     managed = frozenset(row["managed"])
@@ -94,7 +94,7 @@ def auth_in_use(
     tables: Iterable[TableKey],
     functions: Iterable[TableKey],
 ) -> bool:
-    """Whether any of *tables* or *functions*, as they are, calls a function of schema ``auth``."""
+    """Return whether any of *tables* or *functions* in the database calls a function of schema ``auth``."""
     named, called = list(tables), list(functions)
     parameters = {
         "schemas": schemas_of(named, default_schema),
@@ -107,7 +107,7 @@ def auth_in_use(
 
 
 def with_edits(connection: Connection, auth: AuthFunctions) -> AuthFunctions:
-    """*auth*, with those that differ from what we make; Postgres compares them."""
+    """Return *auth* with the edited functions; Postgres compares them."""
     if auth.extension or not auth.managed or auth.verifies_in_part:
         return auth
     names = [*auth.managed, *["rotate_signing_key"] * auth.signed]

@@ -1,4 +1,4 @@
-"""Reads which policies depend on columns, tables and functions."""
+"""Reads the policies that depend on columns, tables and functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqla_rls.snapshot import ObjectKey, Policy, PolicyKey, TableKey
 def dependent_policies(
     connection: Connection, *, default_schema: str, columns: Iterable[tuple[TableKey, str | None]]
 ) -> list[Policy]:
-    """The policies, of whatever table, that depend on any of *columns*; None stands for the whole table."""
+    """Return the policies of all tables that depend on *columns*; None stands for the whole table."""
     listed = list(columns)
     if not listed:
         return []
@@ -32,7 +32,7 @@ def dependent_policies(
 def policies_on_every_column(
     connection: Connection, *, default_schema: str, tables: Collection[TableKey]
 ) -> set[PolicyKey]:
-    """The policies, of whatever table, that name every column of any of *tables*."""
+    """Return the policies of all tables that name every column of one of *tables*."""
     if not tables:
         return set()
     parameters = {
@@ -48,7 +48,7 @@ def policies_on_every_column(
 def calling_policies(
     connection: Connection, *, default_schema: str, functions: Collection[ObjectKey]
 ) -> list[Policy]:
-    """The policies, of whatever table, that call any of *functions*."""
+    """Return the policies of all tables that call one of *functions*."""
     if not functions:
         return []
     parameters = {

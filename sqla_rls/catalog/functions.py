@@ -1,4 +1,4 @@
-"""Reads functions, and has Postgres spell those that are declared."""
+"""Reads functions, and the declared functions as Postgres spells them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ log = autogenerate_log(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """Those of the database, and those of the models as Postgres spells them.
+    """The functions of the database, and those of the models as Postgres spells them.
 
-    Each comes after those that it calls: older ones in the database, and earlier ones in the models.
+    Each comes after the functions that it calls: after older ones in the database, and after earlier ones in
+    the models.
     """
 
     live: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
     declared: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
-    #: What the defaults of columns may call: it comes before the tables, and goes after them.
+    #: The functions that column defaults may call: created before the tables, and dropped after them.
     beneath_tables: Collection[TableKey] = ()
-    #: Of these, whose bodies read what this migration makes or drops: Postgres can't check them there.
+    #: Those of them whose bodies read new or dropped tables, so that Postgres can't check them yet.
     unchecked: Collection[TableKey] = ()
 
     @property
@@ -50,10 +51,18 @@ def read_functions(
     defaults: Callable[[], Collection[str]] = tuple,
     dropped: Collection[str] = (),
 ) -> Functions:
-    """Raises DeclarationError for a declared function whose name several have.
+    """Return the functions of the database and of the models.
 
-    *made* are those that revisions made.  *defaults* returns SQL text that calls functions before new
-    tables are there; *dropped* are names of tables and columns.
+    Args:
+        connection: the connection.
+        declared: the functions of the models.
+        default_schema: the default schema.
+        made: the functions of earlier revisions.
+        defaults: a function that returns SQL text, which calls functions before new tables exist.
+        dropped: the names of dropped tables and columns.
+
+    Raises:
+        DeclarationError: the database has several functions with the name of a declared one.
     """
     wanted = {one.key: one for one in declared}
     found = _rows(
@@ -62,10 +71,10 @@ def read_functions(
     several = {key for key, count in Counter(one.key for one in found).items() if count > 1}
     for key in sorted(several & wanted.keys(), key=str):
         raise DeclarationError(
-            f"there are several functions {key.name!r} in schema {key.schema or default_schema!r}: "
-            "sql_function() knows one by its name"
+            f"there are several functions {key.name!r} in schema {key.schema or default_schema!r}, and "
+            "sql_function() needs a unique name. Rename the declared one, or drop the others"
         )
-    # Which of several a revision made isn't known.
+    # If several have one name, the one of the revision is unknown.
     live = {one.key: one for one in found if one.key not in several}
     if declared:
         with trying(connection, "functions count as changed"):
@@ -76,12 +85,12 @@ def read_functions(
             for place, one in enumerate(declared):
                 if spelling := spelled.get(CreateTemporaryFunctions.name(place)):
                     asked_for = replace(spelling, schema=one.schema, name=one.name)
-                    # Postgres keeps a body as it is, but for the schema that takes the place of a word.
+                    # Postgres stores a body unchanged, except for the schema in place of CURRENT_SCHEMA.
                     same = asked_for == live.get(one.key)
                     wanted[one.key] = asked_for if same else replace(asked_for, body=one.body)
                 elif one.key in live:
                     log.warning(
-                        "function %r counts as changed: its arguments or result name what isn't there",
+                        "function %r counts as changed: its arguments or result name a missing type",
                         one.name,
                     )
     new = [one for key, one in wanted.items() if key not in live]
@@ -93,7 +102,7 @@ def read_functions(
     if waiting := [one for one in new if one.key not in made]:
         texts = defaults()
         named = [place for place, one in enumerate(waiting) if any(one.name in text for text in texts)]
-        # Those declared before may be called by it.
+        # A function may call those that are declared before it.
         early = {one.key for one in waiting[: max(named, default=-1) + 1]}
         if early:
             unchecked |= (
@@ -115,10 +124,10 @@ def _made_with_tables_as_they_are(
     *,
     check_bodies: bool = True,
 ) -> set[TableKey]:
-    """Each is tried when those before it were, and undone."""
+    """Return the functions that can be created before the tables; each is tried in order, and undone."""
     if not functions:
         return set()
-    # A role that may make nothing here finds none.
+    # For a role without CREATE, the result is empty.
     with suppress(DBAPIError), undone(connection):
         if not auth_functions(connection).settled:
             connection.execute(CreateAuthFunctions())
@@ -132,7 +141,10 @@ def _made_with_tables_as_they_are(
 def _called_by_tables(
     connection: Connection, functions: Mapping[TableKey, SQLFunction], default_schema: str
 ) -> set[TableKey]:
-    """Of *functions*, also those that such a one calls: it can't be made while they have another name."""
+    """Return the *functions* that tables call, and the functions that these call.
+
+    A function can't be created while a function that it calls has another name.
+    """
     if not functions:
         return set()
     named = _named(functions, default_schema)
@@ -140,7 +152,7 @@ def _called_by_tables(
         one.key for one in _rows(connection, sql_file("functions_called_by_tables"), default_schema, named)
     }
     callers = [*called]
-    for caller in callers:  # which grows
+    for caller in callers:  # the list grows
         for key in functions.keys() - called:
             try:
                 with undone(connection):
@@ -167,7 +179,7 @@ def _rows(
 
 
 def function_of(row: RowMapping, default_schema: str) -> SQLFunction:
-    """What a row of functions.sql says."""
+    """Return the function of a row of functions.sql."""
     values = {name: row[name] for name in SQLFunction.__slots__ if name in row}
     schema = unless_default(row["nspname"], default_schema)
     found = SQLFunction(schema=schema, name=row["proname"], **values)

@@ -1,4 +1,4 @@
-"""Reads which functions and views roles may use."""
+"""Reads the functions and views that roles may use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class GrantedObject(NamedTuple):
 def granted_functions_and_views(
     connection: Connection, schemas: Collection[str], roles: Collection[str], *, default_schema: str
 ) -> list[GrantedObject]:
-    """What *roles* may use in *schemas*, but for functions that PUBLIC may execute."""
+    """Return the functions and views in *schemas* that *roles* may use, except functions for PUBLIC."""
     asked = {"schemas": list(schemas), "roles": list(roles)}
     return [
         GrantedObject(row["kind"], TableKey.of(row["nspname"], row["name"], default_schema))

@@ -1,4 +1,4 @@
-"""Which views and functions call a function of schema ``auth`` that isn't there: Postgres reads them."""
+"""Finds the views and functions that call a missing function of schema ``auth``; Postgres reads them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ASK = "SELECT * FROM pg_temp.sqla_rls_missing(:missing, :preparing, :statements
 def missing_calls(
     connection: Connection, models: Snapshot, missing: Iterable[str], new_tables: Iterable[Table]
 ) -> Iterator[tuple[str, str]]:
-    """The views and functions of *models* that call one of *missing*, and which.
+    """Yield the views and functions of *models* that call a function of *missing*, with its name.
 
-    *new_tables* are those that the database doesn't have yet.  Of functions, Postgres reads bodies in SQL.
+    *new_tables* are tables that the database doesn't have yet.  Postgres reads only the bodies in SQL.
     """
     named = {
         f"function {key.name!r}": _function(models, key)
@@ -36,14 +36,14 @@ def missing_calls(
         return
     subjects = [*named]
     arrays = {
-        # An unqualified call may be of the models' own.
+        # A call without a schema may mean a function of the models.
         "missing": sorted({*missing} - {key.name for key in models.functions}),
         "preparing": list(_made_of_columns(new_tables)),
         "statements": [*named.values()],
     }
     query = text(_ASK).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
     rows: list[tuple[int, str]] = []
-    with trying(connection, "views and functions aren't searched for calls of what schema auth lacks"):
+    with trying(connection, "views and functions aren't searched for calls of missing auth functions"):
         connection.execute(text(sql_file("find_missing_calls")))
         rows = [(place, name) for place, name in connection.execute(query, arrays)]
     for place, name in dict.fromkeys(rows):
@@ -60,9 +60,9 @@ def _quoted(name: str) -> str:
 
 
 def _made_of_columns(tables: Iterable[Table]) -> Iterator[str]:
-    """Statements for tables that have the columns of *tables*, and nothing else."""
+    """Yield statements that create tables with only the columns of *tables*."""
     for table in tables:
-        # The type of an Enum is made with its table.
+        # The table itself would create the type of an Enum.
         columns = [
             Column(one.name, Text() if isinstance(one.type, Enum) else one.type) for one in table.columns
         ]

@@ -1,4 +1,4 @@
-"""Reads which privileges on a schema roles lack that only its owner can grant."""
+"""Reads the privileges on a schema that roles lack and that only its owner can grant."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MissingGrant(NamedTuple):
 def missing_on_schema(
     connection: Connection, schema: str | None, privileges: Iterable[str], roles: Iterable[str]
 ) -> list[MissingGrant]:
-    """Of *privileges* on *schema*, those that *roles* lack; without *schema*, on the current one."""
+    """Return the *privileges* on *schema* that *roles* lack; None is the current schema."""
     parameters = {
         "schemas": [] if schema is None else [schema],
         "privileges": list(privileges),

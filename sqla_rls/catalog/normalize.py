@@ -1,4 +1,4 @@
-"""Whether two expressions are the same: Postgres spells both, and decides."""
+"""Lets Postgres decide whether two expressions are equal, by its spelling of both."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sqla_rls.snapshot import (
 log = autogenerate_log(__name__)
 
 
-# The WHERE of a query takes what a policy takes.  The line break ends a comment.
+# The WHERE of a query accepts every expression of a policy.  The line break ends a comment.
 _SPELL = """
 SELECT s.spelling, s.refusal
   FROM (SELECT array_agg(format(E'SELECT FROM %I.%I WHERE (%s\\n)', e.schema_name, e.table_name, e.expression)
@@ -68,7 +68,7 @@ def normalize(
             gone.setdefault(policy.table, []).append(policy)
 
     def as_in(other: Policy, policy: Policy) -> Policy:
-        """*policy* as *other* has it, where the two say the same."""
+        """Return *policy* with the text of *other*, for equal parts."""
         roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
         using, with_check = (
             live_sql if live_sql in same.get(_Expression(policy.table, sql or ""), ()) else sql
@@ -92,7 +92,7 @@ def normalize(
 def _with_sequences(
     connection: Connection, live: DatabaseSnapshot, declared: Snapshot, new_defaults: Collection[SequenceKey]
 ) -> Snapshot:
-    """*declared*, with the sequences of *live* by their owners, and those of its tables as they are there."""
+    """Return *declared* with the sequences of *live*, by the columns that own them."""
 
     def is_new(key: SequenceKey) -> bool:
         return key.table not in live.row_security or key in new_defaults
@@ -115,7 +115,7 @@ def _with_sequences(
     )
     by_text = [one for one in declared.called_sequences if one.default and is_new(one.sequence)]
     for one, found in zip(by_text, _called(connection, live, by_text), strict=True):
-        # One that is yet to be made is known by its column.
+        # The column identifies a sequence that doesn't exist yet.
         called.update([CalledSequence(one.table, named(key)) for key in found] or [one])
     return replace(
         declared,
@@ -130,7 +130,7 @@ def _with_sequences(
 def _called(
     connection: Connection, live: DatabaseSnapshot, calls: Collection[CalledSequence]
 ) -> list[set[SequenceKey]]:
-    """The sequences that are there, for the default of each of *calls*."""
+    """Return the existing sequences that the default of each of *calls* calls."""
     found: list[set[SequenceKey]] = [set() for _ in calls]
     if calls:
         query = text("SELECT * FROM pg_temp.sqla_rls_called(:defaults)").bindparams(
@@ -148,11 +148,11 @@ def _called(
 def _same(
     connection: Connection, live: DatabaseSnapshot, compared: Collection[Policy]
 ) -> dict[_Expression, set[str]]:
-    """For each expression of *compared* those of its table in *live* that are the same."""
+    """Return the equal expressions on the same table in *live*, for each expression of *compared*."""
     live_expressions: dict[TableKey, set[str]] = {}
     for policy in live.policies.values():
         live_expressions.setdefault(policy.table, set()).update(filter(None, _expressions(policy)))
-    # What each is hoped to be the same as; nothing where no policy of that name is, but one may be renamed.
+    # The live expression of the policy with the same name; empty if there is none, as after a rename.
     wanted: dict[_Expression, set[str]] = {}
     for policy in compared:
         live_policy = live.policies.get(policy.key)
@@ -162,7 +162,7 @@ def _same(
     same = {one: {one.sql} & live_expressions[one.table] for one in wanted}
 
     refused: set[_Expression] = set()
-    # Most spellings are settled when read once, as those of the catalog are; all are when read twice.
+    # One reading settles most spellings, since those of the catalog are read once; two settle all.
     for readings in (1, 2):
         asked = {
             one
@@ -191,7 +191,7 @@ def _expressions(policy: Policy | None) -> tuple[str | None, str | None]:
 def _spell(
     connection: Connection, default_schema: str, expressions: Collection[_Expression], readings: int
 ) -> dict[_Expression, str]:
-    """How Postgres spells each expression over its table, but for those that it refuses."""
+    """Return Postgres's spelling of each expression, without those that it refuses."""
     if not expressions:
         return {}
     asked = list(expressions)

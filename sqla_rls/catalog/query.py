@@ -1,4 +1,4 @@
-"""How the catalog is asked: queries of sql/, under settings that give what they spell one meaning."""
+"""Runs the queries of sql/, with settings that make the text of expressions unambiguous."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqla_rls.snapshot import ObjectKey, TableKey
 
 log = autogenerate_log(__name__)
 
-#: Queries that stand in others.
+#: Queries that are parts of others.
 _PARTS = ("dropped_columns", "functions", "grown_tables", "policies", "sequence_owners")
 
 
@@ -25,7 +25,7 @@ _PARTS = ("dropped_columns", "functions", "grown_tables", "policies", "sequence_
 _MAY_NOT_TRY = {"42501", "25006"}
 
 
-# The owner of a database keeps what is revoked from PUBLIC; who owns but tables in it doesn't.
+# The owner of a database keeps TEMPORARY when it is revoked from PUBLIC; an owner of tables doesn't.
 _MAY_MAKE_TEMPORARY = """
 SELECT format('. Have its owner run: GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), current_user)
  WHERE NOT pg_catalog.has_database_privilege(current_database(), 'TEMPORARY')
@@ -34,8 +34,8 @@ SELECT format('. Have its owner run: GRANT TEMPORARY ON DATABASE %I TO %I', curr
 
 @contextmanager
 def pinned(connection: Connection) -> Iterator[None]:
-    """Inside, expressions are read and spelled in one way, whatever the session's settings."""
-    # Without a transaction nothing could be undone.
+    """Make Postgres read and spell expressions independently of the session's settings, in the block."""
+    # undone() needs a transaction.
     dbapi_connection = connection.connection.dbapi_connection
     autocommit = dbapi_connection and connection.dialect.detect_autocommit_setting(dbapi_connection)
     if autocommit:
@@ -51,7 +51,7 @@ def pinned(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def undone(connection: Connection) -> Iterator[None]:
-    """Whatever is done inside is rolled back, settings included."""
+    """Roll back the block, including its settings."""
     savepoint = connection.begin_nested()
     try:
         yield
@@ -61,7 +61,10 @@ def undone(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def trying(connection: Connection, otherwise: str) -> Iterator[None]:
-    """As *undone*; where this role may make no temporary objects here, what follows is skipped and said."""
+    """Roll back the block, as ``undone()`` does.
+
+    If the role may not create temporary objects, log the text *otherwise* instead of an error.
+    """
     try:
         with undone(connection):
             yield
@@ -70,12 +73,15 @@ def trying(connection: Connection, otherwise: str) -> Iterator[None]:
             raise
         hint = "".join(connection.scalars(text(_MAY_MAKE_TEMPORARY)))
         log.warning(
-            "%s, since nothing temporary can be made to compare it with: %s%s", otherwise, error.orig, hint
+            "%s, since the role may not create temporary objects for a comparison: %s%s",
+            otherwise,
+            error.orig,
+            hint,
         )
 
 
 def schemas_of(keys: Iterable[TableKey | ObjectKey], default_schema: str) -> list[str]:
-    """The name of the schema of each of *keys*, as the catalog has it."""
+    """Return the name of the schema of each of *keys*, as in the catalog."""
     return [key.schema or default_schema for key in keys]
 
 
@@ -85,7 +91,7 @@ def key_of(row: RowMapping, default_schema: str, schema: str = "nspname", name: 
 
 @cache
 def sql_file(name: str) -> str:
-    """A query of sql/, with the others that stand in it."""
+    """Return a query of sql/ with its parts."""
     text = (resources.files("sqla_rls.catalog") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
     for part in _PARTS:
         if f"{{{part}}}" in text:

@@ -1,6 +1,6 @@
 """Reads pg_catalog into a Snapshot.
 
-One query for each kind of object, however many tables there are.
+It runs one query for each kind of object, independent of the number of tables.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ SELECT nspname, pg_catalog.pg_get_userbyid(nspowner)::text AS owner
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSnapshot(Snapshot):
-    """A database's Snapshot, and what else it takes to compare it with another."""
+    """The Snapshot of a database, with more facts for a comparison."""
 
     default_schema: str
     auth: AuthFunctions
-    #: What CURRENT_USER and its like stand for.
+    #: The roles of CURRENT_USER, CURRENT_ROLE and SESSION_USER.
     role_keywords: dict[str, str]
-    #: Materialized ones, too.
+    #: All views, including materialized ones.
     all_views: frozenset[TableKey]
-    #: The tables that have partitions, or may have them.
+    #: The partitioned tables, with and without partitions.
     partitioned: frozenset[TableKey]
-    #: What callers read whole, if they may, and the kind of each; an extension's own are left out.
+    #: The relations without row security, and their kinds; those of extensions are left out.
     without_row_security: Mapping[TableKey, str]
     #: The schemas on which the connected role may not grant, and the owner of each.
     out_of_reach: Mapping[str, str]
@@ -72,9 +72,9 @@ def read_database(
     objects: Collection[ObjectKey] = (),
     is_compared: Callable[[str], bool] = bool,
 ) -> DatabaseSnapshot:
-    """Everything that is managed, as the database has it, of the tables in *schemas* and of *objects*.
+    """Return the managed objects of the tables in *schemas*, and of *objects*.
 
-    With the tables come their partitions and heirs, in any schema that *is_compared*.
+    The result has the partitions and inheritance children of the tables, in every schema that *is_compared*.
     """
 
     names = {"schemas": list(schemas)}
@@ -107,7 +107,7 @@ def read_database(
 
 
 def _roles(rows: Collection[RowMapping]) -> dict[str, Any]:
-    """One row for each membership, or for a role without any."""
+    """Return the roles and memberships; a role without memberships has one row."""
     return {
         "roles": {
             row["rolname"]: Role(
@@ -145,7 +145,7 @@ def _relations(rows: Collection[RowMapping], default_schema: str) -> dict[str, A
 
 
 def _privileges(rows: Collection[RowMapping], default_schema: str) -> dict[str, Any]:
-    """An owner holds its privileges by nature: its row comes without any."""
+    """Return the privileges and the owners; the row of an owner has no privilege."""
     found = [
         Privilege(
             row["object_type"],
@@ -192,7 +192,7 @@ def heirs_in(
     schemas: Collection[str],
     is_compared: Callable[[str], bool] = bool,
 ) -> dict[TableKey, set[TableKey]]:
-    """The partitions and inheritance children of the tables in *schemas*, and theirs."""
+    """Return the partitions and inheritance children of the tables in *schemas*, at any depth."""
     found: dict[TableKey, set[TableKey]] = {}
     for row in fetch_rows(connection, sql_file("heirs"), {"schemas": list(schemas)}):
         if is_compared(row["nspname"]):
@@ -202,7 +202,7 @@ def heirs_in(
 
 
 def default_privileges(connection: Connection) -> frozenset[DefaultPrivilege]:
-    """Those of the connected role."""
+    """Return the default privileges of the connected role."""
     return frozenset(
         DefaultPrivilege(row["object_type"], row["nspname"], row["grantee"], row["privilege_type"])
         for row in fetch_rows(connection, sql_file("default_privileges"))
@@ -212,7 +212,7 @@ def default_privileges(connection: Connection) -> frozenset[DefaultPrivilege]:
 def _holders_of(
     objects: Collection[ObjectKey], default_schema: str, schemas: Collection[str]
 ) -> dict[str, Any]:
-    """The parameters of privileges.sql."""
+    """Return the parameters of privileges.sql."""
     functions = [
         (one.schema or default_schema, name, arguments if parenthesis else None)
         for one in objects

@@ -1,4 +1,4 @@
-"""Which tables SQL text reads: Postgres reads it, and says."""
+"""The tables that SQL text reads, as Postgres finds them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _READ = "SELECT * FROM pg_temp.sqla_rls_reads(:schemas, :tables, :expressions)"
 
 
 def unread(snapshot: Snapshot) -> list[tuple[TableKey, str]]:
-    """The SQL text that may read tables, each with the table that it is on."""
+    """Return the SQL text that may read tables, each with the table of its policy."""
     expressions = (
         (policy.table, expression)
         for policy in snapshot.policies.values()
         for expression in (policy.using, policy.with_check)
         if expression is not None
     )
-    # The many that only ask for the caller needn't be made.
+    # Most expressions only compare with the caller, so Postgres needn't read them.
     return [one for one in dict.fromkeys(expressions) if one not in snapshot.reads and may_read(one[1])]
 
 
 def with_reads_of_text(
     connection: Connection, snapshot: Snapshot, tables: Container[TableKey], *, default_schema: str
 ) -> Snapshot:
-    """*snapshot*, with what the SQL text on *tables*, which are there, reads.
+    """Return *snapshot* with the tables that SQL text on the existing *tables* reads.
 
-    Nothing is sent where no text reads a table.
+    It sends no statement if no text may read a table.
     """
     asked = [one for one in unread(snapshot) if one[0] in tables]
     if not asked:

@@ -1,4 +1,4 @@
-"""Reads views, and has Postgres decide whether those that are declared say the same."""
+"""Reads views, and lets Postgres decide whether the declared ones are equal."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _COMPARE = "SELECT * FROM pg_temp.sqla_rls_views(:schemas, :views, :definitions)
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Those of the database, and those of the models; each after those that it reads."""
+    """The views of the database, and those of the models; each after the views that it reads."""
 
     live: Mapping[TableKey, View] = field(default_factory=dict)
     declared: Mapping[TableKey, View] = field(default_factory=dict)
-    #: Those that can't be replaced: their columns differ, or what they read makes room.
+    #: The views that can't be replaced, since their columns or an object that they read change.
     recreated: frozenset[TableKey] = frozenset()
-    #: Those that nobody declared, and that read what goes.
+    #: The undeclared views that read dropped or altered objects.
     in_the_way: frozenset[TableKey] = frozenset()
 
 
@@ -41,9 +41,16 @@ def read_views(
     functions: Collection[ObjectKey],
     grown: Collection[TableKey] = (),
 ) -> Views:
-    """*made* are those that migrations made; *columns* (None: the whole table) and *functions* go, or change.
+    """Return the views of the database and of the models.
 
-    Tables that are *grown* gain columns.  Without any view there is no statement.
+    Args:
+        connection: the connection.
+        declared: the views of the models.
+        made: the views of earlier revisions.
+        default_schema: the default schema.
+        columns: the columns that the migration drops or alters; None stands for the whole table.
+        functions: the functions that the migration drops or recreates.
+        grown: the tables that gain columns.
     """
     keys = list({**declared, **dict.fromkeys(made)})
     if not keys:
@@ -58,7 +65,7 @@ def read_views(
     changed = [(key, None) for key in live if key in recreated or key not in declared]
     dependents = _dependent(connection, [*columns, *changed], functions, default_schema)
     recreated |= dependents & declared.keys()
-    # As it is written, since Postgres has expanded the "*" to columns that may go, or without one that comes.
+    # The declared text, since the live one has the old columns in place of "*".
     compared |= {key: declared[key] for key in recreated if "*" in declared[key].definition}
     return Views(live, compared, frozenset(recreated), frozenset(dependents - live.keys()))
 
@@ -66,7 +73,7 @@ def read_views(
 def views_in(
     connection: Connection, keys: Collection[TableKey], *, default_schema: str
 ) -> dict[TableKey, View]:
-    """What there is of *keys*, each after those that it reads."""
+    """Return the existing views of *keys*, each after the views that it reads."""
     rows = {
         row["oid"]: row for row in fetch_rows(connection, sql_file("views"), _named(keys, default_schema))
     }
@@ -90,13 +97,13 @@ def views_in(
 
 
 class PastRowSecurity(NamedTuple):
-    """A view that shows others what its owner may read past the row security of *tables*."""
+    """A view that shows other roles rows of *tables* that its owner reads without row security."""
 
     key: TableKey
     owner: str
     tables: str
     is_materialized: bool
-    #: As a statement takes it.
+    #: The quoted name.
     quoted: str
     grantees: str
 
@@ -116,7 +123,7 @@ class PastRowSecurity(NamedTuple):
 def views_past_row_security(
     connection: Connection, keys: Collection[TableKey], *, default_schema: str
 ) -> list[PastRowSecurity]:
-    """Of the views *keys*, those that show others what their owner may read past row security."""
+    """Return the views of *keys* that show other roles rows that their owner reads without row security."""
     if not keys:
         return []
     return [
@@ -142,7 +149,7 @@ def _compared(
     live: Mapping[TableKey, View],
     default_schema: str,
 ) -> tuple[dict[TableKey, View], set[TableKey]]:
-    """*declared*, as it stands in *live* where it says the same, and those that can't be replaced."""
+    """Return *declared*, with the text of *live* if it is equal, and the views that can't be replaced."""
     asked = [key for key in declared if key in live]
     cannot_be_replaced = set(asked)
     arrays = {
@@ -167,7 +174,7 @@ def _compared(
 
 
 def _expanded(connection: Connection, grown: Collection[TableKey], default_schema: str) -> set[TableKey]:
-    """The views that name every column of any table that is *grown*, as Postgres keeps a ``*``."""
+    """Return the views that name every column of a table of *grown*, as Postgres stores a ``*``."""
     if not grown:
         return set()
     parameters = {
@@ -186,7 +193,7 @@ def _dependent(
     functions: Collection[ObjectKey],
     default_schema: str,
 ) -> set[TableKey]:
-    """The views, of whatever schema, that read any of *columns* or call any of *functions*."""
+    """Return the views of all schemas that read one of *columns* or call one of *functions*."""
     if not (columns or functions):
         return set()
     parameters = {

@@ -26,7 +26,7 @@ class ExpectedAuthFunctions(ExecutableDDLElement):
 
 
 class DropSigning(ExecutableDDLElement):
-    """Drops the signing key.  The functions of schema ``auth`` fail until CreateAuthFunctions replaces them."""
+    """Drops the signing key; the functions of schema ``auth`` fail until CreateAuthFunctions runs."""
 
 
 class DropAuthFunctions(ExecutableDDLElement):

@@ -42,9 +42,9 @@ def _call(call: _Call, compiler: SQLCompiler, **kw: Any) -> str:
 class memberships:
     """The groups of the caller, such as teams, for ``member_of()``: ``memberships(metadata, "my_teams", …)``.
 
-    It declares a function that reads the memberships as its owner, past their row security, and returns only
-    those of the caller.  So the policies of the memberships themselves may ask it: their members see each
-    other, without the circle that Postgres refuses (42P17)::
+    It declares a function that reads the memberships as its owner, bypasses their row security, and returns
+    only those of the caller.  The policies of the memberships themselves may call it, so that members see
+    each other.  Without the function, Postgres refuses such a circle (42P17)::
 
         my_teams = memberships(
             Base.metadata,
@@ -57,24 +57,25 @@ class memberships:
         member_of(team_id, my_teams())
         member_of(team_id, my_teams("owner", "admin"))
 
+    The migrating role owns the function, and must own the table, too.
+
     Args:
-        metadata: that of the table of memberships.
-        name: of the function, which no other in its schema has.
-        group, user, role: columns as a ForeignKey names them, ``"table.column"`` or
-            ``"schema.table.column"``, so that the table may be declared later.  *role* is needed for calls
-            that name roles.
-        to: the roles that may call it, and nobody else.
-        schema: of the function.
+        metadata: the MetaData of the table of memberships.
+        name: the name of the function, which must be unique in the schema.
+        group, user, role: columns as in a ForeignKey, ``"table.column"`` or ``"schema.table.column"``, so
+            that the table may be declared later.  Calls with names of roles need *role*.
+        to: the only roles that may call it.
+        schema: the schema of the function.
 
     Raises:
-        DeclarationError: when it is compiled, for a column that isn't there, for a table with
-            ``force_row_level_security()``, which binds the function's owner, too, and for a call that names
-            roles where no *role* is declared.
+        DeclarationError: when it is compiled, for a missing column, or for a table with
+            ``force_row_level_security()``, which also binds the function's owner.  Also for a call with
+            names of roles without *role*.
 
-    Emits: ``CREATE FUNCTION … RETURNS SETOF … STABLE SECURITY DEFINER SET search_path = pg_catalog,
-    pg_temp``, ``REVOKE EXECUTE … FROM PUBLIC``, ``GRANT EXECUTE``.  In a policy,
-    ``todos.team_id = ANY (ARRAY(SELECT my_teams()))``, which runs once per statement.  The role that runs
-    the migration owns the function, and must own the table, too.
+    Emits:
+        ``CREATE FUNCTION … RETURNS SETOF … STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp``,
+        ``REVOKE EXECUTE … FROM PUBLIC`` and ``GRANT EXECUTE``.  In a policy,
+        ``todos.team_id = ANY (ARRAY(SELECT my_teams()))``, which runs once per statement.
     """
 
     def __init__(

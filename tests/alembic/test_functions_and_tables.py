@@ -186,7 +186,7 @@ def test_what_cannot_be_compared_counts_as_changed(
     metadata = MetaData()
     add_function(metadata, "f", arguments="one public.elsewhere", body="SELECT true")
     written = project.revision(metadata)
-    assert "function 'f' counts as changed: its arguments or result name what isn't there" in caplog.text
+    assert "function 'f' counts as changed: its arguments or result name a missing type" in caplog.text
     assert {"drop_rls_function", "create_rls_function"} <= {*operations(written)}
 
 

@@ -227,7 +227,9 @@ def test_what_is_ignored_stays_and_is_not_declared_as_well(project: Project, ign
     project.migrate(ours())
     declared = ours()
     ignore(declared, **ignored)
-    with pytest.raises(DeclarationError, match=r"(function 'f'|view 'v') is declared, and matches"):
+    with pytest.raises(
+        DeclarationError, match=r"(function 'f'|view 'v') can't be compared: it is declared, and matches"
+    ):
         project.check(declared)
     metadata = ours(made=False)
     ignore(metadata, **ignored)

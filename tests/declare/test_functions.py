@@ -177,7 +177,7 @@ def test_one_in_an_ignored_schema_is_left_alone(project: Project) -> None:
     ignore(ignored, schemas="app")
     project.check(ignored)
     sql_function("f", ignored, schema="app", to=READER, **IS_MINE)
-    with pytest.raises(DeclarationError, match="schema 'app' is declared"):
+    with pytest.raises(DeclarationError, match="schema 'app' can't be compared: it is declared"):
         project.check(ignored)
 
 

@@ -201,7 +201,7 @@ def test_a_forced_table_is_refused() -> None:
 
 def test_roles_need_a_column() -> None:
     _, asked = plain()
-    with pytest.raises(DeclarationError, match=r"my_teams\(\) is asked for roles"):
+    with pytest.raises(DeclarationError, match=r"my_teams\(\) can't select by role"):
         asked("owner")
 
 

@@ -162,7 +162,7 @@ def test_the_roles_are_asked_once_for_the_statement(owner: Engine) -> None:
 @pytest.mark.parametrize("wrong", [("insert", notes), ("update", 7), ("update", "notes")])
 def test_another_target_or_command_is_refused(wrong: tuple[str, Any]) -> None:
     command, target = wrong
-    with pytest.raises(DeclarationError, match="give"):
+    with pytest.raises(DeclarationError, match="Give"):
         permitted(target, command)
 
 

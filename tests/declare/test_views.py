@@ -353,7 +353,7 @@ def test_schemas_and_names(project: Project) -> None:
     project.migrate(ignored)
     assert [row[0] for row in views_of(project)] == ['"Else Where".my_todos', "my_todos"]
     view("again", ignored, "SELECT 1 AS one", schema="Else Where")
-    with pytest.raises(DeclarationError, match="schema 'Else Where' is declared"):
+    with pytest.raises(DeclarationError, match="schema 'Else Where' can't be compared: it is declared"):
         project.check(ignored)
 
 

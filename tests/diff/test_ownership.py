@@ -243,9 +243,9 @@ def test_what_is_ignored_comes_back_with_a_dropped_table(project: Project, repor
 @table(
     ("ignored", "message"),
     [
-        ({"policies": "re*"}, "policy 'read' is declared, and matches"),
-        ({"roles": "authenticated"}, "role 'authenticated' is declared, and matches"),
-        ({"schemas": ["public"]}, "schema 'public' is declared, and matches"),
+        ({"policies": "re*"}, "policy 'read' can't be compared: it is declared, and matches"),
+        ({"roles": "authenticated"}, "role 'authenticated' can't be compared: it is declared, and matches"),
+        ({"schemas": ["public"]}, "schema 'public' can't be compared: it is declared, and matches"),
     ],
 )
 def test_what_is_ignored_and_declared_is_refused(
