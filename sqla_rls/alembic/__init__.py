@@ -1,6 +1,6 @@
-"""The Alembic plugin: operations, and autogenerate for what the models declare.
+"""The Alembic plugin: operations, and autogenerate for declarations.
 
-Alembic finds it through the entry point ``alembic.plugins``; ``env.py`` says nothing about it.
+Alembic finds it through the entry point ``alembic.plugins``, without a line in ``env.py``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def setup(plugin: Plugin) -> None:
-    """Register with Alembic; it calls this while it is being imported."""
-    # Not above: whichever of the two packages is imported first would find the other half made.
+    """Register with Alembic, which calls this function during its own import."""
+    # Imported here, since the two packages import each other.
     from alembic.util import DispatchPriority
 
     from sqla_rls.alembic.autogenerate.compare import compare_row_security, leave_out_the_secret
 
-    # They register operations.
+    # These modules register operations.
     from sqla_rls.alembic.operations import (  # noqa: F401
         auth_functions,
         functions,
@@ -39,8 +39,8 @@ def setup(plugin: Plugin) -> None:
     plugin.add_autogenerate_comparator(
         compare_row_security, "schema", "row_security", qualifier="postgresql", priority=DispatchPriority.LAST
     )
-    # The reminder needs what Alembic has yet to import.  A migration context makes a Table for its own
-    # version table before it asks for comparators: by then at the latest all is there.
+    # The reminder needs modules that Alembic hasn't imported yet.  A migration context creates a Table for
+    # its version table before it reads the comparators, and by then Alembic is imported.
     event.listen(Table, "after_parent_attach", _load_reminder, once=True)
 
 
@@ -48,5 +48,5 @@ def _load_reminder(*_: object) -> None:
     import_module("sqla_rls.alembic.autogenerate.reminder")
 
 
-# Last, so that setup() is there when Alembic, imported through this package first, asks for it.
+# Last, so that setup() exists when Alembic, imported by this package first, calls it.
 import alembic  # noqa: E402, F401

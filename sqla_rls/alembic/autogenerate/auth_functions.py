@@ -1,4 +1,4 @@
-"""Refuses calls of functions of schema ``auth`` that nothing can make."""
+"""Refuses calls of functions of schema ``auth`` that are missing and can't be created."""
 
 from __future__ import annotations
 
@@ -37,9 +37,16 @@ def refuse_missing_auth_functions(
     tables: Iterable[Table],
     calls: Iterable[tuple[str, str]],
 ) -> None:
-    """Raise DeclarationError for a call of a function of schema ``auth`` that nothing here can make.
+    """Refuse calls of functions of schema ``auth`` that are missing and can't be created.
 
-    *calls* are those that Postgres has found in views and functions.
+    Args:
+        auth: the functions of the database.
+        models: the declarations.
+        tables: the tables of the models, for their defaults.
+        calls: the calls that Postgres has found in views and functions.
+
+    Raises:
+        DeclarationError: there is such a call.
     """
     if not (auth.settled and auth.missing):
         return
@@ -62,7 +69,7 @@ def refuse_missing_auth_functions(
             "view, auth.jwt()['sub'].astext in a default"
         )
         raise DeclarationError(
-            f"{what} can't be made: it calls auth.{name}(), which this database lacks, and the "
+            f"{what} can't be created: it calls auth.{name}(), which this database lacks, and the "
             f"migrating role may not create it in schema auth. {hint}"
         )
     for function in models.functions.values():

@@ -1,7 +1,7 @@
-"""Takes back the changes of defaults that Alembic detects and Postgres reads as the same expression.
+"""Removes the changes of defaults that Alembic detects between equal expressions.
 
-Alembic asks whether ``old = new``.  A default that asks who is calling is NULL during a migration, and so is
-the answer.
+Alembic evaluates ``old = new``.  In a migration there is no caller: a default that calls an auth function is
+NULL, and so is the comparison.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SPELLING = text("SELECT pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_default'::r
 def without_equal_defaults(
     connection: Connection, operations: list[MigrateOperation]
 ) -> list[MigrateOperation]:
-    """*operations* without the changes of defaults that change nothing."""
+    """Return *operations* without changes between equal defaults."""
     kept: list[MigrateOperation] = []
     for operation in operations:
         if isinstance(operation, ops.AlterColumnOp) and _is_equal(connection, operation):
@@ -51,7 +51,7 @@ def _is_equal(connection: Connection, operation: ops.AlterColumnOp) -> bool:
 
 
 def _sql(default: Any) -> str | None:
-    """The SQL of a default that is an expression."""
+    """Return the SQL of a default; None unless it is an expression."""
     argument = default.arg if isinstance(default, DefaultClause) else None
     if argument is None or isinstance(argument, str):
         return None

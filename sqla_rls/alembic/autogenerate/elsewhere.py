@@ -1,4 +1,4 @@
-"""Operations as every database needs them that runs the revision, not just the one at hand."""
+"""Adapts operations to all databases that run the revision."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def for_other_databases(
     roles: Collection[str] | None,
     heirs: Collection[TableKey],
 ) -> Iterator[MigrateOperation]:
-    """*operations*, such that they also run in another schema, and where drift was never there.
+    """Yield *operations* in a form that runs in another default schema, and in a database without drift.
 
-    *roles* are those that every database has which runs the migrations; *heirs* are tables that it may lack.
+    *roles* are the roles that every database has after the migrations.  *heirs* are tables that a database
+    may lack.
     """
     for operation in operations:
         if isinstance(operation, Call):
@@ -55,9 +56,9 @@ def for_other_databases(
 def without_undoing_repairs(
     operations: Iterable[MigrateOperation], past: History, created: Collection[TableKey], default_schema: str
 ) -> Iterator[MigrateOperation]:
-    """*operations*, of which the downgrade leaves those that restore the work of an earlier revision.
+    """Yield *operations* without the downgrade of those that restore the work of an earlier revision.
 
-    In another database that work was never lost, and undoing them would take it away.
+    Another database hasn't lost that work, and the downgrade would remove it.
     """
     recreated: set[Made] = set()
     made: set[Made] | None = None

@@ -1,4 +1,4 @@
-"""Warnings of what a migration exposes, before it runs.
+"""Warnings of exposures by a migration, before it runs.
 
 Policies, grants and the attributes of roles are explicit in the models.  Autogenerate warns of all other
 exposures, and names the roles that gain access.  If an exposure comes from a declaration that is gone, the
@@ -16,14 +16,14 @@ from sqla_rls.diff.views import ViewChanges
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import PUBLIC, Membership, ObjectKey, Policy, Privilege, Snapshot, TableKey, callers
 
-# The stock env.py calls fileConfig(), which disables the loggers that aren't below one of alembic.ini's.
+# The stock env.py calls fileConfig(), which disables loggers outside those of alembic.ini.
 log = autogenerate_log(__name__)
 
 
 def exposures(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -> Iterator[Call]:
-    """Warn of each exposure, and return the calls that confirm one.
+    """Warn of each exposure, and yield the calls that confirm one.
 
-    *live* is the database before the migration; tables that are *dropped* expose nothing.
+    *live* is the database before the migration.  The *dropped* tables expose no row.
     """
     for table, exposure in _disabled(changes, live):
         _say(table, exposure)
@@ -58,10 +58,10 @@ def say_which_views_expose(views: ViewChanges) -> None:
 
 
 def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membership]) -> None:
-    """Warn of the restrictive policies that a caller can drop, where a permissive one stays.
+    """Warn of restrictive policies that a caller can drop while a permissive one stays.
 
-    ``DROP OWNED BY CURRENT_USER`` takes the role out of every policy, and drops those that name no other one.
-    It takes only the privileges of the role itself, and leaves policies TO PUBLIC alone.
+    ``DROP OWNED BY CURRENT_USER`` removes the role from every policy, and drops the policies for that role
+    only.  It revokes only the privileges of the role itself, and doesn't change policies TO PUBLIC.
     """
     policies = sorted(models.policies.values(), key=lambda policy: str(policy.key))
     groups: dict[str, set[str]] = {}
@@ -89,9 +89,14 @@ def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membersh
 def say_what_callers_hold_past_row_security(
     live: Snapshot, models: Snapshot, revoked: Collection[Privilege]
 ) -> None:
-    """Warn of TRUNCATE and its like on tables with row security, which a migration revokes or leaves.
+    """Warn of privileges such as TRUNCATE that callers hold on tables with row security.
 
-    *live* is what the migration finds.  Callers are PUBLIC, the ready-made roles and those of policies.
+    Callers have PUBLIC, the ready-made roles and the roles of policies.
+
+    Args:
+        live: the database before the migration.
+        models: the declarations.
+        revoked: the privileges that the migration revokes.
     """
     policies = [*live.policies.values(), *models.policies.values()]
     named = callers(role for policy in policies for role in policy.roles)
@@ -117,7 +122,7 @@ def say_what_callers_hold_past_row_security(
 
 
 def _stays(permissive: Policy, restrictive: Policy, groups: Mapping[str, Collection[str]]) -> bool:
-    """Whether *permissive* is there for a role that has dropped *restrictive*."""
+    """Return whether *permissive* still holds for a role that has dropped *restrictive*."""
     commands = {permissive.command, restrictive.command}
     if permissive.table != restrictive.table or (len(commands) == 2 and "ALL" not in commands):
         return False

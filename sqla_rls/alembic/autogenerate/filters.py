@@ -1,4 +1,4 @@
-"""Which views and functions are left to others: env.py's filters and ``ignore()`` say so."""
+"""The filters of env.py and ``ignore()`` for views and functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = autogenerate_log(__name__)
 
 
 class _Function(SchemaItem):
-    """What include_object gets for a function, for which SQLAlchemy has no class."""
+    """An object for include_object, since SQLAlchemy has no class for functions."""
 
     def __init__(self, name: str, schema: str | None) -> None:
         self.name, self.schema = name, schema
@@ -24,18 +24,18 @@ class _Function(SchemaItem):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Asks env.py and ``ignore()`` about views and functions."""
+    """Applies the filters of env.py and ``ignore()`` to views and functions."""
 
     autogen_context: Any
     ignored: Ignored
 
     def function(self, key: TableKey, *, declared: bool) -> bool:
-        """Whether env.py includes a function, which ``include_name`` and ``include_object`` are asked."""
+        """Return whether ``include_name``, ``include_object`` and ``ignore()`` include a function."""
         is_ignored = not declared and self.ignored.function(key.name)
         return not is_ignored and self._asked(_Function(key.name, key.schema), "function", key, declared)
 
     def view(self, key: TableKey, *, declared: Table | None = None) -> bool:
-        """Whether env.py includes a view; its Table is *declared*, or isn't."""
+        """Return whether the filters include a view; *declared* is its Table, None for an undeclared one."""
         is_ignored = declared is None and self.ignored.view(key.name)
         table = Table(key.name, MetaData(), schema=key.schema) if declared is None else declared
         return not is_ignored and self._asked(table, "view", key, declared is not None)

@@ -1,4 +1,4 @@
-"""Says where FORCE keeps rows from the owner of a table, who runs the data migrations."""
+"""Warns of tables where FORCE hides rows from the owner, which runs the data migrations."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ log = autogenerate_log(__name__)
 
 
 def kept_from_the_owner(live: DatabaseSnapshot, models: Snapshot) -> dict[TableKey | PolicyKey, str]:
-    """A remark for each table whose owner loses rows when *models* replaces *live*; each is logged, too.
+    """Log a warning for each table whose owner loses rows when *models* replaces *live*, and return them.
 
-    Only a policy that is constantly true counts: every other one may ask who is calling, and a migration is
-    no caller.  Whether the owner is a superuser or has BYPASSRLS doesn't count, since that differs between
-    the clusters that a migration runs in.
+    Only a policy that is constantly true counts: other policies may depend on the caller, and a migration has
+    none.  Superusers and BYPASSRLS don't count, since owners differ between clusters.
     """
     before, after = _by_table(live), _by_table(models)
     remarks: dict[TableKey | PolicyKey, str] = {}
@@ -56,13 +55,13 @@ def _by_table(snapshot: Snapshot) -> dict[TableKey, list[Policy]]:
 
 
 def _roles_of_owner(live: DatabaseSnapshot, table: TableKey) -> Iterator[str]:
-    """The roles whose policies hold for the owner; a table that is yet to be made is the migrating role's."""
+    """Yield the roles whose policies hold for the owner; the migrating role will own a new table."""
     yield PUBLIC
     yield from ROLE_KEYWORDS
     on = ObjectKey("TABLE", *table)
     roles = [owner for *found, owner in live.owners if tuple(found) == on]
     roles = roles or [live.role_keywords["CURRENT_USER"]]
-    for role in roles:  # which grows
+    for role in roles:  # the list grows
         yield role
         roles += [
             one.role
@@ -72,7 +71,7 @@ def _roles_of_owner(live: DatabaseSnapshot, table: TableKey) -> Iterator[str]:
 
 
 def _kept(policies: Iterable[Policy], owners: set[str]) -> list[str]:
-    """The commands that don't reach every row for *owners*."""
+    """Return the commands that don't reach every row for *owners*."""
     applying = [policy for policy in policies if policy.roles & owners]
 
     def reaches_all(command: str) -> bool:

@@ -17,7 +17,7 @@ log = autogenerate_log(__name__)
 def dropped_functions(
     changes: Iterable[FunctionChange], live: DatabaseSnapshot, unchecked: Collection[TableKey] = ()
 ) -> Iterator[Call]:
-    """What goes, with what the downgrade must restore of its privileges."""
+    """Yield the drops of functions, with the privileges that the downgrade restores."""
     for change in changes:
         if change.before is None or change.replaces:
             continue
@@ -38,7 +38,7 @@ def created_functions(
 
 
 def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> Iterator[Call]:
-    """Checks of bodies, when what they read is made; or, for those *dropped*, restored by the downgrade."""
+    """Yield checks of bodies after the tables exist; with *dropped*, for the downgrade."""
     for change in changes:
         if (change.after is None) is dropped:
             check, nothing = (

@@ -1,7 +1,7 @@
-"""The roles, functions, views and privileges that the revisions so far make.
+"""The roles, functions, views and privileges that earlier revisions create.
 
-A role of the cluster, or a function of the database, may be there because of another project.  The revision
-files are the one memory that every database has in common.
+Another project may have created a role of the cluster, or a function of the database.  All databases share
+only the revision files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OPERATIONS = (
     "replace_rls_view",
     "drop_rls_view",
 )
-#: A policy by the operation that makes it, its table and its name; or a flag of a table.
+#: A policy by its operation, its table and its name; or a flag of a table.
 Made: TypeAlias = tuple[str, TableKey, str | None]
 _FLAGS = {
     "disable_row_level_security": "enable_row_level_security",
@@ -42,12 +42,17 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """*roles* are the names in ``op.create_rls_role()``; *auth_functions*: a revision calls that operation.
+    """The objects that the earlier revisions create.
 
-    *functions* and *views* are those that the revisions made, and didn't drop later.
-    *tables* are those of the models, whether they declare anything or not.
-    *default_privileges* are those of every database that has run the revisions, with Postgres' own;
-    *public_revokes* are the privileges of PUBLIC that the revisions revoke, and don't grant again later.
+    Attributes:
+        context: the migration context.
+        tables: all tables of the models.
+        roles: the names in ``op.create_rls_role()``.
+        auth_functions: whether a revision calls ``op.create_auth_functions()``.
+        functions: the created functions, without those dropped later.
+        views: the created views, without those dropped later.
+        default_privileges: the default privileges after the revisions, with the built-in ones.
+        public_revokes: the revoked privileges of PUBLIC, without those granted later.
     """
 
     context: MigrationContext
@@ -60,17 +65,17 @@ class History:
     public_revokes: frozenset[str]
 
     def lacks_revoke(self, live: DatabaseSnapshot, models: Snapshot) -> bool:
-        """Whether *models* take from PUBLIC what another database may still give it."""
+        """Return whether *models* revoke privileges of PUBLIC that another database may still have."""
         lacking = {*PUBLIC_PRIVILEGE_NAMES} - self.public_revokes if models.revokes_public_privileges else ()
         return bool(lacking) and self._makes(live, models)
 
     def in_common(
         self, live: DatabaseSnapshot, models: Snapshot, schemas: Collection[str]
     ) -> DatabaseSnapshot:
-        """*live*, with those default privileges that *models* decide about as every database has them.
+        """Return *live* with the managed default privileges as every database has them.
 
-        They don't decide about schemas that neither autogenerate looks into, as *schemas* says, nor they or a
-        revision name: these are of another tenant, or project.
+        Default privileges in a schema of another tenant or project aren't managed.  Such a schema isn't one
+        of the compared *schemas*, and neither the models nor a revision name it.
         """
         compared = {
             None,
@@ -92,9 +97,9 @@ class History:
         return replace(live, default_privileges=(live.default_privileges - only_here) | elsewhere)
 
     def _makes(self, live: DatabaseSnapshot, models: Snapshot) -> bool:
-        """Whether databases are made by revisions.
+        """Return whether the revisions have created the database.
 
-        One with tables that no revision makes was made by ``create_all()`` or by hand, and needs none.
+        If no revision creates its tables, ``create_all()`` or a person has created them.
         """
         there = (models.managed or self.tables) & live.row_security.keys()
         return not there or any(
@@ -103,7 +108,7 @@ class History:
         )
 
     def protection(self, default_schema: str) -> set[Made]:
-        """The policies and the flags of tables that the revisions have made by now."""
+        """Return the policies and the flags of tables that the revisions have created."""
         names = ("create_policy", "drop_policy", "alter_policy", "drop_table", *_FLAGS, *_FLAGS.values())
         made: set[Made] = set()
         for operation in _operations(self.context, names):
@@ -128,7 +133,7 @@ class History:
 
 
 class _Operation(NamedTuple):
-    """A call of an operation, with those of its arguments that are literals; the others are *unknown*."""
+    """A call of an operation with its literal arguments; the names of the others are in *unknown*."""
 
     name: str
     arguments: Mapping[int | str, Any]
@@ -142,7 +147,7 @@ class _Operation(NamedTuple):
         return TableKey.of(schema, self.argument(place, "table_name"), default_schema)
 
     def keys(self, default_schema: str) -> set[TableKey]:
-        """That of the function or view that it is about, if literals say which."""
+        """Return the key of its function or view, if name and schema are literals."""
         name, schema = self.argument(0, "name"), self.argument(-1, "schema")
         if not isinstance(name, str) or "schema" in self.unknown:
             return set()
@@ -150,7 +155,7 @@ class _Operation(NamedTuple):
 
 
 def history(context: MigrationContext, default_schema: str, *, tables: Iterable[TableKey]) -> History | None:
-    """The history of *context*, for models with *tables*; None for a caller that has no revisions."""
+    """Return the history of *context*, for models with *tables*; None without revisions."""
     if context.script is None:
         return None
     roles: set[str] = set()
@@ -204,10 +209,10 @@ def _default_privileges(operation: _Operation, default_schema: str) -> set[Defau
 
 
 def _operations(context: MigrationContext, names: Collection[str]) -> Iterator[_Operation]:
-    """Those of the revisions' upgrades, in their order."""
+    """Yield the operations of the revisions' upgrades, in order."""
     if context.script is None:
         return
-    # As in Alembic's template for several databases, whose sections are functions: upgrade_engine1().
+    # Alembic's template for several databases has one function for each: upgrade_engine1().
     section = context.opts.get("upgrade_token", "").removesuffix("upgrades").strip("_")
     for script in reversed([*context.script.walk_revisions()]):
         yield from _in_file(Path(script.path), names, f"upgrade_{section}" if section else None)
@@ -215,7 +220,7 @@ def _operations(context: MigrationContext, names: Collection[str]) -> Iterator[_
 
 def _in_file(path: Path, names: Collection[str], section: str | None) -> Iterator[_Operation]:
     source = path.read_bytes() if path.suffix == ".py" else b""
-    # Most revisions have none, and parsing takes a millisecond.
+    # Most revisions have no such operation, and parsing takes a millisecond.
     if not any(name.encode() in source for name in names):
         return
     body = ast.parse(source).body

@@ -1,4 +1,4 @@
-"""The second step: have Postgres decide what is equal, and find what can't be made at all."""
+"""The second step: Postgres decides which expressions are equal, and finds missing functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqla_rls.snapshot import PolicyKey, Snapshot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalized:
-    """Both sides, written alike where they say the same, without what ``ignore()`` leaves to others."""
+    """Both Snapshots with equal text for equal expressions, and without ignored objects."""
 
     live: DatabaseSnapshot
     declared: Snapshot
@@ -27,7 +27,12 @@ class Normalized:
 
 
 def normalize(context: Context, read: Read) -> Normalized:
-    """Raises DeclarationError for a call of a function of schema ``auth`` that nothing here can make."""
+    """Return both Snapshots in a comparable form.
+
+    Raises:
+        DeclarationError: a declaration calls a function of schema ``auth`` that is missing and can't be
+            created.
+    """
     connection, default_schema = context.connection, context.default_schema
     live = context.ignored.without(read.live, keep=context.tables.dropped)
     wanted = read.declared
@@ -63,7 +68,7 @@ def normalize(context: Context, read: Read) -> Normalized:
 
 
 def undeclared_dependents(context: Context, read: Read, normalized: Normalized) -> set[PolicyKey]:
-    """The policies in the way of this migration that no model declares, and that stay."""
+    """Return the undeclared policies that depend on dropped or altered objects, and that stay."""
     return {
         key
         for key in read.dependents.keys

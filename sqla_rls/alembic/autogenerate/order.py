@@ -1,9 +1,9 @@
 """The fifth step: operations in a safe order.
 
-Drops come first, since a column that a policy names can't be dropped under it; creates come last,
-since a policy may name a table or column that is new; roles stand before the tables, as do the functions
-that defaults may call, and views, with the other functions, between the tables and the policies.  Each part
-opens nothing before it is closed.
+Drops of policies come first, since a policy prevents the drop of a column that it names.  New policies come
+last, since they may name new tables and columns.  Roles, and functions for column defaults, come before the
+tables.  Views and other functions come between the tables and the policies.  In each part, row security comes
+before access.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _ON_AUTH = ObjectKey("SCHEMA", None, AUTH_SCHEMA)
 def order(
     context: Context, read: Read, normalized: Normalized, changes: Changes, warned: Warned
 ) -> list[MigrateOperation]:
-    """All operations of the revision, those of Alembic itself among them."""
+    """Return all operations of the revision, including those of Alembic."""
     live, declared, past = read.live, normalized.declared, context.past
     unchecked = read.functions.unchecked
     above, beneath = (
@@ -106,20 +106,20 @@ def _before_tables(
     yield from public_revokes(changes.privileges, is_first=revokes_first)
     yield from roles(changes.roles, keep_memberships=keep_memberships)
     if changes.auth_functions:
-        # What was mended only is kept.
+        # A repair keeps the kind of the functions.
         signed = live.auth.signed and not live.auth_functions
-        # A database that verifies callers got its functions, and its key, by another way than this revision.
+        # A database that verifies callers has its functions and its key from elsewhere.
         undo = Call("drop_auth_functions", signed=False, implicit=auth_is_made and bool(live.auth.managed))
         yield Call("create_auth_functions", signed=signed or None).undone_by(undo)
-    # First, so that its undo comes last: it depends on the policies that are left then.
+    # First, so that the downgrade undoes it last: that depends on the remaining policies.
     yield from grants(one for one in changes.privileges.grants if one.object == _ON_AUTH)
     yield from revokes(one for one in changes.privileges.revokes if one.object != _ON_AUTH)
     owned = (one for one in live.owned_sequences if one.table in dropped)
     yield from privileges_to_restore(live, live.objects_of(dropped), owned)
-    # What narrows access goes last and comes first, here and on the way back.
+    # Restrictive policies are dropped last and created first, in the upgrade and in the downgrade.
     for policy in sorted(removed_policies(changes), key=lambda policy: not policy.permissive):
         yield create_policy(policy).undo
-    # What DROP TABLE takes along: nothing to do now, but to be restored by the downgrade.
+    # DROP TABLE drops these flags, and the downgrade restores them.
     for table in sorted(dropped & live.row_security.keys(), key=str):
         closed, gone = live.row_security[table], RowSecurity(table=table, enabled=False)
         for call in row_security_calls(RowSecurityChange(closed, gone)):
@@ -140,7 +140,7 @@ def _after_tables(
     for policy in sorted(added_policies(changes), key=lambda policy: policy.permissive):
         yield create_policy(policy)
     created_objects = models.objects_of(created) | recreated
-    # Of a sequence that this migration makes, the migration knows the column alone.
+    # For a new sequence, only the column is known.
     created_objects |= {ObjectKey("SEQUENCE", *table) for table in created}
     privileges = changes.privileges
     for call in revokes(privileges.revokes_on_new):
@@ -156,7 +156,7 @@ def _after_tables(
 
 
 def _remarked(calls: Iterable[Call], remarks: Mapping[TableKey | PolicyKey, str]) -> Iterator[Call]:
-    """*calls*, with the remarks on tables that are forced, and on policies."""
+    """Yield *calls* with the remarks on policies and on tables with FORCE."""
     for call in calls:
         schema = call.kwargs.get("schema")
         if call.function == "force_row_level_security":

@@ -26,7 +26,7 @@ def grants(privileges: Iterable[Privilege]) -> Iterator[Call]:
             "object_type": None if object_type == "TABLE" else object_type,
             "schema": schema,
         }
-        # What the grantee has passed on goes, too: nobody declared it either.
+        # CASCADE also revokes the undeclared privileges that the grantee has granted to others.
         option = one.grantable or None
         yield Call("grant", *args, **options, grant_option=option).undone_by(
             Call("revoke", *args, **options, cascade=option)
@@ -41,7 +41,10 @@ def revokes(privileges: Iterable[Privilege]) -> Iterator[Call]:
 def privileges_to_restore(
     live: DatabaseSnapshot, objects: Collection[ObjectKey], sequences: Iterable[SequenceKey] = ()
 ) -> Iterator[Call]:
-    """What the downgrade restores of the privileges on what goes, whatever default privileges give then."""
+    """Yield the privileges on dropped objects that the downgrade restores.
+
+    The downgrade also revokes the effects of default privileges on them.
+    """
     held = {one for one in live.privileges if one.object in objects}
     given = given_by_default(
         live.default_privileges,
@@ -50,16 +53,17 @@ def privileges_to_restore(
         live.default_schema,
     )
     kept = {one._replace(grantable=False, grantor=None) for one in held}
-    # The downgrade goes from the end: a revoke on the table would take what is granted on columns.
+    # The downgrade runs in reverse: a later revoke on the table would revoke grants on columns.
     for call in (*revokes(held), *grants(set(given) - kept)):
         call.implicit = True
         yield call
 
 
 def public_revokes(changes: PrivilegeChanges, *, is_first: bool) -> Iterator[Call]:
-    """Revoke all of them, since another database may give more; the downgrade grants what PUBLIC holds here.
+    """Yield the revoke of all PUBLIC_PRIVILEGES, since another database may have more of them.
 
-    The first revision revokes although PUBLIC may hold nothing here.
+    The downgrade grants those that PUBLIC holds in this database.  With *is_first*, the revision revokes them
+    even if PUBLIC holds none here.
     """
     held = list(changes.public_revokes)
     if held or is_first:

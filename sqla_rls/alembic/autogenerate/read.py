@@ -1,4 +1,4 @@
-"""The first step: read what the database has, and what the models declare."""
+"""The first step: read the database and the declarations."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from sqla_rls.snapshot import (
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What autogenerate is asked to compare."""
+    """The subject of one comparison."""
 
     connection: Connection
     default_schema: str
     metadatas: list[MetaData]
     ignored: Ignored
     filters: Filters
-    #: Those that are compared, by their names.
+    #: The names of the compared schemas.
     schemas: list[str]
-    #: What the revisions so far make; None without revisions.
+    #: The objects of earlier revisions; None without revisions.
     past: History | None
-    #: What Alembic itself has found.
+    #: The operations that Alembic itself has found.
     operations: list[ops.MigrateOperation]
     tables: TableChanges
     autogen_context: Any
@@ -84,7 +84,7 @@ class Context:
         return not self.ignored.schema(schema) and self.autogen_context.run_name_filters(name, "schema", {})
 
     def compared_tables(self, live: Collection[TableKey]) -> list[Table]:
-        """The tables of the models that this migration makes, or that are *live* and included."""
+        """Return the tables of the models that this migration creates, or that are *live* and included."""
         return [
             table
             for table in self.autogen_context.sorted_tables
@@ -93,7 +93,7 @@ class Context:
         ]
 
     def made(self) -> set[tuple[str, TableKey]]:
-        """The kinds and keys of what revisions made."""
+        """Return the kinds and keys of the functions and views that revisions created."""
         by_kind = (("function", self.past.functions), ("view", self.past.views)) if self.past else ()
         return {
             (kind, key)
@@ -103,7 +103,7 @@ class Context:
         }
 
     def made_in_schemas(self, kind: str) -> set[TableKey]:
-        """Of these, those of one kind in schemas that are compared."""
+        """Return the keys of one kind in the compared schemas."""
         return {
             key
             for one, key in self.made()
@@ -112,7 +112,7 @@ class Context:
 
 
 class Dependents(NamedTuple):
-    """The policies that depend on what goes for good, and those on what comes back changed."""
+    """The policies that depend on dropped objects, and those that depend on altered objects."""
 
     dropped: Mapping[PolicyKey, Policy]
     recreated: Mapping[PolicyKey, Policy]
@@ -127,7 +127,7 @@ class Dependents(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """What the database has, and what the models declare, before Postgres has compared them."""
+    """The database and the declarations, before Postgres has compared them."""
 
     live: DatabaseSnapshot
     declared: Snapshot
@@ -143,7 +143,7 @@ class Read:
 
     @property
     def recreated(self) -> set[ObjectKey]:
-        """What the migration drops or makes, and with it all privileges on it."""
+        """The objects that the migration drops or creates, so that their privileges are lost."""
         return recreated_functions(self.function_changes) | self.view_changes.recreated
 
 
@@ -164,7 +164,7 @@ def read(context: Context) -> Read:
         connection,
         default_schema=default_schema,
         schemas=context.schemas,
-        # What is granted on others than tables is known before the tables are.
+        # The grants on other objects than tables are known without the tables.
         objects=[*(one.object for one in grants_on(context.metadatas, default_schema)), *found.objects],
         is_compared=context.is_compared,
     )
@@ -204,7 +204,7 @@ def _declared(
     all_functions: Collection[SQLFunction],
     included: Collection[SQLFunction],
 ) -> Snapshot:
-    """What the models declare, but for what env.py leaves out."""
+    """Return the declarations, without the objects that env.py excludes."""
     default_schema = context.default_schema
     wanted = declared(context.metadatas, default_schema=default_schema, tables=tables)
     context.ignored.refuse(wanted, default_schema)
@@ -241,7 +241,7 @@ def _dependents(
 def _unmanaged(
     context: Context, wanted: Snapshot, functions: Functions, views: Views
 ) -> Iterator[GrantedObject]:
-    """What stays although the models don't declare it, and roles of theirs or of revisions may use."""
+    """Yield the undeclared functions and views that roles of the models or the revisions may use."""
     made = context.made()
     roles = {
         *(context.past.roles if context.past else ()),

@@ -1,6 +1,6 @@
-"""Warns where ``autogenerate_plugins`` in env.py lists plugins and leaves this one out.
+"""Warns if ``autogenerate_plugins`` in env.py lists plugins without this one.
 
-Nothing of a plugin that is left out runs, so the reminder is registered on Alembic's own comparators.
+Alembic runs no comparator of an unlisted plugin, so the reminder is one of Alembic's own comparators.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ def remind(autogen_context: Any, upgrade_ops: UpgradeOps) -> PriorityDispatchRes
     ):
         log.warning(
             "row security was not compared: env.py lists autogenerate_plugins without "
-            "'alembic.autogenerate.sqla_rls'; add it, or '~alembic.autogenerate.sqla_rls' to mean it"
+            "'alembic.autogenerate.sqla_rls'. Add it, or add '~alembic.autogenerate.sqla_rls' to exclude it"
         )
     return PriorityDispatchResult.CONTINUE

@@ -1,11 +1,11 @@
-"""An operation as autogenerate holds it, and as it stands in the migration: a call with literals only."""
+"""An operation of autogenerate, and its text in the migration: a call with literals only."""
 
 from __future__ import annotations
 
 from textwrap import wrap
 from typing import Any, Self
 
-# Not alembic.autogenerate: this module is loaded while that one still is.
+# Not from alembic.autogenerate, which may still be loading.
 from alembic.autogenerate.render import renderers
 from alembic.operations import MigrateOperation, Operations
 
@@ -17,9 +17,11 @@ _LINE_LENGTH = 100
 class Call(MigrateOperation):
     """``op.function(*args, **kwargs)`` and the call that undoes it.
 
-    A *implicit* one isn't written: DROP TABLE takes along what it would do, or CREATE TABLE has yet to
-    come.  Its reverse is written, unless that is silent, too.  A *remark* is a comment above it.
-    Raises MigrationError where another package has registered an operation by that name.
+    An *implicit* call isn't written, for example since DROP TABLE has its effect.  Its reverse is written,
+    unless that is implicit, too.  A *remark* is a comment above the call.
+
+    Raises:
+        MigrationError: another package has registered an operation with that name.
     """
 
     undo: Call
@@ -42,14 +44,14 @@ class Call(MigrateOperation):
 
     @property
     def ops(self) -> list[MigrateOperation]:
-        """Only a silent one has this attribute: ``alembic check`` lists the parts of what has parts."""
+        """Empty for an implicit call, which ``alembic check`` then doesn't list; others have no ``ops``."""
         if not self.implicit:
             raise AttributeError("ops")
         return []
 
 
 class _Diff(tuple[Any, ...]):
-    """What ``alembic check`` prints: the lines that the migration would have."""
+    """The output of ``alembic check``: the lines that the migration would have."""
 
     def __new__(cls, values: tuple[Any, ...], text: str) -> Self:
         found = super().__new__(cls, values)
@@ -65,7 +67,7 @@ class _Diff(tuple[Any, ...]):
 class Remarks(MigrateOperation):
     """Warnings, as comments above the other operations."""
 
-    #: ``alembic check`` lists the parts of what has parts.
+    #: Empty, so that ``alembic check`` lists no warning.
     ops: tuple[MigrateOperation, ...] = ()
 
     def __init__(self, *warnings: str) -> None:
@@ -77,7 +79,7 @@ class Remarks(MigrateOperation):
 
 @Operations.implementation_for(Remarks)
 def _say_nothing(operations: Operations, remarks: Remarks) -> None:
-    """A migration that isn't written runs without them."""
+    """Do nothing: comments have no effect in a migration that isn't written to a file."""
 
 
 @renderers.dispatch_for(Remarks)
@@ -86,7 +88,7 @@ def _render_remarks(autogen_context: Any, remarks: Remarks) -> list[str]:
 
 
 def _comment(text: str) -> list[str]:
-    # The whitespace of a name, such as a line break, would end the comment.
+    # A line break in a name would end the comment.
     plain = " ".join(text.split())
     return [f"# {line}" for line in wrap(plain, _LINE_LENGTH, break_long_words=False)]
 

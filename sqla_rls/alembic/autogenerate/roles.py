@@ -14,7 +14,7 @@ log = autogenerate_log(__name__)
 
 
 def roles(changes: RoleChanges, *, keep_memberships: bool) -> Iterator[Call]:
-    """With *keep_memberships* a role that exists stays a member of roles that the models don't name."""
+    """Yield the operations; with *keep_memberships*, an existing role keeps its undeclared memberships."""
     for role in changes.created:
         member_of = None if role.member_of is None else sorted(map(str, role.member_of))
         keep = (keep_memberships and member_of is not None) or None

@@ -1,4 +1,4 @@
-"""What Alembic's operations do to tables."""
+"""The changes that Alembic's operations make to tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ColumnKey: TypeAlias = tuple[TableKey, str | None]
 
 
 def key_of(item: Any, default_schema: str) -> TableKey:
-    """Of a Table or an operation on one."""
+    """Return the key of a Table, or of the table of an operation."""
     name = item.name if isinstance(item, Table) else item.table_name
     return TableKey.of(item.schema, name, default_schema)
 
@@ -36,13 +36,13 @@ def is_included(autogen_context: Any, table: Table, key: TableKey) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TableChanges:
-    """What Alembic's operations do to tables, as far as policies, views and functions depend on it."""
+    """The changes of tables on which policies, views and functions may depend."""
 
     created: set[TableKey] = field(default_factory=set)
     dropped: set[TableKey] = field(default_factory=set)
     dropped_columns: set[ColumnKey] = field(default_factory=set)
     retyped_columns: set[ColumnKey] = field(default_factory=set)
-    #: The columns that get a default, as a sequence is known by them; and whether they are new.
+    #: The columns that get a default, each as the key of a sequence, and whether the column is new.
     new_defaults: dict[SequenceKey, bool] = field(default_factory=dict)
 
     @classmethod
@@ -80,7 +80,7 @@ class TableChanges:
 
 
 def defaults_in(operations: Iterable[MigrateOperation]) -> Iterator[str]:
-    """SQL text that holds what the columns, constraints and indexes of *operations* call."""
+    """Yield SQL text with the calls in the columns, constraints and indexes of *operations*."""
     for operation in operations:
         table = Table("t", MetaData())
         if isinstance(operation, ops.ModifyTableOps):
@@ -102,9 +102,9 @@ def defaults_in(operations: Iterable[MigrateOperation]) -> Iterator[str]:
 def before_what_defaults_read(
     operations: list[MigrateOperation], functions: Collection[str]
 ) -> list[MigrateOperation]:
-    """*operations*, such that the downgrade restores tables before columns whose defaults read them.
+    """Return *operations* in an order in which the downgrade restores tables before columns that read them.
 
-    ADD COLUMN calls the default, of *functions*, at once.
+    ADD COLUMN calls the default at once, and the default may call one of *functions*, which reads a table.
     """
     if not functions:
         return operations

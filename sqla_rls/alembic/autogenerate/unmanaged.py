@@ -1,4 +1,4 @@
-"""Says which views and functions callers may use although nothing here manages them."""
+"""Warns of unmanaged views and functions that callers may use."""
 
 from __future__ import annotations
 

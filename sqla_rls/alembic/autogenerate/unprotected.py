@@ -1,4 +1,4 @@
-"""Says what callers reach without row security."""
+"""Warns of tables that callers reach without row security."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = autogenerate_log(__name__)
 
 
 def say_what_callers_reach(live: DatabaseSnapshot, models: Snapshot, left_out: Collection[TableKey]) -> None:
-    """Warn of tables without row security that declare nothing, but for those *left_out*.
+    """Warn of tables without row security and without declarations, except those *left_out*.
 
     Materialized views and foreign tables can't have row security.
     """
@@ -53,7 +53,7 @@ def say_what_opens_partitions(
 ) -> None:
     """Warn of default privileges that give callers each new partition of tables with row security.
 
-    *partitioned* are tables that this migration makes; it *revoked* some of the default privileges.
+    *partitioned* are the new partitioned tables.  *revoked* are the revoked default privileges.
     """
     protected = {table for table, flags in models.row_security.items() if flags.enabled}
     parents = protected & {*live.partitioned, *partitioned}

@@ -16,14 +16,14 @@ log = autogenerate_log(__name__)
 
 
 def dropped_views(views: ViewChanges, live: DatabaseSnapshot) -> Iterator[Call]:
-    """What goes, with what the downgrade must restore of its privileges."""
+    """Yield the drops of views, with the privileges that the downgrade restores."""
     for view in views.dropped:
         yield from privileges_to_restore(live, [view.object])
         yield _create(view).undo
 
 
 def created_views(views: ViewChanges, left_alone: Collection[Privilege]) -> Iterator[Call]:
-    """What is new, changed, or back; with what others hold on it, who are *left_alone*."""
+    """Yield the new, changed and recreated views, with the privileges of ignored roles, *left_alone*."""
     for change in views.created:
         if change.replaces and change.before:
             yield _call("replace_rls_view", change.after).undone_by(_call("replace_rls_view", change.before))
@@ -42,8 +42,8 @@ def log_views(views: ViewChanges, in_the_way: Collection[TableKey]) -> None:
         log.info("Detected removed view %r", view.name)
     for schema, name in sorted(in_the_way, key=str):
         log.warning(
-            "view %s reads what this migration drops or retypes: the migration will fail. "
-            "The models don't declare it; declare it as a view(), or drop it by hand",
+            "view %s reads an object that this migration drops or retypes: the migration will fail. "
+            "The models don't declare the view. Declare it as a view(), or drop it by hand",
             f"{schema}.{name}" if schema else name,
         )
 

@@ -1,4 +1,4 @@
-"""The fourth step: warn of what the migration opens, leaves alone, or can't do."""
+"""The fourth step: warn of exposures, of unmanaged objects, and of conflicts."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ log = autogenerate_log(__name__)
 
 
 class Warned(NamedTuple):
-    """What the revision repeats of the warnings."""
+    """The warnings that the revision repeats."""
 
     to_confirm: list[Call]
     remarks: Mapping[TableKey | PolicyKey, str]
 
 
 def warn(context: Context, read: Read, normalized: Normalized, changes: Changes) -> Warned:
-    """Log what changes, and warn of what it opens, leaves alone, or can't do."""
+    """Log the changes, and warn of exposures, of unmanaged objects, and of conflicts."""
     live, declared, tables = normalized.live, normalized.declared, context.tables
     for remark in read.live.auth.remarks_on_edits():
         log.warning("%s", remark)
@@ -79,7 +79,7 @@ def warn(context: Context, read: Read, normalized: Normalized, changes: Changes)
 
 
 def _circles(wanted: Snapshot) -> dict[TableKey | PolicyKey, str]:
-    """A remark for each policy in a circle, which is logged, too."""
+    """Log a warning for each circle of policies, and return them by policy."""
     remarks: dict[TableKey | PolicyKey, str] = {}
     for circle in circles(wanted):
         log.warning("%s", said := explanation(circle))
@@ -104,8 +104,8 @@ def _say_what_is_left_alone(live: DatabaseSnapshot, models: Snapshot, tables: It
 def _say_what_stands_in_the_way(policies: Iterable[PolicyKey]) -> None:
     for table, name in sorted(policies, key=str):
         log.warning(
-            "policy %s on %s depends on what this migration drops: the migration will fail. "
-            "The models don't declare it; declare what it shall be, or drop it by hand",
+            "policy %s on %s depends on an object that this migration drops: the migration will fail. "
+            "The models don't declare the policy. Declare it, or drop it by hand",
             name,
             table.name,
         )
