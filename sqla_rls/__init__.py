@@ -1,4 +1,4 @@
-"""Postgres row-level security for SQLAlchemy: what a model or an app imports."""
+"""Postgres row-level security for SQLAlchemy: the public names for models and apps."""
 
 from sqla_rls import create_all as _create  # noqa: F401 - create_all() emits what is declared
 from sqla_rls import provider

@@ -46,11 +46,14 @@ _AS = TypeVar("_AS", bound=AsyncSession)
 
 
 class bearer_caller(SecurityBase):
-    """A dependency that is the Caller of the request's bearer token (RFC 6750); of a WebSocket's, too.
+    """A dependency that returns the Caller of a request's or WebSocket's bearer token (RFC 6750).
 
-    A request without an Authorization header is *anonymous*, if that is given.  Answers 401 with
-    WWW-Authenticate for a token that is missing or not believed, 503 with Retry-After where the
-    provider's keys can't be had.  In the OpenAPI document it is the security scheme ``HTTPBearer``.
+    It answers 401 with WWW-Authenticate to a missing or refused token, and 503 with Retry-After if the
+    provider's keys can't be fetched.  In the OpenAPI document it is the security scheme ``HTTPBearer``.
+
+    Args:
+        verifier: verifies the token.
+        anonymous: the caller of a request without an Authorization header.  None answers it with 401.
     """
 
     def __init__(self, verifier: Verifier, *, anonymous: Caller | None = None) -> None:
@@ -72,10 +75,16 @@ class bearer_caller(SecurityBase):
 
 
 def session_of(factory: sessionmaker[_S], caller: CallerDependency) -> Callable[..., Iterator[_S]]:
-    """A dependency that is a session of *factory*, which runs as *caller* and is closed after the response.
+    """Return a dependency: a session that runs as the caller, and is closed after the response.
 
-    Commit in the endpoint: what isn't committed is rolled back.  *caller* is a ``bearer_caller``, or a
-    dependency of your own that returns a Caller.  Raises DeclarationError for another kind of factory.
+    Commit in the endpoint: uncommitted changes are rolled back.
+
+    Args:
+        factory: a sessionmaker on which row security is enforced.
+        caller: a ``bearer_caller``, or a dependency of your own that returns a Caller.
+
+    Raises:
+        DeclarationError: the factory is of another kind.
     """
     if not isinstance(factory, sessionmaker):
         raise DeclarationError(_NO_FACTORY.format("session_of", "a sessionmaker", type(factory).__name__))
@@ -91,7 +100,7 @@ def session_of(factory: sessionmaker[_S], caller: CallerDependency) -> Callable[
 def async_session_of(
     factory: async_sessionmaker[_AS], caller: CallerDependency
 ) -> Callable[..., AsyncIterator[_AS]]:
-    """The same for asyncio."""
+    """Return a dependency like that of ``session_of()``, for an async_sessionmaker."""
     if not isinstance(factory, async_sessionmaker):
         raise DeclarationError(
             _NO_FACTORY.format("async_session_of", "an async_sessionmaker", type(factory).__name__)
@@ -151,13 +160,13 @@ _NO_FACTORY = "{}() takes {}, which makes a session for each request, not {}"
 
 
 def add_exception_handlers(app: Starlette) -> None:
-    """Answer 401, 403 or 503 to what an endpoint lets through.
+    """Answer 401, 403 or 503 to errors of endpoints.
 
-    401: an AuthenticationError, since a caller may expire between two transactions of a request.  503:
-    KeysUnavailable.  403: what Postgres denies (SQLSTATE 42501), such as a row that a policy's WITH CHECK
-    refuses; the log has Postgres's message, the client hasn't.  An open WebSocket is closed (1008, policy
-    violation; for 503 with 1013, try again later).  Other errors are the server's, for its log, and a 500.
-    Handlers of your own for wider classes, such as SQLAlchemyError, keep all but these.
+    An AuthenticationError gets 401, since a caller may expire between two transactions of a request.
+    KeysUnavailable gets 503.  An error that Postgres denies access (SQLSTATE 42501) gets 403, for example if
+    the WITH CHECK of a policy refuses a row.  The log has Postgres's message, and the client hasn't.  An open
+    WebSocket is closed with 1008 (policy violation), or 1013 (try again later) instead of 503.  Other errors
+    still end in a 500.  Your handlers for wider classes, such as SQLAlchemyError, still get all other errors.
     """
 
     async def respond(connection: HTTPConnection, error: Any) -> Any:
@@ -188,7 +197,7 @@ def add_exception_handlers(app: Starlette) -> None:
 
 
 def _raw_denials() -> Iterator[type[Exception]]:
-    """What the drivers raise where SQLAlchemy stands not between, as in COPY."""
+    """Yield the drivers' own errors, for calls without SQLAlchemy in between, such as COPY."""
     yield psycopg.errors.InsufficientPrivilege
     with suppress(ImportError):
         from asyncpg import InsufficientPrivilegeError

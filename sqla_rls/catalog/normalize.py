@@ -50,11 +50,11 @@ def normalize(
     recreated: Collection[PolicyKey] = (),
     new_defaults: Collection[SequenceKey] = (),
 ) -> Snapshot:
-    """*declared*, with what Postgres takes for the same as in *live* written as it stands in *live*.
+    """Return *declared*, with the text of *live* for each equal expression.
 
-    Afterwards two policies are equal when their values are.  What Postgres refuses to spell stays as
-    declared, and so counts as changed; so do those *recreated*, whose columns won't be what they are now.
-    Which sequences there are says *live*, but for new tables and for the columns with *new_defaults*.
+    Then two policies are equal if their values are.  An expression that Postgres can't read keeps its
+    declared text, and counts as changed.  So do the policies *recreated*, whose columns will change.  The
+    sequences are those of *live*, except for new tables and for columns with *new_defaults*.
     """
     compared = [
         policy

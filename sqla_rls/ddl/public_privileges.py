@@ -19,7 +19,7 @@ PUBLIC_PRIVILEGE_NAMES = tuple(sorted(one.privilege for one in PUBLIC_PRIVILEGES
 
 
 class PublicPrivileges(ExecutableDDLElement):
-    """Grants PUBLIC what *privileges* name of PUBLIC_PRIVILEGES; or revokes it."""
+    """Grants *privileges*, some of PUBLIC_PRIVILEGES, to PUBLIC; or revokes them."""
 
     def __init__(self, privileges: Iterable[str], *, revoke: bool = False) -> None:
         self.privileges, self.revoke = sorted(privileges), revoke

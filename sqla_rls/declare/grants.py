@@ -238,7 +238,7 @@ def default_privileges(
 def revoke_public_privileges(metadata: MetaData) -> None:
     """Revoke the privileges of PUBLIC with which one caller can trick another.
 
-    With TEMPORARY on the database, a caller can create a temporary table or type that hides the real one from
+    With TEMPORARY on the database, a caller can create a temporary table or type.  It hides the real one from
     the next caller on the connection.  With CREATE on schema public, a caller can create a function that
     hides one of Postgres; databases of PostgreSQL 15 and later don't grant it.  All roles of the database
     lose both, unless they hold them by name.  If you remove this call later, the privileges stay revoked.

@@ -1,1 +1,1 @@
-"""Declarations of what a database has, for ``sqla-rls import``."""
+"""Declarations of the objects of a database, for ``sqla-rls import``."""

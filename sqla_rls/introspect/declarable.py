@@ -1,4 +1,4 @@
-"""What of a database can be declared."""
+"""The objects of a database that can be declared."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from sqla_rls.snapshot import (
     callers,
 )
 
-#: Alembic's own table, which no model has.
+#: Alembic's own table, which isn't part of models.
 _ALEMBIC_VERSION = "alembic_version"
 
 
 class Declarable:
-    """What of a database can be declared, and remarks on the rest."""
+    """The objects of a database that can be declared, and remarks on the others."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Declarable:
         self.policies = [policy for table in self.tables for policy in live.policies_of(table)]
         self.callers = callers(role for policy in self.policies for role in policy.roles)
         self.auth_functions = self._may_ask_who_is_calling()
-        #: Those without row security, which have privileges alone.
+        #: The tables without row security, which have privileges only.
         self.open_tables = sorted(filter(self._has_its_own_privileges, self._unprotected()), key=str)
         self.objects = live.objects_of({*self.tables, *self.open_tables})
         self.objects |= {view.object for view in views} | functions.objects
@@ -57,7 +57,10 @@ class Declarable:
         self.on_schemas = list(self._on_schemas(schemas))
 
     def _called_sequences(self) -> set[TableKey]:
-        """Those by name that the defaults of the tables call; of other tables, those that are more closed."""
+        """Return the sequences that defaults of the tables call.
+
+        Other sequences are part of it if they lack privileges that default privileges give.
+        """
         found: set[TableKey] = set()
         for table, (schema, name, column), _ in self.live.called_sequences:
             on = ObjectKey("SEQUENCE", schema, name)
@@ -66,7 +69,7 @@ class Declarable:
         return found
 
     def _is_declared(self, table: TableKey) -> bool:
-        """Whether there is anything to declare on *table*, and a way to say it."""
+        """Return whether row security of *table* can be declared; add a remark if it is disabled."""
         flags = self.live.row_security[table]
         if flags.enabled:
             return True
@@ -78,7 +81,7 @@ class Declarable:
         return False
 
     def _unprotected(self) -> set[TableKey]:
-        """The tables without row security that declarations of others don't cover."""
+        """Return the tables without row security that the declarations of their parents don't cover."""
         found = {table for table in self.live.row_security if table in self.live.without_row_security}
         covered = self.live.heirs_of(self.tables)
         for table in found & covered.keys():
@@ -91,7 +94,7 @@ class Declarable:
         return found - covered.keys() - {*self.tables, TableKey(None, _ALEMBIC_VERSION)}
 
     def _has_its_own_privileges(self, table: TableKey) -> bool:
-        """Whether the privileges on *table* are others than those that default privileges give."""
+        """Return whether the privileges on *table* differ from those of default privileges."""
         objects = self.live.objects_of([table])
         if self._lacking(objects):
             return True
@@ -99,7 +102,7 @@ class Declarable:
         return bool(more) and not any(one.grantor or self._is_refused(one) for one in more)
 
     def _lacking(self, objects: Collection[ObjectKey]) -> set[Privilege]:
-        """What *objects* lack of what default privileges give where they are made."""
+        """Return the privileges that default privileges give on new objects, and that *objects* lack."""
         plain = {one._replace(grantable=False, grantor=None) for one in self._held(objects)}
         return self._given(objects) - plain
 
@@ -118,7 +121,7 @@ class Declarable:
         }
 
     def _may_ask_who_is_calling(self) -> bool:
-        """Whether the functions of schema auth, which the text of a policy may call, need nothing more."""
+        """Return whether the roles of policies can use the functions of schema ``auth``."""
         callers = {role for policy in self.policies for role in policy.roles}
         if authenticated.name in callers and anonymous.name in self.live.roles:
             callers.add(anonymous.name)
@@ -167,12 +170,12 @@ class Declarable:
         beyond = held - self._implied(
             policy for policy in self.policies if policy.key not in self.implying_nothing
         )
-        # A grant on columns narrows what a policy implies.
+        # With a grant on columns, a policy doesn't imply the privilege on the table.
         narrowed = {one[:5] for one in beyond if one.column is not None}
         return [one for one in held if one in beyond or one[:5] in narrowed]
 
     def _on_schemas(self, schemas: Collection[str]) -> Iterator[Privilege]:
-        """What roles hold on *schemas* beyond the implied; there, what nobody declares is left alone."""
+        """Yield the privileges on *schemas* that no policy implies; undeclared ones there stay."""
         held: dict[tuple[str, str], set[Privilege]] = {}
         for one in self.live.privileges:
             if one.object_type == "SCHEMA" and one.name in {*schemas} - {AUTH_SCHEMA, SECRET_SCHEMA}:

@@ -1,7 +1,7 @@
 """Writes the declarations of the row security that a database has: ``sqla-rls import``.
 
-The module that comes out attaches them to the tables of a MetaData, so that autogenerate finds nothing
-to do.  What can't be declared stands in it as a comment.
+The module attaches them to the tables of a MetaData, so that autogenerate finds no change.  Objects that
+can't be declared become comments.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ _BUILT_IN = {("FUNCTIONS", "EXECUTE"), ("TYPES", "USAGE")}
 
 
 def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
-    """The source of a module that declares what *connection* sees in *schemas*, or in the default one.
+    """Return the source of a module with the declarations for *schemas*, or for the default schema.
 
-    Default privileges are those of the role that is connected: let it be the one that migrates.
+    The default privileges are those of the connected role: connect as the migrating role.
     """
     (default_schema,) = connection.exec_driver_sql("SELECT current_schema()").one()
     with pinned(connection):
@@ -78,7 +78,7 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
 
 
 class _Module(Declarable):
-    """The lines of the module that declares it."""
+    """Writes the lines of the module."""
 
     def lines(self) -> Iterator[str]:
         if named := sorted({*self.tables, *self.open_tables}, key=str):
@@ -157,7 +157,10 @@ class _Module(Declarable):
         yield from self._sequences(table)
 
     def _open_table(self, table: TableKey) -> Iterator[str]:
-        """The privileges on one without row security; if it has none, who would have some by default."""
+        """Yield the grants on a table without row security.
+
+        If it has none, they name the roles to which default privileges would give some.
+        """
         items = self._grants_on_table(table)
         if not items:
             lacking = {one.grantee for one in self._lacking(self.live.objects_of([table]))}
@@ -194,7 +197,7 @@ class _Module(Declarable):
         yield from call("sqla_rls.sql_function", repr(key.name), "metadata", *said, f"to={to}")
 
     def _made_first(self, key: ObjectKey) -> Iterator[str]:
-        """Who may execute it, where that isn't everybody, as Postgres has it."""
+        """Yield the grants on a function, unless PUBLIC may execute it, which is Postgres's default."""
         held = {one for one in self.privileges if one.object == key}
         if held == {Privilege(*key, PUBLIC, "EXECUTE")}:
             return

@@ -1,4 +1,4 @@
-"""Which functions ``sqla-rls import`` declares, and why it leaves others alone."""
+"""The functions that ``sqla-rls import`` declares, and remarks on the others."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from sqla_rls.snapshot import PUBLIC, ObjectKey, SQLFunction, TableKey
 class _Found(NamedTuple):
     value: SQLFunction
     is_called: bool
-    #: Why ``sql_function()`` can't declare it, as far as the catalog tells.
+    #: The reason for which ``sql_function()`` can't declare it, as far as the catalog shows.
     obstacle: str | None
-    #: The statement that makes it, if a migration isn't to.
+    #: The statement that creates it, if no migration does.
     statement: str | None
     is_of_extension: bool
     signature: str
@@ -32,12 +32,12 @@ class _Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IntrospectedFunctions:
-    #: The arguments of ``sql_function()`` that say the same, without *to*.
+    #: The arguments of ``sql_function()``, without *to*.
     declared: dict[TableKey, dict[str, Any]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
-    #: SQL that makes the others.
+    #: SQL that creates the undeclared functions.
     run_first: list[str] = field(default_factory=list)
-    #: What that makes, but for extensions.
+    #: The functions that this SQL creates, except those of extensions.
     made_first: set[ObjectKey] = field(default_factory=set)
 
     @property
@@ -46,9 +46,10 @@ class IntrospectedFunctions:
 
 
 def read(connection: Connection, *, default_schema: str, schemas: Collection[str]) -> IntrospectedFunctions:
-    """Of what is called in *schemas*, or executable there for some, what ``sql_function()`` can declare.
+    """Return the functions that ``sql_function()`` can declare.
 
-    Postgres decides: only what it spells alike is declared.
+    They are the functions that *schemas* call, or that some roles may execute there.  Postgres decides: a
+    function is declared only if its declaration gives the same function.
     """
     found = [
         _Found(
@@ -90,7 +91,7 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
 
 
 def _in_order(found: Collection[SQLFunction]) -> list[SQLFunction]:
-    """Each after those that it calls, as far as its body says; those that call one another as they are."""
+    """Return the functions, each after those that its body calls; the order of circular calls is kept."""
     by_key = {one.key: one for one in found}
     calls = {
         one.key: {other.key for other in found if other is not one and f"{other.name}(" in one.body}
@@ -124,7 +125,7 @@ def _arguments(function: SQLFunction) -> dict[str, Any]:
 
 
 def _is_path_alone(function: SQLFunction) -> bool:
-    """Whether its settings are what *search_path* makes of its schemas."""
+    """Return whether the *search_path* argument alone gives the function's settings."""
     metadata = MetaData()
     path = _search_path(function)
     sql_function("f", metadata, to=PUBLIC, returns="int", body="", search_path=path)
@@ -133,7 +134,7 @@ def _is_path_alone(function: SQLFunction) -> bool:
 
 
 def _search_path(function: SQLFunction) -> tuple[str, ...]:
-    """Its schemas, which Postgres quotes as CSV does; a path that isn't such a list doesn't compare equal."""
+    """Return the schemas of the search_path, which Postgres quotes like CSV; others compare unequal."""
     values = (one.removeprefix("search_path=") for one in function.settings if one.startswith("search_path="))
     lines = [line for value in values for line in value.splitlines(keepends=True)]
     listed = chain.from_iterable(csv.reader(lines, skipinitialspace=True))
@@ -152,7 +153,7 @@ def _remark(key: TableKey, why: str) -> str:
 
 
 def _is_lured(function: SQLFunction) -> bool:
-    """Whether callers choose what the names in its body mean, though it runs as its owner."""
+    """Return whether the function runs as its owner while callers choose its search_path."""
     return function.security_definer and not any(one.startswith("search_path=") for one in function.settings)
 
 

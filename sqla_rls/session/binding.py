@@ -44,7 +44,7 @@ def bind(
 
     Raises:
         ExpiredToken: the caller has expired.
-        UnsupportedTransaction: AUTOCOMMIT, or a connection that can't do what the options say.
+        UnsupportedTransaction: AUTOCOMMIT, or a connection that doesn't support the options.
         BindingError: the server refuses, and the transaction has no caller.
 
     Emits:

@@ -79,9 +79,9 @@ class Provider:
             may write the claim, and no two people may share its value.  The value is bound as ``sub``, which
             ``auth.user_id()`` and ``auth.uid()`` read.  The provider's ``sub`` is bound as claim
             ``provider_sub``.  A token whose claim is missing, empty or no text is refused.
-        per_token_claims: claims in which two tokens of one sign-in differ, by their names or paths, in
-            addition to those of the standards, such as ``iat``, ``exp`` and ``jti``.  For a session, two
-            tokens that differ in other claims belong to two callers.
+        per_token_claims: more claims in which two tokens of one sign-in differ, by their names or paths.
+            The claims of the standards, such as ``iat``, ``exp`` and ``jti``, always count as such.  For a
+            session, two tokens that differ in other claims belong to two callers.
 
     Raises:
         DeclarationError: an argument is wrong.

@@ -1,4 +1,4 @@
-"""The base of all operations: it checks roles, runs statements, and logs what they leave out.
+"""The base of all operations: it checks roles, runs statements, and logs the skipped ones.
 
 To add an operation, add a class method to the class in the file of its kind, and its name to ``register()``.
 """

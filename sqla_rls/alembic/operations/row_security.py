@@ -1,4 +1,4 @@
-"""Operations on the flags of row security, and the confirmation of what a migration exposes."""
+"""Operations on the flags of row security, and the confirmation of exposures."""
 
 from __future__ import annotations
 
