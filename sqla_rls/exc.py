@@ -142,7 +142,7 @@ class AccessDenied(RowSecurityError, ProgrammingError):
         return named
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The message is in args, which the constructor makes anew.
+        # The constructor makes the message in args again.
         reduced: Any = super().__reduce__()
         kind, arguments, state = reduced
         return kind, arguments, {**state, "args": self.args, "command": self.command, "table": self.table}

@@ -181,7 +181,7 @@ def add_exception_handlers(app: Starlette) -> None:
     async def respond_if_denied(connection: HTTPConnection, error: Any) -> Any:
         if is_denied(error):
             return await respond(connection, error)
-        # As Starlette would look for one.  That for Exception is told of what is raised here.
+        # In Starlette's order of handlers.  The handler for Exception gets the error that is raised here.
         wider = [app.exception_handlers.get(kind) for kind in DBAPIError.__mro__[1:] if kind is not Exception]
         handler: Any = next((one for one in (earlier, *wider) if one is not None), None)
         if handler is None:

@@ -25,7 +25,7 @@ DOCUMENTS: Final = [
 DOCSTRINGS: Final = "docstrings"
 
 # To be rewritten.  Only ever remove a name.
-UNCHECKED: Final = frozenset({})
+UNCHECKED: Final[frozenset[str]] = frozenset()
 
 FORBIDDEN: Final = re.compile(
     r"\b(?:what|whatever|whoever|whomever|nobody|everybody|anybody|shall|anew|besides|likewise)\b",

@@ -115,8 +115,8 @@ class PastRowSecurity(NamedTuple):
             else "ALTER VIEW … SET (security_invoker = true), or declare it as a view()"
         )
         return (
-            f"{'materialized ' * self.is_materialized}view {self.key.name} shows others what its owner "
-            f"{self.owner} may read past the row security of {self.tables}: {hint}"
+            f"{'materialized ' * self.is_materialized}view {self.key.name} shows other roles rows that its "
+            f"owner {self.owner} may read past the row security of {self.tables}: {hint}"
         )
 
 

@@ -14,7 +14,7 @@ from sqla_rls.ddl.script import filled_script
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import PUBLIC_PRIVILEGES
 
-#: What a revision revokes, whatever PUBLIC holds in the database at hand.
+#: A revision revokes all of them, independent of the privileges that PUBLIC has in this database.
 PUBLIC_PRIVILEGE_NAMES = tuple(sorted(one.privilege for one in PUBLIC_PRIVILEGES))
 
 

@@ -48,7 +48,7 @@ from sqla_rls.snapshot import (
 log = autogenerate_log(__name__)
 
 
-#: What Postgres gives everybody on whatever is made.
+#: The default privileges of PUBLIC in a new database.
 _BUILT_IN = {("FUNCTIONS", "EXECUTE"), ("TYPES", "USAGE")}
 
 
@@ -189,7 +189,7 @@ class _Module(Declarable):
     def _function(self, key: TableKey, arguments: dict[str, Any]) -> Iterator[str]:
         found = ObjectKey("FUNCTION", *key)
         held = {one.grantee for one in self.live.privileges if one.object == found}
-        # Its owner needs no grant, and stands for nobody else.
+        # Without grants, the owner takes their place: it needs none, and adds no other role.
         owner = {one for *on, one in self.live.owners if tuple(on) == found}
         to = self._named(held or owner)
         # None is a value here, too.

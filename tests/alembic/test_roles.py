@@ -144,7 +144,7 @@ def test_memberships_are_compared_granted_and_revoked(
     with caplog.at_level(logging.INFO):
         written = project.migrate(models(app(member_of=[OTHER]), GROUP))
     assert operations(written) == ["revoke_role", "grant_role"]
-    assert "Detected membership that nobody declared: 'rls_test_app' in 'rls_test_group'" in caplog.text
+    assert "Detected membership that isn't declared: 'rls_test_app' in 'rls_test_group'" in caplog.text
     project.downgrade()
     assert roles_of(project) == before
     project.upgrade()
@@ -166,7 +166,7 @@ def test_the_ready_made_roles_are_members_of_no_role_unless_one_is_declared(
     with caplog.at_level(logging.INFO):
         written = project.migrate(metadata)
     assert operations(written) == ["revoke_role"] * 2
-    assert "Detected membership that nobody declared: 'anonymous' in 'rls_test_worker'" in caplog.text
+    assert "Detected membership that isn't declared: 'anonymous' in 'rls_test_worker'" in caplog.text
     project.downgrade()
     with project.engine.connect() as connection:
         members = connection.scalars(

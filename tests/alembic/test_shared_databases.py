@@ -214,7 +214,7 @@ def test_a_view_that_env_py_leaves_out_is_not_warned_of(
     project.migrate(ours(made=False))
     execute(project, "CREATE VIEW w AS SELECT * FROM notes", "GRANT SELECT ON w TO reporting")
     project.check(ours(made=False))
-    assert "view w shows others what its owner" in caplog.text
+    assert "view w shows other roles rows that its owner" in caplog.text
     caplog.clear()
     project.options["include_name"] = lambda name, kind, _: (kind, name) != ("view", "w")
     with caplog.at_level(logging.WARNING):

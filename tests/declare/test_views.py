@@ -500,7 +500,8 @@ def test_a_view_past_row_security_is_warned_of(project: Project, caplog: pytest.
         "materialized view copied",
     ]
     assert found[0].startswith(
-        "view as_owner shows others what its owner postgres may read past the row security of todos: "
+        "view as_owner shows other roles rows that its owner postgres may read past the row security of todos"
+        ": "
         "ALTER VIEW … SET (security_invoker = true)"
     )
     execute(project, "DROP OWNED BY rls_view_owner", "DROP ROLE rls_view_owner")

@@ -83,7 +83,7 @@ def log_privileges(changes: PrivilegeChanges) -> None:
     for privilege in changes.public_revokes:
         log.info("Detected %s of PUBLIC, which the models revoke", privilege)
     for what, calls in (
-        ("privileges that nobody declared:", revokes(changes.revokes | changes.revokes_on_new)),
+        ("undeclared privileges:", revokes(changes.revokes | changes.revokes_on_new)),
         ("missing privileges:", grants(changes.grants)),
     ):
         for call in calls:
@@ -94,7 +94,7 @@ def log_privileges(changes: PrivilegeChanges) -> None:
             kind += " of" if kind == "sequence" and columns else ""
             log.info("Detected %s %s%s of %r on %s %r", what, listed, columns, grantee, kind, name)
     for what, defaults in (
-        ("default privilege that nobody declared:", changes.default_revokes),
+        ("undeclared default privilege:", changes.default_revokes),
         ("missing default privilege:", changes.default_grants),
     ):
         for one in sorted(defaults, key=str):

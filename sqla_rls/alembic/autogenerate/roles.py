@@ -38,7 +38,7 @@ def log_roles(changes: RoleChanges) -> None:
         said = {name: value for name, value in _attributes(change.after).items() if value is not None}
         log.info("Detected changed role %r: %s", change.after.name, said)
     for what, memberships in (
-        ("that nobody declared:", changes.revoked),
+        ("that isn't declared:", changes.revoked),
         ("that is missing:", changes.granted),
     ):
         for one in sorted(memberships, key=str):
