@@ -136,7 +136,7 @@ def _sql_function(body: str, **options: Any) -> Callable[[MetaData], None]:
 @pytest.mark.parametrize(
     ("declare", "refused"),
     [
-        (_view(), r"view 'mine' can't be made: it calls auth\.user_id\(\)"),
+        (_view(), r"view 'mine' can't be created: it calls auth\.user_id\(\)"),
         (
             _view('SELECT id FROM documents WHERE team = "auth" . user_id()'),
             r"view 'mine' .* auth\.user_id\(\)",

@@ -276,7 +276,10 @@ def test_one_by_hand_that_is_in_the_way_is_left_alone_and_said(
     before = project.state()
     written = project.revision(models(columns={"task": Text}))
     assert not any("by_hand" in line for line in written.splitlines() if not line.strip().startswith("#"))
-    assert "view by_hand reads what this migration drops or retypes: the migration will fail" in caplog.text
+    assert (
+        "view by_hand reads an object that this migration drops or retypes: the migration will fail"
+        in caplog.text
+    )
     with pytest.raises(DBAPIError, match="by_hand"):
         project.upgrade()
     assert project.state() == before
