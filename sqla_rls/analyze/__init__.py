@@ -1,4 +1,4 @@
-"""Who can do what: answers that Postgres gives, for the owner of a database."""
+"""Answers from Postgres about the access of roles and callers, for the owner of a database."""
 
 from sqla_rls.analyze.explanation import Explanation, PolicyResult
 from sqla_rls.analyze.why import explain_access

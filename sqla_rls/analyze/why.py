@@ -1,7 +1,7 @@
 """Why a caller may, or may not, read or write a row.
 
-The owner of the table fetches the row.  Then the caller's own role evaluates each policy on it as a row of
-no table, so that the policies of other tables apply inside, as they do for the caller.
+The owner of the table fetches the row.  Then the caller's own role evaluates each policy on it, as a row of
+no table.  In this way, the policies of other tables apply inside, as they do for the caller.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Policy:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What one command asks the policies: a part of the policies of a command sees a row."""
+    """One check of a command: a part of the policies of a command sees a row."""
 
     command: Command
     part: Part
