@@ -153,7 +153,7 @@ def test_what_alice_leaves_does_to_bob_what_the_table_says(
     assert surprises == {}
 
 
-CURED = [leftover for leftover in LEFTOVERS if leftover.cure_sql]
+CURED = [leftover for leftover in LEFTOVERS if leftover.hint_sql]
 
 
 @table("leftover", CURED, ids=[leftover.name for leftover in CURED])
@@ -161,7 +161,7 @@ def test_what_else_closes_it_does(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, leftover: Leftover
 ) -> None:
     with admin.begin() as connection:
-        connection.execute(text(leftover.cure_sql.format(database=f'"{url.database}"')))
+        connection.execute(text(leftover.hint_sql.format(database=f'"{url.database}"')))
     line = Line(url, HOWS["psycopg, with_begin"], runner, reset="none")
     assert verdict(leftover, line, line, admin) == "denied"
     line.hang_up()
@@ -197,7 +197,7 @@ def document() -> list[str]:
     lines = [[*HEADINGS, "Also closed by"], ["---", *[":-:"] * 5, "---"]]
     for leftover in LEFTOVERS:
         marks = ["**open**" if verdict == "open" else verdict for verdict in leftover.verdicts]
-        sql = f"`{leftover.cure_sql.format(database='…')}`" if leftover.cure_sql else ""
+        sql = f"`{leftover.hint_sql.format(database='…')}`" if leftover.hint_sql else ""
         lines.append([leftover.name, *marks, sql or leftover.hint])
     return [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines]
 

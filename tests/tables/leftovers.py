@@ -37,8 +37,8 @@ class Leftover:
     look: Look
     verdicts: Verdicts
     #: What else closes it: SQL of the database owner's, or words.
-    cure_sql: str = ""
-    cure: str = ""
+    hint_sql: str = ""
+    hint: str = ""
     #: How often the next caller has looked before.
     looks: int = 1
     #: The drivers whose pool gives up the connection that it is left on, whatever the mode.
@@ -142,21 +142,21 @@ LEFTOVERS = [
         sql=(_TABLE, "GRANT ALL ON pg_temp.todos TO PUBLIC"),
         look=writes,
         verdicts=_BY_PATH,
-        cure_sql=_REVOKE_TEMPORARY,
+        hint_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
         name="a temporary view that shows invented rows",
         sql=("CREATE TEMP VIEW todos AS SELECT 1 AS id, 'bob' AS user_id, 'planted' AS task",),
         look=reads,
         verdicts=_BY_PATH,
-        cure_sql=_REVOKE_TEMPORARY,
+        hint_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
         name="a temporary view with a trigger, which copies rows, claims or token, and passes the rows on",
         sql=("CREATE TEMP VIEW todos AS SELECT * FROM public.todos", *_TRIGGER),
         look=writes,
         verdicts=_BY_PATH,
-        cure_sql=_REVOKE_TEMPORARY,
+        hint_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
         name="a temporary table with a rule, which copies rows",
@@ -168,7 +168,7 @@ LEFTOVERS = [
         ),
         look=writes,
         verdicts=_BY_PATH,
-        cure_sql=_REVOKE_TEMPORARY,
+        hint_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
         name="a temporary table with a policy, which copies rows",
@@ -180,14 +180,14 @@ LEFTOVERS = [
         ),
         look=reads_with_loot,
         verdicts=_BY_PATH,
-        cure_sql=_REVOKE_TEMPORARY,
+        hint_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
         name="a temporary domain named like a type, such as `uuid`, whose CHECK copies at each `::uuid`",
         sql=(f"CREATE DOMAIN pg_temp.uuid AS pg_catalog.uuid CHECK ({_COPY} IS NOT NULL)",),
         look=reads_by_uuid,
         verdicts=_BY_PATH,
-        cure_sql=_REVOKE_TEMPORARY,
+        hint_sql=_REVOKE_TEMPORARY,
     ),
     Leftover(
         name="temporary functions and operators",
@@ -294,7 +294,7 @@ LEFTOVERS = [
         look=reads,
         looks=7,
         verdicts=_BY_STRICT,
-        cure="`prepare_threshold=None`; asyncpg: `statement_cache_size=0, prepared_statement_cache_size=0`",
+        hint="`prepare_threshold=None`; asyncpg: `statement_cache_size=0, prepared_statement_cache_size=0`",
     ),
     Leftover(
         name="`setseed()`, which makes `random()` predictable; `gen_random_uuid()` stays random",
@@ -325,7 +325,7 @@ LEFTOVERS = [
         sql=(f"SELECT {_COPY}",),
         look=lambda session, admin: loot(session, admin),
         verdicts=_ALWAYS,
-        cure_sql=_REVOKE_LARGE_OBJECTS,
+        hint_sql=_REVOKE_LARGE_OBJECTS,
     ),
     Leftover(
         name="an open transaction",
