@@ -25,6 +25,7 @@ MODULES = (
     "sqla_rls.provider",
     "sqla_rls.rotation",
     "sqla_rls.testing",
+    "sqla_rls.testing.access",
     "sqla_rls.testing.development",
     "sqla_rls.testing.issuer",
     "sqla_rls.testing.pgbouncer",

@@ -1,0 +1,304 @@
+"""Assertions about the rows that a caller reaches, for the tests of an app.
+
+They run on a connection of the owner, in a transaction that the test rolls back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from uuid import uuid4
+
+from sqlalchemy import Connection, Executable, MetaData, Table, func, inspect, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from sqla_rls.analyze import explain_access
+from sqla_rls.exc import AccessDenied, DeclarationError, PrivilegeMissing, RowSecurityViolation
+from sqla_rls.session.enforce import enforce_row_security, identify
+from sqla_rls.session.options import BindingOptions
+from sqla_rls.tokens.caller import Caller
+from sqla_rls.tokens.signing import SigningKey
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+#: The reason of a denial: a policy refuses the new row, or the role lacks a privilege.
+DenialReason: TypeAlias = Literal["policy", "privilege"]
+_REASONS: dict[DenialReason, type[AccessDenied]] = {
+    "policy": RowSecurityViolation,
+    "privilege": PrivilegeMissing,
+}
+
+
+class Access:
+    """Sessions of callers on one connection, and assertions about the rows that they reach.
+
+    ::
+
+        @pytest.fixture
+        def access(owner_engine):
+            with owner_engine.connect() as connection, connection.begin() as transaction:
+                yield Access(connection)
+                transaction.rollback()
+
+        def test_alice_sees_her_own_todos(access, todo_of_alice, todo_of_bob):
+            with access.as_caller("alice"):
+                access.assert_visible(select(Todo), [todo_of_alice])
+                access.assert_hidden(todo_of_bob)
+
+    Args:
+        connection: a connection of the owner, in a transaction.  The owner must be a superuser, or a role
+            that may SET ROLE to the callers' roles.
+        signing_key: the key, where the database verifies callers.
+    """
+
+    def __init__(self, connection: Connection, *, signing_key: SigningKey | None = None) -> None:
+        self._connection, self._signing_key = connection, signing_key
+        self._sessions = sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
+        enforce_row_security(
+            self._sessions, check_login_role=False, signing_key=signing_key, options=_options(signing_key)
+        )
+        self._current: list[tuple[Caller, Session]] = []
+
+    @contextmanager
+    def as_caller(
+        self, subject: str | None, *, role: str = "authenticated", **claims: Any
+    ) -> Iterator[Session]:
+        """Return a session that runs as a caller; the assertions inside are about this caller."""
+        caller = Caller(role=role, subject=subject, claims=claims)
+        with self._sessions() as session:
+            identify(session, caller)
+            self._current.append((caller, session))
+            try:
+                yield session
+            finally:
+                self._current.pop()
+
+    def as_anonymous(self, role: str = "anonymous") -> Any:
+        """Return a session of a caller without a token, as ``as_caller()`` does."""
+        return self.as_caller(None, role=role)
+
+    def as_role(self, name: str) -> Any:
+        """Return a session of role *name* without a subject, as ``as_caller()`` does."""
+        return self.as_caller(None, role=name)
+
+    def assert_visible(self, query: Executable, rows: Collection[Any]) -> None:
+        """Fail unless *query* returns exactly *rows*, in any order.
+
+        Rows are instances, values, or tuples.  The message explains why the caller can't see an instance.
+        """
+        caller, session = self._now()
+        _assert_visible(session, caller, query, rows, self._signing_key)
+
+    def assert_hidden(self, instance: Any) -> None:
+        """Fail if the caller can see the row of *instance*; the message has the policies that show it."""
+        caller, session = self._now()
+        _assert_hidden(session, caller, instance, self._signing_key)
+
+    def assert_denied(self, work: Callable[[Session], Any], reason: DenialReason | None = None) -> None:
+        """Fail unless Postgres denies the statements of *work*, or of the flush after it.
+
+        Args:
+            work: a function of the caller's session.
+            reason: "policy" or "privilege"; None takes either.
+        """
+        _, session = self._now()
+        _assert_denied(session, work, reason)
+
+    def assert_isolated(self, metadata: MetaData, *, public: Collection[Table] = ()) -> None:
+        """Fail if a stranger, or an anonymous caller, can see a row of a table with policies.
+
+        Args:
+            metadata: the tables.
+            public: tables with rows that everyone may read.
+        """
+        seen: list[str] = []
+        for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
+            with opened as session:
+                seen += _seen(session, self._now()[0], metadata, public)
+        if seen:
+            raise AssertionError("rows aren't isolated: " + "; ".join(seen))
+
+    def _now(self) -> tuple[Caller, Session]:
+        if not self._current:
+            raise DeclarationError("the assertion has no caller: write it inside `with access.as_caller(…):`")
+        return self._current[-1]
+
+
+class AsyncAccess:
+    """The same for asyncio: ``async with access.as_caller("alice") as session:``."""
+
+    def __init__(self, connection: AsyncConnection, *, signing_key: SigningKey | None = None) -> None:
+        from sqlalchemy.ext.asyncio import async_sessionmaker
+
+        self._signing_key = signing_key
+        self._sessions = async_sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
+        enforce_row_security(
+            self._sessions, check_login_role=False, signing_key=signing_key, options=_options(signing_key)
+        )
+        self._current: list[tuple[Caller, AsyncSession]] = []
+
+    @asynccontextmanager
+    async def as_caller(
+        self, subject: str | None, *, role: str = "authenticated", **claims: Any
+    ) -> AsyncIterator[AsyncSession]:
+        """Return a session that runs as a caller; the assertions inside are about this caller."""
+        caller = Caller(role=role, subject=subject, claims=claims)
+        async with self._sessions() as session:
+            identify(session, caller)
+            self._current.append((caller, session))
+            try:
+                yield session
+            finally:
+                self._current.pop()
+
+    def as_anonymous(self, role: str = "anonymous") -> Any:
+        """Return a session of a caller without a token, as ``as_caller()`` does."""
+        return self.as_caller(None, role=role)
+
+    def as_role(self, name: str) -> Any:
+        """Return a session of role *name* without a subject, as ``as_caller()`` does."""
+        return self.as_caller(None, role=name)
+
+    async def assert_visible(self, query: Executable, rows: Collection[Any]) -> None:
+        """Fail unless *query* returns exactly *rows*, as ``Access.assert_visible()`` does."""
+        caller, session = self._now()
+        await session.run_sync(_assert_visible, caller, query, rows, self._signing_key)
+
+    async def assert_hidden(self, instance: Any) -> None:
+        """Fail if the caller can see the row of *instance*."""
+        caller, session = self._now()
+        await session.run_sync(_assert_hidden, caller, instance, self._signing_key)
+
+    async def assert_denied(
+        self, work: Callable[[AsyncSession], Awaitable[Any]], reason: DenialReason | None = None
+    ) -> None:
+        """Fail unless Postgres denies the statements of the coroutine function *work*, or of the flush."""
+        _, session = self._now()
+        savepoint = await session.begin_nested()
+        try:
+            await work(session)
+            await session.flush()
+        except AccessDenied as denial:
+            _require_reason(denial, reason)
+        else:
+            raise AssertionError(_NOT_DENIED)
+        finally:
+            await savepoint.rollback()
+
+    async def assert_isolated(self, metadata: MetaData, *, public: Collection[Table] = ()) -> None:
+        """Fail if a stranger, or an anonymous caller, can see a row of a table with policies."""
+        seen: list[str] = []
+        for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
+            async with opened as session:
+                seen += await session.run_sync(_seen, self._now()[0], metadata, public)
+        if seen:
+            raise AssertionError("rows aren't isolated: " + "; ".join(seen))
+
+    def _now(self) -> tuple[Caller, AsyncSession]:
+        if not self._current:
+            raise DeclarationError(
+                "the assertion has no caller: write it inside `async with access.as_caller(…):`"
+            )
+        return self._current[-1]
+
+
+_NOT_DENIED = "Postgres denied nothing: every statement of the caller succeeded"
+
+
+def _options(signing_key: SigningKey | None) -> BindingOptions:
+    return BindingOptions(
+        signing="off" if signing_key is None else "required", transport="statement", reset="none"
+    )
+
+
+def _key(row: Any) -> Any:
+    """Equal for two instances of one row, which two sessions have loaded."""
+    state = inspect(row, raiseerr=False)
+    if state is not None and getattr(state, "identity", None) is not None:
+        return state.mapper.class_, state.identity
+    return row
+
+
+def _assert_visible(
+    session: Session,
+    caller: Caller,
+    query: Executable,
+    rows: Collection[Any],
+    signing_key: SigningKey | None,
+) -> None:
+    found: Sequence[Any] = session.execute(query).all()
+    found = [row[0] if len(row) == 1 else tuple(row) for row in found]
+    seen, wanted = Counter(map(_key, found)), Counter(map(_key, rows))
+    if seen == wanted:
+        return
+    lines = [f"the rows of the query differ for role {caller.role!r}:"]
+    lines += [f"  not wanted: {row!r}" for row in found if _key(row) not in wanted]
+    for row in rows:
+        if _key(row) not in seen:
+            lines += [f"  not visible: {row!r}", *_why(session, caller, row, signing_key)]
+    raise AssertionError("\n".join(lines))
+
+
+def _assert_hidden(session: Session, caller: Caller, instance: Any, signing_key: SigningKey | None) -> None:
+    state = inspect(instance)
+    try:
+        found = session.get(state.mapper.class_, state.identity, populate_existing=True)
+    except AccessDenied:
+        return
+    if found is not None:
+        lines = [f"role {caller.role!r} can see {instance!r}:", *_why(session, caller, instance, signing_key)]
+        raise AssertionError("\n".join(lines))
+
+
+def _assert_denied(session: Session, work: Callable[[Session], Any], reason: DenialReason | None) -> None:
+    savepoint = session.begin_nested()
+    try:
+        work(session)
+        session.flush()
+    except AccessDenied as denial:
+        _require_reason(denial, reason)
+    else:
+        raise AssertionError(_NOT_DENIED)
+    finally:
+        savepoint.rollback()
+
+
+def _require_reason(denial: AccessDenied, reason: DenialReason | None) -> None:
+    if reason is not None and not isinstance(denial, _REASONS[reason]):
+        raise AssertionError(f"the reason of the denial isn't {reason!r}: {denial}") from denial
+
+
+def _seen(session: Session, caller: Caller, metadata: MetaData, public: Collection[Table]) -> list[str]:
+    from sqla_rls.declare.base import TableDeclarations
+    from sqla_rls.declare.policies import Policy
+
+    seen = []
+    for table in metadata.sorted_tables:
+        if table in public or not TableDeclarations.of(table).of_type(Policy):
+            continue
+        savepoint = session.begin_nested()
+        try:
+            rows = session.scalar(select(func.count()).select_from(table))
+        except AccessDenied:
+            rows = 0
+        finally:
+            savepoint.rollback()
+        if rows:
+            who = "a stranger" if caller.subject else "an anonymous caller"
+            seen.append(f"{who} sees {rows} rows of {table.fullname}")
+    return seen
+
+
+def _why(session: Session, caller: Caller, instance: Any, signing_key: SigningKey | None) -> list[str]:
+    """The lines of ``sqla-rls why``, asked as the owner of the connection."""
+    connection = session.connection()
+    savepoint = connection.begin_nested()
+    try:
+        connection.exec_driver_sql("SET LOCAL ROLE NONE")
+        explained = explain_access(connection, caller, instance, signing_key=signing_key)
+    finally:
+        savepoint.rollback()
+    return [f"    {line}" for line in str(explained).splitlines()]

@@ -1,0 +1,125 @@
+"""Assertions about the rows that a caller reaches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete, select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.exc import DeclarationError
+from sqla_rls.testing.access import Access, AsyncAccess
+from tests.support.sessions import Notice, Todo
+from tests.support.signing import Signed
+
+
+@pytest.fixture
+def access(admin: Engine) -> Iterator[Access]:
+    with admin.connect() as connection, connection.begin() as transaction:
+        yield Access(connection)
+        transaction.rollback()
+
+
+@pytest.fixture
+def rows(access: Access) -> dict[str, Todo]:
+    """A todo of alice and one of bob, which the owner adds in the test's transaction."""
+    with Session(bind=access._connection, join_transaction_mode="create_savepoint") as session:
+        found = {name: Todo(user_id=name, task=f"{name}'s") for name in ("alice", "bob")}
+        session.add_all(found.values())
+        session.commit()
+        for todo in found.values():
+            session.refresh(todo)
+        session.expunge_all()
+    return found
+
+
+def test_the_right_rows_pass(access: Access, rows: dict[str, Todo]) -> None:
+    with access.as_caller("alice") as session:
+        access.assert_visible(select(Todo), [rows["alice"]])
+        access.assert_visible(select(Todo.task), ["alice's"])
+        access.assert_visible(select(Todo.task, Todo.user_id), [("alice's", "alice")])
+        access.assert_hidden(rows["bob"])
+        access.assert_denied(lambda session: session.add(Todo(task="forged", user_id="bob")), "policy")
+        session.add(Todo(task="new"))
+        session.flush()
+        access.assert_visible(select(Todo.task), ["alice's", "new"])
+    with access.as_anonymous():
+        access.assert_hidden(rows["alice"])
+    with access.as_anonymous():
+        access.assert_denied(lambda session: session.execute(delete(Todo)), "privilege")
+    with access.as_role("authenticated"):
+        access.assert_visible(select(Todo), [])
+    access.assert_isolated(Todo.metadata)
+
+
+def test_a_wrong_row_fails_and_the_message_has_the_reason(access: Access, rows: dict[str, Todo]) -> None:
+    with access.as_caller("alice"):
+        with pytest.raises(AssertionError, match="'bob'") as failure:
+            access.assert_visible(select(Todo), [rows["bob"]])
+        assert "not wanted" in str(failure.value)
+        assert "user_id is 'bob'" in str(failure.value)
+        with pytest.raises(AssertionError, match="can see"):
+            access.assert_hidden(rows["alice"])
+        # The session goes on as alice.
+        access.assert_visible(select(Todo.task), ["alice's"])
+
+
+def test_a_denial_that_does_not_come_fails(access: Access, rows: dict[str, Todo]) -> None:
+    with access.as_caller("alice"):
+        with pytest.raises(AssertionError, match="denied nothing"):
+            access.assert_denied(lambda session: session.add(Todo(task="mine")))
+        with pytest.raises(AssertionError, match="isn't 'privilege'"):
+            access.assert_denied(lambda session: session.add(Todo(task="x", user_id="bob")), "privilege")
+        access.assert_visible(select(Todo.task), ["alice's"])
+
+
+def test_rows_for_everyone_are_not_isolated_unless_they_are_public(access: Access) -> None:
+    with Session(bind=access._connection, join_transaction_mode="create_savepoint") as session:
+        session.add(Notice(message="welcome"))
+        session.commit()
+    with pytest.raises(AssertionError, match="an anonymous caller sees 1 rows of notices"):
+        access.assert_isolated(Todo.metadata)
+    public: Any = Notice.__table__
+    access.assert_isolated(Todo.metadata, public=[public])
+
+
+def test_an_assertion_without_a_caller_is_refused(access: Access) -> None:
+    with pytest.raises(DeclarationError, match="as_caller"):
+        access.assert_visible(select(Todo), [])
+
+
+def test_the_key_of_a_database_that_verifies_callers(signed: Signed) -> None:
+    with signed.admin.connect() as connection, connection.begin() as transaction:
+        access = Access(connection, signing_key=signed.key)
+        with access.as_caller("alice"):
+            access.assert_visible(select(Todo.task), ["alice's"])
+        transaction.rollback()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_asyncio_has_the_same(admin: Engine, todos: None, runner: asyncio.Runner, driver: str) -> None:
+    async def forge(session: AsyncSession) -> None:
+        session.add(Todo(task="forged", user_id="bob"))
+
+    async def work() -> None:
+        engine = create_async_engine(admin.url.set(drivername=f"postgresql+{driver}"), poolclass=NullPool)
+        async with engine.connect() as connection, connection.begin() as transaction:
+            access = AsyncAccess(connection)
+            async with AsyncSession(bind=connection, join_transaction_mode="create_savepoint") as owner:
+                theirs = (await owner.scalars(select(Todo).where(Todo.user_id == "bob"))).one()
+            async with access.as_caller("alice"):
+                await access.assert_visible(select(Todo.task), ["alice's"])
+                await access.assert_hidden(theirs)
+                await access.assert_denied(forge, "policy")
+                with pytest.raises(AssertionError, match="user_id is 'bob'"):
+                    await access.assert_visible(select(Todo), [theirs])
+            await access.assert_isolated(Todo.metadata)
+            await transaction.rollback()
+        await engine.dispose()
+
+    runner.run(work())
