@@ -90,6 +90,7 @@ def test_an_asynchronous_env_py(project: Project, driver: str) -> None:
     assert without_version(project) == before
 
 
+@pytest.mark.exhaustive
 def test_a_script_up_and_down_does_what_the_commands_do(project: Project) -> None:
     project.migrate(models())
     first = project.state()
@@ -122,6 +123,7 @@ def test_batch_mode(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_several_bases(project: Project) -> None:
     bases = [models(), models(name="steps")]
     before = without_version(project)

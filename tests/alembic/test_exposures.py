@@ -177,6 +177,7 @@ def test_a_restrictive_policy_that_a_caller_can_drop_is_warned_of(
     ] == [True] * is_warned_of
 
 
+@pytest.mark.exhaustive
 def test_what_callers_hold_past_row_security_is_warned_of(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -109,6 +109,7 @@ def test_in_one_migration_there_and_back(project: Project, server: Server) -> No
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_as_a_script(project: Project, server: Server) -> None:
     project.migrate(nothing())
     before = project.state()

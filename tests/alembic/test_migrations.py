@@ -179,6 +179,7 @@ def test_a_policy_over_another_table_correlates_with_it(project: Project) -> Non
     project.downgrade("base")
 
 
+@pytest.mark.exhaustive
 def test_a_dropped_table_comes_back_with_its_protection(project: Project) -> None:
     project.migrate(
         todos(

@@ -156,6 +156,7 @@ def test_the_cookbooks_views_live_beside_ours(cookbook: Project) -> None:
     execute(cookbook, "CREATE VIEW counted AS SELECT 1", "CREATE VIEW my_todos AS SELECT 1")
 
 
+@pytest.mark.exhaustive
 @table("first", ["cookbook", "sqla_rls.alembic"])
 def test_in_either_order_of_imports_each_has_its_operations(cookbook: Project, first: str) -> None:
     """In a process of its own, where nothing is imported yet."""
@@ -171,6 +172,7 @@ def test_in_either_order_of_imports_each_has_its_operations(cookbook: Project, f
     assert done.stdout.split() == ["cookbook"] * 3 + ["sqla_rls.alembic.operations.views"] * 3
 
 
+@pytest.mark.exhaustive
 def test_the_roles_of_declarative_extensions_live_beside_ours(project: Project) -> None:
     env = project.folder / "env.py"
     env.write_text(env.read_text().replace("attributes = ", f"{_EXTENSIONS}\nattributes = ", 1))

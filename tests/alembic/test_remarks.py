@@ -47,6 +47,7 @@ def test_a_warning_stands_in_the_revision_whatever_the_level_of_the_log(project:
     assert "plain" in comments(written)
 
 
+@pytest.mark.exhaustive
 def test_warnings_alone_make_no_revision(project: Project) -> None:
     project.migrate(models())
     with project.engine.begin() as connection:

@@ -72,6 +72,7 @@ def test_another_project_keeps_its_views_and_functions(
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_comment_by_hand_ends_nothing(project: Project) -> None:
     project.migrate(ours())
     execute(project, 'COMMENT ON FUNCTION f IS \'@graphql({"name": "f"})\'', "COMMENT ON VIEW v IS '@omit'")
@@ -180,6 +181,7 @@ def test_calls_whose_names_are_not_literals_prove_nothing(project: Project) -> N
     project.check(ours(made=False))
 
 
+@pytest.mark.exhaustive
 @table("hook", ["include_name", "include_object"])
 def test_env_py_is_asked_for_views_and_functions(
     project: Project, hook: str, caplog: pytest.LogCaptureFixture

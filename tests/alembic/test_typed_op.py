@@ -64,6 +64,7 @@ def test_the_stub_has_the_operations() -> None:
     assert in_stub == {line[3:].partition("(")[0] for line in operations()}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("first", ["alembic", "sqla_rls.alembic.op"])
 def test_it_is_alembics_proxy(first: str) -> None:
     asked = f"import {first}, alembic.op; from sqla_rls.alembic import op; print(op is alembic.op)"

@@ -86,6 +86,7 @@ def test_a_comment_on_a_column_goes_with_the_column(project: Project) -> None:
     assert project.state() == before
 
 
+@pytest.mark.exhaustive
 def test_a_downgrade_brings_comments_back(project: Project) -> None:
     project.migrate(models(Text()))
     comment(project)

@@ -89,6 +89,7 @@ def test_it_stays_away(project: Project, drift: str, caplog: pytest.LogCaptureFi
     assert project.state() == drifted
 
 
+@pytest.mark.exhaustive
 def test_a_revision_that_revokes_one_goes_on_meaning_one(project: Project) -> None:
     """Its list stands in the revision: what a newer version of this library revokes changes no old one."""
     execute(project, CREATE)

@@ -182,6 +182,7 @@ def test_drift_by_hand_is_seen_mended_and_comes_back(project: Project, drift: st
     assert project.state() == drifted
 
 
+@pytest.mark.exhaustive
 def test_one_that_is_replaced_stays_the_same_view(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     project.migrate(models())

@@ -104,6 +104,7 @@ def test_what_callers_hold_on_a_partition_is_revoked(
     server.drop_database(name)
 
 
+@pytest.mark.exhaustive
 def test_callers_read_through_the_parent_alone(parted: Project) -> None:
     execute(
         parted,
@@ -120,6 +121,7 @@ def test_callers_read_through_the_parent_alone(parted: Project) -> None:
             assert connection.scalar(text(query)) is False
 
 
+@pytest.mark.exhaustive
 def test_default_privileges_are_warned_of_and_partitions_that_they_open_are_closed(
     parted: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,6 +215,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
+@pytest.mark.exhaustive
 def test_what_callers_reach_without_row_security_is_warned_of(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

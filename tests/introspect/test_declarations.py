@@ -92,6 +92,7 @@ def execute_raw(project: Project, *statements: str) -> None:
             connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project) -> None:
     project.options["include_schemas"] = True
     execute_raw(
@@ -248,6 +249,7 @@ def test_a_new_database_gets_the_same(project: Project, server: Server) -> None:
     server.drop_database(name)
 
 
+@pytest.mark.exhaustive
 def test_views_that_read_as_whoever_asks_are_declared(project: Project) -> None:
     execute_raw(
         project,

@@ -509,6 +509,7 @@ async def test_a_role_that_cannot_be_bound_names_the_cure(
 # Faults and load
 
 
+@pytest.mark.exhaustive
 async def test_who_loses_the_connection_is_bound_on_the_next(
     admin: Engine, sessions: AsyncSessions, todos: None, alice: Caller, bob: Caller
 ) -> None:

@@ -245,6 +245,7 @@ def test_a_connection_that_stalls(client: Client, alice: Caller, bob: Caller) ->
     assert_all_is_well(client, alice, bob)
 
 
+@pytest.mark.exhaustive
 def test_who_gives_up_waiting_for_a_connection_that_stalls(
     client: Client, alice: Caller, bob: Caller
 ) -> None:
@@ -366,6 +367,7 @@ def test_a_serialization_failure_may_be_retried(
     assert_all_is_well(client, alice, bob)
 
 
+@pytest.mark.exhaustive
 def test_of_two_in_a_deadlock_one_goes_on_and_one_tries_again(
     url: URL, admin: Engine, transport: Transport, alice: Caller
 ) -> None:

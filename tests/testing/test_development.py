@@ -113,6 +113,7 @@ def test_the_fixture_of_the_guide_leaves_no_rows(shared: Server, monkeypatch: py
             assert connection.scalar(select(func.count()).select_from(todo)) == 0
 
 
+@pytest.mark.exhaustive
 def test_a_shared_server_is_left_as_it_was(shared: Server) -> None:
     with (
         shared,

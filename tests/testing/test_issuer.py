@@ -224,6 +224,7 @@ def test_it_can_be_down_slow_and_wrong_and_recovers(issuer: Issuer) -> None:
     assert issuer.fetches == 1
 
 
+@pytest.mark.exhaustive
 def test_who_does_not_wait_for_the_answer_does_no_harm(
     issuer: Issuer, capsys: pytest.CaptureFixture[str]
 ) -> None:

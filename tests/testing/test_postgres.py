@@ -114,6 +114,7 @@ def test_each_installation_starts(installation: Installation) -> None:
         assert ask(server.url(), "SHOW server_version").startswith(str(server.version))
 
 
+@pytest.mark.exhaustive
 def test_it_is_reached_by_tcp_and_by_socket(server: Server) -> None:
     assert server.socket_directory
     for host in (server.host, server.socket_directory):

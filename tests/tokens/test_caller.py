@@ -492,6 +492,7 @@ def test_in_an_outage_those_with_known_keys_get_in_and_nobody_else(
     assert verifier.verify(issuer.token("bob"))
 
 
+@pytest.mark.exhaustive
 def test_threads_and_event_loops_at_once_cost_one_fetch(issuer: Issuer) -> None:
     issuer.delay = 0.2
     verifier, start = Verifier(issuer.provider), threading.Barrier(16)

@@ -571,6 +571,7 @@ def test_certificates_are_verified_also_in_a_program_that_turned_that_off(
         assert download(secure_uri, FetchLimits()) == {"keys": []}
 
 
+@pytest.mark.exhaustive
 def test_a_secure_server_that_drips_is_left_at_the_deadline(
     self_signed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
