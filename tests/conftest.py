@@ -68,6 +68,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if any("pytest.mark.exhaustive" in line for line in marks) else None
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
+    """Don't generate the cases of a test of which none would run: there are thousands."""
+    if "not exhaustive" not in collector.config.option.markexpr:
+        return None
+    marks = getattr(obj, "pytestmark", None)
+    is_left_out = isinstance(marks, list) and any(mark.name == "exhaustive" for mark in marks)
+    return [] if is_left_out else None
+
+
 def pytest_collection_finish() -> None:
     # The tests themselves are no garbage: the collector need not look at them again.
     gc.freeze()
