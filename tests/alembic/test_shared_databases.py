@@ -224,6 +224,7 @@ def test_a_view_that_env_py_leaves_out_is_not_warned_of(
     assert not caplog.records
 
 
+@pytest.mark.exhaustive
 @table("ignored", [{"functions": "f"}, {"views": ["v*"]}])
 def test_what_is_ignored_stays_and_is_not_declared_as_well(project: Project, ignored: dict[str, Any]) -> None:
     project.migrate(ours())

@@ -49,6 +49,7 @@ def compare(connection: Connection) -> list[Any]:
     return differences
 
 
+@pytest.mark.exhaustive
 @table(
     "mode", ["ACCESS SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE"]
 )

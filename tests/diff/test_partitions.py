@@ -161,6 +161,7 @@ def test_what_is_left_alone(parted: Project) -> None:
     execute(parted, "DROP OWNED BY rls_part_stranger", "DROP ROLE rls_part_stranger")
 
 
+@pytest.mark.exhaustive
 def test_a_partition_that_declares_anything_is_managed_by_that(parted: Project) -> None:
     metadata = protected()
     Table("event_1", metadata, Column("id", Integer, nullable=True), grant("SELECT", to="rls_part_caller"))

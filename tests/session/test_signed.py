@@ -165,6 +165,7 @@ def test_each_reads_and_writes_what_is_their_own(
             session.rollback()
 
 
+@pytest.mark.exhaustive
 @by_one_transport
 def test_the_database_sees_the_subject_of_the_claim_that_the_provider_names(
     pool: Engine, issuer: Issuer, key: str | None, transport: Transport

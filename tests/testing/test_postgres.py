@@ -212,6 +212,7 @@ def test_who_is_not_root_runs_it_as_themselves(child: Callable[[str], subprocess
 # Databases
 
 
+@pytest.mark.exhaustive
 def test_databases_have_names_that_nobody_else_has(server: Server) -> None:
     names = {server.create_database() for _ in range(3)}
     assert len(names) == 3

@@ -246,6 +246,7 @@ def test_neither_does_that_of_a_good_token_by_another_provider(
     assert_nothing_is_told(refusal(Verifier(pinned(**options)), good), good, everything_logged.text)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "answer", [{"status": 503}, {"body": b"no keys"}, {"body": b'{"keys":[]}'}, {"delay": 1.0}]
 )
