@@ -103,9 +103,11 @@ def test_what_is_left_by_who_fails_at_once_is_discarded(line: Line, alice: Calle
 def test_where_discarding_fails_the_connection_ends(line: Line, alice: Caller, bob: Caller) -> None:
     def leave(session: Session) -> None:
         lock(session)
-        tables = "FOR n IN 1..200 LOOP EXECUTE format('CREATE TEMP TABLE t%s (id text)', n); END LOOP"
+        tables = "FOR n IN 1..600 LOOP EXECUTE format('CREATE TEMP TABLE t%s (id text)', n); END LOOP"
         session.execute(text(f"DO $$ BEGIN {tables}; END $$"))
-        session.execute(text("SET statement_timeout = '1ms'"))
+        session.commit()
+        # Long enough for the COMMIT of an empty transaction, too short to drop the tables.
+        session.execute(text("SET statement_timeout = '10ms'"))
         session.commit()
 
     line.visit(alice, leave)
