@@ -122,8 +122,8 @@ class KeysUnavailable(RowSecurityError):
 class AccessDenied(RowSecurityError, ProgrammingError):
     """Postgres denies a statement to the caller (SQLSTATE 42501).
 
-    *command* is "SELECT", "INSERT", "UPDATE" or "DELETE", *table* the name of the table.  Both are None for
-    SQL text.  ``orig`` is the driver's error.
+    *command* is "SELECT", "INSERT", "UPDATE" or "DELETE"; it is None for SQL text.  *table* is the name of
+    the table of INSERT, UPDATE or DELETE, and else None.  ``orig`` is the driver's error.
     """
 
     http_status: ClassVar[int] = 403

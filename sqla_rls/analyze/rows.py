@@ -29,6 +29,7 @@ from sqla_rls.analyze.explanation import Result
 from sqla_rls.analyze.target import Target
 from sqla_rls.exc import AnalysisError
 from sqla_rls.session.binding import bind
+from sqla_rls.session.checks import IS_KNOWN
 from sqla_rls.session.options import BindingOptions, SessionOptions
 from sqla_rls.session.plan import ConnectionPlan
 from sqla_rls.tokens.caller import Caller
@@ -39,7 +40,6 @@ _MAY_ASK: Final = text(
     "pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('auth.session()'), 'EXECUTE') "
     "AND pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth'), 'USAGE'), false)"
 )
-_IS_KNOWN: Final = text("SELECT auth.session()::pg_catalog.text OPERATOR(pg_catalog.<>) 'null'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Rows:
         if not self.caller.claims:
             return
         with self.as_caller():
-            if self.connection.scalar(_MAY_ASK) and not self.connection.scalar(_IS_KNOWN):
+            if self.connection.scalar(_MAY_ASK) and not self.connection.scalar(IS_KNOWN):
                 raise AnalysisError(
                     "the caller can't be bound: the database verifies callers. Give the application's "
                     "signing key, as signing_key= or in SQLA_RLS_SIGNING_KEY"

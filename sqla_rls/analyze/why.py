@@ -241,7 +241,8 @@ class _Question:
 
     def _evaluate(self, policy: _Policy, step: _Step, row: str) -> PolicyResult:
         predicate = policy.predicate(step.part)
-        result: Result = "true"
+        # Without an expression, a permissive policy admits no row, and a restrictive one denies none.
+        result: Result = "false" if policy.permissive else "true"
         failed: tuple[FailedCondition, ...] = ()
         if predicate is not None:
             result, problem = self.source.value(f"({predicate})", row)
@@ -308,13 +309,10 @@ class _Question:
 
     def _without(self, privilege: str, columns: Sequence[str], held: RowMapping) -> Explanation:
         role = self.caller.role
-        others = [name for name in self.table.columns if name not in columns]
-        partly = columns and any(held["columns"][name][privilege] for name in others)
-        if partly or (columns and self.row and privilege in ("INSERT", "UPDATE")):
+        if columns and any(held["columns"][name][privilege] for name in self.table.columns):
             names = ", ".join(repr(name) for name in columns)
-            if any(held["columns"][name][privilege] for name in self.table.columns):
-                detail = f"Role {role!r} lacks {privilege} on columns {names}."
-                return self._explained(False, "column_privilege", detail)
+            detail = f"Role {role!r} lacks {privilege} on columns {names}."
+            return self._explained(False, "column_privilege", detail)
         detail = f"Role {role!r} lacks {privilege} on the table."
         return self._explained(False, "missing_privilege", detail)
 

@@ -94,7 +94,7 @@ def require_declared_settings(connection: Connection, options: SessionOptions, *
 
 
 _MAY_ASK: Final = text("SELECT pg_catalog.has_schema_privilege('auth', 'USAGE'), current_user")
-_IS_KNOWN: Final = text("SELECT auth.session()::pg_catalog.text OPERATOR(pg_catalog.<>) 'null'")
+IS_KNOWN: Final = text("SELECT auth.session()::pg_catalog.text OPERATOR(pg_catalog.<>) 'null'")
 
 
 def require_verified(connection: Connection, *, must_ask: bool) -> None:
@@ -118,7 +118,7 @@ def require_verified(connection: Connection, *, must_ask: bool) -> None:
                 f"callers can't be signed: role {role!r} may not use schema auth, so that sqla_rls can't "
                 "check the signature. Grant it USAGE; if a superuser owns the schema, a superuser must"
             )
-    elif not connection.scalar(_IS_KNOWN):
+    elif not connection.scalar(IS_KNOWN):
         raise SigningKeyRejected(
             "the caller isn't verified: the database accepts signed callers only. Give your app the key, as "
             "signing_key= or in SQLA_RLS_SIGNING_KEY"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
+from sqlalchemy.orm import SessionTransaction
 
 from sqla_rls.driver.base import DriverConnection
 from sqla_rls.exc import (
@@ -25,17 +24,6 @@ from sqla_rls.session.plan import ConnectionPlan, plan_of
 from sqla_rls.session.principal import ServiceAccess, principal_key
 from sqla_rls.session.row_security_session import RowSecuritySession
 from sqla_rls.tokens.caller import Caller
-
-if TYPE_CHECKING:
-    # The asyncio extension needs greenlet, and a sync application may not have it.
-    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
-
-    Factory: TypeAlias = (
-        sessionmaker[Any] | async_sessionmaker[Any] | scoped_session[Any] | async_scoped_session[Any]
-    )
-    AnySession: TypeAlias = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
-    _S = TypeVar("_S", bound=Session)
-    _AS = TypeVar("_AS", bound=AsyncSession)
 
 _log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper, scoped_session, sessionmaker
+from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper
 
 from sqla_rls.driver.base import ENDED
 from sqla_rls.exc import (
@@ -23,17 +23,9 @@ from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
-    # The asyncio extension needs greenlet, and a sync application may not have it.
     from sqlalchemy.engine.interfaces import CoreExecuteOptionsParameter
-    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
     from sqlalchemy.orm.session import _BindArguments
 
-    Factory: TypeAlias = (
-        sessionmaker[Any] | async_sessionmaker[Any] | scoped_session[Any] | async_scoped_session[Any]
-    )
-    AnySession: TypeAlias = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
-    _S = TypeVar("_S", bound=Session)
-    _AS = TypeVar("_AS", bound=AsyncSession)
 
 _O = TypeVar("_O")
 

@@ -51,6 +51,13 @@ CREATE TABLE loops (id int PRIMARY KEY);
 ALTER TABLE loops ENABLE ROW LEVEL SECURITY;
 CREATE POLICY loop ON loops USING (id IN (SELECT id FROM loops));
 CREATE TABLE counted (id serial PRIMARY KEY, body text);
+CREATE TABLE halves (id int PRIMARY KEY, body text);
+ALTER TABLE halves ENABLE ROW LEVEL SECURITY;
+CREATE POLICY seen ON halves FOR SELECT USING (true);
+CREATE POLICY half ON halves FOR UPDATE WITH CHECK (true);
+CREATE POLICY narrow ON halves AS RESTRICTIVE FOR UPDATE WITH CHECK (body <> 'no');
+GRANT SELECT, UPDATE ON halves TO why_reader;
+INSERT INTO halves VALUES (1, 'x');
 CREATE VIEW seen AS SELECT * FROM plain;
 GRANT SELECT ON orgs, members, closed, loops TO why_reader;
 GRANT SELECT, INSERT, UPDATE, DELETE ON "Docs: 100%" TO why_reader;
@@ -144,6 +151,8 @@ def really(
         ("public.orgs", "SELECT", 1, {}, "row_security_off"),
         ("public.closed", "SELECT", 1, {}, "no_policy"),
         ("public.loops", "SELECT", 1, {}, "policy_error"),
+        ("public.halves", "SELECT", 1, {}, "allowed"),
+        ("public.halves", "UPDATE", 1, {"body": "y"}, "permissive_false"),
         ("public.counted", "INSERT", None, {"body": "x"}, "missing_privilege"),
         ("public.counted", "INSERT", None, {"id": 5, "body": "x"}, "row_security_off"),
     ],
