@@ -66,8 +66,11 @@ def exists(module: str, name: str) -> bool:
 
 
 def unknown(code: ast.AST) -> Iterator[str]:
-    """Return the imports and keyword arguments of *code* that don't exist."""
+    """Return the imports, functions of ``op`` and ``provider``, and keyword arguments that don't exist."""
     for node in ast.walk(code):
+        match node:
+            case ast.Call(ast.Attribute(ast.Name("op" | "provider"), name)) if called(node.func) is None:
+                yield name
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqla_rls"):
             yield from (one.name for one in node.names if not exists(node.module or "", one.name))
         elif isinstance(node, ast.Call) and (function := called(node.func)) is not None:
@@ -96,6 +99,8 @@ def test_the_code_of_a_document_names_what_exists(path: Path) -> None:
         ("from sqla_rls import enforce_row_securty", "enforce_row_securty"),
         ("enforce_row_security(…, principal_claims=['org_id'])", "principal_claims"),
         ("op.create_policy(policy='p')", "policy"),
+        ("op.create_policyy('p')", "create_policyy"),
+        ("provider.aut0('a.example')", "aut0"),
         ("await verifier.verify_async(jwt, verifier=Verifier(leway=3))", "leway"),
     ],
 )
