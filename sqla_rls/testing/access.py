@@ -244,10 +244,14 @@ def _assert_visible(
 
 def _assert_hidden(session: Session, caller: Caller, instance: Any, signing_key: SigningKey | None) -> None:
     state = inspect(instance)
+    # A denial fails the transaction up to the last savepoint.
+    savepoint = session.begin_nested()
     try:
         found = session.get(state.mapper.class_, state.identity, populate_existing=True)
     except AccessDenied:
-        return
+        found = None
+    finally:
+        savepoint.rollback()
     if found is not None:
         lines = [f"role {caller.role!r} can see {instance!r}:", *_why(session, caller, instance, signing_key)]
         raise AssertionError("\n".join(lines))

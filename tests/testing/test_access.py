@@ -50,7 +50,7 @@ def test_the_right_rows_pass(access: Access, rows: dict[str, Todo]) -> None:
         access.assert_visible(select(Todo.task), ["alice's", "new"])
     with access.as_anonymous():
         access.assert_hidden(rows["alice"])
-    with access.as_anonymous():
+        access.assert_hidden(rows["bob"])
         access.assert_denied(lambda session: session.execute(delete(Todo)), "privilege")
     with access.as_role("authenticated"):
         access.assert_visible(select(Todo), [])
