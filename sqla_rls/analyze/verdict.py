@@ -1,0 +1,124 @@
+"""What a comparison of two databases finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from sqla_rls.analyze.explanation import Command
+
+Verdict: TypeAlias = Literal["opens", "closes", "both"]
+
+#: The rows of each table by its name, ``schema.table`` as Postgres quotes it.  An owner can insert them in
+#: this order.
+WorldRows: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counterexample:
+    """A few rows, a caller, and a statement whose results differ.
+
+    To replay it: insert the rows as owner, set the role, the claims and the settings, and run the statement
+    on both sides.
+    """
+
+    #: The claims of the caller; None is a transaction without claims.
+    claims: Mapping[str, Any] | None
+    rows: WorldRows
+    statement: str
+    #: What the statement did on each side: "2 rows", "0 rows", or "42501: permission denied for table docs".
+    before: str
+    after: str
+    #: The counterexample in one sentence.
+    text: str
+    #: Settings of the transaction besides the claims.
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """The callers of a role can do with an object what they couldn't before, or the reverse."""
+
+    #: The table or view.
+    object: str
+    role: str
+    command: Command
+    verdict: Verdict
+    #: Of the verdict "both", it shows what opens.
+    counterexample: Counterexample
+    #: Of the verdict "both", it shows what closes.
+    closing: Counterexample | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """No verdict was found."""
+
+    object: str
+    role: str
+    command: Command
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Same:
+    """No world shows a difference."""
+
+    object: str
+    role: str
+    command: Command
+    #: The number of worlds that were tried.  0: what the command depends on has the same definition.
+    worlds: int
+    #: The worlds are all that the policies can tell apart.
+    proved: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What was tried."""
+
+    #: "scratch": real commands on real rows.  "in place": the policies' expressions on rows of no table.
+    evaluation: Literal["scratch", "in place"]
+    #: The tables and views whose definition, or what it depends on, differs.
+    objects: int = 0
+    worlds: int = 0
+    statements: int = 0
+    #: The most rows that a world has in one table.
+    rows_per_table: int = 0
+    #: What the budget left out, and what the comparison doesn't cover; a sentence each.
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Who can do what after, and couldn't before, and the reverse; each list is sorted."""
+
+    changes: tuple[Change, ...]
+    unknown: tuple[Unknown, ...]
+    same: tuple[Same, ...]
+    scope: Scope
+
+    @property
+    def opens(self) -> tuple[Change, ...]:
+        """The changes that permit something."""
+        return tuple(change for change in self.changes if change.verdict != "closes")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON objects; what is the same is left out."""
+        found = asdict(self)
+        del found["same"]
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much a comparison tries."""
+
+    #: The most worlds for each table or view.
+    worlds: int = 400
+    #: The most rows that a world has in one table.
+    rows: int = 3
+    #: The most seconds for the whole comparison; None is no limit.  With a limit, the same input may give
+    #: different output.
+    seconds: float | None = None
