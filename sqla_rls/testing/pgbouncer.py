@@ -15,8 +15,8 @@ from typing import Any, Final
 from sqlalchemy import URL
 
 from sqla_rls.exc import RowSecurityError
-from sqla_rls.testing.account import Account, end
-from sqla_rls.testing.cluster import STOP_TIMEOUT, free_port
+from sqla_rls.server.account import Account, end
+from sqla_rls.server.cluster import STOP_TIMEOUT, free_port
 
 START_TIMEOUT: Final = 10.0  # seconds
 

@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateSchema
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
-from sqla_rls.testing.account import Account
+from sqla_rls.server.account import Account
 from sqla_rls.testing.postgres import Server
 from sqla_rls.tokens.signing import Ed25519Signer
 from tests.ddl.test_harden import harden

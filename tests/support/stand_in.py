@@ -17,8 +17,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from sqla_rls.testing.account import Account
-from sqla_rls.testing.installation import Installation
+from sqla_rls.server.account import Account
+from sqla_rls.server.installation import Installation
 from sqla_rls.testing.postgres import Server
 
 SOURCES = Path(__file__).with_name("pg_session_jwt")

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.testing import cluster, postgres
+from sqla_rls.server import cluster, postgres
 from sqla_rls.testing.postgres import Installation, PostgresUnavailable, Server, find_server, installations
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -319,7 +319,7 @@ def test_a_copy_of_the_binaries_ends_with_a_python_that_is_killed(
     bindir = installations()[0].copy(private).bindir
     process = child(
         "from pathlib import Path\n"
-        "import sqla_rls.testing.postgres as postgres\n"
+        "import sqla_rls.server.postgres as postgres\n"
         "from sqla_rls.testing.postgres import Installation\n"
         f"found = Installation(bindir=Path({str(bindir)!r}), version=18, origin='wheel')\n"
         "postgres.installations = lambda: [found]\n"

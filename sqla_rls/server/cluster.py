@@ -16,8 +16,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Final
 
-from sqla_rls.testing.account import Account, end
-from sqla_rls.testing.installation import Installation, PostgresUnavailable
+from sqla_rls.server.account import Account, end
+from sqla_rls.server.installation import Installation, PostgresUnavailable
 
 DEFAULT_SETTINGS: Final = {
     # The data is thrown away, so no statement needs to wait for a disk.

@@ -16,7 +16,7 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import IO, Final
 
-from sqla_rls.testing.installation import PostgresUnavailable
+from sqla_rls.server.installation import PostgresUnavailable
 
 # The server is the child of a shell.  The shell waits at a pipe until this process writes to it or dies; then
 # the shell ends the server and removes its files.  PR_SET_PDEATHSIG isn't used: it fires at the end of the
