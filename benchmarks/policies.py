@@ -28,7 +28,8 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, Role, auth_uid, jwt_claim, member_of
 from sqla_rls.ddl.roles import DropRole
-from sqla_rls.server.postgres import URL_VARIABLE, Server, installations
+from sqla_rls.server.installation import installations
+from sqla_rls.server.postgres import URL_VARIABLE, Server
 
 EPILOG = """\
 times are medians, in ms; ratios are medians of the rounds', to the condition by hand; ! marks one that
