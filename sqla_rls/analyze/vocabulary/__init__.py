@@ -1,0 +1,20 @@
+"""The terms and constants of predicates, by PostgreSQL's own parser.
+
+The parser is libpg_query, in the package pglast of the extra ``analyze``.
+"""
+
+from sqla_rls.analyze.vocabulary.read import read_expression, read_function, read_query
+from sqla_rls.analyze.vocabulary.terms import Claim, Column, Constant, Setting, Subject, Term, Vocabulary
+
+__all__ = [
+    "Claim",
+    "Column",
+    "Constant",
+    "Setting",
+    "Subject",
+    "Term",
+    "Vocabulary",
+    "read_expression",
+    "read_function",
+    "read_query",
+]

@@ -1,0 +1,439 @@
+"""Nodes of a parse tree become terms, constants and comparisons.
+
+Each node has a value: the terms and constants that its result may come from.  A comparison links the terms of
+both sides, and attributes their constants to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqla_rls.analyze.vocabulary import constants
+from sqla_rls.analyze.vocabulary.terms import Claim, Column, Constant, Setting, Subject, Term, Words
+
+_CLAIMS: Final = "request.jwt.claims"
+_ONE_CLAIM: Final = "request.jwt.claim."
+#: The functions of schema auth by the path of the claim that they return.
+_AUTH: Final[dict[str, tuple[str, ...]]] = {
+    "session": (),
+    "jwt": (),
+    "user_id": ("sub",),
+    "uid": ("sub",),
+    "organization": ("o",),
+    "organization_id": ("o", "id"),
+    "role": ("role",),
+    "email": ("email",),
+}
+# Their result is one of their arguments, or as good as one.
+_TRANSPARENT: Final = frozenset(
+    {
+        *(
+            "lower",
+            "upper",
+            "trim",
+            "btrim",
+            "ltrim",
+            "rtrim",
+            "left",
+            "right",
+            "concat",
+            "replace",
+            "split_part",
+        ),
+        *("length", "char_length", "abs", "date_trunc", "date_part", "extract", "timezone", "age", "now"),
+        *(
+            "to_json",
+            "to_jsonb",
+            "to_timestamp",
+            "string_to_array",
+            "array_to_string",
+            "unnest",
+            "cardinality",
+        ),
+        *("array_append", "array_remove", "array_length", "array_position", "array_agg", "jsonb_agg"),
+        *("jsonb_array_elements", "jsonb_array_elements_text", "json_array_elements"),
+        *("json_array_elements_text", "regexp_replace", "count", "min", "max", "sum", "bool_and", "bool_or"),
+        *("every", "greatest", "least"),
+    }
+)
+_COMPARING: Final = frozenset(
+    {
+        *("starts_with", "jsonb_exists", "jsonb_exists_any", "jsonb_exists_all", "jsonb_contains"),
+        *("arraycontains", "texteq", "jsonb_path_exists"),
+    }
+)
+_PATHS: Final = frozenset(
+    f"{kind}_extract_path{suffix}" for kind in ("json", "jsonb") for suffix in ("", "_text")
+)
+_OTHER_CLAUSES: Final = (
+    "groupClause",
+    "windowClause",
+    "sortClause",
+    "distinctClause",
+    "limitCount",
+    "limitOffset",
+)
+_BOTH: Final = (Constant("boolean", "true"), Constant("boolean", "false"))
+_ACCESS: Final = ("->", "->>", "#>", "#>>")
+_ARITHMETIC: Final = ("+", "-", "*", "/", "%", "||", "^", "&", "|", "#", "<<", ">>")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What the result of a node may come from."""
+
+    terms: tuple[Term, ...] = ()
+    constants: tuple[Constant, ...] = ()
+
+    def __or__(self, other: Value) -> Value:
+        return Value(
+            tuple(dict.fromkeys(self.terms + other.terms)),
+            tuple(dict.fromkeys(self.constants + other.constants)),
+        )
+
+
+def union(values: Iterable[Value]) -> Value:
+    result = Value()
+    for value in values:
+        result |= value
+    return result
+
+
+class Reader:
+    """Walks through statements, and keeps what they mention in *words*."""
+
+    def __init__(self) -> None:
+        self.words = Words()
+        self._with: list[str] = []
+
+    # Statements
+
+    def condition(self, statement: Any) -> None:
+        """Read a statement whose columns are conditions."""
+        for value in self.query(statement):
+            self.finish(value)
+
+    def query(self, node: Any, *, names_columns: bool = False) -> list[Value]:
+        """Return the values of the columns of a query; of another statement, none."""
+        if type(node).__name__ != "SelectStmt":
+            self.finish(self._inside(node))
+            return []
+        outer = len(self._with)
+        self._read_with(node.withClause)
+        if node.larg is not None:
+            sides = [self.query(node.larg, names_columns=names_columns), self.query(node.rarg)]
+            columns = [left | right for left, right in zip(*sides, strict=False)]
+        else:
+            columns = self._columns(node, names_columns)
+        for name in (
+            "groupClause",
+            "windowClause",
+            "sortClause",
+            "distinctClause",
+            "limitCount",
+            "limitOffset",
+        ):
+            self.finish(self._inside(getattr(node, name)))
+        del self._with[outer:]
+        return columns
+
+    def _read_with(self, clause: Any) -> None:
+        for cte in clause.ctes if clause is not None else ():
+            self._with.append(cte.ctename)
+            columns = self.query(cte.ctequery, names_columns=True)
+            self.name_values([name.sval for name in cte.aliascolnames or ()], columns)
+
+    def _columns(self, node: Any, names_columns: bool) -> list[Value]:
+        for each in node.fromClause or ():
+            self._from(each)
+        if node.whereClause is not None:
+            self.finish(self.value(node.whereClause))
+        if node.havingClause is not None:
+            self.finish(self.value(node.havingClause))
+        if node.valuesLists:
+            rows = [[self.value(each) for each in row] for row in node.valuesLists]
+            return [union(column) for column in zip(*rows, strict=False)]
+        columns = []
+        for target in node.targetList or ():
+            value = self.value(target.val)
+            if names_columns and target.name is not None:
+                self.name_values([target.name], [value])
+            columns.append(value)
+        return columns
+
+    def name_values(self, names: Sequence[str], values: Sequence[Value]) -> None:
+        """Note that columns with *names* have *values*."""
+        for name, value in zip(names, values, strict=False):
+            self.words.names.add(name)
+            self.compare(Value((Column(name),)), value)
+        for value in values[len(names) :]:
+            self.finish(value)
+
+    def _from(self, node: Any) -> None:
+        match type(node).__name__:
+            case "RangeVar":
+                self._relation(node)
+            case "RangeSubselect":
+                columns = self.query(node.subquery, names_columns=True)
+                self.name_values(
+                    [name.sval for name in node.alias.colnames or ()] if node.alias else [], columns
+                )
+            case "JoinExpr":
+                self._from(node.larg)
+                self._from(node.rarg)
+                if node.quals is not None:
+                    self.finish(self.value(node.quals))
+                self.words.names |= {name.sval for name in node.usingClause or ()}
+            case "RangeFunction":
+                values = [self.value(call) for call, _ in node.functions]
+                alias = node.alias
+                names = [name.sval for name in alias.colnames or ()] or [alias.aliasname] if alias else []
+                names += [column.colname for column in node.coldeflist or ()]
+                for name in names:
+                    self.name_values([name], [union(values)])
+                if not names:
+                    self.finish(union(values))
+            case _:
+                self.finish(self._inside(node))
+
+    def _relation(self, node: Any) -> None:
+        parts = tuple(part for part in (node.schemaname, node.relname) if part)
+        self.words.names |= set(parts)
+        if len(parts) > 1 or node.relname not in self._with:
+            self.words.relations.add(parts)
+
+    # Comparisons
+
+    def finish(self, value: Value) -> None:
+        """Attribute the constants of *value*, which nothing else is compared with."""
+        if any(constant.kind != "boolean" for constant in value.constants):
+            self.compare(value)
+        else:
+            self._note_claims(value)
+
+    def compare(self, *values: Value) -> None:
+        """Note that *values* are compared with each other."""
+        both = union(values)
+        self._note_claims(both)
+        plain = [term for term in both.terms if term != Claim(())]
+        found = list(both.constants)
+        if Claim(()) in both.terms:
+            # What is compared with all claims at once says something of some of them.
+            inside = [(path, each) for constant in found for path, each in constants.of_json(constant)]
+            for path, each in inside:
+                self._note_claims(Value((_claim(path),)))
+                self.words.compare([_claim(path)], [each])
+            if not plain:
+                # The empty text stands for missing claims, as in nullif().
+                rest = [each for each in found if each.value and not any(constants.of_json(each))]
+                self.words.compare([], rest)
+                return
+        self.words.compare(plain, found)
+        for term in plain:
+            if isinstance(term, Column | Setting) and term.path:
+                whole = replace(term, path=())
+                self.words.compare([whole], [constants.as_json(term.path, each) for each in found])
+
+    def _note_claims(self, value: Value) -> None:
+        read = (term.path for term in value.terms if isinstance(term, Claim) and term.path)
+        self.words.claims.update(dict.fromkeys(read))
+
+    # Expressions
+
+    def value(self, node: Any) -> Value:
+        """Return what the result of *node* may come from."""
+        read: Callable[[Any], Value] | None = getattr(self, f"_read_{type(node).__name__}", None)
+        return self._inside(node) if read is None else read(node)
+
+    def _inside(self, node: Any) -> Value:
+        if node is None:
+            return Value()
+        if isinstance(node, tuple | list):
+            return union(map(self.value, node))
+        if not hasattr(node, "__slots__") or isinstance(node, str):
+            return Value()
+        if type(node).__name__ == "SelectStmt":
+            return union(self.query(node))
+        return union(self.value(child) for child in _children(node))
+
+    def _read_ColumnRef(self, node: Any) -> Value:
+        names = [field.sval for field in node.fields if type(field).__name__ == "String"]
+        self.words.names |= set(names)
+        is_star = len(names) < len(node.fields)
+        return Value() if is_star else Value((Column(names[-1]),))
+
+    def _read_ParamRef(self, node: Any) -> Value:
+        return Value((Column(f"${node.number}"),))
+
+    def _read_A_Const(self, node: Any) -> Value:
+        constant = constants.of_node(node)
+        return Value() if constant is None else Value((), (constant,))
+
+    def _read_RangeVar(self, node: Any) -> Value:
+        self._relation(node)
+        return Value()
+
+    def _read_TypeCast(self, node: Any) -> Value:
+        value = self.value(node.arg)
+        name = node.typeName.names[-1].sval
+        if value.terms:
+            if name == "bool" and any(
+                isinstance(term, Claim | Setting) or _path(term) for term in value.terms
+            ):
+                self.compare(value, Value((), (Constant("boolean", "true"), Constant("boolean", "false"))))
+            return value
+        found = value.constants
+        if node.typeName.arrayBounds and type(node.arg).__name__ == "A_Const":
+            found = tuple(Constant("text", each) for c in found for each in constants.of_array(c.value))
+        return Value((), tuple(constants.as_type(constant, name) for constant in found))
+
+    def _read_A_Expr(self, node: Any) -> Value:
+        operator = node.name[-1].sval
+        kind = node.kind.name
+        if kind == "AEXPR_OP" and operator in _ACCESS:
+            return self._access(self.value(node.lexpr), [node.rexpr], is_path=operator.startswith("#"))
+        if kind == "AEXPR_OP" and (operator in _ARITHMETIC or node.lexpr is None):
+            return self.value(node.lexpr) | self.value(node.rexpr)
+        for left, right in self._sides(node):
+            self.compare(left, right if "~" not in operator else right | Value((), tuple(_matches(right))))
+        return self.value(node.lexpr) if kind == "AEXPR_NULLIF" else Value()
+
+    def _sides(self, node: Any) -> Iterator[tuple[Value, Value]]:
+        left, right = node.lexpr, node.rexpr
+        if type(right).__name__ == "A_ArrayExpr":
+            right = right.elements or ()
+        for each in right if isinstance(right, tuple) else (right,):
+            if type(left).__name__ == "RowExpr" == type(each).__name__:
+                yield from zip(map(self.value, left.args), map(self.value, each.args), strict=False)
+            else:
+                yield self.value(left), self.value(each)
+
+    def _read_SubLink(self, node: Any) -> Value:
+        columns = self.query(node.subselect)
+        if node.testexpr is None:
+            if node.subLinkType.name == "EXISTS_SUBLINK":
+                return Value()
+            return union(columns)
+        tests = node.testexpr.args if type(node.testexpr).__name__ == "RowExpr" else (node.testexpr,)
+        for test, column in zip(tests, columns, strict=False):
+            self.compare(self.value(test), column)
+        return Value()
+
+    def _read_BoolExpr(self, node: Any) -> Value:
+        for argument in node.args:
+            self.finish(self.value(argument))
+        return Value()
+
+    def _read_BooleanTest(self, node: Any) -> Value:
+        self.finish(self.value(node.arg))
+        return Value()
+
+    _read_NullTest = _read_BooleanTest
+
+    def _read_CaseExpr(self, node: Any) -> Value:
+        subject = None if node.arg is None else self.value(node.arg)
+        results = [] if node.defresult is None else [self.value(node.defresult)]
+        for when in node.args:
+            tested = self.value(when.expr)
+            if subject is None:
+                self.finish(tested)
+            else:
+                self.compare(subject, tested)
+            results.append(self.value(when.result))
+        return union(results)
+
+    def _read_FuncCall(self, node: Any) -> Value:
+        parts = tuple(name.sval for name in node.funcname)
+        self.words.names |= set(parts)
+        self.words.functions.add(parts)
+        name = parts[-1]
+        if parts[:-1] == ("auth",) and name in _AUTH and not node.args:
+            return Value((_claim(_AUTH[name]),))
+        if name == "current_setting" and parts[:-1] in ((), ("pg_catalog",)):
+            return self._setting(node.args)
+        arguments = list(node.args or ())
+        if name in _PATHS and arguments:
+            return self._access(self.value(arguments[0]), arguments[1:], is_path=True)
+        values = [self.value(each) for each in arguments]
+        for aggregate in (node.agg_filter, node.agg_order, node.over):
+            self.finish(self._inside(aggregate))
+        if name in _COMPARING:
+            self.compare(*values)
+            return Value()
+        if name in _TRANSPARENT or len(values) == 1:
+            return union(values)
+        # Which argument a constant is compared with, only the function knows.
+        self.words.compare([], union(values).constants)
+        return Value(union(values).terms)
+
+    def _setting(self, arguments: Sequence[Any]) -> Value:
+        name = self.value(arguments[0])
+        for rest in arguments[1:]:
+            self.value(rest)
+        if name.terms or len(name.constants) != 1:
+            self.words.is_complete = False
+            return Value()
+        setting = name.constants[0].value.lower()
+        if setting == _CLAIMS:
+            return Value((_claim(()),))
+        if setting.startswith(_ONE_CLAIM):
+            return Value((_claim((setting.removeprefix(_ONE_CLAIM),)),))
+        if "." not in setting:
+            return Value()
+        self.words.settings[setting] = None
+        return Value((Setting(setting),))
+
+    def _access(self, source: Value, keys: Sequence[Any], *, is_path: bool) -> Value:
+        path: list[str] = []
+        for key in keys:
+            value = self.value(key)
+            if value.terms or not value.constants:
+                # The key is only known at run time.
+                self.compare(source, value)
+                return source
+            for constant in value.constants:
+                is_list = is_path and constant.value.startswith("{") and constant.value.endswith("}")
+                path += constants.of_array(constant.value) if is_list else [constant.value]
+        names = tuple(_without_places(path))
+        return Value(tuple(_part(term, names) for term in source.terms), source.constants)
+
+
+def _claim(path: tuple[str, ...]) -> Term:
+    return Subject() if path == ("sub",) else Claim(path)
+
+
+def _part(term: Term, names: tuple[str, ...]) -> Term:
+    if isinstance(term, Claim):
+        return _claim((*term.path, *names))
+    if isinstance(term, Column | Setting):
+        return replace(term, path=(*term.path, *names))
+    return term
+
+
+def _path(term: Term) -> tuple[str, ...]:
+    return () if isinstance(term, Subject) else term.path
+
+
+def _without_places(path: Iterable[str]) -> Iterator[str]:
+    """Yield the names of *path* up to the first number: the place in a list."""
+    for name in path:
+        if name.lstrip("-").isdigit():
+            return
+        yield name
+
+
+def _matches(pattern: Value) -> Iterator[Constant]:
+    """Texts that a regular expression of plain text, with or without its ends, matches."""
+    for constant in pattern.constants:
+        plain = constant.value.removeprefix("^").removesuffix("$")
+        if plain != constant.value:
+            yield Constant("text", plain)
+
+
+def _children(node: Any) -> Iterator[Any]:
+    for name in node.__slots__:
+        child = getattr(node, name)
+        if child is not None and not isinstance(child, str | int | float | bool):
+            yield child

@@ -1,0 +1,160 @@
+"""What predicates compare, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["text", "number", "boolean", "interval", "timestamp", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column by its last name, or the part of its JSON at *path*."""
+
+    name: str
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim of the caller; the empty path is all claims."""
+
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A custom setting, or the part of its JSON at *path*."""
+
+    name: str
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The caller's ``sub``."""
+
+
+Term: TypeAlias = Column | Claim | Setting | Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A constant, spelled so that Postgres can cast it from text."""
+
+    kind: Kind
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What SQL mentions.
+
+    Anything that its reader can't attribute is in *loose*, and anything that it can't read makes
+    *is_complete* False.
+    """
+
+    #: The constants that a term is compared with, also through terms that it is compared with.
+    constants: Mapping[Term, tuple[Constant, ...]] = field(default_factory=dict)
+    #: The constants of no term.
+    loose: tuple[Constant, ...] = ()
+    #: The paths of the claims that are read, without ``sub``.
+    claims: tuple[tuple[str, ...], ...] = ()
+    #: The custom settings that are read, without those of the claims.
+    settings: tuple[str, ...] = ()
+    #: The terms that a term is compared with, also through others.
+    linked: Mapping[Term, frozenset[Term]] = field(default_factory=dict)
+    #: Every column, relation and function, as Postgres folds identifiers.
+    names: frozenset[str] = frozenset()
+    #: The relations that are read or written, in parts: ("members",) or ("public", "members").
+    relations: frozenset[tuple[str, ...]] = frozenset()
+    #: The functions that are called, in parts.
+    functions: frozenset[tuple[str, ...]] = frozenset()
+    #: False: a part could not be parsed, or its SQL is made at run time.
+    is_complete: bool = True
+
+    def merged(self, *others: Vocabulary) -> Vocabulary:
+        """Return what this one and *others* mention together."""
+        words = Words()
+        for vocabulary in (self, *others):
+            words.add(vocabulary)
+        return words.vocabulary()
+
+
+class Words:
+    """A vocabulary in the making."""
+
+    def __init__(self) -> None:
+        self._parents: dict[Term, Term] = {}
+        self._constants: dict[Term, dict[Constant, None]] = {}
+        self.loose: dict[Constant, None] = {}
+        self.claims: dict[tuple[str, ...], None] = {}
+        self.settings: dict[str, None] = {}
+        self.names: set[str] = set()
+        self.relations: set[tuple[str, ...]] = set()
+        self.functions: set[tuple[str, ...]] = set()
+        self.is_complete = True
+
+    def _root(self, term: Term) -> Term:
+        self._parents.setdefault(term, term)
+        while (parent := self._parents[term]) != term:
+            term = parent
+        return term
+
+    def link(self, terms: Iterable[Term]) -> None:
+        """Note that *terms* are compared with each other."""
+        roots = list(dict.fromkeys(map(self._root, terms)))
+        for other in roots[1:]:
+            self._parents[other] = roots[0]
+            constants = self._constants.setdefault(roots[0], {})
+            constants.update(self._constants.pop(other, {}))
+
+    def compare(self, terms: Iterable[Term], constants: Iterable[Constant]) -> None:
+        """Note that *terms* are compared with each other, and with *constants*."""
+        terms, found = list(terms), dict.fromkeys(constants)
+        if not terms:
+            self.loose.update(found)
+            return
+        self.link(terms)
+        self._constants.setdefault(self._root(terms[0]), {}).update(found)
+
+    def add(self, vocabulary: Vocabulary) -> None:
+        for term, linked in vocabulary.linked.items():
+            self.link([term, *sorted(linked, key=repr)])
+        for term, constants in vocabulary.constants.items():
+            self.compare([term], constants)
+        self.loose.update(dict.fromkeys(vocabulary.loose))
+        self.claims.update(dict.fromkeys(vocabulary.claims))
+        self.settings.update(dict.fromkeys(vocabulary.settings))
+        self.names |= vocabulary.names
+        self.relations |= vocabulary.relations
+        self.functions |= vocabulary.functions
+        self.is_complete &= vocabulary.is_complete
+
+    def vocabulary(self) -> Vocabulary:
+        classes: dict[Term, list[Term]] = {}
+        for term in self._parents:
+            classes.setdefault(self._root(term), []).append(term)
+        linked = {
+            term: frozenset(terms) - {term} for terms in classes.values() if len(terms) > 1 for term in terms
+        }
+        constants = {
+            term: tuple(found)
+            for root, terms in classes.items()
+            if (found := self._constants.get(root))
+            for term in terms
+        }
+        return Vocabulary(
+            constants=MappingProxyType(constants),
+            loose=tuple(self.loose),
+            claims=tuple(self.claims),
+            settings=tuple(self.settings),
+            linked=MappingProxyType(linked),
+            names=frozenset(self.names),
+            relations=frozenset(self.relations),
+            functions=frozenset(self.functions),
+            is_complete=self.is_complete,
+        )
