@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 Command: TypeAlias = Literal["SELECT", "INSERT", "UPDATE", "DELETE"]
 Reason: TypeAlias = Literal[
@@ -18,11 +18,17 @@ Reason: TypeAlias = Literal[
     "restrictive_false",
     "check_false",
     "new_row_hidden",
+    "conflict_denied",
     "policy_error",
+    "constraint",
+    "unique",
     "foreign_key",
 ]
 Result: TypeAlias = Literal["true", "false", "null", "error"]
 Part: TypeAlias = Literal["using", "check"]
+Row: TypeAlias = Literal["old", "new", "updated"]
+#: What the sentences call them.
+ROWS: Final[dict[Row, str]] = {"old": "the row", "new": "the new row", "updated": "the updated row"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +49,8 @@ class PolicyResult:
     permissive: bool
     #: Whether USING saw the row, or WITH CHECK the new row.
     part: Part
-    #: The row: the one in the table, or the new one.
-    row: Literal["old", "new"]
+    #: The row: the one in the table, the new one, or the one that ON CONFLICT DO UPDATE makes of both.
+    row: Row
     result: Result
     failed: tuple[FailedCondition, ...] = ()
 
@@ -64,6 +70,8 @@ class Explanation:
     #: One sentence.
     detail: str
     policies: tuple[PolicyResult, ...] = ()
+    #: A sentence for each trigger or constraint that the answer doesn't cover.
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the explanation as JSON objects."""
@@ -74,11 +82,12 @@ class Explanation:
         lines.append(f"  {self.detail}")
         for policy in self.policies:
             kind = "permissive" if policy.permissive else "restrictive"
-            seen = "the new row" if policy.row == "new" else "the row"
-            lines.append(f"  {kind} policy {policy.name!r}, {policy.part.upper()} on {seen}: {policy.result}")
+            seen = f"{policy.part.upper()} on {ROWS[policy.row]}"
+            lines.append(f"  {kind} policy {policy.name!r}, {seen}: {policy.result}")
             for failed in policy.failed:
                 lines.append(f"    {failed.result}: {failed.expression}")
                 lines += [f"      {name} is {_shown(value)}" for name, value in failed.values.items()]
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
 

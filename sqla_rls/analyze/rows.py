@@ -86,7 +86,7 @@ class Rows:
         columns = [self.table.column(name) for name in wanted]
         statement: Select[Any] = (
             select(literal_column("CAST((t.*) AS pg_catalog.text)"))
-            .select_from(text(f"{_without_parameters(self.table.name)} AS t"))
+            .select_from(text(f"{without_parameters(self.table.name)} AS t"))
             .where(*(_equals(number, column) for number, column in enumerate(columns)))
             .limit(2)
         )
@@ -142,25 +142,25 @@ class Rows:
         """The row *base* with the values that are *given*, and those of SQL expressions, as text."""
         record: ColumnElement[Any] = literal_column(base or f"CAST(NULL AS {self.table.name})")
         for name, expression in computed.items():
-            pair = f"pg_catalog.jsonb_build_object({_literal(name)}, {expression})"
+            pair = f"pg_catalog.jsonb_build_object({quoted_literal(name)}, {expression})"
             record = func.pg_catalog.jsonb_populate_record(record, literal_column(pair))
         values = cast(literal(json.dumps(given), Text), JSONB)
         record = func.pg_catalog.jsonb_populate_record(record, values)
         statement = select(cast(record, Text))
         if row is None:
             return str(self.connection.execute(statement).scalar_one())
-        statement = statement.select_from(self.as_table())
+        statement = statement.select_from(text(self.as_table()))
         return str(self.connection.execute(statement, {"row": row}).scalar_one())
 
-    def as_table(self) -> TextClause:
-        """Return a FROM clause with the row of parameter ``row``."""
-        name, alias = _without_parameters(self.table.name), _without_parameters(self.table.alias)
-        return text(f"unnest(ARRAY[CAST(CAST(:row AS pg_catalog.text) AS {name})]) AS {alias}")
+    def as_table(self) -> str:
+        """Return a FROM clause with the row of parameter ``row``, for ``text()``."""
+        name, alias = without_parameters(self.table.name), without_parameters(self.table.alias)
+        return f"pg_catalog.unnest(ARRAY[CAST(CAST(:row AS pg_catalog.text) AS {name})]) AS {alias}"
 
     def value(self, expression: str, row: str, *, any_value: bool = False) -> tuple[Result, str | None]:
         """Return the value of *expression* for the row, as the caller, or the text of an error."""
         shown = expression if any_value else f"CAST({expression} AS pg_catalog.text)"
-        statement: Select[Any] = select(literal_column(shown)).select_from(self.as_table())
+        statement: Select[Any] = select(literal_column(shown)).select_from(text(self.as_table()))
         try:
             with self.as_caller():
                 value = self.connection.execute(statement, {"row": row}).scalar_one()
@@ -172,17 +172,20 @@ class Rows:
         return result, value
 
 
-def _literal(name: str) -> str:
-    return "'" + name.replace("'", "''") + "'"
+def quoted_literal(value: str) -> str:
+    """Return *value* as a literal of SQL."""
+    # standard_conforming_strings may be off.
+    prefix = "E" if "\\" in value else ""
+    return prefix + "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def _without_parameters(name: str) -> str:
-    """The quoted *name* for text(), to which a colon begins a parameter."""
+def without_parameters(name: str) -> str:
+    """Return *name*, a name or other SQL, for ``text()``, to which a colon begins a parameter."""
     return name.replace(":", "\\:")
 
 
 def _equals(number: int, column: Mapping[str, Any]) -> TextClause:
-    name, type_ = (_without_parameters(column[of]) for of in ("quoted", "type"))
+    name, type_ = (without_parameters(column[of]) for of in ("quoted", "type"))
     return text(f"t.{name} = CAST(CAST(:key_{number} AS pg_catalog.text) AS {type_})")
 
 

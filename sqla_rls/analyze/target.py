@@ -85,5 +85,7 @@ class Target:
     def column(self, name: str) -> dict[str, Any]:
         """Return the column *name*; raise AnalysisError if the table has none."""
         if name not in self.columns:
-            raise AnalysisError(f"table {self.name} has no column {name!r}")
+            raise AnalysisError(
+                f"table {self.name} has no column {name!r}. Give one of {', '.join(self.columns) or 'none'}"
+            )
         return self.columns[name]

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
-from sqlalchemy import (
-    Connection,
-    RowMapping,
-    Select,
-    literal_column,
-    select,
-    text,
-)
+from sqlalchemy import Connection, text
 
+from sqla_rls.analyze.constraints import Broken, Constraints, OnConflict
 from sqla_rls.analyze.explanation import (
+    ROWS,
     Command,
     Explanation,
     FailedCondition,
@@ -28,8 +24,10 @@ from sqla_rls.analyze.explanation import (
     PolicyResult,
     Reason,
     Result,
+    Row,
 )
 from sqla_rls.analyze.predicates import conjuncts
+from sqla_rls.analyze.privileges import Use, missing_privilege
 from sqla_rls.analyze.rows import Rows
 from sqla_rls.analyze.target import Target, query, resolve
 from sqla_rls.exc import AnalysisError
@@ -46,6 +44,7 @@ def explain_access(
     key: Any = None,
     row: Mapping[str, Any] | None = None,
     returning: bool = True,
+    on_conflict: OnConflict | Literal["nothing", "update"] | None = None,
     signing_key: SigningKey | None = None,
 ) -> Explanation:
     """Explain whether *caller* may run *command* on one row.
@@ -63,6 +62,7 @@ def explain_access(
             a mapping of columns.
         row: the new values by their columns: the row of INSERT, the changed columns of UPDATE.
         returning: INSERT reads its row back, as the ORM does.
+        on_conflict: the ON CONFLICT clause of INSERT; "nothing" is ``OnConflict("nothing")``.
         signing_key: the key, where the database verifies callers.
 
     Raises:
@@ -75,6 +75,11 @@ def explain_access(
     """
     if command not in get_args(Command):
         raise AnalysisError(f"command={command!r} can't be explained: give one of {get_args(Command)}")
+    if on_conflict is not None and command != "INSERT":
+        raise AnalysisError(
+            f"on_conflict={on_conflict!r} can't be explained: {command} has no such clause. Leave it out, or "
+            "give command='INSERT'"
+        )
     name, found_key, found_row = resolve(connection, target, inserts=command == "INSERT")
     key, row = found_key if key is None else key, {**found_row, **(row or {})}
     with _read_only(connection):
@@ -83,7 +88,13 @@ def explain_access(
             table.column(column)
         source = Rows(connection, table, caller, signing_key)
         source.require_known_caller()
-        return _Question(source, command, row, returning).answer(key)
+        return _Question(
+            source=source,
+            command=command,
+            row=row,
+            returning=returning,
+            on_conflict=OnConflict(on_conflict) if isinstance(on_conflict, str) else on_conflict,
+        ).answer(key)
 
 
 @contextmanager
@@ -103,6 +114,9 @@ class _Policy:
     check: str | None
     applies: bool
 
+    def is_for(self, command: Command) -> bool:
+        return self.applies and self.command in (command, "ALL")
+
     def predicate(self, part: Part) -> str | None:
         return self.using if part == "using" or self.check is None else self.check
 
@@ -113,28 +127,48 @@ class _Step:
 
     command: Command
     part: Part
-    row: Literal["old", "new"]
+    row: Row
+    #: Why the command is checked by policies of another one, in a sentence.
+    needs: str = ""
 
 
 _STEPS: Final[dict[Command, tuple[_Step, ...]]] = {
     "SELECT": (_Step("SELECT", "using", "old"),),
-    "DELETE": (_Step("SELECT", "using", "old"), _Step("DELETE", "using", "old")),
+    "DELETE": (
+        _Step("SELECT", "using", "old", " DELETE finds its row by the SELECT policies."),
+        _Step("DELETE", "using", "old"),
+    ),
     "UPDATE": (
-        _Step("SELECT", "using", "old"),
+        _Step("SELECT", "using", "old", " UPDATE finds its row by the SELECT policies."),
         _Step("UPDATE", "using", "old"),
         _Step("UPDATE", "check", "new"),
-        _Step("SELECT", "using", "new"),
+        _Step("SELECT", "using", "new", " UPDATE reads the new row by the SELECT policies."),
     ),
-    "INSERT": (_Step("INSERT", "check", "new"), _Step("SELECT", "using", "new")),
+    "INSERT": (_Step("INSERT", "check", "new"),),
 }
+_RETURNING: Final = _Step(
+    "SELECT", "using", "new", " INSERT … RETURNING reads the new row by the SELECT policies."
+)
+_TARGET: Final = _Step(
+    "SELECT", "using", "new", " ON CONFLICT with a target reads the new row by the SELECT policies."
+)
+#: Each of them raises an error.  UPDATE itself skips a row that USING hides.
+_DO_UPDATE: Final = (
+    _Step("UPDATE", "using", "old", " ON CONFLICT DO UPDATE needs it for the row that is there."),
+    _Step("SELECT", "using", "old", " ON CONFLICT DO UPDATE needs it for the row that is there."),
+    _Step("UPDATE", "check", "updated", " ON CONFLICT DO UPDATE needs it."),
+    _Step("SELECT", "using", "updated", " ON CONFLICT DO UPDATE reads it by the SELECT policies."),
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class _Question:
     source: Rows
     command: Command
     row: Mapping[str, Any]
     returning: bool
+    on_conflict: OnConflict | None
+    results: list[PolicyResult] = field(default_factory=list[PolicyResult])
 
     @property
     def connection(self) -> Connection:
@@ -148,86 +182,156 @@ class _Question:
     def table(self) -> Target:
         return self.source.table
 
+    @cached_property
+    def constraints(self) -> Constraints:
+        return Constraints(self.source)
+
+    @cached_property
+    def policies(self) -> list[_Policy]:
+        values = {"oid": self.table.oid, "role": self.caller.role}
+        found = self.connection.execute(query("policies"), values).mappings()
+        return [_Policy(**policy) for policy in found]
+
+    @cached_property
+    def is_active(self) -> bool:
+        """Whether row security holds for the caller."""
+        with self.source.as_caller():
+            return bool(
+                self.connection.scalar(
+                    text("SELECT pg_catalog.row_security_active(CAST(:oid AS pg_catalog.oid))"),
+                    {"oid": self.table.oid},
+                )
+            )
+
     def answer(self, key: Any) -> Explanation:
-        rows: dict[str, str] = {}
+        if self.on_conflict is not None:
+            self.constraints.arbiters(self.on_conflict)
+            for column in self.on_conflict.values or ():
+                self.table.column(column)
+        explained = self._answer(key)
+        notes = self.constraints.left_out(self.command)
+        return replace(explained, policies=tuple(self.results), notes=tuple(notes))
+
+    def _answer(self, key: Any) -> Explanation:
+        old = None
         if self.command != "INSERT":
-            found = self.source.fetch(key)
-            if found is None:
+            old = self.source.fetch(key)
+            if old is None:
                 return self._explained(False, "no_such_row", "The table has no such row, for any caller.")
-            rows["old"] = found
         if (missing := self._missing_privilege()) is not None:
             return missing
-        with self.source.as_caller():
-            active = self.connection.scalar(
-                text("SELECT pg_catalog.row_security_active(CAST(:oid AS pg_catalog.oid))"),
-                {"oid": self.table.oid},
-            )
+        rows: dict[Row, str] = {} if old is None else {"old": old}
         if self.command in ("INSERT", "UPDATE"):
-            rows["new"] = self.source.new(rows.get("old"), self.row)
-        if not active:
-            detail = (
-                f"Row security doesn't hold for role {self.caller.role!r}."
-                if self.table.has_row_security
-                else "Row security is off on the table: every row is open to a role with the privilege."
-            )
-            return self._broken_foreign_key(rows) or self._explained(True, "row_security_off", detail)
-        return self._asked_policies(rows)
+            rows["new"] = self.source.new(old, self.row)
+        denial = self._denied_by_policies(self._steps(), rows) or self._denied_by_constraints(rows)
+        if denial is not None:
+            return denial
+        if self.is_active:
+            detail = "A permissive policy is true, and no policy denies it."
+            return self._explained(True, "allowed", detail)
+        detail = (
+            f"Row security doesn't hold for role {self.caller.role!r}."
+            if self.table.has_row_security
+            else "Row security is off on the table: every row is open to a role with the privilege."
+        )
+        return self._explained(True, "row_security_off", detail)
 
-    def _asked_policies(self, rows: Mapping[str, str]) -> Explanation:
-        policies = [
-            _Policy(**policy)
-            for policy in self.connection.execute(
-                query("policies"), {"oid": self.table.oid, "role": self.caller.role}
-            ).mappings()
-        ]
-        results: list[PolicyResult] = []
+    def _steps(self) -> tuple[_Step, ...]:
+        steps = _STEPS[self.command]
+        if self.command == "INSERT" and self.returning:
+            return (*steps, _RETURNING)
+        if self.on_conflict is not None and self.constraints.target(self.on_conflict):
+            return (*steps, _TARGET)
+        return steps
+
+    def _denied_by_constraints(self, rows: Mapping[Row, str]) -> Explanation | None:
+        if "new" not in rows:
+            return None
+        clause, constraints = self.on_conflict, self.constraints
+        if (broken := self._broken(constraints.broken(rows["new"]))) is not None:
+            return broken
+        if clause is not None:
+            found = constraints.conflict(rows["new"], constraints.arbiters(clause))
+            if found is not None and clause.action == "nothing":
+                return self._not_unique(*found, " ON CONFLICT DO NOTHING inserts no row.")
+            if found is not None:
+                return self._updated({**rows, "old": found[1]}, clause)
+        return self._broken_keys(rows["new"], rows.get("old"))
+
+    def _updated(self, rows: dict[Row, str], clause: OnConflict) -> Explanation | None:
+        rows["updated"] = self.source.new(rows["old"], self._set_by(clause))
+        return (
+            self._denied_by_policies(_DO_UPDATE, rows)
+            or self._broken(self.constraints.broken(rows["updated"]))
+            or self._broken_keys(rows["updated"], rows["old"])
+        )
+
+    def _set_by(self, clause: OnConflict) -> Mapping[str, Any]:
+        if clause.values is not None:
+            return clause.values
+        target = self.constraints.target(clause)
+        return {name: value for name, value in self.row.items() if name not in target} or self.row
+
+    def _broken_keys(self, row: str, replaced: str | None) -> Explanation | None:
+        found = self.constraints.conflict(row, replaced=replaced)
+        if found is not None:
+            return self._not_unique(*found)
+        return self._broken(self.constraints.broken_foreign_key(row))
+
+    def _not_unique(self, index: str, row: str, effect: str = "") -> Explanation:
+        detail = f"The table has a row with this key already, by unique index {index!r}.{effect}"
+        if self.is_active:
+            asked = [each for each in self.policies if each.is_for("SELECT")]
+            answers = [self._evaluate(each, _STEPS["SELECT"][0], row) for each in asked]
+            if self._denied(_STEPS["SELECT"][0], asked, answers):
+                detail += " The SELECT policies hide that row from the caller."
+        return self._explained(False, "unique", detail)
+
+    def _broken(self, found: Broken | None) -> Explanation | None:
+        return None if found is None else self._explained(False, *found)
+
+    def _denied_by_policies(self, steps: Sequence[_Step], rows: Mapping[Row, str]) -> Explanation | None:
+        if not self.is_active:
+            return None
         denial: Explanation | None = None
-        for step in _STEPS[self.command]:
-            if self.command == "INSERT" and step.command == "SELECT" and not self.returning:
-                continue
-            asked = [each for each in policies if each.applies and each.command in (step.command, "ALL")]
+        for step in steps:
+            asked = [each for each in self.policies if each.is_for(step.command)]
             answers = [self._evaluate(each, step, rows[step.row]) for each in asked]
-            results += [answer for answer in answers if answer not in results]
+            self.results.extend(answer for answer in answers if answer not in self.results)
             denial = denial or self._denied(step, asked, answers)
-        explained = denial or self._broken_foreign_key(rows)
-        if explained is None:
-            explained = self._explained(
-                True, "allowed", "A permissive policy is true, and no policy denies it."
-            )
-        return replace(explained, policies=tuple(results))
+        return denial
 
     def _denied(
         self, step: _Step, asked: Sequence[_Policy], answers: Sequence[PolicyResult]
     ) -> Explanation | None:
         false = [answer for answer in answers if answer.result != "true"]
         restrictive = [answer for answer in false if not answer.permissive]
-        needs = "" if step.command == self.command else f" {self._needs(step)}"
+        needs = step.needs
+        reason: Reason
         if not any(policy.permissive for policy in asked):
+            reason = "no_policy"
             detail = f"No permissive policy is for {step.command} and role {self.caller.role!r}.{needs}"
-            return self._explained(False, "no_policy", detail)
-        if errors := [answer for answer in answers if answer.result == "error"]:
+        elif errors := [answer for answer in answers if answer.result == "error"]:
+            reason = "policy_error"
             detail = f"Policy {errors[0].name!r} raises an error, and the command with it.{needs}"
-            return self._explained(False, "policy_error", detail)
-        if restrictive:
+        elif restrictive:
+            reason = "restrictive_false"
             names = ", ".join(repr(answer.name) for answer in restrictive)
             detail = f"A restrictive policy isn't true: {names}.{needs}"
-            return self._explained(False, "restrictive_false", detail)
-        if not any(answer.permissive and answer.result == "true" for answer in answers):
-            if step.command != self.command and step.row == "new":
-                detail = f"No SELECT policy shows the new row.{needs}"
-                return self._explained(False, "new_row_hidden", detail)
-            if step.part == "check":
-                return self._explained(False, "check_false", "No permissive policy admits the new row.")
+        elif any(answer.permissive and answer.result == "true" for answer in answers):
+            return None
+        elif step.command == "SELECT" and step.row != "old":
+            reason = "new_row_hidden"
+            detail = f"No SELECT policy shows {ROWS[step.row]}.{needs}"
+        elif step.part == "check":
+            reason = "check_false"
+            detail = f"No permissive policy admits {ROWS[step.row]}.{needs}"
+        else:
+            reason = "permissive_false"
             detail = f"No permissive policy for {step.command} is true for the row.{needs}"
-            return self._explained(False, "permissive_false", detail)
-        return None
-
-    def _needs(self, step: _Step) -> str:
-        if step.row == "old":
-            return f"{self.command} finds its row by the SELECT policies."
-        if self.command == "INSERT":
-            return "INSERT … RETURNING reads the new row by the SELECT policies."
-        return "UPDATE reads the new row by the SELECT policies."
+        if step in _DO_UPDATE and step.row == "old" and reason != "policy_error":
+            reason = "conflict_denied"
+        return self._explained(False, reason, detail)
 
     def _explained(self, allowed: bool, reason: Reason, detail: str) -> Explanation:
         return Explanation(
@@ -272,66 +376,13 @@ class _Question:
             yield FailedCondition(expression=conjunct.text, result=result, values=values)
 
     def _missing_privilege(self) -> Explanation | None:
-        role = self.caller.role
-        held = (
-            self.connection.execute(query("privileges"), {"oid": self.table.oid, "role": role})
-            .mappings()
-            .one()
+        clause = self.on_conflict
+        target = self.constraints.target(clause) if clause else ()
+        use = Use(
+            command=self.command,
+            writes=list(self.row),
+            updates=list(self._set_by(clause)) if clause and clause.action == "update" else (),
+            target=target,
+            returning=self.returning,
         )
-        if not held["schema_usage"]:
-            grant = f"GRANT USAGE ON SCHEMA {self.table.schema} TO …"
-            detail = f"Role {role!r} may not use schema {self.table.schema}. Run: {grant}"
-            return self._explained(False, "missing_privilege", detail)
-        if self.command == "DELETE" and not held["delete"]:
-            return self._without("DELETE", [], held)
-        everything, given = list(self.table.columns), list(self.row)
-        key = self.table.key or everything
-        writable = [n for n, column in self.table.columns.items() if not column["generated"]]
-        needed: dict[Command, list[tuple[str, list[str]]]] = {
-            "SELECT": [("SELECT", everything)],
-            "DELETE": [("SELECT", key)],
-            "UPDATE": [("UPDATE", given or writable), ("SELECT", key)],
-            "INSERT": [("INSERT", given or writable)] + ([("SELECT", everything)] if self.returning else []),
-        }
-        for privilege, columns in needed[self.command]:
-            if missing := [name for name in columns if not held["columns"][name][privilege]]:
-                return self._without(privilege, missing, held)
-        for name, column in self.table.columns.items():
-            sequence = column["sequence"]
-            drawn = self.command == "INSERT" and name not in self.row and sequence is not None
-            if drawn and not held["sequences"][sequence]:
-                detail = (
-                    f"Role {role!r} lacks USAGE on sequence {sequence}, which the default of column "
-                    f"{name!r} needs."
-                )
-                return self._explained(False, "missing_privilege", detail)
-        return None
-
-    def _without(self, privilege: str, columns: Sequence[str], held: RowMapping) -> Explanation:
-        role = self.caller.role
-        if columns and any(held["columns"][name][privilege] for name in self.table.columns):
-            names = ", ".join(repr(name) for name in columns)
-            detail = f"Role {role!r} lacks {privilege} on columns {names}."
-            return self._explained(False, "column_privilege", detail)
-        detail = f"Role {role!r} lacks {privilege} on the table."
-        return self._explained(False, "missing_privilege", detail)
-
-    def _broken_foreign_key(self, rows: Mapping[str, str]) -> Explanation | None:
-        if "new" not in rows:
-            return None
-        for key in self.connection.execute(query("foreign_keys"), {"oid": self.table.oid}).mappings():
-            mine = [f"{self.table.alias}.{name}" for name in key["columns"]]
-            pairs = " AND ".join(
-                f"t.{theirs} = {ours}" for theirs, ours in zip(key["target_columns"], mine, strict=True)
-            )
-            nulls = " OR ".join(f"{name} IS NULL" for name in mine)
-            all_null = " AND ".join(f"{name} IS NULL" for name in mine)
-            holds = (
-                f"({all_null if key['is_full'] else nulls}) "
-                f"OR EXISTS (SELECT FROM {key['target']} AS t WHERE {pairs})"
-            )
-            statement: Select[Any] = select(literal_column(f"({holds})")).select_from(self.source.as_table())
-            if not self.connection.execute(statement, {"row": rows["new"]}).scalar_one():
-                detail = f"The new row breaks foreign key {key['name']!r}: {key['target']} has no such row."
-                return self._explained(False, "foreign_key", detail)
-        return None
+        return self._broken(missing_privilege(self.connection, self.table, self.caller.role, use))

@@ -28,6 +28,14 @@ from sqla_rls.exc import RowSecurityError
 )
 @click.option("--row", metavar="JSON", help="The new values by their columns, for INSERT and UPDATE.")
 @click.option("--no-returning", is_flag=True, help="INSERT doesn't read its row back, as the ORM does.")
+@click.option("--on-conflict", type=click.Choice(["nothing", "update"]), help="INSERT … ON CONFLICT DO … .")
+@click.option(
+    "--conflict-column",
+    "conflict_columns",
+    multiple=True,
+    metavar="NAME",
+    help="A column of the conflict target, if not the primary key.",
+)
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
     url: str,
@@ -39,6 +47,8 @@ def command(
     command: str,
     row: str | None,
     no_returning: bool,
+    on_conflict: str | None,
+    conflict_columns: tuple[str, ...],
     format_: str,
 ) -> None:
     """Explain why a caller may, or may not, read or write a row.
@@ -50,9 +60,11 @@ def command(
     $ sqla-rls why "$DATABASE_URL" todos 42 --as alice
     """
     # Imported here, since commands that print SQL need no database.
-    from sqla_rls.analyze import explain_access
+    from sqla_rls.analyze import OnConflict, explain_access
     from sqla_rls.tokens.caller import Caller
 
+    if conflict_columns and on_conflict is None:
+        raise click.UsageError("--conflict-column needs --on-conflict")
     try:
         caller = Caller(
             role=role or ("anonymous" if subject is None else "authenticated"),
@@ -68,6 +80,9 @@ def command(
                 key=_key(key),
                 row=_object("--row", row),
                 returning=not no_returning,
+                on_conflict=(
+                    None if on_conflict is None else OnConflict(on_conflict, conflict_columns)  # type: ignore[arg-type] # click has checked it
+                ),
                 signing_key=os.environ.get("SQLA_RLS_SIGNING_KEY"),
             )
     except (DBAPIError, RowSecurityError) as error:

@@ -1,6 +1,7 @@
 SELECT f.conname AS name,
        f.confrelid::pg_catalog.regclass::pg_catalog.text AS target,
        f.confmatchtype = 'f' AS is_full,
+       pg_catalog.row_security_active(f.confrelid) AS hides_rows,
        (SELECT pg_catalog.jsonb_agg(pg_catalog.quote_ident(a.attname) ORDER BY k.place)
           FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)
           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.number) AS columns,
@@ -9,4 +10,6 @@ SELECT f.conname AS name,
           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.confrelid AND a.attnum = k.number) AS target_columns
   FROM pg_catalog.pg_constraint AS f
  WHERE f.contype = 'f' AND f.conrelid = CAST(:oid AS pg_catalog.oid)
+       -- Before PostgreSQL 18 every constraint is enforced.
+       AND coalesce(pg_catalog.to_jsonb(f) ->> 'conenforced', 'true') = 'true'
  ORDER BY f.conname

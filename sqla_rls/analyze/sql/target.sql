@@ -14,6 +14,8 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                   'generated', CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
                   'is_key', coalesce(a.attnum = ANY (k.indkey), false),
                   'is_identity', a.attidentity <> '',
+                  'is_always_generated', a.attgenerated <> '' OR a.attidentity = 'a',
+                  'not_null', a.attnotnull,
                   'sequence', (
                     SELECT s.oid::pg_catalog.regclass::pg_catalog.text
                       FROM pg_catalog.pg_depend AS u JOIN pg_catalog.pg_class AS s ON s.oid = u.refobjid
