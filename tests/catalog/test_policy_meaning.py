@@ -28,7 +28,7 @@ from sqla_rls.ddl.policies import AlterPolicy
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import PolicyKey, TableKey
 from tests.support.project import Project
-from tests.support.suite import table
+from tests.support.suite import first_and_rest
 
 #: A session in which next to nothing is read or spelled as usual.
 ODD_SETTINGS = {
@@ -65,29 +65,33 @@ def odd(database: URL) -> URL:
     return database.update_query_dict({"options": options})
 
 
-@table(
-    "using",
-    [
-        "at > 'now'",
-        "at > 'now'::timestamptz(0)",
-        "at >= 'today'",
-        "at < 'tomorrow'",
-        "at = ANY ('{now,infinity}')",
-        "'[now,)'::tstzrange @> at",
-        "local < 'now'",
-        "local > 'yesterday'",
-        "day IN ('2020-01-01', 'today')",
-        "day = 'now'",
-        "hour < 'now'",
-        "zoned < 'now'",
-        "name = '' AND EXISTS (SELECT FROM events AS e WHERE e.day < date 'today')",
-    ],
-)
-def test_the_moment_of_the_migration_is_refused(engine: Engine, using: str) -> None:
-    with pytest.raises(DeclarationError, match=r"policy 0 on events would hold the moment .* Write now\(\)"):
-        events(using).create_all(engine)
-    with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM pg_policy")) == 0
+MOMENTS = [
+    "at > 'now'",
+    "at > 'now'::timestamptz(0)",
+    "at >= 'today'",
+    "at < 'tomorrow'",
+    "at = ANY ('{now,infinity}')",
+    "'[now,)'::tstzrange @> at",
+    "local < 'now'",
+    "local > 'yesterday'",
+    "day IN ('2020-01-01', 'today')",
+    "day = 'now'",
+    "hour < 'now'",
+    "zoned < 'now'",
+    "name = '' AND EXISTS (SELECT FROM events AS e WHERE e.day < date 'today')",
+]
+
+
+@first_and_rest("expressions", MOMENTS)
+def test_the_moment_of_the_migration_is_refused(
+    engine: Engine, expressions: list[str], subtests: pytest.Subtests
+) -> None:
+    refusal = r"policy 0 on events would hold the moment .* Write now\(\)"
+    for using in expressions:
+        with subtests.test(using), engine.connect() as connection, engine.connect() as other:
+            with pytest.raises(DeclarationError, match=refusal):
+                events(using).create_all(connection)
+            assert other.scalar(text("SELECT count(*) FROM pg_policy")) == 0
 
 
 LASTING = [

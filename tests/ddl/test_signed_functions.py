@@ -27,7 +27,7 @@ from tests.support.signing import (
     token,
     traces,
 )
-from tests.support.suite import table
+from tests.support.suite import first_and_rest, table
 
 UUID = "9c7d6a2e-0b1f-4c3d-8e5f-a1b2c3d4e5f6"
 
@@ -164,38 +164,43 @@ _NOT_SUBJECTS: list[Any] = [None, 5, True, [], ["alice"], {"a": 1}]
 _NOT_THIS_PID: list[Any] = [None, 1, 0, -1, "1", [], 1.5, True]
 
 
-@table(
-    ("claims", "message"),
-    [
-        ({}, _EXP),
-        *(({"exp": exp}, _EXP) for exp in _NOT_SECONDS),
-        ({"exp": 999_999_999_999_999}, None),
-        ({"exp": (NOW, -50)}, None),
-        ({"exp": (NOW, -70)}, _EXPIRED),
-        ({"exp": 0}, _EXPIRED),
-        *(({"exp": (NOW, 60), "nbf": nbf}, _NBF) for nbf in _NOT_SECONDS),
-        ({"exp": (NOW, 60), "nbf": (NOW, 50)}, None),
-        ({"exp": (NOW, 60), "nbf": (NOW, 70)}, _EARLY),
-        ({"exp": (NOW, 60), "nbf": 0}, None),
-        *(({"exp": (NOW, 60), "sub": sub}, _SUBJECT) for sub in _NOT_SUBJECTS),
-        ({"exp": (NOW, 60), "sub": ""}, None),
-        *(({"exp": (NOW, 60), "pid": pid}, _PID) for pid in _NOT_THIS_PID),
-    ],
-    ids=str,
-)
+#: The message of the refusal; None if the token is good.
+_CLAIMS: list[tuple[dict[str, Any], str | None]] = [
+    ({}, _EXP),
+    *(({"exp": exp}, _EXP) for exp in _NOT_SECONDS),
+    ({"exp": 999_999_999_999_999}, None),
+    ({"exp": (NOW, -50)}, None),
+    ({"exp": (NOW, -70)}, _EXPIRED),
+    ({"exp": 0}, _EXPIRED),
+    *(({"exp": (NOW, 60), "nbf": nbf}, _NBF) for nbf in _NOT_SECONDS),
+    ({"exp": (NOW, 60), "nbf": (NOW, 50)}, None),
+    ({"exp": (NOW, 60), "nbf": (NOW, 70)}, _EARLY),
+    ({"exp": (NOW, 60), "nbf": 0}, None),
+    *(({"exp": (NOW, 60), "sub": sub}, _SUBJECT) for sub in _NOT_SUBJECTS),
+    ({"exp": (NOW, 60), "sub": ""}, None),
+    *(({"exp": (NOW, 60), "pid": pid}, _PID) for pid in _NOT_THIS_PID),
+]
+
+
+@first_and_rest("tokens", _CLAIMS)
 def test_what_a_token_must_say(
-    connection: Connection, signed: Signed, claims: dict[str, Any], message: str | None
+    connection: Connection,
+    signed: Signed,
+    tokens: list[tuple[dict[str, Any], str | None]],
+    subtests: pytest.Subtests,
 ) -> None:
-    now = int(time.time())
-    said = {
-        name: now + value[1] if isinstance(value, tuple) else value
-        for name, value in {"sub": "alice", **claims}.items()
-    }
-    bind(connection, token(signed.key, json.dumps(said).encode()))
-    if message is None:
-        assert ask(connection) == said["sub"]
-    else:
-        assert refusal(connection).diag.message_primary == message
+    for claims, message in tokens:
+        now = int(time.time())
+        said = {
+            name: now + value[1] if isinstance(value, tuple) else value
+            for name, value in {"sub": "alice", **claims}.items()
+        }
+        with subtests.test(str(claims)), undone(connection):
+            bind(connection, token(signed.key, json.dumps(said).encode()))
+            if message is None:
+                assert ask(connection) == said["sub"]
+            else:
+                assert refusal(connection).diag.message_primary == message
 
 
 @pytest.mark.exhaustive
@@ -358,50 +363,53 @@ def test_the_hijacks_would_be_noticed(signed: Signed) -> None:
             connection.exec_driver_sql("SELECT 'x'::text")
 
 
-@table(
-    "setting",
-    [
-        "standard_conforming_strings = off",
-        "backslash_quote = on",
-        "bytea_output = 'escape'",
-        "DateStyle = 'German, DMY'",
-        "IntervalStyle = 'sql_standard'",
-        "TimeZone = 'Pacific/Kiritimati'",
-        "TimeZone = '-12'",
-        "extra_float_digits = -15",
-        "lc_numeric = 'C'",
-        "xmlbinary = 'hex'",
-        "client_encoding = 'LATIN1'",
-        "client_encoding = 'EUC_JP'",
-        "quote_all_identifiers = on",
-        "transform_null_equals = on",
-        "array_nulls = off",
-        "check_function_bodies = off",
-        "plan_cache_mode = 'force_custom_plan'",
-        "plan_cache_mode = 'force_generic_plan'",
-        "jit_above_cost = 0",
-        "enable_seqscan = off",
-        "enable_indexscan = off",
-        "default_transaction_read_only = on",
-        "transaction_read_only = on",
-        "work_mem = '64kB'",
-        "constraint_exclusion = on",
-        "plpgsql.extra_errors = 'all'",
-        "plpgsql.extra_warnings = 'all'",
-        "plpgsql.check_asserts = off",
-        "client_min_messages = debug5",
-        "session_jwt.jwt = 'x'",
-        "request.jwt.claim.sub = 'bob'",
-        "pg_session_jwt.jwk = '{}'",
-        "sqla_rls_secret.signing_key = 'x'",
-        "search_path = pg_temp, pg_catalog",
-    ],
-)
+_SETTINGS = [
+    "standard_conforming_strings = off",
+    "backslash_quote = on",
+    "bytea_output = 'escape'",
+    "DateStyle = 'German, DMY'",
+    "IntervalStyle = 'sql_standard'",
+    "TimeZone = 'Pacific/Kiritimati'",
+    "TimeZone = '-12'",
+    "extra_float_digits = -15",
+    "lc_numeric = 'C'",
+    "xmlbinary = 'hex'",
+    "client_encoding = 'LATIN1'",
+    "client_encoding = 'EUC_JP'",
+    "quote_all_identifiers = on",
+    "transform_null_equals = on",
+    "array_nulls = off",
+    "check_function_bodies = off",
+    "plan_cache_mode = 'force_custom_plan'",
+    "plan_cache_mode = 'force_generic_plan'",
+    "jit_above_cost = 0",
+    "enable_seqscan = off",
+    "enable_indexscan = off",
+    "default_transaction_read_only = on",
+    "transaction_read_only = on",
+    "work_mem = '64kB'",
+    "constraint_exclusion = on",
+    "plpgsql.extra_errors = 'all'",
+    "plpgsql.extra_warnings = 'all'",
+    "plpgsql.check_asserts = off",
+    "client_min_messages = debug5",
+    "session_jwt.jwt = 'x'",
+    "request.jwt.claim.sub = 'bob'",
+    "pg_session_jwt.jwk = '{}'",
+    "sqla_rls_secret.signing_key = 'x'",
+    "search_path = pg_temp, pg_catalog",
+]
+
+
+@first_and_rest("settings", _SETTINGS)
 def test_no_setting_of_a_callers_own_changes_who_they_are(
-    connection: Connection, signed: Signed, setting: str
+    signed: Signed, settings: list[str], subtests: pytest.Subtests
 ) -> None:
-    connection.exec_driver_sql(f"SET LOCAL {setting}")
-    assert_verified_still(connection, signed)
+    for setting in settings:
+        # On a new connection, where no function has been compiled.
+        with subtests.test(setting), as_authenticated(signed) as connection:
+            connection.exec_driver_sql(f"SET LOCAL {setting}")
+            assert_verified_still(connection, signed)
 
 
 _PRINTING = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -35,8 +36,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, Role, in_jwt_claim, jwt_claim_contains
+from sqla_rls.catalog.query import undone
 from sqla_rls.testing.postgres import Server
-from tests.support.suite import table
+from tests.support.suite import first_and_rest
 
 READER, OTHERS = Role("claim_lists_reader"), Role("claim_lists_others")
 KEYS = [f"{n}1111111-1111-1111-1111-11111111111{n}" for n in (1, 2)]
@@ -96,15 +98,14 @@ def connection(url: URL) -> Iterator[Connection]:
 
 def seen(connection: Connection, role: Role, claims: object, table: Table) -> list[str]:
     """What the caller with *claims* sees, as text."""
-    connection.execute(
-        select(
-            func.set_config("role", role.name, True),
-            func.set_config("request.jwt.claims", "" if claims is None else json.dumps(claims), True),
+    with undone(connection):
+        connection.execute(
+            select(
+                func.set_config("role", role.name, True),
+                func.set_config("request.jwt.claims", "" if claims is None else json.dumps(claims), True),
+            )
         )
-    )
-    found = list(map(str, connection.scalars(select(table.c[0]).order_by(table.c[0]))))
-    connection.rollback()
-    return found
+        return list(map(str, connection.scalars(select(table.c[0]).order_by(table.c[0]))))
 
 
 #: Claims that are no list where one is looked for.
@@ -119,36 +120,42 @@ NO_LISTS: list[Any] = [
 ]
 
 
-@table("claims", NO_LISTS, ids=json.dumps)
-def test_a_claim_that_is_no_list_shows_nothing_negated_or_not(connection: Connection, claims: Any) -> None:
-    for role in (READER, OTHERS):
-        for each in (NOTES, *TABLES.values()):
-            assert seen(connection, role, claims, each) == []
-
-
-@table(
-    ("table", "orgs", "rows"),
-    [
-        ("texts", ["b", "nobody's"], ["b"]),
-        ("texts", ["A", "a "], []),
-        ("texts", [["a"], 5, True, {"b": "b"}, None], []),
-        ("strings", ["b"], ["b"]),
-        ("codes", ["b", "a "], ["b   "]),
-        # A cast to CHAR(4) would make it another name.
-        ("codes", ["a   x"], []),
-        ("names", ["B"], ["b"]),
-        ("keys", [KEYS[0].upper(), "1", 2, None, [KEYS[1]], "", KEYS[1] + "0"], [KEYS[0]]),
-        ("keys", [KEYS[0].replace("-", "")], [KEYS[0]]),
-        ("numbers", [2, str(MAX)], ["2", str(MAX)]),
-        ("numbers", ["", "1 ", 1.5, "one", True, [1], {"1": 1}, MAX + 1, 10**30, "1\n", "1.0", 2], ["2"]),
-        ("smalls", [2, 70_000], ["2"]),
-        *((table, [], []) for table in TYPES),
-    ],
-)
-def test_only_rows_that_are_in_the_list_are_seen(
-    connection: Connection, table: str, orgs: list[Any], rows: list[str]
+@first_and_rest("rows", NO_LISTS)
+def test_a_claim_that_is_no_list_shows_nothing_negated_or_not(
+    connection: Connection, rows: list[Any], subtests: pytest.Subtests
 ) -> None:
-    assert seen(connection, READER, {"a": {"orgs": orgs}}, TABLES[table]) == rows
+    for claims in rows:
+        for role, each in product((READER, OTHERS), (NOTES, *TABLES.values())):
+            with subtests.test(f"{json.dumps(claims)}: {role.name}, {each.name}"):
+                assert seen(connection, role, claims, each) == []
+
+
+#: A table, the list in the claims, and the rows of which it has the organization.
+LISTS: list[tuple[str, list[Any], list[str]]] = [
+    ("texts", ["b", "nobody's"], ["b"]),
+    ("texts", ["A", "a "], []),
+    ("texts", [["a"], 5, True, {"b": "b"}, None], []),
+    ("strings", ["b"], ["b"]),
+    ("codes", ["b", "a "], ["b   "]),
+    # A cast to CHAR(4) would make it another name.
+    ("codes", ["a   x"], []),
+    ("names", ["B"], ["b"]),
+    ("keys", [KEYS[0].upper(), "1", 2, None, [KEYS[1]], "", KEYS[1] + "0"], [KEYS[0]]),
+    ("keys", [KEYS[0].replace("-", "")], [KEYS[0]]),
+    ("numbers", [2, str(MAX)], ["2", str(MAX)]),
+    ("numbers", ["", "1 ", 1.5, "one", True, [1], {"1": 1}, MAX + 1, 10**30, "1\n", "1.0", 2], ["2"]),
+    ("smalls", [2, 70_000], ["2"]),
+    *((table, [], []) for table in TYPES),
+]
+
+
+@first_and_rest("rows", LISTS)
+def test_only_rows_that_are_in_the_list_are_seen(
+    connection: Connection, rows: list[tuple[str, list[Any], list[str]]], subtests: pytest.Subtests
+) -> None:
+    for table, orgs, found in rows:
+        with subtests.test(f"{table} {orgs}"):
+            assert seen(connection, READER, {"a": {"orgs": orgs}}, TABLES[table]) == found
 
 
 @pytest.mark.parametrize(

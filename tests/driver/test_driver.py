@@ -32,7 +32,7 @@ from tests.support.sessions import (
     by_transports,
     kill,
 )
-from tests.support.suite import table
+from tests.support.suite import first_and_rest, table
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
 
@@ -120,36 +120,43 @@ def by_prepared_statement(session: Session) -> object:
     return session.execute(CALLER).one()
 
 
+FIRST = [
+    by_cursor,
+    by_cursor_with_parameters,
+    by_several_statements,
+    by_the_connection,
+    by_server_cursor,
+    by_stream,
+    by_copy,
+    by_executemany,
+    by_a_transaction_of_psycopgs,
+    by_a_pipeline_of_psycopgs,
+    by_yield_per,
+    by_savepoint,
+    by_prepared_statement,
+]
+
+
 @CARRIED
-@table(
-    "first",
-    [
-        by_cursor,
-        by_cursor_with_parameters,
-        by_several_statements,
-        by_the_connection,
-        by_server_cursor,
-        by_stream,
-        by_copy,
-        by_executemany,
-        by_a_transaction_of_psycopgs,
-        by_a_pipeline_of_psycopgs,
-        by_yield_per,
-        by_savepoint,
-        by_prepared_statement,
-    ],
-)
+@first_and_rest("ways", FIRST)
 def test_whatever_comes_first_is_bound(
-    pool: Engine, sessions: Sessions, alice: Caller, first: Callable[[Session], object]
+    pool: Engine,
+    sessions: Sessions,
+    alice: Caller,
+    ways: list[Callable[[Session], object]],
+    subtests: pytest.Subtests,
 ) -> None:
-    with sessions(alice) as session:
-        session.execute(ANYTHING)
-        session.rollback()
-        for _ in range(2):
-            assert first(session) == ALICE
-            session.commit()
-    with pool.connect() as connection:
-        assert connection.execute(CALLER).one() == NOBODY
+    for first in ways:
+        with subtests.test(first.__name__):
+            pool.dispose()
+            with sessions(alice) as session:
+                session.execute(ANYTHING)
+                session.rollback()
+                for _ in range(2):
+                    assert first(session) == ALICE
+                    session.commit()
+            with pool.connect() as connection:
+                assert connection.execute(CALLER).one() == NOBODY
 
 
 @pytest.mark.exhaustive

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +23,7 @@ from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
 from tests.support.line import HOWS, How, Line, hows
 from tests.support.sessions import TASKS, Todo
-from tests.support.suite import table
+from tests.support.suite import first_and_rest, table
 from tests.tables.leftovers import LEFTOVERS, Leftover, Look, Verdict
 
 pytestmark = pytest.mark.every_postgres
@@ -220,6 +221,13 @@ POOLED = ["psycopg, with_begin", "psycopg, pipeline", "asyncpg, with_begin"]
 CLOSED = [leftover for leftover in LEFTOVERS if leftover.verdicts[:2] == ("open", "closed") or leftover.hint]
 
 
+def end_connections(superuser: Engine) -> None:
+    """End those of ``app`` to the database."""
+    ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    with superuser.connect() as connection:
+        connection.execute(text(f"{ended} WHERE datname = current_database() AND usename = 'app'"))
+
+
 @pytest.fixture
 def bouncer(pgbouncer: None, server: Server, place: str) -> Iterator[PgBouncer]:
     """It has one connection to the server, for all of its clients."""
@@ -228,16 +236,25 @@ def bouncer(pgbouncer: None, server: Server, place: str) -> Iterator[PgBouncer]:
 
 
 @pytest.mark.parametrize("how", hows(POOLED))
-@table("leftover", CLOSED, ids=[leftover.name for leftover in CLOSED])
+@first_and_rest("leftovers", CLOSED)
 def test_it_is_the_same_through_a_pooler(
-    bouncer: PgBouncer, superuser: Engine, runner: asyncio.Runner, leftover: Leftover, how: How
+    bouncer: PgBouncer,
+    superuser: Engine,
+    runner: asyncio.Runner,
+    leftovers: list[Leftover],
+    how: How,
+    subtests: pytest.Subtests,
 ) -> None:
-    alices, bobs = (Line(bouncer.url, how, runner, CONNECT_ARGS[how.driver]) for _ in range(2))
-    # Behind a pooler no driver may prepare any.
-    same = "closed" if leftover.hint else expected(leftover, how, "settings")
-    assert verdict(leftover, alices, bobs, superuser) == same
-    for line in (alices, bobs):
-        line.hang_up()
+    for leftover in leftovers:
+        with subtests.test(leftover.name), ExitStack() as afterwards:
+            # The next row gets a new connection to the server.
+            afterwards.callback(end_connections, superuser)
+            alices, bobs = (Line(bouncer.url, how, runner, CONNECT_ARGS[how.driver]) for _ in range(2))
+            for line in (alices, bobs):
+                afterwards.callback(line.hang_up)
+            # Behind a pooler no driver may prepare any.
+            same = "closed" if leftover.hint else expected(leftover, how, "settings")
+            assert verdict(leftover, alices, bobs, superuser) == same
 
 
 @pytest.mark.exhaustive

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import product
 from typing import Any
 from uuid import uuid4
 
@@ -70,7 +71,7 @@ from tests.support.sessions import (
     statements_of,
     verifier_of,
 )
-from tests.support.suite import table
+from tests.support.suite import first_and_rest, table
 
 pytestmark = pytest.mark.sqlalchemy
 
@@ -209,32 +210,31 @@ def execute_in_savepoint(session: Session) -> None:
         session.execute(ANYTHING)
 
 
-TRANSPORTS: list[Callable[[Session], object]] = [
-    lambda session: session.execute(ANYTHING),
-    lambda session: session.connection().execute(ANYTHING),
-    lambda session: session.connection().exec_driver_sql("SELECT 1"),
-    lambda session: session.connection().begin_nested(),
-    lambda session: session.get(Todo, 1),
-    lambda session: session.query(Todo).all(),
-    lambda session: session.bulk_insert_mappings(Todo.__mapper__, [{"task": "x"}]),
-    flush,
-    commit,
-    execute_in_savepoint,
-]
+WAYS: dict[str, Callable[[Session], object]] = {
+    "execute": lambda session: session.execute(ANYTHING),
+    "the connection's execute": lambda session: session.connection().execute(ANYTHING),
+    "exec_driver_sql": lambda session: session.connection().exec_driver_sql("SELECT 1"),
+    "the connection's savepoint": lambda session: session.connection().begin_nested(),
+    "get": lambda session: session.get(Todo, 1),
+    "query": lambda session: session.query(Todo).all(),
+    "bulk_insert_mappings": lambda session: session.bulk_insert_mappings(Todo.__mapper__, [{"task": "x"}]),
+    "flush": flush,
+    "commit": commit,
+    "execute in a savepoint": execute_in_savepoint,
+}
 
 
 @pytest.mark.exhaustive
-@table("first", TRANSPORTS)
 def test_nobody_gets_anywhere_by_any_way_nor_by_going_on(
-    maker: sessionmaker[Session], first: Callable[[Session], object]
+    maker: sessionmaker[Session], subtests: pytest.Subtests
 ) -> None:
-    for then in TRANSPORTS:
-        with maker() as session:
+    for first, then in product(WAYS, WAYS):
+        with subtests.test(f"{first}, then {then}"), maker() as session:
             with pytest.raises(CallerRequired, match="Call identify"):
-                first(session)
+                WAYS[first](session)
             for _ in range(2):
                 with pytest.raises(PendingRollbackError, match="rollback"):
-                    then(session)
+                    WAYS[then](session)
 
 
 @pytest.mark.exhaustive
@@ -556,16 +556,20 @@ def test_a_policy_may_ask_for_any_claim(by_token: sessionmaker[Session], issuer:
         assert session.scalar(text("SELECT auth.session() -> 'org' ->> 'id'")) == "ä"
 
 
-@table("forge", BAD_TOKENS.values(), ids=BAD_TOKENS)
+@first_and_rest("tokens", BAD_TOKENS.items())
 def test_a_bad_token_reads_nothing(
-    by_token: sessionmaker[Session], issuer: Issuer, forge: Callable[[Issuer], Any]
+    by_token: sessionmaker[Session],
+    issuer: Issuer,
+    tokens: list[tuple[str, Callable[[Issuer], Any]]],
+    subtests: pytest.Subtests,
 ) -> None:
-    token = forge(issuer)
-    with by_token(token=token) as session:
-        refusal = assert_refused(session, InvalidToken)
-        assert not token or str(token) not in f"{refusal} {refusal!r}"
-        session.rollback()
-        assert_refused(session, InvalidToken)
+    for name, forge in tokens:
+        token = forge(issuer)
+        with subtests.test(name), by_token(token=token) as session:
+            refusal = assert_refused(session, InvalidToken)
+            assert not token or str(token) not in f"{refusal} {refusal!r}"
+            session.rollback()
+            assert_refused(session, InvalidToken)
 
 
 @pytest.mark.exhaustive

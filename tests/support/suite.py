@@ -149,3 +149,13 @@ def table(names: str | Sequence[str], rows: Iterable[Any], **options: Any) -> py
         for number, row in enumerate(rows)
     ]
     return pytest.mark.parametrize(names, params, **options)
+
+
+def first_and_rest(name: str, rows: Iterable[Any]) -> pytest.MarkDecorator:
+    """``table()`` for a test that tries several of *rows* on one set-up, each as a subtest."""
+    first, *rest = rows
+    parts = [
+        pytest.param([first], id="the first"),
+        pytest.param(rest, id="the rest", marks=pytest.mark.exhaustive),
+    ]
+    return pytest.mark.parametrize(name, parts)

@@ -28,7 +28,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from sqla_rls.exc import DeclarationError, InvalidToken, KeysUnavailable
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.tokens.jwks import FetchedKeySet, FetchLimits, KeySet, PublicKey, choose, download, keys_in
-from tests.support.suite import table
+from tests.support.suite import first_and_rest, table
 
 
 class Clock:
@@ -478,12 +478,20 @@ def test_a_server_that_drips_is_left_at_the_deadline(start: str, again: str) -> 
         assert time.monotonic() - started_at < 1.5
 
 
-@table("status", [201, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 404, 407, 500, 503])
-def test_only_status_200_will_do_and_no_redirect_is_followed(issuer: Issuer, status: int) -> None:
-    moved = f"HTTP/1.1 {status} X\nLocation: {issuer.jwks_uri}\nContent-Length: 12\n\n" + '{"keys": []}'
-    with server(partial(say, moved)) as uri, pytest.raises(ValueError, match=str(status)):
-        download(uri, FetchLimits())
-    assert issuer.fetches == 0
+STATUSES = [201, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 404, 407, 500, 503]
+
+
+@first_and_rest("statuses", STATUSES)
+def test_only_status_200_will_do_and_no_redirect_is_followed(
+    issuer: Issuer, statuses: list[int], subtests: pytest.Subtests
+) -> None:
+    for status in statuses:
+        issuer.reset()
+        moved = f"HTTP/1.1 {status} X\nLocation: {issuer.jwks_uri}\nContent-Length: 12\n\n" + '{"keys": []}'
+        with subtests.test(f"status {status}"), server(partial(say, moved)) as uri:
+            with pytest.raises(ValueError, match=str(status)):
+                download(uri, FetchLimits())
+            assert issuer.fetches == 0
 
 
 def test_a_document_has_a_size_limit() -> None:

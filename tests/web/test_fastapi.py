@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import product
 from typing import Annotated, Any
 
 import httpx2
@@ -28,7 +29,7 @@ from sqla_rls.fastapi import RowSecurity, add_exception_handlers, async_session_
 from sqla_rls.testing.issuer import Issuer, Key
 from tests.support.clocks import Clocks
 from tests.support.sessions import ANYTHING, CALLER, TASKS, Todo, all_todos, verifier_of
-from tests.support.suite import table, transports
+from tests.support.suite import first_and_rest, transports
 
 INVALID = 'Bearer realm="api", error="invalid_token"'
 MISSING = 'Bearer realm="api"'
@@ -190,55 +191,42 @@ def test_the_name_of_the_scheme_may_be_in_any_case(client: TestClient, issuer: I
         assert client.get("/sync", headers={"Authorization": header}).json() == ["alice's"]
 
 
-@table("path", ["/sync", "/async", "/anybody"])
-@table(
-    ("authorization", "challenge"),
-    [
-        (lambda issuer: [f"Bearer {issuer.token('alice', expires_in=-3600)}"], INVALID),
-        (lambda issuer: [f"Bearer {issuer.token('alice', key=Key.generate())}"], INVALID),
-        (lambda issuer: [f"Bearer {issuer.token('alice', algorithm='none')}"], INVALID),
-        (lambda issuer: ["Bearer garbage"], INVALID),
-        (lambda issuer: ["Bearer gärbage".encode()], INVALID),
-        (lambda issuer: ["Bearer "], INVALID),
-        (lambda issuer: [f"Bearer {issuer.token('alice')}, Bearer {issuer.token('alice')}"], INVALID),
-        (lambda issuer: [f"Bearer {issuer.token('alice')}"] * 2, INVALID),
-        (lambda issuer: [f"Bearer {issuer.token('alice')}", "Basic YWxpY2U6"], INVALID),
-        (lambda issuer: ["Basic YWxpY2U6", f"Bearer {issuer.token('alice')}"], INVALID),
-        (lambda issuer: ["Basic YWxpY2U6"], MISSING),
-        (lambda issuer: [f"Token {issuer.token('alice')}"], MISSING),
-        (lambda issuer: [issuer.token("alice")], MISSING),
-        (lambda issuer: [f"Bearer\t{issuer.token('alice')}"], MISSING),
-        (lambda issuer: [""], MISSING),
-    ],
-    ids=[
-        "expired",
-        "forged",
-        "unsigned",
-        "garbage",
-        "not ascii",
-        "empty token",
-        "two in one",
-        "the same twice",
-        "basic beside it",
-        "basic first",
-        "basic",
-        "another scheme",
-        "no scheme",
-        "a tab",
-        "empty",
-    ],
-)
+#: By what is wrong with it, a header, and how it is answered.
+REFUSED: dict[str, tuple[Callable[[Issuer], list[str | bytes]], str]] = {
+    "expired": (lambda issuer: [f"Bearer {issuer.token('alice', expires_in=-3600)}"], INVALID),
+    "forged": (lambda issuer: [f"Bearer {issuer.token('alice', key=Key.generate())}"], INVALID),
+    "unsigned": (lambda issuer: [f"Bearer {issuer.token('alice', algorithm='none')}"], INVALID),
+    "garbage": (lambda issuer: ["Bearer garbage"], INVALID),
+    "not ascii": (lambda issuer: ["Bearer gärbage".encode()], INVALID),
+    "empty token": (lambda issuer: ["Bearer "], INVALID),
+    "two in one": (
+        lambda issuer: [f"Bearer {issuer.token('alice')}, Bearer {issuer.token('alice')}"],
+        INVALID,
+    ),
+    "the same twice": (lambda issuer: [f"Bearer {issuer.token('alice')}"] * 2, INVALID),
+    "basic beside it": (lambda issuer: [f"Bearer {issuer.token('alice')}", "Basic YWxpY2U6"], INVALID),
+    "basic first": (lambda issuer: ["Basic YWxpY2U6", f"Bearer {issuer.token('alice')}"], INVALID),
+    "basic": (lambda issuer: ["Basic YWxpY2U6"], MISSING),
+    "another scheme": (lambda issuer: [f"Token {issuer.token('alice')}"], MISSING),
+    "no scheme": (lambda issuer: [issuer.token("alice")], MISSING),
+    "a tab": (lambda issuer: [f"Bearer\t{issuer.token('alice')}"], MISSING),
+    "empty": (lambda issuer: [""], MISSING),
+}
+
+
+@first_and_rest("headers", REFUSED.items())
 def test_what_is_not_believed_is_401(
     client: TestClient,
     issuer: Issuer,
-    path: str,
-    authorization: Callable[[Issuer], list[str | bytes]],
-    challenge: str,
+    headers: list[tuple[str, tuple[Callable[[Issuer], list[str | bytes]], str]]],
+    subtests: pytest.Subtests,
 ) -> None:
-    headers = [("Authorization", value) for value in authorization(issuer)]
-    answer = client.get(path, headers=headers)  # type: ignore[arg-type]
-    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, challenge)
-    assert "eyJ" not in f"{answer.headers} {answer.text}"
+    for path, (name, (authorization, challenge)) in product(("/sync", "/async", "/anybody"), headers):
+        with subtests.test(f"{path}, {name}"):
+            sent: Any = [("Authorization", value) for value in authorization(issuer)]
+            answer = client.get(path, headers=sent)
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, challenge)
+            assert "eyJ" not in f"{answer.headers} {answer.text}"
 
 
 def test_keys_that_can_not_be_had_are_503(client: TestClient, issuer: Issuer) -> None:
