@@ -19,6 +19,7 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 MODULES = (
     "sqla_rls",
     "sqla_rls.analyze",
+    "sqla_rls.analyze.intent",
     "sqla_rls.exc",
     "sqla_rls.fastapi",
     "sqla_rls.http",
