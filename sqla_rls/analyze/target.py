@@ -15,9 +15,15 @@ from sqla_rls.exc import AnalysisError
 
 
 @cache
+def script(name: str) -> str:
+    """Return the text of that name in sql/."""
+    return (resources.files("sqla_rls.analyze") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+@cache
 def query(name: str) -> TextClause:
     """Return the query of that name in sql/."""
-    return text((resources.files("sqla_rls.analyze") / "sql" / f"{name}.sql").read_text(encoding="utf-8"))
+    return text(script(name))
 
 
 def resolve(connection: Connection, target: Any, *, inserts: bool) -> tuple[str, Any, dict[str, Any]]:

@@ -115,8 +115,8 @@ class Comparison:
 class Budget:
     """How much a comparison tries."""
 
-    #: The most worlds for each table or view.
-    worlds: int = 400
+    #: The most worlds for each table or view, and for each group of roles with the same privileges.
+    worlds: int = 200
     #: The most rows that a world has in one table.
     rows: int = 3
     #: The most seconds for the whole comparison; None is no limit.  With a limit, the same input may give

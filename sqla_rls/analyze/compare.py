@@ -1,0 +1,491 @@
+"""Who can do what in one database and not in another: the same statements, tried in both.
+
+Two databases with the same definitions permit the same.  Where a definition differs, worlds are tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Final, Literal, TypeAlias
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from sqla_rls.analyze.explanation import Command
+from sqla_rls.analyze.generate import Row, Universe, World
+from sqla_rls.analyze.pools import Actor, Shared
+from sqla_rls.analyze.schema import Profile, Relation, Schema, read_profiles
+from sqla_rls.analyze.scratch import Outcome, ScratchDatabase, roles_of
+from sqla_rls.analyze.statements import Statement, Statements
+from sqla_rls.analyze.verdict import (
+    Budget,
+    Change,
+    Comparison,
+    Counterexample,
+    Same,
+    Scope,
+    Unknown,
+    Verdict,
+)
+
+Direction: TypeAlias = Literal["opens", "closes"]
+Progress: TypeAlias = Callable[[int, int, str], None]
+
+#: Words of a definition to which roles with the same privileges are not the same.
+_NAMES_ROLES: Final = frozenset(
+    ("current_user", "session_user", "current_role", "user", "pg_has_role", "'role'", "getpgusername")
+)
+_NOT_IN_WORDS: Final = str.maketrans(dict.fromkeys("(),;=<>|.:[]", " "))
+
+
+def compare_databases(
+    before: Connection,
+    after: Connection,
+    *,
+    budget: Budget | None = None,
+    schemas: Sequence[str] = (),
+    left_out: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare who can do what in two scratch databases, by real statements on real rows.
+
+    Args:
+        before: a superuser's connection to the first database, with psycopg.
+        after: the same for the second, on a server of its own: roles belong to a server.
+        budget: how much is tried.
+        schemas: the schemas whose tables and views are compared; without them, all.
+        left_out: sentences for ``Scope.left_out``.
+        progress: is called with the number of objects done, their number, and the next object.
+
+    Returns:
+        The changes, each with its smallest counterexample.
+
+    Emits:
+        INSERT of the rows of each world, and SELECT, INSERT, UPDATE and DELETE as each role.  All is undone.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        sides = tuple(pool.map(ScratchDatabase.open, (before, after)))
+        return _Comparing(
+            sides=(sides[0], sides[1]), budget=budget or Budget(), pool=pool, left_out=list(left_out)
+        ).run(schemas, progress)
+
+
+@dataclass(slots=True)
+class _Difference:
+    """A world in which a statement does more on one side."""
+
+    world: World
+    actor: Actor
+    statement: Statement
+    outcomes: tuple[Outcome, Outcome]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the worlds of one object showed for one role."""
+
+    found: dict[tuple[Command, Direction], _Difference] = field(default_factory=dict)
+    worlds: int = 0
+    rejections: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class _Comparing:
+    sides: tuple[ScratchDatabase, ScratchDatabase]
+    budget: Budget
+    pool: ThreadPoolExecutor
+    left_out: list[str]
+    changes: list[Change] = field(default_factory=list)
+    unknown: list[Unknown] = field(default_factory=list)
+    same: list[Same] = field(default_factory=list)
+    objects: int = 0
+    worlds: int = 0
+    statements: int = 0
+    deadline: float | None = None
+
+    @cached_property
+    def joined(self) -> Schema:
+        return self.schemas[0].joined(self.schemas[1])
+
+    @property
+    def schemas(self) -> tuple[Schema, Schema]:
+        return self.sides[0].schema, self.sides[1].schema
+
+    def run(self, schemas: Sequence[str], progress: Progress | None) -> Comparison:
+        if self.budget.seconds is not None:
+            self.deadline = time.monotonic() + self.budget.seconds
+        names = [
+            name
+            for name in sorted({*self.schemas[0].relations, *self.schemas[1].relations})
+            if not schemas or _any(self.schemas, name).schema in schemas
+        ]
+        roles = roles_of(self.schemas)
+        roles_differ = self.schemas[0].definition_of_roles != self.schemas[1].definition_of_roles
+        changed = [name for name in names if self._is_changed(name)]
+        candidates = names if roles_differ else changed
+        profiles = self._profiles(candidates, roles)
+        if roles_differ:
+            candidates = [
+                name for name in names if name in set(changed) or self._profiles_differ(name, roles, profiles)
+            ]
+        self._leave_out_functions()
+        for number, name in enumerate(candidates):
+            if progress is not None:
+                progress(number, len(candidates), name)
+            self._compare(name, roles, profiles)
+        if progress is not None and candidates:
+            progress(len(candidates), len(candidates), "")
+        return self._result()
+
+    def _result(self) -> Comparison:
+        def order(one: Any) -> tuple[str, str, str]:
+            return one.object, one.role, one.command
+
+        return Comparison(
+            changes=tuple(sorted(self.changes, key=order)),
+            unknown=tuple(sorted(self.unknown, key=order)),
+            same=tuple(sorted(self.same, key=order)),
+            scope=Scope(
+                evaluation="scratch",
+                objects=self.objects,
+                worlds=self.worlds,
+                statements=self.statements,
+                rows_per_table=self.budget.rows,
+                left_out=tuple(dict.fromkeys(self.left_out)),
+            ),
+        )
+
+    def _leave_out_functions(self) -> None:
+        before, after = self.schemas
+        for signature in sorted({*before.functions, *after.functions}):
+            if before.functions.get(signature) != after.functions.get(signature):
+                self.left_out.append(
+                    f"{signature} differs: what a caller can do by calling it directly isn't compared"
+                )
+
+    def _is_changed(self, name: str) -> bool:
+        before, after = self.schemas
+        if before.surroundings != after.surroundings:
+            return True
+        if name not in before.relations or name not in after.relations:
+            return True
+        if before.definitions(name) != after.definitions(name):
+            return True
+        # Such a function may read anything.
+        return before.is_opaque(name) and _everything(before) != _everything(after)
+
+    def _profiles(
+        self, names: Iterable[str], roles: Sequence[str]
+    ) -> tuple[Mapping[tuple[str, str], Profile], Mapping[tuple[str, str], Profile]]:
+        names = list(names)
+        found = []
+        for side in self.sides:
+            read = {
+                each for name in names if name in side.schema.relations for each in side.schema.reads(name)
+            }
+            relations = [side.schema.relations[name] for name in sorted(read)]
+            found.append(read_profiles(side.connection, relations, roles))
+        return found[0], found[1]
+
+    def _profiles_differ(self, name: str, roles: Sequence[str], profiles: tuple[Any, Any]) -> bool:
+        read = self.schemas[0].reads(name) | self.schemas[1].reads(name)
+        if any(_names_roles(schema, name) for schema in self.schemas):
+            return True
+        return any(
+            profiles[0].get((each, role)) != profiles[1].get((each, role)) for each in read for role in roles
+        )
+
+    def _compare(self, name: str, roles: Sequence[str], profiles: tuple[Any, Any]) -> None:
+        self.objects += 1
+        groups: dict[Any, list[str]] = {}
+        for role in roles:
+            if any((name, role) in each and each[name, role].has_privileges for each in profiles):
+                groups.setdefault(self._likeness(name, role, profiles), []).append(role)
+        if not groups:
+            return
+        relation = self.joined.relations[name]
+        if relation.kind == "f":
+            self._not_tried(name, groups, profiles, "the rows of a foreign table can't be made")
+            return
+        side = self.sides[name in self.schemas[1].relations]
+        shared = Shared.of(self.schemas, name)
+        universe = Universe.of(relation, self.joined, shared, side.accepts)
+        for alike in groups.values():
+            held = tuple(each[name, alike[0]] for each in profiles if (name, alike[0]) in each)
+            statements = Statements(universe=universe, profiles=held)
+            try:
+                tally = self._tally(universe, alike[0], statements)
+                if not tally.worlds:
+                    # Only some values of the columns in constraints may be valid.
+                    universe = Universe.of(relation, self.joined, shared, side.accepts, varies_checked=True)
+                    statements = Statements(universe=universe, profiles=held)
+                    tally = self._tally(universe, alike[0], statements)
+                self._conclude(universe, alike, statements.commands(), tally)
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                reason = f"the statements can't be tried: {str(error.orig).partition(chr(10))[0]}"
+                for command in statements.commands():
+                    self._not_decided(name, alike, command, reason)
+        self.left_out += universe.left_out
+
+    def _not_tried(
+        self, name: str, groups: Mapping[Any, Sequence[str]], profiles: tuple[Any, Any], reason: str
+    ) -> None:
+        universe = Universe.nothing(self.joined.relations[name], self.joined)
+        for alike in groups.values():
+            held = tuple(each[name, alike[0]] for each in profiles if (name, alike[0]) in each)
+            for command in Statements(universe=universe, profiles=held).commands():
+                self._not_decided(name, alike, command, reason)
+
+    def _likeness(self, name: str, role: str, profiles: tuple[Any, Any]) -> Any:
+        """What two roles have in common if all statements do the same as either."""
+        if any(_names_roles(schema, name) for schema in self.schemas):
+            return role
+        read = sorted(self.schemas[0].reads(name) | self.schemas[1].reads(name))
+        own = [
+            replace(profile, role="") if profile is not None else None
+            for side in profiles
+            for profile in (side.get((each, role)) for each in read)
+        ]
+        calls = []
+        for side in self.sides:
+            signatures = sorted(side.schema.calls(name))
+            attributes = side.schema.roles.get(role)
+            calls.append(attributes is not None and _may_call(side.connection, role, signatures))
+        return repr((own, calls))
+
+    def _tally(self, universe: Universe, role: str, statements: Statements) -> _Tally:
+        name, commands = universe.relation.name, statements.commands()
+        actors = universe.pools.actors([role])
+        tally = _Tally()
+        for world in universe.worlds(self.budget):
+            if tally.worlds >= self.budget.worlds:
+                self.left_out.append(
+                    f"{name}: {self.budget.worlds} worlds were tried, and there are more within "
+                    f"{self.budget.rows} rows per table"
+                )
+                break
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
+                break
+            tried = [one for one in statements.on(world.row) if not _is_settled(tally, one.command)]
+            if tried:
+                self._try(world, actors, tried, tally)
+            elif all(_is_settled(tally, command) for command in commands):
+                break
+        return tally
+
+    def _try(
+        self, world: World, actors: Sequence[Actor], statements: Sequence[Statement], tally: _Tally
+    ) -> None:
+        before, after = self._run(world, actors, statements)
+        rejected = before.rejected or after.rejected
+        if rejected is not None:
+            tally.rejections[rejected] = tally.rejections.get(rejected, 0) + 1
+            return
+        tally.worlds += 1
+        for actor, ours, theirs in zip(actors, before.outcomes, after.outcomes, strict=True):
+            for statement, old, new in zip(statements, ours, theirs, strict=True):
+                if new.permits_more_than(old):
+                    difference = _Difference(world, actor, statement, (old, new))
+                    tally.found.setdefault((statement.command, "opens"), difference)
+                if old.permits_more_than(new):
+                    difference = _Difference(world, actor, statement, (old, new))
+                    tally.found.setdefault((statement.command, "closes"), difference)
+
+    def _run(self, world: World, actors: Sequence[Actor], statements: Sequence[Statement]) -> Any:
+        self.worlds += 1
+        self.statements += len(actors) * len(statements)
+        runs = [self.pool.submit(side.run, world, actors, statements) for side in self.sides]
+        return runs[0].result(), runs[1].result()
+
+    def _conclude(
+        self, universe: Universe, roles: Sequence[str], commands: Sequence[Command], tally: _Tally
+    ) -> None:
+        name = universe.relation.name
+        for command in commands:
+            examples: dict[Direction, Counterexample] = {}
+            for direction in ("opens", "closes"):
+                found = tally.found.get((command, direction))
+                if found is not None:
+                    smallest = self._smallest(universe, found, direction)
+                    if smallest is None:
+                        del tally.found[command, direction]
+                        self._not_decided(name, roles, command, "the results vary from run to run")
+                        break
+                    examples[direction] = _counterexample(universe, smallest, direction)
+            else:
+                self._decided(name, roles, command, examples, tally)
+
+    def _decided(
+        self,
+        name: str,
+        roles: Sequence[str],
+        command: Command,
+        examples: Mapping[Direction, Counterexample],
+        tally: _Tally,
+    ) -> None:
+        if not examples and not tally.worlds:
+            most = max(tally.rejections, key=lambda one: tally.rejections[one], default="no value fits")
+            self._not_decided(name, roles, command, f"no world satisfies the constraints: {most}")
+            return
+        if not examples and any(
+            schema.is_opaque(name) for schema in self.schemas if name in schema.relations
+        ):
+            reason = "a function runs SQL text that it computes, so it may read any table"
+            self._not_decided(name, roles, command, reason)
+            return
+        for role in roles:
+            if not examples:
+                self.same.append(Same(object=name, role=role, command=command, worlds=tally.worlds))
+                continue
+            verdict: Verdict = "both" if len(examples) == 2 else next(iter(examples))
+            self.changes.append(
+                Change(
+                    object=name,
+                    role=role,
+                    command=command,
+                    verdict=verdict,
+                    counterexample=next(iter(examples.values())),
+                    closing=examples["closes"] if verdict == "both" else None,
+                )
+            )
+
+    def _not_decided(self, name: str, roles: Sequence[str], command: Command, reason: str) -> None:
+        self.unknown += [Unknown(object=name, role=role, command=command, reason=reason) for role in roles]
+
+    def _smallest(self, universe: Universe, found: _Difference, direction: Direction) -> _Difference | None:
+        """Leave out rows and claims as long as the difference stays; None: it doesn't come again."""
+        current = self._again(found, found.world, found.actor, direction)
+        if current is None:
+            return None
+        for actor in universe.pools.actors([found.actor.role]):
+            if _size(actor) < _size(current.actor):
+                simpler = self._again(current, current.world, actor, direction)
+                if simpler is not None:
+                    current = simpler
+                    break
+        shrunk = True
+        while shrunk:
+            shrunk = False
+            for world in _smaller(universe, current.world):
+                simpler = self._again(current, world, current.actor, direction)
+                if simpler is not None:
+                    current, shrunk = simpler, True
+                    break
+        return current
+
+    def _again(
+        self, found: _Difference, world: World, actor: Actor, direction: Direction
+    ) -> _Difference | None:
+        before, after = self._run(world, [actor], [found.statement])
+        if before.rejected or after.rejected:
+            return None
+        old, new = before.outcomes[0][0], after.outcomes[0][0]
+        differs = new.permits_more_than(old) if direction == "opens" else old.permits_more_than(new)
+        return _Difference(world, actor, found.statement, (old, new)) if differs else None
+
+
+def _any(schemas: tuple[Schema, ...], name: str) -> Relation:
+    return next(schema.relations[name] for schema in schemas if name in schema.relations)
+
+
+def _everything(schema: Schema) -> Any:
+    return (
+        {name: one.definition for name, one in schema.relations.items()},
+        {name: one.definition for name, one in schema.functions.items()},
+    )
+
+
+def _names_roles(schema: Schema, name: str) -> bool:
+    """Whether a definition asks which role the caller has."""
+    if name not in schema.relations:
+        return False
+    texts = [
+        *(policy.using or "" for each in schema.reads(name) for policy in schema.relations[each].policies),
+        *(policy.check or "" for each in schema.reads(name) for policy in schema.relations[each].policies),
+        *(schema.relations[each].query or "" for each in schema.reads(name)),
+        *(schema.functions[each].body for each in schema.calls(name)),
+    ]
+    words = {word for each in texts for word in each.lower().translate(_NOT_IN_WORDS).split()}
+    return bool(words & _NAMES_ROLES) or any(word.startswith("has_") for word in words)
+
+
+def _may_call(connection: Connection, role: str, signatures: Sequence[str]) -> tuple[bool, ...]:
+    statement = text(
+        "SELECT pg_catalog.has_function_privilege(CAST(:role AS text), f, 'EXECUTE') "
+        "FROM unnest(CAST(:signatures AS text[])) WITH ORDINALITY AS s (f, place) ORDER BY place"
+    )
+    return tuple(connection.scalars(statement, {"role": role, "signatures": list(signatures)}))
+
+
+def _is_settled(tally: _Tally, command: Command) -> bool:
+    return (command, "opens") in tally.found and (command, "closes") in tally.found
+
+
+def _size(actor: Actor) -> int:
+    return len(repr((actor.claims or {}, actor.settings))) + (actor.claims is not None)
+
+
+def _smaller(universe: Universe, world: World) -> Iterable[World]:
+    """The worlds with one row less, and the rows that foreign keys need."""
+    for place in range(len(world.rows)):
+        kept = [row for number, row in enumerate(world.rows) if number != place]
+        rows: list[Row] = kept if world.row is None else [*kept, world.row]
+        completed = universe.complete(rows)
+        if completed is not None and len(completed) < len(world.all_rows):
+            yield replace(world, rows=tuple(row for row in completed if row != world.row))
+
+
+_VERBS: Final[Mapping[Command, str]] = {
+    "SELECT": "read",
+    "INSERT": "insert",
+    "UPDATE": "update",
+    "DELETE": "delete",
+}
+
+
+def _counterexample(universe: Universe, found: _Difference, direction: Direction) -> Counterexample:
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in found.world.all_rows:
+        rows.setdefault(row.relation, []).append(row.values)
+    shown = found.world.row
+    can = "can" if direction == "opens" else "can no longer"
+    about = universe.relation.name if shown is None else _shown(universe, shown)
+    if found.statement.command == "INSERT" or (shown is None and found.statement.command != "SELECT"):
+        sentence = f"{found.actor.text} {can} run {found.statement.text}"
+    else:
+        sentence = f"{found.actor.text} {can} {_VERBS[found.statement.command]} {about}"
+    others = [_shown(universe, row) for row in found.world.rows]
+    sentence += f", with {', '.join(others)}" if others else ""
+    return Counterexample(
+        claims=found.actor.claims,
+        settings=found.actor.settings,
+        rows=rows,
+        statement=found.statement.text,
+        before=str(found.outcomes[0]),
+        after=str(found.outcomes[1]),
+        text=sentence,
+    )
+
+
+def _shown(universe: Universe, row: Row) -> str:
+    """The row with its key and the columns that decide."""
+    relation = universe.schema.relations[row.relation]
+    key = relation.keys[0] if relation.keys else ()
+    names = [
+        name
+        for name in row.values
+        if name in key or name in universe.deciding.get(row.relation, ()) or not key
+    ]
+    inner = ", ".join(f"{name}={_value(row.values[name])}" for name in names)
+    return f"{row.relation}({inner})"
+
+
+def _value(value: Any) -> str:
+    return "NULL" if value is None else str(value)

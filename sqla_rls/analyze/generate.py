@@ -1,0 +1,348 @@
+"""The small worlds of a relation: values that its policies can tell apart, rows of them, and callers.
+
+The same input gives the same worlds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+from sqla_rls.analyze.pools import Pools, Shared
+from sqla_rls.analyze.schema import ForeignKey, Relation, Schema
+from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
+
+#: The most rows of one table that worlds are made of.
+MOST_ROWS: Final = 24
+#: The parts of a definition whose columns decide about access.
+_DECIDING: Final = ("policy", "query", "body", "trigger")
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the relation of that name."""
+
+    relation: str
+    values: Values
+
+    def __hash__(self) -> int:
+        return hash((self.relation, repr(self.values)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A few rows, in an order in which they can be inserted."""
+
+    #: The rows of the tables that are read inside, with those that foreign keys need.
+    rows: tuple[Row, ...]
+    #: The row in question, the last; None for a view, and where it is inserted.
+    row: Row | None = None
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        return self.rows if self.row is None else (*self.rows, self.row)
+
+
+@dataclass(kw_only=True)
+class Universe:
+    """What the worlds of *relation* are made of."""
+
+    relation: Relation
+    schema: Schema
+    pools: Pools
+    #: The columns that decide about access, of each relation that is read.
+    deciding: Mapping[str, frozenset[str]]
+    rows: Mapping[str, tuple[Row, ...]]
+    #: What the budget leaves out.
+    left_out: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        relation: Relation,
+        schema: Schema,
+        shared: Shared,
+        accepts: Callable[[str, str], bool],
+        *,
+        varies_checked: bool = False,
+    ) -> Universe:
+        """Make the universe of *relation*.
+
+        Args:
+            relation: the table or view in question.
+            schema: what both sides refer to.
+            shared: what both sides mention.
+            accepts: asks Postgres whether a text is a value of a type.
+            varies_checked: vary the columns of constraints, too.
+        """
+        read = schema.reads(relation.name)
+        parts = (*_DECIDING, "constraint") if varies_checked else _DECIDING
+        deciding = {name: _deciding(schema, read, name, parts) for name in sorted(read)}
+        pools = Pools.of(relation, schema, shared, deciding, accepts)
+        self = cls(relation=relation, schema=schema, pools=pools, deciding=deciding, rows={})
+        self.rows = {
+            name: self._rows(schema.relations[name]) for name in deciding if schema.relations[name].has_rows
+        }
+        return self
+
+    @classmethod
+    def nothing(cls, relation: Relation, schema: Schema) -> Universe:
+        """Return the universe of a relation in which no row can be made."""
+        pools = Pools(vocabulary=Vocabulary(), kinds=(), accepts=lambda _type, _text: False)
+        return cls(relation=relation, schema=schema, pools=pools, deciding={}, rows={})
+
+    def worlds(self, budget: Budget) -> Iterator[World]:
+        """Yield worlds by their number of rows, each with the row in question or without it.
+
+        Those that differ from an earlier one only in that two values changed places come last.
+        """
+        postponed: list[World] = []
+        for world in self._worlds(budget):
+            if _is_first_of_its_kind(world):
+                yield world
+            else:
+                postponed.append(world)
+        yield from postponed
+
+    def _worlds(self, budget: Budget) -> Iterator[World]:
+        candidates = self.rows.get(self.relation.name, ())
+        rows = candidates if self.relation.has_rows else ()
+        for context in self._contexts(max(8, 2 * budget.worlds // (len(rows) + 1)), budget.rows):
+            completed = self._completed(context)
+            if completed is None:
+                continue
+            yield World(rows=completed)
+            for row in rows:
+                if row in context:
+                    continue
+                parents = self._completed((*context, row))
+                if parents is not None:
+                    yield World(rows=tuple(each for each in parents if each != row), row=row)
+
+    def complete(self, rows: Sequence[Row]) -> tuple[Row, ...] | None:
+        """Add the rows that the foreign keys of *rows* need, and sort them; None if there is no such row."""
+        return self._completed(rows)
+
+    def _contexts(self, most: int, most_rows: int) -> list[tuple[Row, ...]]:
+        """The rows of other tables that a world has: fewer first."""
+        reads_itself = self.relation.is_view or _reads_itself(self.schema, self.relation)
+        universe = [
+            row
+            for name, rows in self.rows.items()
+            if name != self.relation.name or reads_itself
+            for row in rows
+        ]
+        found: list[tuple[Row, ...]] = [()]
+        found += [(row,) for row in universe]
+        found.append(_compatible(universe, self.schema))
+        largest = min(len(universe), most_rows * max(len(self.rows), 1))
+        random = Random(0)  # noqa: S311 # the same worlds each time
+        for size in range(2, largest + 1):
+            room = most - len(found)
+            possible = math.comb(len(universe), size)
+            if room <= 0:
+                self._leave_out(size, largest)
+                break
+            if possible <= room:
+                some: Iterable[tuple[Row, ...]] = itertools.combinations(universe, size)
+            else:
+                some = _sampled(universe, size, room if size > 2 else max(room // 2, 1), random)
+                self._leave_out(size, largest)
+            found += [one for one in some if _fits(one, most_rows)]
+        return list(dict.fromkeys(found))
+
+    def _leave_out(self, size: int, largest: int) -> None:
+        text = (
+            f"{self.relation.name}: of the worlds with {size} to {largest} rows in the tables that are "
+            "read inside, only a sample was tried"
+        )
+        if not any(one.startswith(f"{self.relation.name}: of the worlds") for one in self.left_out):
+            self.left_out.append(text)
+
+    def _rows(self, relation: Relation) -> tuple[Row, ...]:
+        varied = [
+            (name, self.pools.values(relation, column))
+            for name, column in relation.columns.items()
+            if name in self.deciding[relation.name] and column.generated is None
+        ]
+        size = math.prod(len(values) for _, values in varied)
+        if size <= MOST_ROWS:
+            chosen = list(itertools.product(*(values for _, values in varied)))
+        else:
+            self.left_out.append(f"{relation.name}: {MOST_ROWS} of {size} possible rows were tried")
+            chosen = _spread([values for _, values in varied], MOST_ROWS)
+        names = [name for name, _ in varied]
+        rows = [
+            Row(relation.name, self._filled(relation, dict(zip(names, values, strict=True)), number))
+            for number, values in enumerate(chosen, 1)
+        ]
+        return tuple(dict.fromkeys(rows))
+
+    def _filled(self, relation: Relation, given: Values, number: int) -> Values:
+        """Give each other column one value; keys that decide nothing are distinct."""
+        distinct = {name for key in relation.keys if not given.keys() & set(key) for name in key}
+        values: dict[str, Any] = {}
+        for name, column in relation.columns.items():
+            if column.generated is not None:
+                continue
+            if name in given:
+                values[name] = given[name]
+            elif name in distinct and not self._is_foreign(relation, name):
+                values[name] = self.pools.distinct(column, number)
+            else:
+                values[name] = self.pools.filler(relation, column)
+        return values
+
+    @staticmethod
+    def _is_foreign(relation: Relation, name: str) -> bool:
+        return any(name in key.columns for key in relation.foreign_keys)
+
+    def _completed(self, rows: Sequence[Row]) -> tuple[Row, ...] | None:
+        found = list(dict.fromkeys(rows))
+        waiting = list(found)
+        while waiting:
+            row = waiting.pop()
+            relation = self.schema.relations[row.relation]
+            for key in relation.foreign_keys:
+                wanted = tuple(row.values.get(name) for name in key.columns)
+                if any(value is None for value in wanted) or _has(found, key, wanted, self.schema):
+                    continue
+                parent = self._parent(key, wanted)
+                if parent is None or len(found) > 50:
+                    return None
+                found.append(parent)
+                waiting.append(parent)
+        return _sorted(found, self.schema)
+
+    def _parent(self, key: ForeignKey, wanted: tuple[Any, ...]) -> Row | None:
+        relation = self.schema.relations[key.target]
+        for row in self.rows.get(key.target, ()):
+            if tuple(row.values.get(name) for name in key.target_columns) == wanted:
+                return row
+        given = dict(zip(key.target_columns, wanted, strict=True))
+        values = self._filled(relation, given, 1)
+        return Row(key.target, values) if relation.has_rows else None
+
+
+def _deciding(schema: Schema, read: frozenset[str], name: str, parts: Sequence[str]) -> frozenset[str]:
+    sources = read | {one for each in read for one in schema.calls(each)}
+    return frozenset(
+        edge.column
+        for source in sources
+        for edge in schema.edges.get(source, ())
+        if edge.reads == name and edge.column is not None and edge.part in parts
+    )
+
+
+def _reads_itself(schema: Schema, relation: Relation) -> bool:
+    """Whether other rows of the relation decide about access to a row of it."""
+    others = (schema.reads(relation.name) | schema.calls(relation.name)) - {relation.name}
+    if any(
+        edge.reads == relation.name and edge.part in _DECIDING
+        for other in others
+        for edge in schema.edges.get(other, ())
+    ):
+        return True
+    own = (relation.schema, relation.relname)
+    return any(
+        own in read_expression(expression).relations
+        for policy in relation.policies
+        for expression in (policy.using, policy.check)
+        if expression is not None
+    )
+
+
+def _is_first_of_its_kind(world: World) -> bool:
+    """Whether 2 comes after 1, as numbers and among the numbers of keys."""
+    rows = world.rows if world.row is None else (world.row, *world.rows)
+    values = [value for row in rows for value in row.values.values() if type(value) is int]
+    return 2 not in values or (1 in values and values.index(1) < values.index(2))
+
+
+def _compatible(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
+    """As many of *rows* as no two have the same key."""
+    seen: set[tuple[str, tuple[str, ...], str]] = set()
+    found = []
+    for row in rows:
+        keys = {
+            (row.relation, key, repr([row.values.get(name) for name in key]))
+            for key in schema.relations[row.relation].keys
+        }
+        if not keys & seen:
+            seen |= keys
+            found.append(row)
+    return tuple(found)
+
+
+def _fits(rows: Sequence[Row], most: int) -> bool:
+    names = [row.relation for row in rows]
+    return all(names.count(name) <= most for name in set(names))
+
+
+def _sampled(rows: Sequence[Row], size: int, number: int, random: Random) -> list[tuple[Row, ...]]:
+    """Some combinations; those of different tables first, since policies join them."""
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row.relation, []).append(row)
+    found: dict[tuple[Row, ...], None] = {}
+    for _ in range(number * 4):
+        if len(found) >= number:
+            break
+        if len(tables) >= size and random.random() < 0.7:
+            chosen = [random.choice(tables[name]) for name in random.sample(sorted(tables), size)]
+        else:
+            chosen = random.sample(list(rows), size)
+        found[tuple(sorted(chosen, key=rows.index))] = None
+    return list(found)
+
+
+def _spread(pools: Sequence[Sequence[Any]], number: int) -> list[tuple[Any, ...]]:
+    """The first values of all, each other value once, and a sample of the rest."""
+    first = tuple(values[0] for values in pools)
+    found = {repr(first): first}
+    for place, values in enumerate(pools):
+        for value in values[1:]:
+            one = (*first[:place], value, *first[place + 1 :])
+            found.setdefault(repr(one), one)
+    random = Random(0)  # noqa: S311 # the same worlds each time
+    for _ in range(number * 10):
+        if len(found) >= number:
+            break
+        one = tuple(random.choice(values) for values in pools)
+        found.setdefault(repr(one), one)
+    return list(found.values())
+
+
+def _has(rows: Iterable[Row], key: ForeignKey, wanted: tuple[Any, ...], schema: Schema) -> bool:
+    heirs = {key.target, *schema.relations[key.target].children}
+    return any(
+        row.relation in heirs and tuple(row.values.get(name) for name in key.target_columns) == wanted
+        for row in rows
+    )
+
+
+def _sorted(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
+    """Sort *rows* so that a row comes after those that its foreign keys need."""
+    names = sorted({row.relation for row in rows})
+    placed: list[str] = []
+    while len(placed) < len(names):
+        free = [
+            name
+            for name in names
+            if name not in placed
+            and all(
+                key.target in placed or key.target == name or key.target not in names
+                for key in schema.relations[name].foreign_keys
+            )
+        ]
+        # A circle of foreign keys: any order is as good, with deferred constraints.
+        placed += free or [next(name for name in names if name not in placed)]
+    ordered = sorted(rows, key=lambda row: placed.index(row.relation))
+    return tuple(ordered)

@@ -1,0 +1,350 @@
+"""The values that policies can tell apart, by the type of a column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqla_rls.analyze import vocabulary as terms
+from sqla_rls.analyze.schema import Column, Relation, Schema
+from sqla_rls.analyze.vocabulary import Constant, Vocabulary
+
+#: The caller, and somebody else, as each type has them.
+SUBJECTS: Final[Mapping[str, tuple[str, str]]] = {
+    "text": ("alice", "bob"),
+    "uuid": ("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa", "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"),
+    "number": ("1", "2"),
+}
+_PAST, _FUTURE = "1970-01-01", "2100-01-01"
+_BY_TYPE: Final[Mapping[str, tuple[Any, ...]]] = {
+    "uuid": SUBJECTS["uuid"],
+    "date": (_PAST, _FUTURE),
+    "time without time zone": ("00:00:00", "12:00:00"),
+    "time with time zone": ("00:00:00+00", "12:00:00+00"),
+    "bytea": ("\\x01", "\\x02"),
+    "json": ({},),
+    "jsonb": ({},),
+    "inet": ("10.0.0.1", "10.0.0.2"),
+    "cidr": ("10.0.0.0/24", "10.0.1.0/24"),
+    "macaddr": ("08:00:2b:01:02:03", "08:00:2b:01:02:04"),
+    "point": ("(1,1)", "(2,2)"),
+    "xml": ("<a/>", "<b/>"),
+    "tsvector": ("a", "b"),
+    "bit": ("0", "1"),
+}
+#: Text that many types read.
+_GUESSES: Final = ("1", "2", "a", "(,)", "(,,)", "(,,,)", "()", "{}", "(1,1)", "[1,2)", "empty")
+#: Values that stand for the others of a type, where a constant is one value.
+_OTHERS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who runs the statements: a role with claims, without any, and with settings."""
+
+    role: str
+    claims: Mapping[str, Any] | None
+    settings: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """The caller in words."""
+        claims = dict(self.claims or {})
+        subject = claims.pop("sub", None)
+        if self.claims is None:
+            who = f"{self.role} without claims"
+        else:
+            who = f"{self.role} without a subject" if subject is None else f"{subject} as {self.role}"
+        who += f" with the claims {json.dumps(claims)}" if claims else ""
+        if self.settings:
+            who += " with " + ", ".join(f"{name} = {value!r}" for name, value in self.settings.items())
+        return who
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What both sides' definitions mention of a relation, and of what it reads."""
+
+    vocabulary: Vocabulary
+
+    @classmethod
+    def of(cls, schemas: Iterable[Schema], relation: str) -> Shared:
+        found = Vocabulary()
+        for schema in schemas:
+            if relation in schema.relations:
+                found = found.merged(_vocabulary(schema, relation))
+        return cls(vocabulary=found)
+
+
+def _vocabulary(schema: Schema, relation: str) -> Vocabulary:
+    found = Vocabulary()
+    for name in sorted(schema.reads(relation)):
+        one = schema.relations[name]
+        for policy in one.policies:
+            for expression in (policy.using, policy.check):
+                if expression is not None:
+                    found = found.merged(terms.read_expression(expression))
+        if one.query is not None:
+            found = found.merged(terms.read_query(one.query))
+        for expression in (*one.checks, *filter(None, [one.partition_check])):
+            found = found.merged(terms.read_expression(expression))
+        for child in one.children:
+            if (check := schema.relations[child].partition_check) is not None:
+                found = found.merged(terms.read_expression(check))
+        for column in one.columns.values():
+            for expression in (*column.domain_checks, *filter(None, [column.generated])):
+                found = found.merged(terms.read_expression(expression))
+    for signature in sorted(schema.calls(relation)):
+        found = found.merged(schema.functions[signature].vocabulary)
+    return found
+
+
+@dataclass(kw_only=True)
+class Pools:
+    """The values of each column of the relations that access to one relation reads."""
+
+    vocabulary: Vocabulary
+    kinds: tuple[str, ...]
+    accepts: Callable[[str, str], bool]
+
+    @classmethod
+    def of(
+        cls,
+        relation: Relation,
+        schema: Schema,
+        shared: Shared,
+        deciding: Mapping[str, frozenset[str]],
+        accepts: Callable[[str, str], bool],
+    ) -> Pools:
+        columns = [
+            schema.relations[name].columns[column]
+            for name, names in deciding.items()
+            for column in sorted(names)
+            if column in schema.relations[name].columns
+        ]
+        return cls(
+            vocabulary=shared.vocabulary, kinds=_kinds(columns, shared.vocabulary), accepts=_once(accepts)
+        )
+
+    def values(self, relation: Relation, column: Column) -> tuple[Any, ...]:
+        """Return the values that the policies can tell apart; NULL is the last, where it is allowed."""
+        found = [value for value in self._candidates(column) if self._is_valid(column, value)]
+        if not column.not_null and not any(column.name in key for key in relation.keys[:1]):
+            found.append(None)
+        return tuple({repr(value): value for value in found}.values()) or (None,)
+
+    def filler(self, relation: Relation, column: Column) -> Any:
+        """Return a value for a column that decides nothing."""
+        return self.values(relation, column)[0] if column.not_null else None
+
+    def distinct(self, column: Column, number: int) -> Any:
+        """Return value *number* of those that a key column has."""
+        if column.category == "N":
+            return number
+        if column.base == "uuid":
+            return str(UUID(int=number))
+        if column.category == "S":
+            return f"k{number}"
+        if column.category == "D":
+            return (datetime(2000, 1, 1, tzinfo=UTC) + timedelta(days=number)).date().isoformat()
+        values = [value for value in self._candidates(column) if self._is_valid(column, value)]
+        return values[number % len(values)] if values else None
+
+    def actors(self, roles: Iterable[str], *, most: int = 24) -> list[Actor]:
+        """Return the callers of each role: without claims, without a subject, with one; then other claims."""
+        bases: list[Mapping[str, Any] | None] = [None, {}]
+        bases += [{"sub": SUBJECTS[kind][0]} for kind in self.kinds]
+        variants: list[tuple[Mapping[str, Any] | None, Mapping[str, str]]] = [(base, {}) for base in bases]
+        for path in self.vocabulary.claims:
+            for value in self._claim_values(path):
+                variants += [
+                    (_with_claim(base, path, value), settings)
+                    for base, settings in list(variants)
+                    if base is not None and len(variants) < most
+                ]
+        for name in self.vocabulary.settings:
+            for value in self._setting_values(name):
+                variants += [
+                    (base, {**settings, name: value})
+                    for base, settings in list(variants)
+                    if name not in settings and len(variants) < 2 * most
+                ]
+        distinct = {repr(one): one for one in variants}.values()
+        return [
+            Actor(role=role, claims=claims, settings=settings)
+            for role in roles
+            for claims, settings in distinct
+        ]
+
+    def _claim_values(self, path: tuple[str, ...]) -> Iterator[Any]:
+        term = terms.Claim(path)
+        constants = [_natural(one) for one in self.vocabulary.constants.get(term, ())]
+        linked = [one for one in self.vocabulary.linked.get(term, ()) if isinstance(one, terms.Column)]
+        values: list[Any] = constants or (["1", "2"] if linked else ["alice", True])
+        if linked:
+            values += [SUBJECTS[kind][0] for kind in self.kinds]
+        yield from values
+        yield values[:1]
+
+    def _setting_values(self, name: str) -> Iterator[str]:
+        constants = [one.value for one in self.vocabulary.constants.get(terms.Setting(name), ())]
+        yield from constants
+        yield from ("1", *(SUBJECTS[kind][0] for kind in self.kinds))
+
+    def _candidates(self, column: Column) -> list[Any]:
+        """The constants that the column is compared with and their neighbours, then others of the type."""
+        term = terms.Column(column.name)
+        constants = [*self.vocabulary.constants.get(term, ()), *self.vocabulary.loose]
+        if column.kind == "e":
+            named = [one.value for one in constants if one.value in column.labels]
+            others = [label for label in column.labels if label not in named]
+            return [*named, *others[: 1 if named else _OTHERS]]
+        if column.category == "A" and column.element is not None:
+            return [[], *([value] for value in self._elements(column, constants))]
+        others = self._others(column, column.base, column.category, term)
+        if column.category == "B":
+            return [True, False]
+        if column.category == "N":
+            numbers = [n for one in constants if one.kind == "number" for n in _around(one.value)]
+            return [*numbers, *others] if not numbers else list(dict.fromkeys([*numbers, *others]))
+        if column.category == "D":
+            return [*_moments(column.base, constants), *others]
+        if column.base in ("json", "jsonb"):
+            texts = [one.value for one in constants if one.kind == "text"][:3]
+            return [{}, *({key: value} for key in texts for value in (*texts, True) if key != value)][:6]
+        texts = [each for one in constants if one.kind == "text" for each in _patterns(one.value)]
+        return list(dict.fromkeys([*texts, *others]))
+
+    def _others(self, column: Column, base: str, category: str, term: terms.Term) -> list[Any]:
+        if category == "S":
+            linked = self.vocabulary.linked.get(term, frozenset())
+            if terms.Subject() in linked:
+                return [subject for kind in self.kinds for subject in SUBJECTS[kind]]
+            return list(SUBJECTS["text"])
+        if category == "N":
+            return [1, 2]
+        if base.startswith("timestamp"):
+            return [f"{_PAST} 00:00:00+00", f"{_FUTURE} 00:00:00+00"]
+        if category == "T":
+            return ["1 day", "2 days"]
+        return list(_BY_TYPE.get(base.partition("(")[0], _GUESSES))
+
+    def _elements(self, column: Column, constants: Iterable[Constant]) -> list[Any]:
+        assert column.element is not None
+        kind, category = column.element["kind"], column.element["category"]
+        if kind == "e":
+            return list(column.labels[:_OTHERS])
+        named = [_natural(one) for one in constants if (one.kind == "number") == (category == "N")]
+        others = self._others(column, column.element["type"], category, terms.Column(column.name))
+        return list(dict.fromkeys([*named[:3], *others]))
+
+    def _is_valid(self, column: Column, value: Any) -> bool:
+        return self.accepts(column.type, as_input(value))
+
+
+def as_input(value: Any) -> str:
+    """The text of *value* as the type's input function reads it."""
+    if isinstance(value, list):
+        inner = ",".join(json.dumps(str(one)) for one in value)
+        return "{" + inner + "}"
+    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
+
+
+def _once(accepts: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
+    known: dict[tuple[str, str], bool] = {}
+
+    def asked(type_: str, text: str) -> bool:
+        if (type_, text) not in known:
+            known[type_, text] = accepts(type_, text)
+        return known[type_, text]
+
+    return asked
+
+
+def _kinds(columns: Iterable[Column], vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The forms that a subject needs: those of the columns that it is compared with."""
+    linked = vocabulary.linked.get(terms.Subject(), frozenset())
+    compared = [one for one in columns if terms.Column(one.name) in linked]
+    found = {_kind(column) for column in (compared or columns)} - {None}
+    if not compared:
+        found.discard("number")
+        found.add("text")
+    return tuple(kind for kind in SUBJECTS if kind in found) or ("text",)
+
+
+def _kind(column: Column) -> str | None:
+    if column.base == "uuid" or (column.element or {}).get("type") == "uuid":
+        return "uuid"
+    category = column.element["category"] if column.element is not None else column.category
+    return {"S": "text", "N": "number"}.get(category)
+
+
+def _natural(constant: Constant) -> Any:
+    if constant.kind == "boolean":
+        return constant.value == "true"
+    if constant.kind == "number":
+        return json.loads(constant.value)
+    return constant.value
+
+
+def _around(number: str) -> Iterator[int | float]:
+    value = json.loads(number)
+    yield from (value, value - 1, value + 1)
+
+
+def _patterns(text: str) -> Iterator[str]:
+    if "%" in text or "_" in text:
+        yield text.replace("%", "x").replace("_", "x")
+    yield text
+
+
+def _moments(base: str, constants: Iterable[Constant]) -> Iterator[str]:
+    """Moments before, between and after those of the constants; intervals count from now, both ways."""
+    ages = sorted({_seconds(one.value) for one in constants if one.kind == "interval"} - {0.0})
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    for lower, upper in zip([0.0, *ages], [*ages, None], strict=True):
+        middle = (lower + upper) / 2 if upper is not None else lower * 1.5
+        if middle:
+            for moment in (now - timedelta(seconds=middle), now + timedelta(seconds=middle)):
+                yield moment.isoformat(sep=" ") if base.startswith("timestamp") else moment.date().isoformat()
+    for one in constants:
+        if one.kind in ("timestamp", "text"):
+            try:
+                moment = datetime.fromisoformat(one.value)
+            except ValueError:
+                continue
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            for near in (moment, moment - timedelta(days=1), moment + timedelta(days=1)):
+                yield near.isoformat(sep=" ") if base.startswith("timestamp") else near.date().isoformat()
+
+
+_UNITS: Final = {
+    "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0,
+    "week": 604800.0, "mon": 2592000.0, "month": 2592000.0, "year": 31557600.0,
+}  # fmt: skip
+
+
+def _seconds(interval: str) -> float:
+    """The length of an interval in words, or as Postgres prints it; 0 for others."""
+    total, words = 0.0, interval.split()
+    for number, unit in zip(words, [*words[1:], ""], strict=True):
+        if ":" in number:
+            hours, minutes, seconds = ([float(each) for each in number.split(":")] + [0.0])[:3]
+            total += hours * 3600 + minutes * 60 + seconds
+        elif number.lstrip("-").isdecimal():
+            total += float(number) * _UNITS.get(unit.rstrip("s") or "s", 0.0)
+    return abs(total)
+
+
+def _with_claim(base: Mapping[str, Any] | None, path: tuple[str, ...], value: Any) -> Mapping[str, Any]:
+    found = dict(base or {})
+    if len(path) == 1:
+        found[path[0]] = value
+    else:
+        inner = found.get(path[0])
+        found[path[0]] = _with_claim(inner if isinstance(inner, dict) else {}, path[1:], value)
+    return found

@@ -1,0 +1,413 @@
+"""What access in a database depends on: tables, views, functions, roles, and what refers to what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+
+from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam
+
+from sqla_rls.analyze.target import query
+from sqla_rls.analyze.vocabulary import Vocabulary, read_function
+from sqla_rls.catalog.query import pinned
+
+#: Bodies whose reads no parser finds, because they run text that they compute.
+_DYNAMIC = ("execute", "query_to_xml", "cursor_to_xml", "dblink")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column; a domain has the kind and category of its base type."""
+
+    name: str
+    type: str
+    base: str
+    kind: str
+    category: str
+    element: Mapping[str, str] | None
+    labels: tuple[str, ...]
+    domain_checks: tuple[str, ...]
+    not_null: bool
+    default: str | None
+    generated: str | None
+    identity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignKey:
+    """A foreign key; *target* is the name of a relation."""
+
+    name: str
+    columns: tuple[str, ...]
+    target: str
+    target_columns: tuple[str, ...]
+    is_deferrable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyText:
+    """A policy, with its expressions as Postgres prints them with every name qualified."""
+
+    name: str
+    permissive: bool
+    command: str
+    roles: tuple[str, ...]
+    using: str | None
+    check: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """A table, a view, or another relation with rows."""
+
+    oid: int
+    #: ``schema.name``, quoted.
+    name: str
+    schema: str
+    relname: str
+    #: pg_class.relkind: r, p, v, m or f.
+    kind: str
+    owner: str
+    row_security: bool
+    forced: bool
+    options: tuple[str, ...]
+    query: str | None
+    is_partition: bool
+    columns: Mapping[str, Column]
+    #: The columns of each unique key, the primary key first.
+    keys: tuple[tuple[str, ...], ...]
+    has_primary_key: bool
+    foreign_keys: tuple[ForeignKey, ...]
+    checks: tuple[str, ...]
+    #: The condition that a partition sets for its rows.
+    partition_check: str | None
+    policies: tuple[PolicyText, ...]
+    triggers: tuple[str, ...]
+    children: tuple[str, ...]
+    #: Everything that access depends on and that is the relation's own, as text.
+    definition: str
+
+    @property
+    def is_view(self) -> bool:
+        return self.kind in ("v", "m")
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether an owner can insert rows."""
+        return self.kind in ("r", "p")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function that isn't part of Postgres or of an extension."""
+
+    signature: str
+    schema: str
+    name: str
+    language: str
+    body: str
+    is_bound: bool
+    owner: str
+    definition: str
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return _read_function(self.language, self.body)
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether the function may read what its body doesn't name."""
+        body = self.body.lower()
+        return self.language not in ("sql", "plpgsql") or any(word in body for word in _DYNAMIC)
+
+
+_read_function = cache(read_function)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleAttributes:
+    """A role."""
+
+    name: str
+    is_superuser: bool
+    bypasses_row_security: bool
+    inherits: bool
+    may_login: bool
+    #: Whether the privileges of each role are inherited.
+    member_of: Mapping[str, bool]
+    settings: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What a role may do with a relation, before row security."""
+
+    role: str
+    usage: bool
+    delete: bool
+    selects: tuple[str, ...]
+    inserts: tuple[str, ...]
+    updates: tuple[str, ...]
+    #: Whether the role is a superuser or has BYPASSRLS.
+    bypasses: bool
+    owns: bool
+    #: The policies that are for the role.
+    policies: tuple[str, ...]
+
+    @property
+    def has_privileges(self) -> bool:
+        return self.usage and bool(self.delete or self.selects or self.inserts or self.updates)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A part of a relation or function refers to a column, or to a function."""
+
+    part: str
+    reads: str | None
+    column: str | None
+    calls: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """A database; relations by name, functions by signature, roles by name."""
+
+    relations: Mapping[str, Relation]
+    functions: Mapping[str, Function]
+    roles: Mapping[str, RoleAttributes]
+    #: What the parts of a relation or function refer to, by its name or signature.
+    edges: Mapping[str, tuple[Edge, ...]]
+    #: Operators, casts, domains and settings: any expression may depend on them.
+    surroundings: str
+    version: int
+
+    @classmethod
+    def read(cls, connection: Connection) -> Schema:
+        """Read the catalog; user data isn't read.
+
+        Emits:
+            SELECT statements over the catalog, with ``search_path = pg_catalog`` in a savepoint.
+        """
+        with pinned(connection):
+            found = {
+                name: connection.execute(query(name)).mappings().all()
+                for name in ("relations", "functions", "dependencies", "roles")
+            }
+            surroundings = connection.scalar(query("surroundings")) or ""
+            version = connection.scalar(query("version"))
+        names = {row["oid"]: row["name"] for row in found["relations"]}
+        signatures = {row["oid"]: row["signature"] for row in found["functions"]}
+        edges: dict[str, list[Edge]] = {}
+        for row in found["dependencies"]:
+            source = names.get(row["relation"]) or signatures.get(row["function"])
+            reads, calls = names.get(row["reads"]), signatures.get(row["calls"])
+            if source is not None and (reads or calls) and not (row["part"] == "query" and reads == source):
+                edges.setdefault(source, []).append(Edge(row["part"], reads, row["column"], calls))
+        functions = {row["signature"]: _function(row) for row in found["functions"]}
+        relations = {row["name"]: _relation(row, names) for row in found["relations"]}
+        for function in functions.values():
+            edges.setdefault(function.signature, []).extend(_mentioned(function, relations, functions))
+        return cls(
+            relations=relations,
+            functions=functions,
+            roles={row["name"]: _role(row) for row in found["roles"]},
+            edges={name: tuple(dict.fromkeys(ones)) for name, ones in edges.items()},
+            surroundings=surroundings,
+            version=int(version or 0),
+        )
+
+    def joined(self, other: Schema) -> Schema:
+        """Return both as one: what either refers to, and of a relation in both the definition of *other*."""
+        relations = {**self.relations, **other.relations}
+        for name in self.relations.keys() & other.relations.keys():
+            ours, theirs = self.relations[name], other.relations[name]
+            relations[name] = replace(
+                theirs,
+                columns={**ours.columns, **theirs.columns},
+                policies=tuple(dict.fromkeys((*ours.policies, *theirs.policies))),
+            )
+        names = self.edges.keys() | other.edges.keys()
+        return Schema(
+            relations=relations,
+            functions={**self.functions, **other.functions},
+            roles={**self.roles, **other.roles},
+            edges={
+                name: tuple(dict.fromkeys((*self.edges.get(name, ()), *other.edges.get(name, ()))))
+                for name in names
+            },
+            surroundings=other.surroundings,
+            version=other.version,
+        )
+
+    def reads(self, name: str) -> frozenset[str]:
+        """Return relation *name*, what its policies, its query and its functions read, and so on."""
+        return frozenset(one for one in self._reached(name) if one in self.relations)
+
+    def calls(self, name: str) -> frozenset[str]:
+        """Return the functions that access to relation *name* may call."""
+        return frozenset(one for one in self._reached(name) if one in self.functions)
+
+    def is_opaque(self, name: str) -> bool:
+        """Whether access to relation *name* may depend on what no definition names."""
+        return any(self.functions[one].is_opaque for one in self.calls(name))
+
+    def definitions(self, name: str) -> Mapping[str, str]:
+        """Return the definition of relation *name* and of all that access to it depends on."""
+        reached = self._reached(name) | {
+            target for one in self._reached(name) for target in self._foreign(one)
+        }
+        return {one: (self.relations.get(one) or self.functions[one]).definition for one in reached}
+
+    @cached_property
+    def definition_of_roles(self) -> Mapping[str, RoleAttributes]:
+        return {name: role for name, role in self.roles.items() if not role.is_superuser}
+
+    def _foreign(self, name: str) -> Iterable[str]:
+        relation = self.relations.get(name)
+        return () if relation is None else [key.target for key in relation.foreign_keys]
+
+    def _reached(self, name: str) -> frozenset[str]:
+        reached, waiting = {name}, [name]
+        while waiting:
+            one = waiting.pop()
+            targets = [target for edge in self.edges.get(one, ()) for target in (edge.reads, edge.calls)]
+            relation = self.relations.get(one)
+            targets += relation.children if relation is not None else ()
+            for target in targets:
+                if target is not None and target not in reached:
+                    reached.add(target)
+                    waiting.append(target)
+        return frozenset(reached)
+
+
+def read_profiles(
+    connection: Connection, relations: Iterable[Relation], roles: Iterable[str]
+) -> Mapping[tuple[str, str], Profile]:
+    """Return what each of *roles* may do with each of *relations*, by the names of both."""
+    names = {relation.oid: relation.name for relation in relations}
+    statement = query("profiles").bindparams(
+        bindparam("oids", type_=ARRAY(Text())), bindparam("roles", type_=ARRAY(Text()))
+    )
+    rows = connection.execute(statement, {"oids": [str(oid) for oid in names], "roles": list(roles)})
+    return {
+        (names[row["oid"]], row["role"]): Profile(
+            role=row["role"],
+            usage=row["usage"],
+            delete=row["delete"],
+            selects=tuple(row["selects"]),
+            inserts=tuple(row["inserts"]),
+            updates=tuple(row["updates"]),
+            bypasses=row["bypasses"],
+            owns=row["owns"],
+            policies=tuple(row["policies"]),
+        )
+        for row in rows.mappings()
+    }
+
+
+def _relation(row: RowMapping, names: Mapping[int, str]) -> Relation:
+    columns = {
+        column["name"]: Column(
+            **{
+                name: column[name]
+                for name in ("name", "type", "base", "kind", "category", "element", "not_null")
+            },
+            labels=tuple(column["labels"] or ()),
+            domain_checks=tuple(column["domain_checks"] or ()),
+            default=column["default"],
+            generated=column["generated"],
+            identity=column["identity"],
+        )
+        for column in row["columns"]
+    }
+    definition = {
+        name: value
+        for name, value in row.items()
+        if name not in ("oid", "name", "schema", "relname", "foreign_keys", "children")
+    }
+    definition["foreign_keys"] = [key["definition"] for key in row["foreign_keys"]]
+    definition["children"] = sorted(names.get(oid, "") for oid in row["children"])
+    return Relation(
+        **{name: row[name] for name in ("oid", "name", "schema", "relname", "kind", "owner", "query")},
+        row_security=row["row_security"],
+        forced=row["forced"],
+        options=tuple(row["options"]),
+        is_partition=row["is_partition"],
+        columns=columns,
+        keys=tuple(tuple(key["columns"]) for key in row["keys"] if key["columns"]),
+        has_primary_key=any(key["is_primary"] for key in row["keys"]),
+        foreign_keys=tuple(
+            ForeignKey(
+                name=key["name"],
+                columns=tuple(key["columns"]),
+                target=names[key["target"]],
+                target_columns=tuple(key["target_columns"]),
+                is_deferrable=key["is_deferrable"],
+            )
+            for key in row["foreign_keys"]
+            if key["target"] in names
+        ),
+        checks=tuple(row["checks"]),
+        partition_check=row["partition_check"],
+        policies=tuple(
+            PolicyText(
+                name=policy["name"],
+                permissive=policy["permissive"],
+                command=policy["command"],
+                roles=tuple(policy["roles"]),
+                using=policy["using"],
+                check=policy["check"],
+            )
+            for policy in row["policies"]
+        ),
+        triggers=tuple(row["triggers"]),
+        children=tuple(names[oid] for oid in row["children"] if oid in names),
+        definition=json.dumps(definition, sort_keys=True, default=str),
+    )
+
+
+def _function(row: RowMapping) -> Function:
+    definition = [row[name] for name in ("signature", "language", "body", "owner", "properties")]
+    return Function(
+        **{name: row[name] for name in ("signature", "schema", "name", "language", "body", "owner")},
+        is_bound=row["is_bound"],
+        definition=json.dumps(definition),
+    )
+
+
+def _role(row: RowMapping) -> RoleAttributes:
+    return RoleAttributes(
+        name=row["name"],
+        is_superuser=row["is_superuser"],
+        bypasses_row_security=row["bypasses_row_security"],
+        inherits=row["inherits"],
+        may_login=row["may_login"],
+        member_of=row["member_of"],
+        settings=json.dumps(row["settings"]),
+    )
+
+
+def _mentioned(
+    function: Function, relations: Mapping[str, Relation], functions: Mapping[str, Function]
+) -> Iterable[Edge]:
+    """What the text of a body names, in any schema: more than it refers to, never less.
+
+    A body that computes names refers to what is_opaque says.
+    """
+    if function.is_bound:
+        return
+    body, vocabulary = function.body.lower(), function.vocabulary
+
+    def names(name: str) -> bool:
+        return name in vocabulary.names if vocabulary.is_complete else name.lower() in body
+
+    for relation in relations.values():
+        if names(relation.relname):
+            yield Edge("body", relation.name, None, None)
+            yield from (Edge("body", relation.name, each, None) for each in relation.columns if names(each))
+    for other in functions.values():
+        if names(other.name) and other.signature != function.signature:
+            yield Edge("body", None, None, other.signature)

@@ -1,0 +1,124 @@
+"""Runs the statements of a world on real rows, and undoes them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from sqla_rls.analyze.generate import World
+from sqla_rls.analyze.pools import Actor
+from sqla_rls.analyze.schema import Schema
+from sqla_rls.analyze.statements import Statement, insertion
+from sqla_rls.analyze.target import script
+from sqla_rls.exc import AnalysisError
+
+#: Milliseconds: a policy that never ends is an error of that statement.
+STATEMENT_TIMEOUT: Final = 20_000
+_TRY: Final = text(
+    "SELECT pg_temp.sqla_rls_try("
+    "CAST(:fixtures AS text[]), CAST(:actors AS jsonb), CAST(:statements AS text[]))"
+)
+_ACCEPTS: Final = text("SELECT pg_temp.sqla_rls_accepts(:type, :value)")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a statement did."""
+
+    rows: tuple[str, ...] = ()
+    count: int = 0
+    error: str | None = None
+
+    @classmethod
+    def of(cls, found: str) -> Outcome:
+        value = json.loads(found)
+        rows = tuple(value.get("rows") or ())
+        return cls(rows=rows, count=value.get("count", len(rows)), error=value.get("error"))
+
+    def permits_more_than(self, other: Outcome) -> bool:
+        """Whether it shows or changes a row that *other* doesn't."""
+        if self.rows or other.rows:
+            return bool(Counter(self.rows) - Counter(other.rows))
+        return self.count > other.count
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return self.error.partition("\n")[0]
+        return f"{self.count} row{'' if self.count == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What the statements of a world did: for each caller, in their order; or why the world is none."""
+
+    outcomes: tuple[tuple[Outcome, ...], ...] = ()
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchDatabase:
+    """A database whose data nobody needs, and what its catalog says."""
+
+    connection: Connection
+    schema: Schema
+
+    @classmethod
+    def open(cls, connection: Connection) -> ScratchDatabase:
+        """Read the catalog, and make the functions that try statements, in schema ``pg_temp``.
+
+        Args:
+            connection: a superuser's connection with psycopg.  Its transaction is committed, and it is put
+                into AUTOCOMMIT.
+        """
+        connection.commit()
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        if not connection.scalar(
+            text("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
+        ):
+            raise AnalysisError("statements can't be tried: the role isn't a superuser. Connect as one")
+        schema = Schema.read(connection)
+        connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT}"))
+        for name in ("try_statements", "accepts"):
+            connection.exec_driver_sql(script(name))
+        return cls(connection, schema)
+
+    def accepts(self, type_: str, value: str) -> bool:
+        """Whether *value* is a value of that type."""
+        return bool(self.connection.scalar(_ACCEPTS, {"type": type_, "value": value}))
+
+    def run(self, world: World, actors: Sequence[Actor], statements: Sequence[Statement]) -> Tried:
+        """Insert the rows of *world* that this database has tables for, and run each statement."""
+        relations = self.schema.relations
+        fixtures = [
+            insertion(relations[row.relation], row.values)
+            for row in world.all_rows
+            if row.relation in relations
+        ]
+        parameters: dict[str, Any] = {
+            "fixtures": fixtures,
+            "actors": json.dumps([_settings(actor) for actor in actors]),
+            "statements": [statement.tried for statement in statements],
+        }
+        found = self.connection.execute(_TRY, parameters).scalar_one()
+        if found["rejected"] is not None:
+            return Tried(rejected=found["rejected"])
+        outcomes = [Outcome.of(one) for one in found["results"] or ()]
+        width = len(statements)
+        return Tried(outcomes=tuple(tuple(outcomes[n * width : (n + 1) * width]) for n in range(len(actors))))
+
+
+def _settings(actor: Actor) -> dict[str, Any]:
+    claims = "" if actor.claims is None else json.dumps(actor.claims)
+    return {"role": actor.role, "settings": {"request.jwt.claims": claims, **actor.settings}}
+
+
+def roles_of(schemas: Iterable[Schema]) -> list[str]:
+    """Return the roles that row security can hold for on any side."""
+    return sorted(
+        {role.name for schema in schemas for role in schema.roles.values() if not role.is_superuser}
+    )

@@ -1,0 +1,132 @@
+SELECT c.oid::pg_catalog.int8 AS oid,
+       pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
+       n.nspname AS schema,
+       c.relname AS relname,
+       c.relkind::pg_catalog.text AS kind,
+       c.relpersistence::pg_catalog.text AS persistence,
+       c.relispartition AS is_partition,
+       pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+       c.relrowsecurity AS row_security,
+       c.relforcerowsecurity AS forced,
+       coalesce(c.reloptions, '{}') AS options,
+       CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) END AS query,
+       pg_catalog.pg_get_partkeydef(c.oid) AS partition_key,
+       pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS partition_bound,
+       (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
+                 pg_catalog.pg_get_userbyid(x.grantor),
+                 CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
+                 x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type, x.grantor)
+          FROM pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) AS x) AS privileges,
+       (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
+                 CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
+                 x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
+          FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) AS x)
+         AS schema_privileges,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                  'name', a.attname,
+                  'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
+                  'base', pg_catalog.format_type(b.oid, CASE WHEN t.typtype = 'd' THEN t.typtypmod
+                                                             ELSE a.atttypmod END),
+                  'kind', b.typtype,
+                  'category', b.typcategory,
+                  'element', (SELECT pg_catalog.jsonb_build_object(
+                                       'type', pg_catalog.format_type(e.oid, NULL), 'kind', e.typtype,
+                                       'category', e.typcategory)
+                                FROM pg_catalog.pg_type AS e WHERE e.oid = b.typelem AND b.typcategory = 'A'),
+                  'labels', (SELECT pg_catalog.jsonb_agg(l.enumlabel ORDER BY l.enumsortorder)
+                               FROM pg_catalog.pg_enum AS l
+                              WHERE l.enumtypid IN (b.oid, nullif(b.typelem, 0))),
+                  'domain_checks', (SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_expr(k.conbin, 0) ORDER BY k.oid)
+                                      FROM pg_catalog.pg_constraint AS k WHERE k.contypid = ANY (based.path)),
+                  'not_null', a.attnotnull OR t.typnotnull,
+                  'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
+                  'generated', CASE WHEN a.attgenerated <> ''
+                                    THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
+                  'identity', a.attidentity,
+                  'privileges', (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
+                                          CASE WHEN x.grantee = 0 THEN 'PUBLIC'
+                                               ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
+                                          x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
+                                   FROM pg_catalog.aclexplode(a.attacl) AS x))
+                ORDER BY a.attnum)
+           FROM pg_catalog.pg_attribute AS a
+           JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+           -- A domain over a domain has the base of both.
+           JOIN LATERAL (
+             WITH RECURSIVE base (oid, basetype, path) AS (
+               SELECT t.oid, t.typbasetype, ARRAY[t.oid]
+               UNION ALL
+               SELECT u.oid, u.typbasetype, base.path || u.oid
+                 FROM base JOIN pg_catalog.pg_type AS u ON u.oid = base.basetype)
+             SELECT oid, path FROM base WHERE basetype = 0) AS based ON true
+           JOIN pg_catalog.pg_type AS b ON b.oid = based.oid
+           LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]') AS columns,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                  'is_primary', i.indisprimary,
+                  'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY k.place)
+                                FROM unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k (number, place)
+                                JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.number))
+                ORDER BY i.indisprimary DESC, pg_catalog.pg_get_indexdef(i.indexrelid))
+           FROM pg_catalog.pg_index AS i
+          WHERE i.indrelid = c.oid AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL), '[]') AS keys,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                  'name', f.conname,
+                  'target', f.confrelid::pg_catalog.int8,
+                  'is_deferrable', f.condeferrable,
+                  'definition', pg_catalog.pg_get_constraintdef(f.oid),
+                  'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY k.place)
+                                FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)
+                                JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.number),
+                  'target_columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY k.place)
+                                FROM unnest(f.confkey) WITH ORDINALITY AS k (number, place)
+                                JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.confrelid AND a.attnum = k.number))
+                ORDER BY f.conname)
+           FROM pg_catalog.pg_constraint AS f WHERE f.conrelid = c.oid AND f.contype = 'f'), '[]') AS foreign_keys,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_expr(k.conbin, k.conrelid) ORDER BY k.conname)
+           FROM pg_catalog.pg_constraint AS k WHERE k.conrelid = c.oid AND k.contype = 'c'), '[]') AS checks,
+       pg_catalog.pg_get_partition_constraintdef(c.oid) AS partition_check,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                  'name', p.polname,
+                  'permissive', p.polpermissive,
+                  'command', CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                                           WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+                  'roles', (SELECT pg_catalog.jsonb_agg(CASE WHEN r.oid = 0 THEN 'PUBLIC'
+                                     ELSE pg_catalog.pg_get_userbyid(r.oid) END ORDER BY r.oid)
+                              FROM unnest(p.polroles) AS r (oid)),
+                  'using', pg_catalog.pg_get_expr(p.polqual, p.polrelid),
+                  'check', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
+                ORDER BY p.polname)
+           FROM pg_catalog.pg_policy AS p WHERE p.polrelid = c.oid), '[]') AS policies,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_triggerdef(g.oid) || ' ' || g.tgenabled::pg_catalog.text
+                                     ORDER BY g.tgname)
+           FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal), '[]') AS triggers,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_ruledef(w.oid) ORDER BY w.rulename)
+           FROM pg_catalog.pg_rewrite AS w
+          WHERE w.ev_class = c.oid AND w.rulename <> '_RETURN'), '[]') AS rules,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(DISTINCT s.relname || ' ' || coalesce(s.relacl::pg_catalog.text, '')
+                                     || ' ' || pg_catalog.pg_get_userbyid(s.relowner))
+           FROM pg_catalog.pg_depend AS u
+           JOIN pg_catalog.pg_class AS s ON s.relkind = 'S'
+            AND (s.oid = u.objid AND u.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND u.refobjid = c.oid
+                 OR s.oid = u.refobjid AND u.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND u.objid IN (
+                   SELECT d.oid FROM pg_catalog.pg_attrdef AS d WHERE d.adrelid = c.oid))
+          WHERE u.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass), '[]') AS sequences,
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(h.inhrelid::pg_catalog.int8 ORDER BY h.inhrelid)
+           FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid), '[]') AS children
+  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+   AND NOT EXISTS (
+     SELECT FROM pg_catalog.pg_depend AS e
+      WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = c.oid AND e.deptype = 'e')
+ ORDER BY n.nspname, c.relname

@@ -1,0 +1,35 @@
+-- What any expression may depend on: operators, casts, types, extensions, settings.
+SELECT pg_catalog.jsonb_build_object(
+  'operators', (
+    SELECT pg_catalog.jsonb_agg(o.oid::pg_catalog.regoperator::pg_catalog.text || ' '
+                                || o.oprcode::pg_catalog.regprocedure::pg_catalog.text
+                                ORDER BY o.oid::pg_catalog.regoperator::pg_catalog.text)
+      FROM pg_catalog.pg_operator AS o WHERE o.oid >= 16384 AND o.oprcode <> 0),
+  'casts', (
+    SELECT pg_catalog.jsonb_agg(pg_catalog.format_type(k.castsource, NULL) || ' '
+                                || pg_catalog.format_type(k.casttarget, NULL) || ' '
+                                || k.castfunc::pg_catalog.regprocedure::pg_catalog.text
+                                ORDER BY pg_catalog.format_type(k.castsource, NULL),
+                                         pg_catalog.format_type(k.casttarget, NULL))
+      FROM pg_catalog.pg_cast AS k WHERE k.oid >= 16384),
+  'domains', (
+    SELECT pg_catalog.jsonb_agg(pg_catalog.format_type(t.oid, NULL) || ' '
+                                || pg_catalog.format_type(t.typbasetype, t.typtypmod) || ' '
+                                || coalesce((SELECT pg_catalog.string_agg(
+                                                      pg_catalog.pg_get_constraintdef(k.oid), ' ' ORDER BY k.conname)
+                                               FROM pg_catalog.pg_constraint AS k WHERE k.contypid = t.oid), '')
+                                ORDER BY pg_catalog.format_type(t.oid, NULL))
+      FROM pg_catalog.pg_type AS t WHERE t.oid >= 16384 AND t.typtype = 'd'),
+  'event triggers', (
+    SELECT pg_catalog.jsonb_agg(e.evtname || ' ' || e.evtevent || ' ' || e.evtfoid::pg_catalog.regproc::pg_catalog.text
+                                ORDER BY e.evtname)
+      FROM pg_catalog.pg_event_trigger AS e),
+  'extensions', (
+    SELECT pg_catalog.jsonb_agg(x.extname ORDER BY x.extname)
+      FROM pg_catalog.pg_extension AS x WHERE x.extname <> 'pg_session_jwt'),
+  'settings', (
+    SELECT pg_catalog.jsonb_agg(s.setconfig ORDER BY s.setconfig::pg_catalog.text)
+      FROM pg_catalog.pg_db_role_setting AS s
+     WHERE s.setrole = 0 AND s.setdatabase IN (
+       0, (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())))
+)::pg_catalog.text

@@ -1,0 +1,244 @@
+"""The statements that are tried in a world, as text that can be run again by hand.
+
+Names come quoted from the catalog; other names and values are quoted by psycopg.
+"""
+
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import sql
+
+from sqla_rls.analyze.explanation import Command
+from sqla_rls.analyze.generate import Row, Universe, Values
+from sqla_rls.analyze.pools import as_input
+from sqla_rls.analyze.schema import Column, Profile, Relation
+
+#: The most updates of one row.
+_MOST_UPDATES: Final = 16
+#: The most updates of one row by its key: they differ from the others in the SELECT policies only.
+_MOST_BY_KEY: Final = 4
+#: Types that have no equality.
+_WITHOUT_EQUALITY: Final = ("json", "xml", "point", "polygon")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement, and the command that it tries."""
+
+    command: Command
+    text: str
+
+    @property
+    def returns_rows(self) -> bool:
+        return self.command == "SELECT" or " RETURNING " in self.text
+
+    @property
+    def tried(self) -> str:
+        """The statement as sqla_rls_try() takes it."""
+        return ("r" if self.returns_rows else "n") + self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """The statements of a role on the relation of *universe*."""
+
+    universe: Universe
+    #: What the role may do on each side.
+    profiles: tuple[Profile, ...]
+
+    @property
+    def relation(self) -> Relation:
+        return self.universe.relation
+
+    def commands(self) -> list[Command]:
+        """Return the commands that the role has a privilege for, on any side."""
+        found: list[Command] = []
+        if any(profile.selects for profile in self.profiles):
+            found.append("SELECT")
+        if any(profile.inserts for profile in self.profiles):
+            found.append("INSERT")
+        if any(profile.updates for profile in self.profiles):
+            found.append("UPDATE")
+        if any(profile.delete for profile in self.profiles):
+            found.append("DELETE")
+        return found
+
+    def on(self, row: Row | None) -> list[Statement]:
+        """Return what is tried on *row*; None is a world without it."""
+        if row is not None:
+            found = [*self._selects(), *self._updates(row), *self._deletes(row), *self._conflicts(row)]
+        elif self.relation.is_view:
+            found = [*self._selects(), *self._view_updates(), *self._deletes(None), *self._view_inserts()]
+        elif self.relation.has_rows:
+            rows = self.universe.rows[self.relation.name]
+            found = [statement for one in rows for statement in self._inserts(one.values)]
+        else:
+            found = [*self._selects()]
+        return list(dict.fromkeys(found))
+
+    def _selects(self) -> Iterator[Statement]:
+        for columns in self._column_lists("selects"):
+            yield Statement("SELECT", f"SELECT {_names(columns)} FROM {self.relation.name}")
+
+    def _deletes(self, row: Row | None) -> Iterator[Statement]:
+        if not any(profile.delete for profile in self.profiles):
+            return
+        yield Statement("DELETE", f"DELETE FROM {self.relation.name}")
+        if row is not None:
+            yield Statement("DELETE", f"DELETE FROM {self.relation.name} WHERE {self._is(row)}")
+        else:
+            for columns in self._column_lists("selects"):
+                yield Statement("DELETE", f"DELETE FROM {self.relation.name} RETURNING {_names(columns)}")
+
+    def _updates(self, row: Row) -> Iterator[Statement]:
+        where = self._is(row)
+        for number, (name, value) in enumerate(self._new_values(row.values)):
+            if number == _MOST_UPDATES:
+                return
+            assigned = f"{_name(name)} = {self._literal(name, value)}"
+            yield Statement("UPDATE", f"UPDATE {self.relation.name} SET {assigned}")
+            if number < _MOST_BY_KEY:
+                yield Statement("UPDATE", f"UPDATE {self.relation.name} SET {assigned} WHERE {where}")
+
+    def _view_updates(self) -> Iterator[Statement]:
+        for name in self._updatable():
+            for value in self._values(name):
+                assigned = f"{_name(name)} = {self._literal(name, value)}"
+                yield Statement("UPDATE", f"UPDATE {self.relation.name} SET {assigned}")
+
+    def _view_inserts(self) -> Iterator[Statement]:
+        columns = self._column_lists("inserts")
+        for names in columns:
+            pools = [(name, self._values(name)) for name in names]
+            width = max((len(values) for _, values in pools), default=0)
+            for place in range(width):
+                yield self._insert({name: values[place % len(values)] for name, values in pools})
+
+    def _inserts(self, values: Values) -> Iterator[Statement]:
+        for names in self._column_lists("inserts"):
+            given = {name: value for name, value in values.items() if name in names and self._is_free(name)}
+            if not given:
+                continue
+            statement = self._insert(given)
+            yield statement
+            returned = [name for name in given if any(name in profile.selects for profile in self.profiles)]
+            if returned:
+                yield Statement("INSERT", f"{statement.text} RETURNING {_names(returned)}")
+            # A default may need a privilege of its own, as on a sequence.
+            undefaulted = {name: value for name, value in given.items() if not self._has_default(name)}
+            if undefaulted and undefaulted != given:
+                yield self._insert(undefaulted)
+
+    def _conflicts(self, row: Row) -> Iterator[Statement]:
+        """An INSERT that finds *row* in its way, and changes it."""
+        key = next((key for key in self.relation.keys if self.relation.has_primary_key), None)
+        if key is None or not any(profile.inserts for profile in self.profiles):
+            return
+        names = {name for profile in self.profiles for name in profile.inserts}
+        given = {name: value for name, value in row.values.items() if name in names and self._is_free(name)}
+        if not set(key) <= given.keys():
+            return
+        for number, (name, value) in enumerate(self._new_values(row.values)):
+            if number == 4:
+                return
+            action = f"DO UPDATE SET {_name(name)} = {self._literal(name, value)}"
+            text = f"{self._insert(given).text} ON CONFLICT ({_names(key)}) {action}"
+            yield Statement("INSERT", text)
+
+    def _insert(self, values: Values) -> Statement:
+        literals = ", ".join(self._literal(name, value) for name, value in values.items())
+        return Statement("INSERT", f"INSERT INTO {self.relation.name} ({_names(values)}) VALUES ({literals})")
+
+    def _new_values(self, values: Values) -> Iterator[tuple[str, Any]]:
+        """One column and its new value: first the value that it has, then others."""
+        updatable = [name for name in self._updatable() if name in values]
+        deciding = self.universe.deciding[self.relation.name]
+        neutral = [name for name in updatable if name not in deciding] or updatable
+        for name in neutral[:1]:
+            yield name, values[name]
+        differing = {name for name in updatable if len({name in p.updates for p in self.profiles}) > 1}
+        for name in updatable:
+            if name in differing:
+                yield name, values[name]
+        for name in updatable:
+            if name in deciding:
+                for value in self._values(name):
+                    if value != values[name]:
+                        yield name, value
+
+    def _updatable(self) -> list[str]:
+        names = {name for profile in self.profiles for name in profile.updates}
+        return [name for name in self.relation.columns if name in names and self._is_free(name)]
+
+    def _is_free(self, name: str) -> bool:
+        column = self.relation.columns[name]
+        return column.generated is None and column.identity != "a"
+
+    def _has_default(self, name: str) -> bool:
+        column = self.relation.columns[name]
+        return column.default is not None or bool(column.identity)
+
+    def _values(self, name: str) -> tuple[Any, ...]:
+        return self.universe.pools.values(self.relation, self.relation.columns[name])
+
+    def _column_lists(self, kind: str) -> list[tuple[str, ...]]:
+        """The columns that the role has a privilege on, of each side, and each that differs."""
+        lists = [
+            tuple(name for name in getattr(profile, kind) if name in self.relation.columns)
+            for profile in self.profiles
+        ]
+        differing = {name for names in lists for name in names if any(name not in other for other in lists)}
+        found = [*lists, *((name,) for name in self.relation.columns if name in differing)]
+        return [names for names in dict.fromkeys(found) if names]
+
+    def _is(self, row: Row) -> str:
+        names: Iterable[str] = self.relation.keys[0] if self.relation.keys else row.values
+        names = [name for name in names if name in row.values] or list(row.values)
+        return " AND ".join(
+            self._equals(name, row.values[name]) for name in names if self._has_equality(name)
+        )
+
+    def _has_equality(self, name: str) -> bool:
+        return self.relation.columns[name].base not in _WITHOUT_EQUALITY
+
+    def _equals(self, name: str, value: Any) -> str:
+        return f"{_name(name)} IS NULL" if value is None else f"{_name(name)} = {self._literal(name, value)}"
+
+    def _literal(self, name: str, value: Any) -> str:
+        return literal(self.relation.columns[name], value)
+
+
+def insertion(relation: Relation, values: Mapping[str, Any]) -> str:
+    """Return the INSERT of an owner."""
+    given = {name: value for name, value in values.items() if name in relation.columns}
+    literals = ", ".join(literal(relation.columns[name], value) for name, value in given.items())
+    return (
+        f"INSERT INTO {relation.name} ({_names(given)}) OVERRIDING SYSTEM VALUE VALUES ({literals})"
+        if given
+        else f"INSERT INTO {relation.name} DEFAULT VALUES"
+    )
+
+
+def literal(column: Column, value: Any) -> str:
+    """Return *value* as SQL."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool | int | float) and column.kind == "b" and column.category in "BN":
+        return json.dumps(value)
+    text: str = sql.Literal(as_input(value)).as_string(None)
+    return text.strip()
+
+
+def _name(name: str) -> str:
+    text: str = sql.Identifier(name).as_string(None)
+    return text
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(_name, names))

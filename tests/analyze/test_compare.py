@@ -1,0 +1,238 @@
+"""Two databases are compared by real statements on real rows, each on a server of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from psycopg import sql
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.analyze.compare import compare_databases
+from sqla_rls.analyze.verdict import Budget, Comparison, Counterexample
+from sqla_rls.server.postgres import Server
+
+ROLES = """
+CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE member IN ROLE reader;
+CREATE ROLE loner NOINHERIT IN ROLE reader;
+"""
+SETUP = """
+CREATE SCHEMA auth; GRANT USAGE ON SCHEMA auth TO PUBLIC;
+CREATE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE
+  RETURN nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
+CREATE TABLE members (org_id int, user_id text, role text NOT NULL DEFAULT 'member',
+                      PRIMARY KEY (org_id, user_id));
+CREATE TABLE docs (id serial PRIMARY KEY, org_id int NOT NULL, user_id text, body text, secret text);
+CREATE FUNCTION my_orgs() RETURNS SETOF int LANGUAGE sql STABLE SECURITY DEFINER
+  SET search_path = public, pg_temp
+  AS 'SELECT org_id FROM members WHERE user_id = (SELECT auth.user_id())';
+ALTER TABLE docs OWNER TO owner;
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE docs FORCE ROW LEVEL SECURITY;
+CREATE POLICY mine ON docs TO reader USING (org_id IN (SELECT my_orgs()));
+CREATE POLICY not_secret ON docs AS RESTRICTIVE USING (secret IS NULL);
+CREATE VIEW seen WITH (security_invoker) AS SELECT id, org_id FROM docs;
+GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO reader;
+GRANT USAGE ON SEQUENCE docs_id_seq TO reader;
+GRANT SELECT ON seen TO reader;
+GRANT SELECT ON docs TO other;
+"""
+
+
+@dataclass(frozen=True)
+class Sides:
+    before: Server
+    after: Server
+
+    @contextmanager
+    def compared(self, change: str, **options: Any) -> Iterator[tuple[Comparison, Connection, Connection]]:
+        with (
+            self._database(self.before, SETUP) as before,
+            self._database(self.after, SETUP + change) as after,
+        ):
+            yield compare_databases(before, after, **options), before, after
+
+    @contextmanager
+    def _database(self, server: Server, script: str) -> Iterator[Connection]:
+        name = server.create_database()
+        engine = create_engine(server.url(name), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute(script)
+            yield connection
+        server.drop_database(name)
+
+
+def administered(server: Server) -> Connection:
+    return create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
+
+
+@pytest.fixture(scope="module")
+def sides() -> Iterator[Sides]:
+    with Server.start() as before, Server.start() as after:
+        for server in (before, after):
+            with administered(server) as connection:
+                connection.exec_driver_sql(ROLES)
+        yield Sides(before, after)
+
+
+def replay(connection: Connection, role: str, example: Counterexample) -> str:
+    """Do by hand what a counterexample says."""
+    with connection.engine.connect().execution_options(isolation_level="READ COMMITTED") as fresh:
+        for table, rows in example.rows.items():
+            for row in rows:
+                names = sql.SQL(", ").join(map(sql.Identifier, row)).as_string(None)
+                values = ", ".join(f":v{number}" for number in range(len(row)))
+                given = {f"v{number}": value for number, value in enumerate(row.values())}
+                fresh.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), given)
+        claims = "" if example.claims is None else json.dumps(example.claims)
+        for name, value in {"request.jwt.claims": claims, **example.settings, "role": role}.items():
+            fresh.execute(text("SELECT set_config(:name, :value, true)"), {"name": name, "value": value})
+        try:
+            found = fresh.exec_driver_sql(example.statement.replace("%", "%%"))
+        except DBAPIError as error:
+            return f"{getattr(error.orig, 'sqlstate', None)}: {str(error.orig).partition(chr(10))[0]}"
+        number = len(found.all()) if found.returns_rows else found.rowcount
+        return f"{number} row{'' if number == 1 else 's'}"
+
+
+def verdicts(found: Comparison) -> Mapping[tuple[str, str, str], str]:
+    return {(one.object, one.role, one.command): one.verdict for one in found.changes}
+
+
+ALL = ("DELETE", "INSERT", "SELECT", "UPDATE")
+OPENS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
+    "the body of a function": (
+        """CREATE OR REPLACE FUNCTION my_orgs() RETURNS SETOF int LANGUAGE sql STABLE SECURITY DEFINER
+        SET search_path = public, pg_temp AS 'SELECT org_id FROM members';""",
+        {("public.docs", role, command) for role in ("reader", "member") for command in ALL}
+        | {("public.seen", role, "SELECT") for role in ("reader", "member")},
+    ),
+    "a view without security_invoker": (
+        """ALTER VIEW seen RESET (security_invoker); ALTER TABLE docs NO FORCE ROW LEVEL SECURITY;
+        ALTER VIEW seen OWNER TO owner;""",
+        {("public.seen", role, "SELECT") for role in ("reader", "member")}
+        | {("public.docs", "owner", command) for command in ALL}
+        | {("public.seen", "owner", command) for command in ALL},
+    ),
+    "FORCE": (
+        "ALTER TABLE docs NO FORCE ROW LEVEL SECURITY;",
+        {("public.docs", "owner", command) for command in ALL},
+    ),
+    "a restrictive policy for one role": (
+        """DROP POLICY not_secret ON docs;
+        CREATE POLICY not_secret ON docs AS RESTRICTIVE TO other USING (secret IS NULL);""",
+        {("public.docs", role, command) for role in ("reader", "member") for command in ALL}
+        | {("public.seen", role, "SELECT") for role in ("reader", "member")},
+    ),
+    "a column": (
+        "GRANT UPDATE (body) ON docs TO other; CREATE POLICY others ON docs TO other USING (org_id = 1);",
+        {("public.docs", "other", "SELECT"), ("public.docs", "other", "UPDATE")},
+    ),
+    "a table": (
+        "CREATE TABLE notes (id int PRIMARY KEY); GRANT SELECT ON notes TO other;",
+        {("public.notes", "other", "SELECT")},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPENS)
+def test_what_opens_is_shown_by_rows_that_replay(sides: Sides, name: str) -> None:
+    change, expected = OPENS[name]
+
+    with sides.compared(change) as (found, before, after):
+        assert verdicts(found) == dict.fromkeys(expected, "opens")
+        for one in found.changes:
+            if one.object != "public.notes":
+                assert replay(before, one.role, one.counterexample) == one.counterexample.before
+            assert replay(after, one.role, one.counterexample) == one.counterexample.after
+            assert one.counterexample.before != one.counterexample.after
+
+
+def test_attributes_and_memberships_of_roles_count(sides: Sides) -> None:
+    with administered(sides.after) as connection:
+        connection.exec_driver_sql("ALTER ROLE reader BYPASSRLS; GRANT owner TO other")
+        try:
+            with sides.compared("ALTER TABLE docs NO FORCE ROW LEVEL SECURITY;") as (found, *_):
+                opened = {(one.object, one.role) for one in found.changes if one.verdict == "opens"}
+        finally:
+            connection.exec_driver_sql("ALTER ROLE reader NOBYPASSRLS; REVOKE owner FROM other")
+
+    assert opened == {
+        ("public.docs", "owner"),
+        ("public.docs", "reader"),
+        ("public.docs", "other"),
+        ("public.seen", "reader"),
+    }
+
+
+def test_what_closes(sides: Sides) -> None:
+    with sides.compared("REVOKE USAGE ON SEQUENCE docs_id_seq FROM reader;") as (found, *_):
+        assert verdicts(found) == {("public.docs", role, "INSERT"): "closes" for role in ("member", "reader")}
+    with sides.compared("CREATE POLICY loop ON docs USING (id IN (SELECT id FROM docs));") as (found, *_):
+        assert {one.verdict for one in found.changes} == {"closes"}
+        assert {"42P17"} == {one.counterexample.after[:5] for one in found.changes}
+
+
+def test_the_same_definitions_are_not_tried(sides: Sides) -> None:
+    with sides.compared("CREATE TABLE unrelated (id int);") as (found, *_):
+        assert (found.changes, found.unknown, found.same) == ((), (), ())
+        assert found.scope.statements == 0
+
+
+def test_four_policies_are_the_same_as_one(sides: Sides) -> None:
+    four = "".join(
+        f"CREATE POLICY mine_{command} ON docs FOR {command} TO reader {clauses};"
+        for command, clauses in {
+            "SELECT": "USING (org_id IN (SELECT my_orgs()))",
+            "INSERT": "WITH CHECK (org_id IN (SELECT my_orgs()))",
+            "UPDATE": "USING (org_id IN (SELECT my_orgs()))",
+            "DELETE": "USING (org_id IN (SELECT my_orgs()))",
+        }.items()
+    )
+
+    with sides.compared(f"DROP POLICY mine ON docs; {four}") as (found, *_):
+        assert (found.changes, found.unknown) == ((), ())
+        assert {("public.docs", "reader", command) for command in ALL} <= {
+            (one.object, one.role, one.command) for one in found.same
+        }
+        assert min(one.worlds for one in found.same) > 10
+
+
+def test_the_same_input_gives_the_same_output(sides: Sides) -> None:
+    change = (
+        "DROP POLICY mine ON docs; CREATE POLICY mine ON docs TO reader USING (user_id = auth.user_id());"
+    )
+
+    with sides.compared(change) as (first, *_), sides.compared(change) as (second, *_):
+        assert first == second
+        assert {one.verdict for one in first.changes} == {"both"}
+
+
+def test_a_small_budget_says_what_it_leaves_out(sides: Sides) -> None:
+    with sides.compared("DROP POLICY not_secret ON docs;", budget=Budget(worlds=5)) as (found, *_):
+        assert any("5 worlds were tried" in one for one in found.scope.left_out)
+
+
+def test_no_row_stays(sides: Sides) -> None:
+    with sides.compared("ALTER TABLE docs DISABLE ROW LEVEL SECURITY;") as (found, before, after):
+        assert found.opens
+        for connection in (before, after):
+            assert connection.scalar(text("SELECT count(*) FROM docs")) == 0
+
+
+def test_computed_sql_is_not_decided(sides: Sides) -> None:
+    dynamic = """
+CREATE OR REPLACE FUNCTION my_orgs() RETURNS SETOF int LANGUAGE plpgsql STABLE SECURITY DEFINER
+  SET search_path = public, pg_temp
+  AS $$ BEGIN RETURN QUERY EXECUTE 'SELECT org_id FROM mem' || 'bers WHERE user_id = auth.user_id()'; END $$;
+"""
+    with sides.compared(dynamic) as (found, *_):
+        assert found.same == ()
+        assert {one.object for one in found.unknown} == {"public.docs", "public.seen"}
