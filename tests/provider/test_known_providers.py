@@ -21,6 +21,7 @@ from sqla_rls import Verifier, provider
 from sqla_rls.exc import DeclarationError, InvalidToken
 from sqla_rls.provider import Provider
 from sqla_rls.testing.issuer import ALGORITHMS, Issuer, Key
+from sqla_rls.tokens.jwks import FetchLimits
 
 TENANT = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490"
 STYTCH = "project-test-16d9ba61-97a1-4ba4-9720-b03761dc50c6"
@@ -654,7 +655,11 @@ def test_several_providers_are_believed_at_once_and_each_for_its_own_tokens_only
     issuers: dict[str, Issuer],
 ) -> None:
     names = {case.provider.name: name for name, case in CASES.items()}.values()
-    verifier = Verifier(*(issuers[name].provider for name in names), subjects_are_distinct=True)
+    # A slow machine takes longer than the ordinary cooldown for the whole table.
+    limits = FetchLimits(lifespan=3600, cooldown=3600)
+    verifier = Verifier(
+        *(issuers[name].provider for name in names), subjects_are_distinct=True, limits=limits
+    )
     for name in names:
         issuers[name].reset()
 
