@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.errors import UndefinedObject
+from psycopg.errors import DuplicateSchema, UndefinedObject
 
 from sqla_rls.analyze.sides.dump import Dump, script
 from sqla_rls.analyze.sides.scratch import DATABASE, Scratch
 from sqla_rls.analyze.sides.statements import require_parser, split
-from sqla_rls.analyze.sides.unsigned import EXTENSION
+from sqla_rls.analyze.sides.unsigned import EXTENSION, UNSIGNED
 
 _ATTRIBUTES: Final = ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls")
 #: The settings of a database that change what a statement means.  The others concern its speed and its log.
@@ -45,11 +45,9 @@ def restore(dump: Dump, scratch: Scratch) -> None:
         for extension in missing:
             if extension["name"] == EXTENSION:
                 _create_auth(connection, dump)
+                scratch.left_out.append(UNSIGNED)
             else:
-                scratch.left_out.append(
-                    f"The scratch server lacks the extension {extension['name']}: objects that need it are "
-                    "left out."
-                )
+                scratch.left_out.append(f"The scratch server lacks the extension {extension['name']}.")
                 _create_stand_ins(connection, extension, scratch)
         if missing or not _runs(connection, dump.schema):
             _run_each(connection, dump.schema, {one["name"] for one in missing}, scratch)
@@ -207,6 +205,19 @@ def _run_each(connection: _Connection, script: str, missing: set[str], scratch: 
                     scratch.left_out.append(sentence)
 
 
+#: They don't change who can do what: settings of the restoring session, comments, and physical properties.
+_HARMLESS: Final = {
+    "VariableSetStmt",
+    "CommentStmt",
+    "AT_SetOptions",
+    "AT_SetStatistics",
+    "AT_SetStorage",
+    "AT_SetCompression",
+    "AT_SetAccessMethod",
+    "AT_ClusterOn",
+}
+
+
 class _Failure:
     """A statement that fails in the scratch database."""
 
@@ -226,7 +237,7 @@ class _Failure:
     def handled(self, scratch: Scratch) -> Iterator[str]:
         """Run the statement in another way or do without it; yield sentences about that."""
         kind = type(self._node).__name__
-        if kind == "VariableSetStmt" or kind == "CommentStmt" or self._is_of_missing_extension(kind):
+        if kind in _HARMLESS or self._is_harmless(kind):
             return
         if isinstance(self._error, UndefinedObject) and self._node is not None:
             types = self._with_text()
@@ -239,8 +250,14 @@ class _Failure:
         reason = (self._error.diag.message_primary or str(self._error)).strip()
         yield f"This statement fails in the scratch database: {line[:100]} … ({reason})."
 
-    def _is_of_missing_extension(self, kind: str) -> bool:
-        return kind == "CreateExtensionStmt" and self._node.extname in self._missing
+    def _is_harmless(self, kind: str) -> bool:
+        if kind == "CreateExtensionStmt":
+            return self._node.extname in self._missing
+        if kind == "CreateSchemaStmt":
+            # The schema of a stand-in.
+            return isinstance(self._error, DuplicateSchema)
+        changes = self._node.cmds if kind == "AlterTableStmt" else ()
+        return bool(changes) and all(one.subtype.name in _HARMLESS for one in changes)
 
     def _with_text(self) -> set[str] | None:
         """Run the statement with the type text in place of missing types; return these, or None."""

@@ -15,7 +15,8 @@ from sqla_rls.ddl.auth_functions import CreateAuthFunctions, DropSigning
 
 EXTENSION: Final = "pg_session_jwt"
 
-_SIGNED: Final = (
+#: What is said of a scratch database in which functions were replaced.
+UNSIGNED: Final = (
     "The functions of schema auth verify no signature in the scratch database: claims are in the setting "
     "request.jwt.claims."
 )
@@ -31,4 +32,4 @@ def use_unsigned_claims(connection: Connection) -> list[str]:
     else:
         connection.execute(DropSigning())
     connection.execute(CreateAuthFunctions())
-    return [_SIGNED]
+    return [UNSIGNED]

@@ -316,3 +316,25 @@ def test_a_snapshot_of_another_format_is_an_error(by_hand: URL, tmp_path: Path) 
     path.write_text(json.dumps({**json.loads(read_dump(by_hand).to_json()), "format": 99}))
     with pytest.raises(AnalysisError, match="its format is 99"):
         Side.parse(str(path)).dump()
+
+
+def test_a_side_never_writes_to_the_database(by_hand: URL) -> None:
+    with create_engine(by_hand, poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE watcher LOGIN IN ROLE pg_read_all_data")
+        connection.exec_driver_sql("ALTER ROLE watcher SET default_transaction_read_only = on")
+    # A transaction that writes takes the next number.
+    query = text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+    with create_engine(by_hand, poolclass=NullPool).connect() as connection:
+        before = connection.scalar(query)
+    with Side.parse(by_hand.set(username="watcher").render_as_string()).build() as built:
+        assert rows(built.connection, POLICIES)
+    with create_engine(by_hand, poolclass=NullPool).connect() as connection:
+        assert connection.scalar(query) == before
+
+
+def test_a_role_that_cannot_read_gets_the_reason(by_hand: URL) -> None:
+    with create_engine(by_hand, poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE stranger LOGIN")
+    side = Side.parse(by_hand.set(username="stranger").render_as_string())
+    with pytest.raises(AnalysisError, match=r"permission denied .*Connect as the owner of its tables"):
+        side.dump()
