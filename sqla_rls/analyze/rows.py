@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ from sqlalchemy import (
     Connection,
     Select,
     Text,
-    TextClause,
     cast,
     func,
     literal,
@@ -25,8 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.explanation import Result
-from sqla_rls.analyze.target import Target
+from sqla_rls.analyze.explanation import Reason, Result
+from sqla_rls.analyze.target import Target, first_line
 from sqla_rls.exc import AnalysisError
 from sqla_rls.session.binding import bind
 from sqla_rls.session.checks import IS_KNOWN
@@ -35,11 +35,19 @@ from sqla_rls.session.plan import ConnectionPlan
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.signing import HS256Signer, SigningKey
 
-_MAY_ASK: Final = text(
-    "SELECT coalesce("
-    "pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('auth.session()'), 'EXECUTE') "
-    "AND pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth'), 'USAGE'), false)"
+#: The function that returns the verified claims.  to_regprocedure() raises without USAGE on the schema.
+_SESSION: Final = text(
+    "SELECT p.oid FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace "
+    "WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0"
 )
+_MAY_ASK: Final = text(
+    "SELECT pg_catalog.has_function_privilege(CAST(:oid AS pg_catalog.oid), 'EXECUTE') "
+    "AND pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth'), 'USAGE')"
+)
+
+
+class Refused(Exception):
+    """A new row that can't exist; the arguments are the reason and a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +78,33 @@ class Rows:
             savepoint.rollback()
 
     def require_known_caller(self) -> None:
-        """Raise AnalysisError if the database doesn't believe who the caller is."""
-        if not self.caller.claims:
+        """Raise AnalysisError if the database doesn't believe who the caller is.
+
+        A role without USAGE on schema ``auth`` may still call functions that ask there, so that the check
+        falls to the role of the connection.
+        """
+        session = self.connection.scalar(_SESSION) if self.caller.claims else None
+        if session is None:
             return
         with self.as_caller():
-            if self.connection.scalar(_MAY_ASK) and not self.connection.scalar(IS_KNOWN):
+            if not self.connection.scalar(_MAY_ASK, {"oid": session}):
+                self.connection.exec_driver_sql("SET LOCAL ROLE NONE")
+                if not self.connection.scalar(_MAY_ASK, {"oid": session}):
+                    raise AnalysisError(
+                        "the caller can't be bound: neither its role nor that of the connection may use "
+                        "schema auth, so that sqla_rls can't check whether the database believes the claims. "
+                        "Grant USAGE on schema auth to one of them"
+                    )
+            try:
+                is_known = self.connection.scalar(IS_KNOWN)
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                raise AnalysisError(
+                    f"the caller can't be bound: the database refuses the claims: {first_line(error)}. "
+                    "Give the latest signing key, as signing_key= or in SQLA_RLS_SIGNING_KEY"
+                ) from None
+            if not is_known:
                 raise AnalysisError(
                     "the caller can't be bound: the database verifies callers. Give the application's "
                     "signing key, as signing_key= or in SQLA_RLS_SIGNING_KEY"
@@ -83,15 +113,29 @@ class Rows:
     def fetch(self, key: Any) -> str | None:
         """Return the row with *key*; None if there is none."""
         wanted = self._key(key)
-        columns = [self.table.column(name) for name in wanted]
+        # Of the table's own type, as the values of a new row: arrays, ranges and composite values survive.
+        record = f"jsonb_populate_record(CAST(NULL AS {self.table.name}), CAST(:key AS pg_catalog.jsonb))"
+        conditions = []
+        for name, value in wanted.items():
+            quoted = self.table.column(name)["quoted"]
+            matches = "IS NULL" if value is None else f"= (pg_catalog.{record}).{quoted}"
+            conditions.append(text(without_parameters(f"t.{quoted} {matches}").replace("\\:key", ":key")))
         statement: Select[Any] = (
             select(literal_column("CAST((t.*) AS pg_catalog.text)"))
             .select_from(text(f"{without_parameters(self.table.name)} AS t"))
-            .where(*(_equals(number, column) for number, column in enumerate(columns)))
+            .where(*conditions)
             .limit(2)
         )
-        values = {f"key_{number}": _as_text(value) for number, value in enumerate(wanted.values())}
-        found = self.connection.execute(statement, values).scalars().all()
+        values = json.dumps({name: _as_json(value) for name, value in wanted.items()})
+        try:
+            found = self.connection.execute(statement, {"key": values}).scalars().all()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            raise AnalysisError(
+                f"the key doesn't fit table {self.table.name}: {first_line(error)}. Give values that the "
+                "columns can hold, and compare"
+            ) from None
         if len(found) > 1:
             raise AnalysisError(
                 f"table {self.table.name} has several rows with this key: give more columns, as a mapping"
@@ -102,8 +146,12 @@ class Rows:
         if isinstance(key, Mapping) and key:
             return dict(key)
         columns = self.table.key
-        values = list(key) if isinstance(key, Sequence) and not isinstance(key, str | bytes) else [key]
-        if key is None or not columns or len(columns) != len(values):
+        is_array = len(columns) == 1 and self.table.columns[columns[0]]["type"].endswith("]")
+        is_scalar = (
+            is_array or not isinstance(key, Sequence) or isinstance(key, str | bytes | bytearray | memoryview)
+        )
+        values = [key] if is_scalar else list(key)
+        if key is None or key == {} or not columns or len(columns) != len(values):
             named = ", ".join(columns) or "none"
             raise AnalysisError(
                 f"the key doesn't fit the primary key of table {self.table.name} ({named}): give a mapping "
@@ -115,10 +163,33 @@ class Rows:
         """Return the row with the values of *row*, which is *old* otherwise, or has the defaults.
 
         A default that draws a number from a sequence is NULL.
+
+        Raises:
+            Refused: a value breaks the constraints of its type, or the caller may not call the function of a
+                default.
+            AnalysisError: a column can't hold its value.
         """
+        try:
+            return self._new(old, row)
+        except DBAPIError as error:
+            sqlstate = str(getattr(error.orig, "sqlstate", ""))
+            if error.connection_invalidated:
+                raise
+            if sqlstate.startswith("23") or sqlstate == "42501":
+                reason: Reason = "missing_privilege" if sqlstate == "42501" else "constraint"
+                raise Refused(reason, f"The new row can't be made: {first_line(error)}.") from None
+            raise AnalysisError(
+                f"the new row of table {self.table.name} can't be made: {first_line(error)}. Give values "
+                "that the columns can hold"
+            ) from None
+
+    def _new(self, old: str | None, row: Mapping[str, Any]) -> str:
         given = {name: _as_json(value) for name, value in row.items()}
         if old is not None:
-            return self._generated(self._populated(f"({self.table.alias}.*)", old, given))
+            with self.connection.begin_nested() as savepoint:
+                made = self._generated(self._populated(f"({self.table.alias}.*)", old, given))
+                savepoint.rollback()
+            return made
         defaults = {
             name: column["default"]
             for name, column in self.table.columns.items()
@@ -167,7 +238,7 @@ class Rows:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            return "error", str(error.orig).partition("\n")[0]
+            return "error", first_line(error)
         result: Result = "null" if value is None else "true" if value == "true" else "false"
         return result, value
 
@@ -184,16 +255,16 @@ def without_parameters(name: str) -> str:
     return name.replace(":", "\\:")
 
 
-def _equals(number: int, column: Mapping[str, Any]) -> TextClause:
-    name, type_ = (without_parameters(column[of]) for of in ("quoted", "type"))
-    return text(f"t.{name} = CAST(CAST(:key_{number} AS pg_catalog.text) AS {type_})")
-
-
-def _as_text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
 def _as_json(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str | list | dict):
+    if value is None or isinstance(value, bool | int | str):
         return value
-    return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)
+    if isinstance(value, float):
+        # JSON has neither NaN nor Infinity.
+        return value if isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_as_json(inner) for inner in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"\\x{bytes(value).hex()}"
+    return str(value)

@@ -7,9 +7,23 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from sqlalchemy import Connection, Table, TextClause, inspect, text
-from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy import (
+    JSON,
+    ClauseElement,
+    Column,
+    Connection,
+    Dialect,
+    RowMapping,
+    Table,
+    TextClause,
+    TypeDecorator,
+    inspect,
+    text,
+)
+from sqlalchemy.dialects.postgresql import Range
+from sqlalchemy.exc import DBAPIError, NoInspectionAvailable
 from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.types import TypeEngine
 
 from sqla_rls.exc import AnalysisError
 
@@ -24,6 +38,11 @@ def script(name: str) -> str:
 def query(name: str) -> TextClause:
     """Return the query of that name in sql/."""
     return text(script(name))
+
+
+def first_line(error: DBAPIError) -> str:
+    """Return the message of the server."""
+    return str(error.orig).partition("\n")[0]
 
 
 def resolve(connection: Connection, target: Any, *, inserts: bool) -> tuple[str, Any, dict[str, Any]]:
@@ -42,10 +61,31 @@ def resolve(connection: Connection, target: Any, *, inserts: bool) -> tuple[str,
     if not isinstance(found, InstanceState):
         raise AnalysisError(f"{target!r} can't be explained: give an instance, a mapped class or a table")
     mapper: Mapper[Any] = found.mapper
-    key = dict(zip((c.name for c in mapper.primary_key), found.identity or (), strict=False)) or None
+    key = {
+        column.name: as_bound(value, column.type, connection.dialect)
+        for column, value in zip(mapper.primary_key, found.identity or (), strict=False)
+    }
     columns = mapper.columns
-    row = {columns[name].name: value for name, value in found.dict.items() if inserts and name in columns}
-    return quote(mapper.local_table), key, row
+    row = {
+        column.name: as_bound(found.dict[name], column.type, connection.dialect)
+        for name, column in columns.items()
+        if inserts and name in found.dict and isinstance(column, Column) and column.computed is None
+    }
+    return quote(mapper.local_table), key or None, row
+
+
+def as_bound(value: Any, type_: TypeEngine[Any], dialect: Dialect) -> Any:
+    """Return *value* as its type gives it to the driver, or as JSON has it."""
+    if isinstance(value, ClauseElement):
+        raise AnalysisError(
+            "the row can't be explained: it has a SQL expression, and its value is unknown. Give a value"
+        )
+    if isinstance(type_, TypeDecorator):
+        return as_bound(type_.process_bind_param(value, dialect), type_.impl_instance, dialect)
+    if value is None or isinstance(type_, JSON) or isinstance(value, Range):
+        return value
+    process = type_.dialect_impl(dialect).bind_processor(dialect)
+    return value if process is None else process(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +102,19 @@ class Target:
     @classmethod
     def read(cls, connection: Connection, name: str) -> Target:
         """Read table *name*, of which the connection must see all rows."""
-        found = connection.execute(query("target"), {"name": name}).mappings().one_or_none()
+        try:
+            with connection.begin_nested():
+                found = connection.execute(query("target"), {"name": name}).mappings().one_or_none()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            raise AnalysisError(
+                f"table {name} can't be explained: {first_line(error)}. Give the name of a table as in SQL"
+            ) from None
         if found is None:
             raise AnalysisError(f"table {name} can't be explained: the database has no such table")
         if found["kind"] not in ("r", "p"):
-            raise AnalysisError(
-                f"{found['name']} can't be explained: it isn't a table. Ask for the tables that it reads"
-            )
+            raise AnalysisError(f"{found['name']} can't be explained: {_not_a_table(connection, found)}")
         if found["hides_rows"]:
             raise AnalysisError(
                 f"table {found['name']} can't be explained: row security hides its rows from this role. "
@@ -95,3 +141,26 @@ class Target:
                 f"table {self.name} has no column {name!r}. Give one of {', '.join(self.columns) or 'none'}"
             )
         return self.columns[name]
+
+
+def _not_a_table(connection: Connection, found: RowMapping) -> str:
+    """Why the relation has no policies, and which ones count instead."""
+    if found["kind"] == "f":
+        return "it is a foreign table, which can't have policies. Its privileges decide: compare its grants"
+    if found["kind"] not in ("v", "m"):
+        return "it is no table. Give the name of a table"
+    read = connection.scalar(query("relations_read"), {"oid": found["oid"]})
+    if found["kind"] == "m":
+        return (
+            f"it is a materialized view, a copy of rows of {read}, and has no policies. A role with "
+            "SELECT reads all of the copy: compare its grants"
+        )
+    if found["is_invoker"]:
+        return (
+            f"it is a view with security_invoker, and has no policies. It reads {read}, with the rights of "
+            "the caller. Ask for the tables that it reads"
+        )
+    return (
+        f"it is a view without security_invoker, and has no policies. It reads {read}, with the rights of "
+        f"its owner. Ask for the tables that it reads, as role {found['owner']!r} with the caller's claims"
+    )

@@ -6,7 +6,7 @@ no table.  In this way, the policies of other tables apply inside, as they do fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,7 +28,7 @@ from sqla_rls.analyze.explanation import (
 )
 from sqla_rls.analyze.predicates import conjuncts
 from sqla_rls.analyze.privileges import Use, missing_privilege
-from sqla_rls.analyze.rows import Rows
+from sqla_rls.analyze.rows import Refused, Rows
 from sqla_rls.analyze.target import Target, query, resolve
 from sqla_rls.exc import AnalysisError
 from sqla_rls.tokens.caller import Caller
@@ -84,8 +84,7 @@ def explain_access(
     key, row = found_key if key is None else key, {**found_row, **(row or {})}
     with _read_only(connection):
         table = Target.read(connection, name)
-        for column in row:
-            table.column(column)
+        _require_writable(table, row)
         source = Rows(connection, table, caller, signing_key)
         source.require_known_caller()
         return _Question(
@@ -95,6 +94,14 @@ def explain_access(
             returning=returning,
             on_conflict=OnConflict(on_conflict) if isinstance(on_conflict, str) else on_conflict,
         ).answer(key)
+
+
+def _require_writable(table: Target, names: Iterable[str]) -> None:
+    for name in names:
+        if table.column(name)["is_always_generated"]:
+            raise AnalysisError(
+                f"column {name!r} of table {table.name} can't be given: Postgres generates it. Leave it out"
+            )
 
 
 @contextmanager
@@ -206,9 +213,11 @@ class _Question:
     def answer(self, key: Any) -> Explanation:
         if self.on_conflict is not None:
             self.constraints.arbiters(self.on_conflict)
-            for column in self.on_conflict.values or ():
-                self.table.column(column)
-        explained = self._answer(key)
+            _require_writable(self.table, self.on_conflict.values or ())
+        try:
+            explained = self._answer(key)
+        except Refused as refused:
+            explained = self._explained(False, *refused.args)
         notes = self.constraints.left_out(self.command)
         return replace(explained, policies=tuple(self.results), notes=tuple(notes))
 
@@ -298,8 +307,21 @@ class _Question:
             asked = [each for each in self.policies if each.is_for(step.command)]
             answers = [self._evaluate(each, step, rows[step.row]) for each in asked]
             self.results.extend(answer for answer in answers if answer not in self.results)
+            if self._is_error_skipped(step, asked, answers, rows[step.row]):
+                answers = [answer for answer in answers if answer.result != "error" or not answer.permissive]
             denial = denial or self._denied(step, asked, answers)
         return denial
+
+    def _is_error_skipped(
+        self, step: _Step, asked: Sequence[_Policy], answers: Sequence[PolicyResult], row: str
+    ) -> bool:
+        """Whether another policy is true before Postgres evaluates the permissive one with an error."""
+        if {"true", "error"} - {answer.result for answer in answers if answer.permissive}:
+            return False
+        # In the order in which Postgres joins them with OR: its list of policies begins with the last name.
+        predicates = [each.predicate(step.part) for each in reversed(asked) if each.permissive]
+        joined = " OR ".join(f"({predicate})" for predicate in predicates if predicate is not None)
+        return self.source.value(f"({joined})", row)[0] == "true"
 
     def _denied(
         self, step: _Step, asked: Sequence[_Policy], answers: Sequence[PolicyResult]

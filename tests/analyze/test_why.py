@@ -72,6 +72,16 @@ INSERT INTO plain VALUES (1, 'x');
 INSERT INTO closed VALUES (1);
 INSERT INTO loops VALUES (1);
 """
+#: Its policy asks schema auth by a function that has the rights of its owner.
+OUTSIDER = """
+CREATE ROLE outsider;
+CREATE FUNCTION whoami() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER AS 'SELECT auth.user_id()';
+CREATE TABLE asked (id int PRIMARY KEY, owner text);
+ALTER TABLE asked ENABLE ROW LEVEL SECURITY;
+CREATE POLICY p ON asked USING (owner = whoami());
+INSERT INTO asked VALUES (1, 'alice');
+GRANT SELECT ON asked TO outsider;
+"""
 DOCS = 'public."Docs: 100%"'
 ALICE = Caller(role="why_reader", subject="alice")
 
@@ -268,6 +278,42 @@ def test_a_database_that_verifies_callers_wants_the_key(signed: Signed) -> None:
         with pytest.raises(AnalysisError, match="SQLA_RLS_SIGNING_KEY"):
             explain_access(connection, alice, "todos", key=key)
         assert explain_access(connection, alice, "todos", key=key, signing_key=signed.key).allowed
+
+
+def test_a_role_that_may_not_use_schema_auth_is_no_way_around_the_key(signed: Signed) -> None:
+    outsider = Caller(role="outsider", subject="alice")
+    with signed.admin.connect() as connection:
+        connection.execute(text(OUTSIDER))
+        with pytest.raises(AnalysisError, match="SQLA_RLS_SIGNING_KEY"):
+            explain_access(connection, outsider, "asked", key=1)
+        assert explain_access(connection, outsider, "asked", key=1, signing_key=signed.key).allowed
+        bob = Caller(role="outsider", subject="bob")
+        explained = explain_access(connection, bob, "asked", key=1, signing_key=signed.key)
+        assert explained.reason == "permissive_false"
+        wrong = "A" * 43
+        with pytest.raises(AnalysisError, match=r"refuses the claims.*latest signing key"):
+            explain_access(connection, bob, "asked", key=1, signing_key=wrong)
+        # Without claims there is nothing to believe.
+        nobody = Caller(role="outsider")
+        assert explain_access(connection, nobody, "asked", key=1).reason == "permissive_false"
+        connection.rollback()
+
+
+def test_an_owner_who_can_not_ask_either_gets_no_answer(admin: Engine) -> None:
+    outsider = Caller(role="outsider", subject="alice")
+    with admin.connect() as connection:
+        connection.execute(text(OUTSIDER))
+        connection.exec_driver_sql(
+            "CREATE ROLE asking_owner; GRANT outsider TO asking_owner;"
+            "ALTER TABLE asked OWNER TO asking_owner; GRANT SELECT ON asked TO outsider;"
+            "SET SESSION AUTHORIZATION asking_owner"
+        )
+        with pytest.raises(AnalysisError, match=r"neither.*Grant USAGE on schema auth"):
+            explain_access(connection, outsider, "asked", key=1)
+        connection.exec_driver_sql("RESET SESSION AUTHORIZATION; GRANT USAGE ON SCHEMA auth TO asking_owner")
+        connection.exec_driver_sql("SET SESSION AUTHORIZATION asking_owner")
+        assert explain_access(connection, outsider, "asked", key=1).allowed
+        connection.rollback()
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])

@@ -4,6 +4,9 @@ SELECT c.oid::pg_catalog.int8 AS oid,
        pg_catalog.quote_ident(n.nspname) AS schema,
        c.relkind::pg_catalog.text AS kind,
        c.relrowsecurity AS has_row_security,
+       pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+       coalesce((SELECT o.option_value::pg_catalog.bool FROM pg_catalog.pg_options_to_table(c.reloptions) AS o
+                  WHERE o.option_name = 'security_invoker'), false) AS is_invoker,
        pg_catalog.row_security_active(c.oid) AS hides_rows,
        coalesce((
          SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
