@@ -5,6 +5,7 @@ Two databases with the same definitions permit the same.  Where a definition dif
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from sqla_rls.analyze.explanation import Command
 from sqla_rls.analyze.generate import Row, Universe, World
 from sqla_rls.analyze.pools import Actor, Shared
 from sqla_rls.analyze.schema import Profile, Relation, Schema, read_profiles
-from sqla_rls.analyze.scratch import Outcome, ScratchDatabase, roles_of
+from sqla_rls.analyze.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
 from sqla_rls.analyze.statements import Statement, Statements
 from sqla_rls.analyze.verdict import (
     Budget,
@@ -35,6 +36,8 @@ from sqla_rls.analyze.verdict import (
 Direction: TypeAlias = Literal["opens", "closes"]
 Progress: TypeAlias = Callable[[int, int, str], None]
 
+#: The worlds of one round trip.
+_BATCH: Final = 32
 #: Words of a definition to which roles with the same privileges are not the same.
 _NAMES_ROLES: Final = frozenset(
     ("current_user", "session_user", "current_role", "user", "pg_has_role", "'role'", "getpgusername")
@@ -263,45 +266,48 @@ class _Comparing:
         name, commands = universe.relation.name, statements.commands()
         actors = universe.pools.actors([role])
         tally = _Tally()
-        for world in universe.worlds(self.budget):
-            if tally.worlds >= self.budget.worlds:
-                self.left_out.append(
-                    f"{name}: {self.budget.worlds} worlds were tried, and there are more within "
-                    f"{self.budget.rows} rows per table"
-                )
-                break
+        worlds = universe.worlds(self.budget)
+        while batch := list(itertools.islice(worlds, min(_BATCH, self.budget.worlds - tally.worlds))):
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
-                break
-            tried = [one for one in statements.on(world.row) if not _is_settled(tally, one.command)]
-            if tried:
-                self._try(world, actors, tried, tally)
-            elif all(_is_settled(tally, command) for command in commands):
-                break
+                return tally
+            if all(_is_settled(tally, command) for command in commands):
+                return tally
+            trials = [
+                Trial(world, [one for one in statements.on(world.row) if not _is_settled(tally, one.command)])
+                for world in batch
+            ]
+            self._try([trial for trial in trials if trial.statements], actors, tally)
+        if next(worlds, None) is not None:
+            self.left_out.append(
+                f"{name}: {self.budget.worlds} worlds were tried, and there are more within "
+                f"{self.budget.rows} rows per table"
+            )
         return tally
 
-    def _try(
-        self, world: World, actors: Sequence[Actor], statements: Sequence[Statement], tally: _Tally
-    ) -> None:
-        before, after = self._run(world, actors, statements)
-        rejected = before.rejected or after.rejected
-        if rejected is not None:
-            tally.rejections[rejected] = tally.rejections.get(rejected, 0) + 1
-            return
-        tally.worlds += 1
-        for actor, ours, theirs in zip(actors, before.outcomes, after.outcomes, strict=True):
-            for statement, old, new in zip(statements, ours, theirs, strict=True):
+    def _try(self, trials: Sequence[Trial], actors: Sequence[Actor], tally: _Tally) -> None:
+        for trial, before, after in zip(trials, *self._run(trials, actors), strict=True):
+            rejected = before.rejected or after.rejected
+            if rejected is not None:
+                tally.rejections[rejected] = tally.rejections.get(rejected, 0) + 1
+                continue
+            tally.worlds += 1
+            if before.results == after.results:
+                continue
+            asked = [(actor, statement) for actor in actors for statement in trial.statements]
+            for place, (actor, statement) in enumerate(asked):
+                old, new = before.outcome(place), after.outcome(place)
                 if new.permits_more_than(old):
-                    difference = _Difference(world, actor, statement, (old, new))
+                    difference = _Difference(trial.world, actor, statement, (old, new))
                     tally.found.setdefault((statement.command, "opens"), difference)
                 if old.permits_more_than(new):
-                    difference = _Difference(world, actor, statement, (old, new))
+                    difference = _Difference(trial.world, actor, statement, (old, new))
                     tally.found.setdefault((statement.command, "closes"), difference)
 
-    def _run(self, world: World, actors: Sequence[Actor], statements: Sequence[Statement]) -> Any:
-        self.worlds += 1
-        self.statements += len(actors) * len(statements)
-        runs = [self.pool.submit(side.run, world, actors, statements) for side in self.sides]
+    def _run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> tuple[list[Tried], list[Tried]]:
+        self.worlds += len(trials)
+        self.statements += sum(len(actors) * len(trial.statements) for trial in trials)
+        runs = [self.pool.submit(side.run, trials, actors) for side in self.sides]
         return runs[0].result(), runs[1].result()
 
     def _conclude(
@@ -383,10 +389,10 @@ class _Comparing:
     def _again(
         self, found: _Difference, world: World, actor: Actor, direction: Direction
     ) -> _Difference | None:
-        before, after = self._run(world, [actor], [found.statement])
+        (before,), (after,) = self._run([Trial(world, [found.statement])], [actor])
         if before.rejected or after.rejected:
             return None
-        old, new = before.outcomes[0][0], after.outcomes[0][0]
+        old, new = before.outcome(0), after.outcome(0)
         differs = new.permits_more_than(old) if direction == "opens" else old.permits_more_than(new)
         return _Difference(world, actor, found.statement, (old, new)) if differs else None
 

@@ -19,10 +19,7 @@ from sqla_rls.exc import AnalysisError
 
 #: Milliseconds: a policy that never ends is an error of that statement.
 STATEMENT_TIMEOUT: Final = 20_000
-_TRY: Final = text(
-    "SELECT pg_temp.sqla_rls_try("
-    "CAST(:fixtures AS text[]), CAST(:actors AS jsonb), CAST(:statements AS text[]))"
-)
+_TRY: Final = text(script("try_worlds"))
 _ACCEPTS: Final = text("SELECT pg_temp.sqla_rls_accepts(:type, :value)")
 
 
@@ -53,11 +50,23 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """What the statements of a world did: for each caller, in their order; or why the world is none."""
+class Trial:
+    """A world, and the statements that are tried in it."""
 
-    outcomes: tuple[tuple[Outcome, ...], ...] = ()
+    world: World
+    statements: Sequence[Statement]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What the statements of a world did, as JSON texts: for each caller, in their order."""
+
+    results: tuple[str, ...] = ()
+    #: Why the world is none.
     rejected: str | None = None
+
+    def outcome(self, place: int) -> Outcome:
+        return Outcome.of(self.results[place])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +100,27 @@ class ScratchDatabase:
         """Whether *value* is a value of that type."""
         return bool(self.connection.scalar(_ACCEPTS, {"type": type_, "value": value}))
 
-    def run(self, world: World, actors: Sequence[Actor], statements: Sequence[Statement]) -> Tried:
-        """Insert the rows of *world* that this database has tables for, and run each statement."""
-        relations = self.schema.relations
-        fixtures = [
-            insertion(relations[row.relation], row.values)
-            for row in world.all_rows
-            if row.relation in relations
+    def run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> list[Tried]:
+        """Insert the rows of each world that this database has tables for, and run each statement."""
+        worlds = [
+            {
+                "fixtures": [
+                    insertion(self.schema.relations[row.relation], row.values)
+                    for row in trial.world.all_rows
+                    if row.relation in self.schema.relations
+                ],
+                "statements": [statement.tried for statement in trial.statements],
+            }
+            for trial in trials
         ]
-        parameters: dict[str, Any] = {
-            "fixtures": fixtures,
+        parameters = {
+            "worlds": json.dumps(worlds),
             "actors": json.dumps([_settings(actor) for actor in actors]),
-            "statements": [statement.tried for statement in statements],
         }
-        found = self.connection.execute(_TRY, parameters).scalar_one()
-        if found["rejected"] is not None:
-            return Tried(rejected=found["rejected"])
-        outcomes = [Outcome.of(one) for one in found["results"] or ()]
-        width = len(statements)
-        return Tried(outcomes=tuple(tuple(outcomes[n * width : (n + 1) * width]) for n in range(len(actors))))
+        return [
+            Tried(results=tuple(found["results"] or ()), rejected=found["rejected"])
+            for found in self.connection.execute(_TRY, parameters).scalars()
+        ]
 
 
 def _settings(actor: Actor) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from psycopg import sql
@@ -231,10 +232,16 @@ def literal(column: Column, value: Any) -> str:
         return "NULL"
     if isinstance(value, bool | int | float) and column.kind == "b" and column.category in "BN":
         return json.dumps(value)
-    text: str = sql.Literal(as_input(value)).as_string(None)
+    return _quoted(as_input(value))
+
+
+@cache
+def _quoted(value: str) -> str:
+    text: str = sql.Literal(value).as_string(None)
     return text.strip()
 
 
+@cache
 def _name(name: str) -> str:
     text: str = sql.Identifier(name).as_string(None)
     return text
