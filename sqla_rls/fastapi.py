@@ -156,7 +156,7 @@ class RowSecurity:
 
 
 # A scoped session is one per thread or task, and both serve several requests in turns.
-_NO_FACTORY = "{}() takes {}, which makes a session for each request, not {}"
+_NO_FACTORY = "{}() failed: it takes {}, which makes a session for each request, not {}. Give a factory"
 
 
 def add_exception_handlers(app: Starlette) -> None:

@@ -53,22 +53,23 @@ class AuthFunctions(NamedTuple):
         if self.foreign and not self.extension:
             missing = ", ".join(sorted(self.missing)) or "none"
             yield (
-                "schema auth holds functions that something else made, which are left as they are: "
-                f"{', '.join(sorted(self.foreign))}; missing: {missing}"
+                "functions of schema auth stay as they are: another program created "
+                f"{', '.join(sorted(self.foreign))}; missing: {missing}. Drop them to let "
+                "op.create_auth_functions() create its own"
             )
         if self.keyholder not in (None, KEYHOLDER):
             yield (
-                f"the signing key belongs to {self.keyholder}, since {KEYHOLDER} can't own it: a role that "
-                "can be that role can read the key, and be anyone. Never let an application log in as that "
-                "role, or have a superuser run sqla-rls auth-functions --signed, too"
+                f"{self.keyholder} and its members can sign as any caller: they can read the signing key, "
+                f"which {KEYHOLDER} can't own. Never let an application log in as such a role, or have a "
+                "superuser run the output of sqla-rls auth-functions --signed"
             )
 
     def remarks_on_edits(self) -> Iterator[str]:
         """Yield warnings about edited functions."""
         if self.verifies_in_part:
-            yield "the functions of schema auth verify callers in part: they were edited by hand"
+            yield "only some functions of schema auth verify callers: others were edited by hand"
         elif self.edited:
-            yield f"schema auth holds functions that were edited by hand: {', '.join(sorted(self.edited))}"
+            yield f"functions of schema auth were edited by hand: {', '.join(sorted(self.edited))}"
 
 
 def auth_functions(connection: Connection) -> AuthFunctions:

@@ -71,8 +71,8 @@ def read_functions(
     several = {key for key, count in Counter(one.key for one in found).items() if count > 1}
     for key in sorted(several & wanted.keys(), key=str):
         raise DeclarationError(
-            f"there are several functions {key.name!r} in schema {key.schema or default_schema!r}, and "
-            "sql_function() needs a unique name. Rename the declared one, or drop the others"
+            f"function {key.name!r} can't be compared: schema {key.schema or default_schema!r} has several "
+            "of this name. Rename the declared one, or drop the others"
         )
     # If several have one name, the one of the revision is unknown.
     live = {one.key: one for one in found if one.key not in several}

@@ -43,7 +43,7 @@ def missing_calls(
     }
     query = text(_ASK).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
     rows: list[tuple[int, str]] = []
-    with trying(connection, "views and functions aren't searched for calls of missing auth functions"):
+    with trying(connection, "calls of missing auth functions, in views and functions, aren't detected"):
         connection.execute(text(sql_file("find_missing_calls")))
         rows = [(place, name) for place, name in connection.execute(query, arrays)]
     for place, name in dict.fromkeys(rows):

@@ -32,8 +32,8 @@ class MissingGrant(NamedTuple):
     def __str__(self) -> str:
         grant = f"GRANT {self.privilege} ON SCHEMA {_quote(self.schema)} TO {_quote(self.role)}"
         return (
-            f"role {self.role} lacks {self.privilege} on schema {self.schema}, which the migrating role may "
-            f"not grant. Have the owner {self.owner} run: {grant}"
+            f"role {self.role} lacks {self.privilege} on schema {self.schema}: the migrating role may not "
+            f"grant it. Have the owner {self.owner} run: {grant}"
         )
 
 

@@ -136,7 +136,7 @@ def _called(
         query = text("SELECT * FROM pg_temp.sqla_rls_called(:defaults)").bindparams(
             bindparam("defaults", type_=ARRAY(Text()))
         )
-        with trying(connection, "the sequences of new columns are looked up by the migration"):
+        with trying(connection, "the migration looks up the sequences of new columns"):
             connection.execute(text(sql_file("find_called_sequences")))
             for row in connection.execute(query, {"defaults": [one.default for one in calls]}):
                 found[row.place - 1].add(
@@ -211,7 +211,7 @@ def _spell(
     for one, (_, refusal) in zip(asked, answers, strict=True):
         if refusal is not None:
             log.warning(
-                "an expression on %r counts as changed, since Postgres doesn't read it now: %s: %s",
+                "an expression on %r counts as changed: Postgres can't read it before the migration (%s): %s",
                 one.table.name,
                 refusal,
                 one.sql,

@@ -27,7 +27,8 @@ _MAY_NOT_TRY = {"42501", "25006"}
 
 # The owner of a database keeps TEMPORARY when it is revoked from PUBLIC; an owner of tables doesn't.
 _MAY_MAKE_TEMPORARY = """
-SELECT format('. Have its owner run: GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), current_user)
+SELECT format('. Have the owner of the database run: GRANT TEMPORARY ON DATABASE %I TO %I',
+              current_database(), current_user)
  WHERE NOT pg_catalog.has_database_privilege(current_database(), 'TEMPORARY')
 """
 
@@ -73,9 +74,9 @@ def trying(connection: Connection, otherwise: str) -> Iterator[None]:
             raise
         hint = "".join(connection.scalars(text(_MAY_MAKE_TEMPORARY)))
         log.warning(
-            "%s, since the role may not create temporary objects for a comparison: %s%s",
+            "%s: the role may not create the temporary objects of the comparison (%s)%s",
             otherwise,
-            error.orig,
+            str(error.orig).strip(),
             hint,
         )
 

@@ -42,7 +42,7 @@ def with_reads_of_text(
     }
     query = text(_READ).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
     found: dict[tuple[TableKey, str], list[TableKey]] = {}
-    with trying(connection, "policies that read tables in a circle aren't found in SQL text"):
+    with trying(connection, "circles of policies aren't detected in SQL text"):
         connection.execute(text(sql_file("find_reads")))
         for place, schema, name in connection.execute(query, arrays).all():
             table = TableKey.of(schema, name, default_schema)

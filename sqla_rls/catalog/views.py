@@ -109,14 +109,14 @@ class PastRowSecurity(NamedTuple):
 
     def __str__(self) -> str:
         hint = (
-            f"REVOKE ALL ON {self.quoted} FROM {self.grantees}, and show callers their rows of it by a "
+            f"Run REVOKE ALL ON {self.quoted} FROM {self.grantees}, and show callers their rows of it by a "
             "view() with a WHERE and security_invoker=False, or by a function with security_definer=True"
             if self.is_materialized
-            else "ALTER VIEW … SET (security_invoker = true), or declare it as a view()"
+            else "Run ALTER VIEW … SET (security_invoker = true), or declare it by view()"
         )
         return (
-            f"{'materialized ' * self.is_materialized}view {self.key.name} shows other roles rows that its "
-            f"owner {self.owner} may read past the row security of {self.tables}: {hint}"
+            f"{'materialized ' * self.is_materialized}view {self.key.name} bypasses the row security of "
+            f"{self.tables}: other roles read the rows that its owner {self.owner} can read. {hint}"
         )
 
 
@@ -164,7 +164,9 @@ def _compared(
         for key, row in zip(asked, connection.execute(query, arrays), strict=True):
             if row.refusal is not None:
                 log.warning(
-                    "view %r counts as changed, since Postgres doesn't read it now: %s", key.name, row.refusal
+                    "view %r counts as changed: Postgres can't read it before the migration (%s)",
+                    key.name,
+                    row.refusal,
                 )
             elif row.same_columns:
                 cannot_be_replaced.remove(key)

@@ -39,6 +39,9 @@ def command(role: str, url: str) -> None:
             raw.execute(statement)
         except psycopg.Error as error:
             # Without the statement, which has the verifier.
-            raise click.ClickException(f"{error.diag.message_primary or 'the server refused it'}") from None
+            reason = error.diag.message_primary or "the server refused it"
+            raise click.ClickException(
+                f"the password can't be set: {reason}. Check the name of the role, and your privileges"
+            ) from None
         raw.commit()
     click.echo(f"{role} has a new password.", err=True)

@@ -43,8 +43,8 @@ def explanation(circle: Collection[Policy]) -> str:
     first, *_ = circle
     steps = " → ".join(f"{policy.table.name} (policy {policy.name})" for policy in circle)
     return (
-        f"Policies read tables in a circle: {steps} → {first.table.name}. Postgres refuses every query that "
-        "meets it (42P17, infinite recursion). Let one of them ask a function such as memberships() declares"
+        f"queries will fail with 42P17, infinite recursion: their policies read tables in a circle, {steps} "
+        f"→ {first.table.name}. Call a function in one of the policies, such as memberships() declares"
     )
 
 

@@ -75,8 +75,8 @@ class Declarable:
             return True
         if self.live.policies_of(table) or flags.forced:
             self.remarks.append(
-                f"{table_name(table)} has policies, or FORCE, but row security is disabled there: not "
-                "declared, since that would enable it"
+                f"the policies or FORCE of {table_name(table)} aren't declared: row security is disabled on "
+                "the table, and declarations would enable it. Declare them if you want that"
             )
         return False
 
@@ -88,8 +88,8 @@ class Declarable:
             held = self._held({ObjectKey("TABLE", *table)})
             if roles := sorted({one.grantee for one in held} & self.live.groups_of(self.callers)):
                 self.remarks.append(
-                    f"{', '.join(roles)} may reach {table_name(table)} past the row security of "
-                    f"{', '.join(sorted(map(table_name, covered[table])))}: autogenerate will revoke that"
+                    f"autogenerate will revoke the privileges of {', '.join(roles)} on {table_name(table)}: "
+                    f"they bypass the row security of {', '.join(sorted(map(table_name, covered[table])))}"
                 )
         return found - covered.keys() - {*self.tables, TableKey(None, _ALEMBIC_VERSION)}
 
@@ -157,13 +157,13 @@ class Declarable:
                 held.add(one)
             else:
                 self.remarks.append(
-                    f"{one.grantee} holds {one.privilege} on {one.name} from {one.grantor}, who doesn't own "
-                    "it: autogenerate will revoke that"
+                    f"autogenerate will revoke {one.privilege} on {one.name} from {one.grantee}: "
+                    f"{one.grantor} granted it, and isn't the owner"
                 )
         refused = {one for one in held if self._is_refused(one)}
         self.remarks += [
-            f"{one.grantee} holds {', '.join(one.privileges)} on {one.object.name}, which row security "
-            "doesn't reach: autogenerate will revoke that"
+            f"autogenerate will revoke {', '.join(one.privileges)} on {one.object.name} from {one.grantee}: "
+            "policies don't apply to it"
             for one in granted_together(refused)
         ]
         held -= refused

@@ -114,7 +114,7 @@ class _Module(Declarable):
             *(one.grantee for one in self.live.default_privileges),
         }
         if authenticated.name in named and any(one.member == anonymous.name for one in self.live.memberships):
-            # Declaring the one makes the other, as a member of no role unless it is said.
+            # The declaration of "authenticated" also declares "anonymous", without memberships.
             named.add(anonymous.name)
         found = {name: self._role(name) for name in sorted(named - {PUBLIC}) if not name.startswith("pg_")}
         if found:
@@ -125,12 +125,12 @@ class _Module(Declarable):
         live = self.live.roles[name]
         memberships = sorted(one for one in self.live.memberships if one.member == name)
         if any(map(_has_options, memberships)):
-            revoked = ": autogenerate will revoke them" if name in READY_MADE else ""
-            self.remarks.append(f"the memberships of {name} have options, and are not declared{revoked}")
+            revoked = ". Autogenerate will revoke them" if name in READY_MADE else ""
+            self.remarks.append(f"the memberships of {name} aren't declared: they have options{revoked}")
             memberships = []
         return Role(
             name,
-            # Said of "authenticated", it is a role like others, and brings no second one along.
+            # With login=False, "authenticated" doesn't bring the role "anonymous" along.
             login=True if live.login else False if self._is_single(name) else None,
             inherit=None if live.inherit else False,
             bypassrls=True if live.bypassrls else None,
@@ -271,12 +271,12 @@ class _Module(Declarable):
         for one in sorted(self.live.default_privileges, key=str):
             if one.grantee == PUBLIC and (one.object_type, one.privilege) in _BUILT_IN:
                 continue
-            # Without any privilege it says that there is to be none.
+            # A declaration without privileges revokes the default ones.
             found = privileges.setdefault((one.object_type, one.schema, one.grantee), {})
             if self._is_refused(one):
                 self.remarks.append(
-                    f"{one.grantee} gets {one.privilege} on new {one.object_type}, which row security "
-                    "doesn't reach: autogenerate will revoke that"
+                    f"autogenerate will revoke {one.privilege} on new {one.object_type} from {one.grantee}: "
+                    "policies don't apply to it"
                 )
             else:
                 found.setdefault(is_beyond_row_security(one), []).append(one.privilege)

@@ -143,9 +143,9 @@ def _search_path(function: SQLFunction) -> tuple[str, ...]:
 
 def _differences(live: SQLFunction, declared: SQLFunction) -> Iterator[str]:
     for name in (one.name for one in fields(SQLFunction)):
-        its, ours = getattr(live, name), getattr(declared, name)
-        if its != ours:
-            yield f"its {name} would be {ours!r}, not {its!r}"
+        live_value, declared_value = getattr(live, name), getattr(declared, name)
+        if live_value != declared_value:
+            yield f"its {name} would be {declared_value!r}, not {live_value!r}"
 
 
 def _remark(key: TableKey, why: str) -> str:
@@ -159,6 +159,7 @@ def _is_lured(function: SQLFunction) -> bool:
 
 def _remark_on_path(function: SQLFunction) -> str:
     return (
-        f"function {'.'.join(filter(None, function.key))} runs as its owner, on the caller's search_path: a "
-        "caller can put tables and functions in front of those that its body names. Give it a search_path"
+        f"function {'.'.join(filter(None, function.key))} is unsafe: it runs as its owner, with the "
+        "search_path of the caller, who can shadow the tables and functions that its body names. Give it a "
+        "search_path"
     )

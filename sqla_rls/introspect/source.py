@@ -48,9 +48,10 @@ def call(function: str, *arguments: str) -> Iterator[str]:
     yield ")"
 
 
-HEAD = '''"""Row security, as it was found in the database {database!r}.
+HEAD = '''"""The row security of database {database!r}.
 
-Call declare_row_security(Base.metadata) where the models are complete, before Alembic's env.py takes it.
+Call declare_row_security(Base.metadata) after all models are defined, and before Alembic's env.py uses the
+MetaData.
 """
 
 from sqlalchemy import MetaData
@@ -64,12 +65,12 @@ from sqla_rls.exc import DeclarationError
 '''
 
 
-RUN_FIRST_HEAD = """#: SQL that makes what models can't declare.  The first migration runs it first:
+RUN_FIRST_HEAD = """#: SQL of functions that models can't declare.  Run it first in the first migration:
 #: for statement in RUN_FIRST: op.execute(text(statement.replace(":", r"\\:")))
 """
 
 
-#: A module that is given other models than the tables were found in says so.
+#: The module raises an error if the MetaData lacks its tables.
 REQUIRE_TABLES = """tables = {tables}
 if missing := sorted(set(tables) - metadata.tables.keys()):
     raise DeclarationError(

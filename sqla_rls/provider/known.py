@@ -471,7 +471,7 @@ def _url(what: str, value: object, *, path: bool = False) -> str:
         url = f"https://{url}"
     if not re.fullmatch(rf"[a-z]+://[A-Za-z0-9.:\[\]-]+{f'(/{_SEGMENT})*' if path else ''}", url):
         raise DeclarationError(
-            f"the provider can't be made: {what} is no URL. "
+            f"the provider can't be made: {what} isn't a URL. "
             f"Give a host, or https:// and a host{' and a path' if path else ''}"
         )
     try:

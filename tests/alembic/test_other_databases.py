@@ -246,7 +246,7 @@ def test_what_restores_what_was_lost_does_nothing_where_it_was_not(
     move("downgrade", f"{second}:{first}")
     assert project.state() == whole
     notices = move("upgrade", f"{first}:{second}")
-    assert not notices or "nothing to do: policy it's 100% {narrow} on todos is there" in notices
+    assert not notices or "nothing to do: policy it's 100% {narrow} on todos exists" in notices
     assert project.state() == whole
     start_afresh(project)
     move("upgrade", f"base:{second}")

@@ -146,7 +146,7 @@ def test_an_owner_who_may_not_keeps_it_and_is_warned(
         assert set(connection.scalars(_HOLDERS)) == {"plain"}
         assert_signed(connection, key)
     assert any(notice.startswith("WARNING") and "belongs to plain" in notice for notice in notices)
-    assert "the signing key belongs to plain" in caplog.text
+    assert "plain and its members can sign as any caller" in caplog.text
 
     # As the warning says.
     with superuser.begin() as connection:
@@ -306,7 +306,7 @@ def test_functions_of_something_else_are_refused(engine: Engine) -> None:
         connection.exec_driver_sql("CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql RETURN NULL::uuid")
         connection.commit()
         before = list(connection.scalars(_TRACES))
-        with pytest.raises(SigningUnavailable, match=r"something else made auth\.uid\(\)"):
+        with pytest.raises(SigningUnavailable, match=r"another program created auth\.uid\(\)"):
             sign(connection)
         connection.rollback()
         assert list(connection.scalars(_TRACES)) == before

@@ -86,7 +86,7 @@ MOMENTS = [
 def test_the_moment_of_the_migration_is_refused(
     engine: Engine, expressions: list[str], subtests: pytest.Subtests
 ) -> None:
-    refusal = r"policy 0 on events would hold the moment .* Write now\(\)"
+    refusal = r"policy 0 on events would keep the time of its creation: .* Write now\(\)"
     for using in expressions:
         with subtests.test(using), engine.connect() as connection, engine.connect() as other:
             with pytest.raises(DeclarationError, match=refusal):

@@ -170,4 +170,4 @@ def test_a_body_that_postgres_does_not_read_is_warned_of(
     metadata = documents(Policy("all", roles=authenticated, using=True))
     _sql_function("BEGIN RETURN auth.user_id(); END", language="plpgsql")(metadata)
     supabase.revision(metadata)
-    assert "function me names auth.user_id(), which this database lacks" in caplog.text
+    assert "function me will fail: its body names auth.user_id(), which this database lacks" in caplog.text

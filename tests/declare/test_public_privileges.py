@@ -242,8 +242,8 @@ def test_whoever_owns_but_tables_is_told_whom_to_ask(owner_of_tables: Project, p
     with pytest.raises(PrivilegeNotPermitted) as error:
         owner_of_tables.upgrade()
     assert str(error.value) == (
-        f"what PUBLIC holds in this database isn't for {OWNER} to change. Nothing was done. To go on, "
-        + "; ".join(f"have postgres run: {statement}" for statement in statements)
+        f"the privileges of PUBLIC can't be changed: {OWNER} may not change all of them, so nothing was "
+        "done. " + ". ".join(f"Have postgres run: {statement}" for statement in statements)
     )
     assert without_version(project.state()) == without_version(before)
 
@@ -251,7 +251,7 @@ def test_whoever_owns_but_tables_is_told_whom_to_ask(owner_of_tables: Project, p
     execute(project, *statements)
     owner_of_tables.upgrade()
     owner_of_tables.check(closed())
-    hint = f"have postgres run: GRANT TEMPORARY ON DATABASE {database} TO PUBLIC"
+    hint = f"Have postgres run: GRANT TEMPORARY ON DATABASE {database} TO PUBLIC"
     with pytest.raises(PrivilegeNotPermitted, match=hint):
         owner_of_tables.downgrade()
 
@@ -270,7 +270,7 @@ def test_and_how_to_go_on_comparing(
         owner_of_tables.check(closed(models()))
     hint = f"GRANT TEMPORARY ON DATABASE {database_of(project)} TO {OWNER}"
     assert "every policy counts as changed" in caplog.text
-    assert f". Have its owner run: {hint}" in caplog.text
+    assert f". Have the owner of the database run: {hint}" in caplog.text
     execute(project, hint)
     assert operations(owner_of_tables.migrate(closed(models()))) == ["revoke_public_privileges"]
 
@@ -281,9 +281,7 @@ def test_a_schema_from_before_15_may_be_another_owners(owner: Project, project: 
     owner.revision(closed())
     with pytest.raises(PrivilegeNotPermitted) as error:
         owner.upgrade()
-    assert str(error.value).endswith(
-        "To go on, have postgres run: REVOKE CREATE ON SCHEMA public FROM PUBLIC"
-    )
+    assert str(error.value).endswith("Have postgres run: REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     assert held_by_public(project) == {"TEMPORARY", "CREATE"}
 
 
@@ -301,7 +299,7 @@ def test_what_somebody_else_gave_public_is_for_them_to_take(owner: Project, proj
     ignore(metadata, roles=GRANTER)  # What PUBLIC holds is everybody's.
     for one in (owner, project):  # a superuser, too
         one.revision(metadata)
-        with pytest.raises(PrivilegeNotPermitted, match=f"To go on, have {GRANTER} run: REVOKE TEMPORARY"):
+        with pytest.raises(PrivilegeNotPermitted, match=f"Have {GRANTER} run: REVOKE TEMPORARY"):
             one.upgrade()
     assert held_by_public(project) == {"TEMPORARY"}
 

@@ -277,10 +277,7 @@ def test_one_by_hand_that_is_in_the_way_is_left_alone_and_said(
     before = project.state()
     written = project.revision(models(columns={"task": Text}))
     assert not any("by_hand" in line for line in written.splitlines() if not line.strip().startswith("#"))
-    assert (
-        "view by_hand reads an object that this migration drops or retypes: the migration will fail"
-        in caplog.text
-    )
+    assert "this migration will fail: undeclared view by_hand reads an object that it drops" in caplog.text
     with pytest.raises(DBAPIError, match="by_hand"):
         project.upgrade()
     assert project.state() == before
@@ -378,7 +375,9 @@ def test_no_setting_of_a_session_changes_what_it_says(project: Project) -> None:
 @pytest.mark.exhaustive
 def test_the_moment_at_which_it_is_made_is_refused(project: Project) -> None:
     project.revision(models("SELECT id, task FROM todos WHERE 'today'::date > current_date"))
-    with pytest.raises(DeclarationError, match=r"view my_todos would hold the moment .* Write now\(\)"):
+    with pytest.raises(
+        DeclarationError, match=r"view my_todos would keep the time of its creation: .* Write now\(\)"
+    ):
         project.upgrade()
 
 
@@ -475,7 +474,10 @@ def test_it_needs_no_privilege_but_to_make_temporary_objects(
 def test_what_is_not_read_now_counts_as_changed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(models())
     written = project.migrate(models("SELECT id, new AS task FROM todos", columns={"new": Text}))
-    assert "view 'my_todos' counts as changed, since Postgres doesn't read it now: column" in caplog.text
+    assert (
+        "view 'my_todos' counts as changed: Postgres can't read it before the migration (column"
+        in caplog.text
+    )
     assert about_views(written) == ["drop_rls_view", "create_rls_view"]
 
 
@@ -497,16 +499,17 @@ def test_a_view_past_row_security_is_warned_of(project: Project, caplog: pytest.
         "GRANT SELECT ON by_another, of_others TO PUBLIC",
     )
     project.check(models())
-    found = [record.getMessage() for record in caplog.records if "past the row security" in record.message]
-    assert [one.split(" shows")[0] for one in found] == [
+    found = [
+        record.getMessage() for record in caplog.records if "bypasses the row security" in record.message
+    ]
+    assert [one.split(" bypasses")[0] for one in found] == [
         "view as_owner",
         "view as_owner_by_way_of_another",
         "materialized view copied",
     ]
     assert found[0].startswith(
-        "view as_owner shows other roles rows that its owner postgres may read past the row security of todos"
-        ": "
-        "ALTER VIEW … SET (security_invoker = true)"
+        "view as_owner bypasses the row security of todos: other roles read the rows that its owner postgres "
+        "can read. Run ALTER VIEW … SET (security_invoker = true)"
     )
     execute(project, "DROP OWNED BY rls_view_owner", "DROP ROLE rls_view_owner")
 

@@ -136,7 +136,7 @@ def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project)
     assert "Role('rls_adopt_app', login=True, inherit=False, member_of=['rls_adopt_etl'])" in written
     assert "using='true', imply_privileges=False)" in written
     assert "Policy('mine', 'INSERT', ['rls_adopt_app'], with_check='(who = CURRENT_USER)')," in written
-    assert "# inert has policies, or FORCE, but row security is disabled there: not declared" in written
+    assert "# the policies or FORCE of inert aren't declared: row security is disabled" in written
     assert "'open'" not in written
     assert "revoke_public_privileges" not in written
 
@@ -177,7 +177,7 @@ def test_memberships_of_the_ready_made_roles_are_declared(project: Project) -> N
     execute_raw(project, "GRANT rls_adopt_etl TO anonymous WITH ADMIN OPTION")
     written, metadata = introspected(project)
     assert (
-        "# the memberships of anonymous have options, and are not declared: autogenerate will revoke"
+        "# the memberships of anonymous aren't declared: they have options. Autogenerate will revoke them"
         in written
     )
     assert operations(project.revision(metadata)) == ["revoke_role"]
@@ -194,7 +194,8 @@ def test_what_cannot_be_declared_is_said(project: Project) -> None:
         "GRANT SELECT ON todos TO rls_adopt_etl",
     )
     written, metadata = introspected(project)
-    assert "# rls_adopt_etl holds SELECT on todos from rls_adopt_app, who doesn't own it" in written
+    said = "# autogenerate will revoke SELECT on todos from rls_adopt_etl: rls_adopt_app granted it"
+    assert said in written
     assert operations(project.revision(metadata)) == ["revoke"]
 
 
@@ -211,11 +212,11 @@ def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Projec
     )
     written, metadata = introspected(project)
     for said in (
-        "# rls_adopt_app holds TRIGGER, TRUNCATE on todos, which row security doesn't reach",
-        "# public holds REFERENCES on todos, which row security doesn't reach",
-        "# rls_adopt_app gets TRIGGER on new TABLES, which row security doesn't reach",
+        "TRIGGER, TRUNCATE on todos from rls_adopt_app",
+        "REFERENCES on todos from public",
+        "TRIGGER on new TABLES from rls_adopt_app",
     ):
-        assert f"{said}: autogenerate will revoke that" in written
+        assert f"# autogenerate will revoke {said}: policies don't apply to it" in written
     revokes = project.migrate(metadata)
     assert operations(revokes) == ["revoke", "revoke", "revoke_default_privileges"]
     assert "op.revoke_default_privileges(['TRIGGER'], 'TABLES', ['rls_adopt_app'])" in revokes
@@ -335,7 +336,7 @@ SAFE = "LANGUAGE sql SET search_path = pg_temp"
 @pytest.mark.parametrize(
     ("definition", "why"),
     [
-        (f"{SAFE} RETURN true", "its body is no string"),
+        (f"{SAFE} RETURN true", "its body isn't a string"),
         (f"{SAFE} COST 7 AS 'SELECT true'", "it has COST, ROWS, SUPPORT or TRANSFORM"),
     ],
 )
@@ -349,15 +350,15 @@ def test_a_function_that_cannot_be_declared_is_said_and_left_alone(
 @pytest.mark.parametrize(
     ("afterwards", "why"),
     [
-        (f"CREATE FUNCTION f() RETURNS int {SAFE} AS 'SELECT 1'", "several have its name"),
-        ("ALTER EXTENSION plpgsql ADD FUNCTION f", "an extension made it"),
+        (f"CREATE FUNCTION f() RETURNS int {SAFE} AS 'SELECT 1'", "others have its name"),
+        ("ALTER EXTENSION plpgsql ADD FUNCTION f", "it belongs to an extension"),
         (
             "GRANT EXECUTE ON FUNCTION f TO rls_adopt_app WITH GRANT OPTION",
-            "EXECUTE on it is held WITH GRANT OPTION",
+            "a role holds EXECUTE on it WITH GRANT OPTION",
         ),
         (
             'CREATE SCHEMA "Other one"; ALTER FUNCTION f SET SCHEMA "Other one"',
-            'give --schema "Other one", too',
+            'its schema isn\'t read. Give --schema "Other one"',
         ),
     ],
 )
@@ -455,7 +456,7 @@ def test_models_alone_rebuild_a_database_with_functions(
     before = project.state()
     written, metadata = introspected(project)
     assert "isn't declared" not in written
-    assert ("# function f runs as its owner, on the caller's search_path" in written) is (
+    assert ("# function f is unsafe: it runs as its owner" in written) is (
         "SECURITY DEFINER" in definition and "search_path" not in definition
     )
     assert ("'helper'" in written) is ("helper(" in definition)
@@ -664,7 +665,7 @@ def test_a_partition_that_callers_reach_is_said_and_revoked(project: Project) ->
         "GRANT SELECT ON parts, parts_1 TO rls_adopt_app",
     )
     written, metadata = introspected(project)
-    said = "# rls_adopt_app may reach parts_1 past the row security of parts: autogenerate will revoke that"
-    assert said in written
+    said = "the privileges of rls_adopt_app on parts_1: they bypass the row security of parts"
+    assert f"# autogenerate will revoke {said}" in written
     revokes = project.migrate(metadata)
     assert "op.revoke(['SELECT'], 'parts_1', ['rls_adopt_app'])" in revokes

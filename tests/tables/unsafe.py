@@ -80,13 +80,13 @@ UNSAFE = [
     Unsafe(
         name="REPLICATION",
         sql=('ALTER ROLE "{role}" REPLICATION',),
-        why="it has REPLICATION, and can read all that is written",
+        why="it has REPLICATION, and can read every change",
         hint='ALTER ROLE "{role}" NOREPLICATION',
     ),
     Unsafe(
         name="programs",
         sql=('GRANT pg_execute_server_program TO "{role}"', "CHECKPOINT"),
-        why="it is a member of 'pg_execute_server_program', which runs programs as the server",
+        why="it is a member of 'pg_execute_server_program', which can run programs as the server",
         hint='REVOKE pg_execute_server_program FROM "{role}"',
         attack=(
             "CREATE TEMP TABLE lines (line text)",
@@ -100,19 +100,19 @@ UNSAFE = [
     Unsafe(
         name="files to write",
         sql=('GRANT pg_write_server_files TO "{role}"',),
-        why="it is a member of 'pg_write_server_files', which writes files as the server",
+        why="it is a member of 'pg_write_server_files', which can write files as the server",
         hint='REVOKE pg_write_server_files FROM "{role}"',
     ),
     Unsafe(
         name="files to read",
         sql=('GRANT pg_read_server_files TO "{role}"',),
-        why="it is a member of 'pg_read_server_files', which reads files as the server",
+        why="it is a member of 'pg_read_server_files', which can read files of the server",
         hint='REVOKE pg_read_server_files FROM "{role}"',
     ),
     Unsafe(
         name="all data to read",
         sql=('GRANT pg_read_all_data TO "{role}"', "ANALYZE todos"),
-        why="it is a member of 'pg_read_all_data', which reads pg_statistic, which has values of every row",
+        why="it is a member of 'pg_read_all_data', which can read the signing key, and pg_statistic",
         hint='REVOKE pg_read_all_data FROM "{role}"',
         attack=(
             "SET ROLE pg_read_all_data",
@@ -126,7 +126,7 @@ UNSAFE = [
             'GRANT pg_write_all_data TO "{role}"',
             *_MEMBERS,
         ),
-        why="it is a member of 'pg_write_all_data', which writes the tables that policies read",
+        why="it is a member of 'pg_write_all_data', which can write the signing key",
         hint='REVOKE pg_write_all_data FROM "{role}"',
         attack=(
             "SET ROLE pg_write_all_data",
@@ -165,7 +165,7 @@ UNSAFE = [
     Unsafe(
         name="owner of who is calling",
         sql=(_owned("FUNCTION auth.user_id()"), 'GRANT ALL ON SCHEMA auth TO "{role}"'),
-        why="it owns function auth.user_id(), which says who is calling",
+        why="it owns function auth.user_id(), which returns the caller",
         hint="ALTER FUNCTION auth.user_id() OWNER TO CURRENT_USER",
         attack=(
             "CREATE OR REPLACE FUNCTION auth.user_id() RETURNS text STABLE RETURN 'bob'",
@@ -176,7 +176,7 @@ UNSAFE = [
     Unsafe(
         name="owner of schema auth",
         sql=(_owned("SCHEMA auth"),),
-        why="it owns schema auth, and can drop and replace what is in it",
+        why="it owns schema auth, and can drop and replace its objects",
         hint="ALTER SCHEMA auth OWNER TO CURRENT_USER",
         attack=(
             "DROP FUNCTION auth.user_id() CASCADE",
@@ -186,7 +186,7 @@ UNSAFE = [
     Unsafe(
         name="owner of the schema",
         sql=(_owned("SCHEMA public"),),
-        why="it owns schema public, and can drop and replace what is in it",
+        why="it owns schema public, and can drop and replace its objects",
         hint="ALTER SCHEMA public OWNER TO CURRENT_USER",
         attack=_DROPPED,
     ),
@@ -216,7 +216,7 @@ UNSAFE = [
             "CREATE TRIGGER touched BEFORE UPDATE ON todos FOR EACH ROW EXECUTE FUNCTION touched()",
             _owned("FUNCTION touched()"),
         ),
-        why="it owns function public.touched(), which runs as others",
+        why="it owns function public.touched(), which runs with the rights of its callers",
         hint="ALTER FUNCTION public.touched() OWNER TO CURRENT_USER",
     ),
     Unsafe(

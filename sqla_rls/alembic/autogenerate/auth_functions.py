@@ -65,7 +65,7 @@ def refuse_missing_auth_functions(
         hint = (
             "Update the extension: ALTER EXTENSION pg_session_jwt UPDATE"
             if auth.extension
-            else "Call auth.jwt() and auth.uid(), which every provider has: jwt_claim('sub') in a policy or "
+            else "Call auth.jwt() or auth.uid(), which every provider has: jwt_claim('sub') in a policy or "
             "view, auth.jwt()['sub'].astext in a default"
         )
         raise DeclarationError(
@@ -75,8 +75,8 @@ def refuse_missing_auth_functions(
     for function in models.functions.values():
         for name in _named(auth.missing, function.body) if function.language != "sql" else ():
             log.warning(
-                "function %s names auth.%s(), which this database lacks: a call of it fails. "
-                "Call auth.jwt() and auth.uid(), which every provider has",
+                "function %s will fail: its body names auth.%s(), which this database lacks. "
+                "Call auth.jwt() or auth.uid(), which every provider has",
                 function.name,
                 name,
             )

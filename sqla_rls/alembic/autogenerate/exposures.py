@@ -52,7 +52,8 @@ def say_which_views_expose(views: ViewChanges) -> None:
         before, after = change.before, change.after
         if not after.security_invoker and (before is None or before.security_invoker):
             log.warning(
-                "this migration exposes view %s: without security_invoker, its tables are read as its owner",
+                "this migration exposes view %s: without security_invoker, it reads its tables as its owner. "
+                "Set security_invoker=True to apply the policies of its callers",
                 after.name,
             )
 
@@ -76,9 +77,9 @@ def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membersh
         staying = [one.name for one in policies if one.permissive and _stays(one, restrictive, groups)]
         if staying:
             log.warning(
-                "restrictive policy %s on %s is for %s: injected SQL can drop it by DROP OWNED BY "
-                "CURRENT_USER; permissive policy %s stays, and exposes the table. Leave out its "
-                "roles=, for TO PUBLIC; or have a superuser run `sqla-rls harden --print`",
+                "restrictive policy %s on %s doesn't hold against injected SQL: %s can drop it by DROP OWNED "
+                "BY CURRENT_USER, and permissive policy %s stays. Leave out its roles=, for TO PUBLIC; or "
+                "have a superuser run the output of `sqla-rls harden --print`",
                 restrictive.name,
                 restrictive.table.name,
                 ", ".join(sorted(restrictive.roles)),
@@ -111,13 +112,13 @@ def say_what_callers_hold_past_row_security(
         together.setdefault((grantee, ", ".join(sorted(privileges)), is_revoked), []).append(table)
     for (grantee, listed, is_revoked), tables in together.items():
         log.warning(
-            "%s holds %s on %s, which row security doesn't reach: %s",
+            "%s can bypass row security: it holds %s on %s. %s",
             grantee,
             listed,
             ", ".join(tables),
-            "this migration revokes it"
+            "This migration revokes that"
             if is_revoked
-            else "the models declare nothing for it. Declare its row security, or revoke them by hand",
+            else "Declare the row security of the table, or revoke the privilege by hand",
         )
 
 

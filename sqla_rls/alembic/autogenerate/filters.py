@@ -47,5 +47,9 @@ class Filters:
             and context.run_object_filters(item, key.name, kind, not declared, None)
         )
         if declared and not included:
-            log.info("Left out %s %r, as include_name or include_object of env.py says", kind, key.name)
+            log.info(
+                "Excluded %s %r: include_name or include_object in env.py returns False for it",
+                kind,
+                key.name,
+            )
         return included

@@ -40,10 +40,11 @@ def kept_from_the_owner(live: DatabaseSnapshot, models: Snapshot) -> dict[TableK
         if kept:
             argument = repr(table.name) + (f", schema={table.schema!r}" if table.schema else "")
             remarks[table] = (
-                f"Row security is forced on the owner of {table.name}, and no policy lets the owner "
-                f"{' or '.join(kept)} every row: in a data migration UPDATE and DELETE miss rows without an "
-                "error and op.bulk_insert() fails; SECURITY DEFINER functions of the owner return nothing. "
-                f"Write with op.without_forced_row_level_security({argument}): around such statements."
+                f"data migrations can't reach every row of {table.name}: row security is forced on its "
+                f"owner, and no policy lets the owner {' or '.join(kept)} every row. UPDATE and DELETE miss "
+                "rows without an error, op.bulk_insert() fails, and SECURITY DEFINER functions of the owner "
+                f"return nothing. Write `with op.without_forced_row_level_security({argument}):` around such "
+                "statements"
             )
             log.warning("%s", remarks[table])
     return remarks

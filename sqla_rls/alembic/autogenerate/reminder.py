@@ -28,7 +28,7 @@ def remind(autogen_context: Any, upgrade_ops: UpgradeOps) -> PriorityDispatchRes
         and any(map(TableDeclarations.of, autogen_context.sorted_tables))
     ):
         log.warning(
-            "row security was not compared: env.py lists autogenerate_plugins without "
+            "row security wasn't compared: env.py lists autogenerate_plugins without "
             "'alembic.autogenerate.sqla_rls'. Add it, or add '~alembic.autogenerate.sqla_rls' to exclude it"
         )
     return PriorityDispatchResult.CONTINUE

@@ -16,9 +16,8 @@ def say_what_is_unmanaged(unmanaged: Iterable[GrantedObject]) -> None:
         names.setdefault(kind, []).append(".".join(filter(None, key)))
     for kind, listed in names.items():
         log.warning(
-            "callers may use %ss that are left as they are, since the models don't declare them, and no "
-            "revision made them in a schema that is compared: %s. Declare them, drop them by hand, or name "
-            "them in ignore(%ss=…)",
+            "autogenerate doesn't manage %ss that callers may use: the models don't declare %s. Declare "
+            "them, drop them by hand, or name them in ignore(%ss=…)",
             kind,
             ", ".join(listed),
             kind,

@@ -28,14 +28,14 @@ def say_what_callers_reach(live: DatabaseSnapshot, models: Snapshot, left_out: C
         found = held.get(ObjectKey("TABLE", *table))
         if found and not (table in models.managed or table in covered or table in left_out):
             hint = (
-                "Declare grant() or disable_row_level_security() on its Table if that is meant, or policies; "
-                "else revoke these privileges"
+                "Declare policies on its Table; grant() or disable_row_level_security(), if this is "
+                "intended; or revoke these privileges"
                 if kind == "table"
-                else "It can't have policies: revoke these privileges, and show callers their rows by a "
-                "view() with a WHERE and security_invoker=False"
+                else "Revoke these privileges, since it can't have policies, and show callers their rows by "
+                "a view() with a WHERE and security_invoker=False"
             )
             log.warning(
-                "%s %s is without row security, and %s on it: that is for every row. %s",
+                "callers can reach every row of %s %s: it has no row security, and %s. %s",
                 kind,
                 ".".join(filter(None, table)),
                 ", ".join(
@@ -67,9 +67,9 @@ def say_what_opens_partitions(
             tables |= schemas
     for role, (privileges, tables) in sorted(opened.items()):
         log.warning(
-            "default privileges give %s %s on each new partition of %s: these are for every row of it, until "
-            "the next revision revokes them. Revoke the default privileges, or make partitions in a schema "
-            "that has none",
+            "%s can reach every row of new partitions: default privileges give it %s on each new partition "
+            "of %s, until the next revision revokes them. Revoke the default privileges, or create "
+            "partitions in a schema without them",
             role,
             _listed(privileges),
             ", ".join(sorted(".".join(filter(None, table)) for table in tables)),

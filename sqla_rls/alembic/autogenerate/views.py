@@ -42,8 +42,8 @@ def log_views(views: ViewChanges, in_the_way: Collection[TableKey]) -> None:
         log.info("Detected removed view %r", view.name)
     for schema, name in sorted(in_the_way, key=str):
         log.warning(
-            "view %s reads an object that this migration drops or retypes: the migration will fail. "
-            "The models don't declare the view. Declare it as a view(), or drop it by hand",
+            "this migration will fail: undeclared view %s reads an object that it drops or alters. "
+            "Declare the view by view(), or drop it by hand",
             f"{schema}.{name}" if schema else name,
         )
 

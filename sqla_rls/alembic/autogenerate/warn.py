@@ -82,8 +82,8 @@ def _circles(wanted: Snapshot) -> dict[TableKey | PolicyKey, str]:
     """Log a warning for each circle of policies, and return them by policy."""
     remarks: dict[TableKey | PolicyKey, str] = {}
     for circle in circles(wanted):
-        log.warning("%s", said := explanation(circle))
-        remarks |= {policy.key: f"{said}." for policy in circle}
+        log.warning("%s", remark := explanation(circle))
+        remarks |= {policy.key: remark for policy in circle}
     return remarks
 
 
@@ -92,8 +92,9 @@ def _say_what_is_left_alone(live: DatabaseSnapshot, models: Snapshot, tables: It
     for table in tables:
         if key_of(table, live.default_schema) in left_alone:
             log.warning(
-                "table %s has policies in the database and declares none: it is left as it is. "
-                "Declare disable_row_level_security() to drop them and open it",
+                "autogenerate leaves table %s as it is: the table has policies in the database, and the "
+                "model declares none. Declare them, or declare disable_row_level_security() to drop them "
+                "and expose the table",
                 table.fullname,
             )
     if models.auth_functions:
@@ -104,8 +105,8 @@ def _say_what_is_left_alone(live: DatabaseSnapshot, models: Snapshot, tables: It
 def _say_what_stands_in_the_way(policies: Iterable[PolicyKey]) -> None:
     for table, name in sorted(policies, key=str):
         log.warning(
-            "policy %s on %s depends on an object that this migration drops: the migration will fail. "
-            "The models don't declare the policy. Declare it, or drop it by hand",
+            "this migration will fail: undeclared policy %s on %s depends on an object that it drops. "
+            "Declare the policy, or drop it by hand",
             name,
             table.name,
         )

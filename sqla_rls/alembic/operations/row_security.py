@@ -86,9 +86,9 @@ class TableOp(RowSecurityOp):
         """
         if not confirmed:
             raise ExposureNotConfirmed(
-                f"this migration exposes table {table_name}: {exposure}. If you mean that, set "
-                "confirmed=True in its op.confirm_exposure(); otherwise declare what must stay, and "
-                "generate the revision again"
+                f"the migration stopped: it exposes table {table_name}, since {exposure}. If this is "
+                "intended, set confirmed=True in its op.confirm_exposure(); otherwise restore the "
+                "declaration, and generate the revision again"
             )
 
 

@@ -1,4 +1,4 @@
--- A body that is text depends on nothing: there, the name of the schema counts.
+-- Postgres records no dependencies of a body that is text: there, the name of the schema counts.
 SELECT EXISTS (
   SELECT FROM pg_catalog.pg_depend AS d
     JOIN pg_catalog.pg_proc AS f ON f.oid = d.refobjid AND f.pronamespace = pg_catalog.to_regnamespace('auth')

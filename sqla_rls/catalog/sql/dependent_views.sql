@@ -1,4 +1,4 @@
--- What a view reads, whoever reads that view does.
+-- A view also depends on the objects that its views read.
 {dropped_columns}, read (view, classid, objid, attnum) AS (
   SELECT r.ev_class, d.refclassid, d.refobjid, d.refobjsubid
     FROM pg_catalog.pg_rewrite AS r

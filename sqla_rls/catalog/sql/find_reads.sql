@@ -1,6 +1,6 @@
--- Each stands in a temporary view over a table that is like its own.  What the view depends on is what the
--- text reads, its own table included if a subquery reads that.  A view that is read as its reader is followed;
--- one that is read as its owner is not.  The error at the end undoes all, and gives the locks back.
+-- A temporary view, over a table like that of the policy, has each expression.  Postgres records the tables that the
+-- view reads, the table of the policy included if a subquery reads it.  Views with security_invoker are followed,
+-- other views aren't.  The error at the end rolls all back, and releases the locks.
 CREATE FUNCTION pg_temp.sqla_rls_reads(schemas text[], tables text[], expressions text[])
 RETURNS TABLE (place int, nspname text, relname text) LANGUAGE plpgsql AS $reading$
 DECLARE

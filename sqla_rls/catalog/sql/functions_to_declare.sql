@@ -1,5 +1,5 @@
--- What is called where row security is enabled, by policies and column defaults, and by the views that are
--- declared; what bodies call, as far as their text says; and what some may execute, but not everybody.
+-- Functions that policies, column defaults and declared views call on tables with row security; functions that
+-- their bodies name; and functions that some roles may execute, but not PUBLIC.
 WITH RECURSIVE relation AS (
   SELECT c.oid
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -30,18 +30,18 @@ SELECT f.*, c.oid IS NOT NULL AS is_called, e.extension,
        concat(f.proname, '(', pg_catalog.oidvectortypes(p.proargtypes), ')') AS signature,
        CASE WHEN e.extension IS NULL AND f.nspname = ANY (:schemas)
             THEN pg_catalog.pg_get_functiondef(p.oid) END AS definition,
-       CASE WHEN e.extension IS NOT NULL THEN 'an extension made it'
-            WHEN f.nspname <> ALL (:schemas) THEN 'give --schema ' || quote_ident(f.nspname) || ', too'
+       CASE WHEN e.extension IS NOT NULL THEN 'it belongs to an extension'
+            WHEN f.nspname <> ALL (:schemas) THEN 'its schema isn''t read. Give --schema ' || quote_ident(f.nspname)
             WHEN EXISTS (SELECT FROM pg_catalog.pg_proc AS other
                           WHERE other.oid <> p.oid AND other.pronamespace = p.pronamespace
-                            AND other.proname = p.proname) THEN 'several have its name'
-            WHEN f.language IN ('c', 'internal') THEN 'it is in ' || f.language
-            WHEN p.prosqlbody IS NOT NULL THEN 'its body is no string'
+                            AND other.proname = p.proname) THEN 'others have its name'
+            WHEN f.language IN ('c', 'internal') THEN 'its language is ' || f.language
+            WHEN p.prosqlbody IS NOT NULL THEN 'its body isn''t a string'
             WHEN p.procost <> 100 OR p.prorows NOT IN (0, 1000) OR p.prosupport <> 0
                  OR p.protrftypes IS NOT NULL THEN 'it has COST, ROWS, SUPPORT or TRANSFORM'
             WHEN EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) AS a
                           WHERE a.grantor <> p.proowner OR a.is_grantable AND a.grantee <> p.proowner)
-            THEN 'EXECUTE on it is held WITH GRANT OPTION' END AS obstacle
+            THEN 'a role holds EXECUTE on it WITH GRANT OPTION' END AS obstacle
   FROM (
 {functions}
 ) AS f

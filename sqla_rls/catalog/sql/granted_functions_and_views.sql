@@ -1,4 +1,4 @@
--- Everybody may execute a function that nobody restricted: those are left out, and so is what extensions made.
+-- Without functions that PUBLIC may execute by default, and without objects of extensions.
 SELECT 'function' AS kind, n.nspname, p.proname AS name
   FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
  WHERE n.nspname = ANY (:schemas) AND n.nspname <> 'auth' AND p.prokind = 'f'

@@ -1,4 +1,4 @@
--- What a view with security_invoker reads, it reads as whoever reads it: a view without, as its owner.
+-- A view with security_invoker reads its tables as the role that queries it, any other view as its owner.
 WITH RECURSIVE view AS (
   SELECT c.oid, n.nspname, c.relname, c.relowner, c.relacl, c.relkind = 'm' AS is_materialized,
          EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions)

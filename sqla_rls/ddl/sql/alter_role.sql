@@ -1,4 +1,4 @@
--- Alters a role where it is something else: who may not alter it may be content with what it is.
+-- Alters a role only if it differs: a role that may not alter it needs no privilege then.
 DO $sqla_rls$
 DECLARE
   reason text;
@@ -10,5 +10,6 @@ EXCEPTION
   WHEN insufficient_privilege THEN
     GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
     RAISE EXCEPTION USING ERRCODE = 'RLS04', MESSAGE = concat_ws(' ',
-      SQLERRM || '.', nullif(reason, ''), 'Have a superuser run:', {statement});
+      format('role %s can''t be altered: %s.', {name}, SQLERRM), nullif(reason, ''),
+      'Have a superuser run:', {statement});
 END $sqla_rls$

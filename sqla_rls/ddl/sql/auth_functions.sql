@@ -1,4 +1,4 @@
--- The portable functions of schema auth: what stands behind CREATE FUNCTION auth.name().
+-- The portable functions of schema auth: the rest of CREATE FUNCTION auth.name().
 --
 -- PL/pgSQL, whose plan a session keeps: inlined into every statement, the same in SQL takes 40 µs more to
 -- plan.  They are read under a path of their own, at whose end a caller's temporary types do no harm.
@@ -14,7 +14,7 @@ SELECT d.name, format($template$RETURNS %s
     RETURN %s;
   END $function$$template$,
          d.returns,
-         -- As the extension: what isn't JSON counts as no claims.  Before 16 it is an error, since only an
+         -- As in the extension, text that isn't JSON counts as no claims.  Before 16 it is an error, since only an
          -- exception block could tell, and those are not allowed in parallel queries.
          CASE WHEN current_setting('server_version_num')::int >= 160000
               THEN $$pg_input_is_valid(setting, 'jsonb')$$ ELSE 'true' END,

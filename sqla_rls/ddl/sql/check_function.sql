@@ -1,4 +1,4 @@
--- Has Postgres check the body of a function that was made before what it reads.
+-- Has Postgres check the body of a function that was created before the objects that it reads.
 DO $sqla_rls$
 DECLARE
   checking constant text := pg_catalog.current_setting('check_function_bodies');

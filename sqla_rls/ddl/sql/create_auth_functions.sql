@@ -1,10 +1,10 @@
--- The functions of schema auth: who is calling.
+-- The functions of schema auth, which return the caller.
 --
--- pg_session_jwt where the server offers it; else functions of the same names, types, volatility and
--- behaviour in claims mode, which read the claims that were verified and bound to the transaction as
--- request.jwt.claims.  What something else made under these names is never replaced.
+-- pg_session_jwt if the server offers it; else functions of the same names, types, volatility and behaviour in
+-- claims mode, which read the verified claims that are bound to the transaction as request.jwt.claims.  Functions
+-- of these names that another program made are never replaced.
 --
--- One block, so that it happens whole or not at all, and runs the same way from a script.
+-- One block is atomic, and runs the same way from a script.
 DO $sqla_rls$
 DECLARE
   made_by  constant text := {made_by};
@@ -22,18 +22,19 @@ BEGIN
   END IF;
 
   IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_session_jwt') THEN
-    -- The extension is "trusted": made by an owner who is no superuser, its schema is the superuser's.
+    -- The extension is "trusted": its schema is the superuser's, even if another owner creates it.
     IF NOT has_schema_privilege('auth', 'USAGE') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'RLS01',
-        MESSAGE = format('schema auth of the extension pg_session_jwt belongs to a superuser, and %I may not'
-                         ' use it. Nothing was done. A superuser must run, in this database: %s', current_user, hint);
+        MESSAGE = format('the auth functions can''t be created: schema auth of the extension pg_session_jwt belongs'
+                         ' to a superuser, and %I may not use it. Have a superuser run, in this database: %s',
+                         current_user, hint);
     END IF;
     RETURN;
   END IF;
 
   PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-  -- Signing is never taken away in passing: drop_signing.sql does.
+  -- Only drop_signing.sql ends signing.
   IF EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
               WHERE n.nspname = 'sqla_rls_secret' AND c.relname = 'signing_key')
      OR EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
@@ -53,7 +54,7 @@ BEGIN
   LOOP
     existing := to_regprocedure(format('auth.%I()', definition.name));
     IF existing IS NOT NULL AND NOT EXISTS (
-         -- Ours has our comment, or a body of ours under another one.
+         -- A function of sqla_rls has the comment of sqla_rls, or one of its bodies under another comment.
          SELECT FROM pg_proc AS p
           WHERE p.oid = existing
             AND (obj_description(p.oid, 'pg_proc') = made_by
@@ -62,9 +63,10 @@ BEGIN
 {signed_functions}
                    ) AS ours WHERE ours.name = p.proname
                                AND strpos(ours.body, '$function$' || p.prosrc || '$function$') > 0))) THEN
-      RAISE WARNING '% was made by something else: left as it is', existing;
+      RAISE WARNING 'function % stays as it is: another program created it', existing;
     ELSIF NOT has_schema_privilege('auth', 'CREATE') THEN
-      RAISE WARNING 'schema auth belongs to something else: auth.%() is left out', definition.name;
+      RAISE WARNING 'function auth.%() isn''t created: role % may not create objects in schema auth',
+        definition.name, current_user;
     ELSE
       EXECUTE format('CREATE OR REPLACE FUNCTION auth.%I() %s', definition.name, definition.body);
       IF obj_description(to_regprocedure(format('auth.%I()', definition.name)), 'pg_proc') IS NULL THEN

@@ -1,5 +1,5 @@
--- Creates a policy, unless an equal one of that name is there: a revision may restore what an earlier one made,
--- and only one database has lost.  Postgres compares the two, side by side for a moment.
+-- Creates a policy, unless the table has an equal one of that name: a revision may restore the policy of an earlier
+-- one that only one database has lost.  Postgres compares the two, side by side for a moment.
 DO {tag}
 DECLARE
   row_of constant text := 'SELECT concat_ws('' '', polcmd, polpermissive, ARRAY(SELECT unnest(polroles) ORDER BY 1),'
@@ -25,7 +25,7 @@ BEGIN
   END;
   IF found <> made THEN
     RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = {subject} ||
-      ' can''t be created: another one of that name is there. Drop that, or generate the revision again';
+      ' can''t be created: the table has another policy of that name. Drop it, or generate the revision again';
   END IF;
-  RAISE NOTICE 'nothing to do: % is there', {subject};
+  RAISE NOTICE 'nothing to do: % exists', {subject};
 END {tag}

@@ -1,5 +1,5 @@
--- Creates a role where it is missing.  Roles belong to the whole cluster: another database, or a
--- migration that runs at the same moment, may have made it.
+-- Creates a role if it is missing.  Roles belong to the cluster: a migration of another database, even one that
+-- runs at the same moment, may have created it.
 DO $sqla_rls$
 DECLARE
   reason text;
@@ -14,5 +14,6 @@ EXCEPTION
   WHEN insufficient_privilege THEN
     GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
     RAISE EXCEPTION USING ERRCODE = 'RLS04', MESSAGE = concat_ws(' ',
-      SQLERRM || '.', nullif(reason, ''), 'Have a superuser run:', {statement});
+      format('role %s can''t be created: %s.', {name}, SQLERRM), nullif(reason, ''),
+      'Have a superuser run:', {statement});
 END $sqla_rls$

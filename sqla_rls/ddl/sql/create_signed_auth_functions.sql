@@ -1,11 +1,11 @@
--- The functions of schema auth that verify who is calling, the key that they verify with, and the function that
--- makes keys.  Until a key was made they are in claims mode, as those of create_auth_functions.sql, which they
--- replace in place.
+-- The functions of schema auth that verify the caller, their key, and the function that makes keys.  Until there is
+-- a key, they are in claims mode, as those of create_auth_functions.sql, which they replace.
 --
--- The key, and what reads it, belong to sqla_rls_keyholder, a role that owns nothing else; to whoever runs this
--- where there can't be such a role.  Whoever runs this may make keys.  Run again, it mends, and keeps the key.
+-- The key, and the functions that read it, belong to sqla_rls_keyholder, a role that owns nothing else.  If there
+-- can't be such a role, they belong to the current role, which may make keys in either case.  A second run repairs
+-- the functions, and keeps the key.
 --
--- One block, so that it happens whole or not at all, and runs the same way from a script.
+-- One block is atomic, and runs the same way from a script.
 DO $sqla_rls$
 DECLARE
   made_by   constant text := {made_by};
@@ -21,8 +21,8 @@ BEGIN
   PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
   IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_session_jwt') THEN
     RAISE EXCEPTION USING ERRCODE = 'RLS05', MESSAGE =
-      'the extension pg_session_jwt owns schema auth, and verifies callers itself: nothing else is needed. Leave out'
-      ' signed=True, or DROP EXTENSION pg_session_jwt first';
+      'signed functions can''t be created: the extension pg_session_jwt owns schema auth, and verifies callers itself.'
+      ' Leave out signed=True, or run DROP EXTENSION pg_session_jwt first';
   END IF;
   SELECT string_agg(p.oid::regprocedure::text, ', ' ORDER BY p.proname) INTO others
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
@@ -34,15 +34,16 @@ BEGIN
     ) AS known);
   IF others IS NOT NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'RLS05', MESSAGE = format(
-      'something else made %s, which would go on believing whatever it believes: signing would be for nothing. Drop'
-      ' that first, or do without signed=True', others);
+      'signed functions can''t be created: another program created %s, which wouldn''t verify callers. Drop those'
+      ' functions first, or leave out signed=True', others);
   END IF;
   SELECT pg_get_userbyid(nspowner) INTO owner
     FROM pg_namespace WHERE nspname = 'sqla_rls_secret';
   IF owner NOT IN (SELECT unnest(ARRAY[keyholder, current_user, pg_get_userbyid(datdba)])
                      FROM pg_database WHERE datname = current_database()) THEN
     RAISE EXCEPTION USING ERRCODE = 'RLS05', MESSAGE = format(
-      'schema sqla_rls_secret belongs to %I, who could read the key: drop that schema first', owner);
+      'signed functions can''t be created: schema sqla_rls_secret belongs to %I, which could read the key. Drop that'
+      ' schema first', owner);
   END IF;
 
   IF to_regnamespace('auth') IS NULL THEN
@@ -72,9 +73,9 @@ BEGIN
     END IF;
   EXCEPTION WHEN insufficient_privilege THEN
     RAISE WARNING USING
-      MESSAGE = format('sqla_rls_keyholder can''t own the signing key (%s): it belongs to %I, and whoever can be'
-                       ' that role can read it, and be anyone', SQLERRM, current_user),
-      HINT = format('Never let an application log in as %I. Or have a superuser run this, too.', current_user);
+      MESSAGE = format('%I and its members can sign as any caller: they can read the signing key, which'
+                       ' sqla_rls_keyholder can''t own (%s)', current_user, SQLERRM),
+      HINT = 'Never let an application log in as such a role. Or have a superuser run this, too.';
     keyholder := current_user;
     borrowed := false;
   END;
@@ -108,7 +109,7 @@ BEGIN
     END IF;
   END LOOP;
 
-  -- ALTER DEFAULT PRIVILEGES may have opened what is new.
+  -- ALTER DEFAULT PRIVILEGES may have granted privileges on the new objects.
   FOR made IN
     SELECT o.name, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee
       FROM (SELECT 'SCHEMA sqla_rls_secret', nspowner, nspacl FROM pg_namespace WHERE nspname = 'sqla_rls_secret'
@@ -140,6 +141,7 @@ BEGIN
   PERFORM set_config('search_path', path, true);
 EXCEPTION WHEN insufficient_privilege THEN
   GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
-  RAISE EXCEPTION USING ERRCODE = 'RLS05', MESSAGE = concat_ws(' ', SQLERRM || '.', nullif(reason, ''),
-    'Nothing was done. Have whoever made the functions, or a superuser, run: sqla-rls auth-functions --signed');
+  RAISE EXCEPTION USING ERRCODE = 'RLS05', MESSAGE = concat_ws(' ',
+    format('signed functions can''t be created: %s.', SQLERRM), nullif(reason, ''),
+    'Have the owner of the existing functions, or a superuser, run the output of sqla-rls auth-functions --signed');
 END $sqla_rls$

@@ -1,6 +1,6 @@
--- Undoes create_auth_functions.sql and create_signed_auth_functions.sql: drops what they made, and nothing that
--- was there before.  Where a default or a policy, of another project or tenant, still uses any of the functions,
--- all of them stay: they call one another.
+-- Reverses create_auth_functions.sql and create_signed_auth_functions.sql: drops only objects that they made.  If a
+-- default or a policy, of another project or tenant, still uses one of the functions, all of them stay, since they
+-- call one another.
 DO $sqla_rls$
 DECLARE
   made_by  constant text := {made_by};
@@ -11,7 +11,7 @@ DECLARE
   still    text;
 BEGIN
   IF {keep_signed} AND to_regnamespace('sqla_rls_secret') IS NOT NULL THEN
-    RAISE NOTICE 'the functions of schema auth verify callers, and stay with their key';
+    RAISE NOTICE 'the functions of schema auth and their key stay: they verify callers';
     RETURN;
   END IF;
   PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -40,7 +40,7 @@ BEGIN
 {secret_dropped}
   EXCEPTION WHEN dependent_objects_still_exist THEN
     GET STACKED DIAGNOSTICS still = PG_EXCEPTION_DETAIL;
-    RAISE NOTICE 'the functions of schema auth stay, since they are still in use: %', still;
+    RAISE NOTICE 'the functions of schema auth stay: other objects use them (%)', still;
     PERFORM set_config('search_path', path, true);
   END;
 END $sqla_rls$

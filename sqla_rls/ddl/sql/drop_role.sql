@@ -1,5 +1,5 @@
--- Drops a role that create_role.sql made, unless anything in the cluster still needs it: an object or
--- a privilege in any database, or a member other than whoever drops it.
+-- Drops a role that create_role.sql made, unless the cluster still uses it: by an object or a privilege in any
+-- database, or by a member other than the current role.
 DO $sqla_rls$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles AS r
@@ -10,5 +10,5 @@ BEGIN
     DROP ROLE {role};
   END IF;
 EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
-  RAISE NOTICE 'role % is used elsewhere in the cluster, or not ours to drop: left as it is', {name};
+  RAISE NOTICE 'role % stays: the cluster still uses it, or the current role may not drop it', {name};
 END $sqla_rls$

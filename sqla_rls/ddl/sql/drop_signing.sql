@@ -1,4 +1,4 @@
--- Takes the key away, and what makes keys.  The functions of schema auth stay, and fail until
+-- Drops the key, and the function that makes keys.  The functions of schema auth stay, and fail until
 -- create_auth_functions.sql replaces them.
 DO $sqla_rls$
 DECLARE

@@ -1,5 +1,5 @@
--- Makes a role a member of another.  Before PostgreSQL 16 a membership has no option but ADMIN.  Who may not grant it
--- is content with one that is there.
+-- Makes a role a member of another.  Before PostgreSQL 16 a membership has no option but ADMIN.  If the current role
+-- may not grant the membership, an existing one is enough.
 DO $sqla_rls$
 DECLARE
   has_options constant boolean := pg_catalog.current_setting('server_version_num')::int >= 160000;
@@ -19,7 +19,8 @@ EXCEPTION WHEN insufficient_privilege THEN
                                             ELSE wanted - 'inherit_option' - 'set_option' END) THEN
     GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
     RAISE EXCEPTION USING ERRCODE = 'RLS04', MESSAGE = concat_ws(' ',
-      SQLERRM || '.', nullif(reason, ''), 'Have a superuser run:',
+      format('role %s can''t be granted to %s: %s.', {name}, {member_name}, SQLERRM), nullif(reason, ''),
+      'Have a superuser run:',
       CASE WHEN has_options THEN {statement} ELSE {older_statement} END);
   END IF;
 END $sqla_rls$

@@ -1,18 +1,17 @@
--- Closes what injected SQL of a caller can do in this database, and only a superuser can forbid.  Read it, take out
--- what your application needs, and run it as a superuser, in each database.  It may run again.  Postgres can't
--- forbid these, and you close them elsewhere:
+-- Forbids actions of injected SQL in this database that only a superuser can forbid.  Read it, remove the statements
+-- that would break your application, and run it as a superuser, in each database.  It may run again.  Postgres
+-- can't forbid these actions, and you prevent them elsewhere:
 --
 --   * ALTER ROLE app PASSWORD: a caller's SQL connects as app by its own password, with dblink, or from anywhere.  In
 --     pg_hba.conf let app log in by another method (cert, gss, ldap), and only from the application's hosts:
 --     the method scram-sha-256 isn't enough.
---   * Such a connection and pg_session_jwt: without a key it believes claims; with a key of its own, which any
---     client may bring, it believes what it signed itself.  A JWK in postgresql.conf, in force after a restart,
---     closes the first of the two, and not the second.
+--   * Such a connection with pg_session_jwt: without a key, it accepts any claims.  A client may also bring its
+--     own key, and sign its claims.  A JWK in postgresql.conf, after a restart, prevents the first, not the second.
 --   * ALTER ROLE app SET, LOCK TABLE, setseed(): see docs/security/leftovers.md.
 --   * PREPARE TRANSACTION: leave max_prepared_transactions at 0.
 
--- DROP OWNED takes the role out of every policy.  Only superusers, owners of the database, and owners of tables
--- with row security may go on.  To undo it: DROP SCHEMA sqla_rls_harden CASCADE.
+-- DROP OWNED removes the role from every policy.  Only superusers, owners of the database, and owners of tables
+-- with row security may still run it.  To undo this: DROP SCHEMA sqla_rls_harden CASCADE.
 CREATE SCHEMA IF NOT EXISTS sqla_rls_harden;
 CREATE OR REPLACE FUNCTION sqla_rls_harden.refuse_drop_owned() RETURNS event_trigger
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
@@ -25,7 +24,7 @@ BEGIN
        SELECT FROM pg_class WHERE relrowsecurity AND pg_has_role(relowner, 'USAGE'))
   THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
-      MESSAGE = format('DROP OWNED is refused for role %I: it takes roles out of policies', current_user),
+      MESSAGE = format('DROP OWNED is refused for role %I: it removes roles from policies', current_user),
       HINT = 'Run it as the owner of the tables, or as a superuser.';
   END IF;
 END $function$;
@@ -33,8 +32,8 @@ DROP EVENT TRIGGER IF EXISTS sqla_rls_refuse_drop_owned;
 CREATE EVENT TRIGGER sqla_rls_refuse_drop_owned ON ddl_command_start WHEN TAG IN ('DROP OWNED')
   EXECUTE FUNCTION sqla_rls_harden.refuse_drop_owned();
 
--- Temporary objects stand in for real ones; functions in schema public, for those that fit less well.  A role that
--- migrates and doesn't own the database needs GRANT TEMPORARY.
+-- A temporary object can shadow a real one; a function in schema public can shadow one whose arguments fit less
+-- well.  A migrating role that doesn't own the database needs GRANT TEMPORARY.
 DO $do$BEGIN
   EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
   IF to_regnamespace('public') IS NOT NULL THEN

@@ -1,4 +1,4 @@
--- Takes away, or restores, what may never have existed in this database.
+-- Runs a statement about an object that may never have existed in this database.
 DO {tag}
 BEGIN
   EXECUTE {statement};

@@ -1,4 +1,4 @@
--- Restores what the roles of another cluster had: here they may never have existed.
+-- Restores privileges of roles that may never have existed in this cluster.
 DO {tag}
 DECLARE
   missing constant text := (SELECT string_agg(name, ', ') FROM unnest({roles}) AS name

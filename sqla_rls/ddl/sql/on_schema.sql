@@ -1,5 +1,5 @@
--- Grants or revokes privileges on a schema.  Another role may own the schema: a role that holds the privilege
--- already needs nothing then, and for any other a warning holds the statement that the owner must run.
+-- Grants or revokes privileges on a schema.  If another role owns the schema, a warning has the statement for the
+-- owner, unless the grantee holds the privilege already.
 DO {tag}
 DECLARE
   target     constant text   := {schema};
@@ -14,12 +14,13 @@ BEGIN
         WHERE p.polpermissive AND f.pronamespace = pg_catalog.to_regnamespace('auth')
           AND p.polroles && ARRAY(SELECT coalesce(to_regrole(quote_ident(grantee))::oid, 0)
                                     FROM unnest({grantees} || {bringing}) AS grantee)) THEN
-    RAISE NOTICE 'nothing is revoked: policies, of another project or tenant, still call functions of schema auth';
+    RAISE NOTICE 'nothing to do: policies of another project or tenant still call functions of schema auth';
   ELSIF (SELECT bool_and(has_schema_privilege(target, one || ' WITH GRANT OPTION')) FROM unnest(privileges) AS one) THEN
     EXECUTE statement;
   ELSIF {revoke} OR NOT (SELECT bool_and(has_schema_privilege(grantee, target, one))
                            FROM unnest(privileges) AS one, unnest({grantees}) AS grantee) THEN
-    RAISE WARNING '% may not change privileges on schema %. Have its owner % run: %', current_user, target,
+    RAISE WARNING 'privileges on schema % stay as they are: % may not change them. Have the owner % run: %',
+      target, current_user,
       (SELECT pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = target), statement;
   END IF;
 END {tag}

@@ -1,8 +1,8 @@
--- Makes or alters a policy, or a view, under settings that give its text one meaning, whatever those of the session.
+-- Creates or alters a policy, or a view, under settings that give its text one meaning in every session.
 --
--- 'now', 'today' and the like are read once, when it is made.  So it is made twice, in two time zones
--- that never share a date: what depends on the day or hour then differs both as an instant and on the clock.
--- A timestamp without time zone differs as an instant only, and one with it on the clock only.
+-- Postgres reads 'now', 'today' and the like only once.  So this creates the object twice, in two time zones that
+-- never share a date: an expression that depends on the day or hour then differs both as an instant and on the
+-- clock.  A timestamp without time zone differs as an instant only, and one with it on the clock only.
 DO {tag}
 DECLARE
   names   constant text[] := {names};
@@ -33,9 +33,9 @@ BEGIN
   END LOOP;
   IF strpos(instant[2], now()::time::text) > 0 OR (instant[1] <> instant[2] AND clock[1] <> clock[2]) THEN
     RAISE EXCEPTION USING ERRCODE = 'RLS03', MESSAGE = {subject} ||
-      ' would hold the moment at which it is made: ''now'', ''today'' and the like are read once, when it is made.'
-      ' Write now(), CURRENT_DATE or LOCALTIME, which every query reads anew. If there is nothing of the kind in it,'
-      ' write the time zone into every time that has one';
+      ' would keep the time of its creation: Postgres reads ''now'', ''today'' and the like only once. Write now(),'
+      ' CURRENT_DATE or LOCALTIME, which each query reads. If it has no such text, write the time zone into'
+      ' each time that has one';
   END IF;
   PERFORM set_config(name, value, true) FROM unnest(names, before) AS setting (name, value);
 END {tag}

@@ -1,6 +1,6 @@
--- Takes privileges from PUBLIC, or gives them back, where they aren't as they shall be: TEMPORARY on the
--- database, whatever its name, and CREATE on schema public, where that is.  A role takes back only what it
--- granted itself, and about the rest Postgres may do no more than warn: hence the second look.
+-- Revokes privileges from PUBLIC, or grants them again: TEMPORARY on the database, and CREATE on schema public
+-- if it exists.  A role can revoke only its own grants, and for others Postgres may only warn: the second look
+-- finds those.
 DO $sqla_rls$
 DECLARE
   found record;
@@ -24,7 +24,7 @@ BEGIN
          AND o.privilege = ANY (ARRAY[{privileges}]::text[]) AND (a.grantor IS NOT NULL) = {held}
     LOOP
       IF look = 2 THEN
-        hints := hints || pg_catalog.format('have %I run: %s', found.grantor, found.statement);
+        hints := hints || pg_catalog.format('Have %I run: %s', found.grantor, found.statement);
       ELSE
         BEGIN
           EXECUTE found.statement;
@@ -36,7 +36,7 @@ BEGIN
   END LOOP;
   IF hints IS NOT NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'RLS06', MESSAGE = pg_catalog.format(
-      'what PUBLIC holds in this database isn''t for %I to change. Nothing was done. To go on, %s',
-      current_user, pg_catalog.array_to_string(hints, '; '));
+      'the privileges of PUBLIC can''t be changed: %I may not change all of them, so nothing was done. %s',
+      current_user, pg_catalog.array_to_string(hints, '. '));
   END IF;
 END $sqla_rls$

@@ -1,4 +1,4 @@
--- Renames a policy, which in another database may never have had another name.
+-- Renames a policy, unless it never had another name in this database.
 DO {tag}
 DECLARE
   names constant text[] := ARRAY(SELECT polname FROM pg_catalog.pg_policy WHERE polrelid = to_regclass({table}));

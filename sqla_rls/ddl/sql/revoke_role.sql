@@ -1,4 +1,4 @@
--- Ends a membership, whoever granted it: since PostgreSQL 16 several may have.
+-- Ends a membership, by the name of each grantor: since PostgreSQL 16 it may have several.
 DO $sqla_rls$
 DECLARE
   statement text;
@@ -17,5 +17,6 @@ BEGIN
 EXCEPTION WHEN insufficient_privilege THEN
   GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
   RAISE EXCEPTION USING ERRCODE = 'RLS04', MESSAGE = concat_ws(' ',
-    SQLERRM || '.', nullif(reason, ''), 'Have a superuser run:', statement);
+    format('role %s can''t be revoked from %s: %s.', {name}, {member_name}, SQLERRM), nullif(reason, ''),
+    'Have a superuser run:', statement);
 END $sqla_rls$

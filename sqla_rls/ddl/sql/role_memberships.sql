@@ -1,5 +1,5 @@
--- Makes a role a member of exactly the roles that are listed, with the options that its declaration says.
--- Before PostgreSQL 16 a membership has no option but ADMIN; since then several roles may have granted it.
+-- Makes a role a member of exactly the listed roles, with the options of its declaration.  Before PostgreSQL 16 a
+-- membership has no option but ADMIN; since then it may have several grantors.
 DO $sqla_rls$
 DECLARE
   version  constant int     := pg_catalog.current_setting('server_version_num');
@@ -41,5 +41,6 @@ EXCEPTION
   WHEN insufficient_privilege THEN
     GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
     RAISE EXCEPTION USING ERRCODE = 'RLS04', MESSAGE = concat_ws(' ',
-      SQLERRM || '.', nullif(reason, ''), 'Have a superuser run:', statement);
+      format('memberships of role %s can''t be changed: %s.', {name}, SQLERRM), nullif(reason, ''),
+      'Have a superuser run:', statement);
 END $sqla_rls$

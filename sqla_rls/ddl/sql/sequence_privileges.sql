@@ -1,5 +1,5 @@
 -- Grants or revokes privileges on the sequences of columns: on the one that a column owns, else on those that its
--- default calls.  Their names are known here alone: a renamed table keeps them, and another may have had the name.
+-- default calls.  Only the database knows their names, since a renamed table keeps its sequences.
 DO {tag}
 DECLARE
   relation constant regclass := {table};
@@ -25,7 +25,7 @@ BEGIN
              WHERE a.attrelid = relation AND a.attname = name AND NOT a.attisdropped
                AND d.sequence IN (SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'S')) AS s;
     IF places IS NULL THEN
-      RAISE NOTICE 'column % of table % has no sequence: its privileges are left as they are', name, relation;
+      RAISE NOTICE 'nothing to do: column % of table % has no sequence', name, relation;
     END IF;
     FOREACH found IN ARRAY coalesce(places, '{{}}') LOOP
       EXECUTE concat({verb}, found, {roles});

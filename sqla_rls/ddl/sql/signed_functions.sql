@@ -1,4 +1,4 @@
--- What stands behind CREATE FUNCTION schema.name(arguments) where callers are verified.
+-- The rest of CREATE FUNCTION schema.name(arguments), for the functions that verify callers.
 --
 -- Rules kept below
 --   * search_path ends in pg_temp.  One without it, '' included, is searched in pg_temp first for types and
@@ -29,9 +29,9 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
     token    constant text := coalesce(current_setting('pg_session_jwt.jwt', true), '');
     payload  constant text := split_part(token, '.', 2);
     setting  constant text := current_setting('request.jwt.claims', true);
-    -- header.payload.signature in base64url.  The header is {"alg":"HS256","typ":"rls+jwt"} to the letter: the
-    -- algorithm is never the token's to choose, and a token made for something else with the same key is not
-    -- one of ours (RFC 8725, 3.1 and 3.11).
+    -- header.payload.signature in base64url.  The header is exactly {"alg":"HS256","typ":"rls+jwt"}: a token
+    -- can't choose its algorithm, and a token that the same key signed for another purpose isn't accepted
+    -- (RFC 8725, 3.1 and 3.11).
     is_token constant boolean :=
       left(token, 43) = 'eyJhbGciOiJIUzI1NiIsInR5cCI6InJscytqd3QifQ.'
       AND octet_length(token) = 43 + octet_length(payload) + 1 + 43
@@ -40,8 +40,8 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
     claims   jsonb := 'null';
     problem  text[];
   BEGIN
-    -- HMAC (RFC 2104).  Both sides are hashed under the key once more before they are compared: how long that
-    -- takes says nothing about the right signature.  Comparing what is encoded leaves it one spelling.
+    -- HMAC (RFC 2104).  Both sides are hashed under the key once more before the comparison: its time then tells
+    -- nothing about the right signature.  The comparison of the encoded text accepts only one spelling.
     IF is_token THEN
       verified := EXISTS (
         SELECT FROM sqla_rls_secret.signing_key AS k
@@ -60,7 +60,7 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
          OR setting <> '' AND obj_description('sqla_rls_secret.signing_key'::regclass, 'pg_class') <> '' THEN
         RAISE EXCEPTION USING ERRCODE = '02000', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
           MESSAGE = 'there is no key to verify the JWT with',
-          HINT = 'The database has no signing key yet, or was restored without it: make one with'
+          HINT = 'The database has no signing key yet, or was restored without it. Make one with'
                  ' "sqla-rls rotate-key", and give it to the application.';
       ELSIF setting <> '' AND %s THEN
         claims := setting;
@@ -70,18 +70,18 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
       RETURN claims;
     ELSIF NOT is_token THEN
       RAISE EXCEPTION USING ERRCODE = '42804', MESSAGE = 'invalid JWT encoding',
-        HINT = 'It must be signed with HS256, and have the header {"alg":"HS256","typ":"rls+jwt"}, to the letter.';
+        HINT = 'Sign it with HS256, with exactly the header {"alg":"HS256","typ":"rls+jwt"}.';
     ELSE
       RAISE EXCEPTION USING ERRCODE = '23514', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
         MESSAGE = 'invalid JWT signature',
-        HINT = 'If nobody forged it, the application signs with another key than the database has: give it the'
-               ' one that "sqla-rls rotate-key" printed last, or make a new one with that.';
+        HINT = 'Unless the token is forged, the application has another key than the database. Give it the key'
+               ' that "sqla-rls rotate-key" printed last, or make a new one.';
     END IF;
 
     -- One expression: several take as long to start as all that is in them.
     problem := CASE
       WHEN jsonb_typeof(claims) <> 'object' THEN ARRAY['42804', 'could not parse JWT component']
-      -- Required, unlike in the extension: without a rising jti it is what ends a stolen token.
+      -- Required, unlike in the extension: without a rising jti, only it ends a stolen token.
       WHEN jsonb_typeof(claims -> 'exp') IS DISTINCT FROM 'number'
            OR (claims -> 'exp')::numeric NOT BETWEEN 0 AND 999999999999999 OR scale((claims -> 'exp')::numeric) <> 0
         THEN ARRAY['42804', '''exp'' (Expiration) must be an integer representing seconds since unix epoch']
@@ -90,8 +90,8 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
         THEN ARRAY['42804', '''nbf'' (Not Before) must be an integer representing seconds since unix epoch']
       WHEN jsonb_typeof(claims -> 'sub') <> 'string'
         THEN ARRAY['42804', 'invalid subject claim in the JWT']
-      -- now() is when the transaction began: a token that was good then is good to its end.  60 seconds of
-      -- leeway, as the extension has.
+      -- now() is the start of the transaction: a token that is valid then is valid to its end.  The extension has
+      -- 60 seconds of leeway, too.
       WHEN (claims -> 'exp')::numeric < extract(epoch FROM now()) - 60
         THEN ARRAY['23514', 'Token used after it has expired']
       WHEN (claims -> 'nbf')::numeric > extract(epoch FROM now()) + 60
@@ -107,16 +107,17 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
          CASE WHEN current_setting('server_version_num')::int >= 160000
               THEN $$pg_input_is_valid(setting, 'jsonb')$$ ELSE 'true' END)
 UNION ALL
--- Made inside of statements without parameters, and read back: nothing that a log shows holds the key.
+-- Statements without parameters make the key and read it back, so that no log shows it.
 SELECT 'sqla_rls_secret', 'rotate_signing_key', 'grace interval', $template$RETURNS text
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
   BEGIN
-    -- Else the error would be that of a constraint, which quotes the row, and with it the key.
+    -- The error of a constraint would quote the row, and with it the key.
     IF grace IS NULL OR NOT isfinite(now() + grace) OR grace < '0' THEN
-      RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'grace must be an interval of 0 or more';
+      RAISE EXCEPTION USING ERRCODE = '22023', 
+        MESSAGE = 'the key can''t be rotated: grace is negative, infinite or NULL. Give an interval of 0 or more';
     END IF;
     LOCK TABLE sqla_rls_secret.signing_key IN SHARE ROW EXCLUSIVE MODE;
-    -- Which a dump without the key has, too: claims mode is over.
+    -- A dump without the key still has the comment: it ends claims mode.
     COMMENT ON TABLE sqla_rls_secret.signing_key IS 'callers are verified';
     DELETE FROM sqla_rls_secret.signing_key WHERE slot = 1;
     UPDATE sqla_rls_secret.signing_key SET slot = 1, accept_until = now() + grace;

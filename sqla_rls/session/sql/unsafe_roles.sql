@@ -1,6 +1,6 @@
 -- The first reason why row security doesn't hold for the login role, or for the role that it acts as; no row
--- where there is none.  The parameter is a JSON list: the roles that the caller's role is a member of on purpose.
--- Membership counts whether it is inherited or not: SET ROLE is all that a caller's own SQL needs.
+-- without a reason.  The parameter is a JSON list: the declared groups of the caller's role.  A membership without
+-- INHERIT counts, too, since SQL of a caller can SET ROLE.
 WITH acting AS (
   SELECT current_user::text AS name, true AS is_caller
    UNION
@@ -23,20 +23,20 @@ WITH acting AS (
     JOIN pg_catalog.pg_class AS above ON above.oid = p.parent
    WHERE c.relispartition AND above.relrowsecurity
    UNION ALL
-  SELECT p.proowner, 'pg_catalog.pg_proc'::regclass, p.oid, 3, 'which says who is calling'
+  SELECT p.proowner, 'pg_catalog.pg_proc'::regclass, p.oid, 3, 'which returns the caller'
     FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('auth')
    UNION ALL
   -- Also by an owner of the database, who is a member of pg_database_owner.
-  SELECT n.nspowner, 'pg_catalog.pg_namespace'::regclass, n.oid, 4, 'and can drop and replace what is in it'
+  SELECT n.nspowner, 'pg_catalog.pg_namespace'::regclass, n.oid, 4, 'and can drop and replace its objects'
     FROM pg_catalog.pg_namespace AS n
    WHERE n.nspname = 'auth'
       OR EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relnamespace = n.oid AND c.relrowsecurity)
    UNION ALL
-  -- The owner of anything else that a policy depends on can replace it, or drop it and the policy with it; a
-  -- function of a trigger, a default, a constraint or a view runs as its callers.
+  -- The owner of another object that a policy depends on can replace it, or drop it with the policy; a function of a
+  -- trigger, a default, a constraint or a view runs as its callers.
   SELECT s.refobjid, s.classid::regclass, s.objid, 5,
          CASE WHEN d.classid = 'pg_catalog.pg_policy'::regclass THEN 'which a policy depends on'
-              ELSE 'which runs as others' END
+              ELSE 'which runs with the rights of its callers' END
     FROM pg_catalog.pg_shdepend AS s
     JOIN pg_catalog.pg_depend AS d ON d.refclassid = s.classid AND d.refobjid = s.objid
    WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.deptype = 'o'
@@ -54,17 +54,17 @@ WITH acting AS (
       -- From PostgreSQL 16 on it takes ADMIN OPTION to grant a role, which is a membership, too.
       (r.rolcreaterole AND pg_catalog.current_setting('server_version_num')::int < 160000, 3,
        'has CREATEROLE, and can grant itself any role', 'NOCREATEROLE'),
-      (r.rolreplication, 4, 'has REPLICATION, and can read all that is written', 'NOREPLICATION')
+      (r.rolreplication, 4, 'has REPLICATION, and can read every change', 'NOREPLICATION')
     ) AS p (holds, rank, what, attribute)
    WHERE p.holds
    UNION ALL
   SELECT r.oid, 1, 5, p.what, NULL
     FROM roles AS r JOIN (VALUES
-      ('pg_execute_server_program', 'runs programs as the server'),
-      ('pg_write_server_files', 'writes files as the server'),
-      ('pg_read_server_files', 'reads files as the server, its log and backups among them'),
-      ('pg_read_all_data', 'reads pg_statistic, which has values of every row, and the signing key'),
-      ('pg_write_all_data', 'writes the tables that policies read, and the signing key')
+      ('pg_execute_server_program', 'can run programs as the server'),
+      ('pg_write_server_files', 'can write files as the server'),
+      ('pg_read_server_files', 'can read files of the server, such as its log and backups'),
+      ('pg_read_all_data', 'can read the signing key, and pg_statistic, which has values of every row'),
+      ('pg_write_all_data', 'can write the signing key, and the tables that policies read')
     ) AS p (name, what) ON p.name = r.rolname
    UNION ALL
   SELECT o.oid, 1, 5 + o.rank, format('owns %s %s, %s', i.type, i.identity, o.why),
