@@ -40,15 +40,15 @@ def _call(call: _Call, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 class memberships:
-    """The groups of the caller, such as teams, for ``member_of()``: ``memberships(metadata, "my_teams", …)``.
+    """The groups of the caller, such as teams, for ``member_of()``: ``memberships("my_teams", metadata, …)``.
 
     It declares a function that reads the memberships as its owner, bypasses their row security, and returns
     only those of the caller.  The policies of the memberships themselves may call it, so that members see
     each other.  Without the function, Postgres refuses such a circle (42P17)::
 
         my_teams = memberships(
-            Base.metadata,
             "my_teams",
+            Base.metadata,
             group="members.team_id",
             user="members.user_id",
             role="members.role",
@@ -60,8 +60,8 @@ class memberships:
     The migrating role owns the function, and must own the table, too.
 
     Args:
-        metadata: the MetaData of the table of memberships.
         name: the name of the function, which must be unique in the schema.
+        metadata: the MetaData of the table of memberships.
         group, user, role: columns as in a ForeignKey, ``"table.column"`` or ``"schema.table.column"``, so
             that the table may be declared later.  Calls with names of roles need *role*.
         to: the only roles that may call it.
@@ -80,8 +80,8 @@ class memberships:
 
     def __init__(
         self,
-        metadata: MetaData,
         name: str,
+        metadata: MetaData,
         *,
         group: str,
         user: str,

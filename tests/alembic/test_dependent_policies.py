@@ -142,7 +142,7 @@ def test_what_can_not_be_restored_is_said(project: Project, caplog: pytest.LogCa
     execute(project, "CREATE POLICY by_hand ON unmanaged USING (owner IN (SELECT a.old FROM accounts AS a))")
     before = project.state()
     written = project.revision(models(Text()))
-    assert "policy by_hand on unmanaged depends on an object that this migration drops" in caplog.text
+    assert "undeclared policy by_hand on unmanaged depends on an object that it drops" in caplog.text
     assert operations(written) == ["drop_column"]
     with pytest.raises(DBAPIError, match="other objects depend on it"):
         project.upgrade()

@@ -275,7 +275,7 @@ def test_another_policy_of_that_name_is_an_error(project: Project) -> None:
     ):
         drop_and_create(other)
         before = project.state()
-        with pytest.raises(DBAPIError, match="policy own on todos can't be created: another one"):
+        with pytest.raises(DBAPIError, match="policy own on todos can't be created: the table has another"):
             project.upgrade()
         assert project.state() == before
     drop_and_create("TO authenticated USING (((task)::text = ('a'::text)))")

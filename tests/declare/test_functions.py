@@ -197,7 +197,9 @@ def test_a_name_that_several_have_is_refused(project: Project) -> None:
         "CREATE FUNCTION is_mine(int) RETURNS int LANGUAGE sql RETURN 1",
         "CREATE FUNCTION is_mine(text) RETURNS int LANGUAGE sql RETURN 1",
     )
-    with pytest.raises(DeclarationError, match="several functions 'is_mine' in schema 'public'"):
+    with pytest.raises(
+        DeclarationError, match="function 'is_mine' can't be compared: schema 'public' has several"
+    ):
         project.revision(with_function())
 
 

@@ -41,8 +41,8 @@ class Base(DeclarativeBase):
 
 
 my_teams = memberships(
-    Base.metadata,
     "my_teams",
+    Base.metadata,
     group="members.team_id",
     user="members.user_id",
     role="members.role",
@@ -181,8 +181,8 @@ def plain(
     Table("members", metadata, *(Column(name, type_) for name, type_ in columns.items()), schema=schema)
     prefix = f"{schema}.members" if schema else "members"
     asked = memberships(
-        metadata,
         "my_teams",
+        metadata,
         group=f"{prefix}.team_id",
         user=f"{prefix}.user_id",
         role=role and f"{prefix}.{role}",

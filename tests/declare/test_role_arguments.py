@@ -38,7 +38,7 @@ TAKERS: dict[str, Callable[[Any], object]] = {
     "grant_on": lambda one: grant_on(MetaData(), "USAGE", schema="app", to=one),
     "default_privileges": lambda one: default_privileges(MetaData(), "SELECT", to=one),
     "sql_function": lambda one: sql_function("f", MetaData(), returns="int", body="SELECT 1", to=one),
-    "memberships": lambda one: memberships(MetaData(), "f", group="m.g", user="m.u", to=one),
+    "memberships": lambda one: memberships("f", MetaData(), group="m.g", user="m.u", to=one),
     "member_of": lambda one: Role("app", member_of=one),
 }
 #: What is not a role, with the fix that the error names.

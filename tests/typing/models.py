@@ -62,7 +62,7 @@ class Base(DeclarativeBase):
 
 
 my_teams = memberships(
-    Base.metadata, "my_teams", group="members.team", user="members.user_id", role="members.role", to="reader"
+    "my_teams", Base.metadata, group="members.team", user="members.user_id", role="members.role", to="reader"
 )
 
 

@@ -27,6 +27,8 @@ class AuthFunctionsOp(RowSecurityOp):
         superuser.  SigningUnavailable with *signed* if these functions have another origin.
 
         Emits: ``CREATE EXTENSION pg_session_jwt`` or ``CREATE SCHEMA auth`` and ``CREATE FUNCTION auth.…``.
+
+        Reverse: ``op.drop_auth_functions(signed=False)``, which keeps functions with a signing key.
         """
         if signed is False:
             operations.invoke(cls(DropSigning(), CreateAuthFunctions(), DropRole(KEYHOLDER)))
@@ -43,6 +45,8 @@ class AuthFunctionsOp(RowSecurityOp):
             signed: False keeps functions that verify callers, together with the key.
 
         Emits: ``DROP FUNCTION auth.…``, ``DROP SCHEMA auth``, or ``DROP EXTENSION pg_session_jwt``.
+
+        Reverse: ``op.create_auth_functions()``.
         """
         operations.invoke(cls(DropAuthFunctions(keep_signed=not signed), DropRole(KEYHOLDER)))
 

@@ -45,6 +45,9 @@ class FunctionOp(RowSecurityOp):
             comment: without it, a replaced function keeps its comment.
 
         Emits: ``CREATE OR REPLACE FUNCTION``, and ``COMMENT ON FUNCTION`` for a *comment*.
+
+        Reverse: ``op.drop_rls_function()``; for a replaced function, ``op.create_rls_function()`` with its
+        earlier definition.
         """
         function = SQLFunction(
             schema=schema,
@@ -68,12 +71,19 @@ class FunctionOp(RowSecurityOp):
         """Check the body of a function that an operation created with ``check_body=False``.
 
         Emits: ``CREATE OR REPLACE FUNCTION``, with the definition in the database.
+
+        Reverse: none is needed.
         """
         operations.invoke(cls(ddl_functions.CheckFunction(TableKey(schema, name))))
 
     @classmethod
     def drop_rls_function(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
-        """Drop the function of that name.  Emits: ``DROP FUNCTION``, without arguments."""
+        """Drop the function of that name.
+
+        Emits: ``DROP FUNCTION``, without arguments.
+
+        Reverse: ``op.create_rls_function()``, and ``op.grant()`` for each grant.
+        """
         operations.invoke(cls(ddl_functions.DropFunction(TableKey(schema, name))))
 
 

@@ -45,6 +45,8 @@ class PolicyOp(RowSecurityOp):
         Raises: UnknownRole if a role is missing.
 
         Emits: ``CREATE POLICY``, and ``COMMENT ON POLICY`` for a *comment*.
+
+        Reverse: ``op.drop_policy()``.
         """
         policy = Policy(
             table=TableKey(schema, table_name),
@@ -76,6 +78,8 @@ class PolicyOp(RowSecurityOp):
         Raises: UnknownRole if a role is missing.
 
         Emits: ``ALTER POLICY``.
+
+        Reverse: ``op.alter_policy()`` with the earlier parts.
         """
         key = PolicyKey(TableKey(schema, table_name), policy_name)
         statements: list[ExecutableDDLElement] = []
@@ -89,7 +93,12 @@ class PolicyOp(RowSecurityOp):
     def drop_policy(
         cls, operations: Operations, policy_name: str, table_name: str, *, schema: str | None = None
     ) -> None:
-        """Drop a policy.  Emits: ``DROP POLICY IF EXISTS``."""
+        """Drop a policy; nothing happens without one.
+
+        Emits: ``DROP POLICY IF EXISTS``.
+
+        Reverse: ``op.create_policy()``.
+        """
         key = PolicyKey(TableKey(schema, table_name), policy_name)
         operations.invoke(cls(DropPolicy(key, if_exists=True)))
 

@@ -43,6 +43,8 @@ class PrivilegeOp(RowSecurityOp):
         Raises: UnknownRole if a grantee is missing.
 
         Emits: ``GRANT privileges [(columns)] ON object_type object_name TO grantees [WITH GRANT OPTION]``.
+
+        Reverse: ``op.revoke()``, with *cascade* for *grant_option*.
         """
         statement = GrantOrRevoke(
             privileges,
@@ -76,6 +78,8 @@ class PrivilegeOp(RowSecurityOp):
         If the object or a grantee is missing, a notice says so and nothing changes.
 
         Emits: ``REVOKE privileges [(columns)] ON object_type object_name FROM grantees [CASCADE]``.
+
+        Reverse: ``op.grant()``.
         """
         statement = GrantOrRevoke(
             privileges,
@@ -106,6 +110,8 @@ class PrivilegeOp(RowSecurityOp):
             current_schema: in the first schema of the search path.
 
         Emits: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] GRANT …``.
+
+        Reverse: ``op.revoke_default_privileges()``.
         """
         statement = AlterDefaultPrivileges(
             privileges, object_type, grantees, schema=DEFAULT_SCHEMA if current_schema else schema
@@ -123,9 +129,11 @@ class PrivilegeOp(RowSecurityOp):
         schema: str | None = None,
         current_schema: bool = False,
     ) -> None:
-        """Revoke them; the arguments are those of ``op.grant_default_privileges()``.
+        """Revoke default privileges; the arguments are those of ``op.grant_default_privileges()``.
 
         Emits: ``ALTER DEFAULT PRIVILEGES [IN SCHEMA schema] REVOKE …``.
+
+        Reverse: ``op.grant_default_privileges()``.
         """
         statement = AlterDefaultPrivileges(
             privileges,

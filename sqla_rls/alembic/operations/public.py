@@ -16,11 +16,13 @@ class PublicOp(RowSecurityOp):
     def revoke_public_privileges(cls, operations: Operations, privileges: Sequence[str]) -> None:
         """Revoke *privileges* from PUBLIC: TEMPORARY on the current database, CREATE on schema public.
 
+        Raises: PrivilegeNotPermitted if another role must revoke one; the message has the statement and the
+        role.  DeclarationError for any other privilege.
+
         Emits: ``REVOKE TEMPORARY ON DATABASE … FROM PUBLIC``, ``REVOKE CREATE ON SCHEMA public FROM PUBLIC``;
         nothing for a privilege that PUBLIC doesn't hold.
 
-        Raises: PrivilegeNotPermitted if another role must revoke one; the message has the statement and the
-        role.  DeclarationError for any other privilege.
+        Reverse: ``op.grant_public_privileges()``, with the privileges that PUBLIC held.
         """
         operations.invoke(cls(PublicPrivileges(privileges, revoke=True)))
 
@@ -28,7 +30,11 @@ class PublicOp(RowSecurityOp):
     def grant_public_privileges(cls, operations: Operations, privileges: Sequence[str]) -> None:
         """Grant *privileges* to PUBLIC again: TEMPORARY on the current database, CREATE on schema public.
 
-        Raises: as ``revoke_public_privileges``.
+        Raises: as for ``op.revoke_public_privileges()``.
+
+        Emits: ``GRANT TEMPORARY ON DATABASE … TO PUBLIC``, ``GRANT CREATE ON SCHEMA public TO PUBLIC``.
+
+        Reverse: ``op.revoke_public_privileges()``.
         """
         operations.invoke(cls(PublicPrivileges(privileges)))
 

@@ -37,6 +37,8 @@ class RoleOp(RowSecurityOp):
         UnknownRole if a role of *member_of* is missing.
 
         Emits: ``CREATE ROLE``, ``ALTER ROLE``, ``GRANT`` and ``REVOKE`` of memberships.
+
+        Reverse: ``op.drop_rls_role()``.
         """
         role = Role(name, login=login, inherit=inherit, bypassrls=bypassrls, member_of=member_of)
         statements: list[ExecutableDDLElement] = [ddl_roles.CreateRole(role)]
@@ -58,9 +60,11 @@ class RoleOp(RowSecurityOp):
     ) -> None:
         """Alter the given attributes of a role, in the whole cluster.
 
-        Raises: UnknownRole; RoleNotPermitted as for ``create_rls_role``.
+        Raises: UnknownRole; RoleNotPermitted as for ``op.create_rls_role()``.
 
         Emits: ``ALTER ROLE``.
+
+        Reverse: ``op.alter_rls_role()`` with the earlier attributes.
         """
         role = Role(name, login=login, inherit=inherit, bypassrls=bypassrls)
         operations.invoke(cls(ddl_roles.AlterRole(role), roles=[name]))
@@ -70,6 +74,8 @@ class RoleOp(RowSecurityOp):
         """Drop a role if ``op.create_rls_role()`` made it, and nothing in the cluster uses it.
 
         Emits: ``DROP ROLE``.
+
+        Reverse: ``op.create_rls_role()``.
         """
         operations.invoke(cls(ddl_roles.DropRole(name)))
 
@@ -87,9 +93,11 @@ class RoleOp(RowSecurityOp):
     ) -> None:
         """Make *member* a member of *role*; PostgreSQL 15 ignores *inherit* and *set*.
 
-        Raises: UnknownRole; RoleNotPermitted as for ``create_rls_role``.
+        Raises: UnknownRole; RoleNotPermitted as for ``op.create_rls_role()``.
 
         Emits: ``GRANT role TO member [WITH …]``.
+
+        Reverse: ``op.revoke_role()``.
         """
         membership = Membership(role, member, admin=admin, inherit=inherit, set=set)
         statements = [ddl_roles.GrantRole(membership)]
@@ -103,6 +111,8 @@ class RoleOp(RowSecurityOp):
         PostgreSQL 16 that is the case if it lacks the privileges of the grantor.
 
         Emits: ``REVOKE role FROM member``.
+
+        Reverse: ``op.grant_role()``.
         """
         operations.invoke(cls(ddl_roles.RevokeRole(Membership(role, member))))
 

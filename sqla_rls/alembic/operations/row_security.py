@@ -28,28 +28,48 @@ class TableOp(RowSecurityOp):
     def enable_row_level_security(
         cls, operations: Operations, table_name: str, *, schema: str | None = None
     ) -> None:
-        """``ALTER TABLE … ENABLE ROW LEVEL SECURITY``."""
+        """Enable row security on a table.
+
+        Emits: ``ALTER TABLE … ENABLE ROW LEVEL SECURITY``.
+
+        Reverse: ``op.disable_row_level_security()``.
+        """
         operations.invoke(cls(AlterRowSecurity(TableKey(schema, table_name), "ENABLE")))
 
     @classmethod
     def disable_row_level_security(
         cls, operations: Operations, table_name: str, *, schema: str | None = None
     ) -> None:
-        """``ALTER TABLE … DISABLE ROW LEVEL SECURITY``."""
+        """Disable row security on a table.
+
+        Emits: ``ALTER TABLE … DISABLE ROW LEVEL SECURITY``.
+
+        Reverse: ``op.enable_row_level_security()``.
+        """
         operations.invoke(cls(AlterRowSecurity(TableKey(schema, table_name), "DISABLE")))
 
     @classmethod
     def force_row_level_security(
         cls, operations: Operations, table_name: str, *, schema: str | None = None
     ) -> None:
-        """``ALTER TABLE … FORCE ROW LEVEL SECURITY``."""
+        """Apply the policies of a table to its owner, too.
+
+        Emits: ``ALTER TABLE … FORCE ROW LEVEL SECURITY``.
+
+        Reverse: ``op.no_force_row_level_security()``.
+        """
         operations.invoke(cls(AlterRowSecurity(TableKey(schema, table_name), "FORCE")))
 
     @classmethod
     def no_force_row_level_security(
         cls, operations: Operations, table_name: str, *, schema: str | None = None
     ) -> None:
-        """``ALTER TABLE … NO FORCE ROW LEVEL SECURITY``."""
+        """Stop applying the policies of a table to its owner.
+
+        Emits: ``ALTER TABLE … NO FORCE ROW LEVEL SECURITY``.
+
+        Reverse: ``op.force_row_level_security()``.
+        """
         operations.invoke(cls(AlterRowSecurity(TableKey(schema, table_name), "NO FORCE")))
 
     @classmethod
@@ -65,6 +85,8 @@ class TableOp(RowSecurityOp):
 
         Emits: ``ALTER TABLE … NO FORCE ROW LEVEL SECURITY``, and at the end ``ALTER TABLE … FORCE ROW LEVEL
         SECURITY``; ``SET CONSTRAINTS ALL IMMEDIATE`` before that, if checks of new rows are deferred.
+
+        Reverse: none is needed, since the end of the block restores FORCE.
         """
         return _lifted(cls, operations, [TableKey(schema, name) for name in table_names])
 
@@ -78,11 +100,15 @@ class TableOp(RowSecurityOp):
         confirmed: bool,
         schema: str | None = None,
     ) -> None:
-        """Stop the migration unless the *exposure* of *table_name* is *confirmed*; emit nothing.
+        """Stop the migration unless the *exposure* of *table_name* is *confirmed*.
 
         Autogenerate writes False.  Set it to True after you have reviewed the exposure.
 
         Raises: ExposureNotConfirmed.
+
+        Emits: nothing.
+
+        Reverse: none is needed.
         """
         if not confirmed:
             raise ExposureNotConfirmed(

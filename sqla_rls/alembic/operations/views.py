@@ -34,6 +34,8 @@ class ViewOp(RowSecurityOp):
             column_comments: by column; a notice names a column that the view lacks.
 
         Emits: ``CREATE VIEW … WITH (security_invoker=true) AS definition``, and ``COMMENT ON`` for comments.
+
+        Reverse: ``op.drop_rls_view()``.
         """
         view = View(
             schema=schema,
@@ -60,6 +62,8 @@ class ViewOp(RowSecurityOp):
         """Replace a view.  It keeps its columns and privileges; new columns come last.
 
         Emits: ``CREATE OR REPLACE VIEW …``.
+
+        Reverse: ``op.replace_rls_view()`` with the earlier definition.
         """
         view = View(
             schema=schema,
@@ -73,7 +77,12 @@ class ViewOp(RowSecurityOp):
 
     @classmethod
     def drop_rls_view(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
-        """Drop a view.  Emits: ``DROP VIEW``."""
+        """Drop a view.
+
+        Emits: ``DROP VIEW``.
+
+        Reverse: ``op.create_rls_view()``, and ``op.grant()`` for each grant.
+        """
         operations.invoke(cls(ddl_views.DropView(TableKey(schema, name))))
 
 

@@ -128,7 +128,7 @@ def test_a_declared_expression_is_evaluated_as_in_sql(
 def test_memberships_count_only_if_they_are_the_callers() -> None:
     metadata = MetaData()
     columns = {"group": "members.org_id", "user": "members.user_id", "role": "members.role"}
-    my_teams = memberships(metadata, "my_teams", **columns, to=authenticated)
+    my_teams = memberships("my_teams", metadata, **columns, to=authenticated)
     table = docs(metadata=metadata)
     members = metadata.tables["members"].c
     rows: list[Row] = [{"org_id": number} for number in (1, 2, 3, None)]
