@@ -1,31 +1,44 @@
 -- What the parts of tables, views and functions refer to.  "relation" and "function" are what has the part.
-WITH parts (classid, objid, relation, function, part) AS (
-  SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, p.polrelid, NULL::pg_catalog.oid, 'policy'
-    FROM pg_catalog.pg_policy AS p
-  UNION ALL
-  SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, w.ev_class, NULL, 'query' FROM pg_catalog.pg_rewrite AS w
-  UNION ALL
-  SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid, d.adrelid, NULL, 'default' FROM pg_catalog.pg_attrdef AS d
-  UNION ALL
-  SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, k.conrelid, NULL, 'constraint'
-    FROM pg_catalog.pg_constraint AS k WHERE k.conrelid <> 0 AND k.contype IN ('c', 'x')
-  UNION ALL
-  SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, g.oid, g.tgrelid, NULL, 'trigger'
-    FROM pg_catalog.pg_trigger AS g WHERE NOT g.tgisinternal
-  UNION ALL
-  SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid, NULL, f.oid, 'body' FROM pg_catalog.pg_proc AS f
+WITH depend AS MATERIALIZED (
+  SELECT d.classid, d.objid,
+         CASE WHEN d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN d.refobjid END AS relation,
+         CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid END AS function,
+         d.refobjsubid
+    FROM pg_catalog.pg_depend AS d
+   WHERE d.refobjid >= 16384
+     AND d.refclassid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass)
+     AND d.classid NOT IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass)
+), parts AS (
+  SELECT p.polrelid AS relation, NULL::pg_catalog.oid AS function, 'policy' AS part, d.relation AS reads,
+         d.refobjsubid AS number, d.function AS calls
+    FROM depend AS d JOIN pg_catalog.pg_policy AS p ON p.oid = d.objid
+   WHERE d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
+  UNION
+  SELECT w.ev_class, NULL, 'query', d.relation, d.refobjsubid, d.function
+    FROM depend AS d JOIN pg_catalog.pg_rewrite AS w ON w.oid = d.objid
+   WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+  UNION
+  SELECT e.adrelid, NULL, 'default', d.relation, d.refobjsubid, d.function
+    FROM depend AS d JOIN pg_catalog.pg_attrdef AS e ON e.oid = d.objid
+   WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+  UNION
+  SELECT k.conrelid, NULL, 'constraint', d.relation, d.refobjsubid, d.function
+    FROM depend AS d JOIN pg_catalog.pg_constraint AS k ON k.oid = d.objid AND k.contype IN ('c', 'x')
+   WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.conrelid <> 0
+  UNION
+  SELECT g.tgrelid, NULL, 'trigger', d.relation, d.refobjsubid, d.function
+    FROM depend AS d JOIN pg_catalog.pg_trigger AS g ON g.oid = d.objid AND NOT g.tgisinternal
+   WHERE d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass
+  UNION
+  SELECT NULL, d.objid, 'body', d.relation, d.refobjsubid, d.function
+    FROM depend AS d
+   WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.function IS DISTINCT FROM d.objid
 )
-SELECT DISTINCT parts.relation::pg_catalog.int8 AS relation,
-       parts.function::pg_catalog.int8 AS function,
-       parts.part,
-       CASE WHEN d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN d.refobjid::pg_catalog.int8 END
-         AS reads,
-       (SELECT a.attname FROM pg_catalog.pg_attribute AS a
-         WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND a.attrelid = d.refobjid
-           AND a.attnum = d.refobjsubid) AS column,
-       CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid::pg_catalog.int8 END
-         AS calls
-  FROM parts JOIN pg_catalog.pg_depend AS d ON d.classid = parts.classid AND d.objid = parts.objid
- WHERE d.refobjid >= 16384
-   AND d.refclassid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass)
-   AND NOT (parts.part = 'body' AND d.refobjid = parts.objid)
+SELECT p.relation::pg_catalog.int8 AS relation,
+       p.function::pg_catalog.int8 AS function,
+       p.part,
+       p.reads::pg_catalog.int8 AS reads,
+       a.attname AS column,
+       p.calls::pg_catalog.int8 AS calls
+  FROM parts AS p
+  LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p.reads AND a.attnum = p.number AND p.number <> 0

@@ -37,8 +37,10 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                   'labels', (SELECT pg_catalog.jsonb_agg(l.enumlabel ORDER BY l.enumsortorder)
                                FROM pg_catalog.pg_enum AS l
                               WHERE l.enumtypid IN (b.oid, nullif(b.typelem, 0))),
-                  'domain_checks', (SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_expr(k.conbin, 0) ORDER BY k.oid)
-                                      FROM pg_catalog.pg_constraint AS k WHERE k.contypid = ANY (based.path)),
+                  'domain_checks', CASE WHEN t.typtype = 'd' THEN (
+                     SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_expr(k.conbin, 0) ORDER BY k.conname)
+                       FROM unnest(based.path) AS one (oid)
+                       JOIN pg_catalog.pg_constraint AS k ON k.contypid = one.oid) END,
                   'not_null', a.attnotnull OR t.typnotnull,
                   'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
                   'generated', CASE WHEN a.attgenerated <> ''
@@ -112,14 +114,20 @@ SELECT c.oid::pg_catalog.int8 AS oid,
            FROM pg_catalog.pg_rewrite AS w
           WHERE w.ev_class = c.oid AND w.rulename <> '_RETURN'), '[]') AS rules,
        coalesce((
-         SELECT pg_catalog.jsonb_agg(DISTINCT s.relname || ' ' || coalesce(s.relacl::pg_catalog.text, '')
-                                     || ' ' || pg_catalog.pg_get_userbyid(s.relowner))
-           FROM pg_catalog.pg_depend AS u
-           JOIN pg_catalog.pg_class AS s ON s.relkind = 'S'
-            AND (s.oid = u.objid AND u.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND u.refobjid = c.oid
-                 OR s.oid = u.refobjid AND u.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND u.objid IN (
-                   SELECT d.oid FROM pg_catalog.pg_attrdef AS d WHERE d.adrelid = c.oid))
-          WHERE u.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass), '[]') AS sequences,
+         SELECT pg_catalog.jsonb_agg(s.relname || ' ' || coalesce(s.relacl::pg_catalog.text, '')
+                                     || ' ' || pg_catalog.pg_get_userbyid(s.relowner) ORDER BY s.oid)
+           FROM pg_catalog.pg_class AS s
+          WHERE s.relkind = 'S' AND s.oid IN (
+            SELECT u.objid FROM pg_catalog.pg_depend AS u
+             WHERE u.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND u.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND u.refobjid = c.oid
+            UNION ALL
+            SELECT u.refobjid
+              FROM pg_catalog.pg_attrdef AS d
+              JOIN pg_catalog.pg_depend AS u
+                ON u.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND u.objid = d.oid
+             WHERE d.adrelid = c.oid AND u.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass)), '[]')
+         AS sequences,
        coalesce((
          SELECT pg_catalog.jsonb_agg(h.inhrelid::pg_catalog.int8 ORDER BY h.inhrelid)
            FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid), '[]') AS children

@@ -2,7 +2,7 @@
 --
 -- A statement begins with a letter: r returns rows, n only their number.  What a statement did is a JSON
 -- text: {"rows": […]}, {"count": …} or {"error": "SQLSTATE: message"}.
-CREATE FUNCTION pg_temp.sqla_rls_try(fixtures text[], actors jsonb, statements text[]) RETURNS jsonb
+CREATE OR REPLACE FUNCTION pg_temp.sqla_rls_try(fixtures text[], actors jsonb, statements text[]) RETURNS jsonb
   LANGUAGE plpgsql AS $function$
   DECLARE
     results text[] := '{}';
