@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from sqla_rls.analyze.pools import Pools, Shared
+from sqla_rls.analyze.pools import SUBJECTS, Pools, Shared
 from sqla_rls.analyze.schema import ForeignKey, Relation, Schema
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
 
 #: The most rows of one table that worlds are made of.
 MOST_ROWS: Final = 24
+_CALLER: Final = frozenset(caller for caller, _ in SUBJECTS.values())
+#: The worlds that each number of rows has, if there are as many.
+_LEAST: Final = 16
+#: The worlds of a context that is one of a sample.
+_ROWS_OF_A_SAMPLE: Final = 5
 #: The parts of a definition whose columns decide about access.
 _DECIDING: Final = ("policy", "query", "body", "trigger")
 
@@ -112,26 +117,22 @@ class Universe:
         yield from postponed
 
     def _worlds(self, budget: Budget) -> Iterator[World]:
-        candidates = self.rows.get(self.relation.name, ())
-        rows = candidates if self.relation.has_rows else ()
-        for context in self._contexts(max(8, 2 * budget.worlds // (len(rows) + 1)), budget.rows):
-            completed = self._completed(context)
-            if completed is None:
-                continue
-            yield World(rows=completed)
-            for row in rows:
-                if row in context:
-                    continue
-                parents = self._completed((*context, row))
-                if parents is not None:
-                    yield World(rows=tuple(each for each in parents if each != row), row=row)
+        for context, row in self._pairs(budget):
+            completed = self._completed(context if row is None else (*context, row))
+            if completed is not None:
+                yield World(rows=tuple(each for each in completed if each != row), row=row)
 
     def complete(self, rows: Sequence[Row]) -> tuple[Row, ...] | None:
         """Add the rows that the foreign keys of *rows* need, and sort them; None if there is no such row."""
         return self._completed(rows)
 
-    def _contexts(self, most: int, most_rows: int) -> list[tuple[Row, ...]]:
-        """The rows of other tables that a world has: fewer first."""
+    def _pairs(self, budget: Budget) -> Iterator[tuple[tuple[Row, ...], Row | None]]:
+        """The rows of other tables that a world has, fewer first, with each row in question.
+
+        A size that has more worlds than half of those that are left gets a sample.
+        """
+        own = self.rows.get(self.relation.name, ()) if self.relation.has_rows else ()
+        questions: tuple[Row | None, ...] = (None, *own)
         reads_itself = self.relation.is_view or _reads_itself(self.schema, self.relation)
         universe = [
             row
@@ -139,24 +140,47 @@ class Universe:
             if name != self.relation.name or reads_itself
             for row in rows
         ]
-        found: list[tuple[Row, ...]] = [()]
-        found += [(row,) for row in universe]
-        found.append(_compatible(universe, self.schema))
-        largest = min(len(universe), most_rows * max(len(self.rows), 1))
+        yield from (((), row) for row in questions)
+        full = _compatible(universe, self.schema)
+        if len(full) > 1:
+            yield from ((full, row) for row in questions if row not in full)
+        left = budget.worlds - 2 * len(questions)
+        largest = min(len(universe), budget.rows * max(len(self.rows), 1))
         random = Random(0)  # noqa: S311 # the same worlds each time
-        for size in range(2, largest + 1):
-            room = most - len(found)
-            possible = math.comb(len(universe), size)
-            if room <= 0:
-                self._leave_out(size, largest)
+        for size in range(1, largest + 1):
+            share = left if size == largest else max(left // 2, _LEAST)
+            pairs = self._of_size(size, share, universe, questions, budget.rows, random)
+            yield from pairs
+            left -= len(pairs)
+            if left <= 0 and size < largest:
+                self._leave_out(size + 1, largest)
                 break
-            if possible <= room:
-                some: Iterable[tuple[Row, ...]] = itertools.combinations(universe, size)
-            else:
-                some = _sampled(universe, size, room if size > 2 else max(room // 2, 1), random)
-                self._leave_out(size, largest)
-            found += [one for one in some if _fits(one, most_rows)]
-        return list(dict.fromkeys(found))
+        if not reads_itself:
+            # An error that one row raises hides the others.
+            some = list(itertools.permutations(own, 2))
+            yield from (((first,), second) for first, second in random.sample(some, min(len(some), _LEAST)))
+
+    def _of_size(
+        self,
+        size: int,
+        share: int,
+        universe: Sequence[Row],
+        questions: Sequence[Row | None],
+        most_rows: int,
+        random: Random,
+    ) -> list[tuple[tuple[Row, ...], Row | None]]:
+        if math.comb(len(universe), size) * len(questions) <= share:
+            contexts = [one for one in itertools.combinations(universe, size) if _fits(one, most_rows)]
+            return [(one, row) for one in contexts for row in questions if row not in one]
+        self._leave_out(size, min(len(universe), most_rows * max(len(self.rows), 1)))
+        asked = questions[1:] if len(questions) > 1 else questions
+        some = _sampled(universe, size, max(share // _ROWS_OF_A_SAMPLE, 1), random)
+        found: list[tuple[tuple[Row, ...], Row | None]] = []
+        for context in some:
+            if _fits(context, most_rows):
+                rows = _related(asked, context, _ROWS_OF_A_SAMPLE - 1, random)
+                found += [(context, row) for row in dict.fromkeys((None, *rows)) if row not in context]
+        return found
 
     def _leave_out(self, size: int, largest: int) -> None:
         text = (
@@ -286,8 +310,27 @@ def _fits(rows: Sequence[Row], most: int) -> bool:
     return all(names.count(name) <= most for name in set(names))
 
 
+def _related(
+    rows: Sequence[Row | None], context: Sequence[Row], number: int, random: Random
+) -> list[Row | None]:
+    """Some of *rows*: half of those that have most values in common with *context*, and half of all."""
+    shuffled = random.sample(rows, len(rows))
+    values = {repr(value) for row in context for value in row.values.values() if value is not None}
+
+    def shared(row: Row | None) -> int:
+        return 0 if row is None else -sum(repr(value) in values for value in row.values.values())
+
+    closest = sorted(shuffled, key=shared)[: (number + 1) // 2]
+    return [*closest, *(row for row in shuffled if row not in closest)][:number]
+
+
+def _is_the_callers(row: Row) -> bool:
+    return any(value in _CALLER for value in row.values.values() if isinstance(value, str))
+
+
 def _sampled(rows: Sequence[Row], size: int, number: int, random: Random) -> list[tuple[Row, ...]]:
-    """Some combinations; those of different tables first, since policies join them."""
+    """Some combinations: mostly of different tables, which policies join, and with a row of the caller."""
+    callers = [row for row in rows if _is_the_callers(row)]
     tables: dict[str, list[Row]] = {}
     for row in rows:
         tables.setdefault(row.relation, []).append(row)
@@ -299,6 +342,8 @@ def _sampled(rows: Sequence[Row], size: int, number: int, random: Random) -> lis
             chosen = [random.choice(tables[name]) for name in random.sample(sorted(tables), size)]
         else:
             chosen = random.sample(list(rows), size)
+        if callers and random.random() < 0.7 and not any(map(_is_the_callers, chosen)):
+            chosen[0] = random.choice(callers)
         found[tuple(sorted(chosen, key=rows.index))] = None
     return list(found)
 

@@ -2,11 +2,15 @@
 WITH depend AS MATERIALIZED (
   SELECT d.classid, d.objid,
          CASE WHEN d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN d.refobjid END AS relation,
-         CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid END AS function,
+         CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid
+              WHEN d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass THEN (
+                SELECT o.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator AS o WHERE o.oid = d.refobjid)
+         END AS function,
          d.refobjsubid
     FROM pg_catalog.pg_depend AS d
    WHERE d.refobjid >= 16384
-     AND d.refclassid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass)
+     AND d.refclassid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass,
+                          'pg_catalog.pg_operator'::pg_catalog.regclass)
      AND d.classid NOT IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass)
 ), parts AS (
   SELECT p.polrelid AS relation, NULL::pg_catalog.oid AS function, 'policy' AS part, d.relation AS reads,
@@ -25,6 +29,12 @@ WITH depend AS MATERIALIZED (
   SELECT k.conrelid, NULL, 'constraint', d.relation, d.refobjsubid, d.function
     FROM depend AS d JOIN pg_catalog.pg_constraint AS k ON k.oid = d.objid AND k.contype IN ('c', 'x')
    WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.conrelid <> 0
+  UNION
+  SELECT a.attrelid, NULL, 'constraint', d.relation, d.refobjsubid, d.function
+    FROM depend AS d
+    JOIN pg_catalog.pg_constraint AS k ON k.oid = d.objid AND k.contypid <> 0
+    JOIN pg_catalog.pg_attribute AS a ON a.atttypid = k.contypid
+   WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
   UNION
   SELECT g.tgrelid, NULL, 'trigger', d.relation, d.refobjsubid, d.function
     FROM depend AS d JOIN pg_catalog.pg_trigger AS g ON g.oid = d.objid AND NOT g.tgisinternal
