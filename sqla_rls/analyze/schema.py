@@ -139,6 +139,11 @@ class RoleAttributes:
     member_of: Mapping[str, bool]
     settings: str
 
+    @property
+    def may_become(self) -> frozenset[str]:
+        """The roles whose privileges it has only after SET ROLE."""
+        return frozenset(name for name, is_inherited in self.member_of.items() if not is_inherited)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
