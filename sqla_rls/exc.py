@@ -133,12 +133,14 @@ class AccessDenied(RowSecurityError, ProgrammingError):
     table: str | None = None
 
     @classmethod
-    def of(cls, error: DBAPIError, *, command: str | None, table: str | None) -> AccessDenied:
+    def of(
+        cls, error: DBAPIError, *, command: str | None, table: str | None, reason: str | None = None
+    ) -> AccessDenied:
         """Return *error* as one of this class."""
         named = cls(error.statement, error.params, _driver_error(error), error.hide_parameters)
         named.command, named.table = command, table
         subject = " on ".join(part for part in (command, table) if part) or "the statement"
-        named.args = (f"{subject} is denied: {cls._reason}. {named.args[0]}",)
+        named.args = (f"{subject} is denied: {reason or cls._reason}. {named.args[0]}",)
         return named
 
     def __reduce__(self) -> tuple[Any, ...]:

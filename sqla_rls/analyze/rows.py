@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.explanation import Reason, Result
-from sqla_rls.analyze.target import Target, first_line
+from sqla_rls.analyze.target import Target, first_line, is_of_server
 from sqla_rls.exc import AnalysisError
 from sqla_rls.session.binding import bind
 from sqla_rls.session.checks import IS_KNOWN
@@ -98,7 +98,7 @@ class Rows:
             try:
                 is_known = self.connection.scalar(IS_KNOWN)
             except DBAPIError as error:
-                if error.connection_invalidated:
+                if is_of_server(error):
                     raise
                 raise AnalysisError(
                     f"the caller can't be bound: the database refuses the claims: {first_line(error)}. "
@@ -130,7 +130,7 @@ class Rows:
         try:
             found = self.connection.execute(statement, {"key": values}).scalars().all()
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if is_of_server(error):
                 raise
             raise AnalysisError(
                 f"the key doesn't fit table {self.table.name}: {first_line(error)}. Give values that the "
@@ -173,7 +173,7 @@ class Rows:
             return self._new(old, row)
         except DBAPIError as error:
             sqlstate = str(getattr(error.orig, "sqlstate", ""))
-            if error.connection_invalidated:
+            if is_of_server(error):
                 raise
             if sqlstate.startswith("23") or sqlstate == "42501":
                 reason: Reason = "missing_privilege" if sqlstate == "42501" else "constraint"
@@ -236,7 +236,7 @@ class Rows:
             with self.as_caller():
                 value = self.connection.execute(statement, {"row": row}).scalar_one()
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if is_of_server(error):
                 raise
             return "error", first_line(error)
         result: Result = "null" if value is None else "true" if value == "true" else "false"

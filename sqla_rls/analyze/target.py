@@ -40,6 +40,13 @@ def query(name: str) -> TextClause:
     return text(script(name))
 
 
+def is_of_server(error: DBAPIError) -> bool:
+    """Return whether the connection, a lock, a timeout or the server has failed, not a name or a value."""
+    # PostgreSQL's appendix A: connection, rollback, resources, object in use, operator intervention, system.
+    sqlstate = str(getattr(error.orig, "sqlstate", ""))
+    return error.connection_invalidated or sqlstate[:2] in {"08", "40", "53", "55", "57", "58"}
+
+
 def first_line(error: DBAPIError) -> str:
     """Return the message of the server."""
     return str(error.orig).partition("\n")[0]
@@ -106,7 +113,7 @@ class Target:
             with connection.begin_nested():
                 found = connection.execute(query("target"), {"name": name}).mappings().one_or_none()
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if is_of_server(error):
                 raise
             raise AnalysisError(
                 f"table {name} can't be explained: {first_line(error)}. Give the name of a table as in SQL"

@@ -96,6 +96,29 @@ def explain_access(
         ).answer(key)
 
 
+def explain_role(
+    connection: Connection, caller: Caller, target: Any, command: Command, *, returning: bool = False
+) -> str:
+    """Explain what the role of *caller* lacks for *command*, where the row is unknown.
+
+    Args:
+        connection: as for ``explain_access()``.
+        caller: the caller, of whom only the role counts.
+        target: a mapped class, a ``Table``, or the name of a table.
+        command: "SELECT", "INSERT", "UPDATE" or "DELETE".
+        returning: INSERT reads its row back.
+
+    Raises:
+        AnalysisError: as for ``explain_access()``.
+    """
+    name, _, _ = resolve(connection, target, inserts=False)
+    with _read_only(connection):
+        source = Rows(connection, Target.read(connection, name), caller, None)
+        return _Question(
+            source=source, command=command, row={}, returning=returning, on_conflict=None
+        ).without_row()
+
+
 def _require_writable(table: Target, names: Iterable[str]) -> None:
     for name in names:
         if table.column(name)["is_always_generated"]:
@@ -220,6 +243,24 @@ class _Question:
             explained = self._explained(False, *refused.args)
         notes = self.constraints.left_out(self.command)
         return replace(explained, policies=tuple(self.results), notes=tuple(notes))
+
+    def without_row(self) -> str:
+        lines = [f"{self.command} on {self.table.name} as {self.caller.role}: the row is unknown"]
+        if (missing := self._missing_privilege()) is not None:
+            lines.append(f"  {missing.detail}")
+        if not self.is_active:
+            return "\n".join([*lines, "  No policy applies to the role."])
+        for step in self._steps():
+            if not any(each.permissive for each in self.policies if each.is_for(step.command)):
+                lines.append(f"  No permissive policy is for {step.command}.{step.needs}")
+        commands: list[Command] = [step.command for step in self._steps()]
+        for policy in self.policies:
+            if any(policy.is_for(command) for command in commands):
+                kind = "permissive" if policy.permissive else "restrictive"
+                lines.append(f"  {kind} policy {policy.name!r} for {policy.command}")
+                lines += [f"    USING ({policy.using})"] if policy.using else []
+                lines += [f"    WITH CHECK ({policy.check})"] if policy.check else []
+        return "\n".join(lines)
 
     def _answer(self, key: Any) -> Explanation:
         old = None

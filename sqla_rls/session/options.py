@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from sqla_rls.driver.base import Reset, Transport
 from sqla_rls.exc import DeclarationError
+from sqla_rls.session.denials import DenialCallback
 from sqla_rls.session.principal import Principal
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.signing import SigningKey
@@ -57,6 +58,9 @@ class BindingOptions:
         principal_claims: the claims by which a session tells two callers apart, in addition to ``iss``,
             ``sub`` and the role.  None takes all claims, except those in which two tokens of one sign-in
             differ, such as ``exp``.
+        explain_denials: adds the answer of ``sqla-rls why`` to the messages of RowSecurityViolation and
+            PrivilegeMissing, for development: ``sqla_rls.analyze.DenialExplainer(owner_engine)``.  The answer
+            has values of rows that the caller can't see.
 
     Raises:
         DeclarationError: an option has a value that isn't listed here, or two options contradict each other.
@@ -68,6 +72,7 @@ class BindingOptions:
     set_role: bool = True
     member_of: Mapping[str, Collection[str]] = field(default_factory=dict[str, Collection[str]])
     principal_claims: Sequence[str] | None = None
+    explain_denials: DenialCallback | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("signing", Signing), ("transport", Transport), ("reset", Reset)):
@@ -86,6 +91,11 @@ class BindingOptions:
         if self.principal_claims is not None and not _is_names(self.principal_claims):
             raise DeclarationError(
                 "principal_claims= can't be used: it isn't a list of names. Give ['org_id'], for example"
+            )
+        if self.explain_denials is not None and not callable(self.explain_denials):
+            raise DeclarationError(
+                "explain_denials= can't be used: sqla_rls has no connection of the owner. "
+                "Give sqla_rls.analyze.DenialExplainer(owner_engine)"
             )
         if self.reset == "all" and (self.transport == "statement" or not self.set_role):
             raise DeclarationError(

@@ -145,6 +145,15 @@ class Share:
                 restore()
 
 
+def sessions_on(connection: Connection | None) -> list[Any]:
+    """Return the sessions whose callers are bound on *connection*."""
+    if connection is None or connection.closed or connection.invalidated:
+        return []
+    found: Sharers | None = connection.info.get(_SHARERS)
+    sessions = [] if found is None else [share.session() for share in found.in_force()]
+    return [session for session in sessions if session is not None]
+
+
 def _transactions_of(connection: Connection) -> list[Transaction]:
     root, savepoint = connection.get_transaction(), connection.get_nested_transaction()
     assert root is not None
