@@ -23,6 +23,7 @@ from tests.analyze.cases.case import (
 
 _ME = "(SELECT auth.user_id())"
 _OWN = f"owner = {_ME}"
+_TEAMS = "(SELECT auth.jwt() -> 'teams')"
 
 
 def _policy(using: str, *, table: str = "docs", role: str = "authenticated") -> str:
@@ -278,11 +279,22 @@ CASES = [
         expected=opens("docs", "ALL"),
     ),
     Case(
-        name="A claim's list respelled",
+        name="A claim's list respelled, but a token may have a text in its place",
         before=DOCS + _policy("(SELECT auth.jwt() -> 'teams') ? owner"),
         after=_changed("owner IN (SELECT jsonb_array_elements_text((SELECT auth.jwt() -> 'teams')))"),
         rows={"docs": rows("id owner body", (1, "red", "x"), (2, "blue", "x"), (3, None, "x"))},
-        callers=with_claims(None, ALICE, {"teams": []}, {"teams": ["red"]}, {"teams": ["red", "blue"]}),
+        callers=with_claims(None, ALICE, {"teams": []}, {"teams": ["red", "blue"]}, {"teams": "red"}),
+        expected=closes("docs", "ALL"),
+    ),
+    Case(
+        name="A claim's list respelled",
+        before=DOCS + _policy(f"jsonb_typeof({_TEAMS}) = 'array' AND {_TEAMS} ? owner"),
+        after=_changed(
+            f"EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof({_TEAMS}) WHEN 'array' THEN {_TEAMS} END)"
+            " AS e WHERE e = to_jsonb(owner))"
+        ),
+        rows={"docs": rows("id owner body", (1, "red", "x"), (2, "1", "x"), (3, None, "x"))},
+        callers=with_claims(None, ALICE, {"teams": ["red", 1]}, {"teams": "red"}, {"teams": {"red": 1}}),
     ),
     Case(
         name="A number in a claim is compared as text",

@@ -192,6 +192,9 @@ def _statements(case: Case, command: str, old: _Object, new: _Object) -> Iterato
     name, columns = old.name, tuple(dict.fromkeys([*old.columns, *new.columns]))
     by_column = old.has_column_privileges or new.has_column_privileges or old.columns != new.columns
     universe = [*_of(case.rows, name), *_of(case.inserts, name)]
+    if not universe:  # a view, or a partition
+        every = (row for several in case.rows.values() for row in several)
+        universe = [{column: row[column] for column in columns} for row in every if {*columns} <= {*row}]
     key = old.key or columns[:1]
     conditions = dict.fromkeys(
         " AND ".join(f"{column} = {_literal(row[column])}" for column in key)
@@ -201,6 +204,10 @@ def _statements(case: Case, command: str, old: _Object, new: _Object) -> Iterato
     # With a condition, the policies of SELECT hold, too.
     wheres = ["", *(f" WHERE {condition}" for condition in conditions)]
     endings = ["", " RETURNING *"] if by_column else [""]
+    updates = [
+        ", ".join(f"{column} = {_literal(value)}" for column, value in row.items())
+        for row in _of(case.updates, name) or _updates(universe, key)
+    ]
     match command:
         case "SELECT":
             for some in [columns, *((column,) for column in columns if by_column)]:
@@ -209,9 +216,11 @@ def _statements(case: Case, command: str, old: _Object, new: _Object) -> Iterato
             for row in universe:
                 yield _insert(name, row)
                 yield f"{_insert(name, row)} RETURNING *"
+                for values in updates if old.key else ():
+                    action = f"DO UPDATE SET {values}"
+                    yield f"{_insert(name, row)} ON CONFLICT ({', '.join(old.key)}) {action}"
         case "UPDATE":
-            for row in _of(case.updates, name) or _updates(universe, key):
-                values = ", ".join(f"{column} = {_literal(value)}" for column, value in row.items())
+            for values in updates:
                 for where, ending in product(wheres, endings):
                     yield f"UPDATE {name} SET {values}{where}{ending}"
         case _:
