@@ -10,11 +10,15 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from sqla_rls.analyze.compare import compare_databases
+from sqla_rls.analyze.verdict import Budget
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
-from sqla_rls.testing.postgres import Server
+from sqla_rls.server.postgres import Server
 from tests.analyze.cases import CASES, QUICK
 from tests.analyze.cases.case import Case
 from tests.analyze.cases.evidence import gather
+from tests.analyze.cases.scratch import Servers
+from tests.support.replay import replay
 from tests.support.suite import first_and_rest
 
 
@@ -41,6 +45,37 @@ def test_the_verdict_of_a_case_is_that_of_real_commands(
             decidable = {key: verdict for key, verdict in case.expected.items() if verdict != "unknown"}
             assert evidence.verdicts == decidable, [one.as_json() for one in evidence.witnesses]
             assert evidence.worlds
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with Servers.start() as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        pytest.param(QUICK, id="quick"),
+        pytest.param([one for one in CASES if not one.is_quick], id="others", marks=pytest.mark.exhaustive),
+    ],
+)
+@pytest.mark.one_postgres
+def test_a_comparison_finds_the_verdict_and_rows_that_replay(
+    servers: Servers, cases: list[Case], subtests: pytest.Subtests
+) -> None:
+    for case in cases:
+        with subtests.test(case.name), servers.sides(case) as (before, after):
+            found = compare_databases(before, after, budget=Budget(worlds=60) if case.is_quick else None)
+
+            changes = {(one.object, one.role, one.command): one.verdict for one in found.changes}
+            unknown = {(one.object, one.role, one.command): "unknown" for one in found.unknown}
+            assert {**changes, **unknown} == case.expected
+            for one in found.changes:
+                for example in filter(None, (one.counterexample, one.closing)):
+                    assert replay(before, one.role, example) == example.before
+                    assert replay(after, one.role, example) == example.after
+                    assert example.before != example.after
 
 
 def test_the_cases_have_names_of_their_own_and_some_are_quick() -> None:

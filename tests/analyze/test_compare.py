@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from psycopg import sql
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.compare import compare_databases
-from sqla_rls.analyze.verdict import Budget, Comparison, Counterexample
+from sqla_rls.analyze.verdict import Budget, Comparison
 from sqla_rls.server.postgres import Server
+from tests.support.replay import replay
 
 ROLES = """
 CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE member IN ROLE reader;
@@ -81,26 +79,6 @@ def sides() -> Iterator[Sides]:
             with administered(server) as connection:
                 connection.exec_driver_sql(ROLES)
         yield Sides(before, after)
-
-
-def replay(connection: Connection, role: str, example: Counterexample) -> str:
-    """Do by hand what a counterexample says."""
-    with connection.engine.connect().execution_options(isolation_level="READ COMMITTED") as fresh:
-        for table, rows in example.rows.items():
-            for row in rows:
-                names = sql.SQL(", ").join(map(sql.Identifier, row)).as_string(None)
-                values = ", ".join(f":v{number}" for number in range(len(row)))
-                given = {f"v{number}": value for number, value in enumerate(row.values())}
-                fresh.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), given)
-        claims = "" if example.claims is None else json.dumps(example.claims)
-        for name, value in {"request.jwt.claims": claims, **example.settings, "role": role}.items():
-            fresh.execute(text("SELECT set_config(:name, :value, true)"), {"name": name, "value": value})
-        try:
-            found = fresh.exec_driver_sql(example.statement.replace("%", "%%"))
-        except DBAPIError as error:
-            return f"{getattr(error.orig, 'sqlstate', None)}: {str(error.orig).partition(chr(10))[0]}"
-        number = len(found.all()) if found.returns_rows else found.rowcount
-        return f"{number} row{'' if number == 1 else 's'}"
 
 
 def verdicts(found: Comparison) -> Mapping[tuple[str, str, str], str]:

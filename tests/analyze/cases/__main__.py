@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
-from sqla_rls.testing.postgres import Server, find_server
+from sqla_rls.server.postgres import Server, find_server
 from tests.analyze.cases import CASES
 from tests.analyze.cases.evidence import gather
 
