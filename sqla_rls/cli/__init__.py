@@ -7,10 +7,12 @@ import click
 from sqla_rls.cli import (
     auth_functions,
     dev,
+    diff,
     harden,
     import_,
     rotate_key,
     set_password,
+    snapshot,
     why,
 )
 
@@ -24,10 +26,12 @@ def main() -> None:
 for module in (
     auth_functions,
     dev,
+    diff,
     harden,
     import_,
     rotate_key,
     set_password,
+    snapshot,
     why,
 ):
     main.add_command(module.command)

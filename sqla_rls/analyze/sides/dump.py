@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.analyze.sides.scratch import SUPERUSER, newest_installation
+from sqla_rls.analyze.sides.scratch import SUPERUSER, Owner, newest_installation
 from sqla_rls.analyze.sides.statements import split
 from sqla_rls.exc import AnalysisError
 
@@ -66,9 +66,11 @@ class Dump:
     left_out: Sequence[str] = field(default=())
 
     @property
-    def owner(self) -> str:
-        """The owner of the database."""
-        return str(self.database["owner"])
+    def owner(self) -> Owner:
+        """The owner of most tables; of a database without tables, its own."""
+        name = self.database["owner_of_tables"] or self.database["owner"]
+        (role,) = (one for one in self.roles if one["name"] == name)
+        return Owner(name=name, is_superuser=role["superuser"], bypasses_row_security=role["bypassrls"])
 
     def to_json(self) -> str:
         """Return the text of a snapshot file; the schema is an array of lines, for reviews."""
@@ -88,6 +90,8 @@ class Dump:
             version = found.pop("format")
             found["schema"] = "\n".join(found["schema"]) + "\n"
             dump = cls(**found)
+            # A file that was edited may lack it.
+            _ = dump.owner
         except (AttributeError, KeyError, TypeError, ValueError):
             raise AnalysisError(otherwise) from None
         if version != FORMAT:

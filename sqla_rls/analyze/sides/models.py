@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 import sqla_rls.create_all  # noqa: F401  # its listeners create the policies
-from sqla_rls.analyze.sides.scratch import Scratch
+from sqla_rls.analyze.sides.scratch import Owner, Scratch
 from sqla_rls.declare.collect import declared
 from sqla_rls.exc import AnalysisError, RowSecurityError
 from sqla_rls.snapshot import PUBLIC, ROLE_KEYWORDS, Snapshot
@@ -48,7 +48,7 @@ def load_metadata(name: str) -> MetaData:
     return metadata
 
 
-def create_models(metadatas: Iterable[MetaData], scratch: Scratch, owner: str) -> None:
+def create_models(metadatas: Iterable[MetaData], scratch: Scratch, owner: Owner) -> None:
     """Create the tables, roles and policies of *metadatas* in the scratch database, as *owner*.
 
     Raises:
@@ -56,7 +56,7 @@ def create_models(metadatas: Iterable[MetaData], scratch: Scratch, owner: str) -
     """
     metadatas = list(metadatas)
     snapshot = declared(metadatas)
-    scratch.left_out.append(f"Models have no owner: role {owner} owns the objects.")
+    scratch.left_out.append(f"Models have no owner: role {owner.name} owns the objects.")
     with scratch.owned_by(owner) as url:
         engine = create_engine(url, poolclass=NullPool)
         try:

@@ -181,8 +181,9 @@ _STAND_IN: Final = "stands in for a function of a missing extension"
 def _find_stand_ins(connection: _Connection, scratch: Scratch) -> None:
     """Note the tables whose policies, and the views whose queries, call a missing function."""
     for function, relation in connection.execute(script("stand_ins").encode(), [_STAND_IN]):
-        scratch.incomplete.add(relation)
-        scratch.left_out.append(f"{relation} calls {function}, a function of a missing extension.")
+        sentence = f"{relation} calls {function}, a function of a missing extension."
+        scratch.lacks(relation, sentence)
+        scratch.left_out.append(sentence)
 
 
 def _runs(connection: _Connection, script: str) -> bool:
@@ -245,7 +246,8 @@ class _Failure:
                 for name in types:
                     yield f"The type {name} is missing here: its columns are text."
                 return
-        scratch.incomplete.update(self._relations())
+        for relation in self._relations():
+            scratch.lacks(relation, self._statement)
         line = self._statement.split("\n", 1)[0]
         reason = (self._error.diag.message_primary or str(self._error)).strip()
         yield f"This statement fails in the scratch database: {line[:100]} … ({reason})."

@@ -15,7 +15,7 @@ from typing import Final
 
 from sqlalchemy import URL
 
-from sqla_rls.analyze.sides.scratch import Scratch
+from sqla_rls.analyze.sides.scratch import Owner, Scratch
 from sqla_rls.exc import AnalysisError
 
 _HAS_RELATIONS: Final = """
@@ -24,7 +24,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
 """
 
 
-def upgrade(revision: str, configs: Sequence[str], scratch: Scratch, owner: str) -> None:
+def upgrade(revision: str, configs: Sequence[str], scratch: Scratch, owner: Owner) -> None:
     """Upgrade the scratch database to *revision*, as *owner*.
 
     Args:

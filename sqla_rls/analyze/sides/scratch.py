@@ -31,6 +31,15 @@ _SETTINGS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The role that owns the objects of models and migrations, which name none."""
+
+    name: str = "owner"
+    is_superuser: bool = False
+    bypasses_row_security: bool = False
+
+
 @dataclass(kw_only=True)
 class Scratch:
     """A running scratch server with the database DATABASE.
@@ -39,13 +48,14 @@ class Scratch:
         server: the server.
         cluster_name: the value of the setting cluster_name; no other server has it.
         left_out: sentences about the parts of the side that the scratch database doesn't have.
-        incomplete: tables and views that lack a part; their names as Postgres quotes them.
+        incomplete: the tables and views that lack a part, by their names as Postgres quotes them, with the
+            statements that fail.
     """
 
     server: Server
     cluster_name: str
     left_out: list[str] = field(default_factory=list)
-    incomplete: set[str] = field(default_factory=set)
+    incomplete: dict[str, set[str]] = field(default_factory=dict)
 
     def url(self, user: str = SUPERUSER) -> URL:
         """Return the URL of the database as *user*."""
@@ -56,15 +66,48 @@ class Scratch:
         arguments, options = self.url(user).get_dialect()().create_connect_args(self.url(user))
         return psycopg.connect(*arguments, autocommit=True, **options)
 
+    def lacks(self, relation: str, part: str) -> None:
+        """Note that a table or view lacks *part*."""
+        self.incomplete.setdefault(relation, set()).add(part)
+
     @contextmanager
-    def owned_by(self, owner: str) -> Iterator[URL]:
+    def owned_by(self, owner: Owner) -> Iterator[URL]:
         """Make *owner* the owner of the database and, in the block, a superuser; give the role's URL."""
-        name = sql.Identifier(owner)
+        name = sql.Identifier(owner.name)
         with self.connect() as superuser:
             superuser.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN CREATEROLE").format(name))
             superuser.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(DATABASE), name))
-            yield self.url(owner)
-            superuser.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER").format(name))
+            yield self.url(owner.name)
+            self._remove_rows(superuser)
+            attributes = [
+                sql.SQL("SUPERUSER" if owner.is_superuser else "NOSUPERUSER"),
+                sql.SQL("BYPASSRLS" if owner.bypasses_row_security else "NOBYPASSRLS"),
+            ]
+            superuser.execute(sql.SQL("ALTER ROLE {} {}").format(name, sql.SQL(" ").join(attributes)))
+
+    def _remove_rows(self, superuser: psycopg.Connection[Any]) -> None:
+        """Remove rows of migrations and listeners: a world has its own rows only."""
+        tables = [sql.Identifier(*row) for row in superuser.execute(_TABLES)]
+        filled = [
+            table.as_string(superuser)
+            for table in tables
+            if superuser.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(table)).rowcount
+        ]
+        if filled:
+            if any(not name.endswith('"alembic_version"') for name in filled):
+                self.left_out.append("Rows that the migrations or the models insert are removed.")
+            # Triggers don't run.
+            superuser.execute("SET session_replication_role = replica")
+            superuser.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(sql.SQL(", ").join(tables)))
+            superuser.execute("RESET session_replication_role")
+
+
+_TABLES: Final = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+ ORDER BY 1, 2
+"""
 
 
 def newest_installation() -> Installation:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +18,9 @@ from sqla_rls.analyze.sides.dump import Dump, read_dump
 from sqla_rls.analyze.sides.models import create_models, load_metadata
 from sqla_rls.analyze.sides.restore import restore
 from sqla_rls.analyze.sides.revision import upgrade
-from sqla_rls.analyze.sides.scratch import Scratch, scratch_server
+from sqla_rls.analyze.sides.scratch import Owner, Scratch, scratch_server
 from sqla_rls.analyze.sides.unsigned import use_unsigned_claims
 from sqla_rls.exc import AnalysisError
-
-#: The owner of the objects of models and migrations, which name none.
-OWNER: Final = "owner"
 
 _KINDS: Final = (
     "Give a database URL (postgresql://…), models, rev:REVISION of Alembic, or the path of a snapshot file"
@@ -37,14 +35,14 @@ class Built:
         connection: a connection of the scratch server's superuser.
         url: its URL.
         left_out: sentences about the parts of the side that the scratch database doesn't have.
-        incomplete: tables and views that lack a part, by their names ``schema.table`` as Postgres quotes
-            them: no verdict about them holds.
+        incomplete: the tables and views that lack a part, by their names ``schema.table`` as Postgres quotes
+            them, with the statements that fail.  No verdict about them holds.
     """
 
     connection: Connection
     url: URL
     left_out: tuple[str, ...]
-    incomplete: frozenset[str]
+    incomplete: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +51,15 @@ class Side:
 
     Attributes:
         name: the side in messages, without a password.
+        path: the file that has the side, if there is one.
+        owner: the role that owns the objects of models or a revision; None if the side doesn't say.
     """
 
     name: str
-    _fill: Callable[[Scratch, str], None]
+    _fill: Callable[[Scratch, Owner], None]
     _read: Callable[[], Dump] | None = None
-    _owner: str | None = None
+    path: str | None = None
+    owner: Owner | None = None
 
     @classmethod
     def parse(
@@ -76,47 +77,64 @@ class Side:
             models: for ``models``: ``package.module:Base``, a MetaData, or several of them.
             alembic_config: for ``rev:``: the path of alembic.ini or pyproject.toml, or both; None for
                 Alembic's defaults.
-            owner: the role that owns the objects of models or a revision; None is ``owner``.
+            owner: the role that owns the objects of models or a revision; None is ``owner``, and in
+                ``build_sides()`` the owner of most tables on the other side.
 
         Raises:
             AnalysisError: *text* names no side.
         """
+        given = None if owner is None else Owner(name=owner)
         if text == "models":
-            return cls._of_models(models, owner)
+            return cls._of_models(models, given)
         if text.startswith("rev:"):
-            revision = text.removeprefix("rev:")
-            if not revision:
-                raise AnalysisError("the side 'rev:' can't be built: it names no revision. Give rev:head")
-            configs = [alembic_config] if isinstance(alembic_config, str) else list(alembic_config or ())
-            return cls(
-                name=text,
-                _fill=lambda scratch, role: upgrade(revision, configs, scratch, role),
-                _owner=owner,
-            )
+            return cls._of_revision(text, alembic_config, given)
         if "://" in text:
-            return cls._of_dump(*_database(text))
+            url = _url(text)
+            return cls._of_dump(
+                url.set(drivername="postgresql").render_as_string(), lambda: read_dump(url), None
+            )
         path = Path(text)
         if path.is_file():
-            return cls._of_dump(text, lambda: Dump.from_json(path.read_text(encoding="utf-8"), text))
+            return cls._of_dump(text, lambda: Dump.from_json(path.read_text(encoding="utf-8"), text), text)
         raise AnalysisError(f"the side {text!r} can't be built: there is no such file. {_KINDS}")
 
     @classmethod
-    def _of_models(cls, models: str | MetaData | Sequence[str | MetaData] | None, owner: str | None) -> Side:
+    def _of_models(
+        cls, models: str | MetaData | Sequence[str | MetaData] | None, owner: Owner | None
+    ) -> Side:
         given = [models] if isinstance(models, str | MetaData) else list(models or ())
         if not given:
             raise AnalysisError(
                 "the side 'models' can't be built: it names no models. Add --models package.module:Base"
             )
 
-        def fill(scratch: Scratch, role: str) -> None:
+        def fill(scratch: Scratch, owner: Owner) -> None:
             found = [load_metadata(one) if isinstance(one, str) else one for one in given]
-            create_models(found, scratch, role)
+            create_models(found, scratch, owner)
 
-        return cls(name="models", _fill=fill, _owner=owner)
+        return cls(name="models", _fill=fill, owner=owner)
 
     @classmethod
-    def _of_dump(cls, name: str, read: Callable[[], Dump]) -> Side:
-        return cls(name=name, _fill=lambda scratch, role: restore(read(), scratch), _read=read)
+    def _of_revision(cls, text: str, config: str | Sequence[str] | None, owner: Owner | None) -> Side:
+        revision = text.removeprefix("rev:")
+        if not revision:
+            raise AnalysisError("the side 'rev:' can't be built: it names no revision. Give rev:head")
+        configs = [config] if isinstance(config, str) else list(config or ())
+
+        def fill(scratch: Scratch, owner: Owner) -> None:
+            upgrade(revision, configs, scratch, owner)
+
+        found = [one for one in configs or ("alembic.ini", "pyproject.toml") if Path(one).is_file()]
+        return cls(name=text, _fill=fill, path=next(iter(found), None), owner=owner)
+
+    @classmethod
+    def _of_dump(cls, name: str, read: Callable[[], Dump], path: str | None) -> Side:
+        read = cache(read)
+
+        def fill(scratch: Scratch, owner: Owner) -> None:
+            restore(read(), scratch)
+
+        return cls(name=name, _fill=fill, _read=read, path=path)
 
     def dump(self) -> Dump:
         """Return the schema and the roles of the side, for a snapshot file.
@@ -138,7 +156,7 @@ class Side:
             AnalysisError: the side can't be read or built, or this machine has no Postgres binaries.
         """
         with scratch_server() as scratch:
-            self._fill(scratch, self._owner or OWNER)
+            self._fill(scratch, self.owner or Owner())
             engine = create_engine(scratch.url(), poolclass=NullPool)
             with engine.connect() as connection:
                 scratch.left_out.extend(use_unsigned_claims(connection))
@@ -147,8 +165,14 @@ class Side:
                     connection=connection,
                     url=scratch.url(),
                     left_out=tuple(scratch.left_out),
-                    incomplete=frozenset(scratch.incomplete),
+                    incomplete={name: frozenset(parts) for name, parts in scratch.incomplete.items()},
                 )
+
+    def _owned_as(self, other: Side) -> Side:
+        """Return the side with the owner of the tables of *other*, if it names none itself."""
+        if self._read is not None or self.owner is not None or other._read is None:
+            return self
+        return replace(self, owner=other._read().owner)
 
 
 @contextmanager
@@ -159,8 +183,8 @@ def build_sides(before: Side, after: Side) -> Iterator[tuple[Built, Built]]:
         AnalysisError: as of ``Side.build()``.
     """
     with ExitStack() as undo:
+        building = [before._owned_as(after).build(), after._owned_as(before).build()]
         with ThreadPoolExecutor(2) as threads:
-            building = [before.build(), after.build()]
             found = [threads.submit(one.__enter__) for one in building]
         for side, future in zip(building, found, strict=True):
             if future.exception() is None:
@@ -169,7 +193,7 @@ def build_sides(before: Side, after: Side) -> Iterator[tuple[Built, Built]]:
         yield first, second
 
 
-def _database(text: str) -> tuple[str, Callable[[], Dump]]:
+def _url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -181,5 +205,4 @@ def _database(text: str) -> tuple[str, Callable[[], Dump]]:
     if "ssl" in query:
         # asyncpg's name of libpq's sslmode.
         query["sslmode"] = query.pop("ssl")
-    url = url.set(drivername="postgresql+psycopg", query=query)
-    return url.set(drivername="postgresql").render_as_string(), lambda: read_dump(url)
+    return url.set(drivername="postgresql+psycopg", query=query)
