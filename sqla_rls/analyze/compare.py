@@ -165,11 +165,16 @@ class _Comparing:
 
     def _leave_out_functions(self) -> None:
         before, after = self.schemas
-        for signature in sorted({*before.functions, *after.functions}):
-            if before.functions.get(signature) != after.functions.get(signature):
-                self.left_out.append(
-                    f"{signature} differs: what a caller can do by calling it directly isn't compared"
-                )
+        differing = [
+            signature
+            for signature in sorted({*before.functions, *after.functions})
+            if before.functions.get(signature) != after.functions.get(signature)
+        ]
+        if differing:
+            self.left_out.append(
+                "what a caller can do by calling a function directly isn't compared. These differ: "
+                + ", ".join(differing)
+            )
 
     def _leave_out_roles(self) -> None:
         for name in sorted(self.schemas[0].roles.keys() & self.schemas[1].roles.keys()):

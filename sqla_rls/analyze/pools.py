@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -99,7 +99,11 @@ def _vocabulary(schema: Schema, relation: str) -> Vocabulary:
             for expression in (*column.domain_checks, *filter(None, [column.generated])):
                 found = found.merged(terms.read_expression(expression))
     for signature in sorted(schema.calls(relation)):
-        found = found.merged(schema.functions[signature].vocabulary)
+        vocabulary = schema.functions[signature].vocabulary
+        if schema.functions[signature].schema == "auth":
+            # They read claims; their constants are names and texts of claims, not values of columns.
+            vocabulary = replace(vocabulary, loose=())
+        found = found.merged(vocabulary)
     return found
 
 

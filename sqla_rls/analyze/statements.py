@@ -160,7 +160,8 @@ class Statements:
         """One column and its new value: first the value that it has, then others."""
         updatable = [name for name in self._updatable() if name in values]
         deciding = self.universe.deciding[self.relation.name]
-        neutral = [name for name in updatable if name not in deciding] or updatable
+        key = self.relation.keys[0] if self.relation.keys else ()
+        neutral = sorted(updatable, key=lambda name: (name in deciding, name in key))
         for name in neutral[:1]:
             yield name, values[name]
         differing = {name for name in updatable if len({name in p.updates for p in self.profiles}) > 1}

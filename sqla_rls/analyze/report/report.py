@@ -117,8 +117,8 @@ def scope(report: Report) -> list[str]:
     found = comparison.scope
     tried = (
         f"Tried: {found.statements:,} statements in {found.worlds:,} worlds with up to "
-        f"{found.rows_per_table} rows per table, for {found.objects:,} tables and views whose definition, or "
-        "what it depends on, differs."
+        f"{found.rows_per_table} rows per table. Tables and views whose definition, or a definition that "
+        f"they depend on, differs: {found.objects:,}."
     )
     sentences = [tried]
     same = [one for one in comparison.same if one.worlds]

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL
@@ -18,6 +19,8 @@ from sqlalchemy import URL
 from sqla_rls.analyze.sides.scratch import Owner, Scratch
 from sqla_rls.exc import AnalysisError
 
+#: The files that Alembic reads by itself.
+_DEFAULTS: Final = ("alembic.ini", "pyproject.toml")
 _HAS_RELATIONS: Final = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
                 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f'))
@@ -36,6 +39,11 @@ def upgrade(revision: str, configs: Sequence[str], scratch: Scratch, owner: Owne
     Raises:
         AnalysisError: the upgrade fails, or the migrations ran elsewhere.
     """
+    if not configs and not any(Path(name).exists() for name in _DEFAULTS):
+        raise AnalysisError(
+            f"rev:{revision} can't be built: this folder has no {' and no '.join(_DEFAULTS)}. "
+            "Run it in the folder of alembic.ini, or add --alembic-config PATH"
+        )
     with scratch.owned_by(owner) as url:
         if revision == "base":
             return

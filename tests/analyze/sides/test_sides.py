@@ -248,6 +248,15 @@ def test_migrations_reach_the_scratch_database_only(
         assert connection.scalar(text("SELECT to_regclass('from_revision')")) is None
 
 
+def test_a_folder_without_a_configuration_of_alembic_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AnalysisError, match=r"has no alembic\.ini .* add --alembic-config PATH"):
+        with Side.parse("rev:head").build():
+            pass
+
+
 @pytest.mark.exhaustive
 def test_a_creator_of_connections_to_another_server_is_refused(
     project: Callable[[str], Side], database: URL
