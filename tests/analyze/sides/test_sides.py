@@ -252,9 +252,9 @@ def test_a_folder_without_a_configuration_of_alembic_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(AnalysisError, match=r"has no alembic\.ini .* add --alembic-config PATH"):
-        with Side.parse("rev:head").build():
-            pass
+    refused = pytest.raises(AnalysisError, match=r"has no alembic\.ini .* add --alembic-config PATH")
+    with refused, Side.parse("rev:head").build():
+        pass
 
 
 @pytest.mark.exhaustive
