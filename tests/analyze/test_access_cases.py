@@ -53,11 +53,19 @@ def servers() -> Iterator[Servers]:
         yield found
 
 
+#: The processes of a test run share them.
+_OTHERS = [one for one in CASES if not one.is_quick]
+_GROUPS = 8
+
+
 @pytest.mark.parametrize(
     "cases",
     [
         pytest.param(QUICK, id="quick"),
-        pytest.param([one for one in CASES if not one.is_quick], id="others", marks=pytest.mark.exhaustive),
+        *(
+            pytest.param(_OTHERS[n::_GROUPS], id=f"others-{n}", marks=pytest.mark.exhaustive)
+            for n in range(_GROUPS)
+        ),
     ],
 )
 @pytest.mark.one_postgres
