@@ -97,38 +97,34 @@ def as_json(value: Any) -> str:
 
 
 def summary(report: Report) -> str:
-    """Return the numbers of the changes in one sentence."""
-    found = Counter[str](change.verdict for change in report.comparison.changes)
-    parts = [
-        *(f"{found[verdict]} {word}" for verdict, word in _WORDS.items() if found[verdict]),
-        *([f"{len(report.comparison.unknown)} unknown"] if report.comparison.unknown else []),
-    ]
-    reviewed = sum(map(report.is_reviewed, report.comparison.changes))
-    noted = f" ({reviewed} reviewed)" if reviewed else ""
-    return f"{', '.join(parts) or 'no difference found'}{noted}"
-
-
-_WORDS = {"opens": "open", "both": "open and close", "closes": "close"}
+    """Return the numbers of the results."""
+    comparison = report.comparison
+    found = Counter[str](change.verdict for change in comparison.changes)
+    found["unknown"] = len(comparison.unknown)
+    parts = [f"{one} {found[one]}" for one in ("opens", "both", "closes", "unknown") if found[one]]
+    reviewed = sum(map(report.is_reviewed, comparison.changes))
+    return f"{', '.join(parts) or 'no difference found'}{f' ({reviewed} reviewed)' if reviewed else ''}"
 
 
 def scope(report: Report) -> list[str]:
     """Return sentences about the extent of the comparison."""
     comparison = report.comparison
     found = comparison.scope
-    tried = (
-        f"Tried: {found.statements:,} statements in {found.worlds:,} worlds with up to "
-        f"{found.rows_per_table} rows per table. Tables and views whose definition, or a definition that "
-        f"they depend on, differs: {found.objects:,}."
-    )
-    sentences = [tried]
+    sentences = [
+        f"Tables and views whose definition, or a definition that they depend on, differs: {found.objects:,}.",
+        (
+            f"Tried: {found.statements:,} statements in {found.worlds:,} worlds with up to "
+            f"{found.rows_per_table} rows per table."
+        ),
+    ]
     same = [one for one in comparison.same if one.worlds]
     if same:
         sentences.append(
-            f"No difference in these worlds for {len(same):,} combinations of object, role and command."
+            f"Combinations of object, role and command without a difference in these worlds: {len(same):,}."
         )
     if proved := sum(one.proved for one in same):
         sentences.append(
-            f"Proved for {proved:,} of these: the worlds are all that the policies can tell apart."
+            f"Proved among these, since the worlds are all that the policies can tell apart: {proved:,}."
         )
     sentences += [plain(f"Left out: {one.rstrip('.')}.") for one in found.left_out]
     return sentences

@@ -39,7 +39,8 @@ def upgrade(revision: str, configs: Sequence[str], scratch: Scratch, owner: Owne
     Raises:
         AnalysisError: the upgrade fails, or the migrations ran elsewhere.
     """
-    if not configs and not any(Path(name).exists() for name in _DEFAULTS):
+    is_named = configs or os.environ.get("ALEMBIC_CONFIG")
+    if not is_named and not any(Path(name).exists() for name in _DEFAULTS):
         raise AnalysisError(
             f"rev:{revision} can't be built: this folder has no {' and no '.join(_DEFAULTS)}. "
             "Run it in the folder of alembic.ini, or add --alembic-config PATH"

@@ -81,11 +81,11 @@ def test_the_text_has_a_paragraph_for_each_result() -> None:
     )
     assert unknown == "unknown: public.far, DELETE as anonymous\n  a foreign table"
     assert scope == (
-        "before.json → models: 1 open and close, 1 unknown.\n"
-        "Tried: 9,000 statements in 4,096 worlds with up to 3 rows per table. Tables and views whose "
-        "definition, or a definition that they depend on, differs: 2.\n"
-        "No difference in these worlds for 1 combinations of object, role and command.\n"
-        "Proved for 1 of these: the worlds are all that the policies can tell apart.\n"
+        "before.json → models: both 1, unknown 1.\n"
+        "Tables and views whose definition, or a definition that they depend on, differs: 2.\n"
+        "Tried: 9,000 statements in 4,096 worlds with up to 3 rows per table.\n"
+        "Combinations of object, role and command without a difference in these worlds: 1.\n"
+        "Proved among these, since the worlds are all that the policies can tell apart: 1.\n"
         "Left out: something is left out.\n"
     )
     assert FORMATS["text"](report()).startswith("before.json → models: no difference found.\n")
