@@ -111,7 +111,10 @@ def scope(report: Report) -> list[str]:
     comparison = report.comparison
     found = comparison.scope
     sentences = [
-        f"Tables and views whose definition, or a definition that they depend on, differs: {found.objects:,}.",
+        (
+            "Tables and views whose definition, or a definition that they depend on, differs: "
+            f"{found.objects:,}."
+        ),
         (
             f"Tried: {found.statements:,} statements in {found.worlds:,} worlds with up to "
             f"{found.rows_per_table} rows per table."
