@@ -27,6 +27,7 @@ MODULES = (
     "sqla_rls.rotation",
     "sqla_rls.testing",
     "sqla_rls.testing.access",
+    "sqla_rls.testing.clock",
     "sqla_rls.testing.development",
     "sqla_rls.testing.issuer",
     "sqla_rls.testing.pgbouncer",

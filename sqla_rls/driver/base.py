@@ -7,13 +7,13 @@ driver implements them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, TypeAlias
 
 from sqla_rls.exc import BindingError, ExpiredToken
+from sqla_rls.tokens import clock
 
 #: How a binding travels.  "with_begin": in one message with BEGIN.  "pipeline": in one flush with BEGIN and
 #: the first statement.  "statement": as a statement of its own.
@@ -118,7 +118,7 @@ class Binding:
 
 def require_unexpired(expires_at: float | None) -> None:
     """Raise ExpiredToken if *expires_at*, in seconds since the epoch, has passed."""
-    if expires_at is not None and expires_at <= time.time():
+    if expires_at is not None and expires_at <= clock.now():
         raise ExpiredToken(
             "the caller can't be bound: the token has expired. Verify a fresh token and identify the session "
             "again"

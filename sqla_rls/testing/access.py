@@ -6,8 +6,10 @@ They run on a connection of the owner, in a transaction that the test rolls back
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import uuid4
 
@@ -15,9 +17,17 @@ from sqlalchemy import Connection, Executable, MetaData, Table, func, inspect, s
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls.analyze import explain_access
-from sqla_rls.exc import AccessDenied, DeclarationError, PrivilegeMissing, RowSecurityViolation
+from sqla_rls.exc import (
+    AccessDenied,
+    AnalysisError,
+    DeclarationError,
+    ExpiredToken,
+    PrivilegeMissing,
+    RowSecurityViolation,
+)
 from sqla_rls.session.enforce import enforce_row_security, identify
 from sqla_rls.session.options import BindingOptions
+from sqla_rls.testing.clock import FrozenTime, frozen_time, seconds_of
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.signing import SigningKey
 
@@ -64,10 +74,22 @@ class Access:
 
     @contextmanager
     def as_caller(
-        self, subject: str | None, *, role: str = "authenticated", **claims: Any
+        self,
+        subject: str | None,
+        *,
+        role: str = "authenticated",
+        expires_at: datetime | float | None = None,
+        **claims: Any,
     ) -> Iterator[Session]:
-        """Return a session that runs as a caller; the assertions inside are about this caller."""
-        caller = Caller(role=role, subject=subject, claims=claims)
+        """Return a session that runs as a caller; the assertions inside are about this caller.
+
+        Args:
+            subject: the subject; None for a caller without one.
+            role: the role.
+            expires_at: the end of the caller, as an aware datetime, or in seconds since the epoch.
+            claims: more claims.
+        """
+        caller = _caller(role, subject, claims, expires_at)
         with self._sessions() as session:
             identify(session, caller)
             self._current.append((caller, session))
@@ -83,6 +105,30 @@ class Access:
     def as_role(self, name: str) -> Any:
         """Return a session of role *name* without a subject, as ``as_caller()`` does."""
         return self.as_caller(None, role=name)
+
+    def frozen(self, at: datetime | float | None = None) -> AbstractContextManager[FrozenTime]:
+        """Freeze the time by which callers and tokens expire, as ``frozen_time()`` does.
+
+        ::
+
+            with access.frozen() as time:
+                with access.as_caller("alice", expires_at=time.now + timedelta(hours=1)):
+                    access.assert_visible(select(Todo), [todo])
+                    time.advance(3600)
+                    access.assert_expired()
+
+        Args:
+            at: an aware datetime, or seconds since the epoch; None is the present, in whole seconds.
+        """
+        return frozen_time(at)
+
+    def assert_expired(self) -> None:
+        """Fail unless the next transaction of the caller is refused, since the caller has expired.
+
+        It rolls the session's transaction back first.
+        """
+        _, session = self._now()
+        _assert_expired(session)
 
     def assert_visible(self, query: Executable, rows: Collection[Any]) -> None:
         """Fail unless *query* returns exactly *rows*, in any order.
@@ -117,9 +163,9 @@ class Access:
         seen: list[str] = []
         for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
             with opened as session:
-                seen += _seen(session, self._now()[0], metadata, public)
+                seen += _seen(session, self._now()[0], metadata, public, self._signing_key)
         if seen:
-            raise AssertionError("rows aren't isolated: " + "; ".join(seen))
+            raise AssertionError("rows aren't isolated: " + "\n".join(seen))
 
     def _now(self) -> tuple[Caller, Session]:
         if not self._current:
@@ -142,10 +188,15 @@ class AsyncAccess:
 
     @asynccontextmanager
     async def as_caller(
-        self, subject: str | None, *, role: str = "authenticated", **claims: Any
+        self,
+        subject: str | None,
+        *,
+        role: str = "authenticated",
+        expires_at: datetime | float | None = None,
+        **claims: Any,
     ) -> AsyncIterator[AsyncSession]:
-        """Return a session that runs as a caller; the assertions inside are about this caller."""
-        caller = Caller(role=role, subject=subject, claims=claims)
+        """Return a session that runs as a caller, as ``Access.as_caller()`` does."""
+        caller = _caller(role, subject, claims, expires_at)
         async with self._sessions() as session:
             identify(session, caller)
             self._current.append((caller, session))
@@ -161,6 +212,15 @@ class AsyncAccess:
     def as_role(self, name: str) -> Any:
         """Return a session of role *name* without a subject, as ``as_caller()`` does."""
         return self.as_caller(None, role=name)
+
+    def frozen(self, at: datetime | float | None = None) -> AbstractContextManager[FrozenTime]:
+        """Freeze the time by which callers and tokens expire, as ``Access.frozen()`` does."""
+        return frozen_time(at)
+
+    async def assert_expired(self) -> None:
+        """Fail unless the next transaction of the caller is refused, since the caller has expired."""
+        _, session = self._now()
+        await session.run_sync(_assert_expired)
 
     async def assert_visible(self, query: Executable, rows: Collection[Any]) -> None:
         """Fail unless *query* returns exactly *rows*, as ``Access.assert_visible()`` does."""
@@ -193,9 +253,10 @@ class AsyncAccess:
         seen: list[str] = []
         for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
             async with opened as session:
-                seen += await session.run_sync(_seen, self._now()[0], metadata, public)
+                caller = self._now()[0]
+                seen += await session.run_sync(_seen, caller, metadata, public, self._signing_key)
         if seen:
-            raise AssertionError("rows aren't isolated: " + "; ".join(seen))
+            raise AssertionError("rows aren't isolated: " + "\n".join(seen))
 
     def _now(self) -> tuple[Caller, AsyncSession]:
         if not self._current:
@@ -206,6 +267,24 @@ class AsyncAccess:
 
 
 _NOT_DENIED = "Postgres denied nothing: every statement of the caller succeeded"
+
+
+def _caller(
+    role: str, subject: str | None, claims: Mapping[str, Any], expires_at: datetime | float | None
+) -> Caller:
+    end = None if expires_at is None else seconds_of(expires_at)
+    return Caller(role=role, subject=subject, claims=claims, expires_at=end)
+
+
+def _assert_expired(session: Session) -> None:
+    session.rollback()
+    try:
+        session.connection()
+    except ExpiredToken:
+        return
+    finally:
+        session.rollback()
+    raise AssertionError("the caller hasn't expired: the session began a transaction")
 
 
 def _options(signing_key: SigningKey | None) -> BindingOptions:
@@ -275,7 +354,13 @@ def _require_reason(denial: AccessDenied, reason: DenialReason | None) -> None:
         raise AssertionError(f"the reason of the denial isn't {reason!r}: {denial}") from denial
 
 
-def _seen(session: Session, caller: Caller, metadata: MetaData, public: Collection[Table]) -> list[str]:
+def _seen(
+    session: Session,
+    caller: Caller,
+    metadata: MetaData,
+    public: Collection[Table],
+    signing_key: SigningKey | None,
+) -> list[str]:
     from sqla_rls.declare.base import TableDeclarations
     from sqla_rls.declare.policies import Policy
 
@@ -292,17 +377,32 @@ def _seen(session: Session, caller: Caller, metadata: MetaData, public: Collecti
             savepoint.rollback()
         if rows:
             who = "a stranger" if caller.subject else "an anonymous caller"
-            seen.append(f"{who} sees {rows} rows of {table.fullname}")
+            why = "".join(f"\n{line}" for line in _why_one(session, caller, table, signing_key))
+            seen.append(f"{who} sees {rows} rows of {table.fullname}{why}")
     return seen
 
 
-def _why(session: Session, caller: Caller, instance: Any, signing_key: SigningKey | None) -> list[str]:
+def _why_one(session: Session, caller: Caller, table: Table, signing_key: SigningKey | None) -> list[str]:
+    """The lines about a row of *table* that the caller can see."""
+    columns = list(table.primary_key) or list(table.columns)
+    row = session.execute(select(*columns).limit(1)).one()
+    key = {column.name: value for column, value in zip(columns, row, strict=True)}
+    return _why(session, caller, table, signing_key, key)
+
+
+def _why(
+    session: Session, caller: Caller, target: Any, signing_key: SigningKey | None, key: Any = None
+) -> list[str]:
     """The lines of ``sqla-rls why``, asked as the owner of the connection."""
     connection = session.connection()
     savepoint = connection.begin_nested()
     try:
         connection.exec_driver_sql("SET LOCAL ROLE NONE")
-        explained = explain_access(connection, caller, instance, signing_key=signing_key)
+        # The caller may have expired in the meantime.
+        caller = replace(caller, expires_at=None)
+        explained = explain_access(connection, caller, target, key=key, signing_key=signing_key)
+    except AnalysisError as problem:
+        return [f"    {problem}"]
     finally:
         savepoint.rollback()
     return [f"    {line}" for line in str(explained).splitlines()]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
 
 from sqla_rls.provider import Provider, stack_auth
+from sqla_rls.tokens import clock
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
 
@@ -170,7 +170,7 @@ class Issuer:
             headers: more headers, which win over ``kid``.  None as a value leaves out a header.
             key: the key that signs; None is the issuer's.  A ``Key`` has its own algorithm and ``kid``.
         """
-        now = int(time.time() if issued_at is None else issued_at)
+        now = int(clock.now() if issued_at is None else issued_at)
         payload = {
             "sub": subject,
             "iss": issuer or self.issuer,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -11,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from sqla_rls.exc import DeclarationError
+from sqla_rls.tokens import clock
 from sqla_rls.tokens.provider import PROVIDER_SUBJECT, check_role
 
 # ASCII text has the same bytes in every client encoding.  With sorted keys, equal claims are equal text.
@@ -70,7 +70,7 @@ class Caller:
 
     def is_expired(self, now: float | None = None) -> bool:
         """Return whether the caller has expired at *now*, in seconds since the epoch; None is the present."""
-        return self.expires_at is not None and self.expires_at <= (time.time() if now is None else now)
+        return self.expires_at is not None and self.expires_at <= (clock.now() if now is None else now)
 
     def sign_in(self, names: Sequence[str] | None = None) -> str:
         """Return the claims as JSON, without those in which two tokens of one sign-in differ.

@@ -18,6 +18,7 @@ from jwt import PyJWS
 from jwt.algorithms import OKPAlgorithm
 
 from sqla_rls.exc import SigningKeyRejected
+from sqla_rls.tokens import clock
 
 #: A base64url-encoded key of 32 bytes, or a function that returns the present one.
 SigningKey: TypeAlias = str | Callable[[], str]
@@ -69,6 +70,7 @@ class Ed25519Signer:
         self._last: tuple[str | None, float | None, str] = (None, None, "")
 
     def token(self, claims: Mapping[str, Any], claims_json: str, expires_at: float | None) -> str:
+        expires_at = clock.machine_time(expires_at)
         known, until, token = self._last
         if known != claims_json or until != expires_at:
             self._jti += 1
@@ -101,10 +103,10 @@ class HS256Signer:
         key = self._key() if callable(self._key) else self._key
         if key != self._signed_by:
             self._signed_by, self._kept = key, {}
-        now = time.time()
+        now, last = time.time(), clock.machine_time(expires_at)
         until, token = self._kept.get((claims_json, expires_at), (0.0, ""))
         if now >= until:
-            end = now + LIFETIME if expires_at is None else min(now + LIFETIME, expires_at)
+            end = now + LIFETIME if last is None else min(now + LIFETIME, last)
             token = _sign(claims, self._more, end, _decoded(key), "HS256", _HS256_HEADERS)
             if len(self._kept) >= KEPT:
                 self._kept = {}

@@ -11,7 +11,7 @@ import threading
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from typing import Any, Final
 import jwt
 
 from sqla_rls.exc import DeclarationError, ExpiredToken, InvalidToken
+from sqla_rls.tokens import clock
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.jwks import FetchLimits, KeySet
 from sqla_rls.tokens.provider import Provider
@@ -195,11 +196,18 @@ class Verifier:
             token.text,
             token.keys.find(token.kid, token.algorithm),
             [token.algorithm],  # an algorithm of the provider that fits the key
-            {"require": self._required, "verify_aud": provider.audience is not None},
+            {
+                "require": self._required,
+                "verify_aud": provider.audience is not None,
+                # _require_current() checks these by the clock of sqla_rls, which tests freeze.
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+            },
             audience=provider.audience,
             issuer=provider.issuers,
-            leeway=self._leeway,
         )
+        _require_current(claims, clock.now(), self._leeway)
         provider.check_claims(claims)
         role, expires_at = provider.role_for(claims), int(claims["exp"]) + self._leeway
         bound = provider.bound_claims(claims)
@@ -210,6 +218,15 @@ class Verifier:
             expires_at=expires_at,
             per_token_claims=provider.per_token_claims,
         )
+
+
+def _require_current(claims: Mapping[str, Any], now: float, leeway: float) -> None:
+    """Raise the errors of PyJWT unless the token is valid at *now*, in seconds since the epoch."""
+    for claim in ("iat", "nbf"):
+        if claim in claims and int(claims[claim]) > now + leeway:
+            raise jwt.ImmatureSignatureError
+    if int(claims["exp"]) <= now - leeway:
+        raise jwt.ExpiredSignatureError
 
 
 def _require_roles_apart(providers: Sequence[Provider]) -> None:

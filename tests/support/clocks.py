@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-_MODULES = ("driver.base", "tokens.caller", "tokens.signing", "tokens.verifier")
+_MODULES = ("tokens.clock", "tokens.signing", "tokens.verifier")
 
 
 class Clocks(SimpleNamespace):
@@ -25,15 +23,8 @@ class Clocks(SimpleNamespace):
 
 
 def replace_clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    """Have the library, and PyJWT, read clocks that can be moved."""
+    """Have the library read clocks that can be moved."""
     clocks = Clocks()
-
-    class Ahead(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Ahead:
-            return super().now(tz) + timedelta(seconds=clocks.ahead)
-
     for module in _MODULES:
         monkeypatch.setattr(f"sqla_rls.{module}.time", clocks)
-    monkeypatch.setattr("jwt.api_jwt.datetime", Ahead)
     return clocks

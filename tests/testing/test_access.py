@@ -82,8 +82,10 @@ def test_rows_for_everyone_are_not_isolated_unless_they_are_public(access: Acces
     with Session(bind=access._connection, join_transaction_mode="create_savepoint") as session:
         session.add(Notice(message="welcome"))
         session.commit()
-    with pytest.raises(AssertionError, match="an anonymous caller sees 1 rows of notices"):
+    with pytest.raises(AssertionError, match="an anonymous caller sees 1 rows of notices") as failure:
         access.assert_isolated(Todo.metadata)
+    assert "SELECT on public.notices as anonymous: allowed" in str(failure.value)
+    assert "permissive policy 'all-read', USING on the row: true" in str(failure.value)
     public: Any = Notice.__table__
     access.assert_isolated(Todo.metadata, public=[public])
 
