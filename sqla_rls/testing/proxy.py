@@ -1,4 +1,4 @@
-"""A proxy in front of a Postgres server that counts round trips and delays them.
+"""A proxy in front of a Postgres server that counts round trips, delays them, and breaks connections.
 
 ``Proxy`` runs this file in a separate process, so that the interpreter lock of the test doesn't change the
 delays.  The proxy reads no message, so encrypted connections, errors and pipelines count in the same way.
@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 _CHUNK: Final = 65536  # bytes
+_POLL: Final = 0.01  # seconds
 
 
 class Proxy:
@@ -59,6 +60,18 @@ class Proxy:
         The timers of the kernel add about 0.1 ms.
         """
         self._ask(f"delay {seconds!r}")
+
+    def drop(self) -> None:
+        """Cut all connections; the proxy accepts new ones."""
+        self._ask("drop")
+
+    def stall(self) -> None:
+        """Hold back all bytes from now on; neither side gets an error."""
+        self._ask("stall")
+
+    def recover(self) -> None:
+        """Forward again, beginning with the bytes that were held back."""
+        self._ask("recover")
 
     def close(self) -> None:
         """Cut all connections; a second call has no effect."""
@@ -134,6 +147,7 @@ class _Network:
         self.target = target
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.delay = 0.0
+        self.stalled = False
         self.round_trips = 0
         self.pipes: list[_Pipe] = []
 
@@ -143,6 +157,12 @@ class _Network:
                 return int(self.listener.getsockname()[1])
             case ["delay", seconds]:
                 self.delay = float(seconds)
+            case ["drop"]:
+                for pipe in self.pipes:
+                    with suppress(OSError):  # ended already
+                        pipe.source.shutdown(socket.SHUT_RDWR)
+            case ["stall" | "recover" as change]:
+                self.stalled = change == "stall"
             case _:
                 pass
         return self.round_trips
@@ -154,6 +174,9 @@ class _Network:
             readers = [self.listener, *(pipe.source for pipe in self.pipes if not pipe.ended)]
             writers = [pipe.target for pipe in self.pipes if pipe.due is not None and pipe.due <= now]
             wait = min((due for due in dues if due > now), default=None)
+            if self.stalled:
+                # recover() doesn't end the select().
+                writers, wait = [], now + _POLL
             # select(), since epoll and poll wait for at least a millisecond.
             readable, writable, _ = select.select(readers, writers, [], wait and wait - now)
             for pipe in self.pipes:

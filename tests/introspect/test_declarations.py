@@ -60,6 +60,15 @@ def introspected(project: Project, *schemas: str) -> tuple[str, MetaData]:
     return written, metadata
 
 
+def introspected_without_drift(project: Project, *schemas: str) -> tuple[str, MetaData]:
+    """``introspected()``, after which nothing is left to do and nothing has been done."""
+    before = project.state()
+    written, metadata = introspected(project, *schemas)
+    project.check(metadata)
+    assert project.state() == before
+    return written, metadata
+
+
 @pytest.mark.exhaustive
 @table(
     "expression",
@@ -128,10 +137,7 @@ def test_nothing_is_left_to_do_on_a_database_with_all_there_is(project: Project)
         "CREATE TABLE inert (id int)",
         "CREATE POLICY inert ON inert USING (true)",
     )
-    before = project.state()
-    written, metadata = introspected(project, "public", "Other one")
-    project.check(metadata)
-    assert project.state() == before
+    written, _ = introspected_without_drift(project, "public", "Other one")
 
     assert "Role('rls_adopt_app', login=True, inherit=False, member_of=['rls_adopt_etl'])" in written
     assert "using='true', imply_privileges=False)" in written
@@ -268,11 +274,8 @@ def test_views_that_read_as_whoever_asks_are_declared(project: Project) -> None:
         "CREATE VIEW as_owner AS SELECT id FROM todos",
     )
     project.options["include_schemas"] = True
-    before = project.state()
-    written, metadata = introspected(project, "public", "Other one")
+    written, _ = introspected_without_drift(project, "public", "Other one")
     assert written.count("sqla_rls.view(") == 3
-    project.check(metadata)
-    assert project.state() == before
 
 
 def test_functions_that_policies_defaults_and_views_call_are_declared(project: Project) -> None:
@@ -296,12 +299,9 @@ def test_functions_that_policies_defaults_and_views_call_are_declared(project: P
         'GRANT EXECUTE ON FUNCTION "Other one"."Is mine" TO "Rls adopt ""odd"" it\'s"',
         "REVOKE EXECUTE ON FUNCTION now_or_never FROM PUBLIC",
     )
-    before = project.state()
-    written, metadata = introspected(project, "public", "Other one")
+    written, metadata = introspected_without_drift(project, "public", "Other one")
     assert written.count("sqla_rls.sql_function(") == 3
     assert "isn't declared" not in written
-    project.check(metadata)
-    assert project.state() == before
 
     execute_raw(
         project,
@@ -309,7 +309,7 @@ def test_functions_that_policies_defaults_and_views_call_are_declared(project: P
         " AS 'SELECT current_user'",
     )
     assert operations(project.migrate(metadata)) == ["create_rls_function"]
-    assert project.state() == before
+    assert project.state() == project.state()
 
 
 @pytest.mark.exhaustive
@@ -375,12 +375,9 @@ def assert_left_alone(project: Project, definition: str, *afterwards: str, why: 
         "CREATE POLICY mine ON todos TO rls_adopt_app USING (f(who))",
         *afterwards,
     )
-    before = project.state()
-    written, metadata = introspected(project)
+    written, _ = introspected_without_drift(project)
     assert f"f isn't declared: {why}\n" in written
     assert "sql_function(" not in written
-    project.check(metadata)
-    assert project.state() == before
 
 
 @pytest.mark.exhaustive
@@ -392,11 +389,8 @@ def test_a_function_for_its_owner_alone_is_declared_so(project: Project, server:
         "CREATE TABLE todos (id int DEFAULT f())",
         "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
     )
-    before = project.state()
-    written, metadata = introspected(project)
+    written, metadata = introspected_without_drift(project)
     assert "sql_function(" in written
-    project.check(metadata)
-    assert project.state() == before
 
     name = server.create_database()
     elsewhere = Project(project.folder.parent / "elsewhere", server.url(name))
@@ -453,17 +447,14 @@ def test_models_alone_rebuild_a_database_with_functions(
         "CREATE POLICY mine ON todos TO rls_adopt_app USING (f(who))",
         "GRANT SELECT ON todos TO rls_adopt_app",
     )
-    before = project.state()
-    written, metadata = introspected(project)
+    written, metadata = introspected_without_drift(project)
     assert "isn't declared" not in written
     assert ("# function f is unsafe: it runs as its owner" in written) is (
         "SECURITY DEFINER" in definition and "search_path" not in definition
     )
     assert ("'helper'" in written) is ("helper(" in definition)
-    project.check(metadata)
-    assert project.state() == before
     assert rebuilt(project, server, metadata) == [
-        line for line in before if "helper" not in line[1] or "helper(" in definition
+        line for line in project.state() if "helper" not in line[1] or "helper(" in definition
     ]
 
 
@@ -534,13 +525,10 @@ def test_default_privileges_are_declared_once(project: Project) -> None:
         "CREATE TABLE todos (id serial)",
         "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
     )
-    before = project.state()
-    written, metadata = introspected(project)
+    written, _ = introspected_without_drift(project)
     lines = [line.strip() for line in written.splitlines() if "default_privileges" in line]
     assert len(lines) == 3, lines
     assert "'DELETE', 'INSERT', 'SELECT', 'UPDATE', to=['rls_adopt_app', 'rls_adopt_etl']" in written
-    project.check(metadata)
-    assert project.state() == before
 
 
 @pytest.mark.exhaustive
@@ -556,13 +544,10 @@ def test_a_sequence_is_declared_by_its_column(project: Project) -> None:
         "GRANT USAGE ON SCHEMA public TO rls_adopt_app",
         "GRANT USAGE, SELECT ON SEQUENCE before_id_seq, shared TO rls_adopt_app",
     )
-    before = project.state()
-    written, metadata = introspected(project)
+    written, _ = introspected_without_drift(project)
     assert "imply_privileges" not in written
     assert "'SELECT', to=['rls_adopt_app'], sequence=metadata.tables['todos'].c['id'])" in written
     assert "'SELECT', to=['rls_adopt_app'], sequence='shared')" in written
-    project.check(metadata)
-    assert project.state() == before
 
 
 @pytest.mark.exhaustive
@@ -576,12 +561,9 @@ def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Serve
         "GRANT USAGE ON SCHEMA public TO rls_adopt_app",
         "GRANT USAGE, CREATE ON SCHEMA public TO rls_adopt_etl",
     )
-    before = project.state()
-    written, metadata = introspected(project)
+    written, metadata = introspected_without_drift(project)
     assert "'CREATE', 'USAGE', to=['rls_adopt_etl'], schema='public', bypasses_row_security=True)" in written
-    project.check(metadata)
-    assert project.state() == before
-    assert rebuilt(project, server, metadata) == before
+    assert rebuilt(project, server, metadata) == project.state()
 
 
 @pytest.mark.exhaustive
@@ -616,16 +598,13 @@ def test_default_privileges_reopen_nothing_that_was_closed(
         "CREATE VIEW seen WITH (security_invoker) AS SELECT id, f() FROM plain",
         "REVOKE ALL ON seen FROM rls_adopt_app, rls_adopt_etl",
     )
-    before = project.state()
-    written, metadata = introspected(project)
+    written, metadata = introspected_without_drift(project)
     assert "'as_given'" not in written
     assert "declare_on(\n        metadata.tables['plain'],\n        grant(to=" in written
-    project.check(metadata)
-    assert project.state() == before
     found = rebuilt(project, server, metadata, *(defaults if has_defaults else []))
     assert privileges_in(found) == [
         (kind, line)
-        for kind, line in privileges_in(before)
+        for kind, line in privileges_in(project.state())
         # A new database gets the default privileges after a table that declares nothing.
         if has_defaults or not line.startswith("as_given rls_")
     ]
