@@ -18,7 +18,6 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Table,
-    Text,
     create_engine,
     text,
 )
@@ -28,22 +27,13 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import Policy, auth_uid, force_row_level_security
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.testing.postgres import Server
-from tests.support.project import Project
+from tests.support.project import Project, notes
 from tests.support.suite import table
 
 
-def notes(*policies: Policy, forced: bool = True) -> MetaData:
-    metadata = MetaData()
-    Table(
-        "notes",
-        metadata,
-        Column("id", Integer, primary_key=True),
-        Column("user_id", Text),
-        Policy("own", using=auth_uid("user_id"), with_check=auth_uid("user_id")),
-        *policies,
-        *[force_row_level_security()] * forced,
-    )
-    return metadata
+def forced_notes(*policies: Policy, forced: bool = True) -> MetaData:
+    own = Policy("own", using=auth_uid("user_id"), with_check=auth_uid("user_id"))
+    return notes(own, *policies, *[force_row_level_security()] * forced)
 
 
 @pytest.fixture
@@ -67,7 +57,7 @@ def owner(server: Server) -> Iterator[Engine]:
 def connection(owner: Engine) -> Iterator[Connection]:
     """On which ``notes``, which is forced and has a row, and ``tags``, which isn't, are there."""
     with owner.connect() as connection:
-        metadata = notes()
+        metadata = forced_notes()
         Table("tags", metadata, Column("id", Integer, primary_key=True))
         metadata.create_all(connection)
         operations = operations_on(connection)
@@ -102,14 +92,14 @@ def test_a_revision_says_whose_rows_the_owner_misses(
 ) -> None:
     project = Project(tmp_path / "migrations", owner.url)
     with caplog.at_level(logging.WARNING, logger="alembic.autogenerate.sqla_rls"):
-        written = project.revision(notes())
+        written = project.revision(forced_notes())
     assert f"    # {REMARK}" in written
     assert "without_forced_row_level_security('notes')" in caplog.text
     lines = [line.strip() for line in written.splitlines()]
     assert lines[lines.index("op.force_row_level_security('notes')") - 1].startswith("# ")
     project.upgrade()
     caplog.clear()
-    project.check(notes())
+    project.check(forced_notes())
     assert REMARK not in caplog.text
 
 
@@ -120,10 +110,10 @@ def test_a_policy_that_shows_the_owner_everything_is_enough(
 ) -> None:
     project = Project(tmp_path / "migrations", owner.url)
     everything = Policy("owner", roles=role, using=True, with_check=True)
-    assert REMARK not in project.migrate(notes(everything))
+    assert REMARK not in project.migrate(forced_notes(everything))
     assert REMARK not in caplog.text
     # The policy that goes is what the owner has seen rows by.
-    project.revision(notes())
+    project.revision(forced_notes())
     assert f"{MISSED} SELECT or INSERT or UPDATE or DELETE every row" in caplog.text
 
 
@@ -132,7 +122,7 @@ def test_a_restrictive_policy_keeps_rows_from_the_owner(
 ) -> None:
     project = Project(tmp_path / "migrations", owner.url)
     narrow = Policy("narrow", "DELETE", using="id > 1", permissive=False)
-    written = project.revision(notes(Policy("owner", using=True), narrow))
+    written = project.revision(forced_notes(Policy("owner", using=True), narrow))
     assert f"{MISSED} DELETE every row" in " ".join(written.replace("# ", "").split())
 
 

@@ -324,7 +324,7 @@ def own_todos(**columns: Any) -> MetaData:
     return todos(crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id")), **columns)
 
 
-def notes(declaration: Any) -> MetaData:
+def notes(*declarations: Any) -> MetaData:
     """A table with a serial column, and so with a sequence."""
     metadata = MetaData()
     Table(
@@ -332,7 +332,7 @@ def notes(declaration: Any) -> MetaData:
         metadata,
         Column("id", Integer, primary_key=True),
         Column("user_id", Text),
-        declaration,
+        *declarations,
     )
     return metadata
 
