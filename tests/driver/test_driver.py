@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,13 +11,12 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver.base import Binding, Transport
-from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
+from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
 from tests.support.clocks import Clocks
 from tests.support.sessions import (
     ANYTHING,
@@ -28,7 +26,6 @@ from tests.support.sessions import (
     Sessions,
     Todo,
     all_todos,
-    assert_refused,
     by_transports,
     kill,
 )
@@ -531,125 +528,6 @@ def test_a_transaction_in_progress_is_bound_by_a_statement(
 
 
 # asyncpg
-
-
-@pytest.fixture
-def asyncpg_maker(url: URL, runner: asyncio.Runner) -> Iterator[async_sessionmaker[AsyncSession]]:
-    asyncpg_url = url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"})
-    engine = create_async_engine(asyncpg_url, pool_size=1, max_overflow=0)
-    maker = async_sessionmaker(engine)
-    enforce_row_security(maker, options=BindingOptions(transport="with_begin"))
-    yield maker
-    runner.run(engine.dispose())
-
-
-@pytest.mark.exhaustive
-async def test_asyncpg_refuses_what_would_run_before_begin(
-    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller
-) -> None:
-    async with asyncpg_maker() as session:
-        identify(session, alice)
-        await session.execute(ANYTHING)
-        await session.commit()
-        connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
-        for method, arguments in (
-            ("fetch", [WHO]),
-            ("fetchrow", [WHO]),
-            ("fetchval", [WHO]),
-            ("fetchmany", [WHO, [[]]]),
-            ("execute", ["SELECT 1"]),
-            ("executemany", ["SELECT 1", [[]]]),
-            ("prepare", [WHO]),
-            ("cursor", [WHO]),
-            ("copy_from_query", [WHO]),
-            ("copy_from_table", ["todos"]),
-            ("copy_to_table", ["todos"]),
-            ("copy_records_to_table", ["todos"]),
-        ):
-            with pytest.raises(UnsupportedTransaction, match="Start a transaction"):
-                await getattr(connection, method)(*arguments)
-        async with connection.transaction():
-            assert tuple(await connection.fetchrow(WHO)) == ALICE
-        assert (await session.execute(CALLER)).one() == ALICE
-
-
-async def test_asyncpg_discards_a_connection_whose_binding_failed_and_no_other(
-    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], todos: None, alice: Caller
-) -> None:
-    async with asyncpg_maker() as session:
-        identify(session, Caller(role="nobody_has_it"))
-        for _ in range(2):
-            with pytest.raises(BindingError, match="no such role"):
-                await session.execute(ANYTHING)
-            with pytest.raises(SQLAlchemyError):
-                await session.execute(ANYTHING)
-            await session.rollback()
-    async with asyncpg_maker() as session:
-        identify(session, alice)
-        assert (await session.scalars(TASKS)).all() == ["alice's"]
-
-
-@pytest.mark.exhaustive
-async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
-    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller
-) -> None:
-    async with asyncpg_maker() as session:
-        identify(session, alice)
-        await session.execute(text("COMMIT"))
-        with pytest.raises(TransactionRefused, match="ended the transaction"):
-            await session.execute(CALLER)
-        await session.rollback()
-        assert (await session.execute(CALLER)).one() == ALICE
-
-
-async def test_asyncpg_refuses_who_expires_before_the_first_statement(
-    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller, clocks: Clocks
-) -> None:
-    async with asyncpg_maker() as session:
-        expires_at = time.time() + 60
-        identify(session, Caller(role="authenticated", subject="alice", expires_at=expires_at))
-        await session.execute(ANYTHING)
-        await session.commit()
-        await session.connection()
-        clocks.ahead = 60
-        with pytest.raises(ExpiredToken):
-            await session.execute(CALLER)
-    async with asyncpg_maker() as session:
-        identify(session, alice)
-        assert (await session.execute(CALLER)).one() == ALICE
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("encoding", ["EUC_TW", "MULE_INTERNAL"])
-async def test_asyncpg_gives_no_encoding_that_python_lacks_to_the_next_caller(
-    runner: asyncio.Runner,
-    asyncpg_maker: async_sessionmaker[AsyncSession],
-    todos: None,
-    alice: Caller,
-    bob: Caller,
-    encoding: str,
-) -> None:
-    for end in (AsyncSession.commit, AsyncSession.rollback):
-        async with asyncpg_maker() as session:
-            identify(session, alice)
-            with suppress(Exception):
-                # asyncpg can't read the answer.
-                await session.execute(text(f"SET client_encoding = '{encoding}'"))
-            with suppress(Exception):
-                await end(session)
-        async with asyncpg_maker() as session:
-            identify(session, bob)
-            assert (await session.scalars(TASKS)).all() == ["bob's"]
-
-
-@pytest.mark.exhaustive
-async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: Caller) -> None:
-    engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
-    maker = async_sessionmaker(engine)
-    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
-    async with maker() as session:
-        identify(session, alice)
-        await session.run_sync(assert_refused, UnsupportedTransaction, "no pipeline")
 
 
 def test_a_binding_shows_no_claims() -> None:

@@ -11,19 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import URL, Engine, create_engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import (
     OperationalError,
     PendingRollbackError,
@@ -31,28 +19,15 @@ from sqlalchemy.exc import (
     SAWarning,
     SQLAlchemyError,
 )
-from sqlalchemy.orm import Session, scoped_session, selectinload, sessionmaker
+from sqlalchemy.orm import Session, selectinload, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import BindingOptions, Caller, auth, enforce_row_security, identify
-from sqla_rls.exc import (
-    BindingError,
-    CallerChanged,
-    CallerRequired,
-    DeclarationError,
-    ExpiredToken,
-    InvalidToken,
-    KeysUnavailable,
-    TransactionInProgress,
-    TransactionRefused,
-)
-from sqla_rls.testing.issuer import Issuer
+from sqla_rls.exc import CallerChanged, CallerRequired, TransactionInProgress, TransactionRefused
 from sqla_rls.testing.postgres import Server
-from tests.support.clocks import Clocks
 from tests.support.sessions import (
     ALICE_OF_MANY_GROUPS,
     ANYTHING,
-    BAD_TOKENS,
     CALLER,
     GROUPS,
     NOBODY,
@@ -69,9 +44,8 @@ from tests.support.sessions import (
     by_statement,
     kill,
     statements_of,
-    verifier_of,
 )
-from tests.support.suite import first_and_rest, table
+from tests.support.suite import table
 
 pytestmark = pytest.mark.sqlalchemy
 
@@ -400,259 +374,6 @@ def test_bob_does_not_find_what_alice_left_in_the_session(
         session.commit()
         identify(session, bob)
         assert session.get(Todo, alices) is None
-
-
-# Factories
-
-
-def test_a_plain_session_cannot_be_identified(pool: Engine, alice: Caller) -> None:
-    for session in (Session(pool), sessionmaker(pool)(), scoped_session(sessionmaker(pool))):
-        with pytest.raises(BindingError, match="enforce_row_security"):
-            identify(session, alice)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("who", [None, "alice", {"sub": "alice"}])
-def test_only_a_caller_identifies(maker: sessionmaker[Session], who: Any) -> None:
-    with maker() as session:
-        with pytest.raises(CallerRequired, match="takes a Caller"):
-            identify(session, who)
-        assert_refused(session, CallerRequired)
-
-
-def test_enforcing_twice_is_a_mistake(maker: sessionmaker[Session]) -> None:
-    for factory in (maker, scoped_session(maker), sessionmaker(class_=maker.class_)):
-        with pytest.raises(DeclarationError, match="already"):
-            enforce_row_security(factory)
-
-
-@pytest.mark.exhaustive
-def test_other_factories_are_left_alone(maker: sessionmaker[Session], pool: Engine) -> None:
-    with sessionmaker(pool)() as session:
-        assert session.execute(CALLER).one() == NOBODY
-
-
-class Counting(Session):
-    """An application's own."""
-
-    def count(self) -> int:
-        return len(self.scalars(TASKS).all())
-
-
-@pytest.mark.exhaustive
-def test_a_session_class_of_ones_own_goes_on(pool: Engine, todos: None, alice: Caller) -> None:
-    maker = sessionmaker(pool, class_=Counting)
-    enforce_row_security(maker)
-    with maker() as session:
-        identify(session, alice)
-        assert isinstance(session, Counting)
-        assert session.count() == 1
-    with maker.begin() as session:
-        identify(session, alice)
-        assert session.count() == 1
-    with Counting(pool) as plain:
-        assert plain.execute(CALLER).one() == NOBODY
-
-
-@pytest.mark.exhaustive
-def test_listeners_of_the_factory_go_on_and_are_bound(pool: Engine, alice: Caller) -> None:
-    maker = sessionmaker(pool)
-    heard: list[object] = []
-
-    def listen() -> None:
-        @event.listens_for(maker, "after_begin")
-        def after_begin(session: Session, transaction: object, connection: Connection) -> None:
-            heard.append(connection.execute(CALLER).one())
-
-        @event.listens_for(maker, "after_commit")
-        def after_commit(session: Session) -> None:
-            heard.append("commit")
-
-    listen()
-    enforce_row_security(maker)
-    listen()
-    with maker() as session:
-        identify(session, alice)
-        session.execute(ANYTHING)
-        session.commit()
-    assert heard == [("authenticated", "alice")] * 2 + ["commit"] * 2
-
-
-@pytest.mark.exhaustive
-def test_a_listener_that_fails_leaves_nothing_unbound(pool: Engine, alice: Caller) -> None:
-    maker = sessionmaker(pool)
-
-    @event.listens_for(maker, "after_begin")
-    def after_begin(*_: object) -> None:
-        raise ZeroDivisionError
-
-    enforce_row_security(maker)
-    with maker() as session:
-        identify(session, alice)
-        with pytest.raises(ZeroDivisionError):
-            session.execute(ANYTHING)
-        assert session.execute(CALLER).one() == ("authenticated", "alice")
-
-
-@pytest.mark.exhaustive
-def test_a_scoped_session_is_one_per_scope(
-    maker: sessionmaker[Session], todos: None, alice: Caller, bob: Caller
-) -> None:
-    scope = ["first"]
-    scoped = scoped_session(maker, scopefunc=lambda: scope[0])
-    identify(scoped, alice)
-    assert scoped.scalars(TASKS).all() == ["alice's"]
-    scoped.commit()
-    scope[0] = "second"
-    with pytest.raises(CallerRequired):
-        scoped.execute(ANYTHING)
-    scoped.rollback()
-    identify(scoped, bob)
-    assert scoped.scalars(TASKS).all() == ["bob's"]
-    scoped.remove()
-    with pytest.raises(CallerRequired):
-        scoped.execute(ANYTHING)
-    scoped.remove()
-    scope[0] = "first"
-    assert scoped.scalars(TASKS).all() == ["alice's"]
-    scoped.remove()
-
-
-@pytest.mark.exhaustive
-def test_a_scoped_session_may_be_enforced_itself(pool: Engine, todos: None, issuer: Issuer) -> None:
-    scoped = scoped_session(sessionmaker(pool))
-    enforce_row_security(scoped, verifier=verifier_of(issuer))
-    with scoped(token=issuer.token("bob")):
-        assert scoped.scalars(TASKS).all() == ["bob's"]
-    scoped.remove()
-
-
-# Tokens
-
-
-@pytest.fixture
-def by_token(pool: Engine, issuer: Issuer) -> sessionmaker[Session]:
-    maker = sessionmaker(pool)
-    enforce_row_security(maker, verifier=verifier_of(issuer), options=BindingOptions(transport="statement"))
-    return maker
-
-
-def test_a_token_is_who_it_says(
-    by_token: sessionmaker[Session], issuer: Issuer, pool: Engine, todos: None
-) -> None:
-    sent = statements_of(pool)
-    for name in ("alice", "bob"):
-        with by_token(token=issuer.token(name)) as session:
-            for _ in range(3):
-                assert session.scalars(TASKS).all() == [f"{name}'s"]
-                session.commit()
-    assert bindings(sent) == 6
-    assert issuer.fetches == 1
-
-
-@pytest.mark.exhaustive
-def test_a_policy_may_ask_for_any_claim(by_token: sessionmaker[Session], issuer: Issuer) -> None:
-    with by_token(token=issuer.token("alice", claims={"org": {"id": "ä"}})) as session:
-        assert session.scalar(text("SELECT auth.session() -> 'org' ->> 'id'")) == "ä"
-
-
-@first_and_rest("tokens", BAD_TOKENS.items())
-def test_a_bad_token_reads_nothing(
-    by_token: sessionmaker[Session],
-    issuer: Issuer,
-    tokens: list[tuple[str, Callable[[Issuer], Any]]],
-    subtests: pytest.Subtests,
-) -> None:
-    for name, forge in tokens:
-        token = forge(issuer)
-        with subtests.test(name), by_token(token=token) as session:
-            refusal = assert_refused(session, InvalidToken)
-            assert not token or str(token) not in f"{refusal} {refusal!r}"
-            session.rollback()
-            assert_refused(session, InvalidToken)
-
-
-@pytest.mark.exhaustive
-def test_a_token_of_another_project_reads_nothing(by_token: sessionmaker[Session]) -> None:
-    with Issuer() as other, by_token(token=other.token("alice")) as session:
-        assert_refused(session, InvalidToken, "issuer")
-
-
-@pytest.mark.exhaustive
-def test_an_expired_token_says_so(by_token: sessionmaker[Session], issuer: Issuer) -> None:
-    with by_token(token=issuer.token("alice", expires_in=-60)) as session:
-        assert_refused(session, ExpiredToken, "expired")
-
-
-@pytest.mark.exhaustive
-def test_a_token_that_expires_is_refused_in_the_next_transaction(
-    pool: Engine, issuer: Issuer, clocks: Clocks, todos: None
-) -> None:
-    maker = sessionmaker(pool)
-    enforce_row_security(maker, verifier=verifier_of(issuer))
-    with maker(token=issuer.token("alice", expires_in=60)) as session:
-        assert session.scalars(TASKS).all() == ["alice's"]
-        clocks.ahead = 60
-        assert session.scalars(TASKS).all() == ["alice's"]
-        session.commit()
-        assert_refused(session, ExpiredToken)
-
-
-def test_without_keys_nothing_is_read(by_token: sessionmaker[Session], issuer: Issuer) -> None:
-    token = issuer.token("alice")
-    issuer.close()
-    with by_token(token=token) as session:
-        assert_refused(session, KeysUnavailable)
-
-
-@pytest.mark.exhaustive
-def test_a_caller_takes_the_place_of_the_token(
-    by_token: sessionmaker[Session], issuer: Issuer, bob: Caller
-) -> None:
-    with by_token(token=issuer.token("alice")) as session:
-        assert session.execute(CALLER).one() == ("authenticated", "alice")
-        with pytest.raises(TransactionInProgress):
-            identify(session, bob)
-        session.commit()
-        identify(session, bob)
-        assert session.execute(CALLER).one() == ("authenticated", "bob")
-
-
-@pytest.mark.exhaustive
-def test_without_a_token_nobody_is_identified(by_token: sessionmaker[Session], alice: Caller) -> None:
-    with by_token(token=None) as session:
-        assert_refused(session, CallerRequired)
-        session.rollback()
-        identify(session, alice)
-        assert session.execute(CALLER).one() == ("authenticated", "alice")
-
-
-def test_a_closed_session_forgets_its_token(by_token: sessionmaker[Session], issuer: Issuer) -> None:
-    session = by_token(token=issuer.token("alice"))
-    session.execute(ANYTHING)
-    session.close()
-    with session:
-        assert_refused(session, CallerRequired)
-
-
-@pytest.mark.exhaustive
-def test_a_block_may_commit_at_its_end(
-    by_token: sessionmaker[Session], issuer: Issuer, admin: Engine
-) -> None:
-    token = issuer.token("alice")
-    with by_token(token=token) as session, session.begin():
-        session.add(Todo(task="one"))
-    with pytest.raises(DeclarationError, match=r"with SessionLocal\(token=…\) as session, session.begin\(\)"):
-        by_token.begin(token=token)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    with by_token.begin() as session:
-        identify(session, Caller(role="authenticated", subject="alice"))
-        session.add(Todo(task="two"))
-    assert all_todos(admin) == [("alice", "one"), ("alice", "two")]
-
-
-def test_a_token_needs_a_verifier(maker: sessionmaker[Session], issuer: Issuer) -> None:
-    with pytest.raises(DeclarationError, match="needs a verifier"):
-        maker(token=issuer.token("alice"))
 
 
 # Every way to run SQL
