@@ -12,100 +12,22 @@ from typing import Annotated, Any
 import httpx2
 import pytest
 import uvicorn
-from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, HTTPException, Request, WebSocket
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
-from sqlalchemy import URL, Engine, create_engine, func, insert, text
-from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
+from sqlalchemy import URL, Engine, create_engine, func, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
-from starlette.testclient import WebSocketDenialResponse
-from starlette.websockets import WebSocketDisconnect
 
 from sqla_rls import BindingOptions, Caller, Verifier, enforce_row_security
 from sqla_rls.exc import BindingError, CallerRequired, DeclarationError
-from sqla_rls.fastapi import RowSecurity, add_exception_handlers, async_session_of, bearer_caller, session_of
+from sqla_rls.fastapi import RowSecurity, async_session_of, bearer_caller, session_of
 from sqla_rls.testing.issuer import Issuer, Key
 from tests.support.clocks import Clocks
 from tests.support.sessions import ANYTHING, CALLER, TASKS, Todo, all_todos, verifier_of
-from tests.support.suite import first_and_rest, transports
-
-INVALID = 'Bearer realm="api", error="invalid_token"'
-MISSING = 'Bearer realm="api"'
-
-
-@pytest.fixture
-def verifier(issuer: Issuer) -> Verifier:
-    return verifier_of(issuer)
-
-
-@pytest.fixture
-def caller(verifier: Verifier) -> bearer_caller:
-    return bearer_caller(verifier)
-
-
-@pytest.fixture
-def factory(url: URL) -> Iterator[sessionmaker[Session]]:
-    """Of a pool of two connections."""
-    engine = create_engine(url, pool_size=2, max_overflow=0, pool_timeout=20)
-    factory = sessionmaker(engine)
-    enforce_row_security(factory)
-    yield factory
-    engine.dispose()
-
-
-@pytest.fixture
-def async_factory(url: URL) -> async_sessionmaker[AsyncSession]:
-    engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
-    factory = async_sessionmaker(engine)
-    enforce_row_security(factory)
-    return factory
-
-
-@pytest.fixture
-def app(
-    verifier: Verifier,
-    caller: bearer_caller,
-    factory: sessionmaker[Session],
-    async_factory: async_sessionmaker[AsyncSession],
-) -> FastAPI:
-    """An app with an endpoint for each way to read."""
-    app = FastAPI()
-    add_exception_handlers(app)
-    anybody = bearer_caller(verifier, anonymous=Caller.anonymous())
-
-    @app.get("/sync")
-    def read(session: Annotated[Session, Depends(session_of(factory, caller))]) -> list[str]:
-        return list(session.scalars(TASKS))
-
-    @app.get("/async")
-    async def read_async(
-        session: Annotated[AsyncSession, Depends(async_session_of(async_factory, caller))],
-    ) -> list[str]:
-        return list(await session.scalars(TASKS))
-
-    @app.get("/anybody")
-    def who(session: Annotated[Session, Depends(session_of(factory, anybody))]) -> list[Any]:
-        return list(session.execute(CALLER).one())
-
-    return app
-
-
-@pytest.fixture
-def client(app: FastAPI, todos: None) -> Iterator[TestClient]:
-    with TestClient(app) as client:
-        yield client
-
-
-@pytest.fixture
-def session_dep(factory: sessionmaker[Session], caller: bearer_caller) -> Any:
-    return Depends(session_of(factory, caller))
-
-
-def sent_by(issuer: Issuer, subject: str, **kw: Any) -> dict[str, str]:
-    return {"Authorization": f"Bearer {issuer.token(subject, **kw)}"}
-
+from tests.support.suite import first_and_rest
+from tests.support.web import INVALID, MISSING, sent_by
 
 # The short form
 
@@ -387,121 +309,6 @@ def test_what_is_the_servers_fault_is_left_to_its_log(
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
 
 
-# What the database denies
-
-
-NOT_YOURS = {"detail": "the request was denied: its caller may not read or write these rows"}
-DEFERRED = """
-CREATE FUNCTION denied() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM FROM hidden; RETURN NULL; END$$;
-CREATE TABLE hidden ();
-CREATE CONSTRAINT TRIGGER denied AFTER INSERT ON todos DEFERRABLE INITIALLY DEFERRED
-  FOR EACH ROW EXECUTE FUNCTION denied();
-"""
-
-
-@pytest.fixture(
-    params=transports(
-        {
-            "psycopg-pipeline": ("psycopg", "pipeline"),
-            "psycopg-with_begin": ("psycopg", "with_begin"),
-            "asyncpg-with_begin": ("asyncpg", "with_begin"),
-        },
-        ["psycopg-pipeline", "asyncpg-with_begin"],
-    )
-)
-def any_factory(request: pytest.FixtureRequest, url: URL) -> async_sessionmaker[AsyncSession]:
-    driver, transport = request.param
-    factory = async_sessionmaker(
-        create_async_engine(url.set(drivername=f"postgresql+{driver}"), poolclass=NullPool)
-    )
-    enforce_row_security(factory, options=BindingOptions(transport=transport))
-    return factory
-
-
-@pytest.mark.exhaustive
-def test_what_the_database_denies_is_403(
-    app: FastAPI,
-    client: TestClient,
-    issuer: Issuer,
-    admin: Engine,
-    caller: bearer_caller,
-    any_factory: async_sessionmaker[AsyncSession],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """By a policy, a privilege, the driver itself, COMMIT in the endpoint, and COMMIT after the endpoint."""
-    session_dep = Depends(async_session_of(any_factory, caller))
-
-    async def committed(session: Annotated[AsyncSession, session_dep]) -> AsyncIterator[AsyncSession]:
-        yield session
-        await session.commit()
-
-    @app.post("/core")
-    async def write(session: Annotated[AsyncSession, session_dep], statement: str) -> None:
-        await session.execute(text(statement))
-        await session.commit()
-
-    @app.post("/orm")
-    async def add(session: Annotated[AsyncSession, session_dep]) -> None:
-        session.add(Todo(user_id="bob", task="bob's secret"))
-        await session.flush()
-
-    @app.post("/raw")
-    async def copy(session: Annotated[AsyncSession, session_dep]) -> None:
-        await session.execute(ANYTHING)
-        connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
-        await connection.execute("SELECT FROM hidden")
-
-    @app.post("/late", status_code=201)
-    async def late(session: Annotated[AsyncSession, Depends(committed, scope="function")]) -> None:
-        await session.execute(insert(Todo).values(task="x"))
-
-    with admin.begin() as connection:
-        connection.exec_driver_sql(DEFERRED)
-    alice = sent_by(issuer, "alice")
-    for path, params, logged in (
-        ("/core", {"statement": "INSERT INTO todos (user_id, task) VALUES ('bob', 'secret')"}, '"todos"'),
-        ("/core", {"statement": "SELECT 'secret' FROM hidden"}, "table hidden"),
-        ("/core", {"statement": "INSERT INTO todos (task) VALUES ('secret')"}, "table hidden"),
-        ("/orm", {}, '"todos"'),
-        ("/raw", {}, "table hidden"),
-        ("/late", {}, "table hidden"),
-    ):
-        caplog.clear()
-        answer = client.post(path, params=params, headers=alice)
-        assert (path, answer.status_code, answer.json()) == (path, 403, NOT_YOURS)
-        assert logged in caplog.text
-        assert "secret" not in caplog.text
-    assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
-
-
-def test_other_errors_of_the_database_go_where_they_went(
-    app: FastAPI, client: TestClient, issuer: Issuer, session_dep: Any
-) -> None:
-    @app.get("/missing")
-    def read(session: Annotated[Session, session_dep]) -> None:
-        session.execute(text("SELECT FROM missing"))
-
-    alice = sent_by(issuer, "alice")
-    with pytest.raises(ProgrammingError, match="missing"):
-        client.get("/missing", headers=alice)
-    app.middleware_stack = None  # which is built from the handlers at the first request
-
-    @app.exception_handler(SQLAlchemyError)
-    def answer(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(type(error).__name__, 418)
-
-    assert client.get("/missing", headers=alice).json() == "ProgrammingError"
-    app.middleware_stack = None
-
-    async def answer_at_once(request: Request, error: Exception) -> JSONResponse:
-        return answer(request, error)
-
-    before = FastAPI(exception_handlers={DBAPIError: answer_at_once})
-    before.include_router(app.router)
-    add_exception_handlers(before)
-    assert TestClient(before).get("/missing", headers=alice).status_code == 418
-
-
 def test_only_a_factory_makes_a_session_for_each_request(
     factory: sessionmaker[Session], async_factory: async_sessionmaker[AsyncSession], caller: bearer_caller
 ) -> None:
@@ -579,68 +386,6 @@ def test_nobody_goes_on_in_a_session_that_was_closed_before_the_response(
 
     assert client.get("/early", headers=sent_by(issuer, "alice")).json() == ["alice's"]
     assert refused == ["refused"]
-
-
-# WebSockets
-
-
-@pytest.fixture
-def socket_client(app: FastAPI, client: TestClient, session_dep: Any) -> TestClient:
-    @app.websocket("/socket")
-    async def read(websocket: WebSocket, session: Annotated[Session, session_dep]) -> None:
-        await websocket.accept()
-        async for _ in websocket.iter_text():
-            await websocket.send_json(list(session.scalars(TASKS)))
-            session.rollback()
-
-    @app.websocket("/denied")
-    async def write(websocket: WebSocket, session: Annotated[Session, session_dep]) -> None:
-        await websocket.accept()
-        session.execute(insert(Todo).values(user_id="bob", task="secret"))
-
-    return client
-
-
-def test_a_websocket_is_its_callers(socket_client: TestClient, issuer: Issuer) -> None:
-    for subject in ("alice", "bob"):
-        with socket_client.websocket_connect("/socket", headers=sent_by(issuer, subject)) as websocket:
-            for _ in range(2):
-                websocket.send_text("more")
-                assert websocket.receive_json() == [f"{subject}'s"]
-
-
-def test_a_websocket_of_nobody_is_not_opened(socket_client: TestClient, issuer: Issuer) -> None:
-    for headers, challenge in (({}, MISSING), ({"Authorization": "Bearer garbage"}, INVALID)):
-        with (
-            pytest.raises(WebSocketDenialResponse) as denial,
-            socket_client.websocket_connect("/socket", headers=headers),
-        ):
-            pass
-        assert (denial.value.status_code, denial.value.headers["WWW-Authenticate"]) == (401, challenge)
-
-
-@pytest.mark.exhaustive
-def test_a_websocket_is_closed_when_its_caller_has_expired(
-    socket_client: TestClient, issuer: Issuer, clocks: Clocks
-) -> None:
-    headers = sent_by(issuer, "alice", expires_in=60)
-    with socket_client.websocket_connect("/socket", headers=headers) as websocket:
-        websocket.send_text("more")
-        assert websocket.receive_json() == ["alice's"]
-        clocks.ahead = 60
-        websocket.send_text("more")
-        with pytest.raises(WebSocketDisconnect) as disconnect:
-            websocket.receive_json()
-    assert disconnect.value.code == 1008
-
-
-def test_a_websocket_is_closed_when_the_database_denies(socket_client: TestClient, issuer: Issuer) -> None:
-    with (
-        socket_client.websocket_connect("/denied", headers=sent_by(issuer, "alice")) as websocket,
-        pytest.raises(WebSocketDisconnect) as disconnect,
-    ):
-        websocket.receive_json()
-    assert (disconnect.value.code, disconnect.value.reason) == (1008, "")
 
 
 # Many at once

@@ -47,6 +47,7 @@ from sqla_rls.http import bearer_token
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import Server
 from tests.support.sessions import ANYTHING, CALLER, TASKS, verifier_of
+from tests.support.web import sent_by
 
 pytestmark = pytest.mark.exhaustive
 
@@ -120,10 +121,6 @@ def client(framework: str, request: pytest.FixtureRequest, issuer: Issuer) -> It
         app = (fastapi_app if framework == "fastapi" else litestar_app).create_app(engine, verifier)
     with TestClient(app) as client:
         yield client
-
-
-def sent_by(issuer: Issuer, subject: str, **kw: Any) -> dict[str, str]:
-    return {"Authorization": f"Bearer {issuer.token(subject, **kw)}"}
 
 
 def test_everybody_has_todos_of_their_own(client: httpx2.Client, issuer: Issuer) -> None:
