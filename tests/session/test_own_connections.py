@@ -24,8 +24,8 @@ from sqla_rls.tokens.signing import Ed25519Signer
 from tests.ddl.test_harden import harden
 from tests.support.sessions import TASKS, database_with_tables, on_signing_servers, start_signing_server
 from tests.support.suite import table
+from tests.support.verified import FUNCTIONS
 
-FUNCTIONS = "functions"
 HBA = """
 host all postgres 127.0.0.1/32 trust
 host all all 127.0.0.1/32 scram-sha-256

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import jwt
-import psycopg
 import pytest
-from sqlalchemy import URL, Engine, create_engine, event, func, select, text
+from sqlalchemy import URL, Engine, create_engine, func, select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import (
     BindingOptions,
@@ -35,22 +28,12 @@ from sqla_rls import (
     jwt_claim,
     service_session,
 )
-from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.driver.base import Transport
-from sqla_rls.exc import (
-    DeclarationError,
-    ExpiredToken,
-    SignedBindingUnavailable,
-    SigningKeyRejected,
-    TransactionRefused,
-)
-from sqla_rls.rotation import rotate_signing_key
+from sqla_rls.exc import DeclarationError, ExpiredToken
 from sqla_rls.session.options import Signing
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
-from sqla_rls.testing.postgres import Server
-from sqla_rls.tokens.signing import RENEWAL, Ed25519Signer, HS256Signer
-from tests.support.base64url import decoded, part
+from sqla_rls.tokens.signing import RENEWAL
 from tests.support.clocks import Clocks
 from tests.support.sessions import (
     ALICE_OF_MANY_GROUPS,
@@ -64,89 +47,10 @@ from tests.support.sessions import (
     Sessions,
     Todo,
     assert_refused,
-    by_transports,
-    database_with_tables,
     kill,
-    on_signing_servers,
-    start_signing_server,
 )
 from tests.support.suite import table
-
-FUNCTIONS = "functions"
-TOKEN = text("SELECT current_setting('pg_session_jwt.jwt', true)")
-CLAIMS = text("SELECT auth.session()")
-USER = text("SELECT auth.user_id()")
-VERIFIERS: list[Any] = on_signing_servers(FUNCTIONS)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Try each test with all that verify a signature, or with those that it is about."""
-    for about in ("by_functions", "by_extension"):
-        if about in metafunc.fixturenames:
-            servers = [
-                one for one in VERIFIERS if (one.values[0][0] == FUNCTIONS) == (about == "by_functions")
-            ]
-            break
-    else:
-        servers = VERIFIERS
-    if "verified_by" in metafunc.fixturenames:
-        metafunc.parametrize("verified_by", servers, indirect=True, scope="session")
-
-
-@pytest.fixture(scope="session")
-def verified_by(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
-    name, version = request.param
-    with start_signing_server(name, version) as server:
-        yield name, server
-
-
-@pytest.fixture(scope="session")
-def server(verified_by: tuple[str, Server]) -> Server:
-    return verified_by[1]
-
-
-@pytest.fixture(scope="session")
-def template(verified_by: tuple[str, Server]) -> Iterator[str]:
-    name, server = verified_by
-    # A schema that is there already keeps the extension out.
-    before = [CreateSchema("auth"), CreateAuthFunctions(signed=True)] if name == FUNCTIONS else []
-    with database_with_tables(server, *before) as database:
-        yield database
-
-
-@pytest.fixture
-def key(verified_by: tuple[str, Server], admin: Engine) -> str | None:
-    """The key of the database, where one is shared."""
-    return make_key(admin) if verified_by[0] == FUNCTIONS else None
-
-
-def make_key(admin: Engine, grace: float = 3600) -> str:
-    with admin.begin() as connection:
-        return rotate_signing_key(connection, grace=timedelta(seconds=grace))
-
-
-@pytest.fixture
-def by_functions() -> None:
-    """For a test about the shared key."""
-
-
-@pytest.fixture
-def by_extension() -> None:
-    """For a test about the key of each connection."""
-
-
-@pytest.fixture
-def maker(pool: Engine, transport: Transport, key: str | None) -> sessionmaker[Session]:
-    maker = sessionmaker(pool)
-    enforce_row_security(
-        maker, signing_key=key, options=BindingOptions(transport=transport, signing="required")
-    )
-    return maker
-
-
-MESSAGE: Transport = "with_begin"
-by_one_transport = by_transports(MESSAGE)
-
+from tests.support.verified import CLAIMS, TOKEN, USER, by_one_transport, make_key, signed_sessions
 
 # What a person may do
 
@@ -431,325 +335,6 @@ async def test_asyncio(
             assert (await session.scalars(TASKS)).all() == [f"{name}'s"]
             await session.commit()
     await engine.dispose()
-
-
-# What an attacker tries, who injects SQL as Alice
-
-
-def of_whom(session: Session) -> str | None:
-    """Who the database takes the caller for; "refused" if it raises."""
-    try:
-        with session.begin_nested():
-            user: str | None = session.scalar(USER)
-            return user
-    except (DBAPIError, SigningKeyRejected, TransactionRefused):
-        return "refused"
-
-
-def forged(subject: str, kind: str, session: Session) -> str:
-    """A token of *subject* as good as an attacker can make it."""
-    claims = {"sub": subject, "jti": 10**9, "exp": int(time.time()) + 600}
-    if kind == "by a key of one's own, Ed25519":
-        return Ed25519Signer().token(claims, "", time.time() + 600)
-    if kind == "by a key of one's own, HS256":
-        return HS256Signer("A" * 43, None).token(claims, "", None)
-    if kind == "unsigned":
-        return jwt.encode(claims, "", "none")
-    header, payload, signature = session.scalar(TOKEN).split(".")
-    own = json.loads(decoded(payload))
-    another = part(json.dumps({**own, "sub": subject}).encode())
-    if kind == "with one's own signature":
-        return f"{header}.{another}.{signature}"
-    return f"{header}.{another}."
-
-
-FORGERIES = [
-    *("by a key of one's own, Ed25519", "by a key of one's own, HS256", "unsigned"),
-    *("with one's own signature", "without a signature"),
-]
-
-
-@pytest.mark.exhaustive
-@by_one_transport
-def test_no_forged_token_is_believed(sessions: Sessions, alice: Caller, bob: Caller) -> None:
-    for kind in FORGERIES:
-        for local in (True, False):
-            with sessions(alice) as session:
-                token = forged("bob", kind, session)
-                session.execute(
-                    text("SELECT set_config('pg_session_jwt.jwt', :token, :local)"),
-                    {"token": token, "local": local},
-                )
-                assert of_whom(session) == "refused", kind
-                session.commit()
-            with sessions(bob) as session:
-                assert session.scalar(USER) == "bob", kind
-
-
-INJECTED = [
-    """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', true)""",
-    """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', false)""",
-    """SET LOCAL request.jwt.claims = '{"sub":"bob"}'""",
-    "RESET request.jwt.claims",
-    "SET pg_session_jwt.jwt = ''",
-    "SET LOCAL pg_session_jwt.jwt = ''",
-    "RESET pg_session_jwt.jwt",
-    "RESET ALL",
-    "RESET ROLE",
-    "SET ROLE anonymous",
-    "SET SESSION AUTHORIZATION DEFAULT",
-    "SET search_path = pg_temp",
-    "CREATE TEMPORARY TABLE signing_key (slot int)",
-    "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (false)",
-    "CREATE DOMAIN pg_temp.jsonb AS pg_catalog.jsonb CHECK (false)",
-    "CREATE FUNCTION pg_temp.sha256(bytea) RETURNS bytea LANGUAGE sql AS 'SELECT $1'",
-    "SET debug_print_plan = on",
-    "SET plan_cache_mode = force_generic_plan",
-]
-
-
-@pytest.mark.exhaustive
-@by_one_transport
-def test_no_setting_makes_another_person(sessions: Sessions, todos: None, alice: Caller, bob: Caller) -> None:
-    for statement in INJECTED:
-        for after in ([], INJECTED[:1]):
-            with sessions(alice) as session:
-                for injected in [statement, *after]:
-                    with suppress(DBAPIError, TransactionRefused), session.begin_nested():
-                        session.execute(text(injected.replace(":", r"\:")))
-                assert of_whom(session) in ("alice", None, "refused"), statement
-                with suppress(DBAPIError, TransactionRefused):
-                    assert "bob's" not in session.scalars(TASKS).all(), statement
-                    session.commit()
-            with sessions(bob) as session:
-                assert session.scalar(USER) == "bob", statement
-                assert session.scalars(TASKS).all() == ["bob's"], statement
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("fresh", [True, False])
-def test_nobody_changes_the_key_of_a_connection(
-    by_extension: None, sessions: Sessions, alice: Caller, fresh: bool
-) -> None:
-    # Until a function of the extension is called, the setting isn't the extension's yet.
-    mallory = Ed25519Signer()
-    with sessions(alice) as session:
-        if not fresh:
-            assert session.scalar(USER) == "alice"
-        for statement in (
-            "SELECT set_config('pg_session_jwt.jwk', :jwk, false)",
-            "SELECT set_config('pg_session_jwt.jwk', :jwk, true)",
-        ):
-            with suppress(DBAPIError), session.begin_nested():
-                session.execute(text(statement), {"jwk": mallory.jwk})
-        token = mallory.token({"sub": "bob", "jti": 5}, "", None)
-        session.execute(text("SELECT set_config('pg_session_jwt.jwt', :token, true)"), {"token": token})
-        assert of_whom(session) == "refused"
-
-
-@pytest.mark.exhaustive
-@by_one_transport
-def test_an_earlier_token_is_refused_once_a_later_one_was_read(
-    by_extension: None, sessions: Sessions, alice: Caller, bob: Caller
-) -> None:
-    with sessions(bob) as session:
-        stolen = session.scalar(TOKEN)
-        assert session.scalar(USER) == "bob"
-    with sessions(alice) as session:
-        assert session.scalar(USER) == "alice"
-        session.execute(text("SELECT set_config('pg_session_jwt.jwt', :token, true)"), {"token": stolen})
-        assert of_whom(session) == "refused"
-
-
-@pytest.mark.exhaustive
-def test_a_token_of_another_connection_is_refused(
-    url: URL, key: str | None, alice: Caller, bob: Caller
-) -> None:
-    engine = create_engine(url, pool_size=2)
-    maker = sessionmaker(engine)
-    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
-    with maker() as session, maker() as another:
-        identify(session, alice)
-        identify(another, bob)
-        stolen = another.scalar(TOKEN)
-        assert another.scalar(USER) == "bob"
-        for read_first in (False, True):
-            if read_first:
-                assert session.scalar(USER) == "alice"
-            with session.begin_nested():
-                session.execute(
-                    text("SELECT set_config('pg_session_jwt.jwt', :token, true)"), {"token": stolen}
-                )
-                assert of_whom(session) == "refused"
-                session.execute(text("SELECT set_config('pg_session_jwt.jwt', '', true)"))
-            session.rollback()
-    engine.dispose()
-
-
-@pytest.mark.exhaustive
-@table("driver", ["psycopg", "asyncpg"])
-async def test_no_statement_shows_a_token(
-    url: URL, key: str | None, admin: Engine, runner: asyncio.Runner, driver: str
-) -> None:
-    query = {"ssl": "disable"} if driver == "asyncpg" else {}
-    engine = create_async_engine(
-        url.set(drivername=f"postgresql+{driver}").update_query_dict(query), pool_size=1, max_overflow=0
-    )
-    maker = async_sessionmaker(engine)
-    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def poll() -> None:
-        query = text(
-            "SELECT query FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()"
-        )
-        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            while not done.is_set():
-                seen.update(connection.scalars(query))
-
-    with ThreadPoolExecutor(1) as threads:
-        polling = threads.submit(poll)
-        for number in range(300):
-            async with maker() as session:
-                identify(session, Caller(role="authenticated", subject=f"user {number}"))
-                await session.scalar(USER)
-                await session.commit()
-        done.set()
-        polling.result()
-    await engine.dispose()
-    assert any("set_config" in statement for statement in seen)
-    assert not [statement for statement in seen if "eyJ" in statement]
-
-
-# Where it can't be
-
-
-def refusal(
-    maker: sessionmaker[Session], match: str, error: type[Exception] = SignedBindingUnavailable
-) -> None:
-    with maker() as session:
-        identify(session, Caller(role="authenticated", subject="alice"))
-        assert_refused(session, error, match)
-
-
-def signed_sessions(engine: Engine, key: Any = None) -> sessionmaker[Session]:
-    maker = sessionmaker(engine)
-    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
-    return maker
-
-
-def test_without_the_key_it_says_so(by_functions: None, pool: Engine, key: str, alice: Caller) -> None:
-    refusal(signed_sessions(pool), "SQLA_RLS_SIGNING_KEY")
-    auto = sessionmaker(pool)
-    enforce_row_security(auto)
-    refusal(auto, "signed callers only.*SQLA_RLS_SIGNING_KEY", SigningKeyRejected)
-
-
-@table("wrong", ["A" * 43, "not base64!", "c2hvcnQ"])
-def test_with_another_key_it_says_so(by_functions: None, pool: Engine, key: str, wrong: str) -> None:
-    refusal(signed_sessions(pool, wrong), "rotate-key", SigningKeyRejected)
-
-
-def test_a_database_that_lost_its_key_is_noticed(
-    by_functions: None, pool: Engine, key: str, admin: Engine
-) -> None:
-    with admin.begin() as connection:
-        connection.execute(text("TRUNCATE sqla_rls_secret.signing_key"))
-    refusal(signed_sessions(pool, key), "no signing key, as after a restore", SigningKeyRejected)
-    auto = sessionmaker(pool)
-    enforce_row_security(auto)
-    refusal(auto, "no signing key, as after a restore", SigningKeyRejected)
-
-
-@pytest.mark.exhaustive
-def test_a_key_lost_while_sessions_run_is_noticed(
-    by_functions: None, sessions: Sessions, admin: Engine, alice: Caller
-) -> None:
-    with sessions(alice) as session:
-        assert session.scalar(USER) == "alice"
-    make_key(admin, grace=0)
-    with sessions(alice) as session, pytest.raises(SigningKeyRejected, match="the application's signature"):
-        session.execute(TASKS)
-
-
-@pytest.fixture
-def another_database(server: Server) -> Iterator[URL]:
-    """One of that server, where nothing verifies."""
-    with database_with_tables(server, CreateSchema("auth")) as name:
-        yield server.url(name, user="app", password="app")
-
-
-@pytest.mark.exhaustive
-def test_where_nothing_verifies_it_says_what_to_install(another_database: URL) -> None:
-    engine = create_engine(another_database)
-    refusal(signed_sessions(engine), "op.create_auth_functions")
-    # Who has a key wants it to count.
-    auto = sessionmaker(engine)
-    enforce_row_security(auto, signing_key="A" * 43)
-    refusal(auto, "op.create_auth_functions")
-    engine.dispose()
-
-
-def test_a_key_of_somebody_elses_is_no_key(by_extension: None, url: URL) -> None:
-    jwk = Ed25519Signer().jwk
-    signings: list[Signing] = ["required", "auto", "off"]
-    for signing in signings:
-        engine = create_engine(url, connect_args={"options": f"-c pg_session_jwt.jwk={jwk}"})
-        maker = sessionmaker(engine)
-        enforce_row_security(maker, options=BindingOptions(signing=signing))
-        refusal(maker, "isn't this connection's")
-        engine.dispose()
-
-
-def test_a_connection_of_the_applications_making_has_no_key(by_extension: None, url: URL) -> None:
-    engine = create_engine(
-        url, creator=lambda: psycopg.connect(host=url.host, port=url.port, user="app", dbname=url.database)
-    )
-    refusal(signed_sessions(engine), "creator")
-    engine.dispose()
-
-
-@pytest.mark.exhaustive
-def test_a_role_that_may_not_use_the_schema_is_refused_if_it_must_be_signed(
-    pool: Engine, key: str | None, admin: Engine
-) -> None:
-    with admin.begin() as connection:
-        connection.execute(text("REVOKE USAGE ON SCHEMA auth FROM authenticated"))
-    refusal(signed_sessions(pool, key), "may not use schema auth.*a superuser must")
-
-
-@pytest.mark.exhaustive
-def test_a_pooler_that_drops_the_key_is_told_apart(
-    by_extension: None, pgbouncer: None, url: URL, todos: None, alice: Caller
-) -> None:
-    with PgBouncer(url, pool_size=2) as bouncer:
-        engine = create_engine(bouncer.url, connect_args=CONNECT_ARGS["psycopg"])
-        refusal(signed_sessions(engine), "pooler.*Connect to the server directly")
-        auto = sessionmaker(engine)
-        enforce_row_security(auto)
-        with auto() as session:
-            identify(session, alice)
-            assert session.scalars(TASKS).all() == ["alice's"]
-        engine.dispose()
-
-
-def test_nobody_is_bound_by_less_where_startup_parameters_fail(by_extension: None, url: URL) -> None:
-    engine = create_engine(url)
-    maker = sessionmaker(engine)
-    enforce_row_security(maker)
-
-    @event.listens_for(engine, "do_connect")
-    def refuse(dialect: object, record: object, cargs: object, cparams: dict[str, Any]) -> None:
-        if "options" in cparams:
-            cparams["user"] = "nobody_such"
-
-    for _ in range(2):
-        with maker() as session:
-            identify(session, Caller(role="authenticated", subject="alice"))
-            with pytest.raises(DBAPIError, match="nobody_such"):
-                session.execute(TASKS)
-    engine.dispose()
 
 
 # Which it is

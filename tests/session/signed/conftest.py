@@ -1,0 +1,77 @@
+"""Each test on all that verify a signature, or on those that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.schema import CreateSchema
+
+from sqla_rls import BindingOptions, enforce_row_security
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
+from sqla_rls.driver.base import Transport
+from sqla_rls.testing.postgres import Server
+from tests.support.sessions import database_with_tables, start_signing_server
+from tests.support.verified import FUNCTIONS, VERIFIERS, make_key
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Try each test with all that verify a signature, or with those that it is about."""
+    for about in ("by_functions", "by_extension"):
+        if about in metafunc.fixturenames:
+            servers = [
+                one for one in VERIFIERS if (one.values[0][0] == FUNCTIONS) == (about == "by_functions")
+            ]
+            break
+    else:
+        servers = VERIFIERS
+    if "verified_by" in metafunc.fixturenames:
+        metafunc.parametrize("verified_by", servers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def verified_by(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
+    name, version = request.param
+    with start_signing_server(name, version) as server:
+        yield name, server
+
+
+@pytest.fixture(scope="session")
+def server(verified_by: tuple[str, Server]) -> Server:
+    return verified_by[1]
+
+
+@pytest.fixture(scope="session")
+def template(verified_by: tuple[str, Server]) -> Iterator[str]:
+    name, server = verified_by
+    # A schema that is there already keeps the extension out.
+    before = [CreateSchema("auth"), CreateAuthFunctions(signed=True)] if name == FUNCTIONS else []
+    with database_with_tables(server, *before) as database:
+        yield database
+
+
+@pytest.fixture
+def key(verified_by: tuple[str, Server], admin: Engine) -> str | None:
+    """The key of the database, where one is shared."""
+    return make_key(admin) if verified_by[0] == FUNCTIONS else None
+
+
+@pytest.fixture
+def by_functions() -> None:
+    """For a test about the shared key."""
+
+
+@pytest.fixture
+def by_extension() -> None:
+    """For a test about the key of each connection."""
+
+
+@pytest.fixture
+def maker(pool: Engine, transport: Transport, key: str | None) -> sessionmaker[Session]:
+    maker = sessionmaker(pool)
+    enforce_row_security(
+        maker, signing_key=key, options=BindingOptions(transport=transport, signing="required")
+    )
+    return maker

@@ -1,0 +1,35 @@
+"""Databases that verify a signature: by the extension, by its stand-in, or by functions."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from sqla_rls import BindingOptions, enforce_row_security
+from sqla_rls.driver.base import Transport
+from sqla_rls.rotation import rotate_signing_key
+from tests.support.sessions import by_transports, on_signing_servers
+
+FUNCTIONS = "functions"
+TOKEN = text("SELECT current_setting('pg_session_jwt.jwt', true)")
+CLAIMS = text("SELECT auth.session()")
+USER = text("SELECT auth.user_id()")
+VERIFIERS: list[Any] = on_signing_servers(FUNCTIONS)
+
+
+def make_key(admin: Engine, grace: float = 3600) -> str:
+    with admin.begin() as connection:
+        return rotate_signing_key(connection, grace=timedelta(seconds=grace))
+
+
+MESSAGE: Transport = "with_begin"
+by_one_transport = by_transports(MESSAGE)
+
+
+def signed_sessions(engine: Engine, key: Any = None) -> sessionmaker[Session]:
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
+    return maker
