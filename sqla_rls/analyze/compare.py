@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from sqla_rls.analyze.counterexamples import Direction, counterexample, size_of
 from sqla_rls.analyze.explanation import Command
 from sqla_rls.analyze.generate import Row, Universe, World
 from sqla_rls.analyze.pools import Actor, Shared
@@ -33,7 +34,6 @@ from sqla_rls.analyze.verdict import (
     Verdict,
 )
 
-Direction: TypeAlias = Literal["opens", "closes"]
 Progress: TypeAlias = Callable[[int, int, str], None]
 
 #: The worlds of one round trip.
@@ -343,7 +343,14 @@ class _Comparing:
                         del tally.found[command, direction]
                         self._not_decided(name, roles, command, "the results vary from run to run")
                         break
-                    examples[direction] = _counterexample(universe, smallest, direction)
+                    examples[direction] = counterexample(
+                        universe,
+                        smallest.world,
+                        smallest.actor,
+                        smallest.statement,
+                        (str(smallest.outcomes[0]), str(smallest.outcomes[1])),
+                        direction,
+                    )
             else:
                 self._decided(name, roles, command, examples, tally)
 
@@ -390,7 +397,7 @@ class _Comparing:
         if current is None:
             return None
         for actor in universe.pools.actors([found.actor.role]):
-            if _size(actor) < _size(current.actor):
+            if size_of(actor) < size_of(current.actor):
                 simpler = self._again(current, current.world, actor, direction)
                 if simpler is not None:
                     current = simpler
@@ -455,10 +462,6 @@ def _is_settled(tally: _Tally, command: Command) -> bool:
     return (command, "opens") in tally.found and (command, "closes") in tally.found
 
 
-def _size(actor: Actor) -> int:
-    return len(repr((actor.claims or {}, actor.settings))) + (actor.claims is not None)
-
-
 def _smaller(universe: Universe, world: World) -> Iterable[World]:
     """The worlds with one row less, and the rows that foreign keys need."""
     for place in range(len(world.rows)):
@@ -467,52 +470,3 @@ def _smaller(universe: Universe, world: World) -> Iterable[World]:
         completed = universe.complete(rows)
         if completed is not None and len(completed) < len(world.all_rows):
             yield replace(world, rows=tuple(row for row in completed if row != world.row))
-
-
-_VERBS: Final[Mapping[Command, str]] = {
-    "SELECT": "read",
-    "INSERT": "insert",
-    "UPDATE": "update",
-    "DELETE": "delete",
-}
-
-
-def _counterexample(universe: Universe, found: _Difference, direction: Direction) -> Counterexample:
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in found.world.all_rows:
-        rows.setdefault(row.relation, []).append(row.values)
-    shown = found.world.row
-    can = "can" if direction == "opens" else "can no longer"
-    about = universe.relation.name if shown is None else _shown(universe, shown)
-    if found.statement.command == "INSERT" or (shown is None and found.statement.command != "SELECT"):
-        sentence = f"{found.actor.text} {can} run {found.statement.text}"
-    else:
-        sentence = f"{found.actor.text} {can} {_VERBS[found.statement.command]} {about}"
-    others = [_shown(universe, row) for row in found.world.rows]
-    sentence += f", with {', '.join(others)}" if others else ""
-    return Counterexample(
-        claims=found.actor.claims,
-        settings=found.actor.settings,
-        rows=rows,
-        statement=found.statement.text,
-        before=str(found.outcomes[0]),
-        after=str(found.outcomes[1]),
-        text=sentence,
-    )
-
-
-def _shown(universe: Universe, row: Row) -> str:
-    """The row with its key and the columns that decide."""
-    relation = universe.schema.relations[row.relation]
-    key = relation.keys[0] if relation.keys else ()
-    names = [
-        name
-        for name in row.values
-        if name in key or name in universe.deciding.get(row.relation, ()) or not key
-    ]
-    inner = ", ".join(f"{name}={_value(row.values[name])}" for name in names)
-    return f"{row.relation}({inner})"
-
-
-def _value(value: Any) -> str:
-    return "NULL" if value is None else str(value)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam
+from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 
 from sqla_rls.analyze.target import query
 from sqla_rls.analyze.vocabulary import Vocabulary, read_function
@@ -197,6 +197,7 @@ class Schema:
             SELECT statements over the catalog, with ``search_path = pg_catalog`` in a savepoint.
         """
         with pinned(connection):
+            connection.execute(text("SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)"))
             found = {
                 name: connection.execute(query(name)).mappings().all()
                 for name in ("relations", "functions", "dependencies", "roles")

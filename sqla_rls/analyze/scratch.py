@@ -38,7 +38,12 @@ class Outcome:
         return cls(rows=rows, count=value.get("count", len(rows)), error=value.get("error"))
 
     def permits_more_than(self, other: Outcome) -> bool:
-        """Whether it shows or changes a row that *other* doesn't."""
+        """Whether it shows or changes a row that *other* doesn't.
+
+        A constraint that *other* violates isn't a denial: its statement reaches more rows.
+        """
+        if other.error is not None and other.error.startswith("23"):
+            return False
         if self.rows or other.rows:
             return bool(Counter(self.rows) - Counter(other.rows))
         return self.count > other.count

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 
@@ -28,12 +28,25 @@ _MOST_BY_KEY: Final = 4
 _WITHOUT_EQUALITY: Final = ("json", "xml", "point", "polygon")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a statement does, for an evaluation without rows."""
+
+    #: The columns that it reads: those of SELECT, of WHERE and of RETURNING.
+    reads: tuple[str, ...] = ()
+    #: The values of INSERT.
+    inserted: Values = field(default_factory=dict)
+    #: The column that UPDATE, or ON CONFLICT DO UPDATE, changes, and its new value.
+    assigned: tuple[str, Any] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A statement, and the command that it tries."""
 
     command: Command
     text: str
+    shape: Shape = field(default=Shape(), compare=False)
 
     @property
     def returns_rows(self) -> bool:
@@ -85,14 +98,16 @@ class Statements:
 
     def _selects(self) -> Iterator[Statement]:
         for columns in self._column_lists("selects"):
-            yield Statement("SELECT", f"SELECT {_names(columns)} FROM {self.relation.name}")
+            text = f"SELECT {_names(columns)} FROM {self.relation.name}"
+            yield Statement("SELECT", text, Shape(reads=columns))
 
     def _deletes(self, row: Row | None) -> Iterator[Statement]:
         if not any(profile.delete for profile in self.profiles):
             return
         yield Statement("DELETE", f"DELETE FROM {self.relation.name}")
         if row is not None:
-            yield Statement("DELETE", f"DELETE FROM {self.relation.name} WHERE {self._is(row)}")
+            text = f"DELETE FROM {self.relation.name} WHERE {self._is(row)}"
+            yield Statement("DELETE", text, Shape(reads=self._identifying(row)))
         else:
             for columns in self._column_lists("selects"):
                 yield Statement("DELETE", f"DELETE FROM {self.relation.name} RETURNING {_names(columns)}")
@@ -103,9 +118,11 @@ class Statements:
             if number == _MOST_UPDATES:
                 return
             assigned = f"{_name(name)} = {self._literal(name, value)}"
-            yield Statement("UPDATE", f"UPDATE {self.relation.name} SET {assigned}")
+            text, shape = f"UPDATE {self.relation.name} SET {assigned}", Shape(assigned=(name, value))
+            yield Statement("UPDATE", text, shape)
             if number < _MOST_BY_KEY:
-                yield Statement("UPDATE", f"UPDATE {self.relation.name} SET {assigned} WHERE {where}")
+                shape = replace(shape, reads=self._identifying(row))
+                yield Statement("UPDATE", f"{text} WHERE {where}", shape)
 
     def _view_updates(self) -> Iterator[Statement]:
         for name in self._updatable():
@@ -130,7 +147,8 @@ class Statements:
             yield statement
             returned = [name for name in given if any(name in profile.selects for profile in self.profiles)]
             if returned:
-                yield Statement("INSERT", f"{statement.text} RETURNING {_names(returned)}")
+                shape = replace(statement.shape, reads=tuple(returned))
+                yield Statement("INSERT", f"{statement.text} RETURNING {_names(returned)}", shape)
             # A default may need a privilege of its own, as on a sequence.
             undefaulted = {name: value for name, value in given.items() if not self._has_default(name)}
             if undefaulted and undefaulted != given:
@@ -150,11 +168,12 @@ class Statements:
                 return
             action = f"DO UPDATE SET {_name(name)} = {self._literal(name, value)}"
             text = f"{self._insert(given).text} ON CONFLICT ({_names(key)}) {action}"
-            yield Statement("INSERT", text)
+            yield Statement("INSERT", text, Shape(reads=key, inserted=given, assigned=(name, value)))
 
     def _insert(self, values: Values) -> Statement:
         literals = ", ".join(self._literal(name, value) for name, value in values.items())
-        return Statement("INSERT", f"INSERT INTO {self.relation.name} ({_names(values)}) VALUES ({literals})")
+        text = f"INSERT INTO {self.relation.name} ({_names(values)}) VALUES ({literals})"
+        return Statement("INSERT", text, Shape(inserted=values))
 
     def _new_values(self, values: Values) -> Iterator[tuple[str, Any]]:
         """One column and its new value: first the value that it has, then others."""
@@ -200,11 +219,12 @@ class Statements:
         return [names for names in dict.fromkeys(found) if names]
 
     def _is(self, row: Row) -> str:
+        return " AND ".join(self._equals(name, row.values[name]) for name in self._identifying(row))
+
+    def _identifying(self, row: Row) -> tuple[str, ...]:
         names: Iterable[str] = self.relation.keys[0] if self.relation.keys else row.values
         names = [name for name in names if name in row.values] or list(row.values)
-        return " AND ".join(
-            self._equals(name, row.values[name]) for name in names if self._has_equality(name)
-        )
+        return tuple(name for name in names if self._has_equality(name))
 
     def _has_equality(self, name: str) -> bool:
         return self.relation.columns[name].base not in _WITHOUT_EQUALITY

@@ -1,0 +1,75 @@
+"""A world in which a statement does more on one side, in words and as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+from sqla_rls.analyze.explanation import Command
+from sqla_rls.analyze.generate import Row, Universe, World
+from sqla_rls.analyze.pools import Actor
+from sqla_rls.analyze.statements import Statement
+from sqla_rls.analyze.verdict import Counterexample
+
+Direction: TypeAlias = Literal["opens", "closes"]
+
+_VERBS: Final[Mapping[Command, str]] = {
+    "SELECT": "read",
+    "INSERT": "insert",
+    "UPDATE": "update",
+    "DELETE": "delete",
+}
+
+
+def counterexample(
+    universe: Universe,
+    world: World,
+    actor: Actor,
+    statement: Statement,
+    outcomes: tuple[str, str],
+    direction: Direction,
+) -> Counterexample:
+    """Return the counterexample of *statement*, with its outcomes before and after."""
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in world.all_rows:
+        rows.setdefault(row.relation, []).append(row.values)
+    shown = world.row
+    can = "can" if direction == "opens" else "can no longer"
+    if statement.command == "INSERT" or (shown is None and statement.command != "SELECT"):
+        sentence = f"{actor.text} {can} run {statement.text}"
+    else:
+        about = universe.relation.name if shown is None else _shown(universe, shown)
+        sentence = f"{actor.text} {can} {_VERBS[statement.command]} {about}"
+    others = [_shown(universe, row) for row in world.rows]
+    sentence += f", with {', '.join(others)}" if others else ""
+    return Counterexample(
+        claims=actor.claims,
+        settings=actor.settings,
+        rows=rows,
+        statement=statement.text,
+        before=outcomes[0],
+        after=outcomes[1],
+        text=sentence,
+    )
+
+
+def _shown(universe: Universe, row: Row) -> str:
+    """The row with its key and the columns that decide."""
+    relation = universe.schema.relations[row.relation]
+    key = relation.keys[0] if relation.keys else ()
+    names = [
+        name
+        for name in row.values
+        if name in key or name in universe.deciding.get(row.relation, ()) or not key
+    ]
+    inner = ", ".join(f"{name}={_value(row.values[name])}" for name in names)
+    return f"{row.relation}({inner})"
+
+
+def _value(value: Any) -> str:
+    return "NULL" if value is None else str(value)
+
+
+def size_of(actor: Actor) -> int:
+    """Return a number that is less for callers with fewer claims and settings."""
+    return len(repr((actor.claims or {}, actor.settings))) + (actor.claims is not None)

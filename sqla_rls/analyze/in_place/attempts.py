@@ -1,0 +1,159 @@
+"""The statements that are tried on a row, and the conditions that each sets for which row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqla_rls.analyze.generate import Universe, Values, World
+from sqla_rls.analyze.in_place.conditions import Part, Undecidable
+from sqla_rls.analyze.in_place.constraints import Constraints
+from sqla_rls.analyze.in_place.evaluate import Unit
+from sqla_rls.analyze.schema import Profile, Relation
+from sqla_rls.analyze.statements import Statement, Statements
+
+#: A part of row security that must be true of the row of the unit with that number.
+Need = tuple[int, Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A statement in a world, the privileges that it needs, and the conditions of its rows."""
+
+    world: World
+    statement: Statement
+    needs: tuple[Need, ...]
+    #: Parts that must raise no error for the other rows of the table.
+    others: tuple[Need, ...] = ()
+    selects: frozenset[str] = frozenset()
+    inserts: frozenset[str] = frozenset()
+    updates: frozenset[str] = frozenset()
+
+    def has_privileges(self, profile: Profile) -> bool:
+        """Return whether a role with *profile* may run the statement, whatever its rows are."""
+        return (
+            profile.usage
+            and self.selects <= set(profile.selects)
+            and self.inserts <= set(profile.inserts)
+            and self.updates <= set(profile.updates)
+            and (self.statement.command != "DELETE" or profile.delete)
+        )
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The attempts in the worlds of one relation, and the units that they are about."""
+
+    universe: Universe
+    profiles: tuple[Profile, ...]
+    constraints: Constraints
+    units: list[Unit] = field(default_factory=list)
+    worlds: int = 0
+
+    @property
+    def relation(self) -> Relation:
+        return self.universe.relation
+
+    def within(self, worlds: Iterator[World], most: int) -> list[Attempt]:
+        """Return the attempts in up to *most* of *worlds*."""
+        statements = Statements(universe=self.universe, profiles=self.profiles)
+        found: list[Attempt] = []
+        for world in worlds:
+            if self.worlds == most:
+                break
+            if not self.constraints.allow(world):
+                continue
+            self.worlds += 1
+            rows: dict[str, list[Values]] = {}
+            for row in world.all_rows:
+                rows.setdefault(row.relation, []).append(row.values)
+            numbers = [
+                self._unit(row.values, rows)
+                for row in world.all_rows
+                if world.row is not None and row.relation == self.relation.name
+            ]
+            for statement in statements.on(world.row):
+                found += self._attempt(world, rows, numbers, statement)
+        return found
+
+    def _unit(self, row: Values, rows: Mapping[str, Sequence[Values]]) -> int:
+        self.units.append(Unit(row, rows))
+        return len(self.units) - 1
+
+    def _attempt(
+        self,
+        world: World,
+        rows: Mapping[str, Sequence[Values]],
+        numbers: Sequence[int],
+        statement: Statement,
+    ) -> Iterator[Attempt]:
+        shape = statement.shape
+        read = frozenset(shape.reads)
+        if world.row is None:
+            if statement.command == "INSERT":
+                yield from self._insert(world, rows, statement)
+            return
+        # The row in question is the last.
+        *rest, old = numbers
+        if statement.command == "SELECT":
+            yield Attempt(world, statement, ((old, "select"),), _of(rest, "select"), read)
+            return
+        reading: tuple[Need, ...] = ((old, "select"),) if read else ()
+        others: tuple[Need, ...] = _of(rest, "select") if read else ()
+        if statement.command == "DELETE":
+            if self.constraints.allow_end(world, world.row.values):
+                needs: tuple[Need, ...] = ((old, "delete"), *reading)
+                yield Attempt(world, statement, needs, (*_of(rest, "delete"), *others), read)
+            return
+        assert shape.assigned is not None
+        name, value = shape.assigned
+        new = {**world.row.values, name: value}
+        if not self.constraints.allow_change(world, world.row.values, new):
+            return
+        number = self._unit(new, rows)
+        needs = ((old, "update"), (number, "update_check"), *reading)
+        if read:
+            needs = (*needs, (number, "select"))
+        others = (*_of(rest, "update"), *others)
+        if statement.command == "INSERT":
+            # The row in the way is the one that would be inserted.
+            needs, others = (*needs, (old, "insert")), ()
+        yield Attempt(world, statement, needs, others, read, frozenset(shape.inserted), frozenset([name]))
+
+    def _insert(
+        self, world: World, rows: Mapping[str, Sequence[Values]], statement: Statement
+    ) -> Iterator[Attempt]:
+        given, read = statement.shape.inserted, frozenset(statement.shape.reads)
+        values = {**self._defaults(given), **given}
+        if not self.constraints.allow_new(world, values):
+            return
+        number = self._unit(values, rows)
+        needs: tuple[Need, ...] = ((number, "insert"),)
+        yield Attempt(
+            world,
+            statement,
+            (*needs, (number, "select")) if read else needs,
+            (),
+            read,
+            frozenset(given),
+        )
+
+    def _defaults(self, given: Values) -> Values:
+        """The values of the columns that an INSERT leaves out."""
+        values: dict[str, Any] = {}
+        for name, column in self.relation.columns.items():
+            if name in given or column.generated is not None:
+                continue
+            values[name] = None
+            if column.identity:
+                values[name] = self.universe.pools.distinct(column, 1)
+            elif column.default is not None and name in self.universe.deciding[self.relation.name]:
+                raise Undecidable(f"the default of column {name} decides")
+            elif column.default is not None and column.not_null:
+                values[name] = self.universe.pools.filler(self.relation, column)
+        return values
+
+
+def _of(numbers: Sequence[int], part: Part) -> tuple[Need, ...]:
+    return tuple((number, part) for number in numbers)

@@ -1,0 +1,489 @@
+"""Who can do what before and after, decided on a live database without reading or changing its rows.
+
+Postgres evaluates the policies of both sides on rows of no table.  What can't be decided in this way is
+Unknown, with the reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
+from sqlalchemy.exc import DBAPIError
+
+from sqla_rls.analyze.counterexamples import Direction, counterexample, size_of
+from sqla_rls.analyze.explanation import Command
+from sqla_rls.analyze.generate import Universe
+from sqla_rls.analyze.in_place.attempts import Attempt, Attempts
+from sqla_rls.analyze.in_place.conditions import (
+    PARTS,
+    Access,
+    Conditions,
+    Denied,
+    Part,
+    Tables,
+    Undecidable,
+    row_of,
+)
+from sqla_rls.analyze.in_place.constraints import Constraints, read_actions
+from sqla_rls.analyze.in_place.decidable import Functions
+from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question
+from sqla_rls.analyze.in_place.proof import is_proved
+from sqla_rls.analyze.in_place.splice import Expression, parsed
+from sqla_rls.analyze.in_place.triggers import commands_of_triggers
+from sqla_rls.analyze.pools import Actor, Shared
+from sqla_rls.analyze.schema import Profile, Schema
+from sqla_rls.analyze.target import query
+from sqla_rls.analyze.verdict import Budget, Change, Comparison, Same, Scope, Unknown, Verdict
+from sqla_rls.catalog.query import pinned, undone
+
+#: Milliseconds: a policy that never ends isn't decided.
+STATEMENT_TIMEOUT: Final = 20_000
+_COMMANDS: Final[tuple[Command, ...]] = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_DIRECTIONS: Final[tuple[Direction, ...]] = ("opens", "closes")
+_OUTCOMES: Final = ("not permitted", "permitted")
+_CONSTANTS: Final[Mapping[str, Answer]] = {"true": True, "false": False}
+_PARTS_OF: Final[Mapping[Command, tuple[Part, ...]]] = {
+    "SELECT": ("select",),
+    "INSERT": ("insert", "select", "update", "update_check"),
+    "UPDATE": ("update", "update_check", "select"),
+    "DELETE": ("delete", "select"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A database before or after a migration, as its catalog describes it."""
+
+    schema: Schema
+    #: What each role may do before row security, by the names of relation and role.
+    profiles: Mapping[tuple[str, str], Profile]
+
+
+def compare_in_place(
+    connection: Connection,
+    before: Side,
+    after: Side,
+    *,
+    names: Collection[str],
+    budget: Budget | None = None,
+) -> Comparison:
+    """Compare who can do what with the relations *names* before and after a migration.
+
+    Nothing is written, and no user data is read: the policies see rows that are made up.
+
+    Args:
+        connection: a connection to the database, as before the migration.
+        before: the database.
+        after: the database after the migration.
+        names: the tables and views, ``schema.name`` as Postgres quotes it.
+        budget: how much is tried.
+
+    Emits:
+        SELECT statements in a transaction that is read only and rolled back, with ``set_config(…, true)``
+        for each caller.  They take no lock above ACCESS SHARE.
+
+    Raises:
+        AnalysisError: pglast isn't installed.
+    """
+    with pinned(connection):
+        connection.execute(
+            text(
+                "SELECT pg_catalog.set_config('search_path', 'pg_catalog', true), "
+                "pg_catalog.set_config('statement_timeout', :timeout, true), "
+                "pg_catalog.set_config('transaction_read_only', 'on', true)"
+            ),
+            {"timeout": str(STATEMENT_TIMEOUT)},
+        )
+        return _Comparing(connection, (before, after), budget or Budget()).run(sorted(names))
+
+
+@dataclass(slots=True)
+class _Likeness:
+    """Roles to which the same is permitted, and what one of them may do on each side."""
+
+    roles: list[str]
+    profiles: tuple[Profile, ...]
+
+
+@dataclass(slots=True)
+class _Found:
+    """An attempt that is permitted on one side only; the smallest has the least order."""
+
+    attempt: Attempt
+    actor: Actor
+    order: tuple[int, int, int]
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part of row security on both sides: conditions as SQL."""
+
+    conditions: tuple[str, str]
+    expressions: frozenset[Expression]
+    obstacle: str | None = None
+
+    @property
+    def is_same(self) -> bool:
+        return self.obstacle is None and self.conditions[0] == self.conditions[1]
+
+
+class _Comparing:
+    def __init__(self, connection: Connection, sides: tuple[Side, Side], budget: Budget) -> None:
+        self.connection, self.sides, self.budget = connection, sides, budget
+        self.evaluator = Evaluator(connection)
+        self.functions = Functions(connection)
+        self.joined = sides[0].schema.joined(sides[1].schema)
+        self.deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
+        self.changes: list[Change] = []
+        self.unknown: list[Unknown] = []
+        self.same: list[Same] = []
+        self.left_out: list[str] = []
+        self.worlds = 0
+        self.actions: Mapping[tuple[str, str, str], tuple[str, str]] = {}
+
+    def run(self, names: Sequence[str]) -> Comparison:
+        self.actions = read_actions(self.connection)
+        for name in names:
+            self._compare(name)
+
+        def order(one: Any) -> tuple[str, str, str]:
+            return one.object, one.role, one.command
+
+        return Comparison(
+            changes=tuple(sorted(self.changes, key=order)),
+            unknown=tuple(sorted(self.unknown, key=order)),
+            same=tuple(sorted(self.same, key=order)),
+            scope=Scope(
+                evaluation="in place",
+                objects=len(names),
+                worlds=self.worlds,
+                statements=self.evaluator.statements,
+                rows_per_table=self.budget.rows,
+                left_out=tuple(dict.fromkeys(self.left_out)),
+            ),
+        )
+
+    def _compare(self, name: str) -> None:
+        groups: dict[Any, _Likeness] = {}
+        for role in self._roles(name):
+            profiles = tuple(
+                side.profiles[name, role] for side in self.sides if (name, role) in side.profiles
+            )
+            if any(profile.has_privileges for profile in profiles):
+                alike = groups.setdefault(self._likeness(name, role), _Likeness([], profiles))
+                alike.roles.append(role)
+        universe: Universe | None = None
+        for alike in groups.values():
+            obstacle = self._obstacle(name)
+            if obstacle is None:
+                try:
+                    with undone(self.connection):
+                        universe = universe or self._universe(name)
+                        self._decide(universe, alike)
+                    continue
+                except Undecidable as error:
+                    obstacle = str(error)
+                except DBAPIError as error:
+                    if error.connection_invalidated:
+                        raise
+                    obstacle = str(error.orig).partition("\n")[0]
+            for command in _commands(alike.profiles):
+                self._not_decided(name, alike.roles, command, obstacle)
+
+    def _roles(self, name: str) -> list[str]:
+        superusers = {
+            role.name for side in self.sides for role in side.schema.roles.values() if role.is_superuser
+        }
+        found = {role for side in self.sides for relation, role in side.profiles if relation == name}
+        return sorted(found - superusers)
+
+    def _likeness(self, name: str, role: str) -> Any:
+        """What two roles have in common if the same is permitted to both."""
+        read = sorted({one for side in self.sides for one in side.schema.reads(name)})
+        held = [side.profiles.get((one, role)) for side in self.sides for one in read]
+        expressions = self._expressions(read)
+        return repr(
+            (
+                [None if profile is None else replace(profile, role="") for profile in held],
+                dict(self._may(role, expressions)),
+                role if any(one.depends_on_role for one in expressions) else "",
+            )
+        )
+
+    def _obstacle(self, name: str) -> str | None:
+        schemas = [side.schema for side in self.sides]
+        if any(name not in schema.relations for schema in schemas):
+            return "it doesn't exist on both sides"
+        relation = schemas[0].relations[name]
+        if relation.is_view:
+            return "a view is not evaluated in place"
+        return None if relation.has_rows else "the rows of a foreign table can't be made"
+
+    def _universe(self, name: str) -> Universe:
+        shared = Shared.of([side.schema for side in self.sides], name)
+        return Universe.of(self.joined.relations[name], self.joined, shared, self._accepts)
+
+    def _accepts(self, type_: str, value: str) -> bool:
+        version = self.connection.dialect.server_version_info or (0,)
+        if version >= (16,):
+            asked = text("SELECT pg_catalog.pg_input_is_valid(:value, :type)")
+            try:
+                with undone(self.connection):
+                    return bool(self.connection.scalar(asked, {"value": value, "type": type_}))
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                return False
+        try:
+            with undone(self.connection):
+                self.connection.scalar(text(f"SELECT CAST(:value AS {type_}) IS NULL"), {"value": value})
+                return True
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return False
+
+    def _expressions(self, names: Sequence[str]) -> list[Expression]:
+        return [
+            parsed(sql)
+            for side in self.sides
+            for name in names
+            if name in side.schema.relations
+            for policy in side.schema.relations[name].policies
+            for sql in (policy.using, policy.check)
+            if sql is not None
+        ]
+
+    def _decide(self, universe: Universe, alike: _Likeness) -> None:
+        name, role = universe.relation.name, alike.roles[0]
+        tables = Tables(_prefix(self.sides))
+        parts = {part: self._part(name, role, part, tables) for part in PARTS}
+        held = [side.profiles.get((name, role)) for side in self.sides]
+        keeps_privileges = _but_policies(held[0]) == _but_policies(held[1])
+        triggered = commands_of_triggers(universe.relation)
+        open_: list[Command] = []
+        for command in _commands(alike.profiles):
+            needed = [parts[part] for part in _PARTS_OF[command]]
+            obstacle = next((one.obstacle for one in needed if one.obstacle is not None), None)
+            if keeps_privileges and all(one.is_same for one in needed):
+                self.same += [Same(object=name, role=each, command=command, worlds=0) for each in alike.roles]
+            elif obstacle is not None:
+                self._not_decided(name, alike.roles, command, obstacle)
+            elif command in triggered:
+                self._not_decided(name, alike.roles, command, "a trigger may change or refuse the row")
+            else:
+                open_.append(command)
+        if open_:
+            self._try(universe, alike, open_, parts, tables)
+
+    def _part(self, name: str, role: str, part: Part, tables: Tables) -> _Part:
+        conditions: list[str] = []
+        expressions: set[Expression] = set()
+        try:
+            for side in self.sides:
+                profiles = {one: held for (one, each), held in side.profiles.items() if each == role}
+                if name not in profiles:
+                    conditions.append("false")
+                    continue
+                asked = Conditions(Access(side.schema, role, profiles), tables)
+                try:
+                    conditions.append(asked.of(name, part))
+                except Denied:
+                    conditions.append("false")
+                expressions |= asked.expressions
+            self.functions.require_decidable(expressions)
+            self._require_same_functions(expressions)
+        except Undecidable as error:
+            return _Part(("", ""), frozenset(), str(error))
+        return _Part((conditions[0], conditions[1]), frozenset(expressions))
+
+    def _require_same_functions(self, expressions: Collection[Expression]) -> None:
+        before, after = (side.schema.functions for side in self.sides)
+        for signature in self.functions.signatures(expressions):
+            if before.get(signature) != after.get(signature):
+                raise Undecidable(f"function {signature} changes")
+
+    def _try(
+        self,
+        universe: Universe,
+        alike: _Likeness,
+        commands: Sequence[Command],
+        parts: Mapping[Part, _Part],
+        tables: Tables,
+    ) -> None:
+        name, role = universe.relation.name, alike.roles[0]
+        constraints = Constraints(self.joined, universe.relation, self.evaluator, self.actions)
+        attempts = Attempts(universe, alike.profiles, constraints)
+        constraints.learn(row for rows in universe.rows.values() for row in rows)
+        tried = [
+            attempt
+            for attempt in attempts.within(universe.worlds(self.budget), self.budget.worlds)
+            if attempt.statement.command in commands
+        ]
+        self.worlds += attempts.worlds
+        needed = [parts[part] for part in PARTS if any(part in _PARTS_OF[command] for command in commands)]
+        conditions = dict.fromkeys(sql for part in needed for sql in part.conditions)
+        asked = tuple(sql for sql in conditions if sql not in ("true", "false"))
+        expressions = {one for part in needed for one in part.expressions}
+        as_role = self._evaluates_as(role, expressions)
+        question = Question(asked, tables.definitions, row_of(universe.relation))
+        actors = universe.pools.actors([role])
+        found: dict[tuple[Command, Direction], _Found] = {}
+        is_pointwise = dict.fromkeys(PARTS, True)
+        settings = universe.pools.vocabulary.settings
+        with self.evaluator.units(attempts.units):
+            for place, actor in enumerate(actors):
+                if self.deadline is not None and time.monotonic() > self.deadline:
+                    self.left_out.append(f"{name}: the time was over after {place} of {len(actors)} callers")
+                    raise Undecidable("the time was over")
+                rows = self.evaluator.answers(
+                    question, len(attempts.units), actor, as_role=as_role, settings=settings
+                )
+                answers = [{**dict(zip(asked, row, strict=True)), **_CONSTANTS} for row in rows]
+                self._tally(tried, actor, answers, parts, role, name, found)
+                for part in PARTS:
+                    if parts[part] in needed:
+                        old, new = parts[part].conditions
+                        is_pointwise[part] &= all(row[old] == row[new] for row in answers)
+        exhausted = attempts.worlds < self.budget.worlds and not universe.left_out
+        for command in commands:
+            proved = (
+                exhausted
+                and command != "UPDATE"
+                and all(is_pointwise[part] for part in _PARTS_OF[command])
+                and is_proved(universe, {one for p in _PARTS_OF[command] for one in parts[p].expressions})
+            )
+            self._conclude(universe, alike, command, found, attempts.worlds, proved)
+        self.left_out += universe.left_out
+
+    def _tally(
+        self,
+        tried: Sequence[Attempt],
+        actor: Actor,
+        answers: Sequence[Mapping[str, Answer]],
+        parts: Mapping[Part, _Part],
+        role: str,
+        name: str,
+        found: dict[tuple[Command, Direction], _Found],
+    ) -> None:
+        for number, attempt in enumerate(tried):
+            permitted = []
+            for place, side in enumerate(self.sides):
+                profile = side.profiles.get((name, role))
+                permitted.append(
+                    profile is not None
+                    and attempt.has_privileges(profile)
+                    and all(answers[unit][parts[part].conditions[place]] for unit, part in attempt.needs)
+                    and all(
+                        answers[unit][parts[part].conditions[place]] is not None
+                        for unit, part in attempt.others
+                    )
+                )
+            if permitted[0] == permitted[1]:
+                continue
+            direction: Direction = "opens" if permitted[1] else "closes"
+            order = (len(attempt.world.all_rows), size_of(actor), number)
+            known = found.get((attempt.statement.command, direction))
+            if known is None or order < known.order:
+                found[attempt.statement.command, direction] = _Found(attempt, actor, order)
+
+    def _conclude(
+        self,
+        universe: Universe,
+        alike: _Likeness,
+        command: Command,
+        found: Mapping[tuple[Command, Direction], _Found],
+        worlds: int,
+        proved: bool,
+    ) -> None:
+        name = universe.relation.name
+        for role in alike.roles:
+            examples = {
+                direction: counterexample(
+                    universe,
+                    one.attempt.world,
+                    replace(one.actor, role=role),
+                    one.attempt.statement,
+                    (_OUTCOMES[direction == "closes"], _OUTCOMES[direction == "opens"]),
+                    direction,
+                )
+                for direction in _DIRECTIONS
+                if (one := found.get((command, direction))) is not None
+            }
+            if examples:
+                verdict: Verdict = "both" if len(examples) == 2 else next(iter(examples))
+                self.changes.append(
+                    Change(
+                        object=name,
+                        role=role,
+                        command=command,
+                        verdict=verdict,
+                        counterexample=next(iter(examples.values())),
+                        closing=examples["closes"] if verdict == "both" else None,
+                    )
+                )
+            elif not worlds:
+                self._not_decided(name, [role], command, "no row of the worlds satisfies the constraints")
+            else:
+                self.same.append(Same(object=name, role=role, command=command, worlds=worlds, proved=proved))
+
+    def _not_decided(self, name: str, roles: Sequence[str], command: Command, reason: str) -> None:
+        self.unknown += [Unknown(object=name, role=role, command=command, reason=reason) for role in roles]
+
+    def _may(self, role: str, expressions: Collection[Expression] = ()) -> RowMapping:
+        statement = query("role_in_place").bindparams(
+            bindparam("schemas", type_=ARRAY(Text())), bindparam("signatures", type_=ARRAY(Text()))
+        )
+        parameters = {
+            "role": role,
+            "schemas": sorted({schema for one in expressions for schema in one.schemas}),
+            "signatures": self.functions.signatures(expressions),
+        }
+        return self.connection.execute(statement, parameters).mappings().one()
+
+    def _evaluates_as(self, role: str, expressions: Collection[Expression]) -> bool:
+        """Whether the role itself evaluates *expressions*; else the connection's role does.
+
+        Raises:
+            Undecidable: neither can.
+        """
+        may = self._may(role, expressions)
+        if may["may_set_role"] and may["may_use_schemas"]:
+            return True
+        if any(one.depends_on_role for one in expressions):
+            raise Undecidable(f"a policy asks for the role, and the migrating role can't SET ROLE {role}")
+        if not may["may_execute"]:
+            raise Undecidable(f"role {role} may not execute a function that a policy calls")
+        return False
+
+
+def _but_policies(profile: Profile | None) -> Profile | None:
+    return None if profile is None else replace(profile, policies=())
+
+
+def _commands(profiles: Sequence[Profile]) -> list[Command]:
+    held: Mapping[Command, bool] = {
+        "SELECT": any(one.selects for one in profiles),
+        "INSERT": any(one.inserts for one in profiles),
+        "UPDATE": any(one.updates for one in profiles),
+        "DELETE": any(one.delete for one in profiles),
+    }
+    return [command for command in _COMMANDS if held[command]]
+
+
+def _prefix(sides: Sequence[Side]) -> str:
+    """A prefix of names that no policy has."""
+    prefix = "sqla_rls_rows_"
+    while any(
+        prefix in (sql or "")
+        for side in sides
+        for relation in side.schema.relations.values()
+        for policy in relation.policies
+        for sql in (policy.using, policy.check)
+    ):
+        prefix += "_"
+    return prefix

@@ -1,0 +1,211 @@
+"""The conditions that row security sets for a role, as SQL over rows of no table.
+
+The tables that policies read inside are CTEs.  Their own policies apply, as they do for the caller.
+
+Names come quoted from the catalog, and expressions as Postgres prints them.
+"""
+
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+from sqla_rls.analyze.in_place.splice import Expression, parsed, quoted
+from sqla_rls.analyze.schema import Profile, Relation, Schema
+
+#: What row security asks of a row: to be read, changed, deleted; or, of a new row, to be inserted, or to
+#: be the result of an UPDATE.
+Part: TypeAlias = Literal["select", "update", "delete", "insert", "update_check"]
+PARTS: Final[tuple[Part, ...]] = ("select", "update", "delete", "insert", "update_check")
+_COMMANDS: Final[Mapping[Part, str]] = {
+    "select": "SELECT",
+    "update": "UPDATE",
+    "delete": "DELETE",
+    "insert": "INSERT",
+    "update_check": "UPDATE",
+}
+
+
+class Undecidable(Exception):
+    """The policies can't be evaluated on rows of no table; the message is the reason."""
+
+
+class Denied(Exception):
+    """Postgres raises an error for every row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a role may do on one side."""
+
+    schema: Schema
+    role: str
+    #: By the name of the relation.
+    profiles: Mapping[str, Profile]
+
+    def is_active(self, name: str) -> bool:
+        """Whether row security holds for the role on relation *name*."""
+        relation, profile = self.schema.relations[name], self.profiles[name]
+        return relation.row_security and not profile.bypasses and (relation.forced or not profile.owns)
+
+    def expressions(self, name: str, part: Part) -> tuple[list[str], list[str]]:
+        """Return the permissive and the restrictive expressions for the role, by the names of policies."""
+        permissive: list[str] = []
+        restrictive: list[str] = []
+        commands = ("ALL", _COMMANDS[part])
+        is_check = part in ("insert", "update_check")
+        for policy in sorted(self.schema.relations[name].policies, key=lambda policy: policy.name):
+            if policy.name in self.profiles[name].policies and policy.command in commands:
+                sql = policy.check if is_check and policy.check is not None else policy.using
+                if sql is not None:
+                    (permissive if policy.permissive else restrictive).append(sql)
+        return permissive, restrictive
+
+
+@dataclass(slots=True)
+class Tables:
+    """The CTEs of a statement, by their names, in an order in which each follows those that it reads."""
+
+    #: A prefix that no expression has.
+    prefix: str
+    definitions: dict[str, str] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def rows(self, schema: Schema, relation: Relation) -> str:
+        """Return the CTE with all rows that a world has in *relation*."""
+        names = [relation.name, *_descendants(schema, relation)]
+        return self.named(
+            " UNION ALL ".join(_populated(relation, f"u.u -> 'w' -> {literal(n)}") for n in names)
+        )
+
+    def named(self, definition: str) -> str:
+        """Return the name of the CTE with that *definition*."""
+        if definition not in self._names:
+            name = self._names[definition] = f"{self.prefix}{len(self._names)}"
+            self.definitions[name] = definition
+        return self._names[definition]
+
+
+@dataclass(slots=True)
+class Conditions:
+    """The conditions of one side."""
+
+    access: Access
+    tables: Tables
+    #: The functions that the expressions call, in parts.
+    functions: set[tuple[str, ...]] = field(default_factory=set)
+    expressions: set[Expression] = field(default_factory=set)
+    #: The relations whose policies with subqueries are being read.
+    _active: list[str] = field(default_factory=list)
+
+    def of(self, name: str, part: Part) -> str:
+        """Return the condition for a row of relation *name*.
+
+        Raises:
+            Denied: Postgres raises an error for every row.
+            Undecidable: the condition can't be evaluated.
+        """
+        if not self.access.is_active(name):
+            return "true"
+        permissive, restrictive = self.access.expressions(name, part)
+        if not permissive:
+            return "false"
+        expressions = [parsed(sql) for sql in (*restrictive, *permissive)]
+        # Postgres looks for a recursion only where policies have subqueries, also (SELECT auth.user_id()).
+        has_subqueries = any(one.has_subquery for one in expressions)
+        if has_subqueries and name in self._active:
+            raise Denied(f"42P17: infinite recursion detected in policy for relation {name}")
+        if has_subqueries:
+            self._active.append(name)
+        spelled = [f"({self._spelled(name, one)})" for one in expressions]
+        if has_subqueries:
+            self._active.pop()
+        either = " OR ".join(spelled[len(restrictive) :])
+        return " AND ".join([*spelled[: len(restrictive)], f"({either})"])
+
+    def _spelled(self, name: str, expression: Expression) -> str:
+        if expression.obstacle is not None:
+            raise Undecidable(expression.obstacle)
+        self.expressions.add(expression)
+        return expression.with_relations(lambda schema, relation: self._visible_rows(name, schema, relation))
+
+    def _visible_rows(self, reader: str, schema: str, relname: str) -> str:
+        """Return the name of the CTE with the rows that the role sees."""
+        relation = find(self.access.schema, schema, relname)
+        self._require_privilege(reader, relation)
+        condition = self.of(relation.name, "select")
+        rows = self.tables.rows(self.access.schema, relation)
+        if condition == "true":
+            return rows
+        return self.tables.named(f"SELECT * FROM {rows} AS {quoted(relname)} WHERE {condition}")
+
+    def _require_privilege(self, reader: str, relation: Relation) -> None:
+        profile = self.access.profiles[relation.name]
+        if not profile.selects:
+            raise Denied(f"42501: permission denied for table {relation.name}")
+        read = {
+            edge.column
+            for edge in self.access.schema.edges.get(reader, ())
+            if edge.part == "policy" and edge.reads == relation.name and edge.column is not None
+        }
+        if not read <= set(profile.selects):
+            raise Undecidable(f"the role may read only some columns of {relation.name}")
+
+
+def row_of(relation: Relation) -> str:
+    """Return the item of FROM that is the row in question."""
+    rows = _populated(relation, "pg_catalog.jsonb_build_array(u.u -> 'r')")
+    return f"({rows}) AS {quoted(relation.relname)}"
+
+
+def find(schema: Schema, schema_name: str, relname: str) -> Relation:
+    """Return the table that a policy reads.
+
+    Raises:
+        Undecidable: it is no table whose rows can be made.
+    """
+    for relation in schema.relations.values():
+        if (relation.schema, relation.relname) == (schema_name, relname):
+            if relation.is_view:
+                raise Undecidable(f"a policy reads the view {relation.name}")
+            if not relation.has_rows:
+                raise Undecidable(f"a policy reads the foreign table {relation.name}")
+            if relation.is_partition:
+                raise Undecidable(f"a policy reads the partition {relation.name}")
+            return relation
+    raise Undecidable(f"a policy reads {schema_name}.{relname}, which is no table that can be filled")
+
+
+def literal(text: str) -> str:
+    """Return *text* as SQL, where standard_conforming_strings is on."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _populated(relation: Relation, rows: str) -> str:
+    """A query of the *rows*, which are JSON, with the values of the generated columns."""
+    base = f"pg_catalog.jsonb_populate_recordset(CAST(NULL AS {relation.name}), {rows})"
+    generated = [
+        f"pg_catalog.jsonb_build_object({literal(name)}, {column.generated})"
+        for name, column in relation.columns.items()
+        if column.generated is not None
+    ]
+    if not generated:
+        return f"SELECT * FROM {base}"
+    alias = quoted(relation.relname)
+    return (
+        f"SELECT made.* FROM {base} AS {alias}, LATERAL pg_catalog.jsonb_populate_record({alias}, "
+        f"{' || '.join(generated)}) AS made"
+    )
+
+
+def _descendants(schema: Schema, relation: Relation) -> list[str]:
+    found = []
+    waiting = list(relation.children)
+    while waiting:
+        name = waiting.pop()
+        found.append(name)
+        waiting += schema.relations[name].children if name in schema.relations else ()
+    return found

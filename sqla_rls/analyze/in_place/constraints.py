@@ -1,0 +1,146 @@
+"""The constraints that a row must satisfy to be in a world: of no table, no row would be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from sqla_rls.analyze.generate import Row, Values, World
+from sqla_rls.analyze.in_place.conditions import row_of
+from sqla_rls.analyze.in_place.evaluate import Evaluator, Question, Unit
+from sqla_rls.analyze.schema import ForeignKey, Relation, Schema
+from sqla_rls.analyze.target import query
+
+#: Actions of foreign keys by which the rows that refer to a row go or change with it.
+_FOLLOWS = "cnd"
+
+
+@dataclass(slots=True)
+class Constraints:
+    """The constraints of the relations of *schema*, for rows of *relation*."""
+
+    schema: Schema
+    relation: Relation
+    evaluator: Evaluator
+    actions: Mapping[tuple[str, str, str], tuple[str, str]]
+    _valid: dict[str, bool] = field(default_factory=dict)
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """Ask Postgres which of *rows* satisfy the constraints of their own tables."""
+        by_relation: dict[str, dict[str, Row]] = {}
+        for row in rows:
+            key = _key(row.relation, row.values)
+            if key not in self._valid:
+                by_relation.setdefault(row.relation, {})[key] = row
+        for name, unknown in by_relation.items():
+            relation = self.schema.relations[name]
+            checks = [f"({check}) IS NOT FALSE" for check in relation.checks]
+            checks += [f"({relation.partition_check})"] if relation.partition_check else []
+            if not checks:
+                self._valid |= dict.fromkeys(unknown, True)
+                continue
+            units = [Unit(row.values, {}) for row in unknown.values()]
+            question = Question((" AND ".join(checks),), {}, row_of(relation))
+            with self.evaluator.units(units):
+                answers = self.evaluator.answers(question, len(units))
+            self._valid |= {key: answer[0] is True for key, answer in zip(unknown, answers, strict=True)}
+
+    def allow(self, world: World) -> bool:
+        """Return whether the rows of *world* can be in their tables together."""
+        self.learn(world.all_rows)
+        if not all(self._valid[_key(row.relation, row.values)] for row in world.all_rows):
+            return False
+        seen: set[str] = set()
+        for row in world.all_rows:
+            for key in self._keys(self.schema.relations[row.relation], row.values):
+                if key in seen:
+                    return False
+                seen.add(key)
+        return True
+
+    def allow_new(self, world: World, values: Values) -> bool:
+        """Return whether a row with *values* can be inserted in *world*."""
+        row = Row(self.relation.name, values)
+        return self._fits(world, row) and not (
+            set(self._keys(self.relation, values))
+            & {
+                key
+                for one in world.all_rows
+                if one.relation == self.relation.name
+                for key in self._keys(self.relation, one.values)
+            }
+        )
+
+    def allow_change(self, world: World, old: Values, new: Values) -> bool:
+        """Return whether the row in question can be changed from *old* to *new*."""
+        others = [row for row in world.rows if row.relation == self.relation.name]
+        taken = {key for row in others for key in self._keys(self.relation, row.values)}
+        if taken & set(self._keys(self.relation, new)):
+            return False
+        if not self._fits(world, Row(self.relation.name, new)):
+            return False
+        return not any(
+            old.get(name) != new.get(name)
+            for key in self._referring(world, old, 1)
+            for name in key.target_columns
+        )
+
+    def allow_end(self, world: World, values: Values) -> bool:
+        """Return whether the row in question can be deleted."""
+        return not self._referring(world, values, 0)
+
+    def _fits(self, world: World, row: Row) -> bool:
+        """Whether the row satisfies the constraints of its table, and its foreign keys."""
+        relation = self.relation
+        if any(
+            column.not_null and column.generated is None and row.values.get(name) is None
+            for name, column in relation.columns.items()
+            if name in row.values
+        ):
+            return False
+        self.learn([row])
+        if not self._valid[_key(row.relation, row.values)]:
+            return False
+        return all(self._has_parent(world, key, row) for key in relation.foreign_keys)
+
+    def _has_parent(self, world: World, key: ForeignKey, row: Row) -> bool:
+        wanted = [row.values.get(name) for name in key.columns]
+        if any(value is None for value in wanted):
+            return True
+        parents = [one.values for one in world.all_rows if one.relation == key.target]
+        parents += [row.values] if key.target == row.relation else []
+        return any([parent.get(name) for name in key.target_columns] == wanted for parent in parents)
+
+    def _referring(self, world: World, values: Values, action: int) -> list[ForeignKey]:
+        """The keys of other rows that refer to the row, and don't follow it."""
+        found = []
+        for row in world.rows:
+            relation = self.schema.relations[row.relation]
+            for key in relation.foreign_keys:
+                if key.target != self.relation.name:
+                    continue
+                refers = [row.values.get(name) for name in key.columns]
+                actions = self.actions.get((relation.schema, relation.relname, key.name), ("a", "a"))
+                if actions[action] not in _FOLLOWS and refers == [values.get(n) for n in key.target_columns]:
+                    found.append(key)
+        return found
+
+    def _keys(self, relation: Relation, values: Values) -> Iterable[str]:
+        for key in relation.keys:
+            found = [values.get(name) for name in key]
+            if all(value is not None for value in found):
+                yield repr((relation.name, key, found))
+
+
+def read_actions(connection: Connection) -> Mapping[tuple[str, str, str], tuple[str, str]]:
+    """Return what becomes of the rows that refer to a deleted, or to a changed row, by their foreign key."""
+    return {
+        (row["schema"], row["name"], row["key"]): (row["on_delete"], row["on_update"])
+        for row in connection.execute(query("referential_actions")).mappings()
+    }
+
+
+def _key(relation: str, values: Values) -> str:
+    return repr((relation, values))

@@ -1,0 +1,115 @@
+"""Which expressions mean the same on rows of no table as in a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam
+
+from sqla_rls.analyze.in_place.conditions import Undecidable
+from sqla_rls.analyze.in_place.splice import Expression
+from sqla_rls.analyze.target import query
+from sqla_rls.analyze.vocabulary import read_function
+
+_CATALOG: Final = "pg_catalog"
+#: Functions of Postgres that aren't volatile and read tables.
+_READERS: Final = frozenset({"table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml"})
+
+
+@dataclass(slots=True)
+class Functions:
+    """The functions of a database, as far as expressions call them."""
+
+    connection: Connection
+    _known: dict[str, list[RowMapping]] = field(default_factory=dict)
+    _reasons: dict[str, str | None] = field(default_factory=dict)
+
+    def require_decidable(self, expressions: Iterable[Expression]) -> None:
+        """Raise Undecidable if a function that *expressions* call may read a table."""
+        expressions = list(expressions)
+        self._look_up({name[-1] for one in expressions for name in one.vocabulary.functions})
+        self._require_known_operators({pair for one in expressions for pair in one.operators})
+        for expression in expressions:
+            for name in sorted(expression.vocabulary.functions):
+                self._require(name)
+
+    def signatures(self, expressions: Iterable[Expression]) -> list[str]:
+        """Return the signatures of the functions outside ``pg_catalog`` that *expressions* call."""
+        expressions = list(expressions)
+        self._look_up({name[-1] for one in expressions for name in one.vocabulary.functions})
+        return sorted(
+            {
+                row["signature"]
+                for one in expressions
+                for name in one.vocabulary.functions
+                for row in self._known.get(name[-1], ())
+                if len(name) > 1 and row["schema"] == name[0] != _CATALOG
+            }
+        )
+
+    def _require_known_operators(self, operators: set[tuple[str, str]]) -> None:
+        """An operator of an extension compares values; the function of another may read tables."""
+        if not operators:
+            return
+        statement = query("operators_of_users").bindparams(
+            bindparam("schemas", type_=ARRAY(Text())), bindparam("names", type_=ARRAY(Text()))
+        )
+        pairs = sorted(operators)
+        parameters = {"schemas": [schema for schema, _ in pairs], "names": [name for _, name in pairs]}
+        for name in self.connection.scalars(statement, parameters):
+            raise Undecidable(f"the function of operator {name} may read tables")
+
+    def _require(self, name: tuple[str, ...]) -> None:
+        # Postgres prints the schema of each function that isn't its own.
+        schema = name[0] if len(name) > 1 else _CATALOG
+        rows = [row for row in self._known[name[-1]] if row["schema"] == schema]
+        if not rows and schema != _CATALOG:
+            raise Undecidable(f"function {'.'.join(name)} doesn't exist yet")
+        for row in rows:
+            reason = self._reason(row)
+            if reason is not None:
+                raise Undecidable(reason)
+
+    def _reason(self, row: RowMapping) -> str | None:
+        signature = row["signature"]
+        if signature not in self._reasons:
+            # A function that calls itself says nothing about itself.
+            self._reasons[signature] = None
+            self._reasons[signature] = self._found(row)
+        return self._reasons[signature]
+
+    def _found(self, row: RowMapping) -> str | None:
+        name = row["signature"]
+        if row["schema"] == _CATALOG:
+            if row["is_volatile"]:
+                return f"function {name} is volatile"
+            return f"function {name} reads tables" if row["name"] in _READERS else None
+        if row["is_of_extension"]:
+            return (
+                None if row["is_immutable"] or row["schema"] == "auth" else f"function {name} may read tables"
+            )
+        vocabulary = read_function(row["language"], row["body"])
+        if vocabulary.relations:
+            read = ", ".join(sorted(".".join(one) for one in vocabulary.relations))
+            return f"function {name} reads {read}"
+        if not vocabulary.is_complete:
+            return f"function {name} may read tables: its body can't be parsed"
+        called = {one[-1] for one in vocabulary.functions}
+        self._look_up(called)
+        for each in sorted(called):
+            for other in self._known[each]:
+                reason = self._reason(other)
+                if reason is not None:
+                    return f"{reason}, called by {name}"
+        return None
+
+    def _look_up(self, names: Iterable[str]) -> None:
+        missing = sorted(set(names) - self._known.keys())
+        if not missing:
+            return
+        self._known.update({name: [] for name in missing})
+        statement = query("functions_by_name").bindparams(bindparam("names", type_=ARRAY(Text())))
+        for row in self.connection.execute(statement, {"names": missing}).mappings():
+            self._known[row["name"]].append(row)

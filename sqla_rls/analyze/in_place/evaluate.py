@@ -1,0 +1,162 @@
+"""Evaluates conditions on rows of no table, as a caller, in one statement for all rows.
+
+The error of one row counts for that row only: the statement is repeated with halves of the rows.
+"""
+
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, NestedTransaction, text
+from sqlalchemy.exc import DBAPIError
+
+from sqla_rls.analyze.in_place.conditions import Undecidable
+from sqla_rls.analyze.pools import Actor
+from sqla_rls.catalog.query import undone
+
+#: The classes of errors that a command would raise, too: of data, of cardinality, and of functions.
+_ERRORS_OF_ROWS: Final = ("22", "21", "P0")
+_DENIED: Final = "42501"
+_UNITS: Final = "sqla_rls.units"
+
+#: None: the condition raises an error.
+Answer = bool | None
+Answers = tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A row in question, and the rows of the tables that are read inside."""
+
+    row: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Conditions on the row that *source* selects from; *ctes* are the tables that they read."""
+
+    conditions: tuple[str, ...]
+    ctes: Mapping[str, str]
+    source: str
+
+    def statement(self, first: int, last: int, conditions: Sequence[str]) -> str:
+        """Return the statement for the units *first* to *last*, counted from 1."""
+        ctes = ", ".join(f"{name} AS MATERIALIZED ({sql})" for name, sql in self.ctes.items())
+        columns = ", ".join(f"({condition}) IS TRUE" for condition in conditions)
+        return (
+            f"SELECT x.answers FROM pg_catalog.jsonb_array_elements(CAST(pg_catalog.current_setting("
+            f"'{_UNITS}') AS pg_catalog.jsonb)) WITH ORDINALITY AS u (u, n) CROSS JOIN LATERAL ("
+            f"{f'WITH {ctes} ' if ctes else ''}SELECT ARRAY[{columns}] AS answers FROM {self.source}) AS x "
+            f"WHERE u.n BETWEEN {first} AND {last} ORDER BY u.n"
+        )
+
+
+class Evaluator:
+    """Asks questions on *connection*, in a transaction that is read only."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.statements = 0
+        self._savepoint: NestedTransaction | None = None
+
+    @contextmanager
+    def units(self, units: Sequence[Unit]) -> Iterator[None]:
+        """Set the units that the questions of the block are about."""
+        value = json.dumps([{"r": unit.row, "w": unit.rows} for unit in units])
+        with undone(self.connection):
+            self._set({_UNITS: value})
+            try:
+                yield
+            finally:
+                self._roll_back()
+
+    def answers(
+        self,
+        question: Question,
+        number: int,
+        actor: Actor | None = None,
+        *,
+        as_role: bool = False,
+        settings: Sequence[str] = (),
+    ) -> list[Answers]:
+        """Return, for each of *number* units, whether each condition is true for the caller.
+
+        Args:
+            question: the conditions.
+            number: the number of units.
+            actor: the caller; None is the connection's own role without claims.
+            as_role: whether the caller's role evaluates the conditions.
+            settings: the settings that are empty unless *actor* has them.
+
+        Raises:
+            Undecidable: Postgres can't evaluate a condition on rows of no table.
+        """
+        if not number or not question.conditions:
+            return [()] * number
+        values = dict.fromkeys(("request.jwt.claims", *settings), "")
+        if actor is not None:
+            values |= actor.settings
+            values["request.jwt.claims"] = "" if actor.claims is None else json.dumps(actor.claims)
+            if as_role:
+                values["role"] = actor.role
+        if self._savepoint is None:
+            self._savepoint = self.connection.begin_nested()
+        self._set(values)
+        try:
+            return self._asked(question, 1, number, question.conditions)
+        except _RowError:
+            self._roll_back()
+        with undone(self.connection):
+            self._set(values)
+            columns = [self._column(question, 1, number, one) for one in question.conditions]
+        return list(zip(*columns, strict=True))
+
+    def _roll_back(self) -> None:
+        if self._savepoint is not None:
+            self._savepoint.rollback()
+            self._savepoint = None
+
+    def _set(self, settings: Mapping[str, str]) -> None:
+        pairs = list(settings.items())
+        columns = ", ".join(f"pg_catalog.set_config(:n{i}, :v{i}, true)" for i in range(len(pairs)))
+        parameters = {f"n{i}": name for i, (name, _) in enumerate(pairs)}
+        parameters |= {f"v{i}": value for i, (_, value) in enumerate(pairs)}
+        self.statements += 1
+        self.connection.execute(text(f"SELECT {columns}"), parameters)
+
+    def _column(self, question: Question, first: int, last: int, condition: str) -> list[Answer]:
+        try:
+            with undone(self.connection):
+                return [answers[0] for answers in self._asked(question, first, last, [condition])]
+        except _RowError:
+            if first == last:
+                return [None]
+        middle = (first + last) // 2
+        halves = ((first, middle), (middle + 1, last))
+        return [one for half in halves for one in self._column(question, *half, condition)]
+
+    def _asked(self, question: Question, first: int, last: int, conditions: Sequence[str]) -> list[Answers]:
+        self.statements += 1
+        statement = question.statement(first, last, conditions)
+        try:
+            rows = self.connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+            return [tuple(row.answers) for row in rows]
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None))
+            if state[:2] in _ERRORS_OF_ROWS or state == _DENIED:
+                raise _RowError from None
+            reason = str(error.orig).partition("\n")[0]
+            raise Undecidable(f"Postgres can't evaluate a policy on rows of no table: {reason}") from None
+
+
+class _RowError(Exception):
+    """A row raises an error that a command would raise, too."""

@@ -1,0 +1,353 @@
+"""Verdicts on rows of no table: the same as those of real commands on real rows, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.analyze.compare import compare_databases
+from sqla_rls.analyze.in_place import Side, compare_in_place
+from sqla_rls.analyze.in_place.splice import parsed
+from sqla_rls.analyze.schema import Schema, read_profiles
+from sqla_rls.analyze.verdict import Budget, Comparison
+from sqla_rls.server.postgres import Server
+
+ROLES = """
+CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE boss IN ROLE reader;
+CREATE ROLE loner NOINHERIT IN ROLE reader; CREATE ROLE free BYPASSRLS;
+"""
+SETUP = """
+CREATE SCHEMA auth; GRANT USAGE ON SCHEMA auth TO PUBLIC;
+CREATE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE
+  RETURN nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
+CREATE FUNCTION is_grown(age int) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN RETURN age >= 18; END';
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TABLE orgs (id int PRIMARY KEY, is_open boolean NOT NULL);
+CREATE TABLE members (org_id int REFERENCES orgs, user_id text, role text NOT NULL DEFAULT 'member',
+                      PRIMARY KEY (org_id, user_id));
+CREATE FUNCTION is_member(org int) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
+  AS 'SELECT EXISTS (SELECT FROM public.members WHERE org_id = org AND user_id = auth.user_id())';
+CREATE TABLE docs (id int PRIMARY KEY, org_id int NOT NULL REFERENCES orgs ON DELETE CASCADE, body text,
+                   age int CHECK (age > 0), grown boolean GENERATED ALWAYS AS (age > 17) STORED);
+CREATE TABLE own (id int PRIMARY KEY, user_id text NOT NULL, shared boolean NOT NULL, "Qu ote: %" text);
+CREATE TABLE guarded (id int PRIMARY KEY, user_id text);
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON guarded FOR EACH ROW EXECUTE FUNCTION refuse();
+CREATE VIEW seen WITH (security_invoker) AS SELECT id FROM own;
+ALTER TABLE own OWNER TO owner;
+ALTER TABLE orgs ENABLE ROW LEVEL SECURITY; ALTER TABLE members ENABLE ROW LEVEL SECURITY;
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY; ALTER TABLE own ENABLE ROW LEVEL SECURITY;
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+CREATE POLICY o ON orgs FOR SELECT USING (is_open);
+CREATE POLICY m ON members USING (user_id = (SELECT auth.user_id()));
+CREATE POLICY d ON docs TO reader USING (org_id = ANY (ARRAY(
+  SELECT org_id FROM members WHERE user_id = (SELECT auth.user_id()))));
+CREATE POLICY p ON own USING ((SELECT auth.user_id()) = user_id);
+CREATE POLICY g ON guarded USING ((SELECT auth.user_id()) = user_id);
+GRANT SELECT ON orgs, members, own, seen TO reader, other;
+GRANT SELECT, INSERT, UPDATE, DELETE ON docs, own, guarded TO reader, free, loner;
+GRANT SELECT, UPDATE (user_id), DELETE ON own TO other;
+"""
+ALL = ("DELETE", "INSERT", "SELECT", "UPDATE")
+
+
+def on(table: str, roles: Sequence[str], commands: Sequence[str], verdict: str) -> dict[Any, str]:
+    return {(f"public.{table}", role, command): verdict for role in roles for command in commands}
+
+
+READERS = ("boss", "reader")
+# The change, and its verdicts; other commands on the tables that differ are the same.
+CHANGES: dict[str, tuple[str, Mapping[Any, str]]] = {
+    "the same in other words": (
+        (
+            "ALTER POLICY d ON docs USING (EXISTS (SELECT FROM members m WHERE m.org_id = docs.org_id "
+            "AND m.user_id = (SELECT auth.user_id())))"
+        ),
+        {},
+    ),
+    "the policy of the membership table does the work": (
+        "ALTER POLICY d ON docs USING (EXISTS (SELECT FROM members m WHERE m.org_id = docs.org_id))",
+        {},
+    ),
+    "without a subject": (
+        "ALTER POLICY d ON docs USING (auth.user_id() IS NULL OR org_id IN (SELECT org_id FROM members))",
+        on("docs", READERS, ALL, "opens"),
+    ),
+    "a restrictive policy for UPDATE": (
+        "CREATE POLICY r ON docs AS RESTRICTIVE FOR UPDATE USING (id > 1)",
+        on("docs", READERS, ("INSERT", "UPDATE"), "closes"),
+    ),
+    "a restrictive policy for another role": (
+        "CREATE POLICY r ON docs AS RESTRICTIVE TO other USING (false)",
+        {},
+    ),
+    "a recursion between policies": (
+        "ALTER POLICY m ON members USING (EXISTS (SELECT FROM docs WHERE docs.org_id = members.org_id))",
+        on("docs", READERS, ALL, "closes") | on("members", (*READERS, "other"), ("SELECT",), "closes"),
+    ),
+    "one policy for each command": (
+        (
+            "DROP POLICY p ON own;"
+            "CREATE POLICY s ON own FOR SELECT USING (user_id = (SELECT auth.user_id()));"
+            "CREATE POLICY i ON own FOR INSERT WITH CHECK (auth.user_id() = user_id);"
+            "CREATE POLICY u ON own FOR UPDATE USING (auth.user_id() = user_id);"
+            "CREATE POLICY x ON own FOR DELETE USING (auth.user_id() = user_id)"
+        ),
+        {},
+    ),
+    "UPDATE may give a row away": (
+        "DROP POLICY p ON own; CREATE POLICY p ON own USING (auth.user_id() = user_id) WITH CHECK (true)",
+        on("own", ("boss", "loner", "reader"), ("INSERT", "UPDATE"), "opens")
+        | on("own", ("other",), ("UPDATE",), "opens"),
+    ),
+    "an error for some subjects": (
+        "ALTER POLICY p ON own USING (auth.user_id()::int = id)",
+        on("own", ("boss", "loner", "reader"), ALL, "both")
+        | on("own", ("other",), ("SELECT", "UPDATE", "DELETE"), "both"),
+    ),
+    "row security is off": (
+        "ALTER TABLE own DISABLE ROW LEVEL SECURITY",
+        on("own", ("boss", "loner", "reader"), ALL, "opens")
+        | on("own", ("other",), ("SELECT", "UPDATE", "DELETE"), "opens"),
+    ),
+    "row security holds for the owner": (
+        "ALTER TABLE own FORCE ROW LEVEL SECURITY",
+        on("own", ("owner",), ALL, "closes"),
+    ),
+    "a privilege": (
+        "GRANT DELETE ON own TO other; REVOKE INSERT ON docs FROM reader",
+        {
+            **on("docs", READERS, ("INSERT",), "closes"),
+        },
+    ),
+    "a privilege on a column": (
+        (
+            "GRANT UPDATE (shared) ON own TO other; REVOKE SELECT ON own FROM other; "
+            "GRANT SELECT (id, shared) ON own TO other"
+        ),
+        on("own", ("other",), ("SELECT",), "closes") | on("own", ("other",), ("UPDATE",), "opens"),
+    ),
+    "PUBLIC instead of the role": (
+        "ALTER POLICY d ON docs TO PUBLIC; GRANT SELECT ON members TO loner",
+        on("docs", ("loner",), ALL, "opens") | on("members", ("loner",), ("SELECT",), "opens"),
+    ),
+    "BYPASSRLS": ("ALTER POLICY d ON docs USING (false)", on("docs", READERS, ALL, "closes")),
+    "a generated column": (
+        "ALTER POLICY d ON docs USING (grown AND org_id IN (SELECT org_id FROM members))",
+        on("docs", READERS, ALL, "closes"),
+    ),
+    "a function that reads no table": (
+        "ALTER POLICY d ON docs USING (is_grown(age) AND org_id IN (SELECT org_id FROM members))",
+        on("docs", READERS, ALL, "closes"),
+    ),
+    "current_user": (
+        "ALTER POLICY d ON docs USING (current_user = 'boss' OR org_id IN (SELECT org_id FROM members))",
+        on("docs", ("boss",), ALL, "opens"),
+    ),
+    "a table that is read inside": (
+        (
+            "ALTER POLICY d ON docs USING (org_id IN (SELECT org_id FROM members) "
+            "OR org_id IN (SELECT id FROM orgs))"
+        ),
+        on("docs", READERS, ALL, "opens"),
+    ),
+    "a condition on a table without a privilege": (
+        "REVOKE SELECT ON members FROM reader",
+        on("docs", READERS, ALL, "closes") | on("members", READERS, ("SELECT",), "closes"),
+    ),
+}
+# What isn't decided, and why.
+UNKNOWN: dict[str, tuple[str, str]] = {
+    "a function that reads a table": (
+        "ALTER POLICY d ON docs USING (is_member(org_id))",
+        "function public.is_member(integer) reads public.members",
+    ),
+    "a system column": ("ALTER POLICY d ON docs USING (xmin IS NOT NULL)", "the system column xmin"),
+    "a volatile function": ("ALTER POLICY d ON docs USING (random() < 0.5)", "random() is volatile"),
+    "a table of Postgres": (
+        "ALTER POLICY d ON docs USING (EXISTS (SELECT FROM pg_catalog.pg_roles))",
+        "the policy reads pg_catalog.pg_roles",
+    ),
+    "a view": (
+        "ALTER POLICY d ON docs USING (id IN (SELECT id FROM seen))",
+        "a policy reads the view public.seen",
+    ),
+    "a trigger": ("ALTER POLICY g ON guarded USING (true)", "a trigger may change or refuse the row"),
+}
+
+
+def run(connection: Connection, script: str) -> None:
+    connection.exec_driver_sql(script, execution_options={"no_parameters": True})
+
+
+@dataclass(frozen=True)
+class Databases:
+    """Two databases that are the same."""
+
+    before: Connection
+    after: Connection
+
+    @contextmanager
+    def changed(self, change: str) -> Iterator[tuple[Connection, Connection]]:
+        """Change the second one, for the block."""
+        run(self.after, change)
+        yield self.before, self.after
+        self.after.rollback()
+        self.before.rollback()
+
+
+@contextmanager
+def database(server: Server) -> Iterator[Connection]:
+    name = server.create_database()
+    engine = create_engine(server.url(name), poolclass=NullPool)
+    with engine.connect() as connection:
+        run(connection, SETUP)
+        connection.commit()
+        yield connection
+    server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[Server, Server]]:
+    with Server.start() as before, Server.start() as after:
+        for server in (before, after):
+            engine = create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                connection.exec_driver_sql(ROLES)
+        yield before, after
+
+
+@pytest.fixture(scope="module")
+def databases(servers: tuple[Server, Server]) -> Iterator[Databases]:
+    with database(servers[0]) as before, database(servers[1]) as after:
+        yield Databases(before, after)
+
+
+def side(connection: Connection) -> Side:
+    schema = Schema.read(connection)
+    roles = [role.name for role in schema.roles.values() if not role.is_superuser]
+    return Side(schema=schema, profiles=read_profiles(connection, schema.relations.values(), roles))
+
+
+def decided(before: Connection, after: Connection, *, worlds: int = 200) -> Comparison:
+    sides = side(before), side(after)
+    names = [name for name, one in sides[0].schema.relations.items() if one.has_rows]
+    return compare_in_place(before, *sides, names=names, budget=Budget(worlds=worlds, rows=2))
+
+
+def verdicts(found: Comparison) -> dict[Any, str]:
+    return {(one.object, one.role, one.command): one.verdict for one in found.changes}
+
+
+def test_a_verdict_needs_no_rows(databases: Databases, subtests: pytest.Subtests) -> None:
+    for name, (change, expected) in CHANGES.items():
+        with subtests.test(name), databases.changed(change) as (before, after):
+            found = decided(before, after)
+
+            assert not found.unknown
+            assert verdicts(found) == expected
+
+
+@pytest.mark.exhaustive
+def test_real_commands_on_real_rows_have_the_same_verdicts(
+    servers: tuple[Server, Server], subtests: pytest.Subtests
+) -> None:
+    for name, (change, _) in CHANGES.items():
+        with subtests.test(name), database(servers[0]) as before, database(servers[1]) as after:
+            run(after, change)
+            after.commit()
+            in_place = verdicts(decided(before, after))
+
+            real = verdicts(compare_databases(before, after, budget=Budget(worlds=200, rows=2)))
+
+            assert in_place == {key: one for key, one in real.items() if key[0] != "public.seen"}
+
+
+def test_what_is_not_decided_has_a_reason(databases: Databases, subtests: pytest.Subtests) -> None:
+    for name, (change, reason) in UNKNOWN.items():
+        with subtests.test(name), databases.changed(change) as (before, after):
+            found = decided(before, after)
+
+            assert {reason in one.reason for one in found.unknown} == {True}
+            assert not [one for one in found.same if one.object == "public.docs" and one.worlds]
+
+
+def test_nothing_is_written_and_no_row_is_read(databases: Databases) -> None:
+    with databases.changed(CHANGES["without a subject"][0]) as (before, after):
+        sides = side(before), side(after)
+        statements: list[str] = []
+        locks: set[str] = set()
+
+        @event.listens_for(before.engine, "before_cursor_execute")
+        def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            statements.append(statement)
+            if statement.startswith("SELECT x.answers"):
+                found = cursor.connection.execute(
+                    "SELECT l.mode, current_setting('transaction_read_only') FROM pg_locks AS l JOIN "
+                    "pg_class AS c ON c.oid = l.relation WHERE l.pid = pg_backend_pid() AND c.oid >= 16384"
+                )
+                for mode, read_only in found:
+                    locks.add(mode)
+                    assert read_only == "on"
+
+        compare_in_place(before, *sides, names=["public.docs"], budget=Budget(worlds=40))
+
+        assert locks <= {"AccessShareLock"}
+        assert not [one for one in statements if "FROM public." in one]
+        assert before.scalar(text("SELECT current_setting('transaction_read_only')")) == "off"
+        assert before.scalar(text("SELECT current_user")) == "postgres"
+
+
+def test_a_role_that_the_connection_may_not_become(databases: Databases) -> None:
+    with databases.changed(CHANGES["without a subject"][0]) as (before, after):
+        sides = side(before), side(after)
+        before.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION free")
+
+        found = compare_in_place(before, *sides, names=["public.docs"], budget=Budget(worlds=40))
+
+        assert verdicts(found) == CHANGES["without a subject"][1]
+
+
+def test_a_role_that_only_the_role_itself_can_tell(databases: Databases) -> None:
+    with databases.changed(CHANGES["current_user"][0]) as (before, after):
+        sides = side(before), side(after)
+        before.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION free")
+
+        found = compare_in_place(before, *sides, names=["public.docs"], budget=Budget(worlds=40))
+
+        assert {one.reason for one in found.unknown} == {
+            f"a policy asks for the role, and the migrating role can't SET ROLE {role}"
+            for role in ("boss", "reader")
+        }
+
+
+def test_a_verdict_is_proved_where_every_class_of_values_was_tried(databases: Databases) -> None:
+    for change, expected in (
+        ("ALTER POLICY p ON own USING (user_id = auth.user_id())", True),
+        ("ALTER POLICY p ON own USING (NOT (user_id <> (SELECT auth.user_id())))", True),
+        ("ALTER POLICY p ON own USING (auth.user_id() = user_id AND lower('A') = 'a')", False),
+        ("ALTER POLICY p ON own USING (auth.user_id() = user_id AND length(user_id) < 1000)", False),
+    ):
+        with databases.changed(change) as (before, after):
+            found = decided(before, after)
+
+            proved = {(one.command, one.proved) for one in found.same if one.role == "reader" and one.worlds}
+            # An UPDATE could change several columns at once.
+            assert proved == {(command, expected and command != "UPDATE") for command in ALL}
+
+
+def test_a_table_keeps_its_alias_and_the_text_around_it() -> None:
+    found = parsed(
+        '("ä ö" = ANY (ARRAY( WITH c AS (SELECT 1) SELECT m.a FROM public.members, c, "pü b"."M x" m '
+        "WHERE (members.note = 'public.members'))))"
+    )
+
+    assert found.with_relations(lambda schema, name: f"<{schema}.{name}>") == (
+        '("ä ö" = ANY (ARRAY( WITH c AS (SELECT 1) SELECT m.a FROM <public.members> AS "members", c, '
+        "<pü b.M x> m WHERE (members.note = 'public.members'))))"
+    )
