@@ -37,7 +37,7 @@ from sqla_rls.analyze.in_place.triggers import commands_of_triggers
 from sqla_rls.analyze.pools import Actor, Shared
 from sqla_rls.analyze.schema import Profile, Schema
 from sqla_rls.analyze.target import query
-from sqla_rls.analyze.verdict import Budget, Change, Comparison, Same, Scope, Unknown, Verdict
+from sqla_rls.analyze.verdict import Budget, Change, Comparison, Counterexample, Same, Scope, Unknown, Verdict
 from sqla_rls.catalog.query import pinned, undone
 
 #: Milliseconds: a policy that never ends isn't decided.
@@ -228,8 +228,7 @@ class _Comparing:
         return Universe.of(self.joined.relations[name], self.joined, shared, self._accepts)
 
     def _accepts(self, type_: str, value: str) -> bool:
-        version = self.connection.dialect.server_version_info or (0,)
-        if version >= (16,):
+        if self.joined.version >= 160000:
             asked = text("SELECT pg_catalog.pg_input_is_valid(:value, :type)")
             try:
                 with undone(self.connection):
@@ -261,7 +260,7 @@ class _Comparing:
     def _decide(self, universe: Universe, alike: _Likeness) -> None:
         name, role = universe.relation.name, alike.roles[0]
         tables = Tables(_prefix(self.sides))
-        parts = {part: self._part(name, role, part, tables) for part in PARTS}
+        parts: dict[Part, _Part] = {part: self._part(name, role, part, tables) for part in PARTS}
         held = [side.profiles.get((name, role)) for side in self.sides]
         keeps_privileges = _but_policies(held[0]) == _but_policies(held[1])
         triggered = commands_of_triggers(universe.relation)
@@ -402,7 +401,7 @@ class _Comparing:
     ) -> None:
         name = universe.relation.name
         for role in alike.roles:
-            examples = {
+            examples: dict[Direction, Counterexample] = {
                 direction: counterexample(
                     universe,
                     one.attempt.world,

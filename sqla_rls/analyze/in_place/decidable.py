@@ -63,8 +63,9 @@ class Functions:
 
     def _require(self, name: tuple[str, ...]) -> None:
         # Postgres prints the schema of each function that isn't its own.
-        schema = name[0] if len(name) > 1 else _CATALOG
-        rows = [row for row in self._known[name[-1]] if row["schema"] == schema]
+        *qualifier, last = name
+        schema = qualifier[0] if qualifier else _CATALOG
+        rows = [row for row in self._known[last] if row["schema"] == schema]
         if not rows and schema != _CATALOG:
             raise Undecidable(f"function {'.'.join(name)} doesn't exist yet")
         for row in rows:
