@@ -183,12 +183,47 @@ class Constraints:
                 return "foreign_key", detail
         return None
 
+    def still_referenced(self, row: str, becomes: str | None) -> Broken | None:
+        """Return the foreign key of another row that refers to *row*, and not to the row that it becomes.
+
+        Args:
+            row: a row of the table.
+            becomes: the new row of UPDATE; None for DELETE.
+        """
+        command = "DELETE" if becomes is None else "UPDATE"
+        for key in self._query("referencing_keys", command=command):
+            if key["hides_rows"] or not self._is_referenced(key, row):
+                continue
+            if becomes is None or not self._is_referenced(key, becomes):
+                return "foreign_key", f"A row of {key['source']} refers to the row, by {key['name']!r}."
+        return None
+
+    def _is_referenced(self, key: RowMapping, row: str) -> bool:
+        alias = self.source.table.alias
+        pairs = " AND ".join(
+            f"t.{theirs} = {alias}.{mine}"
+            for theirs, mine in zip(key["source_columns"], key["columns"], strict=True)
+        )
+        exists: ColumnElement[bool] = literal_column(
+            f"EXISTS (SELECT FROM {key['source']} AS t WHERE {pairs})"
+        )
+        statement: Select[Any] = select(exists).select_from(text(self.source.as_table()))
+        return bool(self.source.connection.scalar(statement, {"row": row}))
+
     def left_out(self, command: str) -> list[str]:
         """Return a sentence for each trigger and foreign key that the answer doesn't cover."""
         hidden = [
             f"Foreign key {key['name']!r} isn't part of the answer: row security hides rows of "
             f"{key['target']} from the role that asks."
             for key in (self._query("foreign_keys") if command in ("INSERT", "UPDATE") else ())
+            if key["hides_rows"]
+        ]
+        hidden += [
+            f"Foreign key {key['name']!r} isn't part of the answer: row security hides rows of "
+            f"{key['source']} from the role that asks."
+            for key in (
+                self._query("referencing_keys", command=command) if command in ("UPDATE", "DELETE") else ()
+            )
             if key["hides_rows"]
         ]
         triggers = self._query("triggers", command=command)

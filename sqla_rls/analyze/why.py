@@ -295,6 +295,8 @@ class _Question:
         return steps
 
     def _denied_by_constraints(self, rows: Mapping[Row, str]) -> Explanation | None:
+        if self.command == "DELETE":
+            return self._broken(self.constraints.still_referenced(rows["old"], None))
         if "new" not in rows:
             return None
         clause, constraints = self.on_conflict, self.constraints
@@ -326,7 +328,10 @@ class _Question:
         found = self.constraints.conflict(row, replaced=replaced)
         if found is not None:
             return self._not_unique(*found)
-        return self._broken(self.constraints.broken_foreign_key(row))
+        return self._broken(
+            self.constraints.broken_foreign_key(row)
+            or (self.constraints.still_referenced(replaced, row) if replaced is not None else None)
+        )
 
     def _not_unique(self, index: str, row: str, effect: str = "") -> Explanation:
         detail = f"The table has a row with this key already, by unique index {index!r}.{effect}"

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Caller
 from sqla_rls.analyze import OnConflict, explain_access
+from sqla_rls.analyze.explanation import Command
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
@@ -42,6 +43,13 @@ CREATE TABLE blind (id int PRIMARY KEY, body text);
 CREATE TABLE unchanged (id int PRIMARY KEY, body text);
 CREATE TABLE bookings (id int PRIMARY KEY, during int4range, EXCLUDE USING gist (during WITH &&));
 CREATE TABLE once (id int, a int, UNIQUE NULLS NOT DISTINCT (a), UNIQUE (id) DEFERRABLE INITIALLY IMMEDIATE);
+CREATE TABLE shelves (id int PRIMARY KEY, code text UNIQUE, body text);
+CREATE TABLE books (id int PRIMARY KEY, shelf int REFERENCES shelves, code text REFERENCES shelves (code)
+  ON DELETE SET NULL ON UPDATE CASCADE);
+ALTER TABLE books ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT, UPDATE, DELETE ON shelves, books TO conflict_writer;
+INSERT INTO shelves VALUES (1, 'a', 'x'), (2, 'b', 'x'), (3, 'c', 'x');
+INSERT INTO books VALUES (1, 1, NULL), (2, NULL, 'b');
 GRANT SELECT, INSERT, UPDATE, DELETE ON pages, appended, bookings, once TO conflict_writer;
 GRANT INSERT ON blind TO conflict_writer;
 GRANT INSERT, SELECT ON unchanged TO conflict_writer;
@@ -253,6 +261,36 @@ def test_an_update_meets_a_row_that_is_there(
     changes = ", ".join(f"{name} = :{name}" for name in row)
     found = really(connection, f"UPDATE pages SET {changes} WHERE id = 1", row)
     assert (explained.reason, explained.allowed, sqlstate) == (reason, *found), explained
+
+
+@pytest.mark.parametrize(
+    ("statement", "key", "row", "reason", "sqlstate"),
+    [
+        ("DELETE FROM shelves WHERE id = 1", 1, {}, "foreign_key", "23503"),
+        ("DELETE FROM shelves WHERE id = 2", 2, {}, "row_security_off", None),
+        ("DELETE FROM shelves WHERE id = 3", 3, {}, "row_security_off", None),
+        ("UPDATE shelves SET id = 9 WHERE id = 1", 1, {"id": 9}, "foreign_key", "23503"),
+        (
+            "UPDATE shelves SET id = 1, body = 'y' WHERE id = 1",
+            1,
+            {"id": 1, "body": "y"},
+            "row_security_off",
+            None,
+        ),
+        ("UPDATE shelves SET id = 9 WHERE id = 2", 2, {"id": 9}, "row_security_off", None),
+        ("UPDATE shelves SET code = 'z' WHERE id = 2", 2, {"code": "z"}, "row_security_off", None),
+    ],
+)
+def test_a_row_that_others_refer_to_stays(
+    connection: Connection, statement: str, key: int, row: dict[str, Any], reason: str, sqlstate: str | None
+) -> None:
+    """The caller sees no row of the table that refers to it."""
+    command: Command = "UPDATE" if row else "DELETE"
+    explained = explain_access(connection, ALICE, "shelves", command, key=key, row=row)
+    connection.rollback()
+    assert (explained.reason, explained.allowed, sqlstate) == (reason, *really(connection, statement, {})), (
+        explained
+    )
 
 
 def test_the_detail_tells_whether_the_caller_sees_the_row_that_is_there(connection: Connection) -> None:
