@@ -29,6 +29,7 @@ _LOCK_TIMEOUT: Final = "10s"
 _OPTIONS: Final = (
     "--schema-only",
     "--no-password",
+    "--encoding=UTF8",
     "--no-publications",
     "--no-subscriptions",
     "--no-security-labels",
@@ -74,7 +75,7 @@ class Dump:
 
     def to_json(self) -> str:
         """Return the text of a snapshot file; the schema is an array of lines, for reviews."""
-        found = {"format": FORMAT, **asdict(self), "schema": self.schema.splitlines()}
+        found = {"format": FORMAT, **asdict(self), "schema": self.schema.removesuffix("\n").split("\n")}
         return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -115,7 +116,7 @@ def read_dump(url: URL) -> Dump:
     Emits:
         A read-only transaction with SELECT on the system catalog, and ``pg_dump --schema-only``.
     """
-    shown = url.render_as_string()
+    shown = name_of(url)
     with _reading(url, shown) as connection:
         (database,) = _rows(connection, "database")
         version = database.pop("version")
@@ -141,6 +142,11 @@ def read_dump(url: URL) -> Dump:
         schema=schema,
         left_out=left_out,
     )
+
+
+def name_of(url: URL) -> str:
+    """Return *url* without its password and its query, which may hold another one."""
+    return url.set(drivername="postgresql", query={}).render_as_string()
 
 
 @cache
@@ -214,7 +220,7 @@ def _pg_dump(url: URL, version: int, shown: str) -> str:
             f"the database {shown} can't be read: {reason}. Connect as the owner of its tables, or as a role "
             "with pg_read_all_data"
         )
-    return _of_any_run(done.stdout.decode())
+    return _of_any_run(done.stdout.decode(errors="replace"))
 
 
 def _of_any_run(dump: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
@@ -39,7 +40,7 @@ def restore(dump: Dump, scratch: Scratch) -> None:
             f"PostgreSQL {scratch.server.version}."
         )
     with scratch.connect() as connection:
-        _create_roles(connection, dump.roles)
+        _create_roles(connection, dump.roles, scratch)
         _set_up_database(connection, dump.database)
         missing = _missing_extensions(connection, dump)
         for extension in missing:
@@ -54,13 +55,18 @@ def restore(dump: Dump, scratch: Scratch) -> None:
         _find_stand_ins(connection, scratch)
 
 
-def _create_roles(connection: _Connection, roles: Sequence[Mapping[str, Any]]) -> None:
+def _create_roles(connection: _Connection, roles: Sequence[Mapping[str, Any]], scratch: Scratch) -> None:
     for role in roles:
         attributes = [sql.SQL("" if role[one] else "NO") + sql.SQL(one.upper()) for one in _ATTRIBUTES]
         name = sql.Identifier(role["name"])
-        connection.execute(sql.SQL("CREATE ROLE {} {}").format(name, sql.SQL(" ").join(attributes)))
+        try:
+            connection.execute(sql.SQL("CREATE ROLE {} {}").format(name, sql.SQL(" ").join(attributes)))
+        except psycopg.Error as error:
+            # A provider may have made a role whose name is reserved.
+            reason = error.diag.message_primary
+            scratch.left_out.append(f"Role {role['name']} can't be created here: {reason}.")
     known = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
-    for role in roles:
+    for role in (one for one in roles if one["name"] in known):
         for group in role["member_of"]:
             # An older or newer server has other predefined roles.
             if group["role"] in known:
@@ -94,13 +100,15 @@ def _literal(text: Any) -> sql.SQL:
 
 def _set_up_database(connection: _Connection, database: Mapping[str, Any]) -> None:
     name = sql.Identifier(DATABASE)
-    owner = sql.Identifier(database["owner"])
-    connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
+    _try(
+        connection,
+        sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(database["owner"])),
+    )
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
     for one in database["privileges"]:
         grantee = sql.SQL("PUBLIC") if one["role"] is None else sql.Identifier(one["role"])
         grant = sql.SQL("GRANT {} ON DATABASE {} TO {}").format(_literal(one["privilege"]), name, grantee)
-        connection.execute(grant + sql.SQL(" WITH GRANT OPTION" if one["grantable"] else ""))
+        _try(connection, grant + sql.SQL(" WITH GRANT OPTION" if one["grantable"] else ""))
     for setting, value in database["settings"].items():
         if setting.lower() in _MEANINGS:
             _set(connection, sql.SQL("ALTER DATABASE {} SET ").format(name), setting, value)
@@ -109,16 +117,19 @@ def _set_up_database(connection: _Connection, database: Mapping[str, Any]) -> No
 def _set(connection: _Connection, alter: sql.Composed, setting: str, value: str) -> None:
     # The catalog has the value as text; a list of names comes quoted, as in SET.
     is_list = setting in ("search_path", "session_preload_libraries", "local_preload_libraries")
-    try:
-        connection.execute(
-            alter
-            + sql.Identifier(setting)
-            + sql.SQL(" TO ")
-            + (_literal(value or "''") if is_list else sql.Literal(value))
-        )
-    except psycopg.Error:
-        # Another version or a library has the setting.
-        return
+    _try(
+        connection,
+        alter
+        + sql.Identifier(setting)
+        + sql.SQL(" TO ")
+        + (_literal(value or "''") if is_list else sql.Literal(value)),
+    )
+
+
+def _try(connection: _Connection, statement: sql.Composed) -> None:
+    # The server may lack the role, the setting or the privilege of a server of another version.
+    with suppress(psycopg.Error):
+        connection.execute(statement)
 
 
 def _missing_extensions(connection: _Connection, dump: Dump) -> list[Mapping[str, Any]]:

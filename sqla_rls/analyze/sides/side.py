@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, MetaData, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.analyze.sides.dump import Dump, read_dump
+from sqla_rls.analyze.sides.dump import Dump, name_of, read_dump
 from sqla_rls.analyze.sides.models import create_models, load_metadata
 from sqla_rls.analyze.sides.restore import restore
 from sqla_rls.analyze.sides.revision import upgrade
@@ -90,9 +90,7 @@ class Side:
             return cls._of_revision(text, alembic_config, given)
         if "://" in text:
             url = _url(text)
-            return cls._of_dump(
-                url.set(drivername="postgresql").render_as_string(), lambda: read_dump(url), None
-            )
+            return cls._of_dump(name_of(url), lambda: read_dump(url), None)
         path = Path(text)
         if path.is_file():
             return cls._of_dump(text, lambda: Dump.from_json(path.read_text(encoding="utf-8"), text), text)

@@ -137,6 +137,7 @@ def test_columns_of_missing_types_are_text(edited: Callable[[str, str, str], Sid
         assert set(built.incomplete) == {"public.compared"}
 
 
+@pytest.mark.exhaustive
 def test_a_policy_that_cannot_be_created_makes_its_table_incomplete(
     edited: Callable[[str, str, str], Side],
 ) -> None:

@@ -45,6 +45,11 @@ GRANT SELECT ("id", body), UPDATE ON "Docs: 100%" TO "Web User";
 GRANT USAGE ON SCHEMA "Odd: schema" TO "Web User";
 REVOKE ALL ON FUNCTION me() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION me() TO "Web User";
+CREATE FUNCTION odd() RETURNS text LANGUAGE sql AS $f$ SELECT 'a\x0cb\u2028c\rd
+\\restrict e' $f$;
+CREATE FUNCTION fail() RETURNS event_trigger LANGUAGE plpgsql AS $f$ BEGIN RAISE EXCEPTION 'no'; END $f$;
+CREATE EVENT TRIGGER fail ON ddl_command_start WHEN TAG IN ('CREATE TABLE', 'CREATE FUNCTION')
+  EXECUTE FUNCTION fail();
 INSERT INTO "Docs: 100%" VALUES (1, 'alice', 'very-secret-5');
 """
 
@@ -68,7 +73,8 @@ SELECT roleid::regrole::text, member::regrole::text, admin_option FROM pg_auth_m
  WHERE member::regrole::text IN ('keeper', '"Web User"') ORDER BY 1
 """
 IN_PUBLIC = PROTECTION.replace('"Odd: schema"', "public").replace("WHERE", "WHERE c.relname = 'todos' AND")
-SAME_ON_BOTH = (PROTECTION, POLICIES, ROLES, MEMBERSHIPS)
+SOURCES = "SELECT proname, prosrc FROM pg_proc WHERE oid >= 16384 ORDER BY 1"
+SAME_ON_BOTH = (PROTECTION, POLICIES, ROLES, MEMBERSHIPS, SOURCES)
 
 
 def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
@@ -315,9 +321,10 @@ def test_models_that_cannot_be_read_are_an_error(models: str, message: str) -> N
 
 
 def test_a_database_that_cannot_be_reached_is_an_error() -> None:
-    side = Side.parse("postgresql://me:very-secret@127.0.0.1:1/x")
+    side = Side.parse("postgresql://me:very-secret@127.0.0.1:1/x?sslpassword=very-secret")
+    assert "very-secret" not in side.name
     with pytest.raises(
-        AnalysisError, match=r"the database postgresql\+psycopg://me:\*\*\*@.* can't be read"
+        AnalysisError, match=r"the database postgresql://me:\*\*\*@.* can't be read"
     ) as raised:
         side.dump()
     assert "very-secret" not in str(raised.value)
@@ -330,6 +337,15 @@ def test_a_file_that_is_no_snapshot_is_an_error(tmp_path: Path, content: str) ->
     path.write_text(content)
     with pytest.raises(AnalysisError, match="it isn't a snapshot"):
         Side.parse(str(path)).dump()
+
+
+@pytest.mark.exhaustive
+def test_a_role_with_a_reserved_name_is_left_out(by_hand: URL, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(read_dump(by_hand).to_json().replace("readers", "pg_readers"))
+    with Side.parse(str(path)).build() as built:
+        assert any(one.startswith("Role pg_readers can't be created here:") for one in built.left_out)
+        assert set(built.incomplete) == {'"Odd: schema".seen'}
 
 
 @pytest.mark.exhaustive
