@@ -41,4 +41,4 @@ def test_the_guide_shows_a_real_answer(tmp_path: Path, monkeypatch: pytest.Monke
         old = f"```console\n{listing.content}```"
         GUIDE.write_text(guide.replace(old, f"```console\n{COMMAND}{done.stdout}```"), encoding="utf-8")
     else:
-        assert listing.content == COMMAND + done.stdout
+        assert listing.content == COMMAND + done.stdout, "run with SQLA_RLS_WRITE_DIFF_GUIDE=1"
