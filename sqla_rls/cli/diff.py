@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sqla_rls.cli.base import Unanswered
+from sqla_rls.cli.progress import Progress
 from sqla_rls.cli.sides import in_one_line, side_options
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def command(
         first, second = Side.parse(before, **options), Side.parse(after, **options)
         given: dict[str, Any] = {"worlds": worlds, "rows": rows, "seconds": seconds}
         budget = Budget(**{name: value for name, value in given.items() if value is not None})
-        with _Progress() as progress:
+        with Progress("Comparing") as progress:
             found = compare_sides(first, second, budget=budget, schemas=schemas, progress=progress)
         if baseline is not None and write_baseline:
             reviewed = Baseline.of(found)
@@ -104,28 +102,3 @@ def _read(path: Path) -> Baseline:
     if not path.exists():
         raise Unanswered(f"the baseline {path} can't be read: there is no such file. Add --write-baseline")
     return Baseline.from_json(path.read_text(encoding="utf-8"), str(path))
-
-
-class _Progress:
-    """A bar on a terminal, if the comparison takes long."""
-
-    _AFTER: Final = 2.0  # seconds
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._undo = ExitStack()
-        self._bar: Any = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._undo.close()
-
-    def __call__(self, done: int, total: int, name: str) -> None:
-        if not sys.stderr.isatty() or time.monotonic() - self._start < self._AFTER:
-            return
-        if self._bar is None:
-            bar: Any = click.progressbar(length=total, label="Comparing", file=sys.stderr)
-            self._bar = self._undo.enter_context(bar)
-        self._bar.update(done - self._bar.pos)

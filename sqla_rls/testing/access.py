@@ -5,6 +5,7 @@ They run on a connection of the owner, in a transaction that the test rolls back
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -13,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import uuid4
 
-from sqlalchemy import Connection, Executable, MetaData, Table, func, inspect, select
+from sqlalchemy import Connection, Executable, MetaData, Table, TextClause, func, inspect, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls.analyze import explain_access
@@ -167,6 +168,25 @@ class Access:
         if seen:
             raise AssertionError("rows aren't isolated: " + "\n".join(seen))
 
+    def assert_rows(self, statement: str, count: int) -> None:
+        """Fail unless *statement*, SQL text, shows or changes exactly *count* rows; a denial is 0 rows.
+
+        What the statement changes is undone.  ``sqla-rls prove`` prints such tests.
+        """
+        _assert_rows(self._now()[1], statement, count)
+
+    def add_rows(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Insert *rows* as the owner, outside of ``as_caller()``.
+
+        Args:
+            table: the name of the table as SQL.
+            *rows: JSON values by the names of the columns; an identity column takes the given value.
+        """
+        if self._current:
+            raise DeclarationError(_NOT_THE_OWNER)
+        for row in rows:
+            self._connection.execute(*_insertion(self._connection, table, row))
+
     def _now(self) -> tuple[Caller, Session]:
         if not self._current:
             raise DeclarationError("the assertion has no caller: write it inside `with access.as_caller(…):`")
@@ -179,7 +199,7 @@ class AsyncAccess:
     def __init__(self, connection: AsyncConnection, *, signing_key: SigningKey | None = None) -> None:
         from sqlalchemy.ext.asyncio import async_sessionmaker
 
-        self._signing_key = signing_key
+        self._connection, self._signing_key = connection, signing_key
         self._sessions = async_sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
         enforce_row_security(
             self._sessions, check_login_role=False, signing_key=signing_key, options=_options(signing_key)
@@ -258,6 +278,17 @@ class AsyncAccess:
         if seen:
             raise AssertionError("rows aren't isolated: " + "\n".join(seen))
 
+    async def assert_rows(self, statement: str, count: int) -> None:
+        """Fail unless *statement* shows or changes exactly *count* rows; a denial is 0 rows."""
+        await self._now()[1].run_sync(_assert_rows, statement, count)
+
+    async def add_rows(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Insert *rows* as the owner, as ``Access.add_rows()`` does."""
+        if self._current:
+            raise DeclarationError(_NOT_THE_OWNER)
+        for row in rows:
+            await self._connection.execute(*_insertion(self._connection, table, row))
+
     def _now(self) -> tuple[Caller, AsyncSession]:
         if not self._current:
             raise DeclarationError(
@@ -285,6 +316,36 @@ def _assert_expired(session: Session) -> None:
     finally:
         session.rollback()
     raise AssertionError("the caller hasn't expired: the session began a transaction")
+
+
+_NOT_THE_OWNER = (
+    "rows can't be added: inside as_caller() the connection isn't the owner's. Call add_rows() before it"
+)
+
+
+def _insertion(
+    connection: Connection | AsyncConnection, table: str, row: Mapping[str, Any]
+) -> tuple[TextClause, dict[str, str]]:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    names = ", ".join(map(quote, row)).replace(":", "\\:")
+    target = table.replace(":", "\\:")
+    source = f"pg_catalog.jsonb_populate_record(CAST(NULL AS {target}), CAST(:row AS pg_catalog.jsonb))"
+    statement = f"INSERT INTO {target} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {source}"  # noqa: S608
+    return text(statement), {"row": json.dumps(row, default=str)}
+
+
+def _assert_rows(session: Session, statement: str, count: int) -> None:
+    savepoint = session.begin_nested()
+    denial = ""
+    try:
+        done: Any = session.execute(text(statement.replace(":", "\\:")))
+        found = len(done.all()) if done.returns_rows else done.rowcount
+    except AccessDenied as error:
+        found, denial = 0, f" ({error.orig})"
+    finally:
+        savepoint.rollback()
+    if found != count:
+        raise AssertionError(f"the statement reaches {found} rows, not {count}{denial}: {statement}")
 
 
 def _options(signing_key: SigningKey | None) -> BindingOptions:

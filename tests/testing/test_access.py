@@ -90,6 +90,26 @@ def test_rows_for_everyone_are_not_isolated_unless_they_are_public(access: Acces
     access.assert_isolated(Todo.metadata, public=[public])
 
 
+def test_rows_of_the_owner_and_the_rows_that_sql_text_reaches(access: Access) -> None:
+    access.add_rows(
+        "todos", {"id": 7, "user_id": "alice", "task": "a: 100%"}, {"id": 8, "user_id": "bob", "task": "b"}
+    )
+    with access.as_caller("alice"):
+        access.assert_rows("SELECT id FROM todos", 1)
+        access.assert_rows("DELETE FROM todos WHERE task = 'a: 100%'", 1)
+        # The change is undone, and a denial is no row.
+        access.assert_rows("UPDATE todos SET task = 'x'", 1)
+        access.assert_rows("INSERT INTO todos (user_id, task) VALUES ('bob', 'x')", 0)
+        with pytest.raises(AssertionError, match="reaches 1 rows, not 2: SELECT"):
+            access.assert_rows("SELECT id FROM todos", 2)
+        with pytest.raises(AssertionError, match=r"reaches 0 rows, not 1 \(new row violates"):
+            access.assert_rows("INSERT INTO todos (user_id, task) VALUES ('bob', 'x')", 1)
+        with pytest.raises(DeclarationError, match="before it"):
+            access.add_rows("todos", {"id": 9, "user_id": "alice", "task": "a"})
+    with access.as_anonymous():
+        access.assert_rows("SELECT id FROM todos", 0)
+
+
 def test_an_assertion_without_a_caller_is_refused(access: Access) -> None:
     with pytest.raises(DeclarationError, match="as_caller"):
         access.assert_visible(select(Todo), [])
@@ -112,6 +132,11 @@ def test_asyncio_has_the_same(admin: Engine, todos: None, runner: asyncio.Runner
         engine = create_async_engine(admin.url.set(drivername=f"postgresql+{driver}"), poolclass=NullPool)
         async with engine.connect() as connection, connection.begin() as transaction:
             access = AsyncAccess(connection)
+            await access.add_rows("todos", {"id": 70, "user_id": "carol", "task": "c"})
+            async with access.as_caller("carol"):
+                await access.assert_rows("SELECT id FROM todos", 1)
+                with pytest.raises(DeclarationError, match="before it"):
+                    await access.add_rows("todos", {"id": 71})
             async with AsyncSession(bind=connection, join_transaction_mode="create_savepoint") as owner:
                 theirs = (await owner.scalars(select(Todo).where(Todo.user_id == "bob"))).one()
             async with access.as_caller("alice"):

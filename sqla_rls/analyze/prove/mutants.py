@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -59,7 +59,7 @@ def mutants(connection: Connection) -> list[Mutant]:
         return [mutant for mutant in made if _is_accepted(connection, mutant)]
 
 
-def run(connection: Connection, statements: tuple[str, ...]) -> None:
+def run(connection: Connection, statements: Iterable[str]) -> None:
     """Run *statements* of a mutant."""
     for statement in statements:
         # Without parameters, psycopg leaves a percent sign alone.

@@ -1,0 +1,344 @@
+"""What Postgres permits, compared with the intent."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import BigInteger, Boolean, Column, Connection, MetaData, Table, Text
+from teams.models import Base as Teams
+
+from sqla_rls import Caller, Policy, anonymous, auth_uid, authenticated
+from sqla_rls.analyze.intent import Row, World, everyone, intends, no_one, owner
+from sqla_rls.analyze.prove import prove as module
+from sqla_rls.analyze.prove.mutants import access_state, run
+from sqla_rls.analyze.prove.proof import Proof
+from sqla_rls.analyze.prove.prove import Prover, prove
+from sqla_rls.analyze.prove.pytest_text import failing_tests
+from sqla_rls.analyze.prove.score import score
+from sqla_rls.analyze.sides import Built, Side
+from sqla_rls.analyze.verdict import Budget
+from sqla_rls.cli import main
+from sqla_rls.exc import AnalysisError
+from todos.models import Base as Todos
+
+SELECT = '"crud-authenticated-policy-select" ON todos'
+UPDATE = '"crud-authenticated-policy-update" ON todos'
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Built]:
+    with Side.parse("models", models=Todos.metadata).build() as built:
+        yield built
+
+
+@contextmanager
+def changed(connection: Connection, *statements: str) -> Iterator[None]:
+    connection.commit()
+    connection.execution_options(isolation_level="AUTOCOMMIT")
+    run(connection, statements)
+    try:
+        yield
+    finally:
+        run(connection, UNDO)
+
+
+#: The policies and privileges of todos, as they were.
+UNDO = (
+    "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+    f"DROP POLICY IF EXISTS {SELECT}",
+    f"CREATE POLICY {SELECT} FOR SELECT TO authenticated USING ((SELECT auth.user_id()) = user_id)",
+    f"ALTER POLICY {UPDATE} USING ((SELECT auth.user_id()) = user_id)",
+    f"ALTER POLICY {UPDATE} WITH CHECK ((SELECT auth.user_id()) = user_id)",
+    "DROP POLICY IF EXISTS narrow ON todos",
+    "REVOKE ALL ON todos FROM anonymous",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON todos TO authenticated",
+)
+
+
+def keys(proof: Proof) -> set[tuple[str, str, str]]:
+    return {(one.role, one.command, one.direction) for one in proof.violations}
+
+
+def test_todos_are_proved(built: Built) -> None:
+    before = access_state_of(built.connection)
+    proof = prove(built.connection, [Todos.metadata])
+    assert (proof.violations, proof.not_stated) == ((), ())
+    assert {(one.role, one.source, one.control) for one in proof.kept} == {
+        ("anonymous", "declared", "hole"),
+        ("authenticated", "declared", "hole"),
+    }
+    assert (len(proof.kept), proof.controls) == (8, 8)
+    assert all(one.statements for one in proof.kept)
+    assert access_state_of(built.connection) == before
+
+
+def access_state_of(connection: Connection) -> Any:
+    connection.rollback()
+    connection.execution_options(isolation_level="READ COMMITTED")
+    found = access_state(connection)
+    connection.rollback()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("statements", "expected"),
+    [
+        ([f"ALTER POLICY {SELECT} USING (true)"], {("authenticated", "SELECT", "more")}),
+        ([f"ALTER POLICY {UPDATE} WITH CHECK (true)"], {("authenticated", "UPDATE", "more")}),
+        (
+            [f"ALTER POLICY {SELECT} TO PUBLIC USING (true)", "GRANT SELECT ON todos TO anonymous"],
+            {("authenticated", "SELECT", "more"), ("anonymous", "SELECT", "more")},
+        ),
+        (["REVOKE DELETE ON todos FROM authenticated"], {("authenticated", "DELETE", "less")}),
+        (
+            ["CREATE POLICY narrow ON todos AS RESTRICTIVE FOR UPDATE USING (NOT is_complete)"],
+            {("authenticated", "UPDATE", "less")},
+        ),
+        (
+            ["ALTER TABLE todos DISABLE ROW LEVEL SECURITY"],
+            {("authenticated", command, "more") for command in ("SELECT", "INSERT", "UPDATE", "DELETE")},
+        ),
+        # By the key, UPDATE and DELETE need a SELECT policy.
+        (
+            [f"DROP POLICY {SELECT}"],
+            {("authenticated", command, "less") for command in ("SELECT", "INSERT", "UPDATE", "DELETE")},
+        ),
+    ],
+)
+def test_a_difference_is_found(
+    built: Built, statements: list[str], expected: set[tuple[str, str, str]]
+) -> None:
+    with changed(built.connection, *statements):
+        assert keys(prove(built.connection, [Todos.metadata])) == expected
+
+
+def test_a_violation_is_the_smallest_world_in_words(built: Built) -> None:
+    with changed(built.connection, f"ALTER POLICY {SELECT} USING (true)"):
+        (violation,) = prove(built.connection, [Todos.metadata]).violations
+    assert re.fullmatch(
+        r"authenticated without claims can read public\.todos\(id=\d, user_id=\w+\); the intent denies it",
+        violation.text,
+    )
+    assert (violation.intended, violation.found, violation.claims) == (0, 1, None)
+    assert [len(rows) for rows in violation.rows.values()] == [1]
+
+
+CONFTEST = """
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+from sqla_rls.testing.access import Access
+
+@pytest.fixture
+def access():
+    engine = create_engine({url!r}, poolclass=NullPool)
+    with engine.connect() as connection, connection.begin() as transaction:
+        yield Access(connection)
+        transaction.rollback()
+"""
+
+
+def run_pytest(directory: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(directory)]
+    return subprocess.run([*command, str(directory)], capture_output=True, text=True, check=False)
+
+
+def test_a_violation_is_a_failing_pytest_until_the_policy_is_mended(built: Built, tmp_path: Path) -> None:
+    narrow = "CREATE POLICY narrow ON todos AS RESTRICTIVE FOR UPDATE USING (NOT is_complete)"
+    (tmp_path / "conftest.py").write_text(
+        CONFTEST.format(url=built.url.render_as_string(hide_password=False))
+    )
+    with changed(built.connection, f"ALTER POLICY {SELECT} USING (true)", narrow):
+        tests = failing_tests(prove(built.connection, [Todos.metadata]).violations)
+        (tmp_path / "test_pasted.py").write_text(tests)
+        failed = run_pytest(tmp_path)
+    assert "def test_authenticated_may_not_select_public_todos(access: Access) -> None:" in tests
+    assert "2 failed" in failed.stdout, failed.stdout
+    assert "the statement reaches 1 rows, not 0" in failed.stdout
+    assert "the statement reaches 0 rows, not 1" in failed.stdout
+    mended = run_pytest(tmp_path)
+    assert "2 passed" in mended.stdout, mended.stdout
+
+
+def documents(using: Any) -> Table:
+    return Table(
+        "documents",
+        MetaData(),
+        Column("id", BigInteger, primary_key=True),
+        Column("author", Text),
+        Column("state", Text),
+        Column("in_trash", Boolean, nullable=False),
+        Policy("read", "SELECT", [authenticated, anonymous], using=using),
+        Policy("delete", "DELETE", authenticated, using=auth_uid("author")),
+    )
+
+
+def may_read(caller: Caller, row: Row, world: World) -> bool:
+    return is_author(caller, row, world) or bool(row["state"] == "public" or "staff" in caller.claims)
+
+
+is_author = owner("author")
+
+
+def test_a_condition_that_the_policy_forgets_is_in_the_worlds() -> None:
+    """The policy names neither the column, nor the constant, nor the claim of the intent."""
+    table = documents("true")
+    intends(table, "SELECT", role=authenticated, rows=may_read)
+    intends(table, "SELECT", role=anonymous, rows=no_one)
+    with Side.parse("models", models=table.metadata).build() as built:
+        proof = prove(built.connection, [table.metadata])
+        assert keys(proof) == {("authenticated", "SELECT", "more"), ("anonymous", "SELECT", "more")}
+        read = "state = 'public' OR author = (SELECT auth.user_id())"
+        with changed_policy(built.connection, read):
+            # The claim is missing in the policy, and anonymous callers still see public rows.
+            assert keys(prove(built.connection, [table.metadata])) == {
+                ("authenticated", "SELECT", "less"),
+                ("anonymous", "SELECT", "more"),
+            }
+        with changed_policy(built.connection, f"{read} OR auth.session() ? 'staff'"):
+            assert keys(prove(built.connection, [table.metadata])) == {("anonymous", "SELECT", "more")}
+
+
+@contextmanager
+def changed_policy(connection: Connection, using: str) -> Iterator[None]:
+    connection.commit()
+    connection.execution_options(isolation_level="AUTOCOMMIT")
+    run(connection, [f"ALTER POLICY read ON documents USING ({using})"])
+    yield
+    run(connection, ["ALTER POLICY read ON documents USING (true)"])
+
+
+def test_without_an_intent_nothing_is_proved_and_every_mutant_survives() -> None:
+    table = documents("author = 'x'")
+    with Side.parse("models", models=table.metadata).build() as built:
+        prover = Prover.of(built.connection, [table.metadata], Budget(worlds=30))
+        proof = prover.run((), (), None)
+        assert {(one.role, one.command) for one in proof.not_stated} == {
+            ("anonymous", "SELECT"),
+            ("authenticated", "SELECT"),
+        }
+        (reason, *_) = [one.reason for one in proof.not_stated]
+        assert "policy 'read' is SQL text" in reason
+        assert 'State it: intends(documents, "SELECT", role="anonymous"' in reason
+        scored = score(prover, proof)
+    assert "Policy 'read' on public.documents admits every row." in {one.text for one in scored.survivors}
+    assert not [one for one in scored.found if one.policy == "read"]
+
+
+def test_a_public_table_is_controlled_by_a_privilege_that_is_taken() -> None:
+    table = documents(True)
+    with Side.parse("models", models=table.metadata).build() as built:
+        proof = prove(built.connection, [table.metadata])
+    assert {one.command: one.control for one in proof.kept}["SELECT"] == "revoked"
+    assert not proof.violations
+
+
+def test_each_mutant_of_todos_is_found_or_equivalent(built: Built) -> None:
+    before = access_state_of(built.connection)
+    prover = Prover.of(built.connection, [Todos.metadata], Budget(worlds=30))
+    scored = score(prover, prover.run((), (), None))
+    assert str(scored).splitlines()[0] == "11 of 11 mutants found, 4 equivalent within the worlds tried."
+    assert {one.kind for one in scored.equivalent} == {"public"}
+    assert access_state_of(built.connection) == before
+
+
+def test_a_run_that_would_notice_no_hole_is_an_error(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_opening", lambda relation, roles: [])
+    with pytest.raises(AnalysisError, match=r"can't be trusted: it didn't notice .* on public\.todos"):
+        prove(built.connection, [Todos.metadata])
+
+
+def test_an_intent_that_fails_is_an_error() -> None:
+    table = documents(auth_uid("author"))
+
+    @intends(table, "SELECT", role=authenticated)
+    def wrong(caller: Caller, row: Row, world: World) -> bool:
+        return bool(row["owner"])
+
+    with (
+        Side.parse("models", models=table.metadata).build() as built,
+        pytest.raises(
+            AnalysisError, match=r"the intent for SELECT on public\.documents .* KeyError: 'owner'"
+        ),
+    ):
+        prove(built.connection, [table.metadata])
+
+
+def test_a_view_needs_a_stated_intent() -> None:
+    from sqlalchemy import select
+
+    from sqla_rls import grant, view
+
+    table = documents(auth_uid("author"))
+    shown = view(
+        "shown", table.metadata, select(table.c.id, table.c.author), grant("SELECT", to=authenticated)
+    )
+    side = Side.parse("models", models=table.metadata)
+    with side.build() as built:
+        proof = prove(built.connection, [table.metadata])
+        assert [(one.object, one.role) for one in proof.not_stated] == [("public.shown", "authenticated")]
+        intends(shown, "SELECT", role=authenticated, rows=owner("author"))
+        proof = prove(built.connection, [table.metadata])
+        assert ("public.shown", "stated") in {(one.object, one.source) for one in proof.kept}, proof
+        assert not proof.violations
+        built.connection.exec_driver_sql("ALTER VIEW shown SET (security_invoker = false)")
+        assert keys(prove(built.connection, [table.metadata])) == {("authenticated", "SELECT", "more")}
+
+
+@pytest.mark.exhaustive
+def test_the_documents_of_teams_are_proved() -> None:
+    with Side.parse("models", models=Teams.metadata).build() as built:
+        proof = prove(built.connection, [Teams.metadata], budget=Budget(worlds=60))
+    assert (proof.violations, proof.not_stated) == ((), ())
+
+
+def test_the_command_prints_the_proof_and_the_score() -> None:
+    given = ["prove", "--models", "todos.models:Base", "--worlds", "20"]
+    found = CliRunner().invoke(main, [*given, "--mutants"])
+    assert found.exit_code == 0, found.output
+    assert "authenticated: DELETE, INSERT, SELECT, UPDATE as declared" in found.output
+    assert "11 of 11 mutants found" in found.output
+    told = CliRunner().invoke(main, [*given, "--format", "json"])
+    assert json.loads(told.output)["controls"] == 8
+
+
+def test_the_exit_code_tells_a_violation_from_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wide.py").write_text(
+        "from sqlalchemy import *\nfrom sqla_rls import *\nfrom sqla_rls.analyze.intent import *\n"
+        "metadata = MetaData()\n"
+        "docs = Table('docs', metadata, Column('id', Integer, primary_key=True), Column('author', Text),\n"
+        "             Policy('read', 'SELECT', authenticated, using='true'))\n"
+    )
+    (tmp_path / "wide_intents.py").write_text(
+        "from wide import docs\nfrom sqla_rls.analyze.intent import intends, owner\n"
+        "intends(docs, 'SELECT', role='authenticated', rows=owner('author'))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    given = ["prove", "--models", "wide:metadata", "--worlds", "20"]
+    unstated = CliRunner().invoke(main, given)
+    assert (unstated.exit_code, "Not proved:" in unstated.output) == (0, True), unstated.output
+    violated = CliRunner().invoke(main, [*given, "--intents", "wide_intents"])
+    assert violated.exit_code == 1
+    assert "def test_authenticated_may_not_select_public_docs" in violated.output
+    for wrong, hint in (
+        (["prove"], "--models"),
+        (["prove", "--models", "nowhere:Base"], "can't be imported"),
+        ([*given, "--intents", "nowhere"], "can't be imported"),
+    ):
+        told = CliRunner().invoke(main, wrong)
+        assert (told.exit_code, hint in told.output) == (2, True), told.output
+
+
+def test_everyone_may_be_the_intent() -> None:
+    assert everyone(Caller.anonymous(), {}, {})
