@@ -14,7 +14,7 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
-from sqla_rls.cli.diff import _Progress
+from sqla_rls.cli.progress import Progress
 from sqla_rls.testing.postgres import Server
 from tests.support.suite import find_installation, newest
 
@@ -250,8 +250,8 @@ def test_a_long_comparison_shows_a_bar_on_a_terminal(
 
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr(_Progress, "_AFTER", 0.0)
-    with _Progress() as progress:
+    monkeypatch.setattr(Progress, "_AFTER", 0.0)
+    with Progress("Comparing") as progress:
         progress(0, 4, "public.a")
         progress(3, 4, "public.d")
     assert ("Comparing" in terminal.getvalue() and "75%" in terminal.getvalue()) == is_terminal
