@@ -17,7 +17,8 @@ from sqla_rls.alembic.autogenerate.defaults import without_equal_defaults
 from sqla_rls.alembic.autogenerate.normalize import Normalized, normalize, undeclared_dependents
 from sqla_rls.alembic.autogenerate.order import order
 from sqla_rls.alembic.autogenerate.read import Context, Read, read
-from sqla_rls.alembic.autogenerate.render import Call, Remarks
+from sqla_rls.alembic.autogenerate.render import Call, Notes, Remarks
+from sqla_rls.alembic.autogenerate.verdicts import verdicts
 from sqla_rls.alembic.autogenerate.warn import warn
 from sqla_rls.catalog.query import pinned
 from sqla_rls.diff.policies import Changes
@@ -83,7 +84,20 @@ def _compared(
         normalized = normalize(context, found)
     changes = diff(context, found, normalized)
     warned = warn(context, found, normalized, changes)
-    return order(context, found, normalized, changes, warned)
+    access = verdicts(context, found, normalized, changes)
+    known = {(call.args[0], call.kwargs.get("schema")) for call in warned.to_confirm}
+    # One confirmation for each table.
+    warned.to_confirm.extend(
+        call for call in access.to_confirm if (call.args[0], call.kwargs.get("schema")) not in known
+    )
+    operations = order(context, found, normalized, changes, warned)
+    # A function of comments only is no Python.
+    if any(not (isinstance(one, Call) and one.implicit) for one in operations):
+        operations.insert(0, Notes(*access.upgrade))
+    if any(not (isinstance(one, Call) and one.undo.implicit) for one in operations[1:]):
+        # The last of the upgrade is the first of the downgrade.
+        operations.append(Notes(downgrade=access.downgrade))
+    return operations
 
 
 def diff(context: Context, read: Read, normalized: Normalized) -> Changes:

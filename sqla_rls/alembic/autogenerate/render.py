@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any, Self
 
@@ -64,6 +65,18 @@ class _Diff(tuple[Any, ...]):
         return f"\n{self.text}"
 
 
+class Notes(MigrateOperation):
+    """Comments at the begin of the upgrade, or of the downgrade."""
+
+    ops: tuple[MigrateOperation, ...] = ()
+
+    def __init__(self, *lines: str, downgrade: Sequence[str] = ()) -> None:
+        self.lines, self.of_downgrade = lines, tuple(downgrade)
+
+    def reverse(self) -> Notes:
+        return Notes(*self.of_downgrade)
+
+
 class Remarks(MigrateOperation):
     """Warnings, as comments above the other operations."""
 
@@ -77,8 +90,9 @@ class Remarks(MigrateOperation):
         return Remarks()
 
 
+@Operations.implementation_for(Notes)
 @Operations.implementation_for(Remarks)
-def _say_nothing(operations: Operations, remarks: Remarks) -> None:
+def _say_nothing(operations: Operations, remarks: Notes | Remarks) -> None:
     """Do nothing: comments have no effect in a migration that isn't written to a file."""
 
 
@@ -87,10 +101,15 @@ def _render_remarks(autogen_context: Any, remarks: Remarks) -> list[str]:
     return [line for warning in remarks.warnings for line in _comment(f"WARNING: {warning}")]
 
 
+@renderers.dispatch_for(Notes)
+def _render_notes(autogen_context: Any, notes: Notes) -> list[str]:
+    return [line for note in notes.lines for line in _comment(note)]
+
+
 def _comment(text: str) -> list[str]:
     # A line break in a name would end the comment.
     plain = " ".join(text.split())
-    return [f"# {line}" for line in wrap(plain, _LINE_LENGTH, break_long_words=False)]
+    return [f"# {line}" for line in wrap(plain, _LINE_LENGTH, break_long_words=False, break_on_hyphens=False)]
 
 
 @Operations.implementation_for(Call)

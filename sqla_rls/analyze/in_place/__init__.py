@@ -1,5 +1,6 @@
 """Verdicts about a live database: Postgres evaluates policies on rows of no table."""
 
 from sqla_rls.analyze.in_place.compare import Side, compare_in_place
+from sqla_rls.analyze.in_place.declared import Migration, Sides
 
-__all__ = ["Side", "compare_in_place"]
+__all__ = ["Migration", "Side", "Sides", "compare_in_place"]

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqla_rls.analyze.explanation import Command
 from sqla_rls.analyze.generate import Universe, Values, World
-from sqla_rls.analyze.in_place.conditions import Part, Undecidable
+from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.in_place.constraints import Constraints
 from sqla_rls.analyze.in_place.evaluate import Unit
 from sqla_rls.analyze.schema import Profile, Relation
@@ -50,6 +51,8 @@ class Attempts:
     constraints: Constraints
     units: list[Unit] = field(default_factory=list)
     worlds: int = 0
+    #: Why nothing can be said of a command.
+    doubts: dict[Command, str] = field(default_factory=dict)
 
     @property
     def relation(self) -> Relation:
@@ -125,6 +128,11 @@ class Attempts:
         self, world: World, rows: Mapping[str, Sequence[Values]], statement: Statement
     ) -> Iterator[Attempt]:
         given, read = statement.shape.inserted, frozenset(statement.shape.reads)
+        if drawn := self._deciding_defaults(given):
+            if not all(any(name in one.inserts for one in self.profiles) for name in drawn):
+                self.doubts["INSERT"] = f"the default of column {drawn[0]} decides"
+            # Otherwise other statements insert the column's values.
+            return
         values = {**self._defaults(given), **given}
         if not self.constraints.allow_new(world, values):
             return
@@ -139,6 +147,17 @@ class Attempts:
             frozenset(given),
         )
 
+    def _deciding_defaults(self, given: Values) -> list[str]:
+        deciding = self.universe.deciding[self.relation.name]
+        return [
+            name
+            for name, column in self.relation.columns.items()
+            if name not in given
+            and name in deciding
+            and column.default is not None
+            and column.generated is None
+        ]
+
     def _defaults(self, given: Values) -> Values:
         """The values of the columns that an INSERT leaves out."""
         values: dict[str, Any] = {}
@@ -148,8 +167,6 @@ class Attempts:
             values[name] = None
             if column.identity:
                 values[name] = self.universe.pools.distinct(column, 1)
-            elif column.default is not None and name in self.universe.deciding[self.relation.name]:
-                raise Undecidable(f"the default of column {name} decides")
             elif column.default is not None and column.not_null:
                 values[name] = self.universe.pools.filler(self.relation, column)
         return values

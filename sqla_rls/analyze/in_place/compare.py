@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.counterexamples import Direction, counterexample, size_of
@@ -61,6 +61,8 @@ class Side:
     schema: Schema
     #: What each role may do before row security, by the names of relation and role.
     profiles: Mapping[tuple[str, str], Profile]
+    #: Why nothing can be said of a role on a relation, by the names of both; of all roles, by "".
+    doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def compare_in_place(
@@ -144,6 +146,8 @@ class _Comparing:
         self.left_out: list[str] = []
         self.worlds = 0
         self.actions: Mapping[tuple[str, str, str], tuple[str, str]] = {}
+        self._accepted: dict[tuple[str, str], bool] = {}
+        self._rights: dict[str, Mapping[str, Any]] = {}
 
     def run(self, names: Sequence[str]) -> Comparison:
         self.actions = read_actions(self.connection)
@@ -178,7 +182,7 @@ class _Comparing:
                 alike.roles.append(role)
         universe: Universe | None = None
         for alike in groups.values():
-            obstacle = self._obstacle(name)
+            obstacle = self._obstacle(name, alike.roles[0])
             if obstacle is None:
                 try:
                     with undone(self.connection):
@@ -209,25 +213,37 @@ class _Comparing:
         return repr(
             (
                 [None if profile is None else replace(profile, role="") for profile in held],
-                dict(self._may(role, expressions)),
+                self._may(role, expressions),
+                [side.doubts.get((one, role)) for side in self.sides for one in read],
                 role if any(one.depends_on_role for one in expressions) else "",
             )
         )
 
-    def _obstacle(self, name: str) -> str | None:
+    def _obstacle(self, name: str, role: str) -> str | None:
         schemas = [side.schema for side in self.sides]
         if any(name not in schema.relations for schema in schemas):
             return "it doesn't exist on both sides"
         relation = schemas[0].relations[name]
         if relation.is_view:
             return "a view is not evaluated in place"
-        return None if relation.has_rows else "the rows of a foreign table can't be made"
+        if not relation.has_rows:
+            return "the rows of a foreign table can't be made"
+        read = sorted({one for schema in schemas for one in schema.reads(name)})
+        doubts = (
+            side.doubts.get(key) for side in self.sides for one in read for key in ((one, role), (one, ""))
+        )
+        return next((doubt for doubt in doubts if doubt is not None), None)
 
     def _universe(self, name: str) -> Universe:
         shared = Shared.of([side.schema for side in self.sides], name)
         return Universe.of(self.joined.relations[name], self.joined, shared, self._accepts)
 
     def _accepts(self, type_: str, value: str) -> bool:
+        if (type_, value) not in self._accepted:
+            self._accepted[type_, value] = self._asked_to_accept(type_, value)
+        return self._accepted[type_, value]
+
+    def _asked_to_accept(self, type_: str, value: str) -> bool:
         if self.joined.version >= 160000:
             asked = text("SELECT pg_catalog.pg_input_is_valid(:value, :type)")
             try:
@@ -318,11 +334,12 @@ class _Comparing:
         constraints = Constraints(self.joined, universe.relation, self.evaluator, self.actions)
         attempts = Attempts(universe, alike.profiles, constraints)
         constraints.learn(row for rows in universe.rows.values() for row in rows)
-        tried = [
-            attempt
-            for attempt in attempts.within(universe.worlds(self.budget), self.budget.worlds)
-            if attempt.statement.command in commands
-        ]
+        tried = attempts.within(universe.worlds(self.budget), self.budget.worlds)
+        for command in commands:
+            if command in attempts.doubts:
+                self._not_decided(name, alike.roles, command, attempts.doubts[command])
+        commands = [command for command in commands if command not in attempts.doubts]
+        tried = [attempt for attempt in tried if attempt.statement.command in commands]
         self.worlds += attempts.worlds
         needed = [parts[part] for part in PARTS if any(part in _PARTS_OF[command] for command in commands)]
         conditions = dict.fromkeys(sql for part in needed for sql in part.conditions)
@@ -433,7 +450,7 @@ class _Comparing:
     def _not_decided(self, name: str, roles: Sequence[str], command: Command, reason: str) -> None:
         self.unknown += [Unknown(object=name, role=role, command=command, reason=reason) for role in roles]
 
-    def _may(self, role: str, expressions: Collection[Expression] = ()) -> RowMapping:
+    def _may(self, role: str, expressions: Collection[Expression]) -> Mapping[str, Any]:
         statement = query("role_in_place").bindparams(
             bindparam("schemas", type_=ARRAY(Text())), bindparam("signatures", type_=ARRAY(Text()))
         )
@@ -442,7 +459,10 @@ class _Comparing:
             "schemas": sorted({schema for one in expressions for schema in one.schemas}),
             "signatures": self.functions.signatures(expressions),
         }
-        return self.connection.execute(statement, parameters).mappings().one()
+        key = repr(parameters)
+        if key not in self._rights:
+            self._rights[key] = dict(self.connection.execute(statement, parameters).mappings().one())
+        return self._rights[key]
 
     def _evaluates_as(self, role: str, expressions: Collection[Expression]) -> bool:
         """Whether the role itself evaluates *expressions*; else the connection's role does.

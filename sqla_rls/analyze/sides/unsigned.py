@@ -25,12 +25,11 @@ UNSIGNED: Final = (
 def use_unsigned_claims(connection: Connection) -> list[str]:
     """Replace functions of schema ``auth`` that verify callers; return what to say about it."""
     found = auth_functions(connection)
-    is_verifying = found.extension or found.signed
+    if not found.extension and not found.signed:
+        return []
     if found.extension:
         connection.execute(text(script("leave_extension")))
-    elif found.signed:
+    else:
         connection.execute(DropSigning())
-    if is_verifying:
-        connection.execute(CreateAuthFunctions())
-    connection.execute(text(script("own_auth_functions")))
-    return [UNSIGNED] if is_verifying else []
+    connection.execute(CreateAuthFunctions())
+    return [UNSIGNED]

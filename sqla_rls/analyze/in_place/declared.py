@@ -1,0 +1,335 @@
+"""A database after a migration, as its catalog would describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
+
+from sqla_rls.analyze.in_place.compare import Side
+from sqla_rls.analyze.schema import Edge, PolicyText, Profile, Relation, Schema, read_profiles
+from sqla_rls.analyze.target import script
+from sqla_rls.catalog.query import pinned, trying
+from sqla_rls.catalog.read import DatabaseSnapshot
+from sqla_rls.diff.policies import Changes
+from sqla_rls.snapshot import PUBLIC, Membership, Policy, Privilege, TableKey
+
+_DESCRIBE = text(
+    "SELECT * FROM pg_temp.sqla_rls_described(ARRAY(SELECT pg_catalog.format("
+    "E'SELECT FROM %I.%I WHERE (%s\\n)', e.schema_name, e.table_name, e.expression) "
+    "FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY "
+    "AS e (schema_name, table_name, expression, place) ORDER BY e.place))"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """A database, and the changes of a migration to it."""
+
+    live: DatabaseSnapshot
+    changes: Changes
+    #: The functions that the migration creates, replaces or drops.
+    functions: Collection[TableKey] = ()
+    #: The tables that the migration drops.
+    dropped: Collection[TableKey] = ()
+    #: The tables of which columns get another type, or go.
+    altered: Collection[TableKey] = ()
+
+    @property
+    def tables(self) -> set[TableKey]:
+        """The existing tables whose policies or flags change, or whose privileges, under row security."""
+        policies = {
+            one.table
+            for change in self.changes.policies
+            for one in (change.before, change.after)
+            if one is not None
+        }
+        flags = {change.after.table for change in self.changes.row_security}
+        privileges = self.changes.privileges.grants | self.changes.privileges.revokes
+        granted = {TableKey(one.schema, one.name) for one in privileges if one.object_type == "TABLE"}
+        protected = {key for key, one in self.live.row_security.items() if one.enabled}
+        return (policies | flags | (granted & protected)) & self.live.row_security.keys() - {*self.dropped}
+
+
+@dataclass(slots=True)
+class _Expression:
+    sql: str
+    edges: tuple[Edge, ...] = ()
+    refusal: str | None = None
+
+
+@dataclass(slots=True)
+class Sides:
+    """Both sides of *migration*, for the tables *names*."""
+
+    connection: Connection
+    migration: Migration
+    before: Side = field(init=False)
+    after: Side = field(init=False)
+    names: list[str] = field(init=False)
+    _doubts: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, connection: Connection, migration: Migration) -> Sides:
+        """Read the catalog, and describe the declared expressions.
+
+        Emits:
+            SELECT statements over the catalog, and a temporary function in a savepoint that is rolled back.
+        """
+        self = cls(connection, migration)
+        schema = Schema.read(connection)
+        changed = {relation.name for relation in map(self._finder(schema), migration.tables) if relation}
+        later = self._later(schema)
+        self.names = sorted(
+            name
+            for name, relation in schema.relations.items()
+            if not relation.is_view and (later.reads(name) | schema.reads(name)) & changed
+        )
+        self._add_profiles(schema, later)
+        return self
+
+    def _finder(self, schema: Schema) -> Any:
+        by_key = {(one.schema, one.relname): one for one in schema.relations.values()}
+        default = self.migration.live.default_schema
+        return lambda key: by_key.get((key.schema or default, key.name))
+
+    def _later(self, schema: Schema) -> Schema:
+        find, changes = self._finder(schema), self.migration.changes
+        relations, edges = dict(schema.relations), dict(schema.edges)
+        gone = {change.before.key for change in changes.policies if change.before}
+        new = [change.after for change in changes.policies if change.after]
+        expressions = self._described(new)
+        for policy in new:
+            for sql in (policy.using, policy.with_check):
+                refusal = None if sql is None else expressions[policy.table, sql].refusal
+                if refusal is not None and (refused := find(policy.table)) is not None:
+                    self._doubts[refused.name, ""] = (
+                        f"Postgres can't read policy {policy.name} before the migration: {refusal}"
+                    )
+        for key in {key.table for key in gone} | {policy.table for policy in new}:
+            relation: Relation | None = find(key)
+            if relation is None:
+                continue
+            kept = [one for one in relation.policies if (key, one.name) not in gone]
+            added = [_text(policy, expressions, self.migration.live) for policy in new if policy.table == key]
+            relations[relation.name] = replace(relation, policies=(*kept, *added))
+            found = [
+                edge
+                for policy in new
+                if policy.table == key
+                for sql in (policy.using, policy.with_check)
+                if sql is not None
+                for edge in expressions[policy.table, sql].edges
+            ]
+            edges[relation.name] = tuple(dict.fromkeys((*edges.get(relation.name, ()), *found)))
+        for change in changes.row_security:
+            if (flagged := find(change.after.table)) is not None:
+                relations[flagged.name] = replace(
+                    relations[flagged.name],
+                    row_security=change.after.enabled,
+                    forced=change.after.forced,
+                )
+        default = self.migration.live.default_schema
+        replaced = {(key.schema or default, key.name) for key in self.migration.functions}
+        functions = {
+            name: replace(one, definition="") if (one.schema, one.name) in replaced else one
+            for name, one in schema.functions.items()
+        }
+        return replace(schema, relations=relations, edges=edges, functions=functions)
+
+    def _described(self, policies: Iterable[Policy]) -> Mapping[tuple[TableKey, str], _Expression]:
+        """Return each expression as Postgres prints it with every name qualified."""
+        default = self.migration.live.default_schema
+        asked = list(
+            dict.fromkeys(
+                (policy.table, sql)
+                for policy in policies
+                for sql in (policy.using, policy.with_check)
+                if sql is not None
+            )
+        )
+        found = {one: _Expression("false", refusal="it made no temporary object") for one in asked}
+        if not asked:
+            return found
+        arrays = {
+            "schemas": [table.schema or default for table, _ in asked],
+            "tables": [table.name for table, _ in asked],
+            "expressions": [sql for _, sql in asked],
+        }
+        statement = _DESCRIBE.bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
+        with pinned(self.connection), trying(self.connection, "no change of access is decided"):
+            self.connection.exec_driver_sql(
+                script("describe_expressions"), execution_options={"no_parameters": True}
+            )
+            for row in self.connection.execute(statement, arrays):
+                found[asked[row.place - 1]] = _expression(row)
+        return found
+
+    def _add_profiles(self, schema: Schema, later: Schema) -> None:
+        read = sorted({one for name in self.names for each in (schema, later) for one in each.reads(name)})
+        relations = [schema.relations[name] for name in read]
+        roles = [role.name for role in schema.roles.values() if not role.is_superuser]
+        held = read_profiles(self.connection, relations, roles)
+        model = _Privileges(self.migration)
+        after: dict[tuple[str, str], Profile] = {}
+        created = [role.name for role in self.migration.changes.roles.created if role.name not in roles]
+        altered = {
+            (key.schema or self.migration.live.default_schema, key.name) for key in self.migration.altered
+        }
+        for relation in relations:
+            for role in (*roles, *created):
+                key = (relation.name, role)
+                old, new = model.profiles(later.relations[relation.name], role, held.get(key))
+                if key in held and not _is_as_modelled(held[key], old):
+                    self._doubts[key] = "Postgres counts other privileges than those of the catalog"
+                elif (relation.schema, relation.relname) in altered:
+                    self._doubts[key] = "the migration changes the type of a column, or drops one"
+                after[key] = new
+        self.before = Side(schema=schema, profiles=held, doubts=self._doubts)
+        self.after = Side(schema=later, profiles=after)
+
+
+class _Privileges:
+    """What roles may do before and after, by the privileges that the catalog lists."""
+
+    def __init__(self, migration: Migration) -> None:
+        live, changes = migration.live, migration.changes
+        self.default_schema = live.default_schema
+        self.owners = live.owners
+        self.privileges = (
+            live.privileges,
+            (live.privileges - changes.privileges.revokes) | changes.privileges.grants,
+        )
+        memberships = (live.memberships - changes.roles.revoked) | changes.roles.granted
+        self.inherits = {role.name: role.inherit is not False for role in live.roles.values()}
+        self.inherits |= {role.name: role.inherit is not False for role in changes.roles.created}
+        for change in changes.roles.altered:
+            if change.after.inherit is not None:
+                self.inherits[change.after.name] = change.after.inherit
+        memberships |= {
+            Membership(str(group), role.name)
+            for role in changes.roles.created
+            for group in role.member_of or ()
+        }
+        self.memberships = (live.memberships, memberships)
+        self.bypasses = {role.name: bool(role.bypassrls) for role in live.roles.values()}
+        self.bypasses_later = dict(self.bypasses)
+        for role in (*changes.roles.created, *(change.after for change in changes.roles.altered)):
+            if role.bypassrls is not None:
+                self.bypasses_later[role.name] = role.bypassrls
+
+    def profiles(self, relation: Relation, role: str, held: Profile | None) -> tuple[Profile, Profile]:
+        """Return the profile before and after, by the model; *held* is Postgres's answer before."""
+        old = self._profile(relation, role, 0, self.bypasses)
+        new = self._profile(relation, role, 1, self.bypasses_later)
+        return old, new
+
+    def _profile(self, relation: Relation, role: str, side: int, bypasses: Mapping[str, bool]) -> Profile:
+        groups = self._groups(role, self.memberships[side])
+        owns = relation.owner in groups
+        key = TableKey.of(relation.schema, relation.relname, self.default_schema)
+        columns: dict[str, set[str]] = {"SELECT": set(), "INSERT": set(), "UPDATE": set()}
+        deletes = owns
+        for one in self.privileges[side]:
+            if one.object_type != "TABLE" or (one.schema, one.name) != key or one.grantee not in groups:
+                continue
+            if one.privilege == "DELETE":
+                deletes = True
+            elif one.privilege in columns:
+                columns[one.privilege] |= set(relation.columns) if one.column is None else {one.column}
+        ordered = {
+            name: tuple(column for column in relation.columns if owns or column in found)
+            for name, found in columns.items()
+        }
+        return Profile(
+            role=role,
+            usage=self._may_use(relation.schema, groups, self.privileges[side]),
+            delete=deletes,
+            selects=ordered["SELECT"],
+            inserts=ordered["INSERT"],
+            updates=ordered["UPDATE"],
+            bypasses=bypasses.get(role, False),
+            owns=owns,
+            policies=tuple(
+                sorted(
+                    policy.name
+                    for policy in relation.policies
+                    if any(each in groups or each.lower() == PUBLIC for each in policy.roles)
+                )
+            ),
+        )
+
+    def _may_use(self, schema: str, groups: set[str], privileges: Iterable[Privilege]) -> bool:
+        if any(one[0] == "SCHEMA" and one[2] == schema and one[3] in groups for one in self.owners):
+            return True
+        return any(
+            one.object_type == "SCHEMA"
+            and one.name == schema
+            and one.privilege == "USAGE"
+            and one.grantee in groups
+            for one in privileges
+        )
+
+    def _groups(self, role: str, memberships: Iterable[Membership]) -> set[str]:
+        """The role, the roles whose privileges it has, and PUBLIC."""
+        found, waiting = {role, PUBLIC}, [role]
+        memberships = list(memberships)
+        while waiting:
+            member = waiting.pop()
+            for one in memberships:
+                inherits = self.inherits.get(member, True) if one.inherit is None else one.inherit
+                if one.member == member and inherits and one.role not in found:
+                    found.add(one.role)
+                    waiting.append(one.role)
+        return found
+
+
+def _is_as_modelled(held: Profile, model: Profile) -> bool:
+    # The policies of the model are those after the migration.
+    return replace(held, policies=()) == replace(model, policies=())
+
+
+def _text(
+    policy: Policy, expressions: Mapping[tuple[TableKey, str], _Expression], live: DatabaseSnapshot
+) -> PolicyText:
+    def sql(expression: str | None) -> str | None:
+        return None if expression is None else expressions[policy.table, expression].sql
+
+    return PolicyText(
+        name=policy.name,
+        permissive=policy.permissive,
+        command=policy.command,
+        roles=tuple(
+            "PUBLIC" if role == PUBLIC else live.role_keywords.get(role, role)
+            for role in sorted(policy.roles)
+        ),
+        using=sql(policy.using),
+        check=sql(policy.with_check),
+    )
+
+
+def _expression(row: Any) -> _Expression:
+    if row.refusal is not None:
+        return _Expression("false", refusal=row.refusal)
+    refs: Sequence[Mapping[str, Any]] = row.refs or ()
+    edges = tuple(Edge("policy", one["reads"], one["column"], one["calls"]) for one in refs)
+    return _Expression(_predicate(row.spelling), edges)
+
+
+def _predicate(body: str) -> str:
+    """The condition after WHERE in ``BEGIN ATOMIC SELECT FROM … WHERE condition; END``."""
+    from pglast.parser import scan
+
+    depth, start, end = 0, 0, len(body)
+    for token in scan(body):
+        if token.name == "ASCII_40":
+            depth += 1
+        elif token.name == "ASCII_41":
+            depth -= 1
+        elif depth == 0 and token.name == "WHERE" and not start:
+            start = token.end + 1
+        elif depth == 0 and token.name == "ASCII_59":
+            end = token.start
+    return body[start:end].strip()
