@@ -25,11 +25,12 @@ UNSIGNED: Final = (
 def use_unsigned_claims(connection: Connection) -> list[str]:
     """Replace functions of schema ``auth`` that verify callers; return what to say about it."""
     found = auth_functions(connection)
-    if not found.extension and not found.signed:
-        return []
+    is_verifying = found.extension or found.signed
     if found.extension:
         connection.execute(text(script("leave_extension")))
-    else:
+    elif found.signed:
         connection.execute(DropSigning())
-    connection.execute(CreateAuthFunctions())
-    return [UNSIGNED]
+    if is_verifying:
+        connection.execute(CreateAuthFunctions())
+    connection.execute(text(script("own_auth_functions")))
+    return [UNSIGNED] if is_verifying else []

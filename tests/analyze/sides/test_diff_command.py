@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
+from sqla_rls.cli.progress import Progress
 from sqla_rls.testing.postgres import Server
 from tests.support.suite import find_installation, newest
 
@@ -236,3 +238,21 @@ def test_a_part_that_is_missing_on_both_sides_is_no_difference(snapshot: str, tm
     edited.write_text(Path(snapshot).read_text().replace("OR is_public)", "OR is_there())"))
     run("diff", snapshot, str(edited), "--fail-on", "unknown", code=1)
     run("diff", str(edited), str(edited), "--fail-on", "unknown", code=0)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_long_comparison_shows_a_bar_on_a_terminal(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return is_terminal
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(Progress, "_AFTER", 0.0)
+    with Progress("Comparing") as progress:
+        progress(0, 4, "public.a")
+        progress(3, 4, "public.d")
+    assert ("Comparing" in terminal.getvalue() and "75%" in terminal.getvalue()) == is_terminal
+    assert bool(terminal.getvalue()) == is_terminal

@@ -174,11 +174,16 @@ def test_signed_claims_travel_unsigned(own_server: Server) -> None:
 def test_claims_of_pg_session_jwt_travel_unsigned(old_server: Server) -> None:
     if "pg_session_jwt" not in extensions(old_server):
         missing("pg_session_jwt", "install it for PostgreSQL 15")
-    url = fill(old_server, "CREATE EXTENSION pg_session_jwt;" + OWN_ROWS)
+    owned = "DROP ROLE IF EXISTS keeper; CREATE ROLE keeper; ALTER TABLE own OWNER TO keeper;"
+    url = fill(old_server, "CREATE EXTENSION pg_session_jwt;" + OWN_ROWS + owned)
     with Side.parse(url.render_as_string()).build() as built:
         assert visible(built.connection, "alice") == [1]
         assert visible(built.connection, "carol") == []
         assert any("verify no signature" in one for one in built.left_out)
+        # As after a migration.
+        query = """SELECT DISTINCT proowner::regrole::text FROM pg_proc
+                    WHERE pronamespace = 'auth'::regnamespace"""
+        assert built.connection.scalars(text(query)).all() == ["keeper"]
         assert built.incomplete == {}
 
 
