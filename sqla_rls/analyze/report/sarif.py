@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from sqla_rls.analyze.report.baseline import digest
 from sqla_rls.analyze.report.report import Report, details, plain, title, unknown_title
@@ -81,7 +83,7 @@ def _result(report: Report, rule: str, message: str, name: str) -> dict[str, Any
     if report.path is not None:
         # GitHub refuses results without a file.
         location["physicalLocation"] = {
-            "artifactLocation": {"uri": report.path},
+            "artifactLocation": {"uri": _uri(report.path)},
             "region": {"startLine": 1},
         }
     return {
@@ -91,3 +93,11 @@ def _result(report: Report, rule: str, message: str, name: str) -> dict[str, Any
         "message": {"text": message},
         "locations": [location],
     }
+
+
+def _uri(path: str) -> str:
+    """Return the URI of *path*, relative to the current directory if it lies there."""
+    found, here = Path(path), Path.cwd()
+    if found.is_absolute() and found.is_relative_to(here):
+        found = found.relative_to(here)
+    return found.as_uri() if found.is_absolute() else quote(found.as_posix())

@@ -48,6 +48,18 @@ def load_metadata(name: str) -> MetaData:
     return metadata
 
 
+def module_file(name: str) -> str | None:
+    """Return the file of ``package.module:object`` below the current directory; nothing is imported."""
+    parts = name.partition(":")[0].split(".")
+    here = Path.cwd()
+    for directory in (here, *map(Path, sys.path)):
+        base = here.joinpath(directory, *parts)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file() and path.is_relative_to(here):
+                return path.relative_to(here).as_posix()
+    return None
+
+
 def create_models(metadatas: Iterable[MetaData], scratch: Scratch, owner: Owner) -> None:
     """Create the tables, roles and policies of *metadatas* in the scratch database, as *owner*.
 

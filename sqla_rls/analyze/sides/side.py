@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.sides.dump import Dump, name_of, read_dump
-from sqla_rls.analyze.sides.models import create_models, load_metadata
+from sqla_rls.analyze.sides.models import create_models, load_metadata, module_file
 from sqla_rls.analyze.sides.restore import restore
 from sqla_rls.analyze.sides.revision import upgrade
 from sqla_rls.analyze.sides.scratch import Owner, Scratch, scratch_server
@@ -110,7 +110,8 @@ class Side:
             found = [load_metadata(one) if isinstance(one, str) else one for one in given]
             create_models(found, scratch, owner)
 
-        return cls(name="models", _fill=fill, owner=owner)
+        files = [path for one in given if isinstance(one, str) if (path := module_file(one)) is not None]
+        return cls(name="models", _fill=fill, path=next(iter(files), None), owner=owner)
 
     @classmethod
     def _of_revision(cls, text: str, config: str | Sequence[str] | None, owner: Owner | None) -> Side:

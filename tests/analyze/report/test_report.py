@@ -240,3 +240,17 @@ BASELINE = Baseline.of(report(change()).comparison)
 )
 def test_the_gate_closes(given: Report, failing: list[FailOn]) -> None:
     assert [one for one in FAIL_ON if is_closed(given, one)] == failing  # type: ignore[arg-type] # one of FailOn
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        ("a b/#1.json", "a%20b/%231.json"),
+        (str(Path.cwd() / "alembic.ini"), "alembic.ini"),
+        ("/else where/x.json", "file:///else%20where/x.json"),
+    ],
+)
+def test_sarif_names_a_file_below_the_current_directory(path: str, uri: str) -> None:
+    found = json.loads(FORMATS["sarif"](replace(report(change()), path=path)))
+    place = found["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == uri

@@ -180,6 +180,15 @@ def test_models_and_their_revisions_build_the_same(monkeypatch: pytest.MonkeyPat
         assert models.left_out == ("Models have no owner: role owner owns the objects.",)
 
 
+def test_a_side_names_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    assert Side.parse("models", models="todos.models:Base").path == "examples/todos/models.py"
+    assert Side.parse("models", models="json:Base").path is None
+    assert Side.parse("rev:head").path == "pyproject.toml"
+    assert Side.parse("postgresql://host/x").path is None
+
+
 @pytest.mark.exhaustive
 def test_models_are_named_as_module_and_object(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "models_of_a_side.py").write_text(
