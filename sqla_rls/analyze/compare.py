@@ -93,7 +93,17 @@ class _Tally:
 
     found: dict[tuple[Command, Direction], _Difference] = field(default_factory=dict)
     worlds: int = 0
+    #: A row of the relation satisfies the constraints.
+    has_row: bool = False
+    #: An INSERT wasn't rejected by a constraint.
+    has_insert: bool = False
     rejections: dict[str, int] = field(default_factory=dict)
+
+    def is_about(self, universe: Universe, *commands: Command) -> bool:
+        """Whether the constraints left rows for *commands*."""
+        if not universe.relation.has_rows:
+            return self.worlds > 0
+        return self.has_row or (self.has_insert and commands == ("INSERT",))
 
 
 @dataclass(kw_only=True)
@@ -241,7 +251,7 @@ class _Comparing:
             statements = Statements(universe=universe, profiles=held)
             try:
                 tally = self._tally(universe, alike[0], statements)
-                if not tally.worlds:
+                if not tally.is_about(universe, *statements.commands()):
                     # Only some values of the columns in constraints may be valid.
                     universe = Universe.of(relation, self.joined, shared, side.accepts, varies_checked=True)
                     statements = Statements(universe=universe, profiles=held)
@@ -311,11 +321,16 @@ class _Comparing:
                 tally.rejections[rejected] = tally.rejections.get(rejected, 0) + 1
                 continue
             tally.worlds += 1
+            tally.has_row |= trial.world.row is not None
+            if not tally.has_insert:
+                tally.has_insert = _has_insert(trial, actors, before, after)
             if before.results == after.results:
                 continue
             asked = [(actor, statement) for actor in actors for statement in trial.statements]
             for place, (actor, statement) in enumerate(asked):
                 old, new = before.outcome(place), after.outcome(place)
+                if not _is_comparable(trial.world, statement, old, new):
+                    continue
                 if new.permits_more_than(old):
                     difference = _Difference(trial.world, actor, statement, (old, new))
                     tally.found.setdefault((statement.command, "opens"), difference)
@@ -352,17 +367,18 @@ class _Comparing:
                         direction,
                     )
             else:
-                self._decided(name, roles, command, examples, tally)
+                self._decided(universe, roles, command, examples, tally)
 
     def _decided(
         self,
-        name: str,
+        universe: Universe,
         roles: Sequence[str],
         command: Command,
         examples: Mapping[Direction, Counterexample],
         tally: _Tally,
     ) -> None:
-        if not examples and not tally.worlds:
+        name = universe.relation.name
+        if not examples and not tally.is_about(universe, command):
             most = max(tally.rejections, key=lambda one: tally.rejections[one], default="no value fits")
             self._not_decided(name, roles, command, f"no world satisfies the constraints: {most}")
             return
@@ -421,8 +437,25 @@ class _Comparing:
         if before.rejected or after.rejected:
             return None
         old, new = before.outcome(0), after.outcome(0)
+        if not _is_comparable(world, found.statement, old, new):
+            return None
         differs = new.permits_more_than(old) if direction == "opens" else old.permits_more_than(new)
         return _Difference(world, actor, found.statement, (old, new)) if differs else None
+
+
+def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tried) -> bool:
+    """Whether some INSERT got as far as a row, or was denied, on both sides."""
+    asked = [statement for _ in actors for statement in trial.statements]
+    return any(
+        statement.command == "INSERT"
+        and not any((each.outcome(place).error or "").startswith(("22", "23")) for each in (before, after))
+        for place, statement in enumerate(asked)
+    )
+
+
+def _is_comparable(world: World, statement: Statement, old: Outcome, new: Outcome) -> bool:
+    """Whether the outcomes are about the row in question: not if one of several rows undid the statement."""
+    return world.is_alone or not statement.reaches_all or not (old.is_rejected or new.is_rejected)
 
 
 def _any(schemas: tuple[Schema, ...], name: str) -> Relation:

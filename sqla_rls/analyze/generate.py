@@ -36,9 +36,11 @@ class Row:
 
     relation: str
     values: Values
+    #: Rows with the same values, or with the same but for a key that decides nothing.
+    copy: int = 0
 
     def __hash__(self) -> int:
-        return hash((self.relation, repr(self.values)))
+        return hash((self.relation, repr(self.values), self.copy))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,11 @@ class World:
     rows: tuple[Row, ...]
     #: The row in question, the last; None for a view, and where it is inserted.
     row: Row | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the row in question is the only one in its table."""
+        return self.row is None or all(row.relation != self.row.relation for row in self.rows)
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
@@ -207,7 +214,26 @@ class Universe:
             Row(relation.name, self._filled(relation, dict(zip(names, values, strict=True)), number))
             for number, values in enumerate(chosen, 1)
         ]
+        if self.pools.counts_rows and (relation != self.relation or not self.relation.has_rows):
+            numbers = itertools.count(1000)
+            rows += [
+                one
+                for row in rows
+                for copy in (1, 2)
+                for one in self._copied(relation, row, copy, next(numbers))
+            ]
         return tuple(dict.fromkeys(rows))
+
+    def _copied(self, relation: Relation, row: Row, copy: int, number: int) -> Iterator[Row]:
+        """The row again, with other values where a key needs them."""
+        values, deciding = dict(row.values), self.deciding[relation.name]
+        for key in relation.keys:
+            free = [name for name in key if name not in deciding and not self._is_foreign(relation, name)]
+            if not free:
+                return
+            for name in free:
+                values[name] = self.pools.distinct(relation.columns[name], number)
+        yield Row(relation.name, values, copy)
 
     def _filled(self, relation: Relation, given: Values, number: int) -> Values:
         """Give each other column one value; keys that decide nothing are distinct."""
@@ -257,12 +283,17 @@ class Universe:
 
 def _deciding(schema: Schema, read: frozenset[str], name: str, parts: Sequence[str]) -> frozenset[str]:
     sources = read | {one for each in read for one in schema.calls(each)}
-    return frozenset(
+    found = {
         edge.column
         for source in sources
         for edge in schema.edges.get(source, ())
         if edge.reads == name and edge.column is not None and edge.part in parts
-    )
+    }
+    columns = schema.relations[name].columns
+    for column in list(found & columns.keys()):
+        if (expression := columns[column].generated) is not None:
+            found |= read_expression(expression).names & columns.keys()
+    return frozenset(found)
 
 
 def _reads_itself(schema: Schema, relation: Relation) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -22,7 +22,7 @@ SUBJECTS: Final[Mapping[str, tuple[str, str]]] = {
 _PAST, _FUTURE = "1970-01-01", "2100-01-01"
 _BY_TYPE: Final[Mapping[str, tuple[Any, ...]]] = {
     "uuid": SUBJECTS["uuid"],
-    "date": (_PAST, _FUTURE),
+    "date": (_PAST, _FUTURE, "today"),
     "time without time zone": ("00:00:00", "12:00:00"),
     "time with time zone": ("00:00:00+00", "12:00:00+00"),
     "bytea": ("\\x01", "\\x02"),
@@ -36,10 +36,34 @@ _BY_TYPE: Final[Mapping[str, tuple[Any, ...]]] = {
     "tsvector": ("a", "b"),
     "bit": ("0", "1"),
 }
+#: Functions to which texts that differ in capitals may be equal.
+_IGNORE_CASE: Final = frozenset(("lower", "upper", "initcap", "casefold", "citext"))
+#: Functions that look at a part of a text.
+_CUT: Final = frozenset(
+    (
+        "left",
+        "right",
+        "substr",
+        "substring",
+        "split_part",
+        "starts_with",
+        "strpos",
+        "replace",
+        "regexp_replace",
+    )
+)
+#: Functions of several rows.
+_AGGREGATES: Final = frozenset(
+    ("count", "sum", "array_agg", "string_agg", "jsonb_agg", "json_agg", "row_number")
+)
 #: Text that many types read.
 _GUESSES: Final = ("1", "2", "a", "(,)", "(,,)", "(,,,)", "()", "{}", "(1,1)", "[1,2)", "empty")
 #: Values that stand for the others of a type, where a constant is one value.
 _OTHERS: Final = 2
+#: The most fields of a composite type.
+_MOST_FIELDS: Final = 16
+#: The most subjects that a definition names.
+_MOST_NAMED: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +97,29 @@ class Shared:
 
     @classmethod
     def of(cls, schemas: Iterable[Schema], relation: str) -> Shared:
-        found = Vocabulary()
+        found, columns = Vocabulary(), list[Column]()
         for schema in schemas:
             if relation in schema.relations:
                 found = found.merged(_vocabulary(schema, relation))
-        return cls(vocabulary=found)
+                read = (schema.relations[name] for name in sorted(schema.reads(relation)))
+                columns += [column for one in read for column in one.columns.values()]
+        return cls(vocabulary=_attributed(found, columns))
+
+
+def _attributed(vocabulary: Vocabulary, columns: Iterable[Column]) -> Vocabulary:
+    """Constants of parameters may be of any column; those of a generated column are of its sources, too."""
+    names = {column.name for column in columns}
+    constants, loose = dict(vocabulary.constants), list(vocabulary.loose)
+    for term, ones in vocabulary.constants.items():
+        if isinstance(term, terms.Column) and not term.path and term.name not in names:
+            loose += ones
+    for column in columns:
+        if column.generated is not None:
+            own = vocabulary.constants.get(terms.Column(column.name), ())
+            for name in sorted(terms.read_expression(column.generated).names & names - {column.name}):
+                source = terms.Column(name)
+                constants[source] = tuple(dict.fromkeys((*constants.get(source, ()), *own)))
+    return replace(vocabulary, constants=constants, loose=tuple(dict.fromkeys(loose)))
 
 
 def _vocabulary(schema: Schema, relation: str) -> Vocabulary:
@@ -102,7 +144,12 @@ def _vocabulary(schema: Schema, relation: str) -> Vocabulary:
         vocabulary = schema.functions[signature].vocabulary
         if schema.functions[signature].schema == "auth":
             # They read claims; their constants are names and texts of claims, not values of columns.
-            vocabulary = replace(vocabulary, loose=())
+            attributed: dict[terms.Term, tuple[Constant, ...]] = {
+                term: ones
+                for term, ones in vocabulary.constants.items()
+                if not isinstance(term, terms.Column)
+            }
+            vocabulary = replace(vocabulary, constants=attributed, loose=())
         found = found.merged(vocabulary)
     return found
 
@@ -137,6 +184,7 @@ class Pools:
     def values(self, relation: Relation, column: Column) -> tuple[Any, ...]:
         """Return the values that the policies can tell apart; NULL is the last, where it is allowed."""
         found = [value for value in self._candidates(column) if self._is_valid(column, value)]
+        found = found or [value for value in self._guesses(column) if self._is_valid(column, value)]
         if not column.not_null and not any(column.name in key for key in relation.keys[:1]):
             found.append(None)
         return tuple({repr(value): value for value in found}.values()) or (None,)
@@ -147,6 +195,10 @@ class Pools:
 
     def distinct(self, column: Column, number: int) -> Any:
         """Return value *number* of those that a key column has."""
+        named = [_natural(one) for one in self.vocabulary.constants.get(terms.Column(column.name), ())]
+        named = [value for value in named if self._is_valid(column, value)]
+        if named:  # of a partition, or of a CHECK
+            return named[(number - 1) % len(named)]
         if column.category == "N":
             return number
         if column.base == "uuid":
@@ -162,6 +214,8 @@ class Pools:
         """Return the callers of each role: without claims, without a subject, with one; then other claims."""
         bases: list[Mapping[str, Any] | None] = [None, {}]
         bases += [{"sub": SUBJECTS[kind][0]} for kind in self.kinds]
+        named = self.vocabulary.constants.get(terms.Subject(), ())
+        bases += [{"sub": one.value} for one in named if one.kind == "text"][:_MOST_NAMED]
         variants: list[tuple[Mapping[str, Any] | None, Mapping[str, str]]] = [(base, {}) for base in bases]
         for path in self.vocabulary.claims:
             for value in self._claim_values(path):
@@ -188,7 +242,7 @@ class Pools:
         term = terms.Claim(path)
         constants = [_natural(one) for one in self.vocabulary.constants.get(term, ())]
         linked = [one for one in self.vocabulary.linked.get(term, ()) if isinstance(one, terms.Column)]
-        values: list[Any] = constants or (["1", "2"] if linked else ["alice", True])
+        values: list[Any] = constants or (["1", "2", "10"] if linked else ["alice", True])
         if linked:
             values += [SUBJECTS[kind][0] for kind in self.kinds]
         yield from values
@@ -202,7 +256,8 @@ class Pools:
     def _candidates(self, column: Column) -> list[Any]:
         """The constants that the column is compared with and their neighbours, then others of the type."""
         term = terms.Column(column.name)
-        constants = [*self.vocabulary.constants.get(term, ()), *self.vocabulary.loose]
+        own = self.vocabulary.constants.get(term, ())
+        constants = [*own, *self.vocabulary.loose]
         if column.kind == "e":
             named = [one.value for one in constants if one.value in column.labels]
             others = [label for label in column.labels if label not in named]
@@ -214,14 +269,54 @@ class Pools:
             return [True, False]
         if column.category == "N":
             numbers = [n for one in constants if one.kind == "number" for n in _around(one.value)]
-            return [*numbers, *others] if not numbers else list(dict.fromkeys([*numbers, *others]))
+            return list(dict.fromkeys([*numbers, *others]))
         if column.category == "D":
             return [*_moments(column.base, constants), *others]
         if column.base in ("json", "jsonb"):
             texts = [one.value for one in constants if one.kind == "text"][:3]
             return [{}, *({key: value} for key in texts for value in (*texts, True) if key != value)][:6]
-        texts = [each for one in constants if one.kind == "text" for each in _patterns(one.value)]
-        return list(dict.fromkeys([*texts, *others]))
+        if column.kind == "c":
+            texts = [one.value for one in constants if one.kind in ("text", "number")]
+            return [*self._records(column, [*texts, "1"])]
+        texts = [each for one in own if one.kind == "text" for each in _patterns(one.value)]
+        loose = [each for one in self.vocabulary.loose if one.kind == "text" for each in _patterns(one.value)]
+        if self._linked(term, terms.Subject):
+            found = [*others, *texts, *loose]
+        else:
+            found = [*texts, *(others[:1] if texts else others), *loose]
+        return list(dict.fromkeys([*found, *self._similar(found[:_OTHERS])]))
+
+    def _records(self, column: Column, texts: Sequence[str]) -> Iterator[str]:
+        """The values of a composite type that have one of *texts* in one field."""
+        width = next((n for n in range(1, _MOST_FIELDS) if self._is_valid(column, f"({',' * (n - 1)})")), 0)
+        for text in texts:
+            for place in range(width):
+                fields = [json.dumps(text) if number == place else "" for number in range(width)]
+                yield f"({','.join(fields)})"
+
+    def _guesses(self, column: Column) -> Iterator[str]:
+        """Texts that a type may read: many types need a length, or a form of their own."""
+        yield from _GUESSES
+        length = column.type.partition("(")[2].partition(")")[0]
+        if length.isdecimal():
+            yield from ("0" * int(length), "1" * int(length))
+
+    def _linked(self, term: terms.Term, *kinds: type) -> bool:
+        return any(isinstance(one, kinds) for one in self.vocabulary.linked.get(term, ()))
+
+    def _similar(self, texts: Sequence[str]) -> Iterator[str]:
+        """Texts that a function in a definition may not tell from *texts*."""
+        names = self.vocabulary.names
+        for text in texts:
+            if names & _IGNORE_CASE:
+                yield text.upper()
+            if names & _CUT:
+                yield from (f"{text[:-1]}0", f"{text}0", f"0{text}")
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether a definition may ask how many rows there are."""
+        return bool(self.vocabulary.names & _AGGREGATES)
 
     def _others(self, column: Column, base: str, category: str, term: terms.Term) -> list[Any]:
         if category == "S":
@@ -230,12 +325,15 @@ class Pools:
                 return [subject for kind in self.kinds for subject in SUBJECTS[kind]]
             return list(SUBJECTS["text"])
         if category == "N":
-            return [1, 2]
+            # As texts, 10 comes before 2.
+            return [1, 2, 10] if self._linked(term, terms.Claim, terms.Setting) else [1, 2]
         if base.startswith("timestamp"):
-            return [f"{_PAST} 00:00:00+00", f"{_FUTURE} 00:00:00+00"]
+            # The row of a transaction that reads "now" is as old as its now().
+            return [f"{_PAST} 00:00:00+00", f"{_FUTURE} 00:00:00+00", "now"]
         if category == "T":
             return ["1 day", "2 days"]
-        return list(_BY_TYPE.get(base.partition("(")[0], _GUESSES))
+        values = list(_BY_TYPE.get(base.partition("(")[0], _GUESSES))
+        return [*values, *self._similar(SUBJECTS["uuid"])] if base == "uuid" else values
 
     def _elements(self, column: Column, constants: Iterable[Constant]) -> list[Any]:
         assert column.element is not None
@@ -269,10 +367,14 @@ def _once(accepts: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
     return asked
 
 
-def _kinds(columns: Iterable[Column], vocabulary: Vocabulary) -> tuple[str, ...]:
+def _kinds(columns: Sequence[Column], vocabulary: Vocabulary) -> tuple[str, ...]:
     """The forms that a subject needs: those of the columns that it is compared with."""
     linked = vocabulary.linked.get(terms.Subject(), frozenset())
     compared = [one for one in columns if terms.Column(one.name) in linked]
+    if any(
+        isinstance(one, terms.Column) and one.name not in {each.name for each in columns} for one in linked
+    ):
+        compared = list(columns)  # a parameter may be any of them
     found = {_kind(column) for column in (compared or columns)} - {None}
     if not compared:
         found.discard("number")
@@ -297,12 +399,14 @@ def _natural(constant: Constant) -> Any:
 
 def _around(number: str) -> Iterator[int | float]:
     value = json.loads(number)
-    yield from (value, value - 1, value + 1)
+    # A type of whole numbers doesn't accept the last.
+    yield from (value, value - 1, value + 1, value + 0.5)
 
 
 def _patterns(text: str) -> Iterator[str]:
     if "%" in text or "_" in text:
-        yield text.replace("%", "x").replace("_", "x")
+        instance = text.replace("%", "x").replace("_", "x")
+        yield from (instance, instance.swapcase())
     yield text
 
 

@@ -48,6 +48,11 @@ class Outcome:
             return bool(Counter(self.rows) - Counter(other.rows))
         return self.count > other.count
 
+    @property
+    def is_rejected(self) -> bool:
+        """Whether a policy or a constraint rejected a new row, which undid the whole statement."""
+        return self.error is not None and self.error.startswith(("42501", "44000", "23"))
+
     def __str__(self) -> str:
         if self.error is not None:
             return self.error.partition("\n")[0]

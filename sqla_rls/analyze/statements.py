@@ -47,6 +47,8 @@ class Statement:
     command: Command
     text: str
     shape: Shape = field(default=Shape(), compare=False)
+    #: An UPDATE or DELETE of all rows, which one of them makes fail.
+    reaches_all: bool = False
 
     @property
     def returns_rows(self) -> bool:
@@ -104,7 +106,7 @@ class Statements:
     def _deletes(self, row: Row | None) -> Iterator[Statement]:
         if not any(profile.delete for profile in self.profiles):
             return
-        yield Statement("DELETE", f"DELETE FROM {self.relation.name}")
+        yield Statement("DELETE", f"DELETE FROM {self.relation.name}", reaches_all=True)
         if row is not None:
             text = f"DELETE FROM {self.relation.name} WHERE {self._is(row)}"
             yield Statement("DELETE", text, Shape(reads=self._identifying(row)))
@@ -119,7 +121,7 @@ class Statements:
                 return
             assigned = f"{_name(name)} = {self._literal(name, value)}"
             text, shape = f"UPDATE {self.relation.name} SET {assigned}", Shape(assigned=(name, value))
-            yield Statement("UPDATE", text, shape)
+            yield Statement("UPDATE", text, shape, reaches_all=True)
             if number < _MOST_BY_KEY:
                 shape = replace(shape, reads=self._identifying(row))
                 yield Statement("UPDATE", f"{text} WHERE {where}", shape)

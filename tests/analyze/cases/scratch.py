@@ -32,7 +32,13 @@ class Servers:
     @contextmanager
     def sides(self, case: Case) -> Iterator[tuple[Connection, Connection]]:
         """A superuser's connections to the databases before and after the change."""
-        with self.databases(case) as names, ExitStack() as stack:
+        with self.databases(case) as names, self.connected(names) as connections:
+            yield connections
+
+    @contextmanager
+    def connected(self, names: tuple[str, str]) -> Iterator[tuple[Connection, Connection]]:
+        """A superuser's connections to the databases of these names."""
+        with ExitStack() as stack:
             before, after = (
                 stack.enter_context(create_engine(server.url(name), poolclass=NullPool).connect())
                 for server, name in zip(self.both, names, strict=True)

@@ -9,6 +9,7 @@ from tests.analyze.cases.case import (
     closes,
     opens,
     rows,
+    verdicts,
 )
 
 _ME = "(SELECT auth.user_id())"
@@ -188,6 +189,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO authenticated;
         before=DOCS.replace("body text", "body text CHECK (false)") + _MINE,
         after="ALTER POLICY mine ON docs USING (true);",
         rows=DOCS_ROWS,
+        # Nothing can be tried.
+        expected=verdicts("unknown", "docs", "ALL")
+        | verdicts("unknown", "docs", "SELECT UPDATE DELETE", "anonymous"),
     ),
     Case(
         name="A CHECK that excludes the difference",
