@@ -184,6 +184,7 @@ CREATE POLICY every_other ON docs FOR SELECT TO reader USING (nextval('calls') %
         }
 
 
+@pytest.mark.exhaustive
 def test_what_closes(sides: Sides) -> None:
     with sides.compared("REVOKE USAGE ON SEQUENCE docs_id_seq FROM reader;") as (found, *_):
         assert verdicts(found) == {("public.docs", role, "INSERT"): "closes" for role in ("member", "reader")}
@@ -192,12 +193,14 @@ def test_what_closes(sides: Sides) -> None:
         assert {"42P17"} == {one.counterexample.after[:5] for one in found.changes}
 
 
+@pytest.mark.exhaustive
 def test_the_same_definitions_are_not_tried(sides: Sides) -> None:
     with sides.compared("CREATE TABLE unrelated (id int);") as (found, *_):
         assert (found.changes, found.unknown, found.same) == ((), (), ())
         assert found.scope.statements == 0
 
 
+@pytest.mark.exhaustive
 def test_four_policies_are_the_same_as_one(sides: Sides) -> None:
     four = "".join(
         f"CREATE POLICY mine_{command} ON docs FOR {command} TO reader {clauses};"
@@ -231,6 +234,7 @@ def test_the_same_input_gives_the_same_output(sides: Sides) -> None:
         assert {one.verdict for one in first.changes} == {"both"}
 
 
+@pytest.mark.exhaustive
 def test_a_small_budget_says_what_it_leaves_out(sides: Sides) -> None:
     with sides.compared("DROP POLICY not_secret ON docs;", budget=Budget(worlds=5)) as (found, *_):
         assert any("5 worlds were tried" in one for one in found.scope.left_out)

@@ -26,6 +26,7 @@ from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
 from tests.support.sessions import Todo
 from tests.support.signing import Signed
+from tests.support.suite import table
 
 SETUP = """
 CREATE TABLE orgs (id int PRIMARY KEY, name text);
@@ -134,7 +135,7 @@ def really(
         transaction.rollback()
 
 
-@pytest.mark.parametrize(
+@table(
     ("table", "command", "key", "row", "reason"),
     [
         (DOCS, "SELECT", 1, {}, "allowed"),
@@ -166,6 +167,7 @@ def really(
         ("public.counted", "INSERT", None, {"body": "x"}, "missing_privilege"),
         ("public.counted", "INSERT", None, {"id": 5, "body": "x"}, "row_security_off"),
     ],
+    kind=lambda row: row[4],
 )
 def test_the_answer_is_that_of_the_real_command(
     connection: Connection, table: str, command: Command, key: Any, row: dict[str, Any], reason: str

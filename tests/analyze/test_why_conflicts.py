@@ -18,6 +18,7 @@ from sqla_rls.analyze.explanation import Command
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
+from tests.support.suite import table
 
 pytestmark = pytest.mark.every_postgres
 
@@ -124,7 +125,7 @@ def really(connection: Connection, statement: str, values: Mapping[str, Any]) ->
             transaction.rollback()
 
 
-@pytest.mark.parametrize(
+@table(
     ("table", "row", "clause", "returning", "reason", "sqlstate"),
     [
         # without the clause
@@ -225,6 +226,7 @@ def really(connection: Connection, statement: str, values: Mapping[str, Any]) ->
         ("unchanged", {"id": 2, "body": "y"}, UPDATE, False, "missing_privilege", "42501"),
         ("once", {"id": 2, "a": None}, OnConflict("update", ["a"]), True, "row_security_off", None),
     ],
+    kind=lambda row: row[4],
 )
 def test_the_answer_is_that_of_the_real_command(
     connection: Connection,

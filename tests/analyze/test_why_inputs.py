@@ -23,6 +23,7 @@ from sqla_rls.analyze import explain_access
 from sqla_rls.analyze.explanation import Command
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
+from tests.support.suite import table
 
 pytestmark = pytest.mark.every_postgres
 
@@ -163,7 +164,7 @@ ME = '"Select Me: 100%"'
 SELECTED = r'SELECT * FROM "Select Me\: 100%" WHERE "from" = '
 
 
-@pytest.mark.parametrize(
+@table(
     ("caller", "table", "command", "key", "row", "reason", "statement"),
     [
         # without a primary key
@@ -456,6 +457,7 @@ SELECTED = r'SELECT * FROM "Select Me\: 100%" WHERE "from" = '
             "INSERT INTO defaulted VALUES (2, 2)",
         ),
     ],
+    kind=lambda row: row[5],
 )
 def test_the_answer_is_that_of_the_real_command(
     connection: Connection,

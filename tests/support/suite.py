@@ -141,13 +141,21 @@ def said_of_skipped(reasons: Iterable[str]) -> str:
     return f"Skipped: {said}." if said else "Skipped: nothing."
 
 
-def table(names: str | Sequence[str], rows: Iterable[Any], **options: Any) -> pytest.MarkDecorator:
-    """``pytest.mark.parametrize`` for a table of which the first row is enough for ``make test``."""
+def table(
+    names: str | Sequence[str],
+    rows: Iterable[Any],
+    *,
+    kind: Callable[[Any], object] = lambda row: None,
+    **options: Any,
+) -> pytest.MarkDecorator:
+    """``pytest.mark.parametrize`` for a table.  The first row of each *kind* is enough for ``make test``."""
     several = not isinstance(names, str) or "," in names
-    params = [
-        pytest.param(*(row if several else (row,)), marks=[pytest.mark.exhaustive] if number else [])
-        for number, row in enumerate(rows)
-    ]
+    kinds: set[object] = set()
+    params = []
+    for row in rows:
+        marks = [pytest.mark.exhaustive] if kind(row) in kinds else []
+        params.append(pytest.param(*(row if several else (row,)), marks=marks))
+        kinds.add(kind(row))
     return pytest.mark.parametrize(names, params, **options)
 
 

@@ -223,6 +223,7 @@ def test_an_unexpected_error_is_one_line_too(monkeypatch: pytest.MonkeyPatch, sn
     assert done.stderr == "Error: sqla-rls has no answer: ZeroDivisionError: one two\n"
 
 
+@pytest.mark.exhaustive
 def test_a_table_that_a_scratch_database_has_in_part_is_unknown(snapshot: str, tmp_path: Path) -> None:
     edited = tmp_path / "edited.json"
     edited.write_text(Path(snapshot).read_text().replace("OR is_public)", "OR is_there())"))

@@ -115,6 +115,7 @@ def own_server() -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.exhaustive
 def test_columns_of_missing_types_are_text(edited: Callable[[str, str, str], Side]) -> None:
     sql = """
     CREATE EXTENSION citext;
