@@ -2,17 +2,13 @@
 
 from sqla_rls import create_all as _create  # noqa: F401 - create_all() emits what is declared
 from sqla_rls import provider
+from sqla_rls.declare.auth import auth, jwt_claim
 from sqla_rls.declare.base import anonymous, authenticated, declare_on
 from sqla_rls.declare.claim_lists import in_jwt_claim, jwt_claim_contains
-from sqla_rls.declare.expressions import auth, auth_uid, jwt_claim
+from sqla_rls.declare.default_privileges import default_privileges, revoke_public_privileges
+from sqla_rls.declare.expressions import auth_uid
 from sqla_rls.declare.functions import sql_function
-from sqla_rls.declare.grants import (
-    declare_roles,
-    default_privileges,
-    grant,
-    grant_on,
-    revoke_public_privileges,
-)
+from sqla_rls.declare.grants import grant, grant_on
 from sqla_rls.declare.ignore import ignore
 from sqla_rls.declare.membership import member_of
 from sqla_rls.declare.memberships import memberships
@@ -24,6 +20,7 @@ from sqla_rls.declare.policies import (
     enable_row_level_security,
     force_row_level_security,
 )
+from sqla_rls.declare.roles import declare_roles
 from sqla_rls.declare.shortcuts import CallerId, CallerUuid, login_role, own_rows
 from sqla_rls.declare.views import view
 from sqla_rls.session.enforce import enforce_row_security, identify, service_session

@@ -16,15 +16,13 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import InternalTraversal
 
+from sqla_rls.declare.auth import auth, check_path, takes_subqueries
 from sqla_rls.declare.expressions import (
     ColumnArgument,
     Condition,
     Family,
-    auth,
-    check_path,
     column_of,
     family_of,
-    takes_subqueries,
 )
 from sqla_rls.exc import DeclarationError
 

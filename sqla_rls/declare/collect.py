@@ -11,14 +11,10 @@ from sqlalchemy import ColumnElement, MetaData, Table
 from sqla_rls.ddl.compile import expression_text
 from sqla_rls.declare.base import TableDeclarations, anonymous, authenticated, kept_on
 from sqla_rls.declare.copies import copies
+from sqla_rls.declare.default_privileges import DefaultPrivileges, RevokesPublicPrivileges
 from sqla_rls.declare.functions import DeclaredFunction
-from sqla_rls.declare.grants import (
-    DefaultPrivileges,
-    Grant,
-    RevokesPublicPrivileges,
-    grant,
-    refuse_beyond_row_security,
-)
+from sqla_rls.declare.grantable import refuse_beyond_row_security
+from sqla_rls.declare.grants import Grant, grant
 from sqla_rls.declare.policies import Policy as DeclaredPolicy
 from sqla_rls.declare.policies import is_false
 from sqla_rls.declare.reading import behind_views, may_call_auth, may_read_tables

@@ -1,42 +1,23 @@
-"""The privileges that models declare, on tables, on other objects, and as default privileges."""
+"""Grants: the privileges that models declare on tables, sequences, functions and schemas."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Column, MetaData, Table
 from sqlalchemy.orm import Mapped, MappedColumn
-from sqlalchemy.sql.schema import SchemaConst
 
 from sqla_rls.declare.base import Columns, Declaration, Roles, as_roles, keep_on
+from sqla_rls.declare.grantable import checked_privileges
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import (
-    DEFAULT_SCHEMA,
-    DefaultPrivilege,
     ObjectKey,
     Privilege,
     Role,
     TableKey,
-    callers,
 )
 
-#: The table privileges to which policies apply.
-_TABLE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
-GRANTABLE = {
-    "TABLES": _TABLE,
-    "SEQUENCES": {"USAGE", "SELECT", "UPDATE"},
-    "FUNCTIONS": {"EXECUTE"},
-    "TYPES": {"USAGE"},
-    "SCHEMAS": {"USAGE"},
-    "COLUMNS": {"SELECT", "INSERT", "UPDATE"},
-}
-# Policies don't apply to these privileges.
-_BEYOND_ROW_SECURITY = {
-    "TABLES": {"TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"},
-    "SCHEMAS": {"CREATE"},
-    "COLUMNS": {"REFERENCES"},
-}
 _Column: TypeAlias = "str | Column[Any] | MappedColumn[Any] | Mapped[Any]"
 
 
@@ -73,7 +54,7 @@ class grant(Declaration):
         bypasses_row_security: bool = False,
     ) -> None:
         kind = "TABLES" if columns is None else "COLUMNS"
-        self.privileges = _checked(privileges, kind, bypasses_row_security) if privileges else []
+        self.privileges = checked_privileges(privileges, kind, bypasses_row_security)
         self.roles, self.grant_option = as_roles(to), grant_option
         self.columns = None if columns is None else [_element(one) for one in columns]
         if not self.columns and columns is not None:
@@ -153,31 +134,9 @@ def grant_on(
         raise DeclarationError(
             "grant_on() failed: it needs exactly one object. Give sequence=, function=, or schema= alone"
         )
-    checked = _checked(privileges, f"{found.object_type}S", bypasses_row_security) if privileges else []
+    checked = checked_privileges(privileges, f"{found.object_type}S", bypasses_row_security)
     owner = column.name if isinstance(column, Column) else None
     keep_on(metadata, Grant(found, as_roles(to), checked, grant_option, owner))
-
-
-def declare_roles(metadata: MetaData, *roles: Role) -> None:
-    """Declare roles that no table names: ``Role("app", login=True, member_of=[authenticated])``.
-
-    Args:
-        metadata: the MetaData of the models.
-        *roles: the roles.
-
-    Raises:
-        DeclarationError: an argument isn't a Role.
-
-    Emits:
-        The statements of ``Role``.
-    """
-    for role in roles:
-        if not isinstance(role, Role):
-            fix = f"Role({str.__str__(role)!r})" if isinstance(role, str) else "Role('name')"
-            raise DeclarationError(
-                f"the role can't be declared: declare_roles() takes Role objects. Write {fix}"
-            )
-    keep_on(metadata, *roles)
 
 
 class Grant(NamedTuple):
@@ -194,134 +153,6 @@ class Grant(NamedTuple):
         for role in self.roles:
             for privilege in self.privileges:
                 yield Privilege(*self.object, str(role), privilege, self.column, self.grant_option)
-
-
-def default_privileges(
-    metadata: MetaData,
-    *privileges: str,
-    on: str = "TABLES",
-    to: Roles,
-    schema: str | SchemaConst | None = None,
-    bypasses_row_security: bool = False,
-) -> None:
-    """Declare default privileges for objects that the migrating role creates later.
-
-    All default privileges of the roles in *to* on this kind of object are managed: autogenerate revokes the
-    undeclared ones.
-
-    Args:
-        metadata: the MetaData of the models.
-        *privileges: the privileges; without any, the roles have none.
-        on: TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS.
-        to: the roles.
-        schema: the schema of the objects; None for every schema.  SQLAlchemy's ``BLANK_SCHEMA`` stands for
-            the default schema, which may differ for each tenant.
-        bypasses_row_security: as in ``grant``.
-
-    Raises:
-        DeclarationError: *on* is unknown, or a privilege can't be declared.
-
-    Emits:
-        ``ALTER DEFAULT PRIVILEGES [IN SCHEMA …] GRANT … ON … TO …``, and ``REVOKE``
-    """
-    on = on.upper()
-    if on not in GRANTABLE or on == "COLUMNS":
-        raise DeclarationError(
-            f"default_privileges(on={on!r}) failed: there is no such kind of object. "
-            "Give TABLES, SEQUENCES, FUNCTIONS, TYPES or SCHEMAS"
-        )
-    checked = _checked(privileges, on, bypasses_row_security) if privileges else []
-    name = DEFAULT_SCHEMA if isinstance(schema, SchemaConst) else schema
-    keep_on(metadata, DefaultPrivileges(on, name, as_roles(to), checked))
-
-
-def revoke_public_privileges(metadata: MetaData) -> None:
-    """Revoke the privileges of PUBLIC with which one caller can trick another.
-
-    With TEMPORARY on the database, a caller can create a temporary table or type.  It hides the real one from
-    the next caller on the connection.  With CREATE on schema public, a caller can create a function that
-    hides one of Postgres; databases of PostgreSQL 15 and later don't grant it.  All roles of the database
-    lose both, unless they hold them by name.  If you remove this call later, the privileges stay revoked.
-
-    The owners of the database and of the schema must run the statements.  Autogenerate needs TEMPORARY: the
-    owner of the database keeps it, and you must grant it to another migrating role by name.
-
-    Args:
-        metadata: the MetaData of the models.
-
-    Emits:
-        ``REVOKE TEMPORARY ON DATABASE … FROM PUBLIC`` and ``REVOKE CREATE ON SCHEMA public FROM PUBLIC``
-    """
-    keep_on(metadata, RevokesPublicPrivileges())
-
-
-class RevokesPublicPrivileges(NamedTuple):
-    """The declaration of ``revoke_public_privileges()``."""
-
-
-class DefaultPrivileges(NamedTuple):
-    """The arguments of one call of ``default_privileges()``."""
-
-    object_type: str
-    schema: str | None
-    roles: list[Role | str]
-    privileges: list[str]
-
-    def values(self, default_schema: str | None) -> Iterator[DefaultPrivilege]:
-        """Return the default privileges, with the name of the default schema if *default_schema* is known."""
-        schema = default_schema or self.schema if self.schema == DEFAULT_SCHEMA else self.schema
-        for role in self.roles:
-            for privilege in self.privileges:
-                yield DefaultPrivilege(self.object_type, schema, str(role), privilege)
-
-
-def is_beyond_row_security(one: Privilege | DefaultPrivilege) -> bool:
-    """Return whether policies don't apply to the privilege."""
-    if isinstance(one, DefaultPrivilege):
-        kind = one.object_type
-    else:
-        kind = "COLUMNS" if one.object_type == "TABLE" and one.column is not None else f"{one.object_type}S"
-    return one.privilege in _BEYOND_ROW_SECURITY.get(kind, ())
-
-
-def refuse_beyond_row_security(
-    privileges: Iterable[Privilege | DefaultPrivilege], named: Iterable[Role | str]
-) -> None:
-    """Check that no caller gets a privilege to which policies don't apply.
-
-    Args:
-        privileges: the declared privileges.
-        named: the roles that policies name.
-
-    Raises:
-        DeclarationError: a role of callers gets such a privilege.
-    """
-    beyond = [one for one in privileges if is_beyond_row_security(one)]
-    refused = callers(named) if beyond else set()
-    for one in beyond:
-        if one.grantee in refused:
-            on = one.name if isinstance(one, Privilege) else one.object_type
-            raise DeclarationError(
-                f"{one.privilege} on {on} can't be granted to {one.grantee}, a role of callers: policies "
-                "don't apply to it, and with a trigger, for example, one caller could read the rows of "
-                "others. Grant it to a role that no policy names"
-            )
-
-
-def _checked(privileges: Iterable[str], kind: str, bypasses_row_security: bool) -> list[str]:
-    allowed, beyond = GRANTABLE[kind], _BEYOND_ROW_SECURITY.get(kind, set())
-    listed = [privilege.upper() for privilege in privileges]
-    if listed and (allowed | (beyond if bypasses_row_security else set())).issuperset(listed):
-        return listed
-    if beyond.intersection(listed) and (allowed | beyond).issuperset(listed):
-        raise DeclarationError(
-            f"the privileges can't be declared: policies don't apply to {', '.join(listed)} on {kind}. "
-            "Set bypasses_row_security=True if you want this"
-        )
-    raise DeclarationError(
-        f"the privileges can't be declared: policies don't apply to {', '.join(listed) or 'none'} on "
-        f"{kind}, or there is no such privilege. Give some of {', '.join(sorted(allowed))}"
-    )
 
 
 def _element(column: _Column) -> Column[Any] | str:

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnClause, ColumnElement, MetaData, Table, TextClause
 from sqlalchemy.sql import visitors
 
-from sqla_rls.declare.expressions import AuthFunction, auth_uid
+from sqla_rls.declare.auth import AuthFunction
+from sqla_rls.declare.expressions import auth_uid
 from sqla_rls.declare.views import declared_views
 from sqla_rls.snapshot import (
     may_read,

@@ -1,4 +1,4 @@
-"""The roles that models name, and the roles that are declared with them."""
+"""The roles that models declare or name, and the roles that are declared with them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,35 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqla_rls.declare.base import READY_MADE, anonymous, as_roles, authenticated
+from sqlalchemy import MetaData
+
+from sqla_rls.declare.base import READY_MADE, anonymous, as_roles, authenticated, keep_on
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import (
     Role,
 )
+
+
+def declare_roles(metadata: MetaData, *roles: Role) -> None:
+    """Declare roles that no table names: ``Role("app", login=True, member_of=[authenticated])``.
+
+    Args:
+        metadata: the MetaData of the models.
+        *roles: the roles.
+
+    Raises:
+        DeclarationError: an argument isn't a Role.
+
+    Emits:
+        The statements of ``Role``.
+    """
+    for role in roles:
+        if not isinstance(role, Role):
+            fix = f"Role({str.__str__(role)!r})" if isinstance(role, str) else "Role('name')"
+            raise DeclarationError(
+                f"the role can't be declared: declare_roles() takes Role objects. Write {fix}"
+            )
+    keep_on(metadata, *roles)
 
 
 def roles_to_make(named: Collection[Role | str]) -> dict[str, Role]:

@@ -8,8 +8,9 @@ from uuid import UUID
 from sqlalchemy import Text, Uuid
 from sqlalchemy.orm import mapped_column
 
+from sqla_rls.declare.auth import auth
 from sqla_rls.declare.base import Roles, anonymous, authenticated
-from sqla_rls.declare.expressions import ColumnArgument, auth, auth_uid
+from sqla_rls.declare.expressions import ColumnArgument, auth_uid
 from sqla_rls.declare.policies import crud_policy
 from sqla_rls.snapshot import Role
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.ddl.privileges import granted_together
 from sqla_rls.declare.base import anonymous, authenticated
-from sqla_rls.declare.grants import is_beyond_row_security
+from sqla_rls.declare.grantable import is_beyond_row_security
 from sqla_rls.diff.implied import implied_privileges
 from sqla_rls.diff.privileges import BUILT_IN, given_by_default
 from sqla_rls.introspect.functions import IntrospectedFunctions

@@ -17,7 +17,7 @@ from sqla_rls.catalog.read import read_database
 from sqla_rls.catalog.views import views_in
 from sqla_rls.ddl.privileges import Grants, granted_together
 from sqla_rls.declare.base import READY_MADE, anonymous, authenticated
-from sqla_rls.declare.grants import GRANTABLE, is_beyond_row_security
+from sqla_rls.declare.grantable import GRANTABLE, is_beyond_row_security
 from sqla_rls.introspect import functions as function_declarations
 from sqla_rls.introspect.declarable import Declarable
 from sqla_rls.introspect.source import (

@@ -23,7 +23,8 @@ from sqla_rls.provider.known import (
     supertokens,
     workos,
 )
-from sqla_rls.tokens.provider import PROVIDER_SUBJECT, Provider, RoleOptions, check_role
+from sqla_rls.tokens.provider import PROVIDER_SUBJECT, Provider, RoleOptions
+from sqla_rls.tokens.provider_checks import check_role
 
 __all__ = [
     "PROVIDER_SUBJECT",

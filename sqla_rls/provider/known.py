@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqla_rls.exc import DeclarationError
-from sqla_rls.tokens.provider import Provider, RoleOptions, check_uri
+from sqla_rls.tokens.provider import Provider, RoleOptions
+from sqla_rls.tokens.provider_checks import check_uri
 
 Names: TypeAlias = str | tuple[str, ...]
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens import clock
-from sqla_rls.tokens.provider import PROVIDER_SUBJECT, check_role
+from sqla_rls.tokens.provider import PROVIDER_SUBJECT
+from sqla_rls.tokens.provider_checks import check_role
 
 # ASCII text has the same bytes in every client encoding.  With sorted keys, equal claims are equal text.
 _encode: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"), default=dict).encode

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from sqla_rls.alembic.autogenerate.render import Call
-from sqla_rls.declare.grants import is_beyond_row_security
+from sqla_rls.declare.grantable import is_beyond_row_security
 from sqla_rls.diff.policies import Changes
 from sqla_rls.diff.views import ViewChanges
 from sqla_rls.log import autogenerate_log
