@@ -265,7 +265,7 @@ def matches(output: str, shown: str) -> bool:
 
 
 @pytest.fixture
-def example(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def example(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
     """The database of the quick start, with a row of alice and a row of bob."""
     metadata = MetaData()
     todos = Table(
@@ -283,6 +283,7 @@ def example(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]
         connection.execute(
             insert(todos), [{"user_id": "alice", "task": "buy milk"}, {"user_id": "bob", "task": "sleep"}]
         )
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     yield engine
     with engine.begin() as connection:
@@ -296,6 +297,13 @@ def sign(engine: Engine) -> None:
         )
 
 
+def open_after_a_snapshot(engine: Engine) -> None:
+    written = CliRunner().invoke(main, ["snapshot", os.environ["DATABASE_URL"]]).output
+    Path("row_security.json").write_text(written, encoding="utf-8")
+    with engine.begin() as connection:
+        connection.exec_driver_sql('ALTER POLICY "crud-authenticated-policy-select" ON todos USING (true)')
+
+
 def make_login_role(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE ROLE todos_app LOGIN NOINHERIT")
@@ -303,6 +311,7 @@ def make_login_role(engine: Engine) -> None:
 
 #: The state of the example that a command needs, and the text that it reads from stdin.
 BEFORE: dict[str, tuple[Callable[[Engine], None], str]] = {
+    "diff": (open_after_a_snapshot, ""),
     "rotate-key": (sign, ""),
     "set-password": (make_login_role, "it's a secret\n"),
 }
@@ -320,4 +329,5 @@ def test_a_listing_is_real(example: Engine, call: str, shown: str) -> None:
 
 def test_each_command_has_a_listing() -> None:
     for command, section in sections(document("commands.md")).items():
-        assert f"$ {command}" in section
+        _, _, shown = section.partition("\n```\n")
+        assert f"\n$ {command}" in shown, command

@@ -161,8 +161,8 @@ class Provider:
             subject = subject.get(name) if isinstance(subject, Mapping) else None
         if not isinstance(subject, str) or not subject.strip() or not claims["sub"]:
             raise InvalidToken(
-                f"the token is refused: claim {self.subject_claim!r}, or 'sub', is missing, empty or no text. "
-                f"Give that user an id at provider {self.name!r}, from which the subject comes"
+                f"the token is refused: claim {self.subject_claim!r}, or 'sub', is missing, empty or no "
+                f"text. Give that user an id at provider {self.name!r}, from which the subject comes"
             )
         return {**claims, "sub": subject, PROVIDER_SUBJECT: claims["sub"]}
 
