@@ -167,7 +167,7 @@ def test_the_subject_may_be_in_another_claim() -> None:
     seen = json.loads(alice.claims_json)
     assert (seen["sub"], seen["provider_sub"], seen["ids"]) == (internal, "alice", {"internal": internal})
     assert pickle.loads(pickle.dumps(alice)) == alice
-    with pytest.raises(InvalidToken, match="takes the subject from"):
+    with pytest.raises(InvalidToken, match="from which the subject comes"):
         verifier.verify(token())
     with pytest.raises(InvalidToken):
         verifier.verify(signed(sub=None))
