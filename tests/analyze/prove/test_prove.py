@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Connection, MetaData, Table,
 from teams.models import Base as Teams
 
 from sqla_rls import Caller, Policy, anonymous, auth_uid, authenticated
-from sqla_rls.analyze.intent import Row, World, everyone, intends, no_one, owner
+from sqla_rls.analyze.intent import Row, World, intends, no_one, owner
 from sqla_rls.analyze.prove import prove as module
 from sqla_rls.analyze.prove.mutants import access_state, run
 from sqla_rls.analyze.prove.proof import Proof
@@ -340,5 +341,31 @@ def test_the_exit_code_tells_a_violation_from_no_answer(
         assert (told.exit_code, hint in told.output) == (2, True), told.output
 
 
-def test_everyone_may_be_the_intent() -> None:
-    assert everyone(Caller.anonymous(), {}, {})
+GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "prove.md"
+IMPORTS = """
+from sqlalchemy import Text, false
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqla_rls import Caller, Policy, authenticated, own_rows
+from sqla_rls.analyze.intent import Row, World, intends, owner
+
+class Base(DeclarativeBase):
+    pass
+"""
+
+
+@pytest.mark.exhaustive
+def test_the_guide_shows_real_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLA_RLS_WRITE_GUIDE=1 writes the listings."""
+    guide = GUIDE.read_text(encoding="utf-8")
+    (tmp_path / "models.py").write_text(IMPORTS + guide.split("```python\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    written = guide
+    for call in ("prove --models models:Base", "prove --models todos.models:Base --mutants"):
+        told = CliRunner().invoke(main, call.split())
+        listing = re.compile(rf"```console\n\$ sqla-rls {re.escape(call)}\n.*?```", re.DOTALL)
+        shown = f"```console\n$ sqla-rls {call}\n{told.output}```"
+        assert listing.search(written)
+        written = listing.sub(lambda match, shown=shown: shown, written)  # type: ignore[misc]
+    if os.environ.get("SQLA_RLS_WRITE_GUIDE"):
+        GUIDE.write_text(written, encoding="utf-8")
+    assert GUIDE.read_text(encoding="utf-8") == written
