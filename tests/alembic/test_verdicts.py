@@ -264,3 +264,14 @@ def test_the_cost_of_twenty_changed_policies(project: Project) -> None:
     # Each caller asks once about all rows of a table.
     assert len([one for one in compared if "sqla_rls.units" in one]) == 20 * 3
     assert len(compared) - len(ignored) < 20 * 16
+
+
+@pytest.mark.exhaustive
+def test_an_error_of_the_server_decides_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.migrate(todos(read(OWN)))
+    monkeypatch.setattr("sqla_rls.analyze.in_place.compare.STATEMENT_TIMEOUT", -7)
+
+    (note,) = notes(project.revision(todos(read("true"))))
+
+    assert note.startswith("Not decided: ")
+    assert "statement_timeout" in note

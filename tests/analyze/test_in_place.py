@@ -326,6 +326,23 @@ def test_a_role_that_only_the_role_itself_can_tell(databases: Databases) -> None
         }
 
 
+def test_a_database_that_verifies_callers_is_not_decided(databases: Databases) -> None:
+    with databases.changed(CHANGES["without a subject"][0]) as (before, after):
+        sides = side(before), side(after)
+        # As the extension pg_session_jwt with a key: the claims of a setting don't count.
+        run(
+            before,
+            "CREATE OR REPLACE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE RETURN NULL::text",
+        )
+
+        found = compare_in_place(before, *sides, names=["public.docs"], budget=Budget(worlds=40))
+
+        assert {one.reason for one in found.unknown} == {
+            "function auth.user_id() believes only signed claims"
+        }
+        assert not found.changes
+
+
 def test_a_verdict_is_proved_where_every_class_of_values_was_tried(databases: Databases) -> None:
     for change, expected in (
         ("ALTER POLICY p ON own USING (user_id = auth.user_id())", True),

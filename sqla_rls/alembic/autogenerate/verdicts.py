@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sqlalchemy.exc import DBAPIError
+
 from sqla_rls.alembic.autogenerate.normalize import Normalized
 from sqla_rls.alembic.autogenerate.read import Context, Read
 from sqla_rls.alembic.autogenerate.render import Call
@@ -65,9 +67,12 @@ def verdicts(context: Context, read: Read, normalized: Normalized, changes: Chan
         if not migration.tables:
             return Verdicts()
         return _found(context, migration, read, choice)
-    except AnalysisError as error:
-        log.info("Access not decided: %s", error)
-        return Verdicts(upgrade=(f"Not decided: {error}",))
+    except (AnalysisError, DBAPIError) as error:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).partition("\n")[0]
+        log.info("Not decided: %s", reason)
+        return Verdicts(upgrade=(f"Not decided: {reason}",))
 
 
 def _found(context: Context, migration: Any, read: Read, choice: str) -> Verdicts:

@@ -199,11 +199,11 @@ class _Comparing:
                 self._not_decided(name, alike.roles, command, obstacle)
 
     def _roles(self, name: str) -> list[str]:
-        superusers = {
-            role.name for side in self.sides for role in side.schema.roles.values() if role.is_superuser
-        }
         found = {role for side in self.sides for relation, role in side.profiles if relation == name}
-        return sorted(found - superusers)
+        attributes = [side.schema.roles for side in self.sides]
+        return sorted(
+            role for role in found if not all(one[role].is_superuser for one in attributes if role in one)
+        )
 
     def _likeness(self, name: str, role: str) -> Any:
         """What two roles have in common if the same is permitted to both."""
@@ -275,16 +275,20 @@ class _Comparing:
 
     def _decide(self, universe: Universe, alike: _Likeness) -> None:
         name, role = universe.relation.name, alike.roles[0]
+        self._require_same_columns(name)
         tables = Tables(_prefix(self.sides))
         parts: dict[Part, _Part] = {part: self._part(name, role, part, tables) for part in PARTS}
         held = [side.profiles.get((name, role)) for side in self.sides]
         keeps_privileges = _but_policies(held[0]) == _but_policies(held[1])
-        triggered = commands_of_triggers(universe.relation)
+        triggered = commands_of_triggers(self.sides[0].schema.relations[name])
+        triggered |= commands_of_triggers(self.sides[1].schema.relations[name])
+        surroundings_are_same = not triggered or self._is_same_around(name, role)
         open_: list[Command] = []
         for command in _commands(alike.profiles):
             needed = [parts[part] for part in _PARTS_OF[command]]
             obstacle = next((one.obstacle for one in needed if one.obstacle is not None), None)
-            if keeps_privileges and all(one.is_same for one in needed):
+            is_same = keeps_privileges and all(one.is_same for one in needed)
+            if is_same and (command not in triggered or surroundings_are_same):
                 self.same += [Same(object=name, role=each, command=command, worlds=0) for each in alike.roles]
             elif obstacle is not None:
                 self._not_decided(name, alike.roles, command, obstacle)
@@ -294,6 +298,34 @@ class _Comparing:
                 open_.append(command)
         if open_:
             self._try(universe, alike, open_, parts, tables)
+
+    def _is_same_around(self, name: str, role: str) -> bool:
+        """Whether a trigger does the same on both sides."""
+        before, after = self.sides
+        read = before.schema.reads(name) | after.schema.reads(name)
+        calls = before.schema.calls(name) | after.schema.calls(name)
+        if any(before.schema.functions.get(one) != after.schema.functions.get(one) for one in calls):
+            return False
+
+        def facts(side: Side, one: str) -> Any:
+            relation = side.schema.relations.get(one)
+            if relation is None:
+                return None
+            policies = () if one == name else relation.policies
+            flags = (relation.row_security, relation.forced, relation.owner)
+            return policies, flags, relation.triggers, _but_policies(side.profiles.get((one, role)))
+
+        return all(facts(before, one) == facts(after, one) for one in read)
+
+    def _require_same_columns(self, name: str) -> None:
+        """Raise Undecidable if a column that both sides have isn't the same on both."""
+        before, after = (side.schema for side in self.sides)
+        for one in sorted(before.reads(name) | after.reads(name)):
+            if one in before.relations and one in after.relations:
+                old, new = before.relations[one].columns, after.relations[one].columns
+                for column in old.keys() & new.keys():
+                    if replace(old[column], default=None) != replace(new[column], default=None):
+                        raise Undecidable(f"column {column} of {one} changes")
 
     def _part(self, name: str, role: str, part: Part, tables: Tables) -> _Part:
         conditions: list[str] = []

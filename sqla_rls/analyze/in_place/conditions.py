@@ -185,20 +185,22 @@ def literal(text: str) -> str:
 
 
 def _populated(relation: Relation, rows: str) -> str:
-    """A query of the *rows*, which are JSON, with the values of the generated columns."""
-    base = f"pg_catalog.jsonb_populate_recordset(CAST(NULL AS {relation.name}), {rows})"
+    """A query of the *rows*, JSON of text, with the values of the generated columns."""
+    columns = ", ".join(
+        f"CAST(r.x ->> {literal(name)} AS {column.type}) AS {quoted(name)}"
+        for name, column in relation.columns.items()
+        if column.generated is None
+    )
+    base = f"SELECT {columns} FROM pg_catalog.jsonb_array_elements({rows}) AS r (x)"
     generated = [
-        f"pg_catalog.jsonb_build_object({literal(name)}, {column.generated})"
+        f"({column.generated}) AS {quoted(name)}"
         for name, column in relation.columns.items()
         if column.generated is not None
     ]
     if not generated:
-        return f"SELECT * FROM {base}"
+        return base
     alias = quoted(relation.relname)
-    return (
-        f"SELECT made.* FROM {base} AS {alias}, LATERAL pg_catalog.jsonb_populate_record({alias}, "
-        f"{' || '.join(generated)}) AS made"
-    )
+    return f"SELECT {alias}.*, {', '.join(generated)} FROM ({base}) AS {alias}"
 
 
 def _descendants(schema: Schema, relation: Relation) -> list[str]:

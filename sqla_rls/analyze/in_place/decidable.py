@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam
+from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
+from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.conditions import Undecidable
 from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.target import query
 from sqla_rls.analyze.vocabulary import read_function
+from sqla_rls.catalog.query import undone
 
 _CATALOG: Final = "pg_catalog"
+_SUBJECT: Final = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
+#: Whether the functions of schema auth believe claims that no key signs.
+_BELIEVES: Final = {
+    "user_id": "auth.user_id() = :subject",
+    "uid": "CAST(auth.uid() AS text) = :subject",
+    "session": "auth.session() ->> 'sub' = :subject",
+    "jwt": "auth.jwt() ->> 'sub' = :subject",
+    "organization": "auth.organization() ->> 'id' = :subject",
+    "organization_id": "CAST(auth.organization_id() AS text) = :subject",
+}
 #: Functions of Postgres that aren't volatile and read tables.
 _READERS: Final = frozenset({"table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml"})
 
@@ -25,15 +38,19 @@ class Functions:
     connection: Connection
     _known: dict[str, list[RowMapping]] = field(default_factory=dict)
     _reasons: dict[str, str | None] = field(default_factory=dict)
+    _believing: dict[str, bool] = field(default_factory=dict)
 
     def require_decidable(self, expressions: Iterable[Expression]) -> None:
         """Raise Undecidable if a function that *expressions* call may read a table."""
         expressions = list(expressions)
         self._look_up({name[-1] for one in expressions for name in one.vocabulary.functions})
         self._require_known_operators({pair for one in expressions for pair in one.operators})
-        for expression in expressions:
-            for name in sorted(expression.vocabulary.functions):
-                self._require(name)
+        names = sorted({name for one in expressions for name in one.vocabulary.functions})
+        for name in names:
+            self._require(name)
+        for name in names:
+            if name[:-1] == ("auth",):
+                self._require_claims(name[-1])
 
     def signatures(self, expressions: Iterable[Expression]) -> list[str]:
         """Return the signatures of the functions outside ``pg_catalog`` that *expressions* call."""
@@ -48,6 +65,28 @@ class Functions:
                 if len(name) > 1 and row["schema"] == name[0] != _CATALOG
             }
         )
+
+    def _require_claims(self, name: str) -> None:
+        if name not in self._believing:
+            self._believing[name] = self._believes(name)
+        if not self._believing[name]:
+            raise Undecidable(f"function auth.{name}() believes only signed claims")
+
+    def _believes(self, name: str) -> bool:
+        if name not in _BELIEVES:
+            return True
+        claims = {"sub": _SUBJECT, "o": {"id": _SUBJECT}}
+        try:
+            with undone(self.connection):
+                self.connection.execute(
+                    text("SELECT pg_catalog.set_config('request.jwt.claims', :claims, true)"),
+                    {"claims": json.dumps(claims)},
+                )
+                return bool(self.connection.scalar(text(f"SELECT {_BELIEVES[name]}"), {"subject": _SUBJECT}))
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return False
 
     def _require_known_operators(self, operators: set[tuple[str, str]]) -> None:
         """An operator of an extension compares values; the function of another may read tables."""

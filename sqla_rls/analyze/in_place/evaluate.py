@@ -17,7 +17,7 @@ from sqlalchemy import Connection, NestedTransaction, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.conditions import Undecidable
-from sqla_rls.analyze.pools import Actor
+from sqla_rls.analyze.pools import Actor, as_input
 from sqla_rls.catalog.query import undone
 
 #: The classes of errors that a command would raise, too: of data, of cardinality, and of functions.
@@ -69,7 +69,15 @@ class Evaluator:
     @contextmanager
     def units(self, units: Sequence[Unit]) -> Iterator[None]:
         """Set the units that the questions of the block are about."""
-        value = json.dumps([{"r": unit.row, "w": unit.rows} for unit in units])
+        value = json.dumps(
+            [
+                {
+                    "r": _as_text(unit.row),
+                    "w": {name: [_as_text(row) for row in rows] for name, rows in unit.rows.items()},
+                }
+                for unit in units
+            ]
+        )
         with undone(self.connection):
             self._set({_UNITS: value})
             try:
@@ -156,6 +164,11 @@ class Evaluator:
                 raise _RowError from None
             reason = str(error.orig).partition("\n")[0]
             raise Undecidable(f"Postgres can't evaluate a policy on rows of no table: {reason}") from None
+
+
+def _as_text(row: Mapping[str, Any]) -> Mapping[str, str | None]:
+    """The values as the input functions of their types read them."""
+    return {name: None if value is None else as_input(value) for name, value in row.items()}
 
 
 class _RowError(Exception):
