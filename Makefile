@@ -24,7 +24,7 @@ demo: install ## The todos example, end to end, on a Postgres of its own
 unexport PYTHONDONTWRITEBYTECODE
 
 test: install ## Each feature once: the newest Postgres, the default transport; prints the line coverage
-	$(BIN)/pytest -n 2 --dist worksteal --postgres $(POSTGRES) -p tests.support.lines
+	$(BIN)/pytest -n 2 --dist worksteal --postgres $(POSTGRES) --cov --cov-report= --cov-fail-under=90
 
 test-rest: install ## What test leaves out: tables, the other transports, PostgreSQL 15 to 17
 	$(BIN)/pytest -n 4 --dist worksteal --postgres all --transports all -m '(exhaustive or repeats) and not long'
@@ -65,6 +65,6 @@ publish: ## Sign dist/ and publish it on PyPI; for the release workflow
 	uv publish --trusted-publishing always dist/*.whl dist/*.tar.gz
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist
 
 .PHONY: help install demo test test-rest test-all test-long test-sqlalchemy-2.0 lint types docs dist publish clean

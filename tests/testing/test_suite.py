@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _pytest.outcomes import Failed, Skipped
 
-from tests.support.lines import Loader, counted, executed
 from tests.support.npm_postgres import RELEASES, unpack
 from tests.support.suite import CHOICE, first_and_rest, missing, said_of_skipped, table, transports, versions
 
@@ -40,42 +37,6 @@ def test_the_first_row_of_a_table_is_part_of_make_test() -> None:
     assert [bool(row.marks) for row in rows] == [False, False, True, False]
     parts = first_and_rest("some", "abc").args[1]
     assert [(part.values, bool(part.marks)) for part in parts] == [((["a"],), False), ((["b", "c"],), True)]
-
-
-MODULE = '''"""Its docstring."""
-from __future__ import annotations
-from typing import TYPE_CHECKING
-if TYPE_CHECKING:
-    import nothing
-class Pair:
-    """Of a class."""
-    one = 1
-def choose(value: int | None) -> str:
-    """Of a function."""
-    match value:
-        case None:
-            return "none"
-    try:
-        return str(1 / value)
-    except ZeroDivisionError:
-        return "zero"
-'''
-
-
-def test_lines_of_the_library_are_counted_once_they_are_executed(tmp_path: Path) -> None:
-    path = tmp_path / "module_of_lines.py"
-    path.write_text(MODULE)
-    loader = Loader("module_of_lines", str(path))
-    spec = spec_from_loader("module_of_lines", loader)
-    assert spec is not None
-    module: Any = module_from_spec(spec)
-    loader.exec_module(module)
-    lines = executed.pop(str(path))
-    assert counted(path) == {3, 4, 6, 8, 9, 11, 13, 14, 15, 17}
-    assert {line for line in counted(path) if lines[line]} == {3, 4, 6, 8, 9}
-    assert module.choose(2) == "0.5"
-    assert {line for line in counted(path) if not lines[line]} == {13, 17}
-    assert (module.__doc__, module.choose.__doc__) == ("Its docstring.", "Of a function.")
 
 
 def test_other_transports_and_servers_repeat_what_make_test_does(monkeypatch: pytest.MonkeyPatch) -> None:
