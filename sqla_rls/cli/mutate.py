@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
 from sqla_rls.cli.base import Unanswered, engine
 from sqla_rls.cli.sides import in_one_line
+
+if TYPE_CHECKING:
+    from sqla_rls.analyze.prove.proof import Score
 
 
 @click.command("mutate", context_settings={"ignore_unknown_options": True})
@@ -58,7 +64,32 @@ def command(
     try:
         with in_one_line():
             found = mutate(engine(url), list(test_command), schemas=schemas, limit=limit, said=said)
+            if found.survivors:
+                said("The surviving mutants are tried in a scratch server: some may have no effect.")
+                found = _without_equivalent(found, url, said)
     except KeyboardInterrupt:
         raise Unanswered("interrupted: the database is as before") from None
     click.echo(json.dumps(found.as_dict(), indent=2) if format_ == "json" else str(found))
     context.exit(1 if found.survivors else 0)
+
+
+def _without_equivalent(found: Score, url: str, said: Callable[[str], None]) -> Score:
+    """Return *found* with the survivors apart that permit the same as before, in all worlds tried."""
+    from sqla_rls.analyze.prove.prove import Prover
+    from sqla_rls.analyze.prove.score import is_equivalent
+    from sqla_rls.analyze.sides import Side
+    from sqla_rls.analyze.verdict import Budget
+    from sqla_rls.exc import AnalysisError
+
+    try:
+        with Side.parse(url).build() as built:
+            prover = Prover.of(built.connection, [], Budget(), incomplete=frozenset(built.incomplete))
+            equivalent = {one.name for one in found.survivors if is_equivalent(prover, one)}
+    except AnalysisError as error:
+        said(f"Mutants without an effect aren't known: {error}")
+        return found
+    return replace(
+        found,
+        equivalent=tuple(one for one in found.survivors if one.name in equivalent),
+        survivors=tuple(one for one in found.survivors if one.name not in equivalent),
+    )

@@ -72,7 +72,7 @@ def command(
         given: dict[str, Any] = {"worlds": worlds, "rows": rows, "seconds": seconds}
         budget = Budget(**{name: value for name, value in given.items() if value is not None})
         with built_of.build() as built:
-            prover = Prover.of(built.connection, metadatas, budget)
+            prover = Prover.of(built.connection, metadatas, budget, incomplete=frozenset(built.incomplete))
             with Progress("Proving") as progress:
                 proof = prover.run(schemas, built.left_out, progress)
             scored = None

@@ -79,8 +79,9 @@ def _is_noticed(prover: Prover, mutant: Mutant, known: set[Any]) -> bool:
 
 def is_equivalent(prover: Prover, mutant: Mutant) -> bool:
     """Return whether each statement of each caller does the same with the mutant, in all worlds tried."""
-    names = _affected(prover, mutant)
-    return not any(_differs(prover, mutant, name) for name in names)
+    if mutant.object not in prover.scratch.schema.relations or mutant.object in prover.incomplete:
+        return False
+    return not any(_differs(prover, mutant, name) for name in _affected(prover, mutant))
 
 
 def _differs(prover: Prover, mutant: Mutant, name: str) -> bool:

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import BigInteger, Boolean, Column, Connection, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Connection, MetaData, Table, Text, text
 from teams.models import Base as Teams
 
 from sqla_rls import Caller, Policy, anonymous, auth_uid, authenticated
 from sqla_rls.analyze.intent import Row, World, intends, no_one, owner
 from sqla_rls.analyze.prove import prove as module
 from sqla_rls.analyze.prove.mutants import access_state, run
+from sqla_rls.analyze.prove.oracle import COMMANDS
 from sqla_rls.analyze.prove.proof import Proof
 from sqla_rls.analyze.prove.prove import Prover, prove
 from sqla_rls.analyze.prove.pytest_text import failing_tests
@@ -258,6 +259,16 @@ def test_a_run_that_would_notice_no_hole_is_an_error(built: Built, monkeypatch: 
         prove(built.connection, [Todos.metadata])
 
 
+def test_a_table_that_lacks_a_part_is_not_proved(built: Built) -> None:
+    incomplete = frozenset({"public.todos"})
+    prover = Prover.of(built.connection, [Todos.metadata], Budget(worlds=5), incomplete=incomplete)
+    proof = prover.run((), (), None)
+    assert not proof.kept
+    assert {one.reason.partition(",")[0] for one in proof.not_stated} == {
+        "the scratch database lacks a part of it"
+    }
+
+
 def test_an_intent_that_fails_is_an_error() -> None:
     table = documents(auth_uid("author"))
 
@@ -369,3 +380,54 @@ def test_the_guide_shows_real_output(tmp_path: Path, monkeypatch: pytest.MonkeyP
     if os.environ.get("SQLA_RLS_WRITE_GUIDE"):
         GUIDE.write_text(written, encoding="utf-8")
     assert GUIDE.read_text(encoding="utf-8") == written
+
+
+BY_HAND = """
+CREATE ROLE by_hand_reader;
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE TYPE pair AS (a int, b text);
+CREATE DOMAIN short AS text CHECK (length(VALUE) < 9);
+CREATE TABLE "Odd: 100%" (
+  "the id" int GENERATED ALWAYS AS IDENTITY, "user's" short, mood mood, pair pair,
+  twice int GENERATED ALWAYS AS (2) STORED, at timestamptz DEFAULT now());
+CREATE TABLE parts (id int, author text, PRIMARY KEY (id, author)) PARTITION BY LIST (author);
+CREATE TABLE parts_alice PARTITION OF parts FOR VALUES IN ('alice');
+CREATE TABLE parts_others PARTITION OF parts DEFAULT;
+CREATE TABLE loops (id int PRIMARY KEY);
+CREATE TABLE never (id int PRIMARY KEY, CHECK (id > 1 AND id < 1));
+CREATE TABLE trees (id int PRIMARY KEY, parent int REFERENCES trees, author text);
+ALTER TABLE "Odd: 100%" ENABLE ROW LEVEL SECURITY;
+ALTER TABLE parts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE loops ENABLE ROW LEVEL SECURITY;
+ALTER TABLE never ENABLE ROW LEVEL SECURITY;
+ALTER TABLE trees ENABLE ROW LEVEL SECURITY;
+CREATE POLICY "p: %" ON "Odd: 100%" TO by_hand_reader USING ("user's" = current_setting('app.user', true));
+CREATE POLICY p ON parts TO by_hand_reader USING (author = current_setting('app.user', true));
+CREATE POLICY p ON loops TO by_hand_reader USING (id IN (SELECT id FROM loops));
+CREATE POLICY p ON never TO by_hand_reader USING (true);
+CREATE POLICY p ON trees TO by_hand_reader
+  USING (author = current_setting('request.jwt.claims')::json ->> 'sub');
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO by_hand_reader;
+REVOKE ALL ON parts_alice, parts_others FROM by_hand_reader;
+"""
+
+
+def test_a_database_made_by_hand_needs_only_the_names_of_its_tables() -> None:
+    metadata = MetaData()
+    role, every = "by_hand_reader", COMMANDS
+    for name in ("loops", "never"):
+        intends(Table(name, metadata), *every, role=role, rows=no_one)
+    intends(Table("trees", metadata), *every, role=role, rows=owner("author"))
+    intends(Table("Odd: 100%", metadata), "SELECT", role=role, rows=no_one)
+    with Side.parse("models", models=MetaData()).build() as built:
+        built.connection.execute(text(BY_HAND.replace(":", "\\:")))
+        proof = prove(built.connection, [metadata], budget=Budget(worlds=40))
+        kept = {(one.object, one.command) for one in proof.kept}
+        assert {("public.trees", command) for command in every} <= kept, proof
+        assert ("public.loops", "SELECT") in kept
+        assert {(one.object, one.command, one.direction) for one in proof.violations} == {
+            ('public."Odd: 100%"', "SELECT", "more")
+        }
+        reasons = {one.object: one.reason for one in proof.not_stated}
+        assert "no statement could be compared" in reasons["public.never"]
+        assert 'State it: intends(parts, "' in reasons["public.parts"]
