@@ -63,7 +63,7 @@ class Case:
     updates: Mapping[str, Rows] = field(default_factory=dict)
     #: Rows that callers insert, but that no world has.
     inserts: Mapping[str, Rows] = field(default_factory=dict)
-    #: The verdict in place: as expected, or the reason for which it is unknown there.
+    #: The verdicts in place: as expected, or the reason for which some are unknown there.
     in_place: str = SAME_AS_EXPECTED
     #: ``make test`` tries it.
     is_quick: bool = False

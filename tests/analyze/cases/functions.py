@@ -194,6 +194,7 @@ CREATE OR REPLACE FUNCTION memberships() RETURNS SETOF members LANGUAGE sql STAB
         before=TEAMS + _plpgsql(_IS_MEMBER) + _BY_PLPGSQL,
         after="CREATE FUNCTION is_member(org bigint) RETURNS bool LANGUAGE sql AS 'SELECT true';",
         rows=TEAMS_ROWS,
+        in_place=_READS_TABLES,
     ),
     Case(
         name="An operator's function admits more",

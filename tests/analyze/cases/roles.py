@@ -238,6 +238,7 @@ CASES = [
         after="REVOKE EXECUTE ON FUNCTION me() FROM PUBLIC;",
         rows=DOCS_ROWS,
         expected=closes("docs", "ALL"),
+        in_place="a function changes",
     ),
     Case(
         name="The policy's role gets its privilege through a group",
