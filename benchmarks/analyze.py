@@ -115,7 +115,7 @@ def ours(sides: Sides) -> Found:
     }
     for key in compared:
         verdict, expected = verdicts.get(key, "same"), sides.case.expected.get(key, "same")
-        tally["right" if verdict == expected else "unknown" if verdict == "unknown" else "wrong"] += 1
+        tally["unknown" if verdict == "unknown" else "right" if verdict == expected else "wrong"] += 1
     answer: Answer = "yes" if found.opens else "unknown" if found.unknown else "no"
     return Found(answer, seconds, tally)
 
