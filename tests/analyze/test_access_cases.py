@@ -36,6 +36,7 @@ def superuser(server: Server) -> Iterator[psycopg.Connection[Any]]:
     server.drop_database(name)
 
 
+@pytest.mark.exhaustive
 @first_and_rest("cases", CASES)
 def test_the_verdict_of_a_case_is_that_of_real_commands(
     superuser: psycopg.Connection[Any], cases: list[Case], subtests: pytest.Subtests

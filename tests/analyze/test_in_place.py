@@ -17,6 +17,7 @@ from sqla_rls.analyze.in_place.splice import parsed
 from sqla_rls.analyze.schema import Schema, read_profiles
 from sqla_rls.analyze.verdict import Budget, Comparison
 from sqla_rls.server.postgres import Server
+from tests.support.suite import first_and_rest
 
 ROLES = """
 CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE boss IN ROLE reader;
@@ -244,8 +245,12 @@ def verdicts(found: Comparison) -> dict[Any, str]:
     return {(one.object, one.role, one.command): one.verdict for one in found.changes}
 
 
-def test_a_verdict_needs_no_rows(databases: Databases, subtests: pytest.Subtests) -> None:
-    for name, (change, expected) in CHANGES.items():
+@first_and_rest("names", CHANGES)
+def test_a_verdict_needs_no_rows(
+    databases: Databases, names: Sequence[str], subtests: pytest.Subtests
+) -> None:
+    for name in names:
+        change, expected = CHANGES[name]
         with subtests.test(name), databases.changed(change) as (before, after):
             found = decided(before, after)
 

@@ -59,6 +59,7 @@ def state(engine: Engine) -> object:
         return access_state(connection)
 
 
+@pytest.mark.exhaustive
 def test_tests_find_the_mutants_that_they_are_about(url: str, tests: Path, engine: Engine) -> None:
     before = state(engine)
     told = judge(url, sys.executable, str(tests))
@@ -109,6 +110,7 @@ def test_a_database_without_policies_is_an_error(database: URL) -> None:
     assert (told.exit_code, "no policies to weaken" in told.output) == (2, True), told.output
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_restores_the_database(
     url: str, tmp_path: Path, engine: Engine, number: signal.Signals

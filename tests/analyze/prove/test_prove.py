@@ -154,6 +154,7 @@ def run_pytest(directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, str(directory)], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.exhaustive
 def test_a_violation_is_a_failing_pytest_until_the_policy_is_mended(built: Built, tmp_path: Path) -> None:
     narrow = "CREATE POLICY narrow ON todos AS RESTRICTIVE FOR UPDATE USING (NOT is_complete)"
     (tmp_path / "conftest.py").write_text(
@@ -191,6 +192,7 @@ def may_read(caller: Caller, row: Row, world: World) -> bool:
 is_author = owner("author")
 
 
+@pytest.mark.exhaustive
 def test_a_condition_that_the_policy_forgets_is_in_the_worlds() -> None:
     """The policy names neither the column, nor the constant, nor the claim of the intent."""
     table = documents("true")
@@ -219,6 +221,7 @@ def changed_policy(connection: Connection, using: str) -> Iterator[None]:
     run(connection, ["ALTER POLICY read ON documents USING (true)"])
 
 
+@pytest.mark.exhaustive
 def test_without_an_intent_nothing_is_proved_and_every_mutant_survives() -> None:
     table = documents("author = 'x'")
     with Side.parse("models", models=table.metadata).build() as built:
@@ -236,6 +239,7 @@ def test_without_an_intent_nothing_is_proved_and_every_mutant_survives() -> None
     assert not [one for one in scored.found if one.policy == "read"]
 
 
+@pytest.mark.exhaustive
 def test_a_public_table_is_controlled_by_a_privilege_that_is_taken() -> None:
     table = documents(True)
     with Side.parse("models", models=table.metadata).build() as built:
@@ -244,6 +248,7 @@ def test_a_public_table_is_controlled_by_a_privilege_that_is_taken() -> None:
     assert not proof.violations
 
 
+@pytest.mark.exhaustive
 def test_each_mutant_of_todos_is_found_or_equivalent(built: Built) -> None:
     before = access_state_of(built.connection)
     prover = Prover.of(built.connection, [Todos.metadata], Budget(worlds=30))
@@ -269,6 +274,7 @@ def test_a_table_that_lacks_a_part_is_not_proved(built: Built) -> None:
     }
 
 
+@pytest.mark.exhaustive
 def test_an_intent_that_fails_is_an_error() -> None:
     table = documents(auth_uid("author"))
 
@@ -285,6 +291,7 @@ def test_an_intent_that_fails_is_an_error() -> None:
         prove(built.connection, [table.metadata])
 
 
+@pytest.mark.exhaustive
 def test_a_view_needs_a_stated_intent() -> None:
     from sqlalchemy import select
 
@@ -323,6 +330,7 @@ def test_the_command_prints_the_proof_and_the_score() -> None:
     assert json.loads(told.output)["controls"] == 8
 
 
+@pytest.mark.exhaustive
 def test_the_exit_code_tells_a_violation_from_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +420,7 @@ REVOKE ALL ON parts_alice, parts_others FROM by_hand_reader;
 """
 
 
+@pytest.mark.exhaustive
 def test_a_database_made_by_hand_needs_only_the_names_of_its_tables() -> None:
     metadata = MetaData()
     role, every = "by_hand_reader", COMMANDS

@@ -165,6 +165,7 @@ def test_the_options_of_foreign_servers_stay_out_of_snapshots(own_server: Server
         assert "The options of the foreign server Far aren't copied." in built.left_out
 
 
+@pytest.mark.exhaustive
 def test_models_and_their_revisions_build_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     # env.py connects to DATABASE_URL.
@@ -239,6 +240,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return make
 
 
+@pytest.mark.exhaustive
 @table(
     "engine",
     [
