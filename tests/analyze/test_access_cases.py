@@ -72,7 +72,6 @@ _GROUPS = 8
     ],
 )
 @pytest.mark.one_postgres
-@pytest.mark.exhaustive
 def test_a_comparison_finds_the_verdict_and_rows_that_replay(
     servers: Servers, cases: list[Case], subtests: pytest.Subtests
 ) -> None:
