@@ -31,8 +31,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import URL
 
-from sqla_rls.analyze.compare import compare_databases
-from sqla_rls.analyze.schema import Schema
+from sqla_rls.analyze.worlds.compare import compare_databases
+from sqla_rls.analyze.worlds.schema import Schema
 from tests.analyze.cases import CASES
 from tests.analyze.cases.case import Case, Key, opens
 from tests.analyze.cases.scratch import Servers

@@ -246,13 +246,18 @@ def test_each_command_has_its_help() -> None:
     assert page == with_help(page)
 
 
+#: Commands with tests elsewhere, whose listing needs servers of its own.
+_SLOW = ("mutate", "prove", "snapshot")
+
+
 def listings() -> Iterator[Any]:
     """Return the calls of the commands with the output that the page shows."""
     for token in PARSER.parse(document("commands.md")):
         if token.type == "fence" and token.info == "console":
             for one in re.split(r"^\$ ", token.content, flags=re.MULTILINE)[1:]:
                 call, _, output = one.partition("\n")
-                yield pytest.param(call, output, id=call)
+                is_slow = call.split()[1] in _SLOW
+                yield pytest.param(call, output, id=call, marks=[pytest.mark.exhaustive] if is_slow else [])
 
 
 def matches(output: str, shown: str) -> bool:

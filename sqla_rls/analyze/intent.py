@@ -22,7 +22,7 @@ from sqlalchemy import MetaData, Table, inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 
-from sqla_rls.analyze.explanation import Command
+from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.declare.base import Roles, as_roles, keep_on, kept_on
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens.caller import Caller

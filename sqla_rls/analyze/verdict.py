@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from sqla_rls.analyze.explanation import Command
+from sqla_rls.analyze.why.explanation import Command
 
 Verdict: TypeAlias = Literal["opens", "closes", "both"]
 

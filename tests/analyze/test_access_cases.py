@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.analyze.compare import compare_databases
 from sqla_rls.analyze.in_place import Side, compare_in_place
-from sqla_rls.analyze.schema import Schema, read_profiles
 from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.worlds.compare import compare_databases
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.server.postgres import Server
 from tests.analyze.cases import CASES, QUICK
@@ -72,6 +72,7 @@ _GROUPS = 8
     ],
 )
 @pytest.mark.one_postgres
+@pytest.mark.exhaustive
 def test_a_comparison_finds_the_verdict_and_rows_that_replay(
     servers: Servers, cases: list[Case], subtests: pytest.Subtests
 ) -> None:

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.analyze.compare import compare_databases
 from sqla_rls.analyze.verdict import Budget, Comparison
+from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.server.postgres import Server
 from tests.support.replay import replay
 

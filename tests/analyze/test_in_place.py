@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.analyze.compare import compare_databases
 from sqla_rls.analyze.in_place import Side, compare_in_place
 from sqla_rls.analyze.in_place.splice import parsed
-from sqla_rls.analyze.schema import Schema, read_profiles
 from sqla_rls.analyze.verdict import Budget, Comparison
+from sqla_rls.analyze.worlds.compare import compare_databases
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.server.postgres import Server
 from tests.support.suite import first_and_rest
 

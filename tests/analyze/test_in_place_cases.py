@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection
 
 from sqla_rls.analyze.in_place import Side, compare_in_place
-from sqla_rls.analyze.schema import Schema, read_profiles
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from tests.analyze.cases import CASES, QUICK
 from tests.analyze.cases.case import Case
 from tests.analyze.cases.scratch import Servers

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import event
 
 from benchmarks.analyze import many_tables
-from sqla_rls.analyze.compare import compare_databases
 from sqla_rls.analyze.verdict import Comparison
+from sqla_rls.analyze.worlds.compare import compare_databases
 from tests.analyze.cases.scratch import Servers
 
 pytestmark = pytest.mark.exhaustive

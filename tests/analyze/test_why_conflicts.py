@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Caller
 from sqla_rls.analyze import OnConflict, explain_access
-from sqla_rls.analyze.explanation import Command
+from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server

@@ -14,9 +14,6 @@ from typing import Any, Final
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.counterexamples import Direction, counterexample, size_of
-from sqla_rls.analyze.explanation import Command
-from sqla_rls.analyze.generate import Universe
 from sqla_rls.analyze.in_place.attempts import Attempt, Attempts
 from sqla_rls.analyze.in_place.conditions import (
     PARTS,
@@ -34,10 +31,13 @@ from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question
 from sqla_rls.analyze.in_place.proof import is_proved
 from sqla_rls.analyze.in_place.splice import Expression, parsed
 from sqla_rls.analyze.in_place.triggers import commands_of_triggers
-from sqla_rls.analyze.pools import Actor, Shared
-from sqla_rls.analyze.schema import Profile, Schema
-from sqla_rls.analyze.target import query
 from sqla_rls.analyze.verdict import Budget, Change, Comparison, Counterexample, Same, Scope, Unknown, Verdict
+from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
+from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.pools import Actor, Shared
+from sqla_rls.analyze.worlds.schema import Profile, Schema
 from sqla_rls.catalog.query import pinned, undone
 
 #: Milliseconds: a policy that never ends isn't decided.

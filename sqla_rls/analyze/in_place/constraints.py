@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from sqla_rls.analyze.generate import Row, Values, World
 from sqla_rls.analyze.in_place.conditions import row_of
 from sqla_rls.analyze.in_place.evaluate import Evaluator, Question, Unit
-from sqla_rls.analyze.schema import ForeignKey, Relation, Schema
-from sqla_rls.analyze.target import query
+from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.generate import Row, Values, World
+from sqla_rls.analyze.worlds.schema import ForeignKey, Relation, Schema
 
 #: Actions of foreign keys by which the rows that refer to a row go or change with it.
 _FOLLOWS = "cnd"

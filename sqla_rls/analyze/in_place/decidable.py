@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.conditions import Undecidable
 from sqla_rls.analyze.in_place.splice import Expression
-from sqla_rls.analyze.target import query
 from sqla_rls.analyze.vocabulary import read_function
+from sqla_rls.analyze.why.target import query
 from sqla_rls.catalog.query import undone
 
 _CATALOG: Final = "pg_catalog"

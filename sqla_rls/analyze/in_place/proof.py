@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqla_rls.analyze.generate import Universe
 from sqla_rls.analyze.in_place.splice import Expression
-from sqla_rls.analyze.pools import SUBJECTS, as_input
-from sqla_rls.analyze.schema import Column
+from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.pools import SUBJECTS, as_input
+from sqla_rls.analyze.worlds.schema import Column
 
 _SUBJECT: Final = object()
 #: Types of which two different texts are two different values.

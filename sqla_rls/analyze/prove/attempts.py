@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from psycopg import sql
 
-from sqla_rls.analyze.explanation import Command
-from sqla_rls.analyze.generate import Row, Universe, World
-from sqla_rls.analyze.schema import Profile, Relation
-from sqla_rls.analyze.statements import Statement, literal
+from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.generate import Row, Universe, World
+from sqla_rls.analyze.worlds.schema import Profile, Relation
+from sqla_rls.analyze.worlds.statements import Statement, literal
 
 #: The most updates of one row.
 _MOST_UPDATES: Final = 16

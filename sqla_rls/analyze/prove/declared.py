@@ -26,8 +26,8 @@ from sqlalchemy.sql.elements import (
     UnaryExpression,
 )
 
-from sqla_rls.analyze.explanation import Command, Part
 from sqla_rls.analyze.intent import Row, World, is_subject
+from sqla_rls.analyze.why.explanation import Command, Part
 from sqla_rls.declare.base import TableDeclarations, kept_on
 from sqla_rls.declare.claim_lists import in_jwt_claim, jwt_claim_contains
 from sqla_rls.declare.expressions import auth_uid, family_of

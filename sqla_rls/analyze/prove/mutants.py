@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.prove.weaken import Columns, Weakening, WeakeningKind, weakenings
-from sqla_rls.analyze.target import query
+from sqla_rls.analyze.why.target import query
 from sqla_rls.catalog.query import undone
 
 MutantKind: TypeAlias = (

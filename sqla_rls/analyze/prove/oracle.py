@@ -11,16 +11,16 @@ from typing import Any, Final
 
 from sqlalchemy import MetaData, Table
 
-from sqla_rls.analyze.explanation import Command, Part
-from sqla_rls.analyze.generate import Universe
 from sqla_rls.analyze.intent import Intent, Test, intents
-from sqla_rls.analyze.pools import Shared
 from sqla_rls.analyze.prove.declared import Declared, NotDerivable, declared_intent, declared_tables
 from sqla_rls.analyze.prove.proof import Source
 from sqla_rls.analyze.prove.worlds import NotedClaims, NotedRow, Tables, as_row, caller_of, constants_of
-from sqla_rls.analyze.schema import Edge, Relation, Schema
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary, read_expression
+from sqla_rls.analyze.why.explanation import Command, Part
+from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.pools import Shared
+from sqla_rls.analyze.worlds.schema import Edge, Relation, Schema
 from sqla_rls.declare.base import kept_on
 from sqla_rls.declare.collect import declared
 from sqla_rls.declare.views import declared_views

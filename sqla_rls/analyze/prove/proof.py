@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from sqla_rls.analyze.explanation import Command
 from sqla_rls.analyze.prove.mutants import Mutant
 from sqla_rls.analyze.verdict import Scope, WorldRows
+from sqla_rls.analyze.why.explanation import Command
 
 #: Postgres permits more than the intent, or less.
 Direction: TypeAlias = Literal["more", "less"]

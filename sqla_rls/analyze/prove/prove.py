@@ -13,18 +13,18 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, MetaData, text
 
-from sqla_rls.analyze.explanation import Command
-from sqla_rls.analyze.generate import Row, Universe, World
-from sqla_rls.analyze.pools import Actor
 from sqla_rls.analyze.prove.attempts import Attempt, Attempts
 from sqla_rls.analyze.prove.mutants import run
 from sqla_rls.analyze.prove.oracle import COMMANDS, Decision, Oracle
 from sqla_rls.analyze.prove.proof import Direction, Kept, NotStated, Proof, Violation
 from sqla_rls.analyze.prove.worlds import Tables, as_row, caller_of
-from sqla_rls.analyze.schema import Profile, Relation, Schema, read_profiles
-from sqla_rls.analyze.scratch import Outcome, ScratchDatabase, Trial, roles_of
-from sqla_rls.analyze.statements import Statement
 from sqla_rls.analyze.verdict import Budget, Scope
+from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.generate import Row, Universe, World
+from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
+from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, roles_of
+from sqla_rls.analyze.worlds.statements import Statement
 from sqla_rls.exc import AnalysisError
 from sqla_rls.tokens.caller import Caller
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from sqla_rls.analyze.generate import Universe
 from sqla_rls.analyze.prove.mutants import Mutant, mutants
 from sqla_rls.analyze.prove.proof import Proof, Score
 from sqla_rls.analyze.prove.prove import Progress, Prover
-from sqla_rls.analyze.schema import Profile, read_profiles
-from sqla_rls.analyze.scratch import Outcome, Trial, Tried
-from sqla_rls.analyze.statements import Statements
+from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.schema import Profile, read_profiles
+from sqla_rls.analyze.worlds.scratch import Outcome, Trial, Tried
+from sqla_rls.analyze.worlds.statements import Statements
 
 _BATCH = 16
 #: Weakenings that matter only to roles which get a privilege or a policy.

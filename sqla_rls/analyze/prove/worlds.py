@@ -10,9 +10,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqla_rls.analyze.intent import Row
-from sqla_rls.analyze.pools import Actor
-from sqla_rls.analyze.schema import Relation, Schema
 from sqla_rls.analyze.vocabulary import Constant
+from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.schema import Relation, Schema
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens.caller import Caller
 

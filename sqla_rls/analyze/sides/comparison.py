@@ -8,11 +8,11 @@ from typing import Final, TypeAlias, get_args
 
 from sqlalchemy import text
 
-from sqla_rls.analyze.compare import compare_databases
-from sqla_rls.analyze.explanation import Command
-from sqla_rls.analyze.schema import Schema
 from sqla_rls.analyze.sides.side import Built, Side, build_sides
 from sqla_rls.analyze.verdict import Budget, Change, Comparison, Same, Unknown
+from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.compare import compare_databases
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.snapshot import PUBLIC
 
 Progress: TypeAlias = Callable[[int, int, str], None]

@@ -38,9 +38,9 @@ from sqla_rls import (
     memberships,
     own_rows,
 )
-from sqla_rls.analyze.explanation import Command, Part
 from sqla_rls.analyze.intent import Row, Rule, World, everyone, intends, intents, member, no_one, owner
 from sqla_rls.analyze.prove.declared import NotDerivable, declared_intent, declared_tables
+from sqla_rls.analyze.why.explanation import Command, Part
 from sqla_rls.declare.base import TableDeclarations
 from sqla_rls.exc import DeclarationError
 from tests.support.sessions import Todo

@@ -79,7 +79,6 @@ def built_without(old_server: Server) -> Iterator[Built]:
         yield built
 
 
-@pytest.mark.exhaustive
 def test_functions_of_missing_extensions_have_stand_ins(built_without: Built) -> None:
     with Server.start(find_installation(newest())) as server:
         if {"uuid-ossp", "pgcrypto"} & extensions(server):
@@ -115,7 +114,6 @@ def own_server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.exhaustive
 def test_columns_of_missing_types_are_text(edited: Callable[[str, str, str], Side]) -> None:
     sql = """
     CREATE EXTENSION citext;

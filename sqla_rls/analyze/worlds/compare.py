@@ -16,13 +16,6 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.counterexamples import Direction, counterexample, size_of
-from sqla_rls.analyze.explanation import Command
-from sqla_rls.analyze.generate import Row, Universe, World
-from sqla_rls.analyze.pools import Actor, Shared
-from sqla_rls.analyze.schema import Profile, Relation, Schema, read_profiles
-from sqla_rls.analyze.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
-from sqla_rls.analyze.statements import Statement, Statements
 from sqla_rls.analyze.verdict import (
     Budget,
     Change,
@@ -33,6 +26,13 @@ from sqla_rls.analyze.verdict import (
     Unknown,
     Verdict,
 )
+from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
+from sqla_rls.analyze.worlds.generate import Row, Universe, World
+from sqla_rls.analyze.worlds.pools import Actor, Shared
+from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
+from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
+from sqla_rls.analyze.worlds.statements import Statement, Statements
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping
 
-from sqla_rls.analyze.explanation import Command, Reason
-from sqla_rls.analyze.target import Target, query
+from sqla_rls.analyze.why.explanation import Command, Reason
+from sqla_rls.analyze.why.target import Target, query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

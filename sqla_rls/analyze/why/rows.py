@@ -25,8 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.explanation import Reason, Result
-from sqla_rls.analyze.target import Target, first_line, is_of_server
+from sqla_rls.analyze.why.explanation import Reason, Result
+from sqla_rls.analyze.why.target import Target, first_line, is_of_server
 from sqla_rls.exc import AnalysisError
 from sqla_rls.session.binding import bind
 from sqla_rls.session.checks import IS_KNOWN

@@ -9,8 +9,8 @@ from functools import cache, cached_property
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 
-from sqla_rls.analyze.target import query
 from sqla_rls.analyze.vocabulary import Vocabulary, read_function
+from sqla_rls.analyze.why.target import query
 from sqla_rls.catalog.query import pinned
 
 #: Bodies whose reads no parser finds, because they run text that they compute.

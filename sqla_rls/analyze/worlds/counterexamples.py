@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from sqla_rls.analyze.explanation import Command
-from sqla_rls.analyze.generate import Row, Universe, World
-from sqla_rls.analyze.pools import Actor
-from sqla_rls.analyze.statements import Statement
 from sqla_rls.analyze.verdict import Counterexample
+from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.generate import Row, Universe, World
+from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.statements import Statement
 
 Direction: TypeAlias = Literal["opens", "closes"]
 

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection, text
 
-from sqla_rls.analyze.constraints import Broken, Constraints, OnConflict
-from sqla_rls.analyze.explanation import (
+from sqla_rls.analyze.why.constraints import Broken, Constraints, OnConflict
+from sqla_rls.analyze.why.explanation import (
     ROWS,
     Command,
     Explanation,
@@ -26,10 +26,10 @@ from sqla_rls.analyze.explanation import (
     Result,
     Row,
 )
-from sqla_rls.analyze.predicates import conjuncts
-from sqla_rls.analyze.privileges import Use, missing_privilege
-from sqla_rls.analyze.rows import Refused, Rows
-from sqla_rls.analyze.target import Target, query, resolve
+from sqla_rls.analyze.why.predicates import conjuncts
+from sqla_rls.analyze.why.privileges import Use, missing_privilege
+from sqla_rls.analyze.why.rows import Refused, Rows
+from sqla_rls.analyze.why.target import Target, query, resolve
 from sqla_rls.exc import AnalysisError
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.signing import SigningKey

@@ -10,8 +10,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqla_rls.analyze import vocabulary as terms
-from sqla_rls.analyze.schema import Column, Relation, Schema
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary
+from sqla_rls.analyze.worlds.schema import Column, Relation, Schema
 
 #: The caller, and somebody else, as each type has them.
 SUBJECTS: Final[Mapping[str, tuple[str, str]]] = {

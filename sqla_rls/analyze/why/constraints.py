@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from sqlalchemy import ColumnElement, RowMapping, Select, Text, literal, literal_column, select, text
 
-from sqla_rls.analyze.explanation import Reason
-from sqla_rls.analyze.rows import Rows, quoted_literal, without_parameters
-from sqla_rls.analyze.target import query
+from sqla_rls.analyze.why.explanation import Reason
+from sqla_rls.analyze.why.rows import Rows, quoted_literal, without_parameters
+from sqla_rls.analyze.why.target import query
 from sqla_rls.exc import AnalysisError
 
 #: The reason, and a sentence.

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from sqla_rls.analyze.pools import SUBJECTS, Pools, Shared
-from sqla_rls.analyze.schema import ForeignKey, Relation, Schema
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
+from sqla_rls.analyze.worlds.pools import SUBJECTS, Pools, Shared
+from sqla_rls.analyze.worlds.schema import ForeignKey, Relation, Schema
 
 #: The most rows of one table that worlds are made of.
 MOST_ROWS: Final = 24
