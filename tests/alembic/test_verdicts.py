@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, Table, Tex
 
 from sqla_rls import (
     Policy,
+    anonymous,
     auth_uid,
     authenticated,
     crud_policy,
@@ -98,6 +99,19 @@ def test_the_way_back_opens_what_the_revision_closes_without_a_question(project:
     assert "confirm_exposure" not in script
     project.upgrade()
     project.downgrade()
+
+
+def test_a_privilege_alone_opens_a_table_to_a_role_that_policies_name(project: Project) -> None:
+    def models(*roles: Any) -> MetaData:
+        given = [grant("SELECT", to=role) for role in roles]
+        return todos(Policy("p", "SELECT", ["public"], using=OWN, imply_privileges=False), *given)
+
+    project.migrate(models(authenticated))
+
+    script = project.revision(models(authenticated, anonymous))
+
+    assert notes(script)[0].startswith("Opens: anonymous can SELECT public.todos, for example alice as")
+    assert operations(script)[0] == "confirm_exposure"
 
 
 @pytest.mark.exhaustive

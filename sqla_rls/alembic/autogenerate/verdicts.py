@@ -52,7 +52,8 @@ def verdicts(context: Context, read: Read, normalized: Normalized, changes: Chan
         raise DeclarationError(
             f"autogenerate failed: {OPTION}={choice!r} in env.py is no choice. Give one of {_CHOICES}"
         )
-    if choice == "ignore" or not (changes.policies or changes.row_security):
+    privileges = changes.privileges.grants or changes.privileges.revokes
+    if choice == "ignore" or not (changes.policies or changes.row_security or privileges):
         return Verdicts()
     try:
         from sqla_rls.analyze.in_place import Migration
