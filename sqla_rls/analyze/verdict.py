@@ -1,4 +1,4 @@
-"""What a comparison of two databases finds."""
+"""The results of a comparison of two databases."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Counterexample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """The callers of a role can do with an object what they couldn't before, or the reverse."""
+    """The callers of a role can do more with an object than before, or less."""
 
     #: The table or view.
     object: str
@@ -76,7 +76,7 @@ class Same:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What was tried."""
+    """The extent of a comparison."""
 
     #: "scratch": real commands on real rows.  "in place": the policies' expressions on rows of no table.
     evaluation: Literal["scratch", "in place"]
@@ -92,7 +92,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Who can do what after, and couldn't before, and the reverse; each list is sorted."""
+    """The changes of access, the unknown and the equal results; each list is sorted."""
 
     changes: tuple[Change, ...]
     unknown: tuple[Unknown, ...]
@@ -105,7 +105,7 @@ class Comparison:
         return tuple(change for change in self.changes if change.verdict != "closes")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON objects; what is the same is left out."""
+        """Return JSON objects, without the equal results."""
         found = asdict(self)
         del found["same"]
         return found

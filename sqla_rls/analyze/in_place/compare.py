@@ -206,7 +206,7 @@ class _Comparing:
         )
 
     def _likeness(self, name: str, role: str) -> Any:
-        """What two roles have in common if the same is permitted to both."""
+        """A value that two roles have in common if the same is permitted to both."""
         read = sorted({one for side in self.sides for one in side.schema.reads(name)})
         held = [side.profiles.get((one, role)) for side in self.sides for one in read]
         expressions = self._expressions(read)

@@ -39,7 +39,7 @@ class Denied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a role may do on one side."""
+    """The rights of a role on one side."""
 
     schema: Schema
     role: str

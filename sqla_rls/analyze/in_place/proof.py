@@ -19,7 +19,7 @@ _EXACT: Final = ("text", "character varying", "uuid", "integer", "bigint", "smal
 
 @dataclass(slots=True)
 class _Classes:
-    """What the values of one column are compared with."""
+    """The values that one column is compared with."""
 
     constants: set[str] = field(default_factory=set)
     is_subject: bool = False

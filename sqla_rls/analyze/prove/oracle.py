@@ -166,7 +166,7 @@ class Oracle:
 
 @dataclass(slots=True)
 class _Noted:
-    """What the intents for a relation read."""
+    """The columns and tables that the intents for a relation read."""
 
     columns: set[tuple[str, str]] = field(default_factory=set)
     tables: set[str] = field(default_factory=set)

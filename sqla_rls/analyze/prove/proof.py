@@ -1,4 +1,4 @@
-"""What ``prove`` finds."""
+"""The results of ``prove``."""
 
 from __future__ import annotations
 

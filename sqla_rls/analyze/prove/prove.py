@@ -1,4 +1,4 @@
-"""Compares what Postgres permits with the intent, by real statements on real rows."""
+"""Compares the rights that Postgres grants with the intent, by real statements on real rows."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def prove(
 
 @dataclass(slots=True)
 class Tally:
-    """What was tried on one relation."""
+    """The extent of the trial of one relation."""
 
     violations: dict[tuple[str, str, Command, Direction], Violation] = field(default_factory=dict)
     statements: Counter[Pair] = field(default_factory=Counter)
@@ -476,7 +476,7 @@ class _Trial:
         seen: _Seen,
         decision: Decision,
     ) -> _Judged | None:
-        """Return what the intent permits, and how the statement differs from it."""
+        """Return the rows that the intent permits, and how the statement differs from it."""
         caller = caller_of(actor)
         if caller is None or owners.error is not None:
             return None
@@ -614,7 +614,7 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the owner sees, with the claims of a caller."""
+    """The results of the owner, with the claims of a caller."""
 
     raw: Sequence[Mapping[str, Any]]
     rows: Sequence[Mapping[str, Any]]

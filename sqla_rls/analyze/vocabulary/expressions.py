@@ -82,7 +82,7 @@ _ARITHMETIC: Final = ("+", "-", "*", "/", "%", "||", "^", "&", "|", "#", "<<", "
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What the result of a node may come from."""
+    """The terms and constants that the result of a node may come from."""
 
     terms: tuple[Term, ...] = ()
     constants: tuple[Constant, ...] = ()
@@ -102,7 +102,7 @@ def union(values: Iterable[Value]) -> Value:
 
 
 class Reader:
-    """Walks through statements, and keeps what they mention in *words*."""
+    """Walks through statements, and keeps their terms and names in *words*."""
 
     def __init__(self) -> None:
         self.words = Words()
@@ -243,7 +243,7 @@ class Reader:
     # Expressions
 
     def value(self, node: Any) -> Value:
-        """Return what the result of *node* may come from."""
+        """Return the sources of the result of *node*."""
         read: Callable[[Any], Value] | None = getattr(self, f"_read_{type(node).__name__}", None)
         return self._inside(node) if read is None else read(node)
 

@@ -16,7 +16,7 @@ _ASSIGNMENTS: Final = (3, 4, 5)
 
 
 def read_expression(sql: str) -> Vocabulary:
-    """Return what a predicate mentions, as ``pg_get_expr()`` prints it.
+    """Return the vocabulary of a predicate, as ``pg_get_expr()`` prints it.
 
     Raises:
         AnalysisError: pglast isn't installed.
@@ -28,7 +28,7 @@ def read_expression(sql: str) -> Vocabulary:
 
 
 def read_query(sql: str) -> Vocabulary:
-    """Return what the query of a view mentions.
+    """Return the vocabulary of the query of a view.
 
     Raises:
         AnalysisError: pglast isn't installed.
@@ -41,7 +41,7 @@ def read_query(sql: str) -> Vocabulary:
 
 
 def read_function(language: str, body: str) -> Vocabulary:
-    """Return what the body of a function mentions.
+    """Return the vocabulary of the body of a function.
 
     Args:
         language: "sql" or "plpgsql"; a function of another language can't be read.

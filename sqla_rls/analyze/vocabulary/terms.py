@@ -1,4 +1,4 @@
-"""What predicates compare, as values."""
+"""The terms and constants that predicates compare, as values."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What SQL mentions.
+    """The terms, constants and names that SQL mentions.
 
     Anything that its reader can't attribute is in *loose*, and anything that it can't read makes
     *is_complete* False.
@@ -77,7 +77,7 @@ class Vocabulary:
     is_complete: bool = True
 
     def merged(self, *others: Vocabulary) -> Vocabulary:
-        """Return what this one and *others* mention together."""
+        """Return the vocabulary of this one and *others* together."""
         words = Words()
         for vocabulary in (self, *others):
             words.add(vocabulary)

@@ -99,7 +99,7 @@ def explain_access(
 def explain_role(
     connection: Connection, caller: Caller, target: Any, command: Command, *, returning: bool = False
 ) -> str:
-    """Explain what the role of *caller* lacks for *command*, where the row is unknown.
+    """Explain which right the role of *caller* lacks for *command*, where the row is unknown.
 
     Args:
         connection: as for ``explain_access()``.

@@ -13,7 +13,7 @@ from sqla_rls.analyze.why.target import Target, query
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """What a command does with the columns of its table."""
+    """The columns of its table that a command uses."""
 
     command: Command
     #: The columns that it writes; empty for all.

@@ -89,7 +89,7 @@ class _Difference:
 
 @dataclass(slots=True)
 class _Tally:
-    """What the worlds of one object showed for one role."""
+    """The differences that the worlds of one object showed for one role."""
 
     found: dict[tuple[Command, Direction], _Difference] = field(default_factory=dict)
     worlds: int = 0
@@ -275,7 +275,7 @@ class _Comparing:
                 self._not_decided(name, alike, command, reason)
 
     def _likeness(self, name: str, role: str, profiles: tuple[Any, Any]) -> Any:
-        """What two roles have in common if all statements do the same as either."""
+        """A value that two roles have in common if each statement does the same as either."""
         if any(_names_roles(schema, name) for schema in self.schemas):
             return role
         read = sorted(self.schemas[0].reads(name) | self.schemas[1].reads(name))

@@ -64,7 +64,7 @@ class World:
 
 @dataclass(kw_only=True)
 class Universe:
-    """What the worlds of *relation* are made of."""
+    """The rows and values that the worlds of *relation* are made of."""
 
     relation: Relation
     schema: Schema

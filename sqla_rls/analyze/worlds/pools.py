@@ -91,7 +91,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What both sides' definitions mention of a relation, and of what it reads."""
+    """The vocabulary of both sides, for a relation and the relations that it reads."""
 
     vocabulary: Vocabulary
 

@@ -1,4 +1,4 @@
-"""What access in a database depends on: tables, views, functions, roles, and what refers to what."""
+"""The parts of a database that access depends on: tables, views, functions, roles, and their references."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class RoleAttributes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a role may do with a relation, before row security."""
+    """The privileges of a role on a relation, before row security."""
 
     role: str
     usage: bool
@@ -226,7 +226,7 @@ class Schema:
         )
 
     def joined(self, other: Schema) -> Schema:
-        """Return both as one: what either refers to, and of a relation in both the definition of *other*."""
+        """Return both as one: the references of either, and the relations, those of *other* first."""
         relations = {**self.relations, **other.relations}
         for name in self.relations.keys() & other.relations.keys():
             ours, theirs = self.relations[name], other.relations[name]
@@ -249,7 +249,7 @@ class Schema:
         )
 
     def reads(self, name: str) -> frozenset[str]:
-        """Return relation *name*, what its policies, its query and its functions read, and so on."""
+        """Return relation *name*, and the relations that its parts and their functions read, and so on."""
         return frozenset(one for one in self._reached(name) if one in self.relations)
 
     def calls(self, name: str) -> frozenset[str]:
@@ -292,7 +292,7 @@ class Schema:
 def read_profiles(
     connection: Connection, relations: Iterable[Relation], roles: Iterable[str]
 ) -> Mapping[tuple[str, str], Profile]:
-    """Return what each of *roles* may do with each of *relations*, by the names of both."""
+    """Return the privileges of each of *roles* on each of *relations*, by the names of both."""
     names = {relation.oid: relation.name for relation in relations}
     statement = query("profiles").bindparams(
         bindparam("oids", type_=ARRAY(Text())), bindparam("roles", type_=ARRAY(Text()))
@@ -399,7 +399,7 @@ def _role(row: RowMapping) -> RoleAttributes:
 def _mentioned(
     function: Function, relations: Mapping[str, Relation], functions: Mapping[str, Function]
 ) -> Iterable[Edge]:
-    """What the text of a body names, in any schema: more than it refers to, never less.
+    """The relations and functions that a body names, in any schema: more than it refers to, never less.
 
     A body that computes names refers to what is_opaque says.
     """

@@ -25,7 +25,7 @@ _ACCEPTS: Final = text("SELECT pg_temp.sqla_rls_accepts(:type, :value)")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a statement did."""
+    """The result of a statement."""
 
     rows: tuple[str, ...] = ()
     count: int = 0
@@ -69,7 +69,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What the statements of a world did, as JSON texts: for each caller, in their order."""
+    """The results of the statements of a world, as JSON texts: for each caller, in their order."""
 
     results: tuple[str, ...] = ()
     #: Why the world is none.
@@ -81,7 +81,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class ScratchDatabase:
-    """A database whose data nobody needs, and what its catalog says."""
+    """A database whose data has no use, and its catalog."""
 
     connection: Connection
     schema: Schema

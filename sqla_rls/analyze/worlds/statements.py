@@ -30,7 +30,7 @@ _WITHOUT_EQUALITY: Final = ("json", "xml", "point", "polygon")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a statement does, for an evaluation without rows."""
+    """The shape of a statement, for an evaluation without rows."""
 
     #: The columns that it reads: those of SELECT, of WHERE and of RETURNING.
     reads: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class Statements:
         return found
 
     def on(self, row: Row | None) -> list[Statement]:
-        """Return what is tried on *row*; None is a world without it."""
+        """Return the statements for *row*; None is a world without it."""
         if row is not None:
             found = [*self._selects(), *self._updates(row), *self._deletes(row), *self._conflicts(row)]
         elif self.relation.is_view:
