@@ -7,17 +7,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.analyze.in_place import Side, compare_in_place
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.compare import compare_databases
-from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.server.postgres import Server
 from tests.analyze.cases import CASES, QUICK
-from tests.analyze.cases.case import SAME_AS_EXPECTED, Case
+from tests.analyze.cases.case import Case
 from tests.analyze.cases.evidence import gather
 from tests.analyze.cases.scratch import Servers
 from tests.support.replay import replay
@@ -88,34 +86,6 @@ def test_a_comparison_finds_the_verdict_and_rows_that_replay(
                     assert replay(before, one.role, example) == example.before
                     assert replay(after, one.role, example) == example.after
                     assert example.before != example.after
-
-
-def in_place(connection: Connection) -> Side:
-    schema = Schema.read(connection)
-    profiles = read_profiles(connection, schema.relations.values(), list(schema.roles))
-    connection.rollback()
-    return Side(schema=schema, profiles=profiles)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.one_postgres
-def test_a_verdict_in_place_is_right_or_unknown(servers: Servers, subtests: pytest.Subtests) -> None:
-    for case in CASES:
-        with subtests.test(case.name), servers.sides(case) as (before, after):
-            sides = in_place(before), in_place(after)
-            found = compare_in_place(before, *sides, names=list(sides[0].schema.relations))
-
-            unknown = {(one.object, one.role, one.command) for one in found.unknown}
-            changes = {(one.object, one.role, one.command): one.verdict for one in found.changes}
-            decidable = {key: one for key, one in case.expected.items() if one != "unknown"}
-            superusers = {role.name for role in sides[1].schema.roles.values() if role.is_superuser}
-            assert changes == {
-                key: one for key, one in decidable.items() if key not in unknown and key[1] not in superusers
-            }
-            if case.in_place == SAME_AS_EXPECTED:
-                assert unknown <= case.expected.keys() - decidable.keys()
-            else:
-                assert unknown, case.in_place
 
 
 def test_the_cases_have_names_of_their_own_and_some_are_quick() -> None:

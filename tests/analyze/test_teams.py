@@ -1,4 +1,4 @@
-"""The documents of teams, in examples/teams: a policy that joins them with shares by a composite foreign key."""
+"""The documents of teams, in examples/teams: a policy joins them with shares by a key of two columns."""
 
 from __future__ import annotations
 
