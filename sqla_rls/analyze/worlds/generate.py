@@ -186,30 +186,8 @@ class Universe:
         for context in some:
             if _fits(context, most_rows):
                 rows = _related(asked, context, _ROWS_OF_A_SAMPLE - 1, random)
-                if rows and rows[-1] is not None:
-                    rows[-1] = self._connected(rows[-1], context)
                 found += [(context, row) for row in dict.fromkeys((None, *rows)) if row not in context]
         return found
-
-    def _connected(self, row: Row, context: Sequence[Row]) -> Row:
-        """Return *row* with the keys by which foreign keys connect it to rows of *context*."""
-        values = dict(row.values)
-        for other in context:
-            pairs = [
-                *(
-                    (key.columns, key.target_columns, other.values, key.target == row.relation)
-                    for key in self.schema.relations[other.relation].foreign_keys
-                ),
-                *(
-                    (key.target_columns, key.columns, other.values, key.target == other.relation)
-                    for key in self.schema.relations[row.relation].foreign_keys
-                ),
-            ]
-            for theirs, ours, given, connects in pairs:
-                wanted = [given.get(name) for name in theirs]
-                if connects and None not in wanted:
-                    values.update(zip(ours, wanted, strict=True))
-        return Row(row.relation, values)
 
     def _leave_out(self, size: int, largest: int) -> None:
         text = (

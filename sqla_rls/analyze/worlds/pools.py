@@ -161,8 +161,6 @@ class Pools:
     vocabulary: Vocabulary
     kinds: tuple[str, ...]
     accepts: Callable[[str, str], bool]
-    #: Texts that an argument of a function compares with a column of another type: of some column of text.
-    strays: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -180,10 +178,7 @@ class Pools:
             if column in schema.relations[name].columns
         ]
         return cls(
-            vocabulary=shared.vocabulary,
-            kinds=_kinds(columns, shared.vocabulary),
-            accepts=_once(accepts),
-            strays=tuple(_strays(columns, shared.vocabulary)),
+            vocabulary=shared.vocabulary, kinds=_kinds(columns, shared.vocabulary), accepts=_once(accepts)
         )
 
     def values(self, relation: Relation, column: Column) -> tuple[Any, ...]:
@@ -271,11 +266,10 @@ class Pools:
             return [[], *([value] for value in self._elements(column, constants))]
         others = self._others(column, column.base, column.category, term)
         if column.category == "B":
-            return [False, True]
+            return [True, False]
         if column.category == "N":
-            numbers = [n for one in own if one.kind == "number" for n in _around(one.value)]
-            further = [n for one in self.vocabulary.loose if one.kind == "number" for n in _around(one.value)]
-            return list(dict.fromkeys([*numbers, *others, *further]))
+            numbers = [n for one in constants if one.kind == "number" for n in _around(one.value)]
+            return list(dict.fromkeys([*numbers, *others]))
         if column.category == "D":
             return [*_moments(column.base, constants), *others]
         if column.base in ("json", "jsonb"):
@@ -289,7 +283,6 @@ class Pools:
         if self._linked(term, terms.Subject):
             found = [*others, *texts, *loose]
         else:
-            texts = [*texts, *self.strays]
             found = [*texts, *(others[:1] if texts else others), *loose]
         return list(dict.fromkeys([*found, *self._similar(found[:_OTHERS])]))
 
@@ -372,14 +365,6 @@ def _once(accepts: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
         return known[type_, text]
 
     return asked
-
-
-def _strays(columns: Iterable[Column], vocabulary: Vocabulary) -> Iterator[str]:
-    for column in columns:
-        if column.category in "NBD":
-            for one in vocabulary.constants.get(terms.Column(column.name), ()):
-                if one.kind == "text" and not one.value.lstrip("-").replace(".", "", 1).isdecimal():
-                    yield one.value
 
 
 def _kinds(columns: Sequence[Column], vocabulary: Vocabulary) -> tuple[str, ...]:
