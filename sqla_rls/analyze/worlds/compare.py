@@ -363,7 +363,7 @@ class _Comparing:
                         smallest.world,
                         smallest.actor,
                         smallest.statement,
-                        (str(smallest.outcomes[0]), str(smallest.outcomes[1])),
+                        _told(*smallest.outcomes),
                         direction,
                     )
             else:
@@ -460,6 +460,13 @@ def _is_comparable(world: World, statement: Statement, old: Outcome, new: Outcom
 
 def _any(schemas: tuple[Schema, ...], name: str) -> Relation:
     return next(schema.relations[name] for schema in schemas if name in schema.relations)
+
+
+def _told(before: Outcome, after: Outcome) -> tuple[str, str]:
+    """Return both outcomes as text, with their rows where the numbers are equal."""
+    if str(before) != str(after):
+        return str(before), str(after)
+    return f"{before}: {', '.join(before.rows)}", f"{after}: {', '.join(after.rows)}"
 
 
 def _everything(schema: Schema) -> Any:
