@@ -9,6 +9,11 @@ SELECT f.oid::pg_catalog.int8 AS oid,
        pg_catalog.jsonb_build_array(
          f.prokind, f.prosecdef, f.provolatile, f.proisstrict, f.proleakproof, f.proconfig,
          pg_catalog.pg_get_function_result(f.oid), pg_catalog.pg_get_function_arguments(f.oid),
+         -- A body that is text needs the privilege on the schemas that it names.
+         (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
+                   CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
+                   x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
+            FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) AS x),
          (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
                    CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
                    x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)

@@ -350,14 +350,14 @@ class _Comparing:
         name = universe.relation.name
         for command in commands:
             examples: dict[Direction, Counterexample] = {}
+            varies = False
             for direction in ("opens", "closes"):
                 found = tally.found.get((command, direction))
                 if found is not None:
                     smallest = self._smallest(universe, found, direction)
                     if smallest is None:
-                        del tally.found[command, direction]
-                        self._not_decided(name, roles, command, "the results vary from run to run")
-                        break
+                        varies = True
+                        continue
                     examples[direction] = counterexample(
                         universe,
                         smallest.world,
@@ -366,7 +366,10 @@ class _Comparing:
                         _told(*smallest.outcomes),
                         direction,
                     )
-            else:
+            if varies:
+                self._not_decided(name, roles, command, "the results vary from run to run")
+            # An example that repeats is a change, whatever the other direction does.
+            if examples or not varies:
                 self._decided(universe, roles, command, examples, tally)
 
     def _decided(
@@ -485,6 +488,12 @@ def _names_roles(schema: Schema, name: str) -> bool:
         *(policy.check or "" for each in schema.reads(name) for policy in schema.relations[each].policies),
         *(schema.relations[each].query or "" for each in schema.reads(name)),
         *(schema.functions[each].body for each in schema.calls(name)),
+        *(trigger for each in schema.reads(name) for trigger in schema.relations[each].triggers),
+        *(
+            column.default or column.generated or ""
+            for each in schema.reads(name)
+            for column in schema.relations[each].columns.values()
+        ),
     ]
     words = {word for each in texts for word in each.lower().translate(_NOT_IN_WORDS).split()}
     return bool(words & _NAMES_ROLES) or any(word.startswith("has_") for word in words)
