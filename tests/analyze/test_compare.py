@@ -161,6 +161,7 @@ def test_attributes_and_memberships_of_roles_count(sides: Sides) -> None:
         ("public.docs", "owner"),
         ("public.docs", "reader"),
         ("public.docs", "other"),
+        ("public.drafts", "reader"),
         ("public.seen", "reader"),
     }
 

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from psycopg import sql
-
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import Row, Universe, World
 from sqla_rls.analyze.worlds.schema import Profile, Relation
-from sqla_rls.analyze.worlds.statements import Statement, literal
+from sqla_rls.analyze.worlds.statements import Statement, literal, quoted_list
 
 #: The most updates of one row.
 _MOST_UPDATES: Final = 16
@@ -77,7 +75,7 @@ class Attempts:
 
     def _select(self) -> Attempt:
         columns = self._held(self.profile.selects) or tuple(self.relation.columns)
-        statement = Statement("SELECT", f"SELECT {_names(columns)} FROM {self.relation.name}")
+        statement = Statement("SELECT", f"SELECT {quoted_list(columns)} FROM {self.relation.name}")
         return Attempt(statement=statement, owners=self.all_rows, columns=columns)
 
     def _deletes(self, row: Row, alone: bool) -> Iterator[Attempt]:
@@ -91,7 +89,7 @@ class Attempts:
         # Without the privilege, Postgres looks at no value.
         most = _MOST_UPDATES if self.profile.updates else 1
         for number, (name, value) in enumerate(islice(self._new_values(row.values), most)):
-            assigned = f"{_names([name])} = {literal(self.relation.columns[name], value)}"
+            assigned = f"{quoted_list([name])} = {literal(self.relation.columns[name], value)}"
             text = f"UPDATE {self.relation.name} SET {assigned}"
             if alone and number < _MOST_BLIND:
                 yield self._changing("UPDATE", text, single=True)
@@ -106,10 +104,10 @@ class Attempts:
             if not given:
                 continue
             values = ", ".join(literal(self.relation.columns[name], value) for name, value in given.items())
-            text = f"INSERT INTO {self.relation.name} ({_names(given)}) VALUES ({values})"
+            text = f"INSERT INTO {self.relation.name} ({quoted_list(given)}) VALUES ({values})"
             yield self._changing("INSERT", text, single=True)
             if returned := [name for name in given if name in self.profile.selects]:
-                statement = Statement("INSERT", f"{text} RETURNING {_names(returned)}")
+                statement = Statement("INSERT", f"{text} RETURNING {quoted_list(returned)}")
                 yield Attempt(
                     statement=statement,
                     owners=Statement("INSERT", f"{text} RETURNING *"),
@@ -151,9 +149,9 @@ class Attempts:
     def _is(self, row: Row) -> str:
         names = [name for name in self._key if name in row.values]
         return " AND ".join(
-            f"{_names([name])} IS NULL"
+            f"{quoted_list([name])} IS NULL"
             if row.values[name] is None
-            else f"{_names([name])} = {literal(self.relation.columns[name], row.values[name])}"
+            else f"{quoted_list([name])} = {literal(self.relation.columns[name], row.values[name])}"
             for name in names
             if self.relation.columns[name].base not in ("json", "xml", "point", "polygon")
         )
@@ -164,7 +162,3 @@ class Attempts:
     def _is_free(self, name: str) -> bool:
         column = self.relation.columns[name]
         return column.generated is None and column.identity != "a"
-
-
-def _names(names: Any) -> str:
-    return ", ".join(sql.Identifier(name).as_string(None) for name in names)

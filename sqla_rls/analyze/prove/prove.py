@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,33 +11,21 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, MetaData, text
 
-from sqla_rls.analyze.prove.attempts import Attempt, Attempts
+from sqla_rls.analyze.prove.judge import Judge, Pair, Tally
 from sqla_rls.analyze.prove.mutants import run
 from sqla_rls.analyze.prove.oracle import COMMANDS, Decision, Oracle
-from sqla_rls.analyze.prove.proof import Direction, Kept, NotStated, Proof, Violation
-from sqla_rls.analyze.prove.worlds import Tables, as_row, caller_of
+from sqla_rls.analyze.prove.proof import Kept, NotStated, Proof, Violation
 from sqla_rls.analyze.verdict import Budget, Scope
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.generate import Row, Universe, World
-from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.generate import Universe
 from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
-from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, roles_of
-from sqla_rls.analyze.worlds.statements import Statement
+from sqla_rls.analyze.worlds.scratch import ScratchDatabase, roles_of
+from sqla_rls.analyze.worlds.statements import quoted
 from sqla_rls.exc import AnalysisError
-from sqla_rls.tokens.caller import Caller
 
-#: A role and a command.
-Pair: TypeAlias = tuple[str, Command]
 #: The most worlds that are sent together.
 _BATCH: Final = 16
 Progress: TypeAlias = Callable[[int, int, str], None]
-
-_VERBS: Final[Mapping[Command, str]] = {
-    "SELECT": "read",
-    "INSERT": "insert",
-    "UPDATE": "update",
-    "DELETE": "delete",
-}
 
 
 def prove(
@@ -71,20 +57,6 @@ def prove(
     """
     prover = Prover.of(connection, metadatas, budget or Budget())
     return prover.run(schemas, left_out, progress)
-
-
-@dataclass(slots=True)
-class Tally:
-    """The extent of the trial of one relation."""
-
-    violations: dict[tuple[str, str, Command, Direction], Violation] = field(default_factory=dict)
-    statements: Counter[Pair] = field(default_factory=Counter)
-    #: Pairs whose intent refused, or permitted, something.
-    refused: set[Pair] = field(default_factory=set)
-    permitted: set[Pair] = field(default_factory=set)
-    worlds: int = 0
-    rejections: Counter[str] = field(default_factory=Counter)
-    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -313,7 +285,15 @@ class Prover:
             groups.setdefault(repr(replace(profiles[name, role], role="", policies=())), []).append(role)
         for varies in (False, True):
             universe = Universe.of(relation, joined, shared, self.accepts, varies_checked=varies)
-            trial = _Trial(self, universe, joined, decided, tally)
+            judge = Judge(
+                scratch=self.scratch,
+                superuser=self.superuser,
+                default_schema=self.oracle.default_schema,
+                universe=universe,
+                schema=joined,
+                decided=decided,
+                tally=tally,
+            )
             worlds = universe.worlds(self.budget)
             size = 1
             while batch := list(islice(worlds, size)):
@@ -326,7 +306,7 @@ class Prover:
                 if self.deadline is not None and time.monotonic() > self.deadline:
                     tally.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
                     break
-                trial.run(batch, [(alike, profiles[name, alike[0]]) for alike in groups.values()])
+                judge.run(batch, [(alike, profiles[name, alike[0]]) for alike in groups.values()])
                 if first and tally.violations.keys() - set(known):
                     return tally
                 broken = {(role, command) for _, role, command, _ in tally.violations}
@@ -346,293 +326,6 @@ class Prover:
         return self._accepted[type_, value]
 
 
-@dataclass(slots=True)
-class _Trial:
-    prover: Prover
-    universe: Universe
-    schema: Schema
-    decided: Mapping[Pair, Decision]
-    tally: Tally
-
-    def run(self, worlds: Sequence[World], groups: Sequence[tuple[Sequence[str], Profile]]) -> None:
-        """Try *worlds* as the roles of each group, which have the same privileges."""
-        made: set[int] = set()
-        for roles, profile in groups:
-            attempts = Attempts(universe=self.universe, profile=profile)
-            actors = self.universe.pools.actors(roles)
-            commands = {command for role, command in self.decided if role in roles}
-            trials = [
-                (world, [one for one in attempts.on(world) if one.command in commands]) for world in worlds
-            ]
-            found = self._observe(trials, actors, attempts)
-            for number, ((world, tried), observed) in enumerate(zip(trials, found, strict=True)):
-                if observed is None:
-                    continue
-                made.add(number)
-                for actor, outcomes, seen in observed:
-                    for attempt, outcome, owners in zip(tried, outcomes, seen.owners, strict=True):
-                        self._note(world, actor, attempts, attempt, outcome, owners, seen)
-        self.tally.worlds += len(made)
-
-    def _note(
-        self,
-        world: World,
-        actor: Actor,
-        attempts: Attempts,
-        attempt: Attempt,
-        outcome: Outcome,
-        owners: Outcome,
-        seen: _Seen,
-    ) -> None:
-        pair = (actor.role, attempt.command)
-        if (decision := self.decided.get(pair)) is None:
-            return
-        judged = self._judge(actor, attempt, outcome, owners, seen, decision)
-        if judged is None:
-            return
-        self.tally.statements[pair] += 1
-        if judged.permits:
-            self.tally.permitted.add(pair)
-        if judged.refuses:
-            self.tally.refused.add(pair)
-        direction = judged.direction
-        if direction is None or (self.universe.relation.name, *pair, direction) in self.tally.violations:
-            return
-        violation = self._violation(world, actor, attempts, attempt, direction)
-        self.tally.violations[violation.key] = violation
-
-    def _observe(
-        self,
-        trials: Sequence[tuple[World, Sequence[Attempt]]],
-        actors: Sequence[Actor],
-        attempts: Attempts,
-    ) -> list[list[tuple[Actor, list[Outcome], _Seen]] | None]:
-        """Run the statements, and those of the owner; None for a world that a constraint rejects."""
-        scratch, superuser = self.prover.scratch, self.prover.superuser
-        tables = [name for name in self.universe.rows if self.schema.relations[name].has_rows]
-        looks = [Statement("SELECT", f"SELECT * FROM {name}") for name in tables]  # noqa: S608
-        owner = Actor(role=superuser, claims=None, settings={})
-        rows = scratch.run([Trial(world, [*looks, attempts.all_rows]) for world, _ in trials], [owner])
-        distinct = {_claims_key(actor): replace(actor, role=superuser) for actor in actors}
-        asked = [
-            Trial(
-                world,
-                [
-                    *([] if world.row is None else [attempts.row(world.row)]),
-                    *(attempt.owners for attempt in tried),
-                ],
-            )
-            for world, tried in trials
-        ]
-        owners = scratch.run(asked, [*distinct.values()])
-        done = scratch.run(
-            [Trial(world, [attempt.statement for attempt in tried]) for world, tried in trials], actors
-        )
-        found: list[list[tuple[Actor, list[Outcome], _Seen]] | None] = []
-        for trial, (_, tried), seen, owned, own in zip(asked, trials, rows, owners, done, strict=True):
-            if rejected := seen.rejected or owned.rejected or own.rejected:
-                self.tally.rejections[rejected] += 1
-                found.append(None)
-                continue
-            everything = [[json.loads(row) for row in seen.outcome(n).rows] for n in range(len(looks) + 1)]
-            world = Tables(
-                self.schema,
-                {
-                    name: [as_row(self.schema.relations[name], row) for row in each]
-                    for name, each in zip(tables, everything, strict=False)
-                },
-                default_schema=self.prover.oracle.default_schema,
-            )
-            width, extra = len(trial.statements), len(trial.statements) - len(tried)
-            seen_by: dict[str, _Seen] = {}
-            for place, key in enumerate(distinct):
-                outcomes = [owned.outcome(place * width + n) for n in range(width)]
-                old = [json.loads(row) for one in outcomes[:extra] for row in one.rows]
-                seen_by[key] = _Seen(
-                    raw=everything[-1],
-                    rows=[as_row(self.universe.relation, row) for row in everything[-1]],
-                    old=as_row(self.universe.relation, old[0]) if len(old) == 1 else None,
-                    world=world,
-                    owners=outcomes[extra:],
-                )
-            found.append(
-                [
-                    (
-                        actor,
-                        [own.outcome(place * len(tried) + n) for n in range(len(tried))],
-                        seen_by[_claims_key(actor)],
-                    )
-                    for place, actor in enumerate(actors)
-                ]
-            )
-        return found
-
-    def _judge(
-        self,
-        actor: Actor,
-        attempt: Attempt,
-        outcome: Outcome,
-        owners: Outcome,
-        seen: _Seen,
-        decision: Decision,
-    ) -> _Judged | None:
-        """Return the rows that the intent permits, and how the statement differs from it."""
-        caller = caller_of(actor)
-        if caller is None or owners.error is not None:
-            return None
-        relation = self.universe.relation
-        if attempt.command == "SELECT":
-            shown = [
-                row
-                for row, value in zip(seen.raw, seen.rows, strict=True)
-                if self._asks(decision.test, caller, value, seen.world, attempt)
-            ]
-            wanted = Counter(_spelled({name: row[name] for name in attempt.columns}) for row in shown)
-            found = Counter(_spelled(json.loads(row)) for row in outcome.rows)
-            direction: Direction | None = "less" if decision.is_exact and wanted - found else None
-            return _Judged(len(shown), len(shown) < len(seen.raw), "more" if found - wanted else direction)
-        changed = [as_row(relation, json.loads(row)) for row in owners.rows]
-        if len(changed) != 1:
-            return None
-        reading = self.decided.get((actor.role, "SELECT")) if attempt.reads else None
-        permits, is_exact = True, decision.is_exact and (not attempt.reads or reading is not None)
-        if attempt.command == "UPDATE":
-            if seen.old is None:
-                return None
-            permits = self._asks(decision.test, caller, seen.old, seen.world, attempt) and self._asks(
-                decision.new, caller, changed[0], seen.world, attempt
-            )
-        else:
-            permits = self._asks(decision.test, caller, changed[0], seen.world, attempt)
-        if reading is not None:
-            is_exact = is_exact and reading.is_exact
-            rows = changed if attempt.command != "UPDATE" else [seen.old or {}, changed[0]]
-            permits = permits and all(
-                self._asks(reading.test, caller, row, seen.world, attempt) for row in rows
-            )
-        if outcome.count and not permits:
-            return _Judged(0, True, "more")
-        return _Judged(
-            int(permits), not permits, "less" if permits and is_exact and not outcome.count else None
-        )
-
-    def _asks(
-        self, test: Any, caller: Caller, row: Mapping[str, Any], world: Tables, attempt: Attempt
-    ) -> bool:
-        try:
-            return bool(test(caller, row, world))
-        except Exception as error:
-            where = f"{attempt.command} on {self.universe.relation.name} as {caller.role}"
-            raise AnalysisError(
-                f"the intent for {where} failed: {type(error).__name__}: {error}. Let it return True or False"
-            ) from error
-
-    def _violation(
-        self, world: World, actor: Actor, attempts: Attempts, attempt: Attempt, direction: Direction
-    ) -> Violation:
-        """Leave out rows as long as the violation stays, and describe it."""
-        current = world
-        judged = self._again(current, actor, attempts, attempt, direction)
-        shrunk = judged is not None
-        while shrunk:
-            shrunk = False
-            for smaller in _smaller(self.universe, current):
-                simpler = self._again(smaller, actor, attempts, attempt, direction)
-                if simpler is not None:
-                    current, judged, shrunk = smaller, simpler, True
-                    break
-        intended, outcome = judged or (0, Outcome())
-        rows: dict[str, list[Mapping[str, Any]]] = {}
-        for row in current.all_rows:
-            rows.setdefault(row.relation, []).append(row.values)
-        relation = self.universe.relation
-        return Violation(
-            object=relation.name,
-            role=actor.role,
-            command=attempt.command,
-            direction=direction,
-            claims=actor.claims,
-            settings=actor.settings,
-            rows=rows,
-            statement=attempt.statement.text,
-            intended=intended,
-            found=outcome.count,
-            outcome=str(outcome),
-            text=self._sentence(current, actor, attempt, direction, outcome),
-        )
-
-    def _again(
-        self, world: World, actor: Actor, attempts: Attempts, attempt: Attempt, direction: Direction
-    ) -> tuple[int, Outcome] | None:
-        (found,) = self._observe([(world, [attempt])], [actor], attempts)
-        if found is None:
-            return None
-        ((_, (outcome,), seen),) = found
-        decision = self.decided[actor.role, attempt.command]
-        judged = self._judge(actor, attempt, outcome, seen.owners[0], seen, decision)
-        return (judged.permits, outcome) if judged is not None and judged.direction == direction else None
-
-    def _sentence(
-        self, world: World, actor: Actor, attempt: Attempt, direction: Direction, outcome: Outcome
-    ) -> str:
-        can = "can" if direction == "more" else "can't"
-        relation = self.universe.relation.name
-        if attempt.command == "INSERT":
-            about = f"run {attempt.statement.text}"
-        elif world.row is not None:
-            about = f"{_VERBS[attempt.command]} {self._shown(world.row)}"
-        else:
-            about = f"{_VERBS[attempt.command]} rows of {relation}"
-        sentence = f"{actor.text} {can} {about}"
-        if others := [self._shown(row) for row in world.rows]:
-            sentence += f", with {', '.join(others)}"
-        if outcome.error is not None:
-            sentence += f" ({outcome})"
-        against = "denies" if direction == "more" else "permits"
-        return f"{sentence}; the intent {against} it"
-
-    def _shown(self, row: Row) -> str:
-        """The row with its key and the columns that decide."""
-        relation = self.schema.relations[row.relation]
-        key = relation.keys[0] if relation.keys else ()
-        deciding = self.universe.deciding.get(row.relation, ())
-        names = [name for name in row.values if name in key or name in deciding or not key]
-        inner = ", ".join(
-            f"{name}={'NULL' if row.values[name] is None else row.values[name]}" for name in names
-        )
-        return f"{row.relation}({inner})"
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """The number of rows that the intent permits, whether it refuses one, and how the statement differs."""
-
-    permits: int
-    refuses: bool
-    direction: Direction | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """The results of the owner, with the claims of a caller."""
-
-    raw: Sequence[Mapping[str, Any]]
-    rows: Sequence[Mapping[str, Any]]
-    #: The row in question.
-    old: Mapping[str, Any] | None
-    world: Tables
-    #: What each statement does for the owner.
-    owners: Sequence[Outcome]
-
-
-def _claims_key(actor: Actor) -> str:
-    return repr((actor.claims, actor.settings))
-
-
-def _spelled(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True)
-
-
 def _has_privilege(profile: Profile, command: Command) -> bool:
     held = {
         "SELECT": profile.selects,
@@ -643,15 +336,9 @@ def _has_privilege(profile: Profile, command: Command) -> bool:
     return profile.usage and bool(held[command])
 
 
-def _quoted(connection_name: str) -> str:
-    from psycopg import sql
-
-    return sql.Identifier(connection_name).as_string(None)
-
-
 def _opening(relation: Relation, roles: Iterable[str]) -> list[str]:
     """Open a table to *roles*."""
-    grantees = ", ".join(map(_quoted, roles))
+    grantees = ", ".join(map(quoted, roles))
     opened = (
         f"ALTER VIEW {relation.name} SET (security_invoker = false)"
         if relation.is_view
@@ -659,22 +346,12 @@ def _opening(relation: Relation, roles: Iterable[str]) -> list[str]:
     )
     return [
         opened,
-        f"GRANT USAGE ON SCHEMA {_quoted(relation.schema)} TO {grantees}",
+        f"GRANT USAGE ON SCHEMA {quoted(relation.schema)} TO {grantees}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {relation.name} TO {grantees}",
     ]
 
 
 def _closing(relation: Relation, schema: Schema) -> list[str]:
     """Take the privileges on a table from every role."""
-    grantees = ", ".join(["PUBLIC", *(_quoted(role) for role in schema.roles if role != relation.owner)])
+    grantees = ", ".join(["PUBLIC", *(quoted(role) for role in schema.roles if role != relation.owner)])
     return [f"REVOKE ALL ON {relation.name} FROM {grantees}"]
-
-
-def _smaller(universe: Universe, world: World) -> Iterator[World]:
-    """The worlds with one row less, and the rows that foreign keys need."""
-    for place in range(len(world.rows)):
-        kept = [row for number, row in enumerate(world.rows) if number != place]
-        rows: list[Row] = kept if world.row is None else [*kept, world.row]
-        completed = universe.complete(rows)
-        if completed is not None and len(completed) < len(world.all_rows):
-            yield replace(world, rows=tuple(row for row in completed if row != world.row))

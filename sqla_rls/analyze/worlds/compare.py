@@ -28,7 +28,7 @@ from sqla_rls.analyze.verdict import (
 )
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
-from sqla_rls.analyze.worlds.generate import Row, Universe, World
+from sqla_rls.analyze.worlds.generate import Universe, World
 from sqla_rls.analyze.worlds.pools import Actor, Shared
 from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
@@ -424,7 +424,7 @@ class _Comparing:
         shrunk = True
         while shrunk:
             shrunk = False
-            for world in _smaller(universe, current.world):
+            for world in universe.smaller(current.world):
                 simpler = self._again(current, world, current.actor, direction)
                 if simpler is not None:
                     current, shrunk = simpler, True
@@ -509,13 +509,3 @@ def _may_call(connection: Connection, role: str, signatures: Sequence[str]) -> t
 
 def _is_settled(tally: _Tally, command: Command) -> bool:
     return (command, "opens") in tally.found and (command, "closes") in tally.found
-
-
-def _smaller(universe: Universe, world: World) -> Iterable[World]:
-    """The worlds with one row less, and the rows that foreign keys need."""
-    for place in range(len(world.rows)):
-        kept = [row for number, row in enumerate(world.rows) if number != place]
-        rows: list[Row] = kept if world.row is None else [*kept, world.row]
-        completed = universe.complete(rows)
-        if completed is not None and len(completed) < len(world.all_rows):
-            yield replace(world, rows=tuple(row for row in completed if row != world.row))

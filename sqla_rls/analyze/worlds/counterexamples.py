@@ -13,7 +13,7 @@ from sqla_rls.analyze.worlds.statements import Statement
 
 Direction: TypeAlias = Literal["opens", "closes"]
 
-_VERBS: Final[Mapping[Command, str]] = {
+VERBS: Final[Mapping[Command, str]] = {
     "SELECT": "read",
     "INSERT": "insert",
     "UPDATE": "update",
@@ -38,9 +38,9 @@ def counterexample(
     if statement.command == "INSERT" or (shown is None and statement.command != "SELECT"):
         sentence = f"{actor.text} {can} run {statement.text}"
     else:
-        about = universe.relation.name if shown is None else _shown(universe, shown)
-        sentence = f"{actor.text} {can} {_VERBS[statement.command]} {about}"
-    others = [_shown(universe, row) for row in world.rows]
+        about = universe.relation.name if shown is None else row_in_words(universe, shown)
+        sentence = f"{actor.text} {can} {VERBS[statement.command]} {about}"
+    others = [row_in_words(universe, row) for row in world.rows]
     sentence += f", with {', '.join(others)}" if others else ""
     return Counterexample(
         claims=actor.claims,
@@ -53,7 +53,7 @@ def counterexample(
     )
 
 
-def _shown(universe: Universe, row: Row) -> str:
+def row_in_words(universe: Universe, row: Row) -> str:
     """The row with its key and the columns that decide."""
     relation = universe.schema.relations[row.relation]
     key = relation.keys[0] if relation.keys else ()

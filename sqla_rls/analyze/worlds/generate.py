@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
@@ -125,13 +125,17 @@ class Universe:
 
     def _worlds(self, budget: Budget) -> Iterator[World]:
         for context, row in self._pairs(budget):
-            completed = self._completed(context if row is None else (*context, row))
+            completed = self.complete(context if row is None else (*context, row))
             if completed is not None:
                 yield World(rows=tuple(each for each in completed if each != row), row=row)
 
-    def complete(self, rows: Sequence[Row]) -> tuple[Row, ...] | None:
-        """Add the rows that the foreign keys of *rows* need, and sort them; None if there is no such row."""
-        return self._completed(rows)
+    def smaller(self, world: World) -> Iterator[World]:
+        """Yield the worlds with one row less, and the rows that foreign keys need."""
+        for place in range(len(world.rows)):
+            kept = [row for number, row in enumerate(world.rows) if number != place]
+            completed = self.complete(kept if world.row is None else [*kept, world.row])
+            if completed is not None and len(completed) < len(world.all_rows):
+                yield replace(world, rows=tuple(row for row in completed if row != world.row))
 
     def _pairs(self, budget: Budget) -> Iterator[tuple[tuple[Row, ...], Row | None]]:
         """The rows of other tables that a world has, fewer first, with each row in question.
@@ -254,7 +258,8 @@ class Universe:
     def _is_foreign(relation: Relation, name: str) -> bool:
         return any(name in key.columns for key in relation.foreign_keys)
 
-    def _completed(self, rows: Sequence[Row]) -> tuple[Row, ...] | None:
+    def complete(self, rows: Sequence[Row]) -> tuple[Row, ...] | None:
+        """Add the rows that the foreign keys of *rows* need, and sort them; None if there is no such row."""
         found = list(dict.fromkeys(rows))
         waiting = list(found)
         while waiting:

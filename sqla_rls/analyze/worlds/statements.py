@@ -100,7 +100,7 @@ class Statements:
 
     def _selects(self) -> Iterator[Statement]:
         for columns in self._column_lists("selects"):
-            text = f"SELECT {_names(columns)} FROM {self.relation.name}"
+            text = f"SELECT {quoted_list(columns)} FROM {self.relation.name}"
             yield Statement("SELECT", text, Shape(reads=columns))
 
     def _deletes(self, row: Row | None) -> Iterator[Statement]:
@@ -112,14 +112,16 @@ class Statements:
             yield Statement("DELETE", text, Shape(reads=self._identifying(row)))
         else:
             for columns in self._column_lists("selects"):
-                yield Statement("DELETE", f"DELETE FROM {self.relation.name} RETURNING {_names(columns)}")
+                yield Statement(
+                    "DELETE", f"DELETE FROM {self.relation.name} RETURNING {quoted_list(columns)}"
+                )
 
     def _updates(self, row: Row) -> Iterator[Statement]:
         where = self._is(row)
         for number, (name, value) in enumerate(self._new_values(row.values)):
             if number == _MOST_UPDATES:
                 return
-            assigned = f"{_name(name)} = {self._literal(name, value)}"
+            assigned = f"{quoted(name)} = {self._literal(name, value)}"
             text, shape = f"UPDATE {self.relation.name} SET {assigned}", Shape(assigned=(name, value))
             yield Statement("UPDATE", text, shape, reaches_all=True)
             if number < _MOST_BY_KEY:
@@ -129,7 +131,7 @@ class Statements:
     def _view_updates(self) -> Iterator[Statement]:
         for name in self._updatable():
             for value in self._values(name):
-                assigned = f"{_name(name)} = {self._literal(name, value)}"
+                assigned = f"{quoted(name)} = {self._literal(name, value)}"
                 yield Statement("UPDATE", f"UPDATE {self.relation.name} SET {assigned}")
 
     def _view_inserts(self) -> Iterator[Statement]:
@@ -150,7 +152,7 @@ class Statements:
             returned = [name for name in given if any(name in profile.selects for profile in self.profiles)]
             if returned:
                 shape = replace(statement.shape, reads=tuple(returned))
-                yield Statement("INSERT", f"{statement.text} RETURNING {_names(returned)}", shape)
+                yield Statement("INSERT", f"{statement.text} RETURNING {quoted_list(returned)}", shape)
             # A default may need a privilege of its own, as on a sequence.
             undefaulted = {name: value for name, value in given.items() if not self._has_default(name)}
             if undefaulted and undefaulted != given:
@@ -168,13 +170,13 @@ class Statements:
         for number, (name, value) in enumerate(self._new_values(row.values)):
             if number == 4:
                 return
-            action = f"DO UPDATE SET {_name(name)} = {self._literal(name, value)}"
-            text = f"{self._insert(given).text} ON CONFLICT ({_names(key)}) {action}"
+            action = f"DO UPDATE SET {quoted(name)} = {self._literal(name, value)}"
+            text = f"{self._insert(given).text} ON CONFLICT ({quoted_list(key)}) {action}"
             yield Statement("INSERT", text, Shape(reads=key, inserted=given, assigned=(name, value)))
 
     def _insert(self, values: Values) -> Statement:
         literals = ", ".join(self._literal(name, value) for name, value in values.items())
-        text = f"INSERT INTO {self.relation.name} ({_names(values)}) VALUES ({literals})"
+        text = f"INSERT INTO {self.relation.name} ({quoted_list(values)}) VALUES ({literals})"
         return Statement("INSERT", text, Shape(inserted=values))
 
     def _new_values(self, values: Values) -> Iterator[tuple[str, Any]]:
@@ -232,7 +234,9 @@ class Statements:
         return self.relation.columns[name].base not in _WITHOUT_EQUALITY
 
     def _equals(self, name: str, value: Any) -> str:
-        return f"{_name(name)} IS NULL" if value is None else f"{_name(name)} = {self._literal(name, value)}"
+        return (
+            f"{quoted(name)} IS NULL" if value is None else f"{quoted(name)} = {self._literal(name, value)}"
+        )
 
     def _literal(self, name: str, value: Any) -> str:
         return literal(self.relation.columns[name], value)
@@ -243,7 +247,7 @@ def insertion(relation: Relation, values: Mapping[str, Any]) -> str:
     given = {name: value for name, value in values.items() if name in relation.columns}
     literals = ", ".join(literal(relation.columns[name], value) for name, value in given.items())
     return (
-        f"INSERT INTO {relation.name} ({_names(given)}) OVERRIDING SYSTEM VALUE VALUES ({literals})"
+        f"INSERT INTO {relation.name} ({quoted_list(given)}) OVERRIDING SYSTEM VALUE VALUES ({literals})"
         if given
         else f"INSERT INTO {relation.name} DEFAULT VALUES"
     )
@@ -265,10 +269,12 @@ def _quoted(value: str) -> str:
 
 
 @cache
-def _name(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return *name* as an identifier of SQL."""
     text: str = sql.Identifier(name).as_string(None)
     return text
 
 
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(map(_name, names))
+def quoted_list(names: Iterable[str]) -> str:
+    """Return *names* as a list of identifiers."""
+    return ", ".join(map(quoted, names))
