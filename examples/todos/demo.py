@@ -114,7 +114,7 @@ def migrate(transcript: Transcript, database: Database) -> set[str]:
     try:
         database.alembic("upgrade", "head")
     except MigrationFailed as error:
-        reason, needed, statement = str(error).partition("A superuser must run, in this database: ")
+        reason, needed, statement = str(error).partition("Have a superuser run, in this database: ")
         if not needed:
             raise
         # Here there is the extension pg_session_jwt: made by a mere owner, its schema is a superuser's.

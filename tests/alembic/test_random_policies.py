@@ -42,7 +42,7 @@ from sqlalchemy import (
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, auth, force_row_level_security
-from sqla_rls.alembic.autogenerate.render import Call, Remarks
+from sqla_rls.alembic.autogenerate.render import Call, Notes, Remarks
 from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.declare.collect import declared
 from sqla_rls.snapshot import Role
@@ -262,7 +262,7 @@ def autogenerate(connection: Connection, metadata: MetaData) -> UpgradeOps:
 def run(connection: Connection, operations: OpContainer) -> None:
     runner = Operations(MigrationContext.configure(connection))
     for operation in operations.ops:
-        assert isinstance(operation, Call | Remarks)
+        assert isinstance(operation, Call | Notes | Remarks)
         if isinstance(operation, Call) and "confirmed" in operation.kwargs:
             operation.kwargs["confirmed"] = True
         runner.invoke(operation)

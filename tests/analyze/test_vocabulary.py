@@ -47,6 +47,18 @@ PREDICATES: dict[str, tuple[str, dict[Term, list[Constant]]]] = {
             ORG: [Constant("number", "1")],
         },
     ),
+    "spellings of numbers": (
+        "((price = .5) OR (price = 1_000) OR (price = 0x1F) OR (price = '07'::numeric) OR (price = ' 8 '::numeric))",
+        {Column("price"): [Constant("number", value) for value in ("0.5", "1000", "31", "7", "8")]},
+    ),
+    "texts that are no number": (
+        "((price = 'NaN'::numeric) OR (price = '-Infinity'::numeric) OR (org_id = (length(''::text))::bigint)"
+        f" OR (price > {'9' * 400}))",
+        {
+            Column("price"): [Constant("text", value) for value in ("NaN", "-Infinity", "9" * 400)],
+            ORG: [Constant("text", "")],
+        },
+    ),
     "a cast column": ("((org_id)::text = '5'::text)", {ORG: [Constant("text", "5")]}),
     "times": (
         "((at > (now() - '7 days'::interval)) AND (day < '2024-01-01'::date))",

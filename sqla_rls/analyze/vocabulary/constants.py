@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from sqla_rls.analyze.vocabulary.terms import Constant, Kind
@@ -35,7 +37,7 @@ def of_node(node: Any) -> Constant | None:
         case "Integer":
             return Constant("number", str(value.ival))
         case "Float":
-            return Constant("number", value.fval)
+            return _as_number(value.fval)
         case "String":
             return Constant("text", value.sval)
         case _:
@@ -47,7 +49,21 @@ def as_type(constant: Constant, name: str) -> Constant:
     kind = constant.kind if constant.kind == "other" else _KINDS.get(name, constant.kind)
     if kind == "boolean":
         return Constant(kind, "true" if constant.value.strip().lower() in _TRUE_OF_BOOLEAN else "false")
-    return Constant(kind, constant.value)
+    return _as_number(constant.value) if kind == "number" else Constant(kind, constant.value)
+
+
+def _as_number(spelling: str) -> Constant:
+    """Return the number as JSON spells it; the text if it is none, such as ``''``, ``NaN`` and a name."""
+    readers: tuple[Callable[[str], float], ...] = (partial(int, base=0), int, float)
+    for read in readers:
+        try:
+            value = read(spelling)
+            is_finite = math.isfinite(value)
+        except (ValueError, OverflowError):
+            continue
+        if is_finite:
+            return Constant("number", json.dumps(value))
+    return Constant("text", spelling)
 
 
 def of_array(literal: str) -> list[str]:
@@ -101,7 +117,7 @@ def as_json(path: tuple[str, ...], constant: Constant) -> Constant:
     """Return the JSON object with *constant* at *path*."""
     value: Any = constant.value
     if constant.kind in ("number", "boolean"):
-        value = json.loads(constant.value) if constant.kind == "boolean" else _number(constant.value)
+        value = json.loads(constant.value)
     elif constant.kind == "other":
         try:
             value = json.loads(constant.value)
@@ -110,12 +126,3 @@ def as_json(path: tuple[str, ...], constant: Constant) -> Constant:
     for name in reversed(path):
         value = {name: value}
     return Constant("other", json.dumps(value))
-
-
-def _number(spelling: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(spelling)
-        except ValueError:
-            continue
-    return spelling

@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.prove.mutants import Mutant, access_state, mutants, run
 from sqla_rls.analyze.prove.weaken import weakenings
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
 
@@ -40,12 +41,11 @@ DOCS = 'public."Docs: 100%"'
 
 
 @pytest.fixture(scope="module")
-def owner(server: Server, template: str) -> Iterator[Engine]:
-    name = server.create_database(template=template)
+def owner(server: Server) -> Iterator[Engine]:
+    name = server.create_database()
     engine = create_engine(server.url(name), poolclass=NullPool)
     with engine.begin() as connection:
-        connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        connection.exec_driver_sql("GRANT USAGE ON SCHEMA public TO PUBLIC")
+        connection.execute(CreateAuthFunctions())
         connection.exec_driver_sql(
             "DO $$BEGIN CREATE ROLE mut_reader; EXCEPTION WHEN duplicate_object THEN NULL; END$$"
         )
