@@ -309,6 +309,11 @@ def open_after_a_snapshot(engine: Engine) -> None:
         connection.exec_driver_sql('ALTER POLICY "crud-authenticated-policy-select" ON todos USING (true)')
 
 
+def switch_off(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE todos DISABLE ROW LEVEL SECURITY")
+
+
 def make_login_role(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE ROLE todos_app LOGIN NOINHERIT")
@@ -317,6 +322,7 @@ def make_login_role(engine: Engine) -> None:
 #: The state of the example that a command needs, and the text that it reads from stdin.
 BEFORE: dict[str, tuple[Callable[[Engine], None], str]] = {
     "diff": (open_after_a_snapshot, ""),
+    "lint": (switch_off, ""),
     "rotate-key": (sign, ""),
     "set-password": (make_login_role, "it's a secret\n"),
 }

@@ -89,7 +89,7 @@ class Side:
         if text.startswith("rev:"):
             return cls._of_revision(text, alembic_config, given)
         if "://" in text:
-            url = _url(text)
+            url = database_url(text)
             return cls._of_dump(name_of(url), lambda: read_dump(url), None)
         path = Path(text)
         if path.is_file():
@@ -192,7 +192,12 @@ def build_sides(before: Side, after: Side) -> Iterator[tuple[Built, Built]]:
         yield first, second
 
 
-def _url(text: str) -> URL:
+def database_url(text: str) -> URL:
+    """Return the URL *text* with psycopg as its driver.
+
+    Raises:
+        AnalysisError: it is malformed, or of another kind of database.
+    """
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):

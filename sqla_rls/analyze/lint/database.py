@@ -1,0 +1,198 @@
+"""The questions that a rule may ask: the catalog is read once, and the rest when a rule asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, text
+
+from sqla_rls.analyze.worlds.schema import Profile, Relation, RoleAttributes, Schema, read_profiles
+from sqla_rls.exc import AnalysisError
+from sqla_rls.snapshot import PUBLIC
+
+#: The roles of callers without a token, in sqla_rls, in Supabase and in PostgREST's manual.
+ANONYMOUS_ROLES: Final = ("anonymous", "anon", "web_anon")
+#: The roles that callers have, whether or not a policy names them.
+KNOWN_CALLERS: Final = (*ANONYMOUS_ROLES, "authenticated")
+
+OpenScratch = Callable[[], AbstractContextManager[Connection]]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A role, or PUBLIC, holds a privilege on an object itself; a column privilege names its column."""
+
+    kind: str
+    object: str
+    grantee: str
+    privilege: str
+    column: str | None
+
+
+@dataclass(eq=False)
+class Database:
+    """A database that rules look at.
+
+    Attributes:
+        connection: a connection, in a transaction that is read only.
+        schemas: the schemas whose objects are looked at; empty is all.
+        anonymous_roles: the roles of callers without a token.
+        open_scratch: builds a scratch database of the same schema, and gives a superuser's connection; None
+            if there is no way.
+        left_out: sentences about the parts that no rule could look at.
+    """
+
+    connection: Connection
+    schemas: Collection[str] = ()
+    anonymous_roles: Collection[str] = ANONYMOUS_ROLES
+    open_scratch: OpenScratch | None = None
+    left_out: list[str] = field(default_factory=list)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The catalog: relations, functions, roles, and what they refer to."""
+        return Schema.read(self.connection)
+
+    @cached_property
+    def relations(self) -> Sequence[Relation]:
+        """The tables, views, materialized views and foreign tables that are looked at."""
+        return [
+            one for one in self.schema.relations.values() if not self.schemas or one.schema in self.schemas
+        ]
+
+    @property
+    def tables(self) -> Sequence[Relation]:
+        """The tables and partitions that are looked at."""
+        return [one for one in self.relations if one.has_rows]
+
+    def fetch(self, name: str) -> Sequence[RowMapping]:
+        """Return the rows of the query ``lint/sql/NAME.sql``; it runs once."""
+        if name not in self._fetched:
+            self._fetched[name] = self.connection.execute(text(query_text(name))).mappings().all()
+        return self._fetched[name]
+
+    @cached_property
+    def _fetched(self) -> dict[str, Sequence[RowMapping]]:
+        return {}
+
+    @cached_property
+    def grants(self) -> Sequence[Grant]:
+        """The privileges on relations, columns, schemas, sequences, functions and the database.
+
+        A grantee that doesn't exist any more is ``unknown (OID=…)``.
+        """
+        return [Grant(**row) for row in self.fetch("grants")]
+
+    def rights_of(self, role: str) -> frozenset[str]:
+        """Return *role*, PUBLIC, and the roles whose privileges it has without SET ROLE."""
+        return self._closure(role, inherited_only=True)
+
+    def reachable(self, role: str) -> frozenset[str]:
+        """Return *role*, PUBLIC, and the roles that it may become by SET ROLE."""
+        return self._closure(role, inherited_only=False)
+
+    def _closure(self, role: str, *, inherited_only: bool) -> frozenset[str]:
+        found, waiting = {role, PUBLIC}, [role]
+        while waiting:
+            attributes = self.schema.roles.get(waiting.pop())
+            for name, is_inherited in (attributes.member_of if attributes else {}).items():
+                if name not in found and (is_inherited or not inherited_only):
+                    found.add(name)
+                    waiting.append(name)
+        return frozenset(found)
+
+    @cached_property
+    def callers(self) -> Sequence[RoleAttributes]:
+        """The roles that a caller may be bound to: row security holds for each of them.
+
+        These are the roles that policies name, anonymous and authenticated, and the roles that hold a
+        privilege on a table with a policy for PUBLIC.  Superusers and roles with BYPASSRLS are none.
+        """
+        named = {role for one in self.relations for policy in one.policies for role in policy.roles}
+        named |= {*KNOWN_CALLERS, *self.anonymous_roles}
+        public = {
+            one.name: one for one in self.tables if any(PUBLIC in policy.roles for policy in one.policies)
+        }
+        holders: dict[str, set[str]] = {}
+        for grant in self.grants:
+            if grant.kind == "relation" and grant.object in public:
+                holders.setdefault(grant.grantee, set()).add(grant.object)
+        found = []
+        for role in self.schema.roles.values():
+            if role.is_superuser or role.bypasses_row_security:
+                continue
+            rights = self.rights_of(role.name)
+            held = {name for one in rights - {PUBLIC} for name in holders.get(one, ())}
+            if role.name in named or any(
+                public[name].forced or public[name].owner not in rights for name in held
+            ):
+                found.append(role)
+        return found
+
+    def is_anonymous(self, role: str) -> bool:
+        """Return whether callers without a token have *role*."""
+        return role in self.anonymous_roles
+
+    @cached_property
+    def profiles(self) -> Mapping[tuple[str, str], Profile]:
+        """The privileges of each caller's role on each relation, by the names of relation and role."""
+        return read_profiles(
+            self.connection, self.schema.relations.values(), [role.name for role in self.callers]
+        )
+
+    def roles_with_privileges(self, name: str, *commands: str) -> list[str]:
+        """Return the callers' roles with a privilege on relation *name*: any, or one of *commands*."""
+        found = []
+        for role in self.callers:
+            profile = self.profiles.get((name, role.name))
+            if profile is None or not profile.usage:
+                continue
+            held = {
+                "SELECT": bool(profile.selects),
+                "INSERT": bool(profile.inserts),
+                "UPDATE": bool(profile.updates),
+                "DELETE": profile.delete,
+            }
+            if any(held[one] for one in commands or held):
+                found.append(role.name)
+        return found
+
+    def is_active(self, name: str, role: str) -> bool:
+        """Return whether row security holds for callers of *role* on table *name*."""
+        relation, profile = self.schema.relations[name], self.profiles[name, role]
+        return relation.row_security and not profile.bypasses and (relation.forced or not profile.owns)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Connection]:
+        """Give a superuser's connection to a scratch database of the same schema, whose rows have no use.
+
+        Raises:
+            AnalysisError: none can be built.
+        """
+        if self.open_scratch is None:
+            raise AnalysisError("no scratch database can be built: the target doesn't say how")
+        with self.open_scratch() as connection:
+            yield connection
+
+    def leave_out(self, sentence: str) -> None:
+        """Note a part that wasn't looked at, once."""
+        if sentence not in self.left_out:
+            self.left_out.append(sentence)
+
+
+@cache
+def query_text(name: str) -> str:
+    """Return the text of ``lint/sql/NAME.sql``."""
+    return (resources.files("sqla_rls.analyze.lint") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def listed(names: Collection[Any]) -> str:
+    """Return *names* for a sentence: the first three, and the number of the others."""
+    shown = [str(one) for one in names]
+    rest = len(shown) - 3
+    return ", ".join(shown[:3]) + (f" and {rest} more" if rest > 0 else "")

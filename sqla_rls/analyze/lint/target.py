@@ -1,0 +1,75 @@
+"""Opens the target of a run: a database that is only read, or a scratch database of models and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.analyze.lint.database import ANONYMOUS_ROLES, Database
+from sqla_rls.analyze.sides.side import Side, database_url
+from sqla_rls.catalog.query import undone
+
+
+@contextmanager
+def open_target(
+    target: str,
+    side: Side,
+    *,
+    schemas: Sequence[str] = (),
+    anonymous_roles: Collection[str] = ANONYMOUS_ROLES,
+) -> Iterator[Database]:
+    """Give the database of *target*, until the end of the block.
+
+    A URL is that database itself, in a transaction that is read only.  Its scratch database is built when a
+    rule asks for it.  Any other target is built as a scratch database at once.
+
+    Args:
+        target: a database URL, ``models``, ``rev:REVISION`` or the path of a snapshot file.
+        side: ``Side.parse()`` of it.
+        schemas: the schemas that are looked at; empty is all.
+        anonymous_roles: the roles of callers without a token.
+
+    Raises:
+        AnalysisError: the target can't be read or built.
+    """
+    if "://" in target:
+        engine = create_engine(database_url(target), poolclass=NullPool)
+        with engine.connect() as connection:
+            connection.execute(text("SET TRANSACTION READ ONLY"))
+            yield Database(
+                connection=connection,
+                schemas=schemas,
+                anonymous_roles=anonymous_roles,
+                open_scratch=lambda: _built(side),
+            )
+        return
+    with side.build() as built:
+        yield Database(
+            connection=built.connection,
+            schemas=schemas,
+            anonymous_roles=anonymous_roles,
+            open_scratch=lambda: _again(built.connection),
+            left_out=[
+                *built.left_out,
+                *(
+                    f"The scratch database has {name} only in part: {'; '.join(sorted(parts))}."
+                    for name, parts in built.incomplete.items()
+                ),
+            ],
+        )
+
+
+@contextmanager
+def _built(side: Side) -> Iterator[Connection]:
+    with side.build() as built:
+        yield built.connection
+
+
+@contextmanager
+def _again(connection: Connection) -> Iterator[Connection]:
+    """Give the connection itself, and undo what is done with it."""
+    with undone(connection):
+        yield connection

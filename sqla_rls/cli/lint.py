@@ -1,0 +1,116 @@
+"""``sqla-rls lint``: openings, dead ends and slow policies of a target, with evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from sqla_rls.cli.base import Unanswered
+from sqla_rls.cli.progress import Progress
+from sqla_rls.cli.sides import in_one_line, side_options
+
+if TYPE_CHECKING:
+    from sqla_rls.analyze.lint.run import Baseline
+
+_FORMATS: Final = ("text", "json")
+_FAIL_ON: Final = ("error", "warning", "info", "never")
+
+
+@click.command("lint")
+@click.argument("target", envvar="DATABASE_URL")
+@side_options
+@click.option("--schema", "schemas", multiple=True, help="A schema to look at; without it, all.")
+@click.option("--select", multiple=True, metavar="RULE", help="A rule or group to run; without it, all.")
+@click.option("--ignore", multiple=True, metavar="RULE", help="A rule or group to leave out.")
+@click.option("--format", "format_", type=click.Choice(_FORMATS), default="text", show_default=True)
+@click.option(
+    "--fail-on",
+    type=click.Choice(_FAIL_ON),
+    help="The lowest level that makes the exit code 1: `warning`, if pyproject.toml doesn't say.",
+)
+@click.option(
+    "--baseline", type=click.Path(dir_okay=False, path_type=Path), help="A file of reviewed findings."
+)
+@click.option("--write-baseline", is_flag=True, help="Write all present findings to the baseline.")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="pyproject.toml",
+    show_default=True,
+    help="The file with [tool.sqla_rls.lint]: options, and exemptions with their reasons.",
+)
+@click.pass_context
+def command(
+    context: click.Context,
+    target: str,
+    models: tuple[str, ...],
+    alembic_config: tuple[str, ...],
+    owner: str | None,
+    schemas: tuple[str, ...],
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    format_: str,
+    fail_on: str | None,
+    baseline: Path | None,
+    write_baseline: bool,
+    config: Path,
+) -> None:
+    """Look for openings, dead ends and slow policies in TARGET.
+
+    TARGET is a database URL, `models`, `rev:REVISION` of Alembic, or a file of sqla-rls snapshot.  A database
+    is only read.  With --models, each finding has the file and the line of its model.  Exit code 1 means that
+    there is a finding, and 2 that there is no answer.
+
+    \b
+    $ sqla-rls lint "$DATABASE_URL" --models app.models:Base
+    $ sqla-rls lint models --models app.models:Base --select openings
+    """
+    # Imported here, since commands that print SQL need no database.
+    from sqla_rls.analyze.lint.exemptions import read_settings
+    from sqla_rls.analyze.lint.formats import FORMATS
+    from sqla_rls.analyze.lint.run import Baseline, lint, selected
+    from sqla_rls.analyze.lint.target import open_target
+    from sqla_rls.analyze.sides import Side
+
+    if write_baseline and baseline is None:
+        raise click.UsageError("--write-baseline needs --baseline")
+    with in_one_line():
+        # First: a wrong file, or a wrong name, needs no database.
+        settings = read_settings(config)
+        chosen, left = select or settings.select, (*ignore, *settings.ignore)
+        selected(chosen, left)
+        reviewed = _read(baseline) if baseline is not None and not write_baseline else None
+        side = Side.parse(target, models=models, alembic_config=alembic_config, owner=owner)
+        with (
+            Progress("Looking") as progress,
+            open_target(
+                target,
+                side,
+                schemas=schemas or settings.schemas,
+                anonymous_roles=settings.anonymous_roles,
+            ) as database,
+        ):
+            report = lint(
+                database,
+                target=side.name,
+                select=chosen,
+                ignore=left,
+                exemptions=settings.exemptions,
+                baseline=reviewed,
+                progress=progress,
+            )
+        if baseline is not None and write_baseline:
+            baseline.write_text(Baseline.of(report.findings).to_json(), encoding="utf-8")
+        click.echo(FORMATS[format_](report), nl=False)
+        is_failing = report.fails(fail_on or settings.fail_on or "warning")  # type: ignore[arg-type] # both are checked
+    context.exit(1 if is_failing and not write_baseline else 0)
+
+
+def _read(path: Path) -> Baseline:
+    from sqla_rls.analyze.lint.run import Baseline
+
+    if not path.exists():
+        raise Unanswered(f"the baseline {path} can't be read: there is no such file. Add --write-baseline")
+    return Baseline.from_json(path.read_text(encoding="utf-8"), str(path))

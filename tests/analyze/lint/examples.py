@@ -1,0 +1,77 @@
+"""The failing and the clean case of each rule, in a transaction that is rolled back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.run import Report, lint
+from sqla_rls.catalog.query import undone
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
+from sqla_rls.server.postgres import Server
+
+#: Each example has them.
+PRELUDE = """
+CREATE ROLE anonymous;
+CREATE ROLE authenticated;
+REVOKE TEMPORARY ON DATABASE app FROM PUBLIC;
+GRANT USAGE ON SCHEMA auth TO anonymous, authenticated;
+"""
+
+
+@dataclass
+class Examples:
+    """Looks at schemas that are made by SQL."""
+
+    connection: Connection
+
+    @classmethod
+    @contextmanager
+    def start(cls) -> Iterator[Examples]:
+        """Start a server of its own: roles are of all databases."""
+        with Server.start() as server:
+            server.create_database("app")
+            engine = create_engine(server.url("app"), poolclass=NullPool)
+            with engine.connect() as connection:
+                connection.execute(CreateAuthFunctions())
+                run(connection, PRELUDE)
+                connection.commit()
+                yield cls(connection)
+
+    def look(
+        self,
+        sql: str,
+        *,
+        select: Sequence[str] = (),
+        ignore: Sequence[str] = (),
+        anonymous_roles: Sequence[str] = ("anonymous",),
+    ) -> Report:
+        """Return the report on the schema that *sql* makes."""
+
+        @contextmanager
+        def scratch() -> Iterator[Connection]:
+            with undone(self.connection):
+                yield self.connection
+
+        with undone(self.connection):
+            run(self.connection, sql)
+            database = Database(
+                connection=self.connection, open_scratch=scratch, anonymous_roles=anonymous_roles
+            )
+            return lint(database, target="app", select=select, ignore=ignore)
+
+
+def run(connection: Connection, script: str) -> None:
+    """Run the statements of *script*, in the schema public."""
+    # Without arguments, psycopg sends several statements, and keeps a percent sign.
+    connection.connection.cursor().execute(script)
+
+
+def shown(report: Report) -> list[str]:
+    """Return the level, the rule and the object of each finding."""
+    return [f"{one.level} {one.rule} {one.object}" for one in report.findings]

@@ -1,0 +1,91 @@
+"""The failing and the clean case of each rule, on a real Postgres; docs/reference/lint/ shows them.
+
+SQLA_RLS_WRITE_REFERENCE=1 writes the pages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sqla_rls.analyze.lint.formats import FORMATS
+from sqla_rls.analyze.lint.registry import rules
+from sqla_rls.analyze.lint.rule import Rule
+from tests.analyze.lint.examples import Examples, shown
+
+PAGES = Path(__file__).parents[3] / "docs" / "reference" / "lint"
+IS_WRITING = bool(os.environ.get("SQLA_RLS_WRITE_REFERENCE"))
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[Examples]:
+    with Examples.start() as found:
+        yield found
+
+
+def page(rule: Rule, found: str) -> str:
+    """Return the page of *rule*; *found* is the report on its failing case."""
+    return f"""\
+# {rule.name}
+
+{rule.summary}
+
+Group: {rule.group}. Level: {rule.level}.
+
+{rule.reason}
+
+## Failing case
+
+The examples have the roles `anonymous` and `authenticated`, and the functions of schema `auth`.
+
+```sql
+{rule.failing}
+```
+
+```text
+{found.rstrip()}
+```
+
+## Clean case
+
+```sql
+{rule.clean}
+```
+
+## Exemption
+
+State the reason in pyproject.toml:
+
+```toml
+[[tool.sqla_rls.lint.exempt]]
+rule = "{rule.name}"
+object = "public.docs"
+reason = "…"
+```
+"""
+
+
+def test_each_rule_finds_its_failing_case_and_passes_its_clean_case(
+    examples: Examples, subtests: pytest.Subtests
+) -> None:
+    for rule in rules().values():
+        with subtests.test(rule.name):
+            failing = examples.look(rule.failing, select=[rule.name])
+            clean = examples.look(rule.clean, ignore=["speed"])
+
+            assert [one.level for one in failing.findings if one.level == rule.level], failing.left_out
+            assert [one for one in shown(clean) if rule.name in one or not one.startswith("info")] == []
+            assert failing.left_out == clean.left_out == ()
+            written = page(rule, FORMATS["text"](failing))
+            path = PAGES / f"{rule.name}.md"
+            if IS_WRITING:
+                PAGES.mkdir(exist_ok=True)
+                path.write_text(written, encoding="utf-8")
+            assert path.read_text(encoding="utf-8") == written
+
+
+def test_each_page_has_a_rule() -> None:
+    assert {one.stem for one in PAGES.glob("*.md")} == rules().keys()
