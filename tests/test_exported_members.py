@@ -23,6 +23,7 @@ MODULES = (
     "sqla_rls.exc",
     "sqla_rls.fastapi",
     "sqla_rls.http",
+    "sqla_rls.neon_http",
     "sqla_rls.provider",
     "sqla_rls.rotation",
     "sqla_rls.testing",

@@ -60,6 +60,8 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         better = binding.confidential or _HAS_PIPELINE
         self._pipelined = transport == "pipeline" or binding.transferable or (transport == "auto" and better)
         self.binding = binding
+        if self.is_clean:
+            self.is_clean, self.last_discard_key = False, binding.discard_key
         return True
 
     def _reported(self) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from _pytest.outcomes import Failed, Skipped
 
-from tests.support.npm_postgres import RELEASES, unpack
+from tests.support.npm import unpack
+from tests.support.npm_postgres import RELEASES
 from tests.support.suite import CHOICE, first_and_rest, missing, said_of_skipped, table, transports, versions
 
 

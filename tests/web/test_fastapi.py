@@ -2,16 +2,13 @@
 
 # No "from __future__ import annotations": FastAPI reads those of the endpoints.
 import asyncio
-import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import product
 from typing import Annotated, Any
 
 import httpx2
 import pytest
-import uvicorn
 from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
@@ -27,7 +24,7 @@ from sqla_rls.testing.issuer import Issuer, Key
 from tests.support.clocks import Clocks
 from tests.support.sessions import ANYTHING, CALLER, TASKS, Todo, all_todos, verifier_of
 from tests.support.suite import first_and_rest
-from tests.support.web import INVALID, MISSING, sent_by
+from tests.support.web import INVALID, MISSING, sent_by, served
 
 # The short form
 
@@ -389,21 +386,6 @@ def test_nobody_goes_on_in_a_session_that_was_closed_before_the_response(
 
 
 # Many at once
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The URL at which uvicorn serves *app*."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
 
 
 @pytest.mark.exhaustive

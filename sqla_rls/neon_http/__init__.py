@@ -1,0 +1,11 @@
+"""SQL over HTTP with a bearer token, in the protocol of Neon's serverless driver.
+
+::
+
+    endpoint = sql_endpoint(engine, provider.stack_auth("…"))
+    app.add_route("/sql", endpoint)
+"""
+
+from sqla_rls.neon_http.endpoint import Limits, SqlEndpoint, sql_endpoint
+
+__all__ = ["Limits", "SqlEndpoint", "sql_endpoint"]

@@ -1,0 +1,403 @@
+"""The ASGI application: a token and SQL become the rows of the token's owner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+from uuid import uuid4
+
+import psycopg
+from sqlalchemy import exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+
+from sqla_rls.driver import psycopg as driver
+from sqla_rls.driver.psycopg_text import (
+    ResultTooLarge,
+    StatementFailed,
+    StatementRefused,
+    TextResult,
+    finish,
+    run,
+)
+from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable, TransactionRefused
+from sqla_rls.http import bearer_token, detail, status_and_headers
+from sqla_rls.neon_http.checks import require_own_role
+from sqla_rls.neon_http.errors import BadRequest
+from sqla_rls.neon_http.protocol import Headers, Request, answer_of, error_of, read_request, refusal_of
+from sqla_rls.session.enforce import enforce_row_security, identify
+from sqla_rls.session.options import BindHook, BindingOptions, Signing
+from sqla_rls.tokens.caller import Caller
+from sqla_rls.tokens.provider import Provider
+from sqla_rls.tokens.signing import SigningKey
+from sqla_rls.tokens.verifier import Verifier
+
+_Message: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+
+_REQUEST_HEADERS: Final = (
+    "Authorization, Content-Type, Neon-Array-Mode, Neon-Batch-Deferrable, Neon-Batch-Isolation-Level, "
+    "Neon-Batch-Read-Only, Neon-Connection-String, Neon-Pool-Opt-In, Neon-Raw-Text-Output"
+)
+
+#: The seconds after which a request ends that Postgres hasn't ended at its statement_timeout.
+_GRACE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of one request.
+
+    Args:
+        timeout: the seconds for the request, which has one transaction, and for each statement in it.
+        lock_timeout: the seconds that a statement waits for a lock.
+        max_request_bytes: the size of the request.
+        max_response_bytes: the size of the answer.
+        max_rows: the rows of each result; None is no limit.
+        max_queries: the queries of a batch.
+
+    Raises:
+        DeclarationError: a limit isn't positive.
+    """
+
+    timeout: float = 10.0
+    lock_timeout: float = 5.0
+    max_request_bytes: int = 10 * 1024 * 1024
+    max_response_bytes: int = 10 * 1024 * 1024
+    max_rows: int | None = None
+    max_queries: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise DeclarationError(f"the limits can't be used: {name}={value!r} isn't positive. Raise it")
+
+
+class SqlEndpoint:
+    """An ASGI application that ``sql_endpoint()`` returns."""
+
+    def __init__(
+        self, factory: async_sessionmaker[AsyncSession], verifier: Verifier, options: _Options
+    ) -> None:
+        self._factory, self._verifier, self._options = factory, verifier, options
+        #: The roles that are checked.
+        self._checked: set[str] = set()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        if scope["type"] != "http":
+            # ASGI closes a WebSocket that nothing accepts.
+            await send({"type": "websocket.close"})
+            return
+        headers = Headers(scope["headers"])
+        answer = _Answer(headers.all("origin"), self._options.cors_origins)
+        if not scope["path"].endswith("/sql") or scope["method"] not in ("POST", "OPTIONS"):
+            await answer.send(send, 400, b'"query is not supported"')
+        elif scope["method"] == "OPTIONS":
+            await answer.send(send, 200, b"", {"allow": "OPTIONS, POST", **answer.preflight()})
+        else:
+            await self._post(headers, answer, receive, send)
+
+    async def _post(self, headers: Headers, answer: _Answer, receive: _Receive, send: _Send) -> None:
+        extra: Mapping[str, str] = {}
+        try:
+            # The token comes first: without one, not even the body is read.
+            caller = await self._verifier.verify_async(bearer_token(headers.all("authorization")))
+            body = await self._read(headers, receive)
+            if body is None:
+                return
+            request = read_request(headers, body, max_queries=self._options.limits.max_queries)
+            _require_role(request, caller)
+            found = await _unless_disconnected(self._answer(request, caller), receive)
+            if found is None:
+                return
+            status, body, extra = 200, found, request.echoed
+        except KeysUnavailable as error:
+            (status, extra), body = status_and_headers(error), refusal_of(detail(error))
+        except AuthenticationError as error:
+            # The drivers read the body of an answer with this status only.
+            status, body = 400, refusal_of(detail(error))
+        except StatementFailed as error:
+            status, body = 400, error_of(error.fields)
+        except BadRequest as error:
+            status, body = error.status, refusal_of(str(error), error.code)
+        await answer.send(send, status, body, extra)
+
+    async def _read(self, headers: Headers, receive: _Receive) -> bytes | None:
+        """Return the body; None if the client has gone."""
+        limit = self._options.limits.max_request_bytes
+        length = headers.one("content-length") or ""
+        if length.isdigit() and int(length) > limit:
+            raise _too_large("request", limit, 413)
+        parts: list[bytes] = []
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            if sum(map(len, parts)) > limit:
+                raise _too_large("request", limit, 413)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    async def _answer(self, request: Request, caller: Caller) -> bytes:
+        is_bound = False
+        try:
+            async with asyncio.timeout(self._options.limits.timeout + _GRACE), self._factory() as session:
+                identify(session, caller)
+                connection = await session.connection(execution_options=self._modes(request))
+                is_bound = True
+                try:
+                    return await self._run(session, connection, request, caller)
+                except StatementFailed:
+                    raise
+                except BaseException:
+                    # The state of the connection is unknown.
+                    await _abandon(connection)
+                    raise
+        except TimeoutError:
+            if not is_bound:
+                raise _busy() from None
+            raise BadRequest(
+                "the request was cancelled: it took longer than its time limit. Send a faster query",
+                code="57014",
+            ) from None
+        except exc.TimeoutError:
+            raise _busy() from None
+        except ResultTooLarge:
+            raise _too_large("response", self._options.limits.max_response_bytes, 507) from None
+        except StatementRefused as error:
+            raise BadRequest(str(error), code=error.sqlstate) from None
+        except TransactionRefused as error:
+            raise BadRequest(str(error), code="25P01") from None
+
+    def _modes(self, request: Request) -> dict[str, Any]:
+        return {**request.modes, **({"postgresql_readonly": True} if self._options.read_only else {})}
+
+    async def _run(
+        self, session: AsyncSession, connection: AsyncConnection, request: Request, caller: Caller
+    ) -> bytes:
+        if caller.role not in self._checked:
+            if self._options.check_login_role:
+                await require_own_role(session)
+            self._checked.add(caller.role)
+        bound = (await connection.get_raw_connection()).driver_connection
+        if not isinstance(bound, driver.AsyncConnection):
+            raise DeclarationError(
+                "the endpoint can't run statements: its engine has a creator or a connection class of its "
+                "own. Leave them out"
+            )
+        limits = self._options.limits
+        results: list[TextResult] = []
+        remaining = limits.max_response_bytes
+        try:
+            for query in request.queries:
+                result = await run(
+                    bound, query.sql, query.params, max_rows=limits.max_rows, max_bytes=remaining
+                )
+                remaining -= result.size
+                results.append(result)
+            body = answer_of(request, results)
+            if len(body) > limits.max_response_bytes:
+                raise ResultTooLarge
+        except (StatementFailed, StatementRefused, ResultTooLarge):
+            await _undo(connection, bound)
+            raise
+        ended = await finish(bound, commit=True)
+        if not ended.is_clean:
+            await _abandon(connection)
+        if ended.refusal is not None:
+            raise StatementFailed(ended.refusal)
+        return body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    limits: Limits
+    read_only: bool
+    cors_origins: frozenset[str]
+    check_login_role: bool
+
+
+def sql_endpoint(
+    engine: AsyncEngine,
+    verifier: Verifier | Provider,
+    *,
+    signing: Signing = "required",
+    signing_key: SigningKey | None = None,
+    limits: Limits | None = None,
+    read_only: bool = False,
+    cors_origins: Collection[str] = (),
+    settings: Mapping[str, str] | None = None,
+    member_of: Mapping[str, Collection[str]] | None = None,
+    on_bind: BindHook | None = None,
+    check_login_role: bool = True,
+) -> SqlEndpoint:
+    """Return an ASGI application that runs SQL over HTTP as the owner of the request's bearer token.
+
+    It speaks the protocol of Neon's serverless driver, at a path that ends with ``/sql``.
+
+    Args:
+        engine: an engine of psycopg, for this endpoint alone.  It must reach Postgres without a pooler.
+        verifier: verifies the tokens.
+        signing: "required" makes the database verify the caller.  With "off", the SQL of a caller can become
+            any other caller; "auto" is "off" where the database verifies nothing.
+        signing_key: the key of ``sqla-rls rotate-key``, as in ``enforce_row_security()``.
+        limits: the limits of a request; None is ``Limits()``.
+        read_only: run every request in a read-only transaction, for example SQL of a language model.
+        cors_origins: the origins whose pages may read the answers, such as ``"https://app.example.com"``;
+            ``"*"`` is every origin.
+        settings: more settings for every transaction.
+        member_of: the roles that a caller's role is a member of on purpose, as in ``BindingOptions``.
+        on_bind: a function that audits each transaction, as in ``enforce_row_security()``.
+        check_login_role: whether the first request of a role checks the login role: row security must hold
+            for it, it must have no privileges of its own, and it must be able to become no other role.
+
+    Raises:
+        DeclarationError: an argument is wrong, or the engine isn't one of psycopg for asyncio.
+    """
+    if not isinstance(engine, AsyncEngine) or engine.dialect.driver != "psycopg":
+        raise DeclarationError(
+            "the endpoint can't be made: the protocol needs Postgres's texts and descriptions of columns, "
+            "which only psycopg exposes. Give create_async_engine('postgresql+psycopg://…')"
+        )
+    if isinstance(cors_origins, str):
+        raise DeclarationError("cors_origins= can't be used: it isn't a list. Give ['https://…']")
+    limits = limits or Limits()
+    factory = async_sessionmaker(engine)
+    timeout = f"{limits.timeout * 1000:.0f}ms"
+    enforce_row_security(
+        factory,
+        signing_key=signing_key,
+        settings={
+            "statement_timeout": timeout,
+            "lock_timeout": f"{limits.lock_timeout * 1000:.0f}ms",
+            "idle_in_transaction_session_timeout": timeout,
+            **(settings or {}),
+        },
+        on_bind=on_bind,
+        check_login_role=check_login_role,
+        options=BindingOptions(signing=signing, reset="all", member_of=member_of or {}),
+    )
+    return SqlEndpoint(
+        factory,
+        verifier if isinstance(verifier, Verifier) else Verifier(verifier),
+        _Options(
+            limits=limits,
+            read_only=read_only,
+            cors_origins=frozenset(cors_origins),
+            check_login_role=check_login_role,
+        ),
+    )
+
+
+class _Answer:
+    """The answer to a request, with the headers for the page that has sent it."""
+
+    def __init__(self, origins: Sequence[str], allowed: frozenset[str]) -> None:
+        self._cors: dict[str, str] = {}
+        if allowed:
+            self._cors["vary"] = "Origin"
+        if "*" in allowed:
+            self._cors = {"access-control-allow-origin": "*"}
+        elif len(origins) == 1 and origins[0] in allowed:
+            self._cors["access-control-allow-origin"] = origins[0]
+
+    def preflight(self) -> dict[str, str]:
+        if "access-control-allow-origin" not in self._cors:
+            return {}
+        return {
+            "access-control-allow-methods": "POST",
+            "access-control-allow-headers": _REQUEST_HEADERS,
+            "access-control-max-age": "86400",
+        }
+
+    async def send(
+        self, send: _Send, status: int, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
+        sent = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "neon-request-id": str(uuid4()),
+            **self._cors,
+            **(headers or {}),
+        }
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in sent.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _require_role(request: Request, caller: Caller) -> None:
+    # Not one of the provider's roles: the token decides which of them its owner has.
+    if request.role != caller.role:
+        raise BadRequest(
+            "the request is refused: the user of its connection string isn't the role of its token. "
+            "Write that role into the connection string"
+        )
+
+
+def _too_large(name: str, limit: int, status: int) -> BadRequest:
+    return BadRequest(f"{name} is too large (max is {limit} bytes)", status=status)
+
+
+def _busy() -> BadRequest:
+    return BadRequest("the request can't run: all connections are in use. Retry later", status=503)
+
+
+async def _unless_disconnected(answer: Coroutine[Any, Any, bytes], receive: _Receive) -> bytes | None:
+    """Return the result of *answer*; cancel it if the client goes away, and return None."""
+    running = asyncio.ensure_future(answer)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((running, gone), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return await running
+        return None
+    finally:
+        gone.cancel()
+        running.cancel()
+        if not running.done():
+            # psycopg cancels the statement in the server.
+            await asyncio.wait((running,))
+
+
+async def _disconnected(receive: _Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _undo(connection: AsyncConnection, bound: driver.AsyncConnection) -> None:
+    """Roll the transaction back, and clean the connection or close it."""
+    # It is active if a result wasn't read to its end.
+    if bound.pgconn.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+        with suppress(psycopg.Error):
+            if (await finish(bound, commit=False)).is_clean:
+                return
+    await _abandon(connection)
+
+
+async def _abandon(connection: AsyncConnection) -> None:
+    """Close the connection, and cancel a statement that is in progress."""
+    if connection.invalidated:
+        return
+    raw = (await connection.get_raw_connection()).driver_connection
+    if isinstance(raw, driver.AsyncConnection) and not raw.closed:
+        with suppress(psycopg.Error):
+            await raw.cancel_safe(timeout=2.0)
+    await connection.invalidate()
+
+
+async def _live(receive: _Receive, send: _Send) -> None:
+    """Answer the lifespan of a server that runs the application alone."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,162 @@
+"""Values between JSON and the texts of Postgres, by the rules of Neon's SQL over HTTP."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from psycopg.postgres import types
+
+from sqla_rls.neon_http.errors import BadRequest
+
+_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class _Number(float):
+    """A number with a fraction or an exponent, in its own spelling."""
+
+    text: str
+
+
+def _number(text: str) -> _Number:
+    number = _Number(text)
+    if not math.isfinite(number):
+        raise ValueError
+    number.text = text
+    return number
+
+
+def _constant(text: str) -> Any:
+    raise ValueError(text)  # NaN and Infinity aren't JSON
+
+
+def loads(body: bytes) -> Any:
+    """Return the JSON value of *body*.
+
+    Raises:
+        BadRequest: the body isn't JSON in UTF-8.
+    """
+    try:
+        return json.loads(body.decode(), parse_float=_number, parse_constant=_constant)
+    except (ValueError, RecursionError):
+        raise BadRequest("the request can't be read: its body isn't JSON in UTF-8. Send a query") from None
+
+
+def encoded(text: str, name: str) -> bytes:
+    """Return *text* in UTF-8.
+
+    Raises:
+        BadRequest: Postgres can't hold the text.
+    """
+    if "\0" in text:
+        raise BadRequest(f"the request can't run: {name} has a NUL, which Postgres can't hold. Leave it out")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(
+            f"the request can't run: {name} has a lone surrogate, which isn't Unicode. Leave it out"
+        ) from None
+
+
+def parameter(value: Any) -> bytes | None:
+    """Return the text of the parameter *value*; None is NULL."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return encoded(_array(value), "a parameter")
+    return encoded(value if isinstance(value, str) else _scalar(value), "a parameter")
+
+
+def _scalar(value: Any) -> str:
+    return value.text if isinstance(value, _Number) else _encode(value)
+
+
+def _array(values: list[Any]) -> str:
+    return "{" + ",".join([_element(value) for value in values]) + "}"
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return _array(value)
+    if isinstance(value, str | dict):
+        text = value if isinstance(value, str) else _encode(value)
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return _scalar(value)
+
+
+#: Returns the JSON text of a value, by Postgres's text.
+Writer = Callable[[str], str]
+
+
+def _json_number(text: str) -> str:
+    return text if text[-1].isdigit() else _encode(text)  # NaN and Infinity
+
+
+_WRITERS: Final[dict[str, Writer]] = {
+    "bool": lambda text: "true" if text == "t" else "false",
+    "int2": str,
+    "int4": str,
+    "float4": _json_number,
+    "float8": _json_number,
+    # Postgres has checked that it is JSON.  Its own text keeps every digit.
+    "json": str,
+    "jsonb": str,
+}
+
+
+@cache
+def writer(oid: int) -> Writer:
+    """Return the writer of values of the type with *oid*.
+
+    Booleans, small integers and floats are JSON's own, and JSON stands as it is.  Arrays of the built-in
+    types are JSON arrays.  All other values are their texts, so that no digit is lost.
+    """
+    found = types.get(oid)
+    if found is None:
+        return _encode
+    element = _WRITERS.get(found.name, _encode)
+    if oid != found.array_oid:
+        return element
+    return lambda text: _read_array(text, element, found.delimiter)
+
+
+def _read_array(text: str, element: Writer, delimiter: str) -> str:
+    """Return the JSON array of Postgres's array *text*; the bounds of the array are dropped."""
+    parts: list[str] = []
+    position = text.index("{")
+    while position < len(text):
+        character = text[position]
+        if character == '"':
+            value, position = _read_quoted(text, position + 1)
+            parts.append(element(value))
+        elif character in "{}":
+            parts.append("[" if character == "{" else "]")
+            position += 1
+        elif character == delimiter:
+            parts.append(",")
+            position += 1
+        else:
+            end = position
+            while text[end] not in (delimiter, "}"):
+                end += 1
+            value = text[position:end]
+            parts.append("null" if value == "NULL" else element(value))
+            position = end
+    return "".join(parts)
+
+
+def _read_quoted(text: str, position: int) -> tuple[str, int]:
+    """Return the quoted value that begins at *position*, and the position after its closing quote."""
+    value: list[str] = []
+    while (character := text[position]) != '"':
+        if character == "\\":
+            position += 1
+            character = text[position]
+        value.append(character)
+        position += 1
+    return "".join(value), position + 1
