@@ -1,0 +1,1026 @@
+"""Faults that open rows to callers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.analyze.lint.faults.case import (
+    ALICE,
+    ANONYMOUS,
+    AS_ALICE,
+    DENIED,
+    DOCS,
+    DOCS_ROWS,
+    IDS,
+    MEMBERS,
+    MEND_ORGS,
+    NOTHING,
+    ORG_DOCS,
+    ORG_ROWS,
+    OWN,
+    OWN_DOCS,
+    READ_OWN_DOCS,
+    UNCLAIMED,
+    Caller,
+    Fault,
+    Look,
+)
+
+_DOCS: Final = ("public.docs",)
+_ALL_FOR_ALICE: Final = (Look(statement=IDS, faulty=[1, 2], mended=[1]),)
+_LOGIN: Final = Caller(role=None, claims=None, login="app_login")
+_READ_DOCS: Final = DOCS.replace("SELECT, INSERT, UPDATE, DELETE", "SELECT")
+
+
+def _open(name: str, using: str, *, helpers: str = "", caller: Caller = UNCLAIMED) -> Fault:
+    """A SELECT policy that admits every row."""
+    return Fault(
+        name=name,
+        group="openings",
+        rule="everyone-reads",
+        objects=_DOCS,
+        schema=_READ_DOCS
+        + helpers
+        + f"CREATE POLICY own ON docs FOR SELECT TO authenticated USING ({using});",
+        rows=DOCS_ROWS,
+        mend=f"ALTER POLICY own ON docs USING ({OWN});",
+        shows=(Look(statement=IDS, faulty=[1, 2], mended=[1] if caller.claims else [], caller=caller),),
+    )
+
+
+_READS: Final = [
+    Fault(
+        name="The anonymous role reads every row",
+        group="openings",
+        rule="everyone-reads",
+        objects=_DOCS,
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+GRANT SELECT ON docs TO anonymous;
+CREATE POLICY all_rows ON docs FOR SELECT TO anonymous USING (true);
+""",
+        rows=DOCS_ROWS,
+        mend="DROP POLICY all_rows ON docs; REVOKE SELECT ON docs FROM anonymous;",
+        shows=(Look(statement=IDS, faulty=[1, 2], mended=DENIED, caller=ANONYMOUS),),
+    ),
+    Fault(
+        name="A policy without TO is for the anonymous role, too",
+        group="openings",
+        rule="everyone-reads",
+        objects=_DOCS,
+        schema=_READ_DOCS
+        + """
+GRANT SELECT ON docs TO anonymous;
+CREATE POLICY own ON docs FOR SELECT USING (id > 0 OR true);
+""",
+        rows=DOCS_ROWS,
+        mend=f"""
+ALTER POLICY own ON docs TO authenticated USING ({OWN});
+REVOKE SELECT ON docs FROM anonymous;
+""",
+        shows=(Look(statement=IDS, faulty=[1, 2], mended=DENIED, caller=ANONYMOUS),),
+    ),
+    _open(
+        "A caller without a subject reads every row",
+        "(SELECT auth.user_id()) IS NULL OR owner = (SELECT auth.user_id())",
+    ),
+    _open(
+        "A caller without a subject takes the place of each owner",
+        "owner = coalesce((SELECT auth.user_id()), owner)",
+    ),
+    _open(
+        "A comparison that is false of the owner alone, beside one for a caller without a subject",
+        "nullif(owner, (SELECT auth.user_id())) IS DISTINCT FROM owner OR (SELECT auth.user_id()) IS NULL",
+    ),
+    _open(
+        "NOT IN a list of the banned admits a caller without a subject",
+        "(SELECT auth.user_id()) = owner OR coalesce((SELECT auth.user_id()), '') NOT IN ('alice', 'bob')",
+    ),
+    _open(
+        "CASE whose ELSE is true",
+        "CASE WHEN (SELECT auth.user_id()) IS NOT NULL THEN owner = (SELECT auth.user_id()) ELSE true END",
+    ),
+    _open(
+        "A function that the policy calls returns true",
+        "is_mine(owner)",
+        helpers="CREATE FUNCTION is_mine(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT true';\n",
+        caller=AS_ALICE,
+    ),
+    _open(
+        "A comparison of a column with itself",
+        "owner = docs.owner",
+        caller=AS_ALICE,
+    ),
+    Fault(
+        name="Permissive in the place of restrictive: the condition of a tenant is joined by OR",
+        group="openings",
+        rule="everyone-reads",
+        objects=_DOCS,
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+GRANT SELECT ON docs TO anonymous;
+CREATE POLICY known ON docs FOR SELECT USING (owner IS NOT NULL);
+""",
+        rows=DOCS_ROWS,
+        mend="DROP POLICY known ON docs; REVOKE SELECT ON docs FROM anonymous;",
+        shows=(
+            Look(statement=IDS, faulty=[1, 2], mended=[1]),
+            Look(statement=IDS, faulty=[1, 2], mended=DENIED, caller=ANONYMOUS),
+        ),
+    ),
+]
+
+_WRITES: Final = [
+    Fault(
+        name="DELETE of every row",
+        group="openings",
+        rule="everyone-writes",
+        objects=_DOCS,
+        schema=DOCS
+        + READ_OWN_DOCS
+        + f"""
+CREATE POLICY add ON docs FOR INSERT TO authenticated WITH CHECK ({OWN});
+CREATE POLICY edit ON docs FOR UPDATE TO authenticated USING ({OWN}) WITH CHECK ({OWN});
+CREATE POLICY away ON docs FOR DELETE TO authenticated USING (true);
+""",
+        rows=DOCS_ROWS,
+        mend=f"ALTER POLICY away ON docs USING ({OWN});",
+        shows=(Look(statement="DELETE FROM docs", faulty=2, mended=1),),
+    ),
+    Fault(
+        name="UPDATE of every row",
+        group="openings",
+        rule="everyone-writes",
+        objects=_DOCS,
+        schema=DOCS
+        + READ_OWN_DOCS
+        + f"""
+CREATE POLICY add ON docs FOR INSERT TO authenticated WITH CHECK ({OWN});
+CREATE POLICY edit ON docs FOR UPDATE TO authenticated USING (true) WITH CHECK (true);
+CREATE POLICY away ON docs FOR DELETE TO authenticated USING ({OWN});
+""",
+        rows=DOCS_ROWS,
+        mend=f"ALTER POLICY edit ON docs USING ({OWN}) WITH CHECK ({OWN});",
+        shows=(Look(statement="UPDATE docs SET body = 'mine'", faulty=2, mended=1),),
+    ),
+    Fault(
+        name="WITH CHECK (true) beside USING of own rows",
+        group="openings",
+        rule="check-wider-than-using",
+        objects=_DOCS,
+        schema=DOCS + f"CREATE POLICY own ON docs TO authenticated USING ({OWN}) WITH CHECK (true);",
+        rows=DOCS_ROWS,
+        mend=f"ALTER POLICY own ON docs WITH CHECK ({OWN});",
+        shows=(Look(statement="INSERT INTO docs VALUES (3, 'bob', 'x')", faulty=1, mended=DENIED),),
+    ),
+    Fault(
+        name="WITH CHECK asks for any owner",
+        group="openings",
+        rule="check-wider-than-using",
+        objects=_DOCS,
+        schema=DOCS
+        + READ_OWN_DOCS
+        + f"""
+CREATE POLICY add ON docs FOR INSERT TO authenticated WITH CHECK ({OWN});
+CREATE POLICY edit ON docs FOR UPDATE TO authenticated USING ({OWN}) WITH CHECK (owner <> '');
+CREATE POLICY away ON docs FOR DELETE TO authenticated USING ({OWN});
+""",
+        rows=DOCS_ROWS,
+        mend=f"ALTER POLICY edit ON docs WITH CHECK ({OWN});",
+        # Without a column in WHERE or RETURNING, the SELECT policy has no say about the new row.
+        shows=(Look(statement="UPDATE docs SET owner = 'bob'", faulty=1, mended=DENIED),),
+    ),
+    Fault(
+        name="WITH CHECK forgets the organization",
+        group="openings",
+        rule="check-wider-than-using",
+        objects=_DOCS,
+        schema="""
+CREATE TABLE docs (id int PRIMARY KEY, org text NOT NULL, owner text NOT NULL);
+CREATE INDEX docs_owner ON docs (owner);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO authenticated;
+CREATE POLICY own ON docs TO authenticated
+  USING (owner = (SELECT auth.user_id()) AND org = (SELECT auth.jwt() ->> 'org'))
+  WITH CHECK (owner = (SELECT auth.user_id()));
+""",
+        rows="INSERT INTO docs VALUES (1, 'acme', 'alice'), (2, 'other', 'bob');",
+        mend="""
+ALTER POLICY own ON docs
+  WITH CHECK (owner = (SELECT auth.user_id()) AND org = (SELECT auth.jwt() ->> 'org'));
+""",
+        shows=(
+            Look(
+                statement="INSERT INTO docs VALUES (3, 'other', 'alice')",
+                faulty=1,
+                mended=DENIED,
+                caller=Caller(claims={"sub": "alice", "org": "acme"}),
+            ),
+        ),
+    ),
+    Fault(
+        name="An organization is checked, but the document can be given to another member",
+        group="openings",
+        rule="check-wider-than-using",
+        objects=_DOCS,
+        schema="""
+CREATE TABLE docs (id int PRIMARY KEY, org text NOT NULL, owner text NOT NULL);
+CREATE INDEX docs_owner ON docs (owner);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, UPDATE ON docs TO authenticated;
+CREATE POLICY own ON docs TO authenticated
+  USING (owner = (SELECT auth.user_id()) AND org = (SELECT auth.jwt() ->> 'org'))
+  WITH CHECK (org = (SELECT auth.jwt() ->> 'org'));
+""",
+        rows="INSERT INTO docs VALUES (1, 'acme', 'alice'), (2, 'acme', 'bob');",
+        mend="""
+ALTER POLICY own ON docs
+  WITH CHECK (owner = (SELECT auth.user_id()) AND org = (SELECT auth.jwt() ->> 'org'));
+""",
+        shows=(
+            Look(
+                statement="UPDATE docs SET owner = 'bob'",
+                faulty=1,
+                mended=DENIED,
+                caller=Caller(claims={"sub": "alice", "org": "acme"}),
+            ),
+        ),
+    ),
+    Fault(
+        name="A default names the caller, and WITH CHECK lets them name another owner",
+        group="openings",
+        rule="owner-by-default",
+        objects=_DOCS,
+        schema="""
+CREATE TABLE docs (id int PRIMARY KEY, owner text NOT NULL DEFAULT auth.user_id(), body text);
+CREATE INDEX docs_owner ON docs (owner);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT ON docs TO authenticated;
+CREATE POLICY read ON docs FOR SELECT TO authenticated USING (owner = (SELECT auth.user_id()));
+CREATE POLICY add ON docs FOR INSERT TO authenticated WITH CHECK ((SELECT auth.user_id()) IS NOT NULL);
+""",
+        rows=DOCS_ROWS,
+        mend=f"ALTER POLICY add ON docs WITH CHECK ({OWN});",
+        shows=(
+            Look(statement="INSERT INTO docs (id, owner) VALUES (3, 'bob')", faulty=1, mended=DENIED),
+            Look(statement="INSERT INTO docs (id) VALUES (3)", faulty=1, mended=1),
+        ),
+    ),
+    Fault(
+        name="Each caller may insert rows of each owner",
+        group="openings",
+        rule="owner-by-default",
+        objects=_DOCS,
+        schema="""
+CREATE TABLE docs (id int PRIMARY KEY, tenant uuid NOT NULL DEFAULT auth.uid(), body text);
+CREATE INDEX docs_tenant ON docs (tenant);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT ON docs TO authenticated;
+CREATE POLICY read ON docs FOR SELECT TO authenticated USING (tenant = (SELECT auth.uid()));
+CREATE POLICY add ON docs FOR INSERT TO authenticated WITH CHECK (true);
+""",
+        rows="INSERT INTO docs VALUES (1, '00000000-0000-0000-0000-00000000000b', 'b');",
+        mend="ALTER POLICY add ON docs WITH CHECK (tenant = (SELECT auth.uid()));",
+        shows=(
+            Look(
+                statement="INSERT INTO docs VALUES (3, '00000000-0000-0000-0000-00000000000b', 'x')",
+                faulty=1,
+                mended=DENIED,
+                caller=Caller(claims={"sub": "00000000-0000-0000-0000-00000000000a"}),
+            ),
+        ),
+    ),
+]
+
+
+def _team(name: str, rule: str, using: str, *, members: str = MEMBERS, rows: str = ORG_ROWS) -> Fault:
+    """A SELECT policy of organizations that admits the rows of other organizations."""
+    return Fault(
+        name=name,
+        group="openings",
+        rule=rule,
+        objects=_DOCS,
+        schema=members
+        + ORG_DOCS
+        + f"CREATE POLICY team ON docs FOR SELECT TO authenticated USING ({using});",
+        rows=rows,
+        mend=MEND_ORGS,
+        shows=_ALL_FOR_ALICE,
+    )
+
+
+#: Members of one organization see each other, by a function that runs as its owner.
+_ALL_MEMBERS: Final = """
+CREATE TABLE members (user_id text, org_id int, PRIMARY KEY (user_id, org_id));
+ALTER TABLE members ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON members TO authenticated;
+CREATE POLICY directory ON members FOR SELECT TO authenticated USING (true);
+"""
+
+_MEMBERSHIPS: Final = [
+    _team(
+        "A membership test without the caller, by IN",
+        "membership-without-caller",
+        "org_id IN (SELECT m.org_id FROM members AS m)",
+        members=_ALL_MEMBERS,
+    ),
+    _team(
+        "A membership test without the caller, by EXISTS",
+        "membership-without-caller",
+        "EXISTS (SELECT FROM members AS m WHERE m.org_id = docs.org_id)",
+        members=_ALL_MEMBERS,
+    ),
+    Fault(
+        name="A membership test without the caller, in a function that runs as its owner",
+        group="openings",
+        rule="membership-without-caller",
+        objects=_DOCS,
+        schema=MEMBERS
+        + ORG_DOCS
+        + """
+CREATE FUNCTION team_ids() RETURNS SETOF int LANGUAGE sql STABLE SECURITY DEFINER
+  SET search_path = '' AS 'SELECT m.org_id FROM public.members AS m';
+REVOKE EXECUTE ON FUNCTION team_ids() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION team_ids() TO authenticated;
+CREATE POLICY team ON docs FOR SELECT TO authenticated USING (org_id = ANY (ARRAY(SELECT team_ids())));
+""",
+        rows=ORG_ROWS,
+        mend="""
+CREATE OR REPLACE FUNCTION team_ids() RETURNS SETOF int LANGUAGE sql STABLE SECURITY DEFINER
+  SET search_path = ''
+  AS 'SELECT m.org_id FROM public.members AS m WHERE m.user_id = (SELECT auth.user_id())';
+""",
+        shows=_ALL_FOR_ALICE,
+    ),
+    _team(
+        "A column in a subquery binds to the inner table: each member reads all organizations",
+        "wrong-correlation",
+        "EXISTS (SELECT FROM members AS m WHERE m.org_id = org_id AND m.user_id = (SELECT auth.user_id()))",
+    ),
+    Fault(
+        name="A subquery compares the key of the inner table with itself",
+        group="openings",
+        rule="wrong-correlation",
+        objects=_DOCS,
+        schema="""
+CREATE TABLE shares (id int PRIMARY KEY, doc_id int NOT NULL, user_id text NOT NULL);
+CREATE INDEX shares_user ON shares (user_id);
+ALTER TABLE shares ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON shares TO authenticated;
+CREATE POLICY mine ON shares FOR SELECT TO authenticated USING (user_id = (SELECT auth.user_id()));
+CREATE TABLE docs (id int PRIMARY KEY, body text);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON docs TO authenticated;
+CREATE POLICY shared ON docs FOR SELECT TO authenticated USING (
+  EXISTS (SELECT FROM shares AS s WHERE s.id = id AND s.user_id = (SELECT auth.user_id())));
+""",
+        rows="INSERT INTO shares VALUES (7, 1, 'alice'); INSERT INTO docs VALUES (1, 'a'), (2, 'b');",
+        mend="""
+ALTER POLICY shared ON docs USING (
+  id = ANY (ARRAY(SELECT s.doc_id FROM shares AS s WHERE s.user_id = (SELECT auth.user_id()))));
+""",
+        shows=_ALL_FOR_ALICE,
+    ),
+    Fault(
+        name="A member may add themselves to any organization",
+        group="openings",
+        rule="self-granted",
+        objects=("public.members", "public.docs"),
+        schema=MEMBERS
+        + ORG_DOCS
+        + f"""
+GRANT INSERT ON members TO authenticated;
+CREATE POLICY join_org ON members FOR INSERT TO authenticated WITH CHECK (user_id = (SELECT auth.user_id()));
+CREATE POLICY team ON docs FOR SELECT TO authenticated USING ({MEND_ORGS.partition("USING (")[2][:-2]});
+""",
+        rows=ORG_ROWS,
+        mend="DROP POLICY join_org ON members; REVOKE INSERT ON members FROM authenticated;",
+        shows=(Look(statement="INSERT INTO members VALUES ('alice', 20)", faulty=1, mended=DENIED),),
+    ),
+    Fault(
+        name="Users write the column that makes them administrators",
+        group="openings",
+        rule="self-granted",
+        objects=("public.profiles", "public.docs"),
+        schema=DOCS
+        + """
+CREATE TABLE profiles (user_id text PRIMARY KEY, name text, is_admin boolean NOT NULL DEFAULT false);
+ALTER TABLE profiles ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, UPDATE ON profiles TO authenticated;
+CREATE POLICY own ON profiles TO authenticated
+  USING (user_id = (SELECT auth.user_id())) WITH CHECK (user_id = (SELECT auth.user_id()));
+CREATE POLICY admin ON docs TO authenticated USING (
+  owner = (SELECT auth.user_id())
+  OR (SELECT p.is_admin FROM profiles AS p WHERE p.user_id = (SELECT auth.user_id())));
+""",
+        rows=DOCS_ROWS + "INSERT INTO profiles VALUES ('alice', 'Alice', false);",
+        mend="""
+REVOKE UPDATE ON profiles FROM authenticated;
+GRANT UPDATE (name) ON profiles TO authenticated;
+""",
+        shows=(Look(statement="UPDATE profiles SET is_admin = true", faulty=1, mended=DENIED),),
+    ),
+    Fault(
+        name="A claim that users write themselves: user_metadata",
+        group="openings",
+        rule="writable-claim",
+        objects=_DOCS,
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE POLICY admin ON docs FOR SELECT TO authenticated
+  USING ((SELECT auth.jwt() -> 'user_metadata' ->> 'role') = 'admin');
+""",
+        rows=DOCS_ROWS,
+        mend="""
+ALTER POLICY admin ON docs USING ((SELECT auth.jwt() -> 'app_metadata' ->> 'role') = 'admin');
+""",
+        shows=(
+            Look(
+                statement=IDS,
+                faulty=[1, 2],
+                mended=[1],
+                caller=Caller(claims={**ALICE, "user_metadata": {"role": "admin"}}),
+            ),
+        ),
+    ),
+    Fault(
+        name="A claim that users write themselves, in a function",
+        group="openings",
+        rule="writable-claim",
+        objects=(*_DOCS, "public.is_admin()"),
+        schema=_READ_DOCS
+        + """
+CREATE FUNCTION is_admin() RETURNS boolean LANGUAGE sql STABLE
+  AS $$ SELECT coalesce((auth.jwt() #>> '{user_metadata,is_admin}')::boolean, false) $$;
+CREATE POLICY own ON docs FOR SELECT TO authenticated
+  USING (owner = (SELECT auth.user_id()) OR (SELECT is_admin()));
+""",
+        rows=DOCS_ROWS,
+        mend="""
+CREATE OR REPLACE FUNCTION is_admin() RETURNS boolean LANGUAGE sql STABLE
+  AS $$ SELECT coalesce((auth.jwt() #>> '{app_metadata,is_admin}')::boolean, false) $$;
+""",
+        shows=(
+            Look(
+                statement=IDS,
+                faulty=[1, 2],
+                mended=[1],
+                caller=Caller(claims={**ALICE, "user_metadata": {"is_admin": True}}),
+            ),
+        ),
+    ),
+]
+
+_AROUND: Final = [
+    Fault(
+        name="A view runs as its owner",
+        group="openings",
+        rule="view-as-owner",
+        objects=("public.titles",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE VIEW titles AS SELECT id, body FROM docs;
+GRANT SELECT ON titles TO authenticated;
+""",
+        rows=DOCS_ROWS,
+        mend="ALTER VIEW titles SET (security_invoker = true);",
+        shows=(Look(statement="SELECT id FROM titles ORDER BY id", faulty=[1, 2], mended=[1]),),
+    ),
+    Fault(
+        name="A view with security_invoker reads a view that runs as its owner",
+        group="openings",
+        rule="view-as-owner",
+        objects=("public.inner_docs",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE VIEW inner_docs AS SELECT id, owner FROM docs;
+CREATE VIEW titles WITH (security_invoker = true) AS SELECT id FROM inner_docs;
+GRANT SELECT ON inner_docs, titles TO authenticated;
+""",
+        rows=DOCS_ROWS,
+        mend="ALTER VIEW inner_docs SET (security_invoker = true);",
+        shows=(Look(statement="SELECT id FROM titles ORDER BY id", faulty=[1, 2], mended=[1]),),
+    ),
+    Fault(
+        name="Callers write through a view that runs as its owner",
+        group="openings",
+        rule="view-as-owner",
+        objects=("public.doc_bodies",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE VIEW doc_bodies AS SELECT id, body FROM docs;
+GRANT UPDATE, SELECT ON doc_bodies TO authenticated;
+""",
+        rows=DOCS_ROWS,
+        mend="""
+ALTER VIEW doc_bodies SET (security_invoker = true);
+REVOKE UPDATE ON doc_bodies FROM authenticated;
+""",
+        shows=(Look(statement="UPDATE doc_bodies SET body = 'x' WHERE id = 2", faulty=1, mended=DENIED),),
+    ),
+    Fault(
+        name="A materialized view holds the rows of each owner",
+        group="openings",
+        rule="materialized-view",
+        objects=("public.counts",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE MATERIALIZED VIEW counts AS SELECT owner, count(*) FROM docs GROUP BY owner;
+GRANT SELECT ON counts TO authenticated;
+""",
+        rows=DOCS_ROWS + "REFRESH MATERIALIZED VIEW counts;",
+        mend="REVOKE SELECT ON counts FROM authenticated;",
+        shows=(
+            Look(statement="SELECT owner FROM counts ORDER BY owner", faulty=["alice", "bob"], mended=DENIED),
+        ),
+    ),
+    Fault(
+        name="A foreign table has no row security",
+        group="openings",
+        rule="foreign-table",
+        objects=("public.remote_settings",),
+        schema="""
+RESET ROLE;
+CREATE EXTENSION file_fdw;
+CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+CREATE FOREIGN TABLE remote_settings (line text) SERVER files OPTIONS (program 'printf alice\\\\nbob');
+GRANT SELECT ON remote_settings TO authenticated;
+""",
+        rows="",
+        mend="RESET ROLE; REVOKE SELECT ON remote_settings FROM authenticated;",
+        shows=(Look(statement="SELECT line FROM remote_settings", faulty=["alice", "bob"], mended=DENIED),),
+    ),
+    Fault(
+        name="A function that runs as its owner returns every row",
+        group="openings",
+        rule="definer-function",
+        objects=("public.all_docs()",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE FUNCTION all_docs() RETURNS SETOF docs LANGUAGE sql STABLE SECURITY DEFINER
+  SET search_path = '' AS 'SELECT * FROM public.docs';
+""",
+        rows=DOCS_ROWS,
+        mend="REVOKE EXECUTE ON FUNCTION all_docs() FROM PUBLIC;",
+        shows=(Look(statement="SELECT id FROM all_docs() ORDER BY id", faulty=[1, 2], mended=DENIED),),
+    ),
+    Fault(
+        name="A function that runs as its owner takes the subject as an argument",
+        group="openings",
+        rule="definer-function",
+        objects=("public.docs_of(text)",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE FUNCTION docs_of(subject text) RETURNS SETOF docs LANGUAGE plpgsql STABLE SECURITY DEFINER
+  SET search_path = '' AS $$ BEGIN RETURN QUERY SELECT * FROM public.docs WHERE owner = subject; END $$;
+REVOKE EXECUTE ON FUNCTION docs_of(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION docs_of(text) TO authenticated;
+""",
+        rows=DOCS_ROWS,
+        mend="ALTER FUNCTION docs_of(text) SECURITY INVOKER;",
+        shows=(Look(statement="SELECT id FROM docs_of('bob')", faulty=[2], mended=NOTHING),),
+    ),
+    Fault(
+        name="A function that runs as its owner deletes rows of others",
+        group="openings",
+        rule="definer-function",
+        objects=("public.remove(integer)",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE FUNCTION remove(doc_id int) RETURNS SETOF int LANGUAGE sql SECURITY DEFINER
+  SET search_path = '' AS 'DELETE FROM public.docs WHERE id = doc_id RETURNING id';
+REVOKE EXECUTE ON FUNCTION remove(int) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION remove(int) TO authenticated;
+""",
+        rows=DOCS_ROWS,
+        mend="""
+CREATE OR REPLACE FUNCTION remove(doc_id int) RETURNS SETOF int LANGUAGE sql SECURITY DEFINER
+  SET search_path = ''
+  AS 'DELETE FROM public.docs WHERE id = doc_id AND owner = (SELECT auth.user_id()) RETURNING id';
+""",
+        shows=(Look(statement="SELECT remove(2)", faulty=[2], mended=NOTHING),),
+    ),
+    Fault(
+        name="A function that runs as its owner finds a table of the caller's first",
+        group="openings",
+        rule="definer-search-path",
+        objects=("public.is_admin()",),
+        schema=_READ_DOCS
+        + """
+CREATE TABLE admins (user_id text PRIMARY KEY);
+ALTER TABLE admins ENABLE ROW LEVEL SECURITY;
+CREATE FUNCTION is_admin() RETURNS boolean LANGUAGE plpgsql STABLE SECURITY DEFINER
+  AS $$ BEGIN RETURN EXISTS (SELECT FROM admins WHERE user_id = (SELECT auth.user_id())); END $$;
+CREATE POLICY own ON docs FOR SELECT TO authenticated
+  USING (owner = (SELECT auth.user_id()) OR (SELECT is_admin()));
+""",
+        rows=DOCS_ROWS,
+        mend="ALTER FUNCTION is_admin() SET search_path = public, pg_temp;",
+        shows=(
+            Look(
+                statement=IDS,
+                faulty=[1, 2],
+                mended=[1],
+                first=(
+                    "CREATE TEMP TABLE admins (user_id text)",
+                    "INSERT INTO pg_temp.admins VALUES ('alice')",
+                    "GRANT SELECT ON pg_temp.admins TO PUBLIC",
+                ),
+            ),
+        ),
+    ),
+    Fault(
+        name="The search_path of a function that runs as its owner doesn't end in pg_temp",
+        group="openings",
+        rule="definer-search-path",
+        objects=("public.is_admin()",),
+        schema=_READ_DOCS
+        + """
+CREATE TABLE admins (user_id text PRIMARY KEY);
+ALTER TABLE admins ENABLE ROW LEVEL SECURITY;
+CREATE FUNCTION is_admin() RETURNS boolean LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public
+  AS $$ BEGIN RETURN EXISTS (SELECT FROM admins WHERE user_id = (SELECT auth.user_id())); END $$;
+CREATE POLICY own ON docs FOR SELECT TO authenticated
+  USING (owner = (SELECT auth.user_id()) OR (SELECT is_admin()));
+""",
+        rows=DOCS_ROWS,
+        mend="ALTER FUNCTION is_admin() SET search_path = public, pg_temp;",
+        shows=(
+            Look(
+                statement=IDS,
+                faulty=[1, 2],
+                mended=[1],
+                first=(
+                    "CREATE TEMP TABLE admins (user_id text)",
+                    "INSERT INTO pg_temp.admins VALUES ('alice')",
+                    "GRANT SELECT ON pg_temp.admins TO PUBLIC",
+                ),
+            ),
+        ),
+    ),
+    Fault(
+        name="A partition is read past its parent",
+        group="openings",
+        rule="partition-past-parent",
+        objects=("public.docs_1",),
+        schema=f"""
+CREATE TABLE docs (id int PRIMARY KEY, owner text NOT NULL) PARTITION BY RANGE (id);
+CREATE INDEX docs_owner ON docs (owner);
+CREATE TABLE docs_1 PARTITION OF docs FOR VALUES FROM (1) TO (100);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON docs, docs_1 TO authenticated;
+{READ_OWN_DOCS}
+""",
+        rows="INSERT INTO docs VALUES (1, 'alice'), (2, 'bob');",
+        mend="REVOKE SELECT ON docs_1 FROM authenticated;",
+        shows=(
+            Look(statement="SELECT id FROM docs_1 ORDER BY id", faulty=[1, 2], mended=DENIED),
+            Look(statement=IDS, faulty=[1], mended=[1]),
+        ),
+    ),
+    Fault(
+        name="A partition has wider policies than its parent",
+        group="openings",
+        rule="partition-past-parent",
+        objects=("public.docs_1",),
+        schema=f"""
+CREATE TABLE docs (id int PRIMARY KEY, owner text NOT NULL) PARTITION BY RANGE (id);
+CREATE INDEX docs_owner ON docs (owner);
+CREATE TABLE docs_1 PARTITION OF docs FOR VALUES FROM (1) TO (100);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE docs_1 ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON docs, docs_1 TO authenticated;
+{READ_OWN_DOCS}
+CREATE POLICY all_rows ON docs_1 FOR SELECT TO authenticated USING (true);
+""",
+        rows="INSERT INTO docs VALUES (1, 'alice'), (2, 'bob');",
+        mend="REVOKE SELECT ON docs_1 FROM authenticated; DROP POLICY all_rows ON docs_1;",
+        shows=(Look(statement="SELECT id FROM docs_1 ORDER BY id", faulty=[1, 2], mended=DENIED),),
+    ),
+    Fault(
+        name="A child table is read past its parent",
+        group="openings",
+        rule="partition-past-parent",
+        objects=("public.old_docs",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE TABLE old_docs () INHERITS (docs);
+CREATE INDEX old_docs_owner ON old_docs (owner);
+GRANT SELECT ON old_docs TO authenticated;
+""",
+        rows="INSERT INTO old_docs VALUES (1, 'alice', 'a'), (2, 'bob', 'b');",
+        mend="REVOKE SELECT ON old_docs FROM authenticated;",
+        shows=(
+            Look(statement="SELECT id FROM old_docs ORDER BY id", faulty=[1, 2], mended=DENIED),
+            Look(statement=IDS, faulty=[1], mended=[1]),
+        ),
+    ),
+    Fault(
+        name="A table has policies, and its row security is off",
+        group="openings",
+        rule="row-security-off",
+        objects=_DOCS,
+        schema=DOCS.replace("ALTER TABLE docs ENABLE ROW LEVEL SECURITY;", "") + OWN_DOCS,
+        rows=DOCS_ROWS,
+        mend="ALTER TABLE docs ENABLE ROW LEVEL SECURITY;",
+        shows=_ALL_FOR_ALICE,
+    ),
+    Fault(
+        name="Row security is on, and there is no policy",
+        group="openings",
+        rule="no-policies",
+        objects=_DOCS,
+        schema=DOCS,
+        rows=DOCS_ROWS,
+        mend=OWN_DOCS,
+        shows=(Look(statement=IDS, faulty=NOTHING, mended=[1]),),
+    ),
+    Fault(
+        name="A table has restrictive policies only",
+        group="openings",
+        rule="only-restrictive-policies",
+        objects=_DOCS,
+        schema=DOCS
+        + f"CREATE POLICY own ON docs AS RESTRICTIVE TO authenticated USING ({OWN}) WITH CHECK ({OWN});",
+        rows=DOCS_ROWS,
+        mend="DROP POLICY own ON docs;" + OWN_DOCS,
+        shows=(Look(statement=IDS, faulty=NOTHING, mended=[1]),),
+    ),
+    Fault(
+        name="Callers read a table without row security, beside a protected one",
+        group="openings",
+        rule="unprotected-table",
+        objects=("public.invoices",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+CREATE TABLE invoices (id int PRIMARY KEY, owner text NOT NULL, cents int);
+CREATE INDEX invoices_owner ON invoices (owner);
+GRANT SELECT ON invoices TO authenticated;
+""",
+        rows="INSERT INTO invoices VALUES (1, 'alice', 5), (2, 'bob', 7);",
+        mend=f"""
+ALTER TABLE invoices ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON invoices FOR SELECT TO authenticated USING ({OWN});
+""",
+        shows=(Look(statement="SELECT id FROM invoices ORDER BY id", faulty=[1, 2], mended=[1]),),
+    ),
+    Fault(
+        name="The anonymous role reads a table without row security",
+        group="openings",
+        rule="unprotected-table",
+        objects=("public.sessions",),
+        schema="""
+CREATE TABLE sessions (id int PRIMARY KEY, token text NOT NULL);
+GRANT SELECT ON sessions TO PUBLIC;
+""",
+        rows="INSERT INTO sessions VALUES (1, 'secret');",
+        mend="REVOKE SELECT ON sessions FROM PUBLIC;",
+        shows=(
+            Look(statement="SELECT token FROM sessions", faulty=["secret"], mended=DENIED, caller=ANONYMOUS),
+        ),
+    ),
+    Fault(
+        name="A trigger copies protected rows to a table without row security",
+        group="openings",
+        rule="unprotected-table",
+        objects=("public.docs_log",),
+        schema=DOCS
+        + OWN_DOCS
+        + """
+CREATE TABLE docs_log (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, owner text, body text);
+GRANT SELECT ON docs_log TO authenticated;
+CREATE FUNCTION log_doc() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+  AS $$ BEGIN INSERT INTO public.docs_log (owner, body) VALUES (NEW.owner, NEW.body); RETURN NEW; END $$;
+REVOKE EXECUTE ON FUNCTION log_doc() FROM PUBLIC;
+CREATE TRIGGER log AFTER INSERT ON docs FOR EACH ROW EXECUTE FUNCTION log_doc();
+""",
+        rows=DOCS_ROWS,
+        mend="REVOKE SELECT ON docs_log FROM authenticated;",
+        shows=(
+            Look(statement="SELECT owner FROM docs_log ORDER BY id", faulty=["alice", "bob"], mended=DENIED),
+        ),
+    ),
+]
+
+
+def _login(
+    name: str, statements: str, mend: str, *, rule: str = "unsafe-login", look: Look | None = None
+) -> Fault:
+    return Fault(
+        name=name,
+        group="openings",
+        rule=rule,
+        objects=("app_login", "authenticated", "public.docs"),
+        schema=_READ_DOCS + READ_OWN_DOCS + "RESET ROLE;\n" + statements,
+        rows=DOCS_ROWS,
+        mend="RESET ROLE;\n" + mend,
+        shows=(look or Look(statement=IDS, faulty=[1, 2], mended=DENIED, caller=_LOGIN),),
+    )
+
+
+_ROLES: Final = [
+    _login(
+        "The login role is a superuser",
+        "ALTER ROLE app_login SUPERUSER;",
+        "ALTER ROLE app_login NOSUPERUSER;",
+    ),
+    _login(
+        "The login role has BYPASSRLS",
+        "ALTER ROLE app_login BYPASSRLS; GRANT SELECT ON docs TO app_login;",
+        "ALTER ROLE app_login NOBYPASSRLS; REVOKE SELECT ON docs FROM app_login;",
+    ),
+    _login(
+        "The login role owns the table",
+        "GRANT CREATE ON SCHEMA public TO app_login; ALTER TABLE docs OWNER TO app_login;",
+        "ALTER TABLE docs OWNER TO app_owner; REVOKE CREATE ON SCHEMA public FROM app_login;",
+    ),
+    _login(
+        "The login role inherits the privileges of its callers, before a caller is bound",
+        """
+ALTER ROLE app_login INHERIT;
+REVOKE authenticated FROM app_login;
+GRANT authenticated TO app_login;
+CREATE POLICY notices ON docs FOR SELECT TO authenticated USING (body = 'b');
+""",
+        """
+DROP POLICY notices ON docs;
+REVOKE authenticated FROM app_login;
+ALTER ROLE app_login NOINHERIT;
+GRANT authenticated TO app_login;
+""",
+        look=Look(statement=IDS, faulty=[2], mended=DENIED, caller=_LOGIN),
+    ),
+    _login(
+        "The login role can SET ROLE to a role with BYPASSRLS",
+        "CREATE ROLE service BYPASSRLS; GRANT SELECT ON docs TO service; GRANT service TO app_login;",
+        "REVOKE service FROM app_login;",
+        look=Look(
+            statement=IDS,
+            first=("SET ROLE service",),
+            faulty=[1, 2],
+            mended=DENIED,
+            caller=_LOGIN,
+        ),
+    ),
+    _login(
+        "The login role can SET ROLE to the owner",
+        "GRANT app_owner TO app_login;",
+        "REVOKE app_owner FROM app_login;",
+        look=Look(statement=IDS, first=("SET ROLE app_owner",), faulty=[1, 2], mended=DENIED, caller=_LOGIN),
+    ),
+    _login(
+        "The login role can SET ROLE to a superuser through another role",
+        "CREATE ROLE ops NOINHERIT; CREATE ROLE root SUPERUSER; GRANT root TO ops; GRANT ops TO app_login;",
+        "REVOKE ops FROM app_login;",
+        look=Look(statement=IDS, first=("SET ROLE root",), faulty=[1, 2], mended=DENIED, caller=_LOGIN),
+    ),
+    _login(
+        "The role of callers inherits the owner",
+        "GRANT app_owner TO authenticated;",
+        "REVOKE app_owner FROM authenticated;",
+        look=Look(statement=IDS, faulty=[1, 2], mended=[1]),
+    ),
+    _login(
+        "The role of callers has BYPASSRLS",
+        "ALTER ROLE authenticated BYPASSRLS;",
+        "ALTER ROLE authenticated NOBYPASSRLS;",
+        look=Look(statement=IDS, faulty=[1, 2], mended=[1]),
+    ),
+    Fault(
+        name="The owner connects, and FORCE is missing",
+        group="openings",
+        rule="force-missing",
+        objects=("public.docs", "app_owner", "web"),
+        schema="""
+RESET ROLE;
+CREATE ROLE web LOGIN;
+GRANT CREATE, USAGE ON SCHEMA public TO web;
+SET LOCAL ROLE web;
+CREATE TABLE docs (id int PRIMARY KEY, owner text NOT NULL, body text);
+CREATE INDEX docs_owner ON docs (owner);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON docs USING (owner = current_setting('app.user_id', true));
+""",
+        rows=DOCS_ROWS,
+        mend="RESET ROLE; ALTER TABLE docs FORCE ROW LEVEL SECURITY;",
+        shows=(
+            Look(
+                statement=IDS,
+                faulty=[1, 2],
+                mended=[1],
+                caller=Caller(login="web", role=None, settings={"app.user_id": "alice"}),
+            ),
+        ),
+    ),
+]
+
+
+def _privilege(
+    privilege: str, *looks: Look, extra: str = "", since: int = 15, rule: str = "privileges-past-policies"
+) -> Fault:
+    return Fault(
+        name=f"Callers hold {privilege} on a protected table",
+        group="openings",
+        rule=rule,
+        objects=_DOCS,
+        schema=_READ_DOCS + READ_OWN_DOCS + extra + f"GRANT {privilege} ON docs TO authenticated;",
+        rows=DOCS_ROWS,
+        mend=f"REVOKE {privilege} ON docs FROM authenticated;",
+        shows=looks,
+        since=since,
+    )
+
+
+_PRIVILEGES: Final = [
+    _privilege("TRUNCATE", Look(statement="TRUNCATE docs", faulty="done", mended=DENIED)),
+    _privilege(
+        "REFERENCES",
+        Look(
+            # A key that exists, though its row is hidden.
+            statement="INSERT INTO drafts.probe VALUES (2)",
+            first=("CREATE TABLE drafts.probe (id int REFERENCES public.docs)",),
+            faulty=1,
+            mended=DENIED,
+        ),
+        Look(
+            statement="INSERT INTO drafts.probe VALUES (3)",
+            first=("CREATE TABLE drafts.probe (id int REFERENCES public.docs)",),
+            faulty="23503",
+            mended=DENIED,
+        ),
+        extra="""
+RESET ROLE; CREATE SCHEMA drafts AUTHORIZATION authenticated; SET LOCAL ROLE app_owner;
+""",
+    ),
+    _privilege(
+        "TRIGGER",
+        Look(
+            statement=(
+                "CREATE TRIGGER spy BEFORE INSERT ON docs FOR EACH ROW EXECUTE FUNCTION pg_temp.spy()"
+            ),
+            first=(
+                "CREATE FUNCTION pg_temp.spy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            ),
+            faulty="done",
+            mended=DENIED,
+        ),
+    ),
+    _privilege(
+        "MAINTAIN",
+        Look(statement="LOCK TABLE docs IN ACCESS EXCLUSIVE MODE", faulty="done", mended=DENIED),
+        since=17,
+    ),
+    Fault(
+        name="Callers may create objects in a schema that functions search",
+        group="openings",
+        rule="create-in-schema",
+        objects=("public",),
+        schema=_READ_DOCS + READ_OWN_DOCS + "RESET ROLE; GRANT CREATE ON SCHEMA public TO authenticated;",
+        rows=DOCS_ROWS,
+        mend="RESET ROLE; REVOKE CREATE ON SCHEMA public FROM authenticated;",
+        shows=(
+            Look(
+                statement="CREATE FUNCTION public.lower(varchar) RETURNS text LANGUAGE sql AS 'SELECT 1'",
+                faulty="done",
+                mended=DENIED,
+            ),
+        ),
+    ),
+    Fault(
+        name="The role of callers was granted TEMPORARY on the database",
+        group="openings",
+        rule="temporary-tables",
+        objects=("DATABASE",),
+        schema=_READ_DOCS
+        + READ_OWN_DOCS
+        + """
+RESET ROLE;
+DO $$ BEGIN
+  EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+  EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO authenticated', current_database());
+END $$;
+""",
+        rows=DOCS_ROWS,
+        mend="""
+RESET ROLE;
+DO $$ BEGIN
+  EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM authenticated', current_database());
+END $$;
+""",
+        shows=(Look(statement="CREATE TEMP TABLE docs (id int)", faulty="done", mended=DENIED),),
+    ),
+]
+
+FAULTS: Final = [*_READS, *_WRITES, *_MEMBERSHIPS, *_AROUND, *_ROLES, *_PRIVILEGES]

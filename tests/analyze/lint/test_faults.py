@@ -1,0 +1,111 @@
+"""The faults of tests/analyze/lint/faults: each shows on a real Postgres, and is gone once it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
+from sqla_rls.server.postgres import Server
+from tests.analyze.lint.faults import CLEAN, FAULTS
+from tests.analyze.lint.faults.case import Clean, Fault, Look
+from tests.analyze.lint.faults.observe import fill, mend, outcome, prepare, work
+
+_QUICK = [next(faults) for _, faults in groupby(FAULTS, key=lambda fault: fault.group)]
+_REST = [fault for fault in FAULTS if fault not in _QUICK]
+
+
+@pytest.fixture(scope="module")
+def lint_server() -> Iterator[Server]:
+    """A server of its own: rules look at the roles of a cluster."""
+    with Server.start() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def superusers(lint_server: Server) -> Iterator[dict[bool, psycopg.Connection[Any]]]:
+    """Connected to a database with the functions of schema ``auth``, and to one without."""
+    names = {has_auth: lint_server.create_database() for has_auth in (True, False)}
+    with create_engine(lint_server.url(names[True]), poolclass=NullPool).begin() as connection:
+        connection.execute(CreateAuthFunctions())
+    urls = {
+        has_auth: lint_server.url(name).set(drivername="postgresql").render_as_string(hide_password=False)
+        for has_auth, name in names.items()
+    }
+    with (
+        psycopg.connect(urls[True], autocommit=True) as with_auth,
+        psycopg.connect(urls[False], autocommit=True) as without,
+    ):
+        yield {True: with_auth, False: without}
+
+
+@pytest.mark.one_postgres
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(_QUICK, id="one of each group"),
+        pytest.param(_REST, id="the rest", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_fault_shows_until_it_is_mended(
+    superusers: dict[bool, psycopg.Connection[Any]],
+    lint_server: Server,
+    faults: list[Fault],
+    subtests: pytest.Subtests,
+) -> None:
+    for fault in faults:
+        if fault.since > lint_server.version:
+            continue
+        with subtests.test(fault.name):
+            connection = superusers[True]
+            with connection.transaction(force_rollback=True):
+                prepare(connection, fault)
+                fill(connection, fault)
+                looks = [one for one in fault.shows if isinstance(one, Look)]
+                slow = [one for one in fault.shows if not isinstance(one, Look)]
+                assert [outcome(connection, one) for one in looks] == [one.faulty for one in looks]
+                before = [work(connection, one) for one in slow]
+
+                mend(connection, fault)
+
+                assert [outcome(connection, one) for one in looks] == [one.mended for one in looks]
+                after = [work(connection, one) for one in slow]
+                for one, with_fault, without in zip(slow, before, after, strict=True):
+                    assert with_fault >= one.factor * without, (with_fault, without)
+
+
+@pytest.mark.one_postgres
+@pytest.mark.parametrize(
+    "schemas",
+    [
+        pytest.param(CLEAN[:1], id="the first"),
+        pytest.param(CLEAN[1:], id="the rest", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_clean_schema_works(
+    superusers: dict[bool, psycopg.Connection[Any]], schemas: list[Clean], subtests: pytest.Subtests
+) -> None:
+    for schema in schemas:
+        with subtests.test(schema.name):
+            connection = superusers[schema.has_auth]
+            with connection.transaction(force_rollback=True):
+                prepare(connection, schema)
+                fill(connection, schema)
+                assert [outcome(connection, one) for one in schema.works] == [
+                    one.outcome for one in schema.works
+                ]
+
+
+def test_the_faults_are_many_and_have_names_of_their_own() -> None:
+    names = [*(one.name for one in FAULTS), *(one.name for one in CLEAN)]
+
+    assert len(set(names)) == len(names)
+    assert len(FAULTS) >= 60
+    assert len(CLEAN) >= 15
+    assert {fault.group for fault in FAULTS} == {"openings", "dead-ends", "speed", "notes"}
