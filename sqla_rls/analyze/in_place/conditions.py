@@ -126,6 +126,15 @@ class Conditions:
         either = " OR ".join(spelled[len(restrictive) :])
         return " AND ".join([*spelled[: len(restrictive)], f"({either})"])
 
+    def spelled(self, name: str, sql: str) -> str:
+        """Return the expression *sql* of a policy of relation *name*, over rows of no table.
+
+        Raises:
+            Denied: Postgres raises an error for every row.
+            Undecidable: it can't be evaluated.
+        """
+        return self._spelled(name, parsed(sql))
+
     def _spelled(self, name: str, expression: Expression) -> str:
         if expression.obstacle is not None:
             raise Undecidable(expression.obstacle)

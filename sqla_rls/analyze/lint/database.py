@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, MetaData, RowMapping, text
 
+from sqla_rls.analyze.intent import everyone, intents
 from sqla_rls.analyze.worlds.schema import Profile, Relation, RoleAttributes, Schema, read_profiles
+from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 from sqla_rls.snapshot import PUBLIC
 
@@ -19,6 +21,8 @@ from sqla_rls.snapshot import PUBLIC
 ANONYMOUS_ROLES: Final = ("anonymous", "anon", "web_anon")
 #: The roles that callers have, whether or not a policy names them.
 KNOWN_CALLERS: Final = (*ANONYMOUS_ROLES, "authenticated")
+
+_Value = TypeVar("_Value")
 
 OpenScratch = Callable[[], AbstractContextManager[Connection]]
 
@@ -42,8 +46,10 @@ class Database:
         connection: a connection, in a transaction that is read only.
         schemas: the schemas whose objects are looked at; empty is all.
         anonymous_roles: the roles of callers without a token.
-        open_scratch: builds a scratch database of the same schema, and gives a superuser's connection; None
-            if there is no way.
+        open_scratch: gives a superuser's connection to a scratch database of the same schema; None if there
+            is no way.
+        is_scratch: the connection itself is a superuser's to a scratch database.
+        models: the models of the tables, where they are given.
         left_out: sentences about the parts that no rule could look at.
     """
 
@@ -51,7 +57,11 @@ class Database:
     schemas: Collection[str] = ()
     anonymous_roles: Collection[str] = ANONYMOUS_ROLES
     open_scratch: OpenScratch | None = None
+    is_scratch: bool = False
+    models: Sequence[MetaData] = ()
     left_out: list[str] = field(default_factory=list)
+    #: Ends what the rules opened.
+    undo: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def schema(self) -> Schema:
@@ -78,6 +88,16 @@ class Database:
 
     @cached_property
     def _fetched(self) -> dict[str, Sequence[RowMapping]]:
+        return {}
+
+    def cached(self, key: Any, make: Callable[[], _Value]) -> _Value:
+        """Return the value of *key*, which *make* returns the first time: rules share it."""
+        if key not in self._values:
+            self._values[key] = make()
+        return self._values[key]  # type: ignore[no-any-return]
+
+    @cached_property
+    def _values(self) -> dict[Any, Any]:
         return {}
 
     @cached_property
@@ -169,15 +189,33 @@ class Database:
 
     @contextmanager
     def scratch(self) -> Iterator[Connection]:
-        """Give a superuser's connection to a scratch database of the same schema, whose rows have no use.
+        """Give a superuser's connection to a scratch database of the same schema; the block is undone.
 
         Raises:
             AnalysisError: none can be built.
         """
+        with undone(self._scratch):
+            yield self._scratch
+
+    @cached_property
+    def _scratch(self) -> Connection:
         if self.open_scratch is None:
             raise AnalysisError("no scratch database can be built: the target doesn't say how")
-        with self.open_scratch() as connection:
-            yield connection
+        return self.undo.enter_context(self.open_scratch())
+
+    def quoted(self, name: str) -> str:
+        """Return *name* as an identifier, quoted if Postgres needs it."""
+        return self.connection.dialect.identifier_preparer.quote(name)
+
+    def is_intended(self, relation: Relation, command: str, role: str) -> bool:
+        """Return whether the models state that callers of *role* may run *command* on each row."""
+        return any(
+            one.test is everyone
+            and (one.table.schema or "public", one.table.name) == (relation.schema, relation.relname)
+            and command in one.commands
+            and role in one.roles
+            for one in intents(*self.models)
+        )
 
     def leave_out(self, sentence: str) -> None:
         """Note a part that wasn't looked at, once."""

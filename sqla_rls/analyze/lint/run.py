@@ -163,15 +163,19 @@ def lint(
     """
     running = selected(select, ignore)
     found: list[Finding] = []
-    with pinned(database.connection):
+    with pinned(database.connection), database.undo:
         database.connection.execute(
             text(
                 "SELECT pg_catalog.set_config('search_path', 'pg_catalog', true), "
                 "pg_catalog.set_config('statement_timeout', :timeout, true), "
                 "pg_catalog.set_config('lock_timeout', :lock_timeout, true), "
-                "pg_catalog.set_config('transaction_read_only', 'on', true)"
+                "pg_catalog.set_config('transaction_read_only', :read_only, true)"
             ),
-            {"timeout": str(STATEMENT_TIMEOUT), "lock_timeout": str(LOCK_TIMEOUT)},
+            {
+                "timeout": str(STATEMENT_TIMEOUT),
+                "lock_timeout": str(LOCK_TIMEOUT),
+                "read_only": "off" if database.is_scratch else "on",
+            },
         )
         for place, one in enumerate(running):
             if progress is not None:

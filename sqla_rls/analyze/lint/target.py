@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.lint.database import ANONYMOUS_ROLES, Database
 from sqla_rls.analyze.sides.side import Side, database_url
-from sqla_rls.catalog.query import undone
 
 
 @contextmanager
@@ -51,7 +50,8 @@ def open_target(
             connection=built.connection,
             schemas=schemas,
             anonymous_roles=anonymous_roles,
-            open_scratch=lambda: _again(built.connection),
+            open_scratch=lambda: nullcontext(built.connection),
+            is_scratch=True,
             left_out=[
                 *built.left_out,
                 *(
@@ -66,10 +66,3 @@ def open_target(
 def _built(side: Side) -> Iterator[Connection]:
     with side.build() as built:
         yield built.connection
-
-
-@contextmanager
-def _again(connection: Connection) -> Iterator[Connection]:
-    """Give the connection itself, and undo what is done with it."""
-    with undone(connection):
-        yield connection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, create_engine
@@ -52,16 +52,13 @@ class Examples:
         anonymous_roles: Sequence[str] = ("anonymous",),
     ) -> Report:
         """Return the report on the schema that *sql* makes."""
-
-        @contextmanager
-        def scratch() -> Iterator[Connection]:
-            with undone(self.connection):
-                yield self.connection
-
         with undone(self.connection):
             run(self.connection, sql)
             database = Database(
-                connection=self.connection, open_scratch=scratch, anonymous_roles=anonymous_roles
+                connection=self.connection,
+                open_scratch=lambda: nullcontext(self.connection),
+                is_scratch=True,
+                anonymous_roles=anonymous_roles,
             )
             return lint(database, target="app", select=select, ignore=ignore)
 

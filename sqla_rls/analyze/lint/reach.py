@@ -1,0 +1,542 @@
+"""The rows that callers reach in small worlds: each policy, and each command, evaluated on rows of no table.
+
+Tables of the same shape are evaluated once.  Policies that need real rows, since a function reads tables, are
+evaluated in the scratch database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
+from sqlalchemy.exc import DBAPIError
+
+from sqla_rls.analyze.in_place.conditions import PARTS, Access, Conditions, Denied, Part, Tables, Undecidable
+from sqla_rls.analyze.in_place.conditions import row_of as source_of
+from sqla_rls.analyze.in_place.constraints import Constraints
+from sqla_rls.analyze.in_place.decidable import Functions
+from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question, Unit
+from sqla_rls.analyze.in_place.splice import Expression, parsed
+from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.finding import Evidence
+from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.counterexamples import row_in_words
+from sqla_rls.analyze.worlds.generate import Row, Universe, World
+from sqla_rls.analyze.worlds.pools import Actor, Shared
+from sqla_rls.analyze.worlds.schema import PolicyText, Profile, Relation, Schema
+from sqla_rls.analyze.worlds.statements import insertion
+from sqla_rls.catalog.query import undone
+from sqla_rls.exc import AnalysisError
+
+_BUDGET: Final = Budget(worlds=100, rows=2)
+_Value = TypeVar("_Value")
+_CONSTANTS: Final[Mapping[str, Answer]] = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A caller, and a row in question with the rows of other tables."""
+
+    actor: Actor
+    world: World
+    #: The place of both in ``Reach.answers``.
+    place: tuple[int, int]
+
+    @property
+    def row(self) -> Row:
+        assert self.world.row is not None
+        return self.world.row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """The rows that callers of one role reach in one table, before privileges.
+
+    Attributes:
+        relation: the table.
+        role: the role.
+        universe: the rows and values that the worlds are made of.
+        actors: the callers.
+        worlds: the worlds; each has its row in question.
+        answers: for each part of row security, and for ``(policy, "using")`` and ``(policy, "check")`` of
+            each policy of the role: whether it is true, for each caller and each world.
+    """
+
+    relation: Relation
+    role: str
+    universe: Universe
+    actors: Sequence[Actor]
+    worlds: Sequence[World]
+    answers: Mapping[Part | tuple[str, str], Sequence[Sequence[Answer]]]
+    _shared: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, key: Any, find: Callable[[Reach], _Value]) -> _Value:
+        """Return what *find* returns for this reach; tables of the same shape share it.
+
+        A Case in it fits each of these tables.
+        """
+        if key not in self._shared:
+            self._shared[key] = find(self)
+        return self._shared[key]  # type: ignore[no-any-return]
+
+    def cases(self, actors: Iterable[Actor] | None = None) -> Iterator[Case]:
+        """Yield each caller with each world, the smallest worlds first."""
+        chosen = self.actors if actors is None else list(actors)
+        for number, world in sorted(enumerate(self.worlds), key=lambda one: len(one[1].all_rows)):
+            for place, actor in enumerate(self.actors):
+                if actor in chosen:
+                    yield Case(actor, world, (place, number))
+
+    def is_true(self, part: Part | tuple[str, str], case: Case) -> bool:
+        """Return whether *part* is true of the row in question."""
+        actor, world = case.place
+        return self.answers[part][actor][world] is True
+
+    @property
+    def identified(self) -> Sequence[Actor]:
+        """The callers with a subject, or with a setting; without one, those with claims."""
+        found = [one for one in self.actors if "sub" in (one.claims or {}) or one.settings]
+        return found or [one for one in self.actors if one.claims]
+
+    @property
+    def unidentified(self) -> Sequence[Actor]:
+        """The callers without any claim and setting."""
+        return [one for one in self.actors if not one.claims and not one.settings]
+
+    def context_free(self) -> frozenset[int]:
+        """Return the places of the worlds in which no other row decides."""
+        name = self.universe.relation.name
+        read = self.universe.schema.reads(name)
+        return frozenset(
+            place
+            for place, world in enumerate(self.worlds)
+            if not any(row.relation in read for row in world.rows)
+        )
+
+    def same_row(self, case: Case, other: Case) -> bool:
+        """Return whether two cases differ in the row in question only."""
+        return case.actor == other.actor and case.world.rows == other.world.rows
+
+    def evidence(self, case: Case, sentence: str) -> Evidence:
+        """Return a counterexample; in *sentence*, ``{who}`` is the caller and ``{row}`` the row."""
+        rows: dict[str, list[Mapping[str, Any]]] = {}
+        for row in case.world.all_rows:
+            rows.setdefault(self._name(row), []).append(row.values)
+        others = [self.words(row) for row in case.world.rows]
+        who = replace(case.actor, role=self.role).text
+        text = sentence.replace("{who}", who).replace("{row}", self.words(case.row))
+        return Evidence(
+            kind="counterexample",
+            text=text + (f", with {', '.join(others)}" if others else ""),
+            data={
+                "role": self.role,
+                "claims": case.actor.claims,
+                "settings": dict(case.actor.settings),
+                "rows": rows,
+            },
+        )
+
+    def words(self, row: Row) -> str:
+        """Return *row* in words."""
+        return self._name(row) + row_in_words(self.universe, row).removeprefix(row.relation)
+
+    def _name(self, row: Row) -> str:
+        # The worlds may be those of another table of the same shape.
+        return self.relation.name if row.relation == self.universe.relation.name else row.relation
+
+
+@dataclass(slots=True)
+class _Shape:
+    """The part of a table that decides: tables with the same key have the same reach."""
+
+    key: str
+    expressions: list[Expression]
+
+
+@dataclass(eq=False)
+class Reaches:
+    """Answers about tables of a database; each is found once."""
+
+    database: Database
+    _known: dict[str, Reach | str] = field(default_factory=dict)
+    _found: dict[tuple[str, str], Reach | None] = field(default_factory=dict)
+    _accepted: dict[tuple[str, str], bool] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, database: Database) -> Reaches:
+        """Return the answers about *database*; one object for all rules."""
+        return database.cached(cls, lambda: cls(database))
+
+    def of_table(self, name: str, role: str) -> Reach | None:
+        """Return the reach of *role* in table *name*; None if it can't be decided, which is noted."""
+        if (name, role) not in self._found:
+            self._found[name, role] = self._asked(name, role)
+        return self._found[name, role]
+
+    def all(self) -> Iterator[Reach]:
+        """Yield the reach of each caller's role in each table whose row security holds for it."""
+        for relation in self.database.tables:
+            if not relation.row_security or not relation.policies:
+                continue
+            for role in self.database.roles_with_privileges(relation.name):
+                if self.database.is_active(relation.name, role):
+                    reach = self.of_table(relation.name, role)
+                    if reach is not None:
+                        yield reach
+
+    def _asked(self, name: str, role: str) -> Reach | None:
+        relation = self.schema.relations[name]
+        try:
+            shape = self._shape(relation, role)
+            if shape.key not in self._known:
+                self._known[shape.key] = self._evaluated(relation, role, shape)
+        except (Undecidable, AnalysisError) as error:
+            self.database.leave_out(f"{name}: {error}.")
+            return None
+        found = self._known[shape.key]
+        if isinstance(found, str):
+            self.database.leave_out(f"{name}: {found}.")
+            return None
+        return replace(found, relation=relation, role=role)
+
+    @property
+    def schema(self) -> Schema:
+        return self.database.schema
+
+    def _profiles(self, role: str) -> Mapping[str, Profile]:
+        if role not in self._by_role:
+            self._by_role.update({one.name: {} for one in self.database.callers})
+            for (relation, one), profile in self.database.profiles.items():
+                self._by_role[one][relation] = profile
+        return self._by_role[role]
+
+    @cached_property
+    def _by_role(self) -> dict[str, dict[str, Profile]]:
+        return {}
+
+    def _policies(self, relation: Relation, role: str) -> list[PolicyText]:
+        names = self.database.profiles[relation.name, role].policies
+        return [one for one in relation.policies if one.name in names]
+
+    def _shape(self, relation: Relation, role: str) -> _Shape:
+        """Return a value that two tables have in common if callers reach the same rows in both."""
+        read = self.schema.reads(relation.name)
+        others = sorted(read - {relation.name})
+        expressions = [
+            parsed(sql)
+            for one in read
+            for policy in self.schema.relations[one].policies
+            for sql in (policy.using, policy.check)
+            if sql is not None
+        ]
+        depends = any(one.depends_on_role for one in expressions)
+        decides = {
+            edge.column
+            for edge in self.schema.edges.get(relation.name, ())
+            if edge.reads == relation.name and edge.part in ("policy", "constraint", "trigger")
+        }
+        parts: list[Any] = [
+            [
+                (
+                    one.name,
+                    one.permissive,
+                    one.command,
+                    _nameless(one.using, relation),
+                    _nameless(one.check, relation),
+                )
+                for one in self._policies(relation, role)
+            ],
+            [
+                replace(one, labels=(), domain_checks=one.domain_checks) if name not in decides else one
+                for name, one in relation.columns.items()
+            ],
+            [_nameless(one, relation) for one in relation.checks],
+            relation.partition_check,
+            relation.keys,
+            [(key.columns, key.target, key.target_columns) for key in relation.foreign_keys],
+            relation.row_security,
+            relation.forced,
+            others,
+            sorted(self.schema.calls(relation.name)),
+            [repr(replace(self._profiles(role)[one], role="")) for one in others],
+            replace(self._profiles(role)[relation.name], role="").policies,
+            self.database.is_active(relation.name, role),
+            relation.name if relation.children else "",
+            role if depends else "",
+            self.database.is_anonymous(role),
+        ]
+        return _Shape(repr(parts), expressions)
+
+    def _evaluated(self, relation: Relation, role: str, shape: _Shape) -> Reach | str:
+        connection = self.database.connection
+        try:
+            with undone(connection):
+                return self._in_place(relation, role)
+        except Undecidable as error:
+            obstacle = str(error)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            obstacle = str(error.orig).partition("\n")[0]
+        try:
+            return self._in_scratch(relation, role)
+        except (Undecidable, AnalysisError) as error:
+            return f"{obstacle}, and the scratch database doesn't decide it: {error}"
+        except DBAPIError as error:
+            return f"{obstacle}, and {str(error.orig).partition(chr(10))[0]}"
+
+    def _universe(self, relation: Relation, connection: Connection) -> Universe:
+        shared = Shared.of([self.schema], relation.name)
+        return Universe.of(
+            relation, self.schema, shared, lambda kind, value: self._accepts(connection, kind, value)
+        )
+
+    def _accepts(self, connection: Connection, type_: str, value: str) -> bool:
+        key = (type_, value)
+        if key not in self._accepted:
+            try:
+                with undone(connection):
+                    if self.schema.version >= 160000:
+                        asked = text("SELECT pg_catalog.pg_input_is_valid(:value, :type)")
+                        found = bool(connection.scalar(asked, {"value": value, "type": type_}))
+                    else:
+                        # The name of a type is as the catalog prints it.
+                        asked = text(f"SELECT CAST(:value AS {type_}) IS NULL")
+                        connection.scalar(asked, {"value": value})
+                        found = True
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                found = False
+            self._accepted[key] = found
+        return self._accepted[key]
+
+    def _in_place(self, relation: Relation, role: str) -> Reach:
+        connection = self.database.connection
+        tables = Tables(self._prefix)
+        asked = Conditions(Access(self.schema, role, self._profiles(role)), tables)
+        conditions = self._conditions(
+            relation, role, lambda part: asked.of(relation.name, part), asked.spelled
+        )
+        self._functions.require_decidable(asked.expressions)
+        as_role = self._evaluates_as(role, asked.expressions)
+        universe = self._universe(relation, connection)
+        evaluator = Evaluator(connection)
+        worlds = self._worlds(universe, evaluator)
+        units = [_unit(world) for world in worlds]
+        spelled = tuple(dict.fromkeys(sql for sql in conditions.values() if sql not in _CONSTANTS))
+        question = Question(spelled, tables.definitions, source_of(relation))
+        actors = self._actors(universe, role)
+        rows = []
+        with evaluator.units(units):
+            for actor in actors:
+                answers = evaluator.answers(
+                    question, len(units), actor, as_role=as_role, settings=universe.pools.vocabulary.settings
+                )
+                rows.append([{**dict(zip(spelled, one, strict=True)), **_CONSTANTS} for one in answers])
+        return Reach(
+            relation=relation,
+            role=role,
+            universe=universe,
+            actors=actors,
+            worlds=worlds,
+            answers={part: [[one[sql] for one in row] for row in rows] for part, sql in conditions.items()},
+        )
+
+    def _conditions(
+        self,
+        relation: Relation,
+        role: str,
+        of_part: Callable[[Part], str],
+        spelled: Callable[[str, str], str],
+    ) -> dict[Part | tuple[str, str], str]:
+        """Return the conditions of each part, and of each policy, as SQL."""
+        found: dict[Part | tuple[str, str], str] = {}
+        for part in PARTS:
+            try:
+                found[part] = of_part(part)
+            except Denied:
+                found[part] = "false"
+        for policy in self._policies(relation, role):
+            for side, sql in (("using", policy.using), ("check", policy.check)):
+                if sql is not None:
+                    try:
+                        found[policy.name, side] = spelled(relation.name, sql)
+                    except Denied:
+                        found[policy.name, side] = "false"
+        return found
+
+    def _worlds(self, universe: Universe, evaluator: Evaluator) -> list[World]:
+        constraints = Constraints(self.schema, universe.relation, evaluator, {})
+        if (
+            any(self.schema.relations[name].checks for name in universe.rows)
+            or universe.relation.is_partition
+        ):
+            constraints.learn(row for rows in universe.rows.values() for row in rows)
+        found: list[World] = []
+        for tried, world in enumerate(universe.worlds(_BUDGET)):
+            if len(found) == _BUDGET.worlds or tried > 4 * _BUDGET.worlds:
+                break
+            if world.row is not None and constraints.allow(world):
+                found.append(world)
+        if not found:
+            raise Undecidable("no row of the worlds satisfies the constraints")
+        return found
+
+    def _actors(self, universe: Universe, role: str) -> list[Actor]:
+        found = universe.pools.actors([role])
+        if self.database.is_anonymous(role):
+            # Callers without a token have no subject.
+            found = [one for one in found if "sub" not in (one.claims or {})] or found
+        return found
+
+    @cached_property
+    def _functions(self) -> Functions:
+        return Functions(self.database.connection)
+
+    @cached_property
+    def _prefix(self) -> str:
+        prefix = "sqla_rls_rows_"
+        while any(
+            prefix in (sql or "")
+            for relation in self.schema.relations.values()
+            for policy in relation.policies
+            for sql in (policy.using, policy.check)
+        ):
+            prefix += "_"
+        return prefix
+
+    def _evaluates_as(self, role: str, expressions: Iterable[Expression]) -> bool:
+        """Return whether the role itself evaluates *expressions*; else the connection's role does.
+
+        Raises:
+            Undecidable: neither can.
+        """
+        expressions = list(expressions)
+        statement = query("role_in_place").bindparams(
+            bindparam("schemas", type_=ARRAY(Text())), bindparam("signatures", type_=ARRAY(Text()))
+        )
+        parameters = {
+            "role": role,
+            "schemas": sorted({schema for one in expressions for schema in one.schemas}),
+            "signatures": self._functions.signatures(expressions),
+        }
+        key = json.dumps(parameters)
+        if key not in self._rights:
+            found = self.database.connection.execute(statement, parameters).mappings().one()
+            self._rights[key] = dict(found)
+        may = self._rights[key]
+        if may["may_set_role"] and may["may_use_schemas"]:
+            return True
+        if any(one.depends_on_role for one in expressions):
+            raise Undecidable(f"a policy asks for the role, and the connection's role can't SET ROLE {role}")
+        if not may["may_execute"]:
+            raise Undecidable(f"role {role} may not execute a function that a policy calls")
+        return False
+
+    @cached_property
+    def _rights(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def _in_scratch(self, relation: Relation, role: str) -> Reach:
+        """Evaluate the policies as they are, on real rows of the scratch database."""
+        with self.database.scratch() as connection:
+            return self._with_real_rows(connection, relation, role)
+
+    def _with_real_rows(self, connection: Connection, relation: Relation, role: str) -> Reach:
+        access = Access(self.schema, role, self._profiles(role))
+
+        def of_part(part: Part) -> str:
+            if not access.is_active(relation.name):
+                return "true"
+            permissive, restrictive = access.expressions(relation.name, part)
+            if not permissive:
+                return "false"
+            either = " OR ".join(f"({one})" for one in permissive)
+            return " AND ".join([*(f"({one})" for one in restrictive), f"({either})"])
+
+        conditions = self._conditions(relation, role, of_part, lambda _, sql: sql)
+        universe = self._universe(relation, connection)
+        evaluator = Evaluator(connection)
+        worlds = self._worlds(universe, evaluator)
+        spelled = tuple(dict.fromkeys(sql for sql in conditions.values() if sql not in _CONSTANTS))
+        question = Question(spelled, {}, source_of(relation))
+        actors = self._actors(universe, role)
+        kept: list[World] = []
+        columns: list[list[dict[str, Answer]]] = []
+        for world in worlds:
+            try:
+                with undone(connection):
+                    self._fill(connection, world)
+                    found = self._in_world(evaluator, question, world, actors, universe)
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                continue
+            kept.append(world)
+            columns.append(found)
+        if not kept:
+            raise Undecidable("no row of the worlds can be inserted")
+        return Reach(
+            relation=relation,
+            role=role,
+            universe=universe,
+            actors=actors,
+            worlds=kept,
+            answers={
+                part: [[column[place][sql] for column in columns] for place in range(len(actors))]
+                for part, sql in conditions.items()
+            },
+        )
+
+    def _fill(self, connection: Connection, world: World) -> None:
+        # Triggers and foreign keys don't matter to a policy.
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        for row in world.all_rows:
+            statement = insertion(self.schema.relations[row.relation], row.values)
+            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+    def _in_world(
+        self,
+        evaluator: Evaluator,
+        question: Question,
+        world: World,
+        actors: Sequence[Actor],
+        universe: Universe,
+    ) -> list[dict[str, Answer]]:
+        found: list[dict[str, Answer]] = []
+        with evaluator.units([Unit(world.row.values if world.row else {}, {})]):
+            for actor in actors:
+                (answers,) = evaluator.answers(
+                    question, 1, actor, as_role=True, settings=universe.pools.vocabulary.settings
+                )
+                found.append({**dict(zip(question.conditions, answers, strict=True)), **_CONSTANTS})
+        return found
+
+
+def _unit(world: World) -> Unit:
+    assert world.row is not None
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in world.all_rows:
+        rows.setdefault(row.relation, []).append(row.values)
+    return Unit(world.row.values, rows)
+
+
+def _nameless(sql: str | None, relation: Relation) -> str | None:
+    """Return *sql* with a mark in the place of the table's own name."""
+    if sql is None or relation.relname not in sql:
+        return sql
+    from pglast.parser import scan
+
+    names = {relation.relname, '"' + relation.relname.replace('"', '""') + '"'}
+    parts, position = [], 0
+    for token in scan(sql):
+        if sql[token.start : token.end + 1] in names:
+            parts += [sql[position : token.start], "\0"]
+            position = token.end + 1
+    return "".join([*parts, sql[position:]])

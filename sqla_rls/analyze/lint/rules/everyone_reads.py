@@ -1,0 +1,85 @@
+"""Each caller of a role reads each row of a table.
+
+A policy such as `USING (true)` shows all rows. For signed-in callers, this may be meant: a list of countries,
+or the profiles of a forum. The finding is an error if callers without a token read the rows, and an info
+otherwise.
+
+Small worlds decide: the policies are evaluated for several callers, on rows whose values differ in each
+column that the policies name. So the rule finds `owner_id IS NOT NULL`, too, if the column is NOT NULL. The
+models may state that all rows are public: `intends(Country, "SELECT", role=anonymous, rows=everyone)`. Then
+the finding is an info.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.finding import Finding, Remedy
+from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
+from sqla_rls.analyze.lint.rule import rule
+
+
+@rule(
+    group="openings",
+    level="error",
+    failing="""
+        CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
+        ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY read ON docs FOR SELECT TO anonymous, authenticated USING (owner_id IS NOT NULL);
+        GRANT SELECT ON docs TO anonymous, authenticated;
+    """,
+    clean="""
+        CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL, is_public boolean NOT NULL);
+        ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY published ON docs FOR SELECT TO anonymous USING (is_public);
+        CREATE POLICY own ON docs FOR SELECT TO authenticated USING (owner_id = (SELECT auth.user_id()));
+        GRANT SELECT ON docs TO anonymous, authenticated;
+    """,
+)
+def check(database: Database) -> Iterator[Finding]:
+    for reach in Reaches.of(database).all():
+        name, role = reach.relation.name, reach.role
+        if not database.roles_with_privileges(name, "SELECT").count(role):
+            continue
+        is_anonymous = database.is_anonymous(role)
+        found = reach.once("everyone-reads", _open)
+        if found is None:
+            continue
+        case, policy = found
+        is_open = is_anonymous and not database.is_intended(reach.relation, "SELECT", role)
+        yield Finding(
+            object=name,
+            kind="table",
+            policy=policy,
+            role=role,
+            command="SELECT",
+            level="error" if is_open else "info",
+            text=f"Each caller of role {role} reads each row of {name}.",
+            evidence=[reach.evidence(case, "{who} reads {row}")],
+            remedy=Remedy(
+                text="If all rows are public, state it: intends(…, rows=everyone), or an exemption.",
+                sql=(
+                    f"ALTER POLICY {database.quoted(policy)} ON {name} USING (…);"
+                    if policy is not None
+                    else None
+                ),
+                python='using=auth_uid("…")',
+            ),
+        )
+
+
+def _open(reach: Reach) -> tuple[Case, str | None] | None:
+    """Return a case, and the policy that shows all rows by itself, if each caller reads each row."""
+    cases = list(reach.cases(reach.identified or reach.actors))
+    if not cases or not all(reach.is_true("select", case) for case in cases):
+        return None
+    policies = (
+        policy.name
+        for policy in reach.relation.policies
+        if policy.permissive
+        and policy.command in ("ALL", "SELECT")
+        and (policy.name, "using") in reach.answers
+        and all(reach.is_true((policy.name, "using"), case) for case in cases)
+    )
+    return cases[-1], next(policies, None)

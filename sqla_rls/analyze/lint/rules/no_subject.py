@@ -1,0 +1,101 @@
+"""A caller without a subject reaches rows that callers with one don't.
+
+In `auth.user_id() IS NULL OR owner_id = auth.user_id()`, the first part is true for each request without a
+token, or with a token that lacks the claim. A comparison by IS NOT DISTINCT FROM, or a default such as
+`coalesce(claim, 'admin')`, opens rows in the same way. NULL must deny: compare with `=` only.
+
+Small worlds decide: the finding comes with a row that a caller without a subject reaches, and callers with a
+subject don't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Final
+
+from sqla_rls.analyze.in_place.conditions import Part
+from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.finding import Finding, Remedy
+from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
+from sqla_rls.analyze.lint.rule import rule
+
+_PARTS: Final[Mapping[Part, str]] = {
+    "select": "SELECT",
+    "insert": "INSERT",
+    "update": "UPDATE",
+    "delete": "DELETE",
+}
+_VERBS: Final = {"SELECT": "reads", "INSERT": "inserts", "UPDATE": "changes", "DELETE": "deletes"}
+
+
+@rule(
+    group="openings",
+    level="error",
+    failing="""
+        CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
+        ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON docs FOR SELECT TO authenticated
+          USING ((SELECT auth.user_id()) IS NULL OR owner_id = (SELECT auth.user_id()));
+        GRANT SELECT ON docs TO authenticated;
+    """,
+    clean="""
+        CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
+        ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON docs FOR SELECT TO authenticated USING (owner_id = (SELECT auth.user_id()));
+        GRANT SELECT ON docs TO authenticated;
+    """,
+)
+def check(database: Database) -> Iterator[Finding]:
+    for reach in Reaches.of(database).all():
+        for part, command in _PARTS.items():
+            if reach.role not in database.roles_with_privileges(reach.relation.name, command):
+                continue
+            found = reach.once(("no-subject", part), partial(_opened, part=part))
+            if found is None:
+                continue
+            case, policy = found
+            name = reach.relation.name
+            yield Finding(
+                object=name,
+                kind="table",
+                policy=policy,
+                role=reach.role,
+                command=command,
+                text=(
+                    f"A caller of role {reach.role} without a subject {_VERBS[command]} rows of {name} that "
+                    "callers with a subject don't reach."
+                ),
+                evidence=[reach.evidence(case, f"{{who}} {_VERBS[command]} {{row}}")],
+                remedy=Remedy(
+                    sql=(
+                        f"ALTER POLICY {database.quoted(policy)} ON {name} "
+                        f"{'WITH CHECK' if command == 'INSERT' else 'USING'} (… = (SELECT auth.user_id()));"
+                        if policy is not None
+                        else None
+                    ),
+                    python='auth_uid("…")',
+                ),
+            )
+
+
+def _opened(reach: Reach, part: Part) -> tuple[Case, str | None] | None:
+    """Return a case that a caller without a subject reaches alone, and the policy that admits it."""
+    worlds = reach.context_free()
+    identified = list(reach.cases(reach.identified))
+    reached = {one.place[1] for one in identified if reach.is_true(part, one)}
+    if not identified:
+        return None
+    for case in reach.cases(reach.unidentified):
+        if case.place[1] in worlds - reached and reach.is_true(part, case):
+            return case, _admitting(reach, part, case)
+    return None
+
+
+def _admitting(reach: Reach, part: Part, case: Case) -> str | None:
+    for policy in reach.relation.policies:
+        if policy.permissive and policy.command in ("ALL", _PARTS[part]):
+            side = "check" if part == "insert" and policy.check is not None else "using"
+            if (policy.name, side) in reach.answers and reach.is_true((policy.name, side), case):
+                return policy.name
+    return None
