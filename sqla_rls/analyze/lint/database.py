@@ -108,9 +108,64 @@ class Database:
         """
         return [Grant(**row) for row in self.fetch("grants")]
 
+    @cached_property
+    def _holders(self) -> Mapping[tuple[str, str, str], frozenset[str]]:
+        found: dict[tuple[str, str, str], set[str]] = {}
+        for one in self.grants:
+            if one.column is None:
+                found.setdefault((one.kind, one.object, one.privilege), set()).add(one.grantee)
+        return {key: frozenset(ones) for key, ones in found.items()}
+
+    def holders(self, kind: str, name: str, privilege: str) -> frozenset[str]:
+        """Return the roles, and PUBLIC, that hold *privilege* on an object themselves."""
+        return self._holders.get((kind, name, privilege), frozenset())
+
+    def holds(self, role: str, kind: str, name: str, privilege: str) -> bool:
+        """Return whether *role* holds *privilege* on an object, itself or through a role or PUBLIC.
+
+        Args:
+            role: the role.
+            kind: "relation", "sequence", "schema", "function" or "database".
+            name: the name of the object, or the signature of a function.
+            privilege: the privilege, for example "EXECUTE".
+        """
+        return not self.rights_of(role).isdisjoint(self.holders(kind, name, privilege))
+
+    def is_looked_at(self, kind: str, name: str, *, owner: str) -> bool:
+        """Return whether an object is looked at, and isn't the own one of role *owner*."""
+        if kind == "relation":
+            relation = self.schema.relations.get(name)
+            return (
+                relation is not None
+                and relation.owner != owner
+                and (not self.schemas or relation.schema in self.schemas)
+            )
+        return kind != "schema" or not self.schemas or name in self.schemas
+
+    def may_execute(self, role: str, signature: str) -> bool:
+        """Return whether *role* may call a function that isn't part of Postgres or of an extension."""
+        schema = self.schema.functions[signature].schema
+        return self.holds(role, "function", signature, "EXECUTE") and self.holds(
+            role, "schema", schema, "USAGE"
+        )
+
+    def escapes(self, role: str, relation: Relation) -> bool:
+        """Return whether row security of *relation* doesn't hold for *role*."""
+        attributes = self.schema.roles.get(role)
+        if attributes is None:
+            return False
+        is_above = attributes.is_superuser or attributes.bypasses_row_security
+        return is_above or (not relation.forced and relation.owner in self.rights_of(role))
+
     def rights_of(self, role: str) -> frozenset[str]:
         """Return *role*, PUBLIC, and the roles whose privileges it has without SET ROLE."""
-        return self._closure(role, inherited_only=True)
+        if role not in self._rights:
+            self._rights[role] = self._closure(role, inherited_only=True)
+        return self._rights[role]
+
+    @cached_property
+    def _rights(self) -> dict[str, frozenset[str]]:
+        return {}
 
     def reachable(self, role: str) -> frozenset[str]:
         """Return *role*, PUBLIC, and the roles that it may become by SET ROLE."""

@@ -73,16 +73,22 @@ class Reach:
     actors: Sequence[Actor]
     worlds: Sequence[World]
     answers: Mapping[Part | tuple[str, str], Sequence[Sequence[Answer]]]
+    #: Of a reach that another table of the same shape was evaluated for: the policies by those of that table.
+    names: Mapping[str, str] = field(default_factory=dict)
     _shared: dict[Any, Any] = field(default_factory=dict)
 
     def once(self, key: Any, find: Callable[[Reach], _Value]) -> _Value:
         """Return what *find* returns for this reach; tables of the same shape share it.
 
-        A Case in it fits each of these tables.
+        A Case in it fits each of these tables; ``policy()`` translates the name of a policy.
         """
         if key not in self._shared:
             self._shared[key] = find(self)
         return self._shared[key]  # type: ignore[no-any-return]
+
+    def policy(self, name: str | None) -> str | None:
+        """Return the own name of a policy that ``once()`` returns."""
+        return None if name is None else self.names.get(name, name)
 
     def cases(self, actors: Iterable[Actor] | None = None) -> Iterator[Case]:
         """Yield each caller with each world, the smallest worlds first."""
@@ -155,7 +161,8 @@ class _Shape:
     """The part of a table that decides: tables with the same key have the same reach."""
 
     key: str
-    expressions: list[Expression]
+    relation: Relation
+    policies: list[str]
 
 
 @dataclass(eq=False)
@@ -163,7 +170,7 @@ class Reaches:
     """Answers about tables of a database; each is found once."""
 
     database: Database
-    _known: dict[str, Reach | str] = field(default_factory=dict)
+    _known: dict[str, tuple[Reach | str, _Shape]] = field(default_factory=dict)
     _found: dict[tuple[str, str], Reach | None] = field(default_factory=dict)
     _accepted: dict[tuple[str, str], bool] = field(default_factory=dict)
 
@@ -194,15 +201,16 @@ class Reaches:
         try:
             shape = self._shape(relation, role)
             if shape.key not in self._known:
-                self._known[shape.key] = self._evaluated(relation, role, shape)
+                self._known[shape.key] = self._evaluated(shape.relation, role), shape
         except (Undecidable, AnalysisError) as error:
             self.database.leave_out(f"{name}: {error}.")
             return None
-        found = self._known[shape.key]
+        found, first = self._known[shape.key]
         if isinstance(found, str):
             self.database.leave_out(f"{name}: {found}.")
             return None
-        return replace(found, relation=relation, role=role)
+        names = dict(zip(first.policies, shape.policies, strict=True))
+        return replace(found, relation=relation, role=role, names=names)
 
     @property
     def schema(self) -> Schema:
@@ -224,7 +232,7 @@ class Reaches:
         return [one for one in relation.policies if one.name in names]
 
     def _shape(self, relation: Relation, role: str) -> _Shape:
-        """Return a value that two tables have in common if callers reach the same rows in both."""
+        """Return what decides which rows callers reach; tables with the same key are the same to them."""
         read = self.schema.reads(relation.name)
         others = sorted(read - {relation.name})
         expressions = [
@@ -235,44 +243,68 @@ class Reaches:
             if sql is not None
         ]
         depends = any(one.depends_on_role for one in expressions)
-        decides = {
-            edge.column
-            for edge in self.schema.edges.get(relation.name, ())
-            if edge.reads == relation.name and edge.part in ("policy", "constraint", "trigger")
-        }
+        core = self._core(relation)
+        policies = sorted(
+            self._policies(relation, role),
+            key=lambda one: (one.command, one.permissive, one.using or "", one.check or "", one.name),
+        )
         parts: list[Any] = [
             [
-                (
-                    one.name,
-                    one.permissive,
-                    one.command,
-                    _nameless(one.using, relation),
-                    _nameless(one.check, relation),
-                )
-                for one in self._policies(relation, role)
+                (one.permissive, one.command, _nameless(one.using, relation), _nameless(one.check, relation))
+                for one in policies
             ],
-            [
-                replace(one, labels=(), domain_checks=one.domain_checks) if name not in decides else one
-                for name, one in relation.columns.items()
-            ],
-            [_nameless(one, relation) for one in relation.checks],
-            relation.partition_check,
-            relation.keys,
-            [(key.columns, key.target, key.target_columns) for key in relation.foreign_keys],
+            list(core.columns.values()),
+            [_nameless(one, relation) for one in core.checks],
+            core.partition_check,
+            core.keys,
+            [(key.columns, key.target, key.target_columns) for key in core.foreign_keys],
             relation.row_security,
             relation.forced,
             others,
             sorted(self.schema.calls(relation.name)),
             [repr(replace(self._profiles(role)[one], role="")) for one in others],
-            replace(self._profiles(role)[relation.name], role="").policies,
             self.database.is_active(relation.name, role),
-            relation.name if relation.children else "",
+            relation.name if relation.children or relation.name in self._read_by_others else "",
             role if depends else "",
             self.database.is_anonymous(role),
         ]
-        return _Shape(repr(parts), expressions)
+        return _Shape(repr(parts), core, [one.name for one in policies])
 
-    def _evaluated(self, relation: Relation, role: str, shape: _Shape) -> Reach | str:
+    @cached_property
+    def _read_by_others(self) -> frozenset[str]:
+        """The tables that others read: one of them may decide about a row of another."""
+        return frozenset(
+            edge.reads
+            for source, edges in self.schema.edges.items()
+            for edge in edges
+            if edge.reads is not None and edge.reads != source
+        )
+
+    def _core(self, relation: Relation) -> Relation:
+        """Return *relation* with the columns that decide, and those of its keys."""
+        edges = [
+            edge
+            for edge in self.schema.edges.get(relation.name, ())
+            if edge.reads == relation.name and edge.part in ("policy", "trigger", "constraint")
+        ]
+        is_whole = any(edge.column is None for edge in edges) or relation.children
+        if is_whole or relation.name in self._read_by_others:
+            return relation
+        kept = {edge.column for edge in edges if edge.part != "constraint"}
+        kept |= {name for key in relation.keys[:1] for name in key}
+        for column in relation.columns.values():
+            if column.name in kept and column.generated is not None:
+                return relation
+        if relation.checks or relation.partition_check:
+            kept |= {edge.column for edge in edges}
+        return replace(
+            relation,
+            columns={name: one for name, one in relation.columns.items() if name in kept},
+            keys=tuple(key for key in relation.keys if set(key) <= kept),
+            foreign_keys=tuple(key for key in relation.foreign_keys if set(key.columns) <= kept),
+        )
+
+    def _evaluated(self, relation: Relation, role: str) -> Reach | str:
         connection = self.database.connection
         try:
             with undone(connection):
@@ -284,16 +316,16 @@ class Reaches:
                 raise
             obstacle = str(error.orig).partition("\n")[0]
         try:
-            return self._in_scratch(relation, role)
+            return self._in_scratch(self.schema.relations[relation.name], role)
         except (Undecidable, AnalysisError) as error:
             return f"{obstacle}, and the scratch database doesn't decide it: {error}"
         except DBAPIError as error:
             return f"{obstacle}, and {str(error.orig).partition(chr(10))[0]}"
 
-    def _universe(self, relation: Relation, connection: Connection) -> Universe:
-        shared = Shared.of([self.schema], relation.name)
+    def _universe(self, relation: Relation, connection: Connection, schema: Schema) -> Universe:
+        shared = Shared.of([schema], relation.name)
         return Universe.of(
-            relation, self.schema, shared, lambda kind, value: self._accepts(connection, kind, value)
+            relation, schema, shared, lambda kind, value: self._accepts(connection, kind, value)
         )
 
     def _accepts(self, connection: Connection, type_: str, value: str) -> bool:
@@ -319,13 +351,14 @@ class Reaches:
     def _in_place(self, relation: Relation, role: str) -> Reach:
         connection = self.database.connection
         tables = Tables(self._prefix)
-        asked = Conditions(Access(self.schema, role, self._profiles(role)), tables)
+        schema = replace(self.schema, relations={**self.schema.relations, relation.name: relation})
+        asked = Conditions(Access(schema, role, self._profiles(role)), tables)
         conditions = self._conditions(
             relation, role, lambda part: asked.of(relation.name, part), asked.spelled
         )
         self._functions.require_decidable(asked.expressions)
         as_role = self._evaluates_as(role, asked.expressions)
-        universe = self._universe(relation, connection)
+        universe = self._universe(relation, connection, schema)
         evaluator = Evaluator(connection)
         worlds = self._worlds(universe, evaluator)
         units = [_unit(world) for world in worlds]
@@ -372,9 +405,9 @@ class Reaches:
         return found
 
     def _worlds(self, universe: Universe, evaluator: Evaluator) -> list[World]:
-        constraints = Constraints(self.schema, universe.relation, evaluator, {})
+        constraints = Constraints(universe.schema, universe.relation, evaluator, {})
         if (
-            any(self.schema.relations[name].checks for name in universe.rows)
+            any(universe.schema.relations[name].checks for name in universe.rows)
             or universe.relation.is_partition
         ):
             constraints.learn(row for rows in universe.rows.values() for row in rows)
@@ -461,7 +494,7 @@ class Reaches:
             return " AND ".join([*(f"({one})" for one in restrictive), f"({either})"])
 
         conditions = self._conditions(relation, role, of_part, lambda _, sql: sql)
-        universe = self._universe(relation, connection)
+        universe = self._universe(relation, connection, self.schema)
         evaluator = Evaluator(connection)
         worlds = self._worlds(universe, evaluator)
         spelled = tuple(dict.fromkeys(sql for sql in conditions.values() if sql not in _CONSTANTS))

@@ -1,8 +1,8 @@
 """Each caller of a role reads each row of a table.
 
-A policy such as `USING (true)` shows all rows. For signed-in callers, this may be meant: a list of countries,
-or the profiles of a forum. The finding is an error if callers without a token read the rows, and an info
-otherwise.
+A policy such as `USING (true)` shows all rows. For signed-in callers, this may be meant: a list of
+countries, or the profiles of a forum. The finding is an error if callers without a token read the rows, and
+an info otherwise.
 
 Small worlds decide: the policies are evaluated for several callers, on rows whose values differ in each
 column that the policies name. So the rule finds `owner_id IS NOT NULL`, too, if the column is NOT NULL. The
@@ -46,7 +46,7 @@ def check(database: Database) -> Iterator[Finding]:
         found = reach.once("everyone-reads", _open)
         if found is None:
             continue
-        case, policy = found
+        case, policy = found[0], reach.policy(found[1])
         is_open = is_anonymous and not database.is_intended(reach.relation, "SELECT", role)
         yield Finding(
             object=name,

@@ -54,7 +54,7 @@ def check(database: Database) -> Iterator[Finding]:
             found = reach.once(("no-subject", part), partial(_opened, part=part))
             if found is None:
                 continue
-            case, policy = found
+            case, policy = found[0], reach.policy(found[1])
             name = reach.relation.name
             yield Finding(
                 object=name,

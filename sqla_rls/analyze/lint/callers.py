@@ -1,0 +1,68 @@
+"""Whether a definition asks who the caller is, and which tables a function or view reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqla_rls.analyze.vocabulary import Vocabulary, read_expression, read_query
+from sqla_rls.analyze.worlds.schema import Relation, Schema
+
+
+def asks_for_caller(vocabulary: Vocabulary) -> bool:
+    """Return whether SQL with *vocabulary* reads a claim or a setting, or calls a function of auth."""
+    return bool(
+        vocabulary.claims
+        or vocabulary.settings
+        or any(name[0] == "auth" or name[-1] == "current_setting" for name in vocabulary.functions)
+    )
+
+
+def expression_asks(schema: Schema, sql: str) -> bool:
+    """Return whether the expression *sql*, or a function that it calls, asks for the caller."""
+    vocabulary = read_expression(sql)
+    return asks_for_caller(vocabulary) or _calls_ask(schema, vocabulary)
+
+
+def view_asks(schema: Schema, relation: Relation) -> bool:
+    """Return whether the query of a view, or a function that it calls, asks for the caller."""
+    vocabulary = read_query(relation.query or "")
+    return asks_for_caller(vocabulary) or _calls_ask(schema, vocabulary)
+
+
+def function_asks(schema: Schema, signature: str) -> bool:
+    """Return whether a function, or one that it calls, asks for the caller."""
+    waiting, seen = [signature], {signature}
+    while waiting:
+        one = waiting.pop()
+        function = schema.functions[one]
+        if asks_for_caller(function.vocabulary):
+            return True
+        for edge in schema.edges.get(one, ()):
+            if edge.calls is not None and edge.calls in schema.functions and edge.calls not in seen:
+                seen.add(edge.calls)
+                waiting.append(edge.calls)
+    return False
+
+
+def _calls_ask(schema: Schema, vocabulary: Vocabulary) -> bool:
+    called = {name[-1] for name in vocabulary.functions}
+    return any(
+        function.name in called and function_asks(schema, signature)
+        for signature, function in schema.functions.items()
+    )
+
+
+def tables_read(schema: Schema, name: str) -> Iterator[Relation]:
+    """Yield the tables that a view or function reads, through views and functions; not those of policies."""
+    waiting, seen = [name], {name}
+    while waiting:
+        one = waiting.pop()
+        relation = schema.relations.get(one)
+        if relation is not None and one != name and not relation.is_view:
+            yield relation
+            continue
+        for edge in schema.edges.get(one, ()):
+            for target in (edge.reads, edge.calls):
+                if target is not None and target not in seen:
+                    seen.add(target)
+                    waiting.append(target)

@@ -1,0 +1,69 @@
+"""Callers reach a partition or a child table past the row security of its parent.
+
+Postgres applies the policies of the table that a statement names. A statement that names the partition
+itself doesn't meet the policies of the parent. It meets the row security of the partition, which is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqla_rls.analyze.lint.database import Database, listed
+from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
+from sqla_rls.analyze.lint.rule import rule
+
+
+@rule(
+    group="openings",
+    level="error",
+    failing="""
+        CREATE TABLE docs (id int, owner_id text NOT NULL) PARTITION BY RANGE (id);
+        CREATE TABLE docs_1 PARTITION OF docs FOR VALUES FROM (1) TO (1000);
+        ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON docs FOR SELECT TO authenticated USING (owner_id = (SELECT auth.user_id()));
+        GRANT SELECT ON docs, docs_1 TO authenticated;
+    """,
+    clean="""
+        CREATE TABLE docs (id int, owner_id text NOT NULL) PARTITION BY RANGE (id);
+        CREATE TABLE docs_1 PARTITION OF docs FOR VALUES FROM (1) TO (1000);
+        ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON docs FOR SELECT TO authenticated USING (owner_id = (SELECT auth.user_id()));
+        GRANT SELECT ON docs TO authenticated;
+    """,
+)
+def check(database: Database) -> Iterator[Finding]:
+    relations = database.schema.relations
+    for parent in database.tables:
+        if not parent.row_security:
+            continue
+        waiting = list(parent.children)
+        while waiting:
+            child = relations.get(waiting.pop())
+            if child is None:
+                continue
+            waiting += child.children
+            roles = database.roles_with_privileges(child.name)
+            if child.row_security or not roles:
+                continue
+            yield Finding(
+                object=child.name,
+                kind="table",
+                text=f"Callers reach the rows of {child.name} past the policies of its parent {parent.name}.",
+                evidence=[
+                    Evidence(
+                        kind="catalog",
+                        text=(
+                            f"{listed(roles)} hold privileges on {child.name}, whose "
+                            "pg_class.relrowsecurity is false"
+                        ),
+                        data={"parent": parent.name, "relrowsecurity": False, "roles": roles},
+                    )
+                ],
+                remedy=Remedy(
+                    sql=(
+                        f"REVOKE ALL ON {child.name} FROM {', '.join(map(database.quoted, roles))}; "
+                        f"ALTER TABLE {child.name} ENABLE ROW LEVEL SECURITY;"
+                    ),
+                    text="Statements that name the parent need no privilege on its partitions.",
+                ),
+            )
