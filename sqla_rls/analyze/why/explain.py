@@ -14,7 +14,6 @@ from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection, text
 
-from sqla_rls.analyze.why.acting import require_known_caller
 from sqla_rls.analyze.why.constraints import Broken, Constraints, OnConflict
 from sqla_rls.analyze.why.explanation import (
     ROWS,
@@ -87,7 +86,7 @@ def explain_access(
         table = Target.read(connection, name)
         _require_writable(table, row)
         source = Rows(connection, table, caller, signing_key)
-        require_known_caller(connection, caller, signing_key)
+        source.require_known_caller()
         return _Question(
             source=source,
             command=command,

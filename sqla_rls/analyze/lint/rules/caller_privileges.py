@@ -38,7 +38,7 @@ _KINDS: Final[Mapping[str, Kind]] = {"relation": "table", "schema": "schema", "d
     clean="""
         CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
         ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY own ON docs FOR DELETE TO authenticated USING (owner_id = (SELECT auth.user_id()));
+        CREATE POLICY own ON docs TO authenticated USING (owner_id = (SELECT auth.user_id()));
         GRANT SELECT, DELETE ON docs TO authenticated;
     """,
 )
