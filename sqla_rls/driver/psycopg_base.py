@@ -193,14 +193,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         the queues in the same way with its own BEGIN.  If psycopg changes this, the server still runs no
         statement after a failed one.
         """
-        encoding = self.info.encoding
-        encoded = [
-            (
-                statement.encode(encoding),
-                None if values is None else [value.encode(encoding) for value in values],
-            )
-            for statement, values in self._statements()
-        ]
+        encoded = self._encoded_statements()
 
         def send() -> None:
             for statement, values in encoded:
@@ -222,6 +215,16 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
                 statements.append((RESET, None))
             statements.append((self.binding.query(), self.binding.parameters()))
         return statements
+
+    def _encoded_statements(self) -> list[tuple[bytes, list[bytes] | None]]:
+        encoding = self.info.encoding
+        return [
+            (
+                statement.encode(encoding),
+                None if values is None else [value.encode(encoding) for value in values],
+            )
+            for statement, values in self._statements()
+        ]
 
     def _require_transaction(self) -> None:
         self._require_in_force()

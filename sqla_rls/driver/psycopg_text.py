@@ -1,19 +1,19 @@
-"""One statement of somebody else on a psycopg connection: in text formats, with limits, and without traces.
+"""Statements of somebody else on a psycopg connection: in text formats, within limits, and without traces.
 
-The statement goes by the extended protocol, in which Postgres refuses several statements.  The rows arrive
-in parts, so that a huge result ends at its limit.
+A statement goes by the extended protocol, in which Postgres refuses several statements.  The rows arrive in
+parts, so that a huge result ends at its limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import psycopg
 from psycopg import generators, pq
 from psycopg.abc import PQGen
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
 
 from sqla_rls.driver.base import ENDED
 from sqla_rls.driver.psycopg import AsyncConnection
@@ -21,10 +21,12 @@ from sqla_rls.exc import TransactionRefused
 
 #: The rows of one part.
 _PART: Final = 100
+_HAS_PARTS: Final = hasattr(pq.PGconn, "set_chunked_rows_mode") and pq.version() >= 170000
 _ROWS: Final = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.TUPLES_OK)
 _COPIES: Final = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
+_DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY, *_ROWS)
 
-#: The first words of the tags of commands that begin, end or divide a transaction.
+#: The tags of the commands that begin, end or divide a transaction.
 _TRANSACTION_COMMANDS: Final = frozenset(
     {"BEGIN", "COMMIT", "PREPARE TRANSACTION", "RELEASE", "ROLLBACK", "SAVEPOINT", "START TRANSACTION"}
 )
@@ -45,16 +47,21 @@ class Field:
     modifier: int
 
 
+#: A row: Postgres's texts, or None for NULL.
+Row: TypeAlias = list[str | None]
+#: Writes rows of some fields for the answer.
+WriteRows: TypeAlias = Callable[[list[Row]], str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextResult:
-    """The result of a statement; the values are Postgres's texts."""
+    """The result of a statement."""
 
     fields: list[Field]
-    rows: list[list[str | None]]
+    #: The written rows, in parts.
+    parts: list[str]
     #: The command tag, such as ``INSERT 0 1``.
     tag: str
-    #: The text of the values, in bytes.
-    size: int
 
 
 class StatementFailed(Exception):
@@ -66,7 +73,7 @@ class StatementFailed(Exception):
 
 
 class StatementRefused(Exception):
-    """A statement that can't be part of a request; its effects must be undone."""
+    """A statement that can't be part of a request."""
 
     def __init__(self, message: str, sqlstate: str) -> None:
         super().__init__(message)
@@ -77,34 +84,39 @@ class ResultTooLarge(Exception):
     """A result has more bytes than the limit."""
 
 
-async def run(
-    connection: AsyncConnection,
-    query: bytes,
-    params: Sequence[bytes | None],
-    *,
-    max_rows: int | None,
-    max_bytes: int,
-) -> TextResult:
-    """Run one statement in the bound transaction of *connection*.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One statement, and how its result is read."""
 
-    Args:
-        connection: a connection with a binding.
-        query: the SQL, in UTF-8.
-        params: the texts of $1, $2, …, in UTF-8; None is NULL.
-        max_rows: the limit for the rows; None is no limit.
-        max_bytes: the limit for the values.
+    sql: bytes  # in UTF-8
+    #: The texts of $1, $2, …, in UTF-8; None is NULL.
+    params: Sequence[bytes | None]
+    #: Returns the function that writes the rows.
+    write: Callable[[list[Field]], WriteRows]
+    max_rows: int | None
+    #: The limit for the written rows, in characters.
+    max_size: int
+
+
+async def run(connection: AsyncConnection, statement: Statement) -> TextResult:
+    """Run one statement in the bound transaction of *connection*; the first one begins it.
 
     Raises:
         StatementFailed: Postgres refuses the statement.
         StatementRefused: the statement ends the transaction, copies, or changes the client's encoding.
-        ResultTooLarge: the result has more than *max_bytes*.
+        ResultTooLarge: the written rows exceed the limit.
         TransactionRefused: the transaction in progress isn't the bound one.
+        BindingError: the server refuses the binding.
+
+    Emits:
+        BEGIN, the binding and the first statement, in one flush.
     """
-    await connection.start()
-    if connection.is_lost or connection.pgconn.transaction_status != pq.TransactionStatus.INTRANS:
+    if connection._waits:
+        await connection.clear(in_text=False)
+    elif connection.is_lost or connection.pgconn.transaction_status != pq.TransactionStatus.INTRANS:
         raise TransactionRefused(ENDED)
     async with connection.lock:
-        result = await connection.wait(_run(connection.pgconn, query, params, max_rows, max_bytes))
+        result = await connection.wait(_run(connection, statement))
     if not isinstance(result, TextResult):
         raise StatementFailed(result)
     # A command in a function can't end the transaction.  COMMIT AND CHAIN begins another one at once.
@@ -117,26 +129,58 @@ async def run(
     return result
 
 
-def _run(
-    pgconn: pq.abc.PGconn,
-    query: bytes,
-    params: Sequence[bytes | None],
-    max_rows: int | None,
-    max_bytes: int,
-) -> PQGen[TextResult | ErrorFields]:
-    pgconn.send_query_params(query, params)
+def _run(connection: AsyncConnection, statement: Statement) -> PQGen[TextResult | ErrorFields]:
+    pgconn = connection.pgconn
+    ahead = connection._encoded_statements() if connection._waits else []
+    pgconn.enter_pipeline_mode()
+    for sql, values in (*ahead, (statement.sql, statement.params)):
+        pgconn.send_query_params(sql, values)
+    pgconn.pipeline_sync()
+    yield from generators.send(pgconn)
+    for _ in ahead:
+        answer = yield from _answer(pgconn)
+        if answer.status not in _DONE:
+            error = psycopg.errors.error_from_result(answer)
+            raise connection._refusal(error, None) or error
+    if ahead:
+        connection._sent()
+    result = yield from _read(pgconn, statement)
+    try:
+        yield from generators.fetch(pgconn)  # of the sync
+        pgconn.exit_pipeline_mode()
+    except psycopg.OperationalError:
+        # The error of the statement says why the server has closed the connection.
+        if isinstance(result, TextResult):
+            raise
+        return result
+    if pgconn.parameter_status(b"client_encoding") != b"UTF8":
+        raise _misencoded()
+    return result
+
+
+def _answer(pgconn: PGconn) -> PQGen[PGresult]:
+    """Return the result of the next statement of a pipeline."""
+    answer: PGresult | None = None
+    while (result := (yield from generators.fetch(pgconn))) is not None:
+        answer = result
+    if answer is None:
+        raise psycopg.OperationalError("the statement failed: the server hasn't answered")
+    return answer
+
+
+def _read(pgconn: PGconn, statement: Statement) -> PQGen[TextResult | ErrorFields]:
     if _HAS_PARTS:
         pgconn.set_chunked_rows_mode(_PART)
     else:
         pgconn.set_single_row_mode()
-    yield from generators.send(pgconn)
-    rows: list[list[str | None]] = []
-    size = 0
+    fields: list[Field] = []
+    write: WriteRows | None = None
+    parts: list[str] = []
+    count = size = 0
     tag = b""
     last: PGresult | None = None
     while (result := (yield from generators.fetch(pgconn))) is not None:
-        status = result.status
-        if status in _COPIES:
+        if result.status in _COPIES:
             raise StatementRefused(
                 "the statement is refused: a request can't copy from or to the client. Use INSERT and SELECT",
                 "0A000",
@@ -144,29 +188,35 @@ def _run(
         last = result
         # The last part with rows has the tag, or the end without rows.
         tag = result.command_status or tag
-        if status not in _ROWS:
+        if result.status not in _ROWS:
             continue
-        columns = range(result.nfields)
-        for number in range(result.ntuples):
-            values = [result.get_value(number, column) for column in columns]
-            size += sum([len(value) for value in values if value]) + 4 * len(values)
-            rows.append([None if value is None else _text(value) for value in values])
-        if size > max_bytes:
+        if write is None:
+            fields = _fields_of(result)
+            write = statement.write(fields)
+        if (found := result.ntuples) == 0:
+            continue
+        part = write(_rows_of(result))
+        parts.append(part)
+        count, size = count + found, size + len(part)
+        if size > statement.max_size:
             raise ResultTooLarge
-        if max_rows is not None and len(rows) > max_rows:
+        if statement.max_rows is not None and count > statement.max_rows:
             raise StatementRefused(
-                f"the result is refused: it has more than {max_rows} rows. Add LIMIT", "54000"
+                f"the result is refused: it has more than {statement.max_rows} rows. Add LIMIT", "54000"
             )
     if last is None:
         raise psycopg.OperationalError("the statement failed: the server hasn't answered")
-    if last.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY, *_ROWS):
+    if last.status not in _DONE:
         return _error_of(last)
-    if pgconn.parameter_status(b"client_encoding") != b"UTF8":
-        raise _misencoded()
-    return TextResult(fields=_fields_of(last), rows=rows, tag=_text(tag), size=size)
+    return TextResult(fields=fields, parts=parts, tag=_text(tag))
 
 
-_HAS_PARTS: Final = hasattr(pq.PGconn, "set_chunked_rows_mode") and pq.version() >= 170000
+def _rows_of(result: PGresult) -> list[Row]:
+    columns = range(result.nfields)
+    return [
+        [None if (value := result.get_value(number, column)) is None else _text(value) for column in columns]
+        for number in range(result.ntuples)
+    ]
 
 
 def _text(value: bytes) -> str:
@@ -213,40 +263,65 @@ class Ended:
     is_clean: bool
 
 
+#: Fails in a transaction that has changed a role, or the settings or members of one.  SQL that acts as the
+#: login role may change that role's password and settings, and so refuse the next connection to everyone.
+#: Postgres keeps the locks of such a change until the transaction ends.
+_GUARD: Final = b"""
+SELECT 1 OPERATOR(pg_catalog./) CASE
+  WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN 1
+  WHEN EXISTS (
+    SELECT FROM pg_catalog.pg_locks
+     WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+       AND relation OPERATOR(pg_catalog.=) ANY (ARRAY[1260, 1261, 2964]::pg_catalog.oid[])
+       AND mode OPERATOR(pg_catalog.=) 'RowExclusiveLock') THEN 0
+  ELSE 1 END
+"""
+_DIVISION_BY_ZERO: Final = b"22012"
+
+
 async def finish(connection: AsyncConnection, *, commit: bool) -> Ended:
     """End the transaction of *connection*, and discard all that its statements have left.
 
-    Both go in one flush.
+    All goes in one flush.
 
     Raises:
+        StatementRefused: the transaction has changed a role, and is still to be rolled back.
+        StatementFailed: the SELECT has failed, and the transaction is still to be rolled back.
         psycopg.Error: the connection is lost, and the outcome is unknown.
 
     Emits:
-        COMMIT or ROLLBACK, and DISCARD ALL.
+        One SELECT over the locks of the transaction, COMMIT or ROLLBACK, and DISCARD ALL.
     """
-    end = b"COMMIT" if commit else b"ROLLBACK"
+    end = [_GUARD, b"COMMIT"] if commit else [b"ROLLBACK"]
     async with connection.lock:
-        ended, discarded = await connection.wait(_finish(connection.pgconn, end))
+        *guard, ended, discarded = await connection.wait(_finish(connection.pgconn, end))
+    if guard and guard[0].status not in _DONE:
+        if guard[0].error_field(pq.DiagnosticField.SQLSTATE) != _DIVISION_BY_ZERO:
+            raise StatementFailed(_error_of(guard[0]))
+        raise StatementRefused(
+            "the transaction is refused: it changes a role, or the settings or members of one. "
+            "Leave that out",
+            "42501",
+        )
     connection.is_clean = discarded.status == pq.ExecStatus.COMMAND_OK
     refusal = None if ended.status == pq.ExecStatus.COMMAND_OK else _error_of(ended)
     return Ended(refusal=refusal, is_clean=connection.is_clean)
 
 
-def _finish(pgconn: pq.abc.PGconn, end: bytes) -> PQGen[list[PGresult]]:
+def _finish(pgconn: PGconn, end: Sequence[bytes]) -> PQGen[list[PGresult]]:
     pgconn.enter_pipeline_mode()
-    for statement in (end, b"DISCARD ALL"):
+    for statement in end:
         pgconn.send_query_params(statement, None)
-        # Postgres refuses DISCARD ALL in one message with another statement.
-        pgconn.pipeline_sync()
+    # Postgres refuses DISCARD ALL in one message with another statement.
+    pgconn.pipeline_sync()
+    pgconn.send_query_params(b"DISCARD ALL", None)
+    pgconn.pipeline_sync()
     yield from generators.send(pgconn)
     answers: list[PGresult] = []
-    while len(answers) < 2:
-        answer: PGresult | None = None
-        while (result := (yield from generators.fetch(pgconn))) is not None:
-            answer = result
-        if answer is None:
-            raise psycopg.OperationalError("the transaction can't end: the server hasn't answered")
-        answers.append(answer)
-        yield from generators.fetch(pgconn)  # of the sync
+    for _ in end:
+        answers.append((yield from _answer(pgconn)))
+    yield from generators.fetch(pgconn)  # of the first sync
+    answers.append((yield from _answer(pgconn)))
+    yield from generators.fetch(pgconn)
     pgconn.exit_pipeline_mode()
     return answers

@@ -3,7 +3,7 @@
 ::
 
     endpoint = sql_endpoint(engine, provider.stack_auth("…"))
-    app.add_route("/sql", endpoint)
+    app.mount("/neon", endpoint)  # at /neon/sql
 """
 
 from sqla_rls.neon_http.endpoint import Limits, SqlEndpoint, sql_endpoint

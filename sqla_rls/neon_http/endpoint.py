@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqla_rls.driver import psycopg as driver
 from sqla_rls.driver.psycopg_text import (
     ResultTooLarge,
+    Statement,
     StatementFailed,
     StatementRefused,
     TextResult,
@@ -24,9 +26,17 @@ from sqla_rls.driver.psycopg_text import (
 )
 from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable, TransactionRefused
 from sqla_rls.http import bearer_token, detail, status_and_headers
-from sqla_rls.neon_http.checks import require_own_role
+from sqla_rls.neon_http.checks import require_separate_callers
 from sqla_rls.neon_http.errors import BadRequest
-from sqla_rls.neon_http.protocol import Headers, Request, answer_of, error_of, read_request, refusal_of
+from sqla_rls.neon_http.protocol import (
+    Headers,
+    Request,
+    answer_of,
+    error_of,
+    read_request,
+    refusal_of,
+    rows_writer,
+)
 from sqla_rls.session.enforce import enforce_row_security, identify
 from sqla_rls.session.options import BindHook, BindingOptions, Signing
 from sqla_rls.tokens.caller import Caller
@@ -186,31 +196,36 @@ class SqlEndpoint:
     ) -> bytes:
         if caller.role not in self._checked:
             if self._options.check_login_role:
-                await require_own_role(session)
+                await require_separate_callers(session)
             self._checked.add(caller.role)
-        bound = (await connection.get_raw_connection()).driver_connection
-        if not isinstance(bound, driver.AsyncConnection):
+        bound = _driver_connection(connection)
+        if not isinstance(bound, driver.AsyncConnection) or bound.autocommit:
             raise DeclarationError(
-                "the endpoint can't run statements: its engine has a creator or a connection class of its "
-                "own. Leave them out"
+                "the endpoint can't run statements: its engine is in AUTOCOMMIT, or has a creator or a "
+                "connection class of its own. Leave them out"
             )
         limits = self._options.limits
         results: list[TextResult] = []
         remaining = limits.max_response_bytes
         try:
             for query in request.queries:
-                result = await run(
-                    bound, query.sql, query.params, max_rows=limits.max_rows, max_bytes=remaining
+                statement = Statement(
+                    sql=query.sql,
+                    params=query.params,
+                    write=partial(rows_writer, raw=request.raw, array_mode=query.array_mode),
+                    max_rows=limits.max_rows,
+                    max_size=remaining,
                 )
-                remaining -= result.size
+                result = await run(bound, statement)
+                remaining -= sum(map(len, result.parts))
                 results.append(result)
             body = answer_of(request, results)
             if len(body) > limits.max_response_bytes:
                 raise ResultTooLarge
+            ended = await finish(bound, commit=True)
         except (StatementFailed, StatementRefused, ResultTooLarge):
             await _undo(connection, bound)
             raise
-        ended = await finish(bound, commit=True)
         if not ended.is_clean:
             await _abandon(connection)
         if ended.refusal is not None:
@@ -373,6 +388,12 @@ async def _disconnected(receive: _Receive) -> None:
         pass
 
 
+def _driver_connection(connection: AsyncConnection) -> Any:
+    # get_raw_connection() returns the same, by way of a greenlet.
+    assert connection.sync_connection is not None
+    return connection.sync_connection.connection.driver_connection
+
+
 async def _undo(connection: AsyncConnection, bound: driver.AsyncConnection) -> None:
     """Roll the transaction back, and clean the connection or close it."""
     # It is active if a result wasn't read to its end.
@@ -387,7 +408,7 @@ async def _abandon(connection: AsyncConnection) -> None:
     """Close the connection, and cancel a statement that is in progress."""
     if connection.invalidated:
         return
-    raw = (await connection.get_raw_connection()).driver_connection
+    raw = _driver_connection(connection)
     if isinstance(raw, driver.AsyncConnection) and not raw.closed:
         with suppress(psycopg.Error):
             await raw.cancel_safe(timeout=2.0)

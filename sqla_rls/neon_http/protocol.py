@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from psycopg.pq import DiagnosticField
 
-from sqla_rls.driver.psycopg_text import TextResult
+from sqla_rls.driver.psycopg_text import ErrorFields, Field, Row, TextResult, WriteRows
 from sqla_rls.neon_http.errors import BadRequest
 from sqla_rls.neon_http.values import encoded, loads, parameter, writer
 
@@ -174,13 +174,12 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).enc
 def answer_of(request: Request, results: Sequence[TextResult]) -> bytes:
     """Return the body of the answer."""
     bodies = [
-        _result(result, query.array_mode, request.raw)
-        for query, result in zip(request.queries, results, strict=True)
+        _result(result, query.array_mode) for query, result in zip(request.queries, results, strict=True)
     ]
     return (f'{{"results":[{",".join(bodies)}]}}' if request.is_batch else bodies[0]).encode()
 
 
-def _result(result: TextResult, array_mode: bool, raw: bool) -> str:
+def _result(result: TextResult, array_mode: bool) -> str:
     words = result.tag.split(" ")
     head = _encode(
         {
@@ -201,28 +200,31 @@ def _result(result: TextResult, array_mode: bool, raw: bool) -> str:
             ],
         }
     )
-    return f'{head[:-1]},"rows":{_rows(result, array_mode, raw)}}}'
+    return f'{head[:-1]},"rows":[{",".join(result.parts)}]}}'
 
 
-def _rows(result: TextResult, array_mode: bool, raw: bool) -> str:
-    names = [field.name for field in result.fields]
+def rows_writer(fields: list[Field], *, raw: bool, array_mode: bool) -> WriteRows:
+    """Return a function that writes rows of *fields* as JSON, with commas between them."""
+    names = [field.name for field in fields]
+    if raw and array_mode:
+        return lambda rows: _encode(rows)[1:-1]
     if raw:
         # Of columns with one name, the last one counts.
-        return _encode(
-            result.rows if array_mode else [dict(zip(names, row, strict=True)) for row in result.rows]
-        )
-    writers = [writer(field.type_oid) for field in result.fields]
-    rows = [
-        ["null" if value is None else write(value) for write, value in zip(writers, row, strict=True)]
-        for row in result.rows
-    ]
+        return lambda rows: _encode([dict(zip(names, row, strict=True)) for row in rows])[1:-1]
+    writers = [writer(field.type_oid) for field in fields]
+
+    def values(row: Row) -> list[str]:
+        return ["null" if value is None else write(value) for write, value in zip(writers, row, strict=True)]
+
     if array_mode:
-        return "[" + ",".join(["[" + ",".join(row) + "]" for row in rows]) + "]"
+        return lambda rows: ",".join([f"[{','.join(values(row))}]" for row in rows])
     keys = [_encode(name) for name in names]
-    objects = [dict(zip(keys, row, strict=True)) for row in rows]
-    return (
-        "[" + ",".join(["{" + ",".join([f"{k}:{v}" for k, v in row.items()]) + "}" for row in objects]) + "]"
-    )
+
+    def written(row: Row) -> str:
+        members = dict(zip(keys, values(row), strict=True))
+        return "{" + ",".join([f"{key}:{value}" for key, value in members.items()]) + "}"
+
+    return lambda rows: ",".join(map(written, rows))
 
 
 #: The names of the fields of an error, in the protocol and in Postgres.
@@ -247,7 +249,7 @@ _ERROR_FIELDS: Final = {
 }
 
 
-def error_of(fields: Mapping[DiagnosticField, str]) -> bytes:
+def error_of(fields: ErrorFields) -> bytes:
     """Return the body of the answer to an error of Postgres."""
     return _encode({name: fields.get(code) for name, code in _ERROR_FIELDS.items()}).encode()
 

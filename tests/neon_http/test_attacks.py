@@ -1,0 +1,367 @@
+"""SQL that tries to leave its role, to become another person, or to leave something to the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.exc import UnsafeRole
+from sqla_rls.neon_http import Limits, sql_endpoint
+from sqla_rls.testing.issuer import Issuer
+from sqla_rls.testing.postgres import Server
+from tests.neon_http.conftest import Client, MakeEndpoint
+from tests.support.sessions import Todo, database_with_tables
+from tests.support.signing import Signed
+from tests.support.suite import first_and_rest, table
+
+ALL_TODOS = "SELECT task FROM todos ORDER BY id"
+
+
+def _in_do_block(*statements: str) -> str:
+    """A DO block that leaves the role and runs *statements*."""
+    return f"DO $$ BEGIN PERFORM set_config('role', 'none', true); {' '.join(statements)} END $$"
+
+
+#: Batches whose last query reads the todos, or raises an error.
+ESCAPES: dict[str, list[str]] = {
+    "a setting": ["SELECT set_config('role', 'none', true)", ALL_TODOS],
+    "RESET ROLE": ["RESET ROLE", ALL_TODOS],
+    "SET ROLE": ["SET ROLE app", ALL_TODOS],
+    "SET SESSION AUTHORIZATION": ["SET SESSION AUTHORIZATION app", ALL_TODOS],
+    "a superuser": ["SET ROLE postgres", ALL_TODOS],
+    "anonymous": ["SET ROLE anonymous", ALL_TODOS],
+    "RESET ALL": ["RESET ALL", ALL_TODOS],
+    "DISCARD ALL": ["DISCARD ALL", ALL_TODOS],
+    "COMMIT": ["COMMIT", ALL_TODOS],
+    "COMMIT AND CHAIN": ["COMMIT AND CHAIN", ALL_TODOS],
+    "a mark of the application": [
+        "SELECT set_config(name, setting, false) FROM pg_settings WHERE name LIKE 'default_%_read_only'",
+        "COMMIT AND CHAIN",
+        ALL_TODOS,
+    ],
+    "ROLLBACK": ["ROLLBACK", ALL_TODOS],
+    "ROLLBACK AND CHAIN": ["ROLLBACK AND CHAIN", ALL_TODOS],
+    "a savepoint": ["SAVEPOINT a", "ROLLBACK TO a", ALL_TODOS],
+    "PREPARE TRANSACTION": ["PREPARE TRANSACTION 'a'", ALL_TODOS],
+    "COMMIT in DO": [_in_do_block("COMMIT;"), ALL_TODOS],
+    "DO": [_in_do_block("RAISE EXCEPTION '%', (SELECT string_agg(task, ',') FROM todos);")],
+    "a function of one's own": [
+        """CREATE FUNCTION pg_temp.leak() RETURNS SETOF text SECURITY DEFINER
+           BEGIN ATOMIC SELECT task FROM public.todos; END""",
+        "SELECT pg_temp.leak() AS task",
+    ],
+    "row_security": ["SET LOCAL row_security = off", ALL_TODOS],
+    "the claims": ["""SELECT set_config('request.jwt.claims', '{"sub": "bob"}', true)""", ALL_TODOS],
+    "no token": ["SELECT set_config('pg_session_jwt.jwt', '', true)", ALL_TODOS],
+    "a forged token": [
+        "SELECT set_config('pg_session_jwt.jwt', 'e30.eyJzdWIiOiJib2IifQ.e30', true)",
+        ALL_TODOS,
+    ],
+    "a lock on the table of all": ["LOCK TABLE pg_authid", ALL_TODOS],
+    "several statements": ["RESET ROLE; SELECT task FROM todos"],
+    "COPY to the client": ["COPY (SELECT * FROM todos) TO STDOUT"],
+    "COPY from the client": ["COPY steps (what) FROM STDIN"],
+    "COPY to a file": ["COPY todos TO '/tmp/todos'"],
+    "COPY to a program": ["COPY todos TO PROGRAM 'cat'"],
+    "the file system": ["SELECT pg_read_file('/etc/passwd') AS task"],
+    "the signing key": ["SELECT encode(inner_key, 'hex') AS task FROM sqla_rls_secret.signing_key"],
+    "the key, as the login role": [
+        _in_do_block("RAISE EXCEPTION '%', (SELECT count(*) FROM sqla_rls_secret.signing_key);")
+    ],
+}
+
+
+async def _escape(client: Client, attack: str) -> None:
+    answer = await client.batch(*ESCAPES[attack])
+    if answer.status_code == 200:
+        rows = answer.json()["results"][-1]["rows"]
+        assert rows in ([], [{"task": "alice's"}])
+    else:
+        assert answer.status_code == 400, answer.text
+    assert "bob's" not in answer.text
+    assert await client.rows(ALL_TODOS, subject="bob") == [["bob's"]]
+    assert await client.rows(ALL_TODOS) == [["alice's"]]
+
+
+@first_and_rest("attacks", ESCAPES)
+async def test_nobody_sees_the_rows_of_another_person(
+    client: Client, attacks: list[str], subtests: pytest.Subtests, runner: asyncio.Runner
+) -> None:
+    for attack in attacks:
+        with subtests.test(attack):
+            await _escape(client, attack)
+
+
+#: The state of a session, beyond that of a new one.
+TRACES = """
+SELECT 'prepared ' || name FROM pg_prepared_statements
+ UNION ALL SELECT 'cursor ' || name FROM pg_cursors WHERE name <> ''
+ UNION ALL SELECT 'channel ' || pg_listening_channels()
+ UNION ALL SELECT 'lock ' || objid FROM pg_locks WHERE locktype = 'advisory'
+ UNION ALL SELECT 'temporary ' || relname FROM pg_class
+            WHERE relnamespace = pg_my_temp_schema() AND relkind IN ('r', 'v', 'S')
+ UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typnamespace = pg_my_temp_schema() AND typtype = 'd'
+ UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = pg_my_temp_schema()
+ UNION ALL SELECT 'setting ' || name || '=' || setting FROM pg_settings
+            WHERE source = 'session' AND setting IS DISTINCT FROM reset_val AND name NOT IN (
+              'default_transaction_read_only', 'idle_in_transaction_session_timeout', 'lock_timeout',
+              'pg_session_jwt.jwt', 'request.jwt.claims', 'search_path',
+              'statement_timeout', 'transaction_isolation', 'transaction_read_only',
+              'transaction_deferrable')
+ UNION ALL SELECT 'placeholder' WHERE current_setting('my.own', true) <> ''
+"""
+
+LEFTOVERS: dict[str, list[str]] = {
+    "a prepared statement": ["PREPARE bob AS SELECT 1"],
+    "a statement of the driver": ["PREPARE _pg3_0 AS SELECT 'alice'"],
+    "a held cursor": ["DECLARE leak CURSOR WITH HOLD FOR SELECT 1"],
+    "a channel": ["LISTEN gossip"],
+    "a notification": ["LISTEN gossip", "NOTIFY gossip, 'hello'"],
+    "a session's lock": ["SELECT pg_advisory_lock(42)"],
+    "a lock of a failed transaction": ["SELECT pg_advisory_lock(42)", "SELECT 1 / 0"],
+    "a lock of a function": ["DO $$ BEGIN PERFORM pg_advisory_lock(42); END $$"],
+    "a temporary table": ["CREATE TEMP TABLE todos AS SELECT 'stolen' AS task, 1 AS id, 'bob' AS user_id"],
+    "a temporary view": ["CREATE TEMP VIEW todos AS SELECT 'stolen' AS task, 1 AS id"],
+    "a temporary domain": ["CREATE DOMAIN pg_temp.text AS varchar CHECK (pg_notify('a', VALUE) IS NULL)"],
+    "a temporary function": ["CREATE FUNCTION pg_temp.count() RETURNS int RETURN 1"],
+    "a timeout": ["SET statement_timeout = 1"],
+    "a timeout of locks": ["SET lock_timeout = 1"],
+    "a search path": ["SET search_path = pg_temp, public"],
+    "read only": ["SET default_transaction_read_only = on"],
+    "an isolation level": ["SET default_transaction_isolation = 'serializable'"],
+    "an encoding": ["SET client_encoding = 'LATIN1'"],
+    "an encoding without a codec": ["SET client_encoding = 'EUC_TW'"],
+    "formats": ["SET DateStyle = 'SQL, DMY'", "SET bytea_output = 'escape'", "SET TimeZone = 'Asia/Kolkata'"],
+    "no row security": ["SET row_security = off"],
+    "a role": ["SET SESSION ROLE anonymous"],
+    "a placeholder": ["SELECT set_config('my.own', repeat('x', 1000000), false) IS NULL"],
+    "claims": ["""SELECT set_config('request.jwt.claims', '{"sub": "alice"}', false)"""],
+    "a token": [
+        "SELECT set_config('pg_session_jwt.jwt', current_setting('pg_session_jwt.jwt'), false) IS NULL"
+    ],
+    "a plan": ["PREPARE p AS SELECT 1", "EXECUTE p", "EXECUTE p"],
+    "a sequence": ["CREATE TEMP SEQUENCE s", "SELECT nextval('s')"],
+    "a trigger at the end": [
+        "CREATE TEMP TABLE t (id int)",
+        """CREATE FUNCTION pg_temp.f() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_advisory_lock(42); SET statement_timeout = 1; RETURN NEW; END $$""",
+        """CREATE CONSTRAINT TRIGGER t AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
+           FOR EACH ROW EXECUTE FUNCTION pg_temp.f()""",
+        "INSERT INTO t VALUES (1)",
+    ],
+}
+
+
+async def _leave(client: Client, admin: Engine, leftover: str) -> None:
+    backend = await client.rows("SELECT pg_backend_pid()")
+    *before, last = LEFTOVERS[leftover]
+    await (client.batch(*before, last) if before else client.send({"query": last}))
+    with admin.connect() as connection:
+        # Before the next request, too: a lock in the pool would hold up everybody.
+        locks = connection.execute(text("SELECT objid FROM pg_locks WHERE locktype = 'advisory'")).all()
+        assert locks == []
+    assert await client.rows(TRACES, subject="bob") == []
+    assert await client.rows("SELECT current_user, auth.user_id()", subject="bob") == [
+        ["authenticated", "bob"]
+    ]
+    assert await client.rows(ALL_TODOS, subject="bob") == [["bob's"]]
+    assert await client.rows("SELECT 'ß', now()::text LIKE '20%'", subject="bob") == [["ß", True]]
+    assert (await client.batch("INSERT INTO steps (todo_id, what) VALUES (2, 'a')", subject="bob")).is_success
+    if not {"encoding", "timeout", "trigger"} & set(leftover.split()):
+        # Elsewhere DISCARD ALL may fail, and then the connection is closed.
+        assert await client.rows("SELECT pg_backend_pid()", subject="bob") == backend
+
+
+@first_and_rest("leftovers", LEFTOVERS)
+async def test_nobody_inherits_anything(
+    client: Client, signed: Signed, leftovers: list[str], subtests: pytest.Subtests, runner: asyncio.Runner
+) -> None:
+    for leftover in leftovers:
+        with subtests.test(leftover):
+            await _leave(client, signed.admin, leftover)
+
+
+@pytest.mark.exhaustive
+async def test_the_extension_keeps_people_apart(
+    signing_server: Server, issuer: Issuer, subtests: pytest.Subtests, runner: asyncio.Runner
+) -> None:
+    with database_with_tables(signing_server) as name:
+        admin = create_engine(signing_server.url(name), poolclass=NullPool)
+        with Session(admin) as session:
+            session.add_all([Todo(user_id=subject, task=f"{subject}'s") for subject in ("alice", "bob")])
+            session.commit()
+        url = signing_server.url(name, user="app", password="app").set(drivername="postgresql+psycopg")
+        engine = create_async_engine(url, pool_size=1, max_overflow=0)
+        client = Client(sql_endpoint(engine, issuer.provider), issuer)
+        for attack in ESCAPES:
+            with subtests.test(attack):
+                await _escape(client, attack)
+        for leftover in LEFTOVERS:
+            with subtests.test(leftover):
+                await _leave(client, admin, leftover)
+        await engine.dispose()
+
+
+ROLE_CHANGES = (
+    "ALTER ROLE app PASSWORD 'stolen'",
+    "ALTER ROLE app SET statement_timeout = 1",
+    "ALTER ROLE app IN DATABASE {database} SET row_security = off",
+    "ALTER ROLE CURRENT_USER PASSWORD NULL",
+)
+
+
+@first_and_rest("changes", ROLE_CHANGES)
+async def test_nobody_changes_the_login_role(
+    client: Client, signed: Signed, changes: list[str], subtests: pytest.Subtests, runner: asyncio.Runner
+) -> None:
+    def roles() -> list[Any]:
+        with signed.admin.connect() as connection:
+            secrets = text("SELECT rolname, rolpassword FROM pg_authid ORDER BY 1")
+            settings = text("SELECT setdatabase, setrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2")
+            return [*connection.execute(secrets), *connection.execute(settings)]
+
+    before = roles()
+    for change in changes:
+        with subtests.test(change):
+            statement = change.format(database=signed.admin.url.database)
+            back = "PERFORM set_config('role', 'authenticated', true);"
+            answer = await client.batch("SELECT 1", _in_do_block(f"EXECUTE $s${statement}$s$;", back))
+            assert (answer.status_code, answer.json()["code"]) == (400, "42501"), answer.text
+            assert "changes a role" in answer.json()["message"]
+            assert roles() == before
+            assert await client.rows(ALL_TODOS, subject="bob") == [["bob's"]]
+
+
+async def test_a_huge_result_ends_at_its_limit(
+    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
+) -> None:
+    client = Client(make_endpoint(limits=Limits(max_response_bytes=100_000)), issuer)
+    for sql in (
+        "SELECT generate_series(1, 100000000)",
+        "SELECT FROM generate_series(1, 100000)",
+        "SELECT repeat('x', 100000)",
+    ):
+        answer = await client.send({"query": sql})
+        assert answer.status_code == 507, answer.text
+        assert answer.json() == {"message": "response is too large (max is 100000 bytes)"}
+    # Nothing is written whose answer can't be read.
+    insert = "INSERT INTO todos (task) SELECT repeat('x', 1000) FROM generate_series(1, 200) RETURNING task"
+    assert (await client.send({"query": insert})).status_code == 507
+    assert (await client.batch("SELECT repeat('x', 60000)", "SELECT repeat('x', 60000)")).status_code == 507
+    assert await client.rows(ALL_TODOS) == [["alice's"]]
+
+
+@table(
+    "queries",
+    [
+        ["SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)"],
+        ["SELECT pg_sleep(60)"],
+        ["SELECT pg_sleep(0.4)"] * 20,
+    ],
+    ids=["without its timeout", "one statement", "many statements"],
+)
+async def test_nobody_keeps_a_connection(
+    make_endpoint: MakeEndpoint, issuer: Issuer, queries: list[str], signed: Signed, runner: asyncio.Runner
+) -> None:
+    client = Client(make_endpoint(limits=Limits(timeout=0.5)), issuer)
+    await client.rows("SELECT 1")
+    began = time.monotonic()
+    answer = await client.batch(*queries)
+    assert (answer.status_code, answer.json()["code"]) == (400, "57014")
+    assert time.monotonic() - began < 3
+    assert await client.rows(ALL_TODOS, subject="bob") == [["bob's"]]
+    with signed.admin.connect() as connection:
+        sleeping = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        assert connection.scalar(sleeping) == 0
+
+
+async def test_the_warning_has_the_statements_that_separate_callers(
+    make_endpoint: MakeEndpoint,
+    client: Client,
+    issuer: Issuer,
+    signed: Signed,
+    sql_engine: AsyncEngine,
+    caplog: pytest.LogCaptureFixture,
+    runner: asyncio.Runner,
+) -> None:
+    statements = {
+        "end": _in_do_block("PERFORM pg_terminate_backend(pg_backend_pid());"),
+        "read": _in_do_block("RAISE EXCEPTION '%', (SELECT string_agg(query, ';') FROM pg_stat_activity);"),
+        "share": "SELECT lo_from_bytea(0, 'secret')",
+    }
+    with caplog.at_level(logging.WARNING, "sqla_rls.neon_http"):
+        await client.rows("SELECT 1")
+    (record,) = caplog.records
+    caplog.clear()
+    advice = record.getMessage().partition("superuser:\n")[2]
+    assert "bob" not in (await client.error(statements["share"].replace("SELECT", "SELECT 1 /"))).get(
+        "message", ""
+    )
+    with signed.admin.begin() as connection:
+        connection.execute(text(advice))
+    try:
+        await sql_engine.dispose()
+        hardened = Client(make_endpoint(), issuer)
+        with caplog.at_level(logging.WARNING, "sqla_rls.neon_http"):
+            for name in ("end", "share"):
+                assert (await hardened.error(statements[name]))["code"] == "42501"
+            message = (await hardened.error(statements["read"]))["message"]
+        assert "statement" not in message
+        assert "SELECT" not in message
+        assert caplog.records == []
+    finally:
+        with signed.admin.begin() as connection:
+            connection.execute(text("ALTER ROLE app RESET track_activities"))
+
+
+UNSAFE = {
+    "another role": (
+        "CREATE ROLE sql_boss; GRANT sql_boss TO app",
+        "become role sql_boss",
+        "DROP ROLE sql_boss",
+    ),
+    "privileges of its own": (
+        "CREATE TABLE own (id int); GRANT SELECT (id) ON own TO app",
+        "privileges of its own on",
+        "DROP TABLE own",
+    ),
+    "objects in a schema": (
+        "GRANT CREATE ON SCHEMA public TO authenticated",
+        "create objects in schema public",
+        "REVOKE CREATE ON SCHEMA public FROM authenticated",
+    ),
+    "schemas": (
+        "GRANT CREATE ON DATABASE {database} TO PUBLIC",
+        "may create schemas",
+        "REVOKE CREATE ON DATABASE {database} FROM PUBLIC",
+    ),
+    "triggers": (
+        "GRANT TRIGGER ON todos TO authenticated",
+        "create triggers on table todos",
+        "REVOKE TRIGGER ON todos FROM authenticated",
+    ),
+}
+
+
+@table("reason", UNSAFE)
+async def test_sql_of_callers_needs_a_login_role_of_its_own(
+    client: Client, signed: Signed, reason: str, runner: asyncio.Runner
+) -> None:
+    grant, words, undo = (part.format(database=signed.admin.url.database) for part in UNSAFE[reason])
+    with signed.admin.begin() as connection:
+        connection.execute(text(grant))
+    try:
+        with pytest.raises(UnsafeRole, match=words):
+            await client.send({"query": "SELECT 1"})
+    finally:
+        with signed.admin.begin() as connection:
+            connection.execute(text(undo))
+    assert await client.rows("SELECT 1") == [[1]]

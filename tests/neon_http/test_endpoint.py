@@ -1,0 +1,550 @@
+"""Requests of the protocol, and the answers of the endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from starlette.routing import Route
+
+from sqla_rls import enforce_row_security
+from sqla_rls.exc import DeclarationError, SignedBindingUnavailable
+from sqla_rls.neon_http import Limits, SqlEndpoint, sql_endpoint
+from sqla_rls.testing.issuer import Issuer, Key
+from tests.neon_http.conftest import CONNECTION_STRING, Client, MakeEndpoint
+from tests.support.signing import Signed
+from tests.support.suite import table
+
+TODO_FIELDS = ["id", "user_id", "task"]
+
+
+async def test_a_query_returns_rows_fields_and_a_command(client: Client, runner: asyncio.Runner) -> None:
+    answer = await client.send({"query": "SELECT id, task FROM todos WHERE task = $1", "params": ["alice's"]})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Neon-Request-Id"]
+    body = answer.json()
+    assert body["fields"][0] == {
+        "name": "id",
+        "dataTypeID": 20,
+        "tableID": body["fields"][1]["tableID"],
+        "columnID": 1,
+        "dataTypeSize": 8,
+        "dataTypeModifier": -1,
+        "format": "text",
+    }
+    assert {name: body[name] for name in ("command", "rowCount", "rowAsArray", "rows")} == {
+        "command": "SELECT",
+        "rowCount": 1,
+        "rowAsArray": False,
+        "rows": [{"id": "1", "task": "alice's"}],
+    }
+
+
+#: SQL, and its only row, as it is and as raw text.
+VALUES: list[tuple[str, Any, Any]] = [
+    ("SELECT true, false, NULL::bool", [True, False, None], ["t", "f", None]),
+    ("SELECT 1::int2, -2::int4", [1, -2], ["1", "-2"]),
+    ("SELECT 3::int8, 1.10::numeric", ["3", "1.10"], ["3", "1.10"]),
+    (
+        "SELECT 0.5::float8, '1e20'::float8, 'NaN'::float4, '-Infinity'::float8",
+        [0.5, 1e20, "NaN", "-Infinity"],
+        ["0.5", "1e+20", "NaN", "-Infinity"],
+    ),
+    ("""SELECT '{"a": [1.0, null]}'::jsonb, 'null'::json""", [{"a": [1.0, None]}, None], None),
+    (
+        """SELECT '{1,NULL}'::int[], '[2:3]={t,f}'::bool[], '{{1,2},{3,4}}'::float8[], '{}'::text[]""",
+        [[1, None], [True, False], [[1, 2], [3, 4]], []],
+        ["{1,NULL}", "[2:3]={t,f}", "{{1,2},{3,4}}", "{}"],
+    ),
+    (
+        r"""SELECT ARRAY['a "b"', '\', 'NULL', '{', '', 'ü'], ARRAY[NULL, 5::int8]""",
+        [['a "b"', "\\", "NULL", "{", "", "ü"], [None, "5"]],
+        None,
+    ),
+    (
+        """SELECT ARRAY['{"a": "\\""}'::jsonb], '{(1,1),(0,0);(2,2),(1,1)}'::box[]""",
+        [[{"a": '"'}], ["(1,1),(0,0)", "(2,2),(1,1)"]],
+        None,
+    ),
+    ("SELECT '2026-01-02'::date, '\\xff'::bytea, 'a'::name", ["2026-01-02", "\\xff", "a"], None),
+    ("SELECT row(1, 'a'), '[1,2)'::int4range", ["(1,a)", "[1,3)"], ["(1,a)", "[1,2)"]),
+]
+
+
+@table("raw", [False, True])
+async def test_values_are_json_or_the_texts_of_postgres(
+    client: Client, raw: bool, runner: asyncio.Runner
+) -> None:
+    for sql, plain, texts in VALUES:
+        if raw and texts is None:
+            continue
+        headers = {"Neon-Raw-Text-Output": "true"} if raw else {}
+        answer = await client.send({"query": sql, "arrayMode": True}, headers=headers)
+        rows = answer.json()["rows"]
+        if "int4range" in sql:
+            plain = ["(1,a)", "[1,2)"]
+        assert rows == [texts if raw else plain], sql
+
+
+@pytest.mark.exhaustive
+async def test_json_keeps_every_digit(client: Client, runner: asyncio.Runner) -> None:
+    number = "12345678901234567890.123456789012345678901"
+    answer = await client.send({"query": f"SELECT '{number}'::jsonb AS n"})
+    assert f'"rows":[{{"n":{number}}}]' in answer.text
+
+
+#: A parameter, its type, and its text.
+PARAMETERS: list[tuple[Any, str, str | None]] = [
+    (None, "text", None),
+    ("a 'quote' \\ ü", "text", "a 'quote' \\ ü"),
+    (True, "bool", "true"),
+    (7, "int", "7"),
+    (2**63 - 1, "bigint", "9223372036854775807"),
+    (1.5, "float8", "1.5"),
+    ({"a": [1, None, "ü"]}, "jsonb", '{"a": [1, null, "ü"]}'),
+    ([1, None, True, "x"], "text[]", "{1,NULL,true,x}"),
+    ([["a b", 'c"'], ["\\", "new\nline"]], "text[]", '{{"a b","c\\""},{"\\\\","new\nline"}}'),
+    ([{"a": 1}], "jsonb[]", '{"{\\"a\\": 1}"}'),
+    ([], "int[]", "{}"),
+]
+
+
+async def test_parameters_are_texts_of_any_type(client: Client, runner: asyncio.Runner) -> None:
+    for value, type_, expected in PARAMETERS:
+        assert await client.rows(f"SELECT $1::{type_}::text", value) == [[expected]], value
+    exact = b'{"query": "SELECT $1::numeric::text AS n", "params": [1.10000000000000000000000001]}'
+    assert (await client.send(exact)).json()["rows"] == [{"n": "1.10000000000000000000000001"}]
+    # Without a type, Postgres decides.
+    assert (await client.error("SELECT $1 + 1", "one"))["code"] == "22P02"
+    assert await client.rows("SELECT $1", 5) == [["5"]]
+
+
+@pytest.mark.exhaustive
+async def test_rows_are_objects_or_arrays(client: Client, runner: asyncio.Runner) -> None:
+    header = {"Neon-Array-Mode": "true"}
+    sql = "SELECT 1 AS a, 2 AS a, NULL AS b"
+    assert (await client.send({"query": sql})).json()["rows"] == [{"a": 2, "b": None}]
+    assert (await client.send({"query": sql}, headers=header)).json()["rows"] == [[1, 2, None]]
+    answer = await client.send({"query": sql, "arrayMode": False}, headers=header)
+    assert answer.json()["rows"] == [{"a": 2, "b": None}]
+    raw = {"Neon-Raw-Text-Output": "true"}
+    assert (await client.send({"query": sql}, headers=raw)).json()["rows"] == [{"a": "2", "b": None}]
+    many = await client.rows("SELECT g, g::text FROM generate_series(1, 1234) AS g")
+    assert many == [[number, str(number)] for number in range(1, 1235)]
+
+
+@pytest.mark.exhaustive
+async def test_commands_have_their_first_word_and_their_count(client: Client, runner: asyncio.Runner) -> None:
+    for sql, command, count in (
+        ("INSERT INTO todos (task) VALUES ('a'), ('b')", "INSERT", 2),
+        ("UPDATE todos SET task = 'c'", "UPDATE", 3),
+        ("DELETE FROM todos", "DELETE", 3),
+        ("CREATE TEMP TABLE t (id int)", "CREATE", None),
+        ("SELECT 1 WHERE false", "SELECT", 0),
+        ("", "", None),
+        ("-- nothing", "", None),
+        ("SELECT", "SELECT", 1),
+    ):
+        body = (await client.send({"query": sql})).json()
+        assert (body["command"], body["rowCount"]) == (command, count), sql
+
+
+async def test_a_batch_is_one_transaction(client: Client, runner: asyncio.Runner) -> None:
+    answer = await client.batch(
+        "INSERT INTO todos (task) VALUES ('new')", "SELECT task FROM todos ORDER BY id"
+    )
+    first, second = answer.json()["results"]
+    assert (first["rowCount"], second["rows"]) == (1, [{"task": "alice's"}, {"task": "new"}])
+    answer = await client.batch("INSERT INTO todos (task) VALUES ('lost')", "SELECT nope")
+    assert (answer.status_code, answer.json()["code"]) == (400, "42703")
+    assert len(await client.rows("SELECT FROM todos")) == 2
+    assert (await client.send({"queries": []})).json() == {"results": []}
+
+
+def _only(result: Any) -> Any:
+    """The value of a result with one row and one column."""
+    ((value,),) = (row.values() for row in result["rows"])
+    return value
+
+
+@pytest.mark.exhaustive
+async def test_a_batch_has_modes(client: Client, runner: asyncio.Runner) -> None:
+    shown = [
+        f"SELECT current_setting('transaction_{name}')" for name in ("isolation", "read_only", "deferrable")
+    ]
+    for header, level in (
+        ("ReadUncommitted", "read uncommitted"),
+        ("ReadCommitted", "read committed"),
+        ("RepeatableRead", "repeatable read"),
+        ("Serializable", "serializable"),
+    ):
+        answer = await client.batch(*shown, Neon_Batch_Isolation_Level=header)
+        values = [_only(one) for one in answer.json()["results"]]
+        assert values == [level, "off", "off"]
+        assert answer.headers["Neon-Batch-Isolation-Level"] == header
+        assert "Neon-Batch-Read-Only" not in answer.headers
+    modes = {"Neon_Batch_Read_Only": "true", "Neon_Batch_Deferrable": "true"}
+    answer = await client.batch(*shown, Neon_Batch_Isolation_Level="Serializable", **modes)
+    values = [_only(one) for one in answer.json()["results"]]
+    assert values == ["serializable", "on", "on"]
+    assert answer.headers["Neon-Batch-Read-Only"] == answer.headers["Neon-Batch-Deferrable"] == "true"
+    # Those of the last batch have ended with it.
+    answer = await client.batch(*shown, Neon_Batch_Read_Only="True")
+    assert [_only(one) for one in answer.json()["results"]] == [
+        "read committed",
+        "off",
+        "off",
+    ]
+    answer = await client.batch(*shown, Neon_Batch_Isolation_Level="serializable")
+    assert (answer.status_code, "invalid isolation level" in answer.text) == (400, True)
+
+
+async def test_errors_have_the_fields_of_postgres(client: Client, runner: asyncio.Runner) -> None:
+    denied = await client.error("INSERT INTO todos (user_id, task) VALUES ('bob', 'x')")
+    assert (denied["code"], denied["routine"], denied["severity"]) == (
+        "42501",
+        "ExecWithCheckOptions",
+        "ERROR",
+    )
+    assert set(denied) == {
+        *("message", "code", "severity", "detail", "hint", "position", "internalPosition", "internalQuery"),
+        *("where", "schema", "table", "column", "dataType", "constraint", "file", "line", "routine"),
+    }
+    unknown = await client.error("SELECT nope")
+    assert (unknown["code"], unknown["position"]) == ("42703", "8")
+    assert (await client.error("SELECT 1; SELECT 2"))["code"] == "42601"
+    await client.send({"query": "INSERT INTO todos (id, task) OVERRIDING SYSTEM VALUE VALUES (77, 'x')"})
+    twice = await client.error("INSERT INTO todos (id, task) OVERRIDING SYSTEM VALUE VALUES (77, 'x')")
+    assert (twice["code"], twice["table"], twice["constraint"]) == ("23505", "todos", "todos_pkey")
+
+
+@pytest.mark.exhaustive
+async def test_a_deferred_constraint_fails_at_the_end(
+    client: Client, signed: Signed, runner: asyncio.Runner
+) -> None:
+    with signed.admin.begin() as connection:
+        connection.execute(text("ALTER TABLE todos ADD UNIQUE (task) DEFERRABLE INITIALLY DEFERRED"))
+    answer = await client.batch("INSERT INTO todos (task) VALUES ('alice''s')", "SELECT 1")
+    assert (answer.status_code, answer.json()["code"]) == (400, "23505")
+    assert await client.rows("SELECT task FROM todos") == [["alice's"]]
+
+
+# Tokens and roles
+
+
+async def test_without_a_good_token_nothing_runs(
+    client: Client, issuer: Issuer, signed: Signed, runner: asyncio.Runner
+) -> None:
+    insert = {"query": "INSERT INTO todos (task) VALUES ('x')"}
+    tokens = {
+        "": "has no token",
+        "Basic YTpi": "has no token",
+        "Bearer ": "isn't a JWT",
+        f"Bearer {issuer.token('alice', key=Key.generate())}": "no key of the provider",
+        f"Bearer {issuer.token('alice', expires_in=-3600)}": "has expired",
+    }
+    for header, words in tokens.items():
+        answer = await client.send(insert, headers={"Authorization": header})
+        assert (answer.status_code, list(answer.json())) == (400, ["message"])
+        assert words in answer.json()["message"]
+    assert (await client.send(insert, subject=None)).status_code == 400
+    # Not even a request that can't be read says more.
+    assert "has no token" in (await client.send(b"\xff", subject=None)).text
+    with signed.admin.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM todos")) == 2
+    issuer.status = 503
+    answer = await client.send(insert)
+    assert answer.status_code == 200  # its keys are known
+
+
+@pytest.mark.exhaustive
+async def test_an_unreachable_provider_is_a_503(
+    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
+) -> None:
+    issuer.status = 503
+    answer = await Client(make_endpoint(), issuer).send({"query": "SELECT 1"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    assert "keys" in answer.json()["message"]
+
+
+async def test_the_role_of_the_url_is_that_of_the_token(client: Client, runner: asyncio.Runner) -> None:
+    for url in (
+        "postgres://authenticated:secret@api.example.com:99/any?options=-crole%3Dpostgres",
+        "postgresql://%61uthenticated@host/db",
+    ):
+        answer = await client.send({"query": "SELECT current_user"}, headers={"Neon-Connection-String": url})
+        assert answer.json()["rows"] == [{"current_user": "authenticated"}]
+    for url, words in {
+        "postgresql://anonymous@host/db": "isn't the role of its token",
+        "postgresql://postgres@host/db": "isn't the role of its token",
+        "postgresql://host/db": "isn't postgresql://role@host/database",
+        "postgresql://authenticated@host": "isn't postgresql://role@host/database",
+        "mysql://authenticated@host/db": "isn't postgresql://role@host/database",
+        "postgresql://authenticated@[host/db": "isn't postgresql://role@host/database",
+        "": "isn't postgresql://role@host/database",
+    }.items():
+        answer = await client.send({"query": "SELECT 1"}, headers={"Neon-Connection-String": url})
+        assert (answer.status_code, words in answer.text) == (400, True), url
+    answer = await client.send({"query": "SELECT 1"}, headers={"Neon-Connection-String": None})
+    assert "has no connection string" in answer.text
+
+
+# Requests
+
+
+@table(
+    "body",
+    [
+        b"",
+        b"no JSON",
+        b'{"query": "SELECT \xff"}',
+        b"[]",
+        b"{}",
+        b'{"query": 1}',
+        b'{"query": "SELECT 1", "params": {}}',
+        b'{"query": "SELECT 1", "arrayMode": 1}',
+        b'{"queries": {}}',
+        b'{"queries": ["SELECT 1"]}',
+        b'{"query": "SELECT $1", "params": [NaN]}',
+        b'{"query": "SELECT $1", "params": [1e999]}',
+        b'{"query": "SELECT $1", "params": ["a\\u0000b"]}',
+        b'{"query": "SELECT \\u0000"}',
+        b'{"query": "SELECT $1", "params": ["\\ud800"]}',
+        b"[" * 100_000,
+        json.dumps({"query": "SELECT 1", "params": [1] * 70_000}).encode(),
+        json.dumps({"queries": [{"query": "SELECT 1"}] * 1001}).encode(),
+    ],
+    ids=range(18),
+)
+@pytest.mark.one_postgres
+async def test_a_request_that_is_not_of_the_protocol_is_refused(
+    client: Client, body: bytes, runner: asyncio.Runner
+) -> None:
+    answer = await client.send(body)
+    assert (answer.status_code, list(answer.json())) == (400, ["message"])
+
+
+@pytest.mark.exhaustive
+async def test_a_large_request_is_refused(client: Client, runner: asyncio.Runner) -> None:
+    answer = await client.send({"query": "SELECT 1", "params": ["x" * 11 * 1024 * 1024]})
+    assert (answer.status_code, answer.json()) == (
+        413,
+        {"message": "request is too large (max is 10485760 bytes)"},
+    )
+    large = "x" * 9 * 1024 * 1024
+    assert await client.rows("SELECT length($1)", large) == [[len(large)]]
+
+
+@pytest.mark.exhaustive
+async def test_other_paths_and_methods_are_no_queries(client: Client, runner: asyncio.Runner) -> None:
+    for method, path in (("GET", "/sql"), ("POST", "/"), ("PUT", "/sql"), ("POST", "/sql/x")):
+        answer = await client.send(b"", method=method, to=path)
+        assert (answer.status_code, answer.json()) == (400, "query is not supported")
+
+
+async def test_pages_of_named_origins_may_read(
+    client: Client, make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
+) -> None:
+    page = "https://app.example.com"
+    query = {"query": "SELECT 1"}
+
+    async def allowed(client: Client, origin: str = page) -> tuple[str | None, str | None]:
+        headers = {"Origin": origin}
+        asked = await client.send(b"", method="OPTIONS", headers=headers, subject=None)
+        assert (asked.status_code, asked.headers["Allow"]) == (200, "OPTIONS, POST")
+        answers = (asked, await client.send(query, headers=headers))
+        first, second = (answer.headers.get("Access-Control-Allow-Origin") for answer in answers)
+        if first:
+            assert "Neon-Connection-String" in asked.headers["Access-Control-Allow-Headers"]
+            assert asked.headers["Access-Control-Max-Age"] == "86400"
+        return first, second
+
+    assert await allowed(client) == (None, None)
+    named = Client(make_endpoint(cors_origins=[page]), issuer)
+    assert await allowed(named) == (page, page)
+    assert await allowed(named, "https://app.example.com.evil.com") == (None, None)
+    assert await allowed(named, "null") == (None, None)
+    assert await allowed(Client(make_endpoint(cors_origins=["*"]), issuer), "null") == ("*", "*")
+
+
+# Options
+
+
+@pytest.mark.exhaustive
+async def test_reading_only_and_with_a_limit_for_rows(
+    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
+) -> None:
+    client = Client(make_endpoint(read_only=True, limits=Limits(max_rows=3)), issuer)
+    assert await client.rows("SELECT task FROM todos") == [["alice's"]]
+    for sql in (
+        "INSERT INTO todos (task) VALUES ('x')",
+        "DO $$ BEGIN PERFORM set_config('role', 'none', true); EXECUTE 'ALTER ROLE app RESET ALL'; END $$",
+        "SELECT lo_from_bytea(0, 'x')",
+    ):
+        assert (await client.error(sql))["code"] == "25006", sql
+    answer = await client.batch("SET TRANSACTION READ WRITE", "DELETE FROM todos")
+    assert answer.json()["code"] in ("25001", "25006")
+    answer = await client.batch(
+        "SELECT set_config('transaction_read_only', 'off', true)", "DELETE FROM todos"
+    )
+    assert answer.json()["code"] in ("25001", "25006", "22023")
+    assert len(await client.rows("SELECT generate_series(1, 3)")) == 3
+    assert (await client.error("SELECT generate_series(1, 4)"))["code"] == "54000"
+
+
+@pytest.mark.exhaustive
+async def test_a_statement_does_not_wait_long_for_a_lock(
+    make_endpoint: MakeEndpoint, issuer: Issuer, signed: Signed, runner: asyncio.Runner
+) -> None:
+    client = Client(make_endpoint(limits=Limits(lock_timeout=0.1)), issuer)
+    with signed.admin.begin() as connection:
+        connection.execute(text("LOCK TABLE todos"))
+        assert (await client.error("SELECT * FROM todos"))["code"] == "55P03"
+
+
+@pytest.mark.exhaustive
+async def test_without_a_signature_it_must_be_said(
+    make_endpoint: MakeEndpoint, issuer: Issuer, signed: Signed, runner: asyncio.Runner
+) -> None:
+    with signed.admin.begin() as connection:
+        connection.execute(text("DROP SCHEMA auth CASCADE; DROP SCHEMA sqla_rls_secret CASCADE"))
+    with pytest.raises(SignedBindingUnavailable, match="Run a migration"):
+        await Client(make_endpoint(signing_key=None), issuer).send({"query": "SELECT 1"})
+
+
+@pytest.mark.exhaustive
+def test_arguments_that_can_not_be(issuer: Issuer) -> None:
+    good = create_async_engine("postgresql+psycopg://app@127.0.0.1/app")
+    for wrong in (
+        create_async_engine("postgresql+asyncpg://app@127.0.0.1/app"),
+        create_engine("postgresql+psycopg://app@127.0.0.1/app"),
+    ):
+        engine: Any = wrong
+        with pytest.raises(DeclarationError, match="only psycopg exposes"):
+            sql_endpoint(engine, issuer.provider)
+    with pytest.raises(DeclarationError, match="cors_origins"):
+        sql_endpoint(good, issuer.provider, cors_origins="https://app.example.com")
+    with pytest.raises(DeclarationError, match="timeout=0"):
+        Limits(timeout=0)
+    sql_endpoint(good, issuer.provider)
+    with pytest.raises(DeclarationError, match="another session factory"):
+        enforce_row_security(async_sessionmaker(good))
+
+
+@pytest.mark.exhaustive
+async def test_an_engine_in_autocommit_is_refused(
+    signed: Signed, sql_engine: AsyncEngine, issuer: Issuer, runner: asyncio.Runner
+) -> None:
+    url = sql_engine.url
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    with pytest.raises(DeclarationError, match="AUTOCOMMIT"):
+        await Client(sql_endpoint(engine, issuer.provider, signing_key=signed.key), issuer).send(
+            {"query": "SELECT 1"}
+        )
+    await engine.dispose()
+
+
+# Frameworks and servers
+
+
+@pytest.mark.exhaustive
+async def test_it_is_part_of_an_app(
+    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
+) -> None:
+    endpoint = make_endpoint()
+    app = FastAPI()
+    app.router.routes.append(Route("/sql", endpoint))
+    app.mount("/neon", endpoint)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as http:
+        for path in ("/sql", "/neon/sql"):
+            answer = await http.post(
+                path,
+                json={"query": "SELECT auth.user_id()"},
+                headers={
+                    "Authorization": f"Bearer {issuer.token('alice')}",
+                    "Neon-Connection-String": CONNECTION_STRING,
+                },
+            )
+            assert answer.json()["rows"] == [{"user_id": "alice"}]
+
+
+@pytest.mark.exhaustive
+async def test_it_runs_alone(make_endpoint: MakeEndpoint, runner: asyncio.Runner) -> None:
+    sent: list[str] = []
+    received = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(received)}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await make_endpoint()({"type": "lifespan"}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    await make_endpoint()({"type": "websocket"}, receive, send)
+    assert sent[2:] == ["websocket.close"]
+
+
+async def _gone(endpoint: SqlEndpoint, issuer: Issuer, body: bytes, after: float) -> list[Any]:
+    """The messages to a client that sends *body*, and goes away *after* seconds."""
+    sent: list[Any] = []
+    parts = iter([{"type": "http.request", "body": body, "more_body": after < 0}])
+
+    async def receive() -> dict[str, Any]:
+        if (message := next(parts, None)) is not None:
+            return message
+        await asyncio.sleep(max(after, 0))
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [
+        (b"authorization", f"Bearer {issuer.token('alice')}".encode()),
+        (b"neon-connection-string", CONNECTION_STRING.encode()),
+    ]
+    await endpoint({"type": "http", "method": "POST", "path": "/sql", "headers": headers}, receive, send)
+    return sent
+
+
+async def test_a_client_that_goes_away_ends_its_statement(
+    make_endpoint: MakeEndpoint, issuer: Issuer, signed: Signed, runner: asyncio.Runner
+) -> None:
+    endpoint = make_endpoint()
+    assert await _gone(endpoint, issuer, b'{"query": "SELECT pg_sleep(60)"}', 0.3) == []
+    with signed.admin.connect() as connection:
+        assert not connection.scalar(
+            text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        )
+    assert await _gone(endpoint, issuer, b'{"query": "SELECT', -1) == []
+    assert await Client(endpoint, issuer).rows("SELECT auth.user_id()", subject="bob") == [["bob"]]
+
+
+@pytest.mark.exhaustive
+async def test_a_request_without_a_connection_is_told_to_retry(
+    make_endpoint: MakeEndpoint, issuer: Issuer, sql_engine: AsyncEngine, runner: asyncio.Runner
+) -> None:
+    client = Client(make_endpoint(limits=Limits(timeout=0.2)), issuer)
+    async with sql_engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        answer = await client.send({"query": "SELECT 1"})
+        assert (answer.status_code, "Retry" in answer.json()["message"]) == (503, True)
+
+
+@pytest.mark.exhaustive
+async def test_a_lost_connection_is_replaced(client: Client, signed: Signed, runner: asyncio.Runner) -> None:
+    ((backend,),) = await client.rows("SELECT pg_backend_pid()")
+    running = asyncio.ensure_future(client.send({"query": "SELECT pg_sleep(5)"}))
+    await asyncio.sleep(0.3)
+    with signed.admin.connect() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:backend, 5000)"), {"backend": backend})
+    answer = await running
+    assert (answer.status_code, answer.json()["code"]) == (400, "57P01")
+    assert await client.rows("SELECT auth.user_id()") == [["alice"]]
