@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection, text
 
+from sqla_rls.analyze.why.acting import require_known_caller
 from sqla_rls.analyze.why.constraints import Broken, Constraints, OnConflict
 from sqla_rls.analyze.why.explanation import (
     ROWS,
@@ -86,7 +87,7 @@ def explain_access(
         table = Target.read(connection, name)
         _require_writable(table, row)
         source = Rows(connection, table, caller, signing_key)
-        source.require_known_caller()
+        require_known_caller(connection, caller, signing_key)
         return _Question(
             source=source,
             command=command,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -25,25 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
+from sqla_rls.analyze.why.acting import as_caller
 from sqla_rls.analyze.why.explanation import Reason, Result
 from sqla_rls.analyze.why.target import Target, first_line, is_of_server
 from sqla_rls.exc import AnalysisError
-from sqla_rls.session.binding import bind
-from sqla_rls.session.checks import IS_KNOWN
-from sqla_rls.session.options import BindingOptions, SessionOptions
-from sqla_rls.session.plan import ConnectionPlan
 from sqla_rls.tokens.caller import Caller
-from sqla_rls.tokens.signing import HS256Signer, SigningKey
-
-#: The function that returns the verified claims.  to_regprocedure() raises without USAGE on the schema.
-_SESSION: Final = text(
-    "SELECT p.oid FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace "
-    "WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0"
-)
-_MAY_ASK: Final = text(
-    "SELECT pg_catalog.has_function_privilege(CAST(:oid AS pg_catalog.oid), 'EXECUTE') "
-    "AND pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth'), 'USAGE')"
-)
+from sqla_rls.tokens.signing import SigningKey
 
 
 class Refused(Exception):
@@ -59,56 +46,9 @@ class Rows:
     caller: Caller
     signing_key: SigningKey | None
 
-    @contextmanager
-    def as_caller(self) -> Iterator[None]:
+    def as_caller(self) -> AbstractContextManager[None]:
         """Inside, the transaction is the caller's."""
-        key = self.signing_key
-        plan = ConnectionPlan(
-            options=SessionOptions(binding=BindingOptions(transport="statement", reset="none")),
-            server=None,
-            signer=None if key is None else HS256Signer(key, None),
-            settings={},
-            modes=None,
-        )
-        savepoint = self.connection.begin_nested()
-        try:
-            bind(self.connection, self.caller, plan, joined=True)
-            yield
-        finally:
-            savepoint.rollback()
-
-    def require_known_caller(self) -> None:
-        """Raise AnalysisError if the database doesn't believe who the caller is.
-
-        A role without USAGE on schema ``auth`` may still call functions that ask there, so that the check
-        falls to the role of the connection.
-        """
-        session = self.connection.scalar(_SESSION) if self.caller.claims else None
-        if session is None:
-            return
-        with self.as_caller():
-            if not self.connection.scalar(_MAY_ASK, {"oid": session}):
-                self.connection.exec_driver_sql("SET LOCAL ROLE NONE")
-                if not self.connection.scalar(_MAY_ASK, {"oid": session}):
-                    raise AnalysisError(
-                        "the caller can't be bound: neither its role nor that of the connection may use "
-                        "schema auth, so that sqla_rls can't check whether the database believes the claims. "
-                        "Grant USAGE on schema auth to one of them"
-                    )
-            try:
-                is_known = self.connection.scalar(IS_KNOWN)
-            except DBAPIError as error:
-                if is_of_server(error):
-                    raise
-                raise AnalysisError(
-                    f"the caller can't be bound: the database refuses the claims: {first_line(error)}. "
-                    "Give the latest signing key, as signing_key= or in SQLA_RLS_SIGNING_KEY"
-                ) from None
-            if not is_known:
-                raise AnalysisError(
-                    "the caller can't be bound: the database verifies callers. Give the application's "
-                    "signing key, as signing_key= or in SQLA_RLS_SIGNING_KEY"
-                )
+        return as_caller(self.connection, self.caller, self.signing_key)
 
     def fetch(self, key: Any) -> str | None:
         """Return the row with *key*; None if there is none."""

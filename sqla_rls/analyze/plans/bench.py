@@ -1,0 +1,414 @@
+"""Measures policies on generated rows in a scratch database, before and after a change.
+
+All of it is undone: the rows, the changes, and what the statements of callers do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from sqla_rls.analyze.in_place import Side, compare_in_place
+from sqla_rls.analyze.plans.ask import Query, plan_of
+from sqla_rls.analyze.plans.changes import Change, Kind, counted_policies, possible_changes
+from sqla_rls.analyze.plans.plan import Plan
+from sqla_rls.analyze.plans.rows import ROWS, Rows
+from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.why.acting import as_caller
+from sqla_rls.analyze.why.target import script
+from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.pools import Actor, Shared
+from sqla_rls.analyze.worlds.schema import Profile, Schema, read_profiles
+from sqla_rls.analyze.worlds.scratch import ScratchDatabase, Trial
+from sqla_rls.analyze.worlds.statements import Statements
+from sqla_rls.catalog.query import undone
+from sqla_rls.tokens.caller import Caller
+
+#: Seconds: a slower statement counts as that slow.
+TIMEOUT: Final = 3.0
+#: A change that gains less isn't advice: the ratio of the times, and their difference in milliseconds.
+_RATIO: Final = 2.0
+_LEAST: Final = 0.5
+_MOST_STEPS: Final = 4
+_REPEAT: Final = 3
+_WORLDS: Final = 100
+
+
+_SEARCH_PATH: Final = text(
+    "SELECT pg_catalog.set_config(name, reset_val, true) FROM pg_catalog.pg_settings "
+    "WHERE name = 'search_path'"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """A change, with the plans on generated rows before and after it.
+
+    Attributes:
+        change: the change.
+        role: the role of the caller.
+        command: the command.
+        before: the plan without the change.  It has the advice before this one, if there is any.
+        after: the plan with the change.
+        evidence: how sqla_rls knows that the same rows are admitted.
+    """
+
+    change: Change
+    role: str
+    command: str
+    before: Plan
+    after: Plan
+    evidence: str
+
+    @property
+    def gain(self) -> float:
+        """How many times faster the statement is; at least that, if it was cancelled before."""
+        return ratio(self.before, self.after)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "kind": self.change.kind,
+            "object": self.change.relation,
+            "policy": self.change.policy,
+            "column": self.change.column,
+            "function": self.change.function,
+            "role": self.role,
+            "command": self.command,
+            "statement": self.change.statement,
+            "operation": self.change.operation,
+            "hint": self.change.hint,
+            "gain": round(self.gain, 1),
+            "milliseconds": [self.before.milliseconds, self.after.milliseconds],
+            "before": [scan.line for scan in self.before.scans],
+            "after": [scan.line for scan in self.after.scans],
+            "evidence": self.evidence,
+        }
+
+
+def ratio(slow: Plan, fast: Plan) -> float:
+    """Return how many times longer *slow* takes than *fast*."""
+    return (slow.milliseconds or 0.0) / max(fast.milliseconds or 0.0, 0.001)
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """A scratch database with generated rows."""
+
+    connection: Connection
+    schema: Schema
+    rows: Rows
+    left_out: list[str] = field(default_factory=list)
+
+    @classmethod
+    @contextmanager
+    def open(cls, connection: Connection, names: Collection[str], size: int = ROWS) -> Iterator[Bench]:
+        """Fill the tables of a scratch database until the end of the block.
+
+        Args:
+            connection: a superuser's connection to a scratch database.
+            names: the relations that are measured.
+            size: the rows of each table.
+        """
+        with undone(connection):
+            # A caller's statements resolve names as in the database.
+            connection.execute(_SEARCH_PATH)
+            _set(connection, "statement_timeout", "0")
+            schema = Schema.read(connection)
+            rows = Rows.of(connection, schema, names, size)
+            filled = rows.insert()
+            _set(connection, "statement_timeout", f"{TIMEOUT}s")
+            yield cls(connection=connection, schema=schema, rows=rows, left_out=list(filled.left_out))
+
+    def measure(self, query: Query, actor: Actor, parameters: Any = None, *, repeat: int = _REPEAT) -> Plan:
+        """Return the plan of *query* as *actor*, with times."""
+        claims = dict(actor.claims or {})
+        caller = Caller(role=actor.role, subject=claims.get("sub"), claims=claims)
+        with as_caller(self.connection, caller, None):
+            for name, value in actor.settings.items():
+                _set(self.connection, name, value)
+            return plan_of(self.connection, query, parameters, analyze=True, timeout=TIMEOUT, repeat=repeat)
+
+    def actor(
+        self, query: Query, role: str, parameters: Any = None, claims: Mapping[str, Any] | None = None
+    ) -> Actor | None:
+        """Return a caller of *role* who may run *query*, one with rows if there is one."""
+        possible: Actor | None = None
+        for actor in self.rows.actors(role, claims or {}):
+            try:
+                found = self.measure(query, actor, parameters, repeat=1)
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                continue
+            if _has_rows(found):
+                return actor
+            possible = possible or actor
+        return possible
+
+    def advise(
+        self,
+        query: Query,
+        actor: Actor,
+        name: str,
+        command: str = "SELECT",
+        parameters: Any = None,
+    ) -> list[Advice]:
+        """Return the changes that make *query* faster: each in addition to those before it.
+
+        Args:
+            query: a statement of a caller.
+            actor: the caller.
+            name: the relation whose policies are looked at, with those that it reads.
+            command: the command of *query*.
+            parameters: the values of its parameters.
+        """
+        return _Search(self, query, actor, name, command, parameters).run()
+
+    def causes(self, query: Query, actor: Actor, name: str, command: str = "SELECT") -> list[Advice]:
+        """Return the advice, and the best change of each other kind that gains alone."""
+        search = _Search(self, query, actor, name, command, None)
+        steps = search.run()
+        return [*steps, *search.alone({step.change.kind for step in steps})]
+
+    def run(self, statement: str) -> None:
+        """Run a statement as superuser."""
+        self.connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+    def evidence(self, schema: Schema, changes: Sequence[Change]) -> str | None:
+        """Say why *changes* admit the same rows; None if that isn't known."""
+        if all(change.keeps_access for change in changes):
+            return "an index changes no access"
+        names = sorted({change.relation for change in changes if not change.keeps_access})
+        if all(change.policy is not None or change.keeps_access for change in changes):
+            found = self._compared_in_place(schema, changes, names)
+            if found is not None:
+                return found or None
+        return self._compared_in_worlds(schema, changes, names)
+
+    def _profiles(self, schema: Schema, names: Collection[str]) -> Any:
+        read = sorted({one for name in names for one in schema.reads(name)})
+        roles = [role.name for role in schema.roles.values() if not role.is_superuser]
+        return read_profiles(self.connection, [schema.relations[one] for one in read], roles)
+
+    def _compared_in_place(
+        self, schema: Schema, changes: Sequence[Change], names: Sequence[str]
+    ) -> str | None:
+        """Return a sentence; "" if the rows differ, None if that isn't decided."""
+        before = Side(schema=schema, profiles=self._profiles(schema, names))
+        with undone(self.connection):
+            for change in changes:
+                self.run(change.statement)
+            later = Schema.read(self.connection)
+            after = Side(schema=later, profiles=self._profiles(later, names))
+        found = compare_in_place(self.connection, before, after, names=names, budget=Budget(worlds=_WORLDS))
+        if found.changes:
+            return ""
+        if found.unknown:
+            return None
+        worlds = max((one.worlds for one in found.same), default=0)
+        return f"it admits the same rows in {worlds} small worlds"
+
+    def _compared_in_worlds(
+        self, schema: Schema, changes: Sequence[Change], names: Sequence[str]
+    ) -> str | None:
+        """Run real statements on real rows, before and after *changes*."""
+        tried = 0
+        with undone(self.connection):
+            for name in ("try_statements", "accepts"):
+                self.run(script(name))
+            tables = [one.name for one in schema.relations.values() if one.has_rows]
+            self.run(f"TRUNCATE {', '.join(tables)} CASCADE")
+            scratch = ScratchDatabase(self.connection, schema)
+            profiles = self._profiles(schema, names)
+            for name in names:
+                relation = schema.relations[name]
+                universe = Universe.of(relation, schema, Shared.of([schema], name), scratch.accepts)
+                held = {
+                    role: one for (of, role), one in profiles.items() if of == name and one.has_privileges
+                }
+                for role, profile in held.items():
+                    trials = _trials(universe, profile)
+                    actors = universe.pools.actors([role])
+                    before = scratch.run(trials, actors)
+                    with undone(self.connection):
+                        for change in changes:
+                            self.run(change.statement)
+                        after = scratch.run(trials, actors)
+                    if before != after or scratch.run(trials, actors) != before:
+                        return None
+                    tried += sum(one.rejected is None for one in before)
+        return f"it admits the same rows in {tried} small worlds" if tried else None
+
+
+@dataclass(kw_only=False)
+class _Search:
+    """The search for the changes that make one statement faster."""
+
+    bench: Bench
+    query: Query
+    actor: Actor
+    name: str
+    command: str
+    parameters: Any
+    rejected: set[str] = field(default_factory=set[str])
+
+    def run(self) -> list[Advice]:
+        steps: list[Advice] = []
+        connection = self.bench.connection
+        with undone(connection):
+            current = self._measured()
+            schema = self.bench.schema
+            while len(steps) < _MOST_STEPS:
+                best = self._best(self._possible(schema), current)
+                if best is None:
+                    break
+                changes, after = best
+                evidence = self._evidence(schema, changes)
+                if evidence is None:
+                    continue
+                for change in changes:
+                    self.bench.run(change.statement)
+                steps += [self._advice(change, current, after, evidence) for change in changes]
+                current = after
+                schema = Schema.read(connection)
+        return steps
+
+    def alone(self, known: Collection[Kind]) -> list[Advice]:
+        """Return the best change of each kind that isn't *known*."""
+        found: list[Advice] = []
+        current = self._measured()
+        kinds = set(known)
+        gaining = sorted(self._gaining(self._possible(self.bench.schema), current), key=_time)
+        for changes, after in gaining:
+            if changes[0].kind in kinds:
+                continue
+            evidence = self._evidence(self.bench.schema, changes)
+            if evidence is not None:
+                kinds.add(changes[0].kind)
+                found.append(self._advice(changes[0], current, after, evidence))
+        return found
+
+    def _advice(self, change: Change, before: Plan, after: Plan, evidence: str) -> Advice:
+        return Advice(
+            change=change,
+            role=self.actor.role,
+            command=self.command,
+            before=before,
+            after=after,
+            evidence=evidence,
+        )
+
+    def _evidence(self, schema: Schema, changes: Sequence[Change]) -> str | None:
+        evidence = self.bench.evidence(schema, changes)
+        if evidence is not None and any(change.kind == "column_in_expression" for change in changes):
+            evidence = evidence if self._accepts_others(changes) else None
+        if evidence is None:
+            self.rejected |= {change.statement for change in changes if not change.keeps_access}
+        return evidence
+
+    def _accepts_others(self, changes: Sequence[Change]) -> bool:
+        """Whether a caller whose subject and claims don't fit the column still gets no error."""
+        claims = dict.fromkeys(self.actor.claims or {}, "sqla_rls")
+        other = Actor(role=self.actor.role, claims=claims, settings=self.actor.settings)
+        is_error = self._with((), other) is None
+        return is_error or self._with(changes, other) is not None
+
+    def _possible(self, schema: Schema) -> list[Change]:
+        names = sorted(schema.reads(self.name))
+        role, connection = self.actor.role, self.bench.connection
+        held = read_profiles(connection, [schema.relations[one] for one in names], [role])
+        found: list[Change] = []
+        for one in names:
+            relation = schema.relations[one]
+            profile = held.get((one, role))
+            command = self.command if one == self.name else "SELECT"
+            policies = counted_policies(relation, role, command, profile.policies if profile else ())
+            if relation.row_security and policies:
+                found += possible_changes(connection, schema, relation, policies, names)
+        distinct = {change.statement: change for change in found if change.statement not in self.rejected}
+        return list(distinct.values())
+
+    def _best(self, possible: Sequence[Change], current: Plan) -> tuple[list[Change], Plan] | None:
+        """Return the change that gains most; if none gains alone, a form with an index."""
+        found = self._gaining(possible, current)
+        if not found:
+            forms = [change for change in possible if change.policy is not None]
+            indexes = [change for change in possible if change.keeps_access]
+            pairs = [[form, index] for form in forms for index in indexes]
+            found = [
+                (pair, after)
+                for pair in pairs
+                if (after := self._with(pair)) is not None and gains(current, after)
+            ]
+        return min(found, key=_time, default=None)
+
+    def _gaining(self, possible: Sequence[Change], current: Plan) -> list[tuple[list[Change], Plan]]:
+        return [
+            ([change], after)
+            for change in possible
+            if (after := self._with([change])) is not None and gains(current, after)
+        ]
+
+    def _measured(self) -> Plan:
+        return self.bench.measure(self.query, self.actor, self.parameters)
+
+    def _with(self, changes: Sequence[Change], actor: Actor | None = None) -> Plan | None:
+        """Return the plan after *changes*; None if there is an error."""
+        bench = self.bench
+        try:
+            with undone(bench.connection):
+                for change in changes:
+                    bench.run(change.statement)
+                return bench.measure(self.query, actor or self.actor, self.parameters)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return None
+
+
+def _time(found: tuple[list[Change], Plan]) -> float:
+    return found[1].milliseconds or 0.0
+
+
+def _trials(universe: Universe, profile: Profile) -> list[Trial]:
+    statements = Statements(universe=universe, profiles=(profile,))
+    found: list[Trial] = []
+    for world in universe.worlds(Budget(worlds=_WORLDS)):
+        if len(found) == _WORLDS:
+            break
+        found.append(Trial(world, statements.on(world.row)))
+    return found
+
+
+def gains(before: Plan, after: Plan) -> bool:
+    """Whether *after* is so much faster that the difference can't be chance."""
+    if after.timed_out or before.milliseconds is None or after.milliseconds is None:
+        return False
+    is_faster = ratio(before, after) >= _RATIO and before.milliseconds - after.milliseconds >= _LEAST
+    return is_faster and _shape(before) != _shape(after)
+
+
+def _shape(plan: Plan) -> Any:
+    """What a plan does, without its figures."""
+    return (
+        [(scan.node, scan.index, scan.index_condition, scan.filter) for scan in plan.scans],
+        plan.once,
+        tuple(plan.per_row),
+        plan.calls,
+    )
+
+
+def _has_rows(plan: Plan) -> bool:
+    return any(scan.rows > 0 for scan in plan.scans)
+
+
+def _set(connection: Connection, name: str, value: str) -> None:
+    connection.execute(
+        text("SELECT pg_catalog.set_config(:name, :value, true)"), {"name": name, "value": value}
+    )
