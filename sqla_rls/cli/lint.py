@@ -73,6 +73,7 @@ def command(
     from sqla_rls.analyze.lint.run import Baseline, lint, selected
     from sqla_rls.analyze.lint.target import open_target
     from sqla_rls.analyze.sides import Side
+    from sqla_rls.analyze.sides.models import load_metadata
 
     if write_baseline and baseline is None:
         raise click.UsageError("--write-baseline needs --baseline")
@@ -90,6 +91,7 @@ def command(
                 side,
                 schemas=schemas or settings.schemas,
                 anonymous_roles=settings.anonymous_roles,
+                models=[load_metadata(one) for one in models],
             ) as database,
         ):
             report = lint(

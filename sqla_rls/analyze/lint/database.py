@@ -15,8 +15,9 @@ from sqla_rls.analyze.intent import everyone, intents
 from sqla_rls.analyze.worlds.schema import Profile, Relation, RoleAttributes, Schema, read_profiles
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
-from sqla_rls.snapshot import PUBLIC
 
+#: All roles, as the queries of analyze/ name them.
+PUBLIC: Final = "PUBLIC"
 #: The roles of callers without a token, in sqla_rls, in Supabase and in PostgREST's manual.
 ANONYMOUS_ROLES: Final = ("anonymous", "anon", "web_anon")
 #: The roles that callers have, whether or not a policy names them.
@@ -49,6 +50,7 @@ class Database:
         open_scratch: gives a superuser's connection to a scratch database of the same schema; None if there
             is no way.
         is_scratch: the connection itself is a superuser's to a scratch database.
+        made_up_roles: the roles of a scratch database that the target doesn't have.
         models: the models of the tables, where they are given.
         left_out: sentences about the parts that no rule could look at.
     """
@@ -58,6 +60,7 @@ class Database:
     anonymous_roles: Collection[str] = ANONYMOUS_ROLES
     open_scratch: OpenScratch | None = None
     is_scratch: bool = False
+    made_up_roles: Collection[str] = ()
     models: Sequence[MetaData] = ()
     left_out: list[str] = field(default_factory=list)
     #: Ends what the rules opened.
@@ -141,6 +144,16 @@ class Database:
                 and (not self.schemas or relation.schema in self.schemas)
             )
         return kind != "schema" or not self.schemas or name in self.schemas
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the database."""
+        return str(self.connection.scalar(text("SELECT pg_catalog.current_database()")))
+
+    def has_schema_of(self, signature: str) -> bool:
+        """Return whether the schema of a function is looked at."""
+        function = self.schema.functions.get(signature)
+        return function is not None and (not self.schemas or function.schema in self.schemas)
 
     def may_execute(self, role: str, signature: str) -> bool:
         """Return whether *role* may call a function that isn't part of Postgres or of an extension."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, MetaData, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.lint.database import ANONYMOUS_ROLES, Database
+from sqla_rls.analyze.sides.scratch import SUPERUSER, Owner
 from sqla_rls.analyze.sides.side import Side, database_url
 
 
@@ -19,6 +20,7 @@ def open_target(
     *,
     schemas: Sequence[str] = (),
     anonymous_roles: Collection[str] = ANONYMOUS_ROLES,
+    models: Sequence[MetaData] = (),
 ) -> Iterator[Database]:
     """Give the database of *target*, until the end of the block.
 
@@ -30,6 +32,7 @@ def open_target(
         side: ``Side.parse()`` of it.
         schemas: the schemas that are looked at; empty is all.
         anonymous_roles: the roles of callers without a token.
+        models: the models of the tables, where they are given.
 
     Raises:
         AnalysisError: the target can't be read or built.
@@ -42,6 +45,7 @@ def open_target(
                 connection=connection,
                 schemas=schemas,
                 anonymous_roles=anonymous_roles,
+                models=models,
                 open_scratch=lambda: _built(side),
             )
         return
@@ -50,6 +54,9 @@ def open_target(
             connection=built.connection,
             schemas=schemas,
             anonymous_roles=anonymous_roles,
+            models=models,
+            # The owner of models and of a revision has LOGIN for the statements that build it.
+            made_up_roles=[SUPERUSER] if side.has_owner else [SUPERUSER, (side.owner or Owner()).name],
             open_scratch=lambda: nullcontext(built.connection),
             is_scratch=True,
             left_out=[

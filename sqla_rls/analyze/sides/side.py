@@ -135,6 +135,11 @@ class Side:
 
         return cls(name=name, _fill=fill, _read=read, path=path)
 
+    @property
+    def has_owner(self) -> bool:
+        """Whether the side itself says who owns its objects: a database and a snapshot file do."""
+        return self._read is not None
+
     def dump(self) -> Dump:
         """Return the schema and the roles of the side, for a snapshot file.
 

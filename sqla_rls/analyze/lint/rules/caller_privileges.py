@@ -62,7 +62,7 @@ def check(database: Database) -> Iterator[Finding]:
             object=name,
             kind=_KINDS[kind],
             role=grantee,
-            level=min((_LEVELS[one] for one in privileges), key=LEVELS.index),
+            level=LEVELS[min(LEVELS.index(_LEVELS[one]) for one in privileges)],
             text=f"{grantee} holds {names} on {on.lower()}{name}, which row security doesn't limit.",
             evidence=[
                 Evidence(

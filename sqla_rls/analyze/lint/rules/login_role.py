@@ -1,0 +1,96 @@
+"""A role that logs in for callers has rights that row security doesn't limit.
+
+An app logs in with one role and acts as the caller's role. SQL that a caller injects can RESET ROLE or SET
+ROLE. So the login role must not be a superuser, have BYPASSRLS or own protected tables, and no role that it
+can become may. It must not inherit the privileges of a caller's role: a statement without a caller would run
+with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from sqlalchemy import RowMapping
+
+from sqla_rls.analyze.lint.database import Database, listed
+from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
+from sqla_rls.analyze.lint.rule import rule
+
+
+@rule(
+    group="openings",
+    level="error",
+    failing="""
+        CREATE ROLE admin BYPASSRLS;
+        CREATE ROLE app LOGIN NOINHERIT IN ROLE authenticated, admin;
+        CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
+        ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON docs FOR SELECT TO authenticated USING (owner_id = (SELECT auth.user_id()));
+        GRANT SELECT ON docs TO authenticated;
+    """,
+    clean="""
+        CREATE ROLE app LOGIN NOINHERIT IN ROLE authenticated;
+        CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
+        ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON docs FOR SELECT TO authenticated USING (owner_id = (SELECT auth.user_id()));
+        GRANT SELECT ON docs TO authenticated;
+    """,
+)
+def check(database: Database) -> Iterator[Finding]:
+    callers = {role.name for role in database.callers}
+    owners: dict[str, Level] = {one.owner: "warning" for one in database.tables if one.row_security}
+    owners |= {one.owner: "error" for one in database.tables if one.row_security and not one.forced}
+    reached: dict[str, list[RowMapping]] = {}
+    for row in database.fetch("login_roles"):
+        reached.setdefault(row["login"], []).append(row)
+    for login, rows in reached.items():
+        if login in database.made_up_roles or not any(
+            row["role"] in callers and (row["role"] == login or row["sets"] or row["inherits"])
+            for row in rows
+        ):
+            continue
+        for row in rows:
+            for level, reason, sql in _reasons(row, owners, callers):
+                yield Finding(
+                    object=login,
+                    kind="role",
+                    role=row["role"],
+                    level=level,
+                    text=f"Login role {login} acts for callers, and {reason}.",
+                    evidence=[
+                        Evidence(
+                            kind="catalog",
+                            text=f"pg_roles and pg_auth_members: {_path(row)}",
+                            data={key: row[key] for key in ("role", "inherits", "sets")},
+                        )
+                    ],
+                    remedy=Remedy(
+                        sql=sql.format(login=database.quoted(login), role=database.quoted(row["role"])),
+                        python='login_role("…")',
+                    ),
+                )
+
+
+def _reasons(
+    row: RowMapping, owners: Mapping[str, Level], callers: set[str]
+) -> Iterator[tuple[Level, str, str]]:
+    is_itself = row["role"] == row["login"]
+    way = "it" if is_itself else f"it can become {row['role']}, which"
+    revoke = "REVOKE {role} FROM {login};"
+    if row["is_superuser"]:
+        yield "error", f"{way} is a superuser", "ALTER ROLE {login} NOSUPERUSER;" if is_itself else revoke
+    elif row["bypasses"]:
+        yield "error", f"{way} has BYPASSRLS", "ALTER ROLE {login} NOBYPASSRLS;" if is_itself else revoke
+    elif row["role"] in owners:
+        step = "ALTER TABLE … OWNER TO …;" if is_itself else revoke
+        # With FORCE, an owner must switch row security off first.
+        yield owners[row["role"]], f"{way} owns protected tables", step
+    elif row["role"] in callers and row["inherits"] and not is_itself:
+        yield "warning", f"it inherits the privileges of {row['role']}", "ALTER ROLE {login} NOINHERIT;"
+
+
+def _path(row: RowMapping) -> str:
+    if row["role"] == row["login"]:
+        return f"{row['login']} itself"
+    ways = [word for word, holds in (("INHERIT", row["inherits"]), ("SET", row["sets"])) if holds]
+    return f"{row['login']} is a member of {row['role']} with {listed(ways)}"
