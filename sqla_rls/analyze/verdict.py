@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from sqla_rls.analyze.why.explanation import Command
 
@@ -109,6 +109,10 @@ class Comparison:
         found = asdict(self)
         del found["same"]
         return found
+
+
+#: The reason of what ``Budget.seconds`` cut.
+TIME_OVER: Final = "the time was over"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -229,7 +229,7 @@ def test_an_opening_counts_though_the_closing_of_the_same_command_varies(
 ) -> None:
     smallest = compare._Comparing._smallest
 
-    def varies(self: Any, universe: Any, found: Any, direction: str) -> Any:
+    def varies(self: Any, universe: Any, found: Any, direction: Any) -> Any:
         return None if direction == "closes" else smallest(self, universe, found, direction)
 
     monkeypatch.setattr(compare._Comparing, "_smallest", varies)
@@ -288,6 +288,14 @@ def test_a_small_budget_says_what_it_leaves_out(sides: Sides) -> None:
 
 
 @pytest.mark.exhaustive
+def test_without_time_nothing_is_decided(sides: Sides) -> None:
+    change = "ALTER POLICY mine ON docs USING (true);"
+    with sides.compared(change, budget=Budget(seconds=0)) as (found, *_):
+        assert found.changes == ()
+        assert {one.reason for one in found.unknown} == {"the time was over"}
+        assert "public.docs: the time was over after 0 worlds" in found.scope.left_out
+
+
 def test_no_row_stays(sides: Sides) -> None:
     with sides.compared("ALTER TABLE docs DISABLE ROW LEVEL SECURITY;") as (found, before, after):
         assert found.opens

@@ -31,7 +31,17 @@ from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question
 from sqla_rls.analyze.in_place.proof import is_proved
 from sqla_rls.analyze.in_place.splice import Expression, parsed
 from sqla_rls.analyze.in_place.triggers import commands_of_triggers
-from sqla_rls.analyze.verdict import Budget, Change, Comparison, Counterexample, Same, Scope, Unknown, Verdict
+from sqla_rls.analyze.verdict import (
+    TIME_OVER,
+    Budget,
+    Change,
+    Comparison,
+    Counterexample,
+    Same,
+    Scope,
+    Unknown,
+    Verdict,
+)
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
@@ -387,7 +397,7 @@ class _Comparing:
             for place, actor in enumerate(actors):
                 if self.deadline is not None and time.monotonic() > self.deadline:
                     self.left_out.append(f"{name}: the time was over after {place} of {len(actors)} callers")
-                    raise Undecidable("the time was over")
+                    raise Undecidable(TIME_OVER)
                 rows = self.evaluator.answers(
                     question, len(attempts.units), actor, as_role=as_role, settings=settings
                 )

@@ -38,6 +38,8 @@ class Tally:
     worlds: int = 0
     rejections: Counter[str] = field(default_factory=Counter)
     left_out: list[str] = field(default_factory=list)
+    #: The budget's time was over before all worlds were tried.
+    is_cut: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

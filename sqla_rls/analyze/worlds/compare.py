@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.verdict import (
+    TIME_OVER,
     Budget,
     Change,
     Comparison,
@@ -98,6 +99,8 @@ class _Tally:
     #: An INSERT wasn't rejected by a constraint.
     has_insert: bool = False
     rejections: dict[str, int] = field(default_factory=dict)
+    #: The budget's time was over before all worlds were tried.
+    is_cut: bool = False
 
     def is_about(self, universe: Universe, *commands: Command) -> bool:
         """Whether the constraints left rows for *commands*."""
@@ -299,6 +302,7 @@ class _Comparing:
         while batch := list(itertools.islice(worlds, min(_BATCH, self.budget.worlds - tally.worlds))):
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
+                tally.is_cut = True
                 return tally
             if all(_is_settled(tally, command) for command in commands):
                 return tally
@@ -383,7 +387,8 @@ class _Comparing:
         name = universe.relation.name
         if not examples and not tally.is_about(universe, command):
             most = max(tally.rejections, key=lambda one: tally.rejections[one], default="no value fits")
-            self._not_decided(name, roles, command, f"no world satisfies the constraints: {most}")
+            reason = TIME_OVER if tally.is_cut else f"no world satisfies the constraints: {most}"
+            self._not_decided(name, roles, command, reason)
             return
         if not examples and any(
             schema.is_opaque(name) for schema in self.schemas if name in schema.relations

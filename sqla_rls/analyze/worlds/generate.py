@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from random import Random
 from typing import Any, Final
 
@@ -24,6 +25,10 @@ _CALLER: Final = frozenset(caller for caller, _ in SUBJECTS.values())
 _LEAST: Final = 16
 #: The worlds of a context that is one of a sample.
 _ROWS_OF_A_SAMPLE: Final = 5
+#: The worlds that have the rows to which a new row refers, and nothing else.
+_MOST_PARENTS: Final = 6
+#: The number of a key that no other row has.
+_A_KEY_APART: Final = 7
 #: The parts of a definition whose columns decide about access.
 _DECIDING: Final = ("policy", "query", "body", "trigger")
 
@@ -152,12 +157,16 @@ class Universe:
             for row in rows
         ]
         yield from (((), row) for row in questions)
+        random = Random(0)  # noqa: S311 # the same worlds each time
         full = _compatible(universe, self.schema)
         if len(full) > 1:
             yield from ((full, row) for row in questions if row not in full)
         left = budget.worlds - 2 * len(questions)
+        yield from ((parents, None) for parents in self._parents_of(own))
+        of_one_table = list(self._of_one_table(full, questions, random))
+        yield from of_one_table
+        left -= len(of_one_table)
         largest = min(len(universe), budget.rows * max(len(self.rows), 1))
-        random = Random(0)  # noqa: S311 # the same worlds each time
         for size in range(1, largest + 1):
             share = left if size == largest else max(left // 2, _LEAST)
             pairs = self._of_size(size, share, universe, questions, budget.rows, random)
@@ -170,6 +179,25 @@ class Universe:
             # An error that one row raises hides the others.
             some = list(itertools.permutations(own, 2))
             yield from (((first,), second) for first, second in random.sample(some, min(len(some), _LEAST)))
+
+    def _parents_of(self, rows: Sequence[Row]) -> Sequence[tuple[Row, ...]]:
+        """The rows that foreign keys need before one of *rows* can be inserted."""
+        found: dict[tuple[Row, ...], None] = {}
+        for row in rows:
+            completed = self.complete((row,)) or ()
+            if len(completed) > 1:
+                found[tuple(one for one in completed if one != row)] = None
+        return list(found)[:_MOST_PARENTS]
+
+    def _of_one_table(
+        self, full: Sequence[Row], questions: Sequence[Row | None], random: Random
+    ) -> Iterator[tuple[tuple[Row, ...], Row | None]]:
+        """All rows of one table: what one condition alone permits."""
+        tables = dict.fromkeys(row.relation for row in full)
+        for name in tables if len(tables) > 1 else ():
+            context = tuple(row for row in full if row.relation == name)
+            rows = dict.fromkeys((None, *self._asked(questions[1:], context, random)))
+            yield from ((context, row) for row in rows if row not in context)
 
     def _of_size(
         self,
@@ -185,13 +213,57 @@ class Universe:
             return [(one, row) for one in contexts for row in questions if row not in one]
         self._leave_out(size, min(len(universe), most_rows * max(len(self.rows), 1)))
         asked = questions[1:] if len(questions) > 1 else questions
-        some = _sampled(universe, size, max(share // _ROWS_OF_A_SAMPLE, 1), random)
+        some = _sampled(universe, size, max(share // min(_ROWS_OF_A_SAMPLE, len(questions)), 1), random)
         found: list[tuple[tuple[Row, ...], Row | None]] = []
         for context in some:
             if _fits(context, most_rows):
-                rows = _related(asked, context, _ROWS_OF_A_SAMPLE - 1, random)
+                rows = self._asked(asked, context, random)
                 found += [(context, row) for row in dict.fromkeys((None, *rows)) if row not in context]
         return found
+
+    def _asked(self, rows: Sequence[Row | None], context: Sequence[Row], random: Random) -> list[Row | None]:
+        """Some rows in question for *context*: the one that grants least, then those that are related."""
+        least = next((row for row in rows if row is not None and self._grants_least(row)), None)
+        found = [] if least is None else [self._apart(least), self._connected(least, context)]
+        related = _related(rows, context, _ROWS_OF_A_SAMPLE, random)
+        return list(dict.fromkeys((*found, *related)))[: _ROWS_OF_A_SAMPLE - 1]
+
+    def _grants_least(self, row: Row) -> bool:
+        return all(row.values.get(name) == value for name, value in self._least.items())
+
+    @cached_property
+    def _least(self) -> Values:
+        """What the row of the relation in question has that grants little by itself."""
+        return {
+            name: _granting_least(self.pools.values(self.relation, self.relation.columns[name]))
+            for name in self.deciding.get(self.relation.name, ())
+            if self.relation.columns[name].generated is None
+        }
+
+    def _apart(self, row: Row) -> Row:
+        """Return *row* with keys of its own, that no row of another table refers to."""
+        relation = self.schema.relations[row.relation]
+        values = dict(row.values)
+        for name in (name for key in relation.keys for name in key if not self._is_foreign(relation, name)):
+            if relation.columns[name].category in "NU" and name in values:
+                values[name] = self.pools.distinct(relation.columns[name], _A_KEY_APART)
+        return Row(row.relation, values)
+
+    def _connected(self, row: Row, context: Sequence[Row]) -> Row:
+        """Return *row* with the keys by which foreign keys connect it to rows of *context*."""
+        values = dict(row.values)
+        own_keys = self.schema.relations[row.relation].foreign_keys
+        for other in context:
+            connections = [
+                (key.columns, key.target_columns)
+                for key in self.schema.relations[other.relation].foreign_keys
+                if key.target == row.relation
+            ] + [(key.target_columns, key.columns) for key in own_keys if key.target == other.relation]
+            for theirs, ours in connections:
+                wanted = [other.values.get(name) for name in theirs]
+                if None not in wanted:
+                    values.update(zip(ours, wanted, strict=True))
+        return Row(row.relation, values)
 
     def _leave_out(self, size: int, largest: int) -> None:
         text = (
@@ -384,12 +456,24 @@ def _sampled(rows: Sequence[Row], size: int, number: int, random: Random) -> lis
     return list(found)
 
 
+def _granting_least(values: Sequence[Any]) -> Any:
+    """False, or another person than the caller, if the pool has both; else the first value."""
+    if any(value is True for value in values):
+        return next((value for value in values if value is False), values[0])
+    others = [other for caller, other in SUBJECTS.values() if caller in values and other in values]
+    return others[0] if others and not isinstance(values[0], int) else values[0]
+
+
 def _spread(pools: Sequence[Sequence[Any]], number: int) -> list[tuple[Any, ...]]:
-    """The first values of all, each other value once, and a sample of the rest."""
-    first = tuple(values[0] for values in pools)
+    """A row that grants little, each other value once, and a sample of the rest.
+
+    What opens shows in rows that are hidden otherwise: a flag that is true, or the caller as the owner,
+    often decides alone.
+    """
+    first = tuple(map(_granting_least, pools))
     found = {repr(first): first}
     for place, values in enumerate(pools):
-        for value in values[1:]:
+        for value in values:
             one = (*first[:place], value, *first[place + 1 :])
             found.setdefault(repr(one), one)
     random = Random(0)  # noqa: S311 # the same worlds each time

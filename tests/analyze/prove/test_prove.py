@@ -275,6 +275,12 @@ def test_a_table_that_lacks_a_part_is_not_proved(built: Built) -> None:
 
 
 @pytest.mark.exhaustive
+def test_without_time_nothing_is_proved(built: Built) -> None:
+    proof = prove(built.connection, [Todos.metadata], budget=Budget(seconds=0))
+    assert proof.violations == ()
+    assert {one.reason for one in proof.not_stated} == {"the time was over"}
+
+
 def test_an_intent_that_fails_is_an_error() -> None:
     table = documents(auth_uid("author"))
 
