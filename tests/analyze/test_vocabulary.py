@@ -153,6 +153,11 @@ def test_a_constant_belongs_to_the_term_that_it_is_compared_with(subtests: pytes
             assert {term: list(each) for term, each in found.constants.items()} == expected
 
 
+def test_an_argument_of_a_function_may_be_compared_with_any_column() -> None:
+    found = read_expression("(org_id = ANY (ARRAY( SELECT public.my_teams('owner'::text) AS my_teams)))")
+    assert found.loose == (Constant("text", "owner"),)
+
+
 # Each spelling of a condition that compares user_id with the subject, or a claim with org_id.
 LINKS: dict[str, tuple[str, Term, Term]] = {
     "in a subquery": ("(( SELECT auth.user_id() AS user_id) = user_id)", USER, SUBJECT),

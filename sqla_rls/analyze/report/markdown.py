@@ -25,7 +25,7 @@ def _lines(report: Report) -> Iterator[str]:
     found = report.comparison
     yield f"### Who can do what: {summary(report)}"
     yield ""
-    yield f"{_code(report.before)} → {_code(report.after)}"
+    yield f"{as_code(report.before)} → {as_code(report.after)}"
     rows = list(_rows(report))
     if rows:
         yield ""
@@ -51,7 +51,7 @@ def _rows(report: Report) -> Iterator[str]:
 
 
 def _row(verdict: str, one: Change | Unknown | Entry, words: str) -> str:
-    cells = [verdict, _code(one.object), one.command, _code(one.role), _text(words)]
+    cells = [verdict, as_code(one.object), one.command, as_code(one.role), as_text(words)]
     # Also in code: a table is split first.
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
@@ -74,16 +74,16 @@ def _rest(number: int, noun: str) -> Iterator[str]:
 
 
 def _list(sentences: Iterable[str]) -> Iterator[str]:
-    yield from (f"- {_text(sentence)}" for sentence in sentences)
+    yield from (f"- {as_text(sentence)}" for sentence in sentences)
 
 
-def _text(words: str) -> str:
+def as_text(words: str) -> str:
     """Return *words* as Markdown that shows them as they are."""
     escaped = "".join(f"\\{one}" if one in "\\`*_[]<>#~" else one for one in words.replace("&", "&amp;"))
     return plain(escaped)
 
 
-def _code(name: str) -> str:
+def as_code(name: str) -> str:
     fence = "`" * (_longest_run(name) + 1)
     space = " " if "`" in name else ""
     return f"{fence}{space}{plain(name)}{space}{fence}"

@@ -362,6 +362,9 @@ class Reader:
         if name in _COMPARING:
             self.compare(*values)
             return Value()
+        if parts[:-1] not in ((), ("pg_catalog",)):
+            # Its body compares its arguments with columns of other tables.
+            self.words.compare([], union(values).constants)
         if name in _TRANSPARENT or len(values) == 1:
             return union(values)
         # Which argument a constant is compared with, only the function knows.

@@ -1,0 +1,284 @@
+"""The ways around policies: what reaches rows with other rights than those of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ARRAY, RowMapping, Text, bindparam, text
+
+from sqla_rls.analyze.matrix.entry import COMMANDS, WayAround
+from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema
+from sqla_rls.analyze.worlds.scratch import ScratchDatabase
+from sqla_rls.catalog.query import pinned
+
+_ACTIONS: Final = {"c": "cascades", "n": "sets columns to NULL", "d": "sets columns to their defaults"}
+
+
+def ways_around(
+    database: ScratchDatabase,
+    roles: Sequence[str],
+    profiles: Mapping[tuple[str, str], Profile],
+    names: Collection[str],
+    never: Collection[tuple[str, str, str]],
+    superuser: str,
+) -> list[WayAround]:
+    """Return the ways of *roles* to rows of the tables with row security.
+
+    Args:
+        database: a scratch database.
+        roles: the roles of the matrix.
+        profiles: the privileges of all roles on all relations.
+        names: the objects of the matrix.
+        never: object, role and command of the entries that are never permitted.
+        superuser: the superuser of the scratch server, who is left out.
+    """
+    with pinned(database.connection):
+        database.connection.execute(text("SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)"))
+        found = {
+            name: database.connection.execute(_with_roles(name), {"roles": list(roles)}).mappings().all()
+            for name in ("definer_functions", "truncate_privileges")
+        }
+        found["side_effects"] = database.connection.execute(query("side_effects")).mappings().all()
+    finder = _Finder(database.schema, roles, profiles, names, never, superuser)
+    ways = [
+        *finder.views(),
+        *finder.functions(found["definer_functions"]),
+        *finder.side_effects(found["side_effects"], found["definer_functions"]),
+        *finder.truncations(found["truncate_privileges"]),
+        *finder.children(),
+        *finder.unlimited(),
+    ]
+    return [way for way in ways if way is not None]
+
+
+def _with_roles(name: str) -> Any:
+    return query(name).bindparams(bindparam("roles", type_=ARRAY(Text())))
+
+
+@dataclass
+class _Finder:
+    schema: Schema
+    roles: Sequence[str]
+    profiles: Mapping[tuple[str, str], Profile]
+    names: Collection[str]
+    never: Collection[tuple[str, str, str]]
+    superuser: str
+
+    def __post_init__(self) -> None:
+        self._by_oid = {one.oid: one for one in self.schema.relations.values()}
+        self._protected = {
+            one.name for one in self.schema.relations.values() if one.row_security and one.has_rows
+        }
+
+    def views(self) -> Iterator[WayAround]:
+        for relation in self._listed(("v", "m")):
+            if relation.kind == "v" and is_invoker(relation):
+                continue
+            reached = sorted(
+                name for name in self._read(relation.name) if self._is_past(relation.owner, name)
+            )
+            if not reached:
+                continue
+            kind = "view" if relation.kind == "v" else "materialized view"
+            for role in self.roles:
+                commands = self._commands(relation.name, role)
+                if relation.kind == "m":
+                    commands = [one for one in commands if one == "SELECT"]
+                does = "reads" if commands == ["SELECT"] else "reads and writes"
+                does = "is a copy, made" if relation.kind == "m" else does
+                if commands:
+                    yield WayAround(
+                        kind=kind,
+                        object=relation.name,
+                        role=role,
+                        commands=tuple(commands),
+                        reaches=tuple(reached),
+                        text=f"{does} with the rights of {relation.owner}, whom the policies don't limit",
+                        sql=(relation.query or "").strip(),
+                    )
+
+    def functions(self, rows: Iterable[RowMapping]) -> Iterator[WayAround]:
+        for row in rows:
+            if row["is_trigger"]:
+                continue
+            reached = self._reached(row["signature"], row["owner"])
+            if reached is None:
+                continue
+            for role in row["roles"]:
+                yield WayAround(
+                    kind="function",
+                    object=row["signature"],
+                    role=role,
+                    commands=("EXECUTE",),
+                    reaches=reached,
+                    text=f"runs with the rights of {row['owner']}, whom the policies don't limit",
+                    sql=row["definition"].strip(),
+                )
+
+    def side_effects(
+        self, rows: Iterable[RowMapping], functions: Iterable[RowMapping]
+    ) -> Iterator[WayAround]:
+        owners = {row["signature"]: row["owner"] for row in functions}
+        for row in rows:
+            relation = self._by_oid.get(row["oid"])
+            if relation is None or relation.name not in self.names:
+                continue
+            if row["kind"] == "trigger":
+                owner = owners.get(row["function"])
+                reached = None if owner is None else self._reached(row["function"], owner)
+                if reached is None:
+                    continue
+                text = f"calls {row['function']} with the rights of {owner}, whom the policies don't limit"
+            else:
+                target = self._by_oid.get(row["target"])
+                if target is None or target.name not in self._protected:
+                    continue
+                reached = (target.name,)
+                text = "; ".join(_actions(row, target.name))
+            for role in self.roles:
+                held = self._commands(relation.name, role)
+                commands = tuple(one for one in row["commands"] if one in held)
+                if commands:
+                    yield WayAround(
+                        kind=row["kind"],
+                        object=f"{row['name']} on {relation.name}",
+                        role=role,
+                        commands=commands,
+                        reaches=reached,
+                        text=text,
+                        sql=row["definition"],
+                    )
+
+    def truncations(self, rows: Iterable[RowMapping]) -> Iterator[WayAround]:
+        for row in rows:
+            relation = self._by_oid.get(row["oid"])
+            if relation is not None and relation.name in self.names:
+                yield WayAround(
+                    kind="truncate",
+                    object=relation.name,
+                    role=row["role"],
+                    commands=("TRUNCATE",),
+                    reaches=(relation.name,),
+                    text="removes all rows: no policy limits TRUNCATE",
+                )
+
+    def children(self) -> Iterator[WayAround]:
+        for parent in self._listed(("r", "p")):
+            if parent.name not in self._protected:
+                continue
+            for child in map(self.schema.relations.__getitem__, parent.children):
+                for role in self.roles:
+                    commands = self._commands(child.name, role)
+                    if commands and not child.row_security:
+                        yield WayAround(
+                            kind="child table",
+                            object=child.name,
+                            role=role,
+                            commands=tuple(commands),
+                            reaches=(parent.name,),
+                            text=f"the policies of {parent.name} don't hold for statements on the child",
+                        )
+
+    def unlimited(self) -> Iterator[WayAround]:
+        """The roles that no policy limits."""
+        for role in self.schema.roles.values():
+            if role.name == self.superuser:
+                continue
+            reached = sorted(
+                name for name in self._protected & set(self.names) if self._is_past(role.name, name)
+            )
+            if not reached:
+                continue
+            if role.is_superuser:
+                text = "is a superuser"
+            elif role.bypasses_row_security:
+                text = "has BYPASSRLS"
+            else:
+                text = "owns tables, or is a member of their owner, and their row security isn't forced"
+            yield WayAround(
+                kind="role", object=role.name, role=role.name, commands=(), reaches=tuple(reached), text=text
+            )
+
+    def _listed(self, kinds: Collection[str]) -> Iterator[Relation]:
+        for relation in self.schema.relations.values():
+            if relation.kind in kinds and relation.name in self.names:
+                yield relation
+
+    def _commands(self, name: str, role: str) -> list[str]:
+        profile = self.profiles[name, role]
+        held = (bool(profile.selects), bool(profile.inserts), bool(profile.updates), profile.delete)
+        found = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), held, strict=True))
+        return [
+            command
+            for command in COMMANDS
+            if profile.usage and found[command] and (name, role, command) not in self.never
+        ]
+
+    def _is_past(self, role: str, name: str) -> bool:
+        """Whether *name* is a table with policies that don't limit *role*."""
+        if name not in self._protected:
+            return False
+        if role == self.superuser:
+            return True
+        profile = self.profiles.get((name, role))
+        is_forced = self.schema.relations[name].forced
+        return profile is not None and (profile.bypasses or (profile.owns and not is_forced))
+
+    def _reached(self, signature: str, owner: str) -> tuple[str, ...] | None:
+        """The protected tables that a function reaches past their policies; None if it reaches none."""
+        read, is_opaque = self._read(signature), False
+        for one in self._called(signature):
+            is_opaque |= self.schema.functions[one].is_opaque
+        found = tuple(sorted(name for name in read if self._is_past(owner, name)))
+        if is_opaque:
+            # It may read any table.
+            return () if any(self._is_past(owner, name) for name in self._protected) else None
+        return found or None
+
+    def _called(self, signature: str) -> set[str]:
+        found, waiting = set[str](), [signature]
+        while waiting:
+            one = waiting.pop()
+            if one in found or one not in self.schema.functions:
+                continue
+            found.add(one)
+            waiting += [edge.calls for edge in self.schema.edges.get(one, ()) if edge.calls is not None]
+        return found
+
+    def _read(self, name: str) -> set[str]:
+        """The relations that a view or a function reads itself, through other views and functions."""
+        found, done, waiting = set[str](), set[str](), [name]
+        while waiting:
+            one = waiting.pop()
+            if one in done:
+                continue
+            done.add(one)
+            for edge in self.schema.edges.get(one, ()):
+                if one in self.schema.relations and edge.part != "query":
+                    continue
+                if edge.reads is not None:
+                    found.add(edge.reads)
+                    if self.schema.relations[edge.reads].is_view:
+                        waiting.append(edge.reads)
+                if edge.calls is not None and one in self.schema.functions:
+                    waiting.append(edge.calls)
+        return found
+
+
+def _actions(row: RowMapping, target: str) -> Iterator[str]:
+    actions = {"DELETE": row["on_delete"], "UPDATE": row["on_update"]}
+    taken = {command: action for command, action in actions.items() if action in _ACTIONS}
+    for command, action in taken.items():
+        does = f"{command.lower()}s rows of {target}" if action == "c" else f"{_ACTIONS[action]} in {target}"
+        yield f"{f'{command} ' if len(taken) > 1 else ''}{does}, past its policies"
+
+
+def is_invoker(relation: Relation) -> bool:
+    """Return whether a view reads its tables with the rights of the caller."""
+    return bool({option.lower() for option in relation.options} & _INVOKER)
+
+
+_INVOKER: Final = {f"security_invoker={value}" for value in ("true", "on", "1", "yes")}

@@ -1,0 +1,19 @@
+-- The functions that run with the rights of their owner, and the roles among :roles that can call them.
+SELECT f.oid::pg_catalog.regprocedure::pg_catalog.text AS signature,
+       pg_catalog.pg_get_userbyid(f.proowner) AS owner,
+       f.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype AS is_trigger,
+       pg_catalog.pg_get_functiondef(f.oid) AS definition,
+       coalesce((
+         SELECT pg_catalog.array_agg(r.rolname::pg_catalog.text ORDER BY r.rolname)
+           FROM pg_catalog.pg_roles AS r
+          WHERE r.rolname = ANY (CAST(:roles AS pg_catalog.text[]))
+            AND pg_catalog.has_schema_privilege(r.oid, f.pronamespace, 'USAGE')
+            AND pg_catalog.has_function_privilege(r.oid, f.oid, 'EXECUTE')), '{}') AS roles
+  FROM pg_catalog.pg_proc AS f
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = f.pronamespace
+ WHERE f.prosecdef AND f.prokind IN ('f', 'p', 'w')
+   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+   AND NOT EXISTS (
+     SELECT FROM pg_catalog.pg_depend AS e
+      WHERE e.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND e.objid = f.oid AND e.deptype = 'e')
+ ORDER BY 1

@@ -1,0 +1,144 @@
+"""The matrix of a database: Postgres decides what is never, and what is always."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from sqla_rls.analyze.matrix import Matrix, matrix_of
+from sqla_rls.analyze.matrix.formats import FORMATS, listing
+from sqla_rls.exc import AnalysisError
+from tests.analyze.matrix.organizations import scratch_database
+
+pytestmark = pytest.mark.one_postgres
+
+TRUE, FALSE = "the policies are true for every row", "the policies are false for every row"
+DENIED = "42501: permission denied for table members"
+TABLE = 'public."<script>alert(1)</script>"'
+
+# Of each role that has a privilege: the words, and the reason where the words need one.
+ENTRIES: dict[tuple[str, str, str], tuple[str, str]] = {
+    ("public.docs", "anonymous", "SELECT"): ("published rows", ""),
+    ("public.docs", "authenticated", "SELECT"): (
+        "rows of my organizations or own rows or published rows",
+        "",
+    ),
+    ("public.docs", "authenticated", "INSERT"): ("own rows", ""),
+    ("public.docs", "authenticated", "UPDATE"): ("own rows; new rows: all rows", ""),
+    ("public.docs", "authenticated", "DELETE"): ("never", "no policy"),
+    ("public.docs", "anonymous", "DELETE"): ("never", "no privilege"),
+    ("public.notices", "anonymous", "SELECT"): ("always", TRUE),
+    ("public.notices", "authenticated", "SELECT"): ("always", TRUE),
+    ("public.notices", "authenticated", "UPDATE"): ("never", FALSE),
+    # No constants for the planner: worlds decide.
+    ("public.notices", "authenticated", "INSERT"): ("always in trials", ""),
+    ("public.notices", "authenticated", "DELETE"): ("never in trials", ""),
+    ("public.logs", "authenticated", "SELECT"): ("own rows", ""),
+    ("public.logs", "authenticated", "INSERT"): ("always", TRUE),
+    ("public.logs_2024", "authenticated", "SELECT"): ("always", "row security is off"),
+    # The policy reads a column of the memberships without a privilege.
+    ("public.orgs", "authenticated", "SELECT"): ("never in trials", DENIED),
+    ("public.members", "authenticated", "SELECT"): ("own rows", ""),
+    ("public.all_docs", "authenticated", "SELECT"): ("always in trials", ""),
+    ("public.my_docs", "authenticated", "SELECT"): ("rows that the role can read in public.docs", ""),
+    ("public.their_docs", "authenticated", "SELECT"): ("own rows", ""),
+    ("public.counts", "authenticated", "SELECT"): ("always", "a copy of rows"),
+    (TABLE, "authenticated", "SELECT"): ('rows with a|b "</td><img src=x onerror=alert(2)>"', ""),
+}
+WAYS = {
+    ("cascade", "docs_org_id_fkey on public.orgs", "authenticated"): (("DELETE",), ("public.docs",)),
+    ("cascade", "members_org_id_fkey on public.orgs", "authenticated"): (("DELETE",), ("public.members",)),
+    ("child table", "public.logs_2024", "authenticated"): (
+        ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        ("public.logs",),
+    ),
+    ("function", "public.count_docs()", "anonymous"): (("EXECUTE",), ("public.docs",)),
+    ("function", "public.count_docs()", "authenticated"): (("EXECUTE",), ("public.docs",)),
+    ("materialized view", "public.counts", "authenticated"): (("SELECT",), ("public.docs",)),
+    ("trigger", "audit on public.docs", "authenticated"): (("INSERT", "UPDATE"), ("public.logs",)),
+    ("truncate", "public.notices", "authenticated"): (("TRUNCATE",), ("public.notices",)),
+    ("view", "public.all_docs", "authenticated"): (("SELECT",), ("public.docs",)),
+    ("view", "public.their_docs", "authenticated"): (("SELECT",), ("public.docs",)),
+}
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Iterator[Matrix]:
+    with scratch_database() as connection:
+        yield matrix_of(connection, name="organizations")
+
+
+def test_each_entry_has_its_rows_in_words(matrix: Matrix, subtests: pytest.Subtests) -> None:
+    assert matrix.roles == ("anonymous", "authenticated")
+    for key, (words, reason) in ENTRIES.items():
+        with subtests.test(" ".join(key)):
+            entry = next(one for one in matrix.entries if one.key == key)
+            assert entry.words == words
+            if reason:
+                assert entry.reason == reason
+    by_columns = matrix.by_key["public.members", "authenticated", "SELECT"]
+    assert by_columns.columns == ("org_id", "user_id")
+
+
+def test_each_way_around_is_a_row_of_its_own(matrix: Matrix) -> None:
+    found = {way.key: (way.commands, way.reaches) for way in matrix.ways if way.kind != "role"}
+    assert found == WAYS
+    roles = {way.object: way.text for way in matrix.ways if way.kind == "role"}
+    assert roles["reporter"] == "has BYPASSRLS"
+    assert "isn't forced" in roles["app_owner"]
+
+
+def test_the_listing_is_sorted_and_has_the_sql(matrix: Matrix) -> None:
+    head, lines = [], []
+    for line in listing(matrix).splitlines():
+        (head if line.startswith("#") else lines).append(line)
+    assert lines == sorted(lines)
+    assert (
+        "public.docs, anonymous, SELECT: published rows | policy pub FOR SELECT USING (is_published)" in lines
+    )
+    # Without a privilege, the command has no line.
+    assert not any(line.startswith("public.docs, anonymous, DELETE") for line in lines)
+    assert len(head) == 2
+
+
+def test_formats_escape_names_and_expressions(matrix: Matrix) -> None:
+    markdown = FORMATS["markdown"](matrix)
+    assert '`public."<script>alert(1)</script>"`' in markdown
+    assert r'rows with a\|b "\</td\>\<img src=x onerror=alert(2)\>"' in markdown
+    rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](matrix))))
+    assert len(rows) == len(matrix.entries) + len(matrix.ways)
+    assert json.loads(FORMATS["json"](matrix))["entries"][0]["object"] == TABLE
+    text = FORMATS["text"](matrix)
+    assert "  authenticated  SELECT, INSERT, UPDATE, DELETE: always (row security is off)\n" in text
+
+
+@pytest.mark.exhaustive
+def test_a_database_without_schema_auth_or_privileges_has_a_matrix() -> None:
+    names = f'CREATE TABLE "{"x" * 63}" (id int); CREATE TABLE public.open (id int);'
+    with scratch_database(f"{names} GRANT SELECT ON public.open TO PUBLIC;") as connection:
+        found = matrix_of(connection, name="bare")
+        assert found.roles == ("PUBLIC",)
+        assert found.by_key["public.open", "PUBLIC", "SELECT"].words == "always"
+        assert found.by_key[f"public.{'x' * 63}", "PUBLIC", "SELECT"].reason == "no privilege"
+        with pytest.raises(AnalysisError, match="there is no role 'nobody'"):
+            matrix_of(connection, name="bare", roles=["nobody"])
+
+
+@pytest.mark.exhaustive
+def test_policies_that_call_dynamic_sql_are_unknown_unless_they_are_settled() -> None:
+    script = """
+    CREATE ROLE caller;
+    CREATE FUNCTION ask() RETURNS boolean LANGUAGE plpgsql STABLE AS
+      $$ DECLARE found boolean; BEGIN EXECUTE 'SELECT false' INTO found; RETURN found; END $$;
+    CREATE TABLE docs (id int PRIMARY KEY);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY asked ON docs FOR SELECT TO caller USING (ask());
+    GRANT SELECT ON docs TO caller;
+    """
+    with scratch_database(script) as connection:
+        entry = matrix_of(connection, name="dynamic").by_key["public.docs", "caller", "SELECT"]
+    assert entry.verdict == "unknown"

@@ -1,0 +1,84 @@
+"""The command ``sqla-rls matrix``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import URL, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from sqla_rls.cli import main
+from sqla_rls.testing.postgres import Server
+from tests.support.suite import find_installation, newest
+
+pytestmark = [pytest.mark.exhaustive, pytest.mark.one_postgres]
+
+NOTES = """
+CREATE ROLE app_user;
+CREATE TABLE notes (id int PRIMARY KEY, user_id text NOT NULL);
+ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON notes TO app_user USING (user_id = current_setting('request.jwt.claims', true)::json ->> 'sub');
+GRANT SELECT, INSERT ON notes TO app_user;
+"""
+
+
+def run(*arguments: str, code: int) -> Result:
+    done = CliRunner().invoke(main, ["matrix", *arguments])
+    assert done.exit_code == code, done.output
+    return done
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[URL]:
+    with Server.start(find_installation(newest())) as server:
+        url = server.url(server.create_database())
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            connection.connection.cursor().execute(NOTES)
+        yield url
+
+
+def test_a_file_to_commit_shows_each_change_of_access(url: URL, tmp_path: Path) -> None:
+    target, access, page = url.render_as_string(), tmp_path / "access.txt", tmp_path / "access.html"
+    assert run(target, "--write", str(access), "--html", str(page), code=0).stdout == ""
+    lines = access.read_text(encoding="utf-8").splitlines()
+    assert [line.partition(" | ")[0] for line in lines if not line.startswith("#")] == [
+        "public.notes, app_user, INSERT: own rows",
+        "public.notes, app_user, SELECT: own rows",
+        "way around: role postgres, postgres, is a superuser. Reaches public.notes",
+    ]
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "no change of access" in run(target, "--check", str(access), code=0).stdout
+
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE POLICY everything ON notes FOR SELECT TO app_user USING (1 = 1)"))
+    try:
+        shown = run(target, "--check", str(access), code=1).stdout
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP POLICY everything ON notes"))
+    assert "-public.notes, app_user, SELECT: own rows | policy own" in shown
+    assert "+public.notes, app_user, SELECT: always (the policies are true for every row)" in shown
+
+
+def test_a_database_is_only_read(url: URL) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        # ACCESS SHARE is the only lock that this one lets through.
+        connection.execute(text("LOCK TABLE notes IN EXCLUSIVE MODE"))
+        assert "own rows" in run(url.render_as_string(), "--format", "csv", code=0).stdout
+    with engine.connect() as connection:
+        roles = connection.scalars(text("SELECT rolname FROM pg_roles WHERE rolname = 'PUBLIC'")).all()
+    assert roles == []
+
+
+def test_arguments_that_fit_no_question_are_refused(tmp_path: Path) -> None:
+    assert "give either TARGET or --diff" in run(code=2).output
+    assert "give either TARGET or --diff" in run("models", "--diff", "a", "b", code=2).output
+    assert "need TARGET" in run("--diff", "a", "b", "--check", "access.txt", code=2).output
+    assert "either --write or --check" in run("models", "--check", "a", "--write", "a", code=2).output
+    missing = run("models", "--check", str(tmp_path / "access.txt"), code=2)
+    assert "Write it with --write" in missing.output

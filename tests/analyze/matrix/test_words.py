@@ -1,0 +1,116 @@
+"""Conditions in words: each spelling that Postgres prints."""
+
+from __future__ import annotations
+
+import pytest
+
+from sqla_rls.analyze.matrix.words import ConditionWords
+from sqla_rls.analyze.worlds.schema import Function
+
+pytestmark = pytest.mark.one_postgres
+
+COLUMNS = ("id", "org_id", "user_id", "team_id", "is_public", "published", "in_trash", "status", "tags")
+ME = "( SELECT auth.user_id() AS user_id)"
+SUB = "((current_setting('request.jwt.claims'::text, true))::json ->> 'sub'::text)"
+
+WORDS: dict[str, tuple[str, str]] = {
+    "own rows": (f"({ME} = user_id)", "own rows"),
+    "own rows by the claims": (f"(user_id = ({SUB}))", "own rows"),
+    "own rows, and others": (f"((user_id = {ME}) OR published)", "own rows or published rows"),
+    "own rows, some of them": (f"((user_id = {ME}) AND (NOT in_trash))", "own rows where not in_trash"),
+    "a list with the caller": (f"({ME} = ANY (tags))", "rows with the caller in tags"),
+    "organizations of the caller": (
+        f"(org_id IN ( SELECT members.org_id FROM members WHERE (members.user_id = {ME})))",
+        "rows of my organizations",
+    ),
+    "with a role": (
+        (
+            f"(org_id IN ( SELECT m.org_id FROM members m WHERE ((m.user_id = {ME}) "
+            "AND (m.role = 'owner'::text))))"
+        ),
+        "rows of my organizations (where role is owner)",
+    ),
+    "by EXISTS": (
+        f"(EXISTS ( SELECT 1 FROM members m WHERE ((m.team_id = docs.team_id) AND (m.user_id = {ME}))))",
+        "rows of my teams",
+    ),
+    "a wrong correlation": (
+        "(EXISTS ( SELECT 1 FROM members m WHERE ((m.team_id = m.team_id) AND (m.user_id = auth.uid()))))",
+        (
+            "rows where EXISTS (SELECT 1 FROM members AS m WHERE m.team_id = m.team_id "
+            "AND m.user_id = auth.uid())"
+        ),
+    ),
+    "no test of the caller": (
+        "(org_id IN ( SELECT members.org_id FROM members))",
+        "rows where org_id IN (SELECT members.org_id FROM members)",
+    ),
+    "the caller of the outer row": (
+        (
+            "(EXISTS ( SELECT 1 FROM members m WHERE ((m.team_id = docs.team_id) "
+            "AND (docs.user_id = auth.uid()))))"
+        ),
+        (
+            "rows where EXISTS (SELECT 1 FROM members AS m WHERE m.team_id = docs.team_id "
+            "AND docs.user_id = auth.uid())"
+        ),
+    ),
+    "a function of groups": (
+        "(team_id = ANY (ARRAY( SELECT public.my_teams(VARIADIC ARRAY['owner'::text]) AS anon_1)))",
+        "rows of my_teams('owner')",
+    ),
+    "a flag": ("(is_public IS TRUE)", "public rows"),
+    "no flag": ("(NOT is_public)", "rows that aren't public"),
+    "a status": ("(status = 'published'::text)", "rows with status published"),
+    "a text that reads like a condition": (
+        "(status = 'draft or all rows'::text)",
+        'rows with status "draft or all rows"',
+    ),
+    "a claim of the caller": (
+        "(( SELECT (auth.jwt() ->> 'role'::text)) = 'admin'::text)",
+        "all rows if claim role is admin",
+    ),
+    "a claim in a column": (
+        "((org_id)::text = ( SELECT (auth.jwt() ->> 'org_id'::text)))",
+        "rows where org_id is claim org_id",
+    ),
+    "a setting": (
+        "(org_id = (current_setting('app.org'::text, true))::bigint)",
+        "rows where org_id is setting app.org",
+    ),
+    "any caller": (f"({ME} IS NOT NULL)", "all rows if there is a caller"),
+    "a comparison": ("(id > 3)", "rows where id is more than 3"),
+    "SQL without words": ("((id % (2)::bigint) = 0)", "rows where id % CAST(2 AS bigint) = 0"),
+    "SQL that no parser knows": ("(id FROBS 3)", "rows where (id FROBS 3)"),
+}
+
+
+def test_a_condition_has_words(subtests: pytest.Subtests) -> None:
+    for name, (expression, expected) in WORDS.items():
+        with subtests.test(name):
+            assert ConditionWords(COLUMNS, {}).of([expression]) == expected
+
+
+def test_restrictive_policies_follow_the_others() -> None:
+    words = ConditionWords(COLUMNS, {}).of([f"(user_id = {ME})", "is_public"], ["(NOT in_trash)"])
+    assert words == "(own rows or public rows) where not in_trash"
+
+
+def test_two_columns_of_owners_are_named() -> None:
+    words = ConditionWords(COLUMNS, {}, names_owner=True)
+    assert words.of([f"(user_id = {ME})"]) == "own rows (user_id)"
+
+
+def test_a_function_stands_for_its_value() -> None:
+    function = Function(
+        signature="me()", schema="app", name="me", language="sql", body=f"SELECT {SUB}", is_bound=False,
+        owner="app", definition="",
+    )  # fmt: skip
+    assert ConditionWords(COLUMNS, {"me()": function}).of(["(user_id = app.me())"]) == "own rows"
+    other = Function(
+        signature="me()", schema="app", name="me", language="plpgsql", body="BEGIN END", is_bound=False,
+        owner="app", definition="",
+    )  # fmt: skip
+    assert (
+        ConditionWords(COLUMNS, {"me()": other}).of(["(user_id = app.me())"]) == "rows where user_id is me()"
+    )
