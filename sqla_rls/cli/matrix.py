@@ -1,4 +1,4 @@
-"""``sqla-rls matrix``: which role can do what with which object."""
+"""``sqla-rls matrix``: the rows that each role reaches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 @click.command("matrix")
 @click.argument("target", required=False)
-@click.option("--diff", nargs=2, metavar="BEFORE AFTER", help="Two sides; what opens and closes is shown.")
+@click.option(
+    "--diff", nargs=2, metavar="BEFORE AFTER", help="Two sides: show the entries that open or close."
+)
 @side_options
 @click.option(
     "--role", "roles", multiple=True, help="A role of the matrix; without it, those with privileges."
@@ -45,7 +47,7 @@ def command(
     check: Path | None,
     worlds: int | None,
 ) -> None:
-    """Show which role can do what with each table and view of TARGET.
+    """Show the rows of each table and view of TARGET that each role reaches.
 
     TARGET is a side, as of sqla-rls diff: a database URL, `models`, `rev:REVISION` of Alembic, or a file of
     sqla-rls snapshot.  A database is only read: real statements run in a scratch server on this machine.

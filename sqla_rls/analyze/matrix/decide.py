@@ -94,7 +94,7 @@ class Worlds:
 
     def answers(self, role: str, profile: Profile, commands: Iterable[Command]) -> Mapping[Command, Answer]:
         """Try *commands* as callers of *role*, until each has reached a row and missed one."""
-        answers = {command: Answer() for command in commands}
+        answers: dict[Command, Answer] = {command: Answer() for command in commands}
         for varies_checked in (False, True):
             self._try(self._universe(varies_checked=varies_checked), role, profile, answers)
             if any(answer.reached or answer.missed for answer in answers.values()):

@@ -222,7 +222,7 @@ class _OfRole:
     constants: dict[str, bool | None]
 
     def entries(self) -> Iterator[Entry]:
-        decided = {command: self._by_catalog(command) for command in COMMANDS}
+        decided: dict[Command, Entry | None] = {command: self._by_catalog(command) for command in COMMANDS}
         left = [command for command, entry in decided.items() if entry is None]
         answers = self._answers(left) if left else {}
         for command, entry in decided.items():

@@ -20,7 +20,8 @@ NOTES = """
 CREATE ROLE app_user;
 CREATE TABLE notes (id int PRIMARY KEY, user_id text NOT NULL);
 ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
-CREATE POLICY own ON notes TO app_user USING (user_id = current_setting('request.jwt.claims', true)::json ->> 'sub');
+CREATE POLICY own ON notes TO app_user
+  USING (user_id = current_setting('request.jwt.claims', true)::json ->> 'sub');
 GRANT SELECT, INSERT ON notes TO app_user;
 """
 

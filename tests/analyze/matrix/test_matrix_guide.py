@@ -1,4 +1,4 @@
-"""The output in docs/guide/matrix.md is real: ``SQLA_RLS_WRITE_MATRIX_GUIDE=1 pytest`` of this file writes it."""
+"""The output in docs/guide/matrix.md is real; ``SQLA_RLS_WRITE_MATRIX_GUIDE=1`` writes it."""
 
 from __future__ import annotations
 
