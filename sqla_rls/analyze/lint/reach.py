@@ -325,10 +325,11 @@ class Reaches:
     def _universe(self, relation: Relation, connection: Connection, schema: Schema) -> Universe:
         shared = Shared.of([schema], relation.name)
         return Universe.of(
-            relation, schema, shared, lambda kind, value: self._accepts(connection, kind, value)
+            relation, schema, shared, lambda kind, value: self.accepts(connection, kind, value)
         )
 
-    def _accepts(self, connection: Connection, type_: str, value: str) -> bool:
+    def accepts(self, connection: Connection, type_: str, value: str) -> bool:
+        """Return whether *value* is a value of that type."""
         key = (type_, value)
         if key not in self._accepted:
             try:
@@ -505,7 +506,7 @@ class Reaches:
         for world in worlds:
             try:
                 with undone(connection):
-                    self._fill(connection, world)
+                    self.fill(connection, world)
                     found = self._in_world(evaluator, question, world, actors, universe)
             except DBAPIError as error:
                 if error.connection_invalidated:
@@ -527,7 +528,8 @@ class Reaches:
             },
         )
 
-    def _fill(self, connection: Connection, world: World) -> None:
+    def fill(self, connection: Connection, world: World) -> None:
+        """Insert the rows of *world* in a scratch database."""
         # Triggers and foreign keys don't matter to a policy.
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         for row in world.all_rows:
