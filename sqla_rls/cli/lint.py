@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from sqla_rls.cli.sides import in_one_line, side_options
 if TYPE_CHECKING:
     from sqla_rls.analyze.lint.run import Baseline
 
-_FORMATS: Final = ("text", "json")
+_FORMATS: Final = ("text", "json", "sarif", "github", "junit")
 _FAIL_ON: Final = ("error", "warning", "info", "never")
 
 
@@ -71,6 +72,7 @@ def command(
     from sqla_rls.analyze.lint.exemptions import read_settings
     from sqla_rls.analyze.lint.formats import FORMATS
     from sqla_rls.analyze.lint.run import Baseline, lint, selected
+    from sqla_rls.analyze.lint.source import Sources
     from sqla_rls.analyze.lint.target import open_target
     from sqla_rls.analyze.sides import Side
     from sqla_rls.analyze.sides.models import load_metadata
@@ -84,6 +86,7 @@ def command(
         selected(chosen, left)
         reviewed = _read(baseline) if baseline is not None and not write_baseline else None
         side = Side.parse(target, models=models, alembic_config=alembic_config, owner=owner)
+        found = [load_metadata(one) for one in models]
         with (
             Progress("Looking") as progress,
             open_target(
@@ -91,7 +94,7 @@ def command(
                 side,
                 schemas=schemas or settings.schemas,
                 anonymous_roles=settings.anonymous_roles,
-                models=[load_metadata(one) for one in models],
+                models=found,
             ) as database,
         ):
             report = lint(
@@ -101,8 +104,10 @@ def command(
                 ignore=left,
                 exemptions=settings.exemptions,
                 baseline=reviewed,
+                locate=Sources(found).locate,
                 progress=progress,
             )
+        report = replace(report, path=side.path or (str(config) if config.is_file() else None))
         if baseline is not None and write_baseline:
             baseline.write_text(Baseline.of(report.findings).to_json(), encoding="utf-8")
         click.echo(FORMATS[format_](report), nl=False)
