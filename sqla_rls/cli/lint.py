@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,7 @@ from sqla_rls.cli.sides import in_one_line, side_options
 if TYPE_CHECKING:
     from sqla_rls.analyze.lint.run import Baseline
 
-_FORMATS: Final = ("text", "json", "sarif", "github", "junit")
+_FORMATS: Final = ("text", "json")
 _FAIL_ON: Final = ("error", "warning", "info", "never")
 
 
@@ -72,7 +71,6 @@ def command(
     from sqla_rls.analyze.lint.exemptions import read_settings
     from sqla_rls.analyze.lint.formats import FORMATS
     from sqla_rls.analyze.lint.run import Baseline, lint, selected
-    from sqla_rls.analyze.lint.source import Sources
     from sqla_rls.analyze.lint.target import open_target
     from sqla_rls.analyze.sides import Side
     from sqla_rls.analyze.sides.models import load_metadata
@@ -86,7 +84,6 @@ def command(
         selected(chosen, left)
         reviewed = _read(baseline) if baseline is not None and not write_baseline else None
         side = Side.parse(target, models=models, alembic_config=alembic_config, owner=owner)
-        found = [load_metadata(one) for one in models]
         with (
             Progress("Looking") as progress,
             open_target(
@@ -94,7 +91,7 @@ def command(
                 side,
                 schemas=schemas or settings.schemas,
                 anonymous_roles=settings.anonymous_roles,
-                models=found,
+                models=[load_metadata(one) for one in models],
             ) as database,
         ):
             report = lint(
@@ -104,10 +101,8 @@ def command(
                 ignore=left,
                 exemptions=settings.exemptions,
                 baseline=reviewed,
-                locate=Sources(found).locate,
                 progress=progress,
             )
-        report = replace(report, path=side.path or (str(config) if config.is_file() else None))
         if baseline is not None and write_baseline:
             baseline.write_text(Baseline.of(report.findings).to_json(), encoding="utf-8")
         click.echo(FORMATS[format_](report), nl=False)

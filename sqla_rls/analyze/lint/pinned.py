@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqla_rls.analyze.lint.accesses import Access, Command
+from sqla_rls.analyze.lint.syntax import expression
 from sqla_rls.analyze.why.predicates import conjuncts
 from sqla_rls.analyze.worlds.schema import PolicyText
 
@@ -35,19 +36,12 @@ def _pinned(policy: PolicyText) -> frozenset[str]:
     for part in conjuncts(condition or "true"):
         if len(part.operands) != 2:
             continue
-        sides = [_parsed(one) for one in part.operands]
+        sides = [expression(one) for one in part.operands]
         for side, other in (sides, sides[::-1]):
             column = _column(side)
             if column is not None and not any(_columns(other)):
                 found.add(column)
     return frozenset(found)
-
-
-def _parsed(sql: str) -> Any:
-    import pglast
-
-    select: Any = pglast.parse_sql(f"SELECT {sql}")[0].stmt
-    return select.targetList[0].val
 
 
 def _column(node: Any) -> str | None:

@@ -325,11 +325,10 @@ class Reaches:
     def _universe(self, relation: Relation, connection: Connection, schema: Schema) -> Universe:
         shared = Shared.of([schema], relation.name)
         return Universe.of(
-            relation, schema, shared, lambda kind, value: self.accepts(connection, kind, value)
+            relation, schema, shared, lambda kind, value: self._accepts(connection, kind, value)
         )
 
-    def accepts(self, connection: Connection, type_: str, value: str) -> bool:
-        """Return whether *value* is a value of that type."""
+    def _accepts(self, connection: Connection, type_: str, value: str) -> bool:
         key = (type_, value)
         if key not in self._accepted:
             try:
@@ -506,7 +505,7 @@ class Reaches:
         for world in worlds:
             try:
                 with undone(connection):
-                    self.fill(connection, world)
+                    self._fill(connection, world)
                     found = self._in_world(evaluator, question, world, actors, universe)
             except DBAPIError as error:
                 if error.connection_invalidated:
@@ -528,8 +527,7 @@ class Reaches:
             },
         )
 
-    def fill(self, connection: Connection, world: World) -> None:
-        """Insert the rows of *world* in a scratch database."""
+    def _fill(self, connection: Connection, world: World) -> None:
         # Triggers and foreign keys don't matter to a policy.
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         for row in world.all_rows:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
+from sqla_rls.analyze.lint.registry import rules
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.server.postgres import Server
 from tests.analyze.lint.faults import CLEAN, FAULTS
 from tests.analyze.lint.faults.case import Clean, Fault, Look
+from tests.analyze.lint.faults.measure import findings_above_info, findings_of
 from tests.analyze.lint.faults.observe import fill, mend, outcome, prepare, work
 
 _QUICK = [next(faults) for _, faults in groupby(FAULTS, key=lambda fault: fault.group)]
@@ -100,6 +103,80 @@ def test_a_clean_schema_works(
                 assert [outcome(connection, one) for one in schema.works] == [
                     one.outcome for one in schema.works
                 ]
+
+
+@pytest.fixture(scope="module")
+def connections(lint_server: Server) -> Iterator[dict[bool, Connection]]:
+    """As of ``superusers``, by SQLAlchemy."""
+    with ExitStack() as stack:
+        found = {}
+        for has_auth in (True, False):
+            name = lint_server.create_database()
+            engine = create_engine(lint_server.url(name), poolclass=NullPool)
+            found[has_auth] = stack.enter_context(engine.connect())
+            if has_auth:
+                found[has_auth].execute(CreateAuthFunctions())
+                found[has_auth].commit()
+        yield found
+
+
+#: The faults that no rule finds.
+_MISSED: Final = frozenset(
+    {
+        "A member may add themselves to any organization",
+        "Users write the column that makes them administrators",
+    }
+)
+
+
+@pytest.mark.one_postgres
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param([one for one in _QUICK if one.group != "speed"], id="one of each group"),
+        pytest.param(
+            [one for one in _REST if one.group != "speed"], id="the rest", marks=pytest.mark.exhaustive
+        ),
+        pytest.param(
+            [one for one in FAULTS if one.group == "speed"], id="speed", marks=pytest.mark.exhaustive
+        ),
+    ],
+)
+def test_a_rule_finds_a_fault_until_it_is_mended(
+    connections: dict[bool, Connection],
+    lint_server: Server,
+    faults: list[Fault],
+    subtests: pytest.Subtests,
+) -> None:
+    for fault in faults:
+        if fault.since > lint_server.version or fault.rule not in rules():
+            continue
+        with subtests.test(fault.name):
+            found = findings_of(connections[True], fault)
+            shown = [(one.level, one.rule, one.object) for one in found.gone()]
+            assert found.found(fault) == (fault.name not in _MISSED), shown
+
+
+@pytest.mark.one_postgres
+@pytest.mark.parametrize(
+    "schemas",
+    [
+        pytest.param(CLEAN[:1], id="the first"),
+        pytest.param(CLEAN[1:], id="the rest", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_no_rule_has_a_finding_above_info_on_a_clean_schema(
+    connections: dict[bool, Connection], schemas: list[Clean], subtests: pytest.Subtests
+) -> None:
+    for schema in schemas:
+        with subtests.test(schema.name):
+            found = findings_above_info(connections[schema.has_auth], schema)
+            assert [(one.level, one.rule, one.object, one.text) for one in found] == []
+
+
+def test_most_faults_are_found() -> None:
+    assert len(_MISSED) / len(FAULTS) <= 0.05
+    assert {one.name for one in FAULTS} >= _MISSED
 
 
 def test_the_faults_are_many_and_have_names_of_their_own() -> None:

@@ -64,7 +64,7 @@ def check(database: Database) -> Iterator[Finding]:
                 command=command,
                 text=(
                     f"A caller of role {reach.role} without a subject {_VERBS[command]} rows of {name} that "
-                    "callers with a subject don't reach."
+                    "a caller with a subject doesn't reach."
                 ),
                 evidence=[reach.evidence(case, f"{{who}} {_VERBS[command]} {{row}}")],
                 remedy=Remedy(
@@ -89,6 +89,12 @@ def _opened(reach: Reach, part: Part) -> tuple[Case, str | None] | None:
     for case in reach.cases(reach.unidentified):
         if case.place[1] in worlds - reached and reach.is_true(part, case):
             return case, _admitting(reach, part, case)
+    alone = list(reach.cases(reach.unidentified))
+    refused = [one for one in identified if not reach.is_true(part, one)]
+    # A list of the subjects that are refused admits callers without one to each row.
+    if alone and refused and all(reach.is_true(part, one) for one in alone):
+        case = next(one for one in alone if one.place[1] == refused[0].place[1])
+        return case, _admitting(reach, part, case)
     return None
 
 

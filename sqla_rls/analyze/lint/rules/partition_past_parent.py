@@ -1,7 +1,8 @@
 """Callers reach a partition or a child table past the row security of its parent.
 
 Postgres applies the policies of the table that a statement names. A statement that names the partition
-itself doesn't meet the policies of the parent. It meets the row security of the partition, which is off.
+itself doesn't meet the policies of the parent. It meets the row security of the partition, which is off, or
+whose policies show each row.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
+from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.worlds.schema import Relation
 
 
 @rule(
@@ -43,7 +46,10 @@ def check(database: Database) -> Iterator[Finding]:
                 continue
             waiting += child.children
             roles = database.roles_with_privileges(child.name)
-            if child.row_security or not roles:
+            if child.row_security:
+                yield from _wider(database, parent, child)
+                continue
+            if not roles:
                 continue
             yield Finding(
                 object=child.name,
@@ -64,6 +70,34 @@ def check(database: Database) -> Iterator[Finding]:
                         f"REVOKE ALL ON {child.name} FROM {', '.join(map(database.quoted, roles))}; "
                         f"ALTER TABLE {child.name} ENABLE ROW LEVEL SECURITY;"
                     ),
+                    text="Statements that name the parent need no privilege on its partitions.",
+                ),
+            )
+
+
+def _wider(database: Database, parent: Relation, child: Relation) -> Iterator[Finding]:
+    """Yield the roles that read each row of *child*, and not each row of *parent*."""
+    reaches = Reaches.of(database)
+    for role in database.roles_with_privileges(child.name, "SELECT"):
+        if not database.is_active(child.name, role) or not database.is_active(parent.name, role):
+            continue
+        inner, outer = reaches.of_table(child.name, role), reaches.of_table(parent.name, role)
+        if inner is None or outer is None:
+            continue
+        cases = list(inner.cases())
+        is_wider = all(inner.is_true("select", case) for case in cases) and not all(
+            outer.is_true("select", case) for case in outer.cases()
+        )
+        if cases and is_wider:
+            yield Finding(
+                object=child.name,
+                kind="table",
+                role=role,
+                command="SELECT",
+                text=f"Callers read each row of {child.name} past the policies of its parent {parent.name}.",
+                evidence=[inner.evidence(cases[-1], "{who} reads {row}")],
+                remedy=Remedy(
+                    sql=f"REVOKE ALL ON {child.name} FROM {database.quoted(role)};",
                     text="Statements that name the parent need no privilege on its partitions.",
                 ),
             )

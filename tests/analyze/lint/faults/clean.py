@@ -394,7 +394,10 @@ GRANT anon, authenticated TO authenticator;
 CREATE SCHEMA auth;
 GRANT USAGE ON SCHEMA auth, public TO anon, authenticated, service_role;
 CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE
-  AS $$ SELECT nullif(current_setting('request.jwt.claims', true)::jsonb ->> 'sub', '')::uuid $$;
+  AS $$ SELECT coalesce(
+    nullif(current_setting('request.jwt.claim.sub', true), ''),
+    (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')
+  )::uuid $$;
 CREATE TABLE public.profiles (id uuid PRIMARY KEY, username text NOT NULL);
 CREATE TABLE public.messages (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

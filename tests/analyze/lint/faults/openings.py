@@ -32,12 +32,14 @@ _LOGIN: Final = Caller(role=None, claims=None, login="app_login")
 _READ_DOCS: Final = DOCS.replace("SELECT, INSERT, UPDATE, DELETE", "SELECT")
 
 
-def _open(name: str, using: str, *, helpers: str = "", caller: Caller = UNCLAIMED) -> Fault:
+def _open(
+    name: str, using: str, *, helpers: str = "", caller: Caller = UNCLAIMED, rule: str = "no-subject"
+) -> Fault:
     """A SELECT policy that admits every row."""
     return Fault(
         name=name,
         group="openings",
-        rule="everyone-reads",
+        rule=rule,
         objects=_DOCS,
         schema=_READ_DOCS
         + helpers
@@ -106,11 +108,13 @@ REVOKE SELECT ON docs FROM anonymous;
         "is_mine(owner)",
         helpers="CREATE FUNCTION is_mine(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT true';\n",
         caller=AS_ALICE,
+        rule="everyone-reads",
     ),
     _open(
         "A comparison of a column with itself",
         "owner = docs.owner",
         caller=AS_ALICE,
+        rule="everyone-reads",
     ),
     Fault(
         name="Permissive in the place of restrictive: the condition of a tenant is joined by OR",
@@ -251,7 +255,7 @@ ALTER POLICY own ON docs
     Fault(
         name="A default names the caller, and WITH CHECK lets them name another owner",
         group="openings",
-        rule="owner-by-default",
+        rule="default-names-owner",
         objects=_DOCS,
         schema="""
 CREATE TABLE docs (id int PRIMARY KEY, owner text NOT NULL DEFAULT auth.user_id(), body text);
@@ -271,7 +275,7 @@ CREATE POLICY add ON docs FOR INSERT TO authenticated WITH CHECK ((SELECT auth.u
     Fault(
         name="Each caller may insert rows of each owner",
         group="openings",
-        rule="owner-by-default",
+        rule="default-names-owner",
         objects=_DOCS,
         schema="""
 CREATE TABLE docs (id int PRIMARY KEY, tenant uuid NOT NULL DEFAULT auth.uid(), body text);
@@ -335,8 +339,8 @@ _MEMBERSHIPS: Final = [
     Fault(
         name="A membership test without the caller, in a function that runs as its owner",
         group="openings",
-        rule="membership-without-caller",
-        objects=_DOCS,
+        rule="definer-reads-protected",
+        objects=(*_DOCS, "public.team_ids()"),
         schema=MEMBERS
         + ORG_DOCS
         + """
@@ -425,7 +429,7 @@ GRANT UPDATE (name) ON profiles TO authenticated;
     Fault(
         name="A claim that users write themselves: user_metadata",
         group="openings",
-        rule="writable-claim",
+        rule="writable-claims",
         objects=_DOCS,
         schema=_READ_DOCS
         + READ_OWN_DOCS
@@ -449,7 +453,7 @@ ALTER POLICY admin ON docs USING ((SELECT auth.jwt() -> 'app_metadata' ->> 'role
     Fault(
         name="A claim that users write themselves, in a function",
         group="openings",
-        rule="writable-claim",
+        rule="writable-claims",
         objects=(*_DOCS, "public.is_admin()"),
         schema=_READ_DOCS
         + """
@@ -478,7 +482,7 @@ _AROUND: Final = [
     Fault(
         name="A view runs as its owner",
         group="openings",
-        rule="view-as-owner",
+        rule="view-without-invoker",
         objects=("public.titles",),
         schema=_READ_DOCS
         + READ_OWN_DOCS
@@ -493,7 +497,7 @@ GRANT SELECT ON titles TO authenticated;
     Fault(
         name="A view with security_invoker reads a view that runs as its owner",
         group="openings",
-        rule="view-as-owner",
+        rule="view-without-invoker",
         objects=("public.inner_docs",),
         schema=_READ_DOCS
         + READ_OWN_DOCS
@@ -509,7 +513,7 @@ GRANT SELECT ON inner_docs, titles TO authenticated;
     Fault(
         name="Callers write through a view that runs as its owner",
         group="openings",
-        rule="view-as-owner",
+        rule="view-without-invoker",
         objects=("public.doc_bodies",),
         schema=_READ_DOCS
         + READ_OWN_DOCS
@@ -560,7 +564,7 @@ GRANT SELECT ON remote_settings TO authenticated;
     Fault(
         name="A function that runs as its owner returns every row",
         group="openings",
-        rule="definer-function",
+        rule="definer-reads-protected",
         objects=("public.all_docs()",),
         schema=_READ_DOCS
         + READ_OWN_DOCS
@@ -575,7 +579,7 @@ CREATE FUNCTION all_docs() RETURNS SETOF docs LANGUAGE sql STABLE SECURITY DEFIN
     Fault(
         name="A function that runs as its owner takes the subject as an argument",
         group="openings",
-        rule="definer-function",
+        rule="definer-reads-protected",
         objects=("public.docs_of(text)",),
         schema=_READ_DOCS
         + READ_OWN_DOCS
@@ -592,7 +596,7 @@ GRANT EXECUTE ON FUNCTION docs_of(text) TO authenticated;
     Fault(
         name="A function that runs as its owner deletes rows of others",
         group="openings",
-        rule="definer-function",
+        rule="definer-reads-protected",
         objects=("public.remove(integer)",),
         schema=_READ_DOCS
         + READ_OWN_DOCS
@@ -739,7 +743,7 @@ GRANT SELECT ON old_docs TO authenticated;
     Fault(
         name="Row security is on, and there is no policy",
         group="openings",
-        rule="no-policies",
+        rule="row-security-without-policies",
         objects=_DOCS,
         schema=DOCS,
         rows=DOCS_ROWS,
@@ -749,7 +753,7 @@ GRANT SELECT ON old_docs TO authenticated;
     Fault(
         name="A table has restrictive policies only",
         group="openings",
-        rule="only-restrictive-policies",
+        rule="only-restrictive",
         objects=_DOCS,
         schema=DOCS
         + f"CREATE POLICY own ON docs AS RESTRICTIVE TO authenticated USING ({OWN}) WITH CHECK ({OWN});",
@@ -760,7 +764,7 @@ GRANT SELECT ON old_docs TO authenticated;
     Fault(
         name="Callers read a table without row security, beside a protected one",
         group="openings",
-        rule="unprotected-table",
+        rule="table-without-row-security",
         objects=("public.invoices",),
         schema=_READ_DOCS
         + READ_OWN_DOCS
@@ -779,7 +783,7 @@ CREATE POLICY own ON invoices FOR SELECT TO authenticated USING ({OWN});
     Fault(
         name="The anonymous role reads a table without row security",
         group="openings",
-        rule="unprotected-table",
+        rule="table-without-row-security",
         objects=("public.sessions",),
         schema="""
 CREATE TABLE sessions (id int PRIMARY KEY, token text NOT NULL);
@@ -794,7 +798,7 @@ GRANT SELECT ON sessions TO PUBLIC;
     Fault(
         name="A trigger copies protected rows to a table without row security",
         group="openings",
-        rule="unprotected-table",
+        rule="table-without-row-security",
         objects=("public.docs_log",),
         schema=DOCS
         + OWN_DOCS
@@ -816,7 +820,7 @@ CREATE TRIGGER log AFTER INSERT ON docs FOR EACH ROW EXECUTE FUNCTION log_doc();
 
 
 def _login(
-    name: str, statements: str, mend: str, *, rule: str = "unsafe-login", look: Look | None = None
+    name: str, statements: str, mend: str, *, rule: str = "login-role", look: Look | None = None
 ) -> Fault:
     return Fault(
         name=name,
@@ -905,6 +909,7 @@ GRANT authenticated TO app_login;
         objects=("public.docs", "app_owner", "web"),
         schema="""
 RESET ROLE;
+DROP ROLE app_login;
 CREATE ROLE web LOGIN;
 GRANT CREATE, USAGE ON SCHEMA public TO web;
 SET LOCAL ROLE web;
@@ -928,7 +933,7 @@ CREATE POLICY own ON docs USING (owner = current_setting('app.user_id', true));
 
 
 def _privilege(
-    privilege: str, *looks: Look, extra: str = "", since: int = 15, rule: str = "privileges-past-policies"
+    privilege: str, *looks: Look, extra: str = "", since: int = 15, rule: str = "caller-privileges"
 ) -> Fault:
     return Fault(
         name=f"Callers hold {privilege} on a protected table",
@@ -985,7 +990,7 @@ RESET ROLE; CREATE SCHEMA drafts AUTHORIZATION authenticated; SET LOCAL ROLE app
     Fault(
         name="Callers may create objects in a schema that functions search",
         group="openings",
-        rule="create-in-schema",
+        rule="caller-privileges",
         objects=("public",),
         schema=_READ_DOCS + READ_OWN_DOCS + "RESET ROLE; GRANT CREATE ON SCHEMA public TO authenticated;",
         rows=DOCS_ROWS,
@@ -1001,7 +1006,7 @@ RESET ROLE; CREATE SCHEMA drafts AUTHORIZATION authenticated; SET LOCAL ROLE app
     Fault(
         name="The role of callers was granted TEMPORARY on the database",
         group="openings",
-        rule="temporary-tables",
+        rule="caller-privileges",
         objects=("DATABASE",),
         schema=_READ_DOCS
         + READ_OWN_DOCS

@@ -1,0 +1,85 @@
+"""Parts of expressions, by PostgreSQL's own parser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+
+def expression(sql: str) -> Any:
+    """Return the node of the expression *sql*, as pglast has it."""
+    import pglast
+
+    select: Any = pglast.parse_sql(f"SELECT {sql}")[0].stmt
+    return select.targetList[0].val
+
+
+def nodes(node: Any) -> Iterator[Any]:
+    """Yield *node* and all nodes inside it."""
+    from pglast.ast import Node
+
+    if isinstance(node, tuple | list):
+        for part in node:
+            yield from nodes(part)
+    elif isinstance(node, Node):
+        yield node
+        for name in node:
+            yield from nodes(getattr(node, name))
+
+
+def required_settings(sql: str) -> Iterator[str]:
+    """Yield the settings that *sql* reads by ``current_setting()``, and that must exist."""
+    from pglast.ast import A_Const, Boolean, FuncCall, String, TypeCast
+
+    for node in nodes(expression(sql)):
+        if not isinstance(node, FuncCall) or node.funcname is None:
+            continue
+        *_, name = node.funcname
+        arguments = list(node.args or ())
+        if name.sval != "current_setting" or not arguments:
+            continue
+        first = arguments[0].arg if isinstance(arguments[0], TypeCast) else arguments[0]
+        if not isinstance(first, A_Const) or not isinstance(first.val, String):
+            continue
+        is_optional = (
+            len(arguments) > 1
+            and isinstance(arguments[1], A_Const)
+            and isinstance(arguments[1].val, Boolean)
+            and arguments[1].val.boolval
+        )
+        # A setting without a dot is Postgres's own, and always exists.
+        if not is_optional and "." in (first.val.sval or ""):
+            yield first.val.sval or ""
+
+
+@cache
+def caller_parts(sql: str) -> tuple[str, ...]:
+    """Return the largest parts of *sql* without a column and a table that call a function."""
+    from pglast.stream import RawStream
+
+    return tuple(dict.fromkeys(str(RawStream()(node)) for node in _caller_parts(expression(sql))))
+
+
+def _caller_parts(node: Any) -> Iterator[Any]:
+    from pglast.ast import A_Const, BoolExpr, ColumnRef, FuncCall, Node, RangeVar, SQLValueFunction
+
+    if isinstance(node, tuple | list):
+        for part in node:
+            yield from _caller_parts(part)
+    elif isinstance(node, Node) and not isinstance(node, A_Const | ColumnRef | RangeVar):
+        inside = list(nodes(node))
+        is_alone = not any(isinstance(one, ColumnRef | RangeVar) for one in inside)
+        calls = any(isinstance(one, FuncCall | SQLValueFunction) for one in inside)
+        if is_alone and calls and _is_expression(node) and not isinstance(node, BoolExpr):
+            yield node
+        elif calls:
+            for name in node:
+                yield from _caller_parts(getattr(node, name))
+
+
+def _is_expression(node: Any) -> bool:
+    """Whether *node* can stand behind SELECT; a ResTarget or a SelectStmt can't."""
+    from pglast.ast import A_Expr, CaseExpr, CoalesceExpr, FuncCall, SubLink, TypeCast
+
+    return isinstance(node, A_Expr | CaseExpr | CoalesceExpr | FuncCall | SubLink | TypeCast)
