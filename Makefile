@@ -20,6 +20,9 @@ $(VENV)/.installed: pyproject.toml uv.lock
 demo: install ## The todos example, end to end, on a Postgres of its own
 	@$(BIN)/python examples/todos/demo.py
 
+serve: install ## The todos application with a page, on http://127.0.0.1:8000
+	@$(BIN)/python examples/todos/serve.py
+
 # A test run imports hundreds of modules in several processes; each would compile them.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -67,4 +70,4 @@ publish: ## Sign dist/ and publish it on PyPI; for the release workflow
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist
 
-.PHONY: help install demo test test-rest test-all test-long test-sqlalchemy-2.0 lint types docs dist publish clean
+.PHONY: help install demo serve test test-rest test-all test-long test-sqlalchemy-2.0 lint types docs dist publish clean
