@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import runpy
 import signal
 import subprocess
 import sys
@@ -95,8 +96,10 @@ def test_a_password_that_cannot_be_set_is_said_without_it(engine: Engine) -> Non
     assert "the password is empty" in empty.output
 
 
-def test_the_package_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sqla_rls", "--help"], capture_output=True, text=True, check=True
-    )
-    assert "set-password" in done.stdout
+def test_the_package_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sqla-rls", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("sqla_rls", run_name="__main__")
+    assert "set-password" in capsys.readouterr().out

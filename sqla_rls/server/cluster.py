@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Final
 
+from sqla_rls.server import initial_files
 from sqla_rls.server.account import Account, end
 from sqla_rls.server.installation import Installation, PostgresUnavailable
 
@@ -38,7 +39,8 @@ class Cluster:
 
     Attributes:
         port: the port on 127.0.0.1, and part of the socket's name.
-        directory: the directory of the socket; ``data`` in it has the cluster.
+        directory: the directory of the socket; ``data`` in it has the cluster, and ``initial`` the files that
+            initdb made, if other clusters of this process may copy them.
     """
 
     def __init__(
@@ -51,32 +53,39 @@ class Cluster:
             self.directory = self._account.make_directory(_data_parents())
             undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
             self._copy: Path | None = None
+            originals = installation
             if not self._account.succeeds(installation.bindir / "postgres", "--version"):
                 # The account can't reach the programs, for example in a virtual environment of root.
                 self._copy = self._account.make_directory(_temporary_parents())
                 undo.callback(shutil.rmtree, self._copy, ignore_errors=True)
                 installation = installation.copy(self._copy)
                 self._account.take(self._copy)
-            self._make(installation, primary)
+            undo.callback(initial_files.withdraw, self.directory)
+            self._make(originals, installation, primary)
             self._process = self._start(installation, settings)
             undo.callback(self.stop)
             self._wait_until_ready()
             undo.pop_all()
 
-    def _make(self, installation: Installation, primary: int | None) -> None:
+    def _make(self, originals: Installation, installation: Installation, primary: int | None) -> None:
+        data = self.directory / "data"
         if primary is None:
-            program = "initdb"
-            options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        else:
-            program = "pg_basebackup"
-            options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
-            options += ["--host=127.0.0.1", f"--port={primary}", "--username=postgres"]
-        command = [str(installation.bindir / program), "-D", f"{self.directory}/data", *options]
-        with self._account.start(command, self._log) as process:
+            with initial_files.of(originals, self.directory) as (initial, exist):
+                if not exist:
+                    options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+                    self._run(installation.bindir / "initdb", "-D", initial, *options, "--no-sync")
+                self._run("cp", "-R", "-p", initial, data)
+            return
+        options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+        options += ["--host=127.0.0.1", f"--port={primary}", "--username=postgres"]
+        self._run(installation.bindir / "pg_basebackup", "-D", data, *options)
+
+    def _run(self, program: Path | str, *arguments: Path | str) -> None:
+        with self._account.start([program, *arguments], self._log) as process:
             process.communicate()
         if process.returncode:
             raise PostgresUnavailable(
-                f"Postgres can't start: {program} failed. Read its output:\n{_text(self._log)}"
+                f"Postgres can't start: {Path(program).name} failed. Read its output:\n{_text(self._log)}"
             )
 
     def _start(self, installation: Installation, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -116,6 +125,7 @@ class Cluster:
         """End the server and remove its files; a second call has no effect."""
         if self._log.closed:
             return
+        initial_files.withdraw(self.directory)
         end(self._process, STOP_TIMEOUT)
         self._log.close()
         for directory in filter(None, (self.directory, self._copy)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -164,8 +165,11 @@ def test_the_summary_of_a_run(admin: Engine, tmp_path: Path, workers: tuple[str,
         connection.exec_driver_sql("GRANT SELECT, INSERT ON notes TO authenticated")
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *options, "."]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        # Other plugins than xdist are of no use here, and take seconds to import.
+        plugins = ["-p", "no:cacheprovider", "-p", "xdist"]
+        command = [sys.executable, "-m", "pytest", "-q", *plugins, *workers, *options, "."]
+        env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
 
     low = run("--rls-coverage=app_of_coverage:metadata", "--rls-coverage-fail-under=60")
     assert (low.returncode, "less than the required 60 %" in low.stdout) == (1, True), low.stdout
