@@ -20,6 +20,7 @@
     │   ├── RowSecurityViolation  a policy refuses the new row
     │   └── PrivilegeMissing      the role lacks a privilege
     ├── KeysUnavailable           the provider's keys can't be fetched         (HTTP 503)
+    ├── SqlOverHttpError          an endpoint of SQL over HTTP refuses a request of a client
     └── BindingError              the caller can't be bound to the transaction (HTTP 500)
         ├── UnsupportedTransaction     AUTOCOMMIT or two-phase
         ├── UnsafeRole                 row security doesn't hold for the role
@@ -171,6 +172,22 @@ class PrivilegeMissing(AccessDenied):
     """The caller's role lacks a privilege on a table, a column, a schema, a sequence or a function."""
 
     _reason = "the role lacks a privilege. Declare a policy or a grant for it, and migrate"
+
+
+class SqlOverHttpError(RowSecurityError):
+    """An endpoint of SQL over HTTP refuses a request of a client, or can't be reached.
+
+    *code* is the SQLSTATE of Postgres's error, or None.  *fields* has the other fields of that error, such as
+    ``position`` and ``constraint``.  *status* is the HTTP status; None without an answer.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, fields: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.fields = dict(fields or {})
+        self.code: str | None = self.fields.get("code")
 
 
 class BindingError(RowSecurityError):

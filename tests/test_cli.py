@@ -17,6 +17,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
+from sqla_rls.neon_http import Client
 from sqla_rls.testing.postgres import installations
 
 
@@ -39,7 +40,7 @@ def test_dev_runs_until_it_is_interrupted() -> None:
     command = [sys.executable, "-c", "from sqla_rls.cli import main; main()", "dev", "--token", "alice"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = dict(process.stdout.readline().strip().split("=", 1) for _ in range(6))
+        lines = dict(process.stdout.readline().strip().split("=", 1) for _ in range(8))
         try:
             psycopg.connect(lines["SUPERUSER_URL"]).close()
             users = {}
@@ -50,6 +51,12 @@ def test_dev_runs_until_it_is_interrupted() -> None:
                     users[name] = connection.scalar(text("SELECT current_user"))
             assert users == {"DATABASE_URL": "owner", "DATABASE_AUTHENTICATED_URL": "app"}
             assert lines["TOKEN_alice"].count(".") == 2
+            assert lines["SQL_HTTP_CONNECTION_STRING"] == "postgresql://authenticated@localhost/app"
+            with Client(lines["SQL_HTTP_URL"], auth_token=lines["TOKEN_alice"]) as client:
+                (row,) = client.query(
+                    "SELECT current_setting('request.jwt.claims')::jsonb ->> 'sub' AS sub"
+                ).rows
+                assert row == {"sub": "alice"}
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqla_rls.neon_http import SqlEndpoint, sql_endpoint
 from sqla_rls.testing.issuer import Issuer
 from tests.support.signing import Signed
+from tests.support.web import served
 
 CONNECTION_STRING = "postgresql://authenticated@ep-todos.example.com/app"
 
@@ -94,3 +95,13 @@ def make_endpoint(sql_engine: AsyncEngine, signed: Signed, issuer: Issuer) -> Ma
 @pytest.fixture
 def client(make_endpoint: MakeEndpoint, issuer: Issuer) -> Client:
     return Client(make_endpoint(), issuer)
+
+
+@pytest.fixture
+def url(signed: Signed, sql_url: URL, issuer: Issuer) -> Iterator[str]:
+    """The URL of an endpoint that listens."""
+    engine = create_async_engine(sql_url, pool_size=2)
+    endpoint = sql_endpoint(engine, issuer.provider, signing_key=signed.key)
+    with served(endpoint) as address:
+        yield f"{address}/sql"
+    asyncio.run(engine.dispose())

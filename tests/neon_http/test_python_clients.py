@@ -1,0 +1,116 @@
+"""Clients of Python against the endpoint: that of the library, and neon-serverless of PyPI."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from neon_serverless import NeonDbError, neon
+from sqlalchemy import text
+
+from sqla_rls.exc import DeclarationError, SqlOverHttpError
+from sqla_rls.neon_http import AsyncClient, Client
+from sqla_rls.testing.issuer import Issuer
+from tests.neon_http.conftest import CONNECTION_STRING
+from tests.support.signing import Signed
+
+COUNT = "SELECT count(*)::int AS n FROM todos"
+ENDED = text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
+
+
+def test_a_script_queries_and_sends_batches(url: str, issuer: Issuer, signed: Signed) -> None:
+    asked: list[str] = []
+
+    def token() -> str:
+        asked.append("alice")
+        return issuer.token("alice")
+
+    with Client(url, auth_token=token) as alice, Client(url, auth_token=issuer.token("bob")) as bob:
+        inserted = alice.query("INSERT INTO todos (task) VALUES ($1) RETURNING task", "new")
+        assert (inserted.rows, inserted.command, inserted.row_count) == ([{"task": "new"}], "INSERT", 1)
+        assert bob.query("SELECT task FROM todos").rows == [{"task": "bob's"}]
+        first, second = alice.batch(
+            [
+                "SELECT count(*)::int AS n FROM todos",
+                ("SELECT $1::int[] AS a, $2::jsonb AS b", [[1, 2], {"c": None}]),
+            ],
+            isolation_level="Serializable",
+            read_only=True,
+            deferrable=True,
+        )
+        assert (first.rows, second.rows) == ([{"n": 2}], [{"a": [1, 2], "b": {"c": None}}])
+        assert len(asked) == 2
+        with pytest.raises(SqlOverHttpError, match="nope") as raised:
+            alice.batch(["DELETE FROM todos", "SELECT nope"])
+        assert (raised.value.code, raised.value.fields["position"], raised.value.status) == (
+            "42703",
+            "8",
+            400,
+        )
+        assert len(alice.query("SELECT FROM todos").rows) == 2
+        with signed.admin.connect() as connection:
+            # The endpoint opens a connection again, and so does the client.
+            connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+            )
+        alice.close()
+        with pytest.raises(SqlOverHttpError) as lost:
+            alice.query("SELECT 1")
+        assert lost.value.status == 500
+        assert alice.query("SELECT 1 AS a").rows == [{"a": 1}]
+
+
+def test_functions_under_asyncio_send_requests_at_once(url: str, issuer: Issuer) -> None:
+    async def token() -> str:
+        await asyncio.sleep(0)
+        return issuer.token("alice")
+
+    async def run() -> None:
+        client = AsyncClient(url, auth_token=token)
+        found = await asyncio.gather(*(client.query("SELECT $1::int AS n", n) for n in range(8)))
+        assert [result.rows[0]["n"] for result in found] == list(range(8))
+        (result,) = await client.batch(["SELECT auth.user_id() AS id"], read_only=True)
+        assert result.rows == [{"id": "alice"}]
+        with pytest.raises(SqlOverHttpError, match="isn't the role"):
+            await AsyncClient(url, auth_token=token, role="postgres").query("SELECT 1")
+
+    asyncio.run(run())
+
+
+@pytest.mark.exhaustive
+def test_what_a_client_can_not_do(url: str) -> None:
+    with pytest.raises(DeclarationError, match="isn't one of HTTP"):
+        Client("postgresql://example.com/app", auth_token="x")
+    nothing: Any = None
+    with pytest.raises(DeclarationError, match="returned no text"):
+        Client(url, auth_token=lambda: nothing).query("SELECT 1")
+    for address, words, status in (
+        ("http://127.0.0.1:9/sql", "can't be reached", None),
+        (url, "isn't a JWT", 400),
+        (f"{url}/other", "HTTP 400", 400),
+    ):
+        with (
+            Client(address, auth_token="x") as client,
+            pytest.raises(SqlOverHttpError, match=words) as raised,
+        ):
+            client.query("SELECT 1")
+        assert raised.value.status == status
+
+
+@pytest.mark.exhaustive
+def test_the_client_of_pypi(url: str, issuer: Issuer) -> None:
+    alice, bob = (
+        neon(CONNECTION_STRING, auth_token=issuer.token(name), endpoint=url) for name in ("alice", "bob")
+    )
+    with alice, bob:
+        assert alice("INSERT INTO todos (task) VALUES ($1) RETURNING task", ["new"]) == [{"task": "new"}]
+        assert bob("SELECT task FROM todos") == [{"task": "bob's"}]
+        first, second = alice.transaction(
+            [("SELECT count(*)::int AS n FROM todos", []), ("SELECT $1::int[] AS a", [[1, 2]])],
+            read_only=True,
+        )
+        assert (first, second) == ([{"n": 2}], [{"a": [1, 2]}])
+        with pytest.raises(NeonDbError) as raised:
+            alice("SELECT nope")
+        assert raised.value.code == "42703"
