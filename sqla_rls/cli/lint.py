@@ -24,6 +24,7 @@ _FAIL_ON: Final = ("error", "warning", "info", "never")
 @click.option("--schema", "schemas", multiple=True, help="A schema to look at; without it, all.")
 @click.option("--select", multiple=True, metavar="RULE", help="A rule or group to run; without it, all.")
 @click.option("--ignore", multiple=True, metavar="RULE", help="A rule or group to leave out.")
+@click.option("--speed", is_flag=True, help="Run the rules of speed, too: they measure policies.")
 @click.option("--format", "format_", type=click.Choice(_FORMATS), default="text", show_default=True)
 @click.option(
     "--fail-on",
@@ -51,6 +52,7 @@ def command(
     schemas: tuple[str, ...],
     select: tuple[str, ...],
     ignore: tuple[str, ...],
+    speed: bool,
     format_: str,
     fail_on: str | None,
     baseline: Path | None,
@@ -99,6 +101,7 @@ def command(
                 target=side.name,
                 select=chosen,
                 ignore=left,
+                speed=speed,
                 exemptions=settings.exemptions,
                 baseline=reviewed,
                 progress=progress,

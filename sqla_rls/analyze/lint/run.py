@@ -107,12 +107,15 @@ def _entry(finding: Finding) -> tuple[str, ...]:
     return (*finding.key, finding.level or "")
 
 
-def selected(select: Collection[str] = (), ignore: Collection[str] = ()) -> list[Rule]:
+def selected(
+    select: Collection[str] = (), ignore: Collection[str] = (), *, speed: bool = False
+) -> list[Rule]:
     """Return the rules that run.
 
     Args:
-        select: the names of rules or groups that run; empty is all.
+        select: the names of rules or groups that run; empty is all, those of speed only with *speed*.
         ignore: the names of those that don't.
+        speed: whether the rules of speed run, too.
 
     Raises:
         AnalysisError: a name is of no rule and of no group.
@@ -128,7 +131,12 @@ def selected(select: Collection[str] = (), ignore: Collection[str] = ()) -> list
     def names(one: Rule, given: Collection[str]) -> bool:
         return one.name in given or one.group in given
 
-    return [one for one in known.values() if (not select or names(one, select)) and not names(one, ignore)]
+    return [
+        one
+        for one in known.values()
+        if ((one.group == "speed" and speed) or (names(one, select) if select else one.group != "speed"))
+        and not names(one, ignore)
+    ]
 
 
 def lint(
@@ -137,6 +145,7 @@ def lint(
     target: str,
     select: Collection[str] = (),
     ignore: Collection[str] = (),
+    speed: bool = False,
     exemptions: Collection[Exemption] = (),
     baseline: Baseline | None = None,
     locate: Locate | None = None,
@@ -149,6 +158,7 @@ def lint(
         target: its name in the report.
         select: the names of rules or groups that run; empty is all.
         ignore: the names of those that don't.
+        speed: whether the rules of speed run, too: they measure policies in a scratch database.
         exemptions: the findings that are meant, with their reasons.
         baseline: the findings that are reviewed.
         locate: returns the line of a finding in the models.
@@ -161,7 +171,7 @@ def lint(
     Raises:
         AnalysisError: a name is of no rule.
     """
-    running = selected(select, ignore)
+    running = selected(select, ignore, speed=speed)
     found: list[Finding] = []
     with pinned(database.connection), database.undo:
         database.connection.execute(

@@ -170,11 +170,30 @@ class Bench:
         """
         return _Search(self, query, actor, name, command, parameters).run()
 
-    def causes(self, query: Query, actor: Actor, name: str, command: str = "SELECT") -> list[Advice]:
-        """Return the advice, and the best change of each other kind that gains alone."""
+    def causes(
+        self, query: Query, actor: Actor, name: str, command: str = "SELECT"
+    ) -> tuple[list[Advice], Plan]:
+        """Return the advice with the best change of each other kind that gains alone, and the last plan."""
         search = _Search(self, query, actor, name, command, None)
         steps = search.run()
-        return [*steps, *search.alone({step.change.kind for step in steps})]
+        alone = search.alone({step.change.kind for step in steps})
+        return [*steps, *alone], steps[-1].after if steps else self.measure(query, actor)
+
+    def without_row_security(self, query: Query) -> Plan:
+        """Return the plan of *query* as superuser, with times."""
+        return plan_of(self.connection, query, analyze=True, timeout=TIMEOUT, repeat=_REPEAT)
+
+    def with_changes(self, statements: Sequence[str], query: Query, actor: Actor) -> Plan | None:
+        """Return the plan of *query* after *statements*; None if there is an error."""
+        try:
+            with undone(self.connection):
+                for statement in statements:
+                    self.run(statement)
+                return self.measure(query, actor)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return None
 
     def run(self, statement: str) -> None:
         """Run a statement as superuser."""
@@ -211,6 +230,10 @@ class Bench:
             return ""
         if found.unknown:
             return None
+        drops = any(change.kind == "several_permissive_policies" for change in changes)
+        if drops and not all(one.proved or one.worlds == 0 for one in found.same):
+            # A policy may admit rows that no small world has.
+            return ""
         worlds = max((one.worlds for one in found.same), default=0)
         return f"it admits the same rows in {worlds} small worlds"
 

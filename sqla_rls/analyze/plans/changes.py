@@ -170,9 +170,7 @@ def _index(table: Relation, expression: str, column: str | None) -> Change:
         statement=f"CREATE INDEX ON {table.name} ({part})",
         operation=f"op.create_index({name!r}, {table.relname!r}, [{indexed}]{_schema(table)})",
         hint=(
-            f"mapped_column(…, index=True) of {column}"
-            if column
-            else f"Index({name!r}, text({expression!r}))"
+            f"{column} = mapped_column(…, index=True)" if column else f"Index({name!r}, text({expression!r}))"
         ),
     )
 

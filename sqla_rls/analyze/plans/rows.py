@@ -22,6 +22,7 @@ from sqla_rls.analyze.why.rows import quoted_literal
 from sqla_rls.analyze.why.target import first_line
 from sqla_rls.analyze.worlds.pools import Actor, Pools, Shared, as_input
 from sqla_rls.analyze.worlds.schema import Column, ForeignKey, Relation, Schema
+from sqla_rls.analyze.worlds.statements import quoted
 from sqla_rls.catalog.query import undone
 
 #: The rows of a table.
@@ -33,6 +34,8 @@ _CALLER: Final = 7
 #: The most tables of a chain of foreign keys.
 _MOST_STEPS: Final = 12
 _NUMBER: Final = "n"
+#: Fifteen years: partitions have the rows of a few.
+_MINUTES: Final = 15 * 365 * 24 * 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +139,11 @@ class Rows:
             cases = " ".join(
                 f"WHEN {turn} THEN {self._literal(column, value)}" for turn, value in enumerate(values)
             )
-            return f"CASE ({number} / {place + 1}) % {len(values)} {cases} END"
+            turns = f"({number} / {place + 1}) % {len(values)}"
+            if column.kind == "e" and not named:
+                # One label is frequent, and the others are rare, as the states of most rows.
+                turns = f"CASE WHEN {number} % 1000 = 0 THEN {number} / 1000 % {len(values)} ELSE 0 END"
+            return f"CASE {turns} {cases} END"
         return self._value(column, number, list(relation.columns).index(column.name))
 
     def _parent(
@@ -184,8 +191,8 @@ class Rows:
             return f"CAST(lpad(to_hex({number}), 32, '0') AS {column.type})"
         if base.startswith("timestamp") or base == "date":
             # A start comes before an end in most tables.
-            days = f"interval '{later} days' + {number} * interval '1 minute'"
-            return f"CAST(timestamptz '2020-01-01 00:00:00+00' + {days} AS {column.type})"
+            days = f"interval '{later} days' + {number} * interval '{_MINUTES // self.size} minutes'"
+            return f"CAST(timestamptz '2015-01-01 00:00:00+00' + {days} AS {column.type})"
         if column.category == "S":
             return f"CAST({self._text(column, number)} AS {column.type})"
         values = [value for value in self.pools.values(self._any, column) if value is not None] or [None]
@@ -253,6 +260,8 @@ class Rows:
                 left_out.append(f"{name} has no generated rows: {reason or 'its constraints reject all'}.")
         self._delete_orphans(rows)
         self._run("SET LOCAL session_replication_role = origin")
+        # As after VACUUM: Postgres avoids an index with a long list of pending entries.
+        self._run(_CLEAN_PENDING_LISTS)
         for name in rows:
             self._run(f"ANALYZE {name}")
         return Filled(rows=rows, left_out=tuple(left_out))
@@ -273,11 +282,10 @@ class Rows:
         return 0, reason
 
     def _insertion(self, relation: Relation, checks: Sequence[str], *, varied: bool) -> str:
-        quote = self.connection.dialect.identifier_preparer.quote
         columns = [column for column in relation.columns.values() if column.generated is None]
-        names = ", ".join(quote(column.name) for column in columns)
+        names = ", ".join(quoted(column.name) for column in columns)
         values = ", ".join(
-            f"{self._expression(relation, column, _NUMBER, varied=varied)} AS {quote(column.name)}"
+            f"{self._expression(relation, column, _NUMBER, varied=varied)} AS {quoted(column.name)}"
             for column in columns
         )
         conditions = " AND ".join(f"({check}) IS NOT FALSE" for check in checks) or "true"
@@ -289,7 +297,6 @@ class Rows:
 
     def _delete_orphans(self, rows: dict[str, int]) -> None:
         """Delete the rows whose parents the constraints have rejected, and so on."""
-        quote = self.connection.dialect.identifier_preparer.quote
         short = {name for name in rows if rows[name] < self._rows_of(self.schema.relations[name])}
         while short:
             parents, short = short, set[str]()
@@ -298,10 +305,10 @@ class Rows:
                     if key.target not in parents:
                         continue
                     matches = " AND ".join(
-                        f"p.{quote(theirs)} = c.{quote(ours)}"
+                        f"p.{quoted(theirs)} = c.{quoted(ours)}"
                         for ours, theirs in zip(key.columns, key.target_columns, strict=True)
                     )
-                    has_key = " AND ".join(f"c.{quote(one)} IS NOT NULL" for one in key.columns)
+                    has_key = " AND ".join(f"c.{quoted(one)} IS NOT NULL" for one in key.columns)
                     deleted = self._run(
                         f"DELETE FROM {name} AS c WHERE {has_key} "
                         f"AND NOT EXISTS (SELECT FROM {key.target} AS p WHERE {matches})"
@@ -351,6 +358,11 @@ class Rows:
         return str(self.connection.scalar(text(f"SELECT {expression}".replace(":", "\\:"))))
 
 
+_CLEAN_PENDING_LISTS: Final = """
+SELECT pg_catalog.gin_clean_pending_list(c.oid)
+  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_am AS m ON m.oid = c.relam
+ WHERE m.amname = 'gin' AND c.relkind = 'i' AND c.oid >= 16384
+"""
 _VERBATIM: Final = {"no_parameters": True}
 
 

@@ -49,6 +49,7 @@ class Examples:
         *,
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
+        speed: bool = False,
         anonymous_roles: Sequence[str] = ("anonymous",),
     ) -> Report:
         """Return the report on the schema that *sql* makes."""
@@ -60,7 +61,7 @@ class Examples:
                 is_scratch=True,
                 anonymous_roles=anonymous_roles,
             )
-            return lint(database, target="app", select=select, ignore=ignore)
+            return lint(database, target="app", select=select, ignore=ignore, speed=speed)
 
 
 def run(connection: Connection, script: str) -> None:
