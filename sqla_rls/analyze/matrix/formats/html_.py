@@ -17,7 +17,7 @@ from typing import Final
 
 from sqla_rls.analyze.matrix.difference import EntryChange, MatrixDiff, WayChange
 from sqla_rls.analyze.matrix.entry import COMMANDS, Entry, Matrix, WayAround
-from sqla_rls.analyze.matrix.formats.told import examples, told, told_way
+from sqla_rls.analyze.matrix.formats.told import counted, examples, told, told_way
 from sqla_rls.analyze.report.report import facts, plain
 
 _VERDICTS: Final = {
@@ -90,10 +90,9 @@ def _name(words: str) -> str:
 
 
 def _summary(matrix: Matrix, diff: MatrixDiff | None) -> str:
-    parts = [f"{len(matrix.objects)} objects", f"{len(matrix.roles)} roles"]
+    parts = [counted(len(matrix.objects), "object"), counted(len(matrix.roles), "role")]
     if diff is not None:
-        number = len(diff.entries) + len(diff.ways)
-        parts.append(f"{number} change{'' if number == 1 else 's'}")
+        parts.append(counted(len(diff.entries) + len(diff.ways), "change"))
     return ", ".join(parts)
 
 
@@ -104,7 +103,7 @@ def _filters(matrix: Matrix, diff: MatrixDiff | None) -> Iterator[str]:
     yield _select("role", "Role", {"": "all", **{role: plain(role) for role in roles}})
     yield _select("kind", "Kind", {"": "all", **{kind: kind for kind in kinds}})
     yield _select("command", "Command", {"": "all", **{one: one for one in COMMANDS}})
-    yield _select("verdict", "Access", _VERDICTS)
+    yield _select("verdict", "Verdict", _VERDICTS)
     if diff is not None:
         yield _select("change", "Change", _CHANGES)
 
@@ -113,7 +112,10 @@ def _select(name: str, label: str, options: dict[str, str]) -> str:
     inner = "".join(
         f'<option value="{escape(value)}">{escape(shown)}</option>' for value, shown in options.items()
     )
-    return f'<label>{label} <select name="{name}">{inner}</select></label>'
+    return (
+        f'<div class="field"><label for="by-{name}">{label}</label>'
+        f'<select id="by-{name}" name="{name}">{inner}</select></div>'
+    )
 
 
 def _legend(diff: MatrixDiff | None) -> str:
@@ -201,7 +203,7 @@ def _sql(entry: Entry | None) -> Iterator[str]:
 def _sql_before(entry: Entry | None, change: EntryChange | None) -> Iterator[str]:
     before = None if change is None else change.before
     if before is not None and before.sql and before.sql != (entry.sql if entry is not None else ""):
-        yield f"<p>Before:</p><pre><code>{_lines(before.sql)}</code></pre>"
+        yield f'<p class="example">Before:</p><pre><code>{_lines(before.sql)}</code></pre>'
 
 
 def _example(change: EntryChange | None) -> Iterator[str]:

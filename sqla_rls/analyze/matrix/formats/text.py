@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sqla_rls.analyze.matrix.difference import MatrixDiff
 from sqla_rls.analyze.matrix.entry import Matrix
 from sqla_rls.analyze.matrix.formats.told import (
+    counted,
     examples,
     grouped,
     has_privilege,
@@ -23,7 +24,8 @@ def text(found: Matrix | MatrixDiff) -> str:
 
 
 def _of_matrix(matrix: Matrix) -> Iterator[str]:
-    yield plain(f"{matrix.name}: {len(matrix.objects)} objects, {len(matrix.roles)} roles")
+    objects, roles = counted(len(matrix.objects), "object"), counted(len(matrix.roles), "role")
+    yield plain(f"{matrix.name}: {objects}, {roles}")
     width = max((len(plain(role)) for role in matrix.roles), default=0)
     for name in matrix.objects:
         kind = matrix.of(name, matrix.roles[0])[0].kind
@@ -48,8 +50,7 @@ def _of_matrix(matrix: Matrix) -> Iterator[str]:
 
 
 def _of_diff(found: MatrixDiff) -> Iterator[str]:
-    number = len(found.entries) + len(found.ways)
-    changes = f"{number or 'no'} change{'' if number == 1 else 's'}"
+    changes = counted(len(found.entries) + len(found.ways), "change")
     yield plain(f"{found.before.name} → {found.after.name}: {changes}")
     for change in found.entries:
         entry = change.entry

@@ -52,3 +52,8 @@ def told_way_change(change: WayChange) -> str:
     if change.before is not None and change.after is not None:
         return f"{told_way(change.after)}. Before: {told_way(change.before)}"
     return told_way(change.way)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return *number* with its noun."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
