@@ -6,6 +6,7 @@ import click
 
 from sqla_rls.cli import (
     auth_functions,
+    check,
     dev,
     diff,
     explain,
@@ -30,6 +31,7 @@ def main() -> None:
 
 for module in (
     auth_functions,
+    check,
     dev,
     diff,
     explain,

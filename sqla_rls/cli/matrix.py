@@ -73,7 +73,7 @@ def command(
         raise click.UsageError("give either --write or --check")
     with in_one_line():
         # First: a wrong file needs no matrix.
-        known = None if check is None else _read(check)
+        known, changes = None if check is None else _read(check), ""
         options: dict[str, Any] = {"models": models, "alembic_config": alembic_config, "owner": owner}
         budget = Budget() if worlds is None else Budget(worlds=worlds)
         with Progress("Trying") as progress:
@@ -96,9 +96,9 @@ def command(
         if isinstance(found, Matrix) and known is not None:
             changes = _changes(known, listing(found), str(check))
             click.echo(changes or f"{check}: no change of access.\n", nl=False)
-            context.exit(1 if changes else 0)
-        if html is None and write is None:
+        elif html is None and write is None:
             click.echo(FORMATS[format_](found), nl=False)
+    context.exit(1 if changes else 0)
 
 
 def _read(path: Path) -> str:
