@@ -119,7 +119,7 @@ def test_the_check_ends_with_the_code_of_the_command(tmp_path: Path) -> None:
 @pytest.mark.exhaustive
 def test_the_check_is_ok_with_a_committed_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "examples"))
-    write = ["matrix", "models", "--models", "todos.models:Base", "--write", tmp_path / "access.txt"]
+    write = ["matrix", "models", "--models", "todos.models:Base", "--write", str(tmp_path / "access.txt")]
     subprocess.run([PROGRAMS / "sqla-rls", *write], check=True)
     values = {"MODELS": "todos.models:Base", "ALEMBIC_CONFIGS": "", "ACCESS": "access.txt"}
     done = run("Check", tmp_path, TARGET="models", SKIP="lint\nalembic", **values)
