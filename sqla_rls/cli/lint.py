@@ -12,7 +12,8 @@ from sqla_rls.cli.progress import Progress
 from sqla_rls.cli.sides import in_one_line, side_options
 
 if TYPE_CHECKING:
-    from sqla_rls.analyze.lint.run import Baseline
+    from sqla_rls.analyze.lint.database import Database
+    from sqla_rls.analyze.lint.run import Baseline, Report
 
 _FORMATS: Final = ("text", "json")
 _FAIL_ON: Final = ("error", "warning", "info", "never")
@@ -36,6 +37,23 @@ _FAIL_ON: Final = ("error", "warning", "info", "never")
 )
 @click.option("--write-baseline", is_flag=True, help="Write all present findings to the baseline.")
 @click.option(
+    "--with",
+    "with_",
+    metavar="PROGRAMS",
+    default="",
+    help="Other programs whose findings are shown, too: pgrls, splinter, or both with a comma.",
+)
+@click.option(
+    "--splinter",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file splinter.sql of github.com/supabase/splinter, for --with splinter.",
+)
+@click.option(
+    "--export",
+    type=click.Choice(("pgrls",)),
+    help="Write pgrls.toml: the functions, columns and roles of the target, and what its rules may pass.",
+)
+@click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     default="pyproject.toml",
@@ -57,6 +75,9 @@ def command(
     fail_on: str | None,
     baseline: Path | None,
     write_baseline: bool,
+    with_: str,
+    splinter: Path | None,
+    export: str | None,
     config: Path,
 ) -> None:
     """Look for openings, dead ends and slow policies in TARGET.
@@ -72,6 +93,7 @@ def command(
     # Imported here, since commands that print SQL need no database.
     from sqla_rls.analyze.lint.exemptions import read_settings
     from sqla_rls.analyze.lint.formats import FORMATS
+    from sqla_rls.analyze.lint.others import check_names, others
     from sqla_rls.analyze.lint.run import Baseline, lint, selected
     from sqla_rls.analyze.lint.target import open_target
     from sqla_rls.analyze.sides import Side
@@ -84,6 +106,8 @@ def command(
         settings = read_settings(config)
         chosen, left = select or settings.select, (*ignore, *settings.ignore)
         selected(chosen, left)
+        programs = [one.strip() for one in with_.split(",") if one.strip()]
+        check_names(programs)
         reviewed = _read(baseline) if baseline is not None and not write_baseline else None
         side = Side.parse(target, models=models, alembic_config=alembic_config, owner=owner)
         with (
@@ -105,12 +129,29 @@ def command(
                 exemptions=settings.exemptions,
                 baseline=reviewed,
                 progress=progress,
+                others=lambda found: others(found, programs, splinter=splinter),
             )
+            if export is not None:
+                _export(database, report)
         if baseline is not None and write_baseline:
             baseline.write_text(Baseline.of(report.findings).to_json(), encoding="utf-8")
         click.echo(FORMATS[format_](report), nl=False)
         is_failing = report.fails(fail_on or settings.fail_on or "warning")  # type: ignore[arg-type] # both are checked
     context.exit(1 if is_failing and not write_baseline else 0)
+
+
+def _export(database: Database, report: Report) -> None:
+    """Write pgrls.toml, unless a person wrote it."""
+    from sqla_rls.analyze.lint.pgrls_config import HEADER, pgrls_config
+
+    path = Path("pgrls.toml")
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
+        raise Unanswered(
+            "pgrls.toml can't be written: it exists, and sqla-rls didn't write it. Move it away, and put "
+            '`extends = "…"` into your own file'
+        )
+    path.write_text(pgrls_config(database, report), encoding="utf-8")
+    click.echo("wrote pgrls.toml", err=True)
 
 
 def _read(path: Path) -> Baseline:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.exemptions import Exemption
 from sqla_rls.analyze.lint.finding import LEVELS, Finding, Level, SourceLine
+from sqla_rls.analyze.lint.others import folded
 from sqla_rls.analyze.lint.registry import rules
 from sqla_rls.analyze.lint.rule import GROUPS, Rule
 from sqla_rls.catalog.query import pinned, undone
@@ -150,6 +151,7 @@ def lint(
     baseline: Baseline | None = None,
     locate: Locate | None = None,
     progress: Progress | None = None,
+    others: Callable[[Database], Sequence[Finding]] | None = None,
 ) -> Report:
     """Look at *database* with the selected rules.
 
@@ -162,6 +164,7 @@ def lint(
         exemptions: the findings that are meant, with their reasons.
         baseline: the findings that are reviewed.
         locate: returns the line of a finding in the models.
+        others: returns the findings of other programs, which are folded with ours.
         progress: is called with the number of rules done, their number, and the next rule.
 
     Emits:
@@ -191,6 +194,8 @@ def lint(
             if progress is not None:
                 progress(place, len(running), one.name)
             found += _run(one, database)
+        if others is not None:
+            found = folded(found, others(database))
     if locate is not None:
         found = [replace(one, source=one.source or locate(one)) for one in found]
     found.sort(key=lambda one: (one.rank, one.object, one.rule, one.key))

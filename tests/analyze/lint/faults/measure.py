@@ -38,9 +38,8 @@ def names(object_: str, fault: Fault) -> bool:
     return object_ in fault.objects or "DATABASE" in fault.objects
 
 
-def look(connection: Connection, *, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> list[Finding]:
+def look(connection: Connection, *, select: Sequence[str] = (), speed: bool = False) -> list[Finding]:
     """Return the findings, in the transaction of a superuser."""
-
     report = lint(
         Database(
             connection=connection,
@@ -50,7 +49,7 @@ def look(connection: Connection, *, select: Sequence[str] = (), ignore: Sequence
         ),
         target="faults",
         select=select,
-        ignore=ignore,
+        speed=speed,
     )
     return list(report.findings)
 
@@ -62,10 +61,10 @@ def findings_of(connection: Connection, fault: Fault) -> Findings:
         assert driver is not None
         prepare(driver, fault)
         # Speed needs many rows; each group is looked at by itself.
-        rules = {"select": ["speed"]} if fault.group == "speed" else {"ignore": ["speed"]}
-        faulty = look(connection, **rules)
+        rules = ["speed"] if fault.group == "speed" else []
+        faulty = look(connection, select=rules)
         mend(driver, fault)
-        return Findings(faulty, look(connection, **rules))
+        return Findings(faulty, look(connection, select=rules))
 
 
 def findings_above_info(connection: Connection, schema: Clean) -> list[Finding]:
@@ -74,4 +73,4 @@ def findings_above_info(connection: Connection, schema: Clean) -> list[Finding]:
         driver = connection.connection.driver_connection
         assert driver is not None
         prepare(driver, schema)
-        return [one for one in look(connection) if one.level != "info"]
+        return [one for one in look(connection, speed=True) if one.level != "info"]

@@ -89,6 +89,7 @@ FAULTS: Final = [
         "function-per-row",
         "owner = auth.user_id()",
         schema=_TABLE,
+        mend=f"CREATE INDEX docs_owner ON docs (owner); ALTER POLICY own ON docs USING ({OWN});",
         factor=3,
         by="time",
     ),

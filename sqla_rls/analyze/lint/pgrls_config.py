@@ -1,0 +1,121 @@
+"""A pgrls.toml: who calls, by which functions, and which columns are theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from sqla_rls.analyze.lint.accesses import Access, Command, accesses
+from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.pinned import pinned_columns
+
+if TYPE_CHECKING:
+    from sqla_rls.analyze.lint.run import Report
+
+#: The first line.
+HEADER: Final = "# Written by: sqla-rls lint TARGET --export pgrls"
+_AUTH_FUNCTIONS: Final = ("auth.user_id", "auth.uid", "auth.jwt", "auth.session", "current_setting")
+#: The rules that take auth_functions, identity_columns, and the names of roles.
+_TAKE_FUNCTIONS: Final = ("PERF001", "SEC004", "SEC026", "SEC030", "SEC035", "SEC038", "SEC040")
+_TAKE_COLUMNS: Final = ("SEC021", "SEC030", "SEC040")
+_TAKE_ANONYMOUS: Final = ("SEC004", "SEC039", "SEC042")
+
+_DISABLED: Final[Mapping[str, str]] = {
+    "SEC007": "permissive policies alone are right for most tables",
+    "SEC010": "USING (false) states that a command is for no one",
+    "SEC022": "a table that callers only read",
+    "SEC027": "a column with a name such as user_id need not decide",
+    "SEC045": "a column with a sensitive name; rows decide",
+}
+
+
+def pgrls_config(database: Database, report: Report | None = None) -> str:
+    """Return the text of a pgrls.toml for *database*.
+
+    Args:
+        database: the database.
+        report: that of ``lint()`` with all rules; None leaves the allowlists out.  An object that our rules
+            of the same fault looked at without a finding is in the allowlist of pgrls's rule.
+    """
+    schemas = sorted({table.schema for table in database.tables if table.schema != "auth"})
+    columns = sorted({column for one in accesses(database) for column in _identity(one)})
+    options: dict[str, dict[str, Sequence[str]]] = {}
+
+    def add(rules: Iterable[str], name: str, values: Collection[str]) -> None:
+        for rule in rules:
+            if values:
+                options.setdefault(rule, {})[name] = sorted(values)
+
+    add(_TAKE_FUNCTIONS, "auth_functions", _functions(database))
+    add(_TAKE_COLUMNS, "identity_columns", columns)
+    anonymous = [name for name in database.anonymous_roles if name in database.schema.roles]
+    add(_TAKE_ANONYMOUS, "anon_roles", anonymous)
+    if report is not None:
+        for rule, names in _allowed(database, report).items():
+            add([rule], "allowlist", names)
+    lines = [HEADER, "", "[database]"]
+    lines += [f"schemas = {_listed(schemas or ['public'])}", "", "[lint]", "disable = ["]
+    lines += [f'  "{rule}",  # {reason}' for rule, reason in _DISABLED.items()]
+    lines.append("]")
+    for rule, values in sorted(options.items()):
+        lines += ["", f"[lint.rules.{rule}]", *(f"{name} = {_listed(one)}" for name, one in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(values: Sequence[str]) -> str:
+    # TOML's basic strings are those of JSON.
+    return json.dumps(list(values), ensure_ascii=False)
+
+
+def _identity(access: Access) -> Iterable[str]:
+    commands: tuple[Command, ...] = ("INSERT", "UPDATE")
+    for command in commands:
+        yield from pinned_columns(access, command)
+
+
+def _functions(database: Database) -> set[str]:
+    """Return the functions that say who calls: known ones, and those of policies that read a setting."""
+    found = {"current_setting"}
+    for function in database.schema.functions.values():
+        name = f"{function.schema}.{function.name}"
+        words = function.vocabulary
+        if name in _AUTH_FUNCTIONS or function.schema == "auth" or words.settings or words.claims:
+            found.add(name)
+    return found
+
+
+def _allowed(database: Database, report: Report) -> Mapping[str, set[str]]:
+    """Return the objects, in pgrls's names, that our rules of the same fault looked at without a finding."""
+    ran = {rule.name for rule in report.rules}
+    bad = {(one.rule, one.object) for one in report.findings if one.level != "info"}
+
+    def is_clean(name: str, *rules: str) -> bool:
+        return ran.issuperset(rules) and not any((rule, name) in bad for rule in rules)
+
+    found: dict[str, set[str]] = {}
+    for table in database.tables:
+        if not table.row_security:
+            continue
+        plain = f"{table.schema}.{table.relname}"
+        if not table.forced and is_clean(table.name, "force-missing"):
+            found.setdefault("SEC002", set()).add(plain)
+        for policy in table.policies:
+            # pgrls takes names without a dot.
+            if "." in policy.name:
+                continue
+            place = f"{plain}.{policy.name}"
+            if "true" in (policy.using, policy.check) and is_clean(
+                table.name, "everyone-reads", "everyone-writes"
+            ):
+                for rule in ("SEC005", "SEC008", "SEC028", "SEC038"):
+                    found.setdefault(rule, set()).add(place)
+                found.setdefault("SEC049", set()).add(plain)
+            if is_clean(table.name, "missing-index"):
+                found.setdefault("PERF003", set()).add(place)
+    definers = {row["signature"] for row in database.fetch("definer_functions")}
+    for signature in definers & database.schema.functions.keys():
+        function = database.schema.functions[signature]
+        if is_clean(signature, "definer-reads-protected", "definer-search-path"):
+            found.setdefault("SEC014", set()).add(f"{function.schema}.{function.name}")
+    return found
