@@ -20,6 +20,7 @@ MODULES = (
     "sqla_rls",
     "sqla_rls.analyze",
     "sqla_rls.analyze.intent",
+    "sqla_rls.analyze.plans",
     "sqla_rls.exc",
     "sqla_rls.fastapi",
     "sqla_rls.http",

@@ -16,13 +16,13 @@ from sqlalchemy.sql.elements import ClauseElement
 from sqla_rls.analyze.plans.ask import Query, plan_of, read_only
 from sqla_rls.analyze.plans.bench import Advice, Bench
 from sqla_rls.analyze.plans.explained import ExplainedQuery
-from sqla_rls.analyze.plans.forms import is_read_only, with_condition
+from sqla_rls.analyze.plans.forms import command_of, is_read_only, with_condition
 from sqla_rls.analyze.plans.plan import Plan
 from sqla_rls.analyze.plans.rows import ROWS
 from sqla_rls.analyze.sides.side import Side
 from sqla_rls.analyze.sides.statements import split
 from sqla_rls.analyze.why.acting import as_caller, require_known_caller
-from sqla_rls.analyze.why.target import first_line
+from sqla_rls.analyze.why.target import first_line, is_of_server
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
@@ -62,8 +62,8 @@ def explain_query(
         where: a hand-written condition that does the same as the policies; it is added to the WHERE of the
             query without row security.
         signing_key: the key, where the database verifies callers.
-        timeout: the most seconds that a statement takes, and that it waits for a lock.  A query that takes
-            longer gets a plan without times.
+        timeout: the most seconds that a statement takes; it waits for a lock half as long.  A query that
+            takes longer gets a plan without times.
 
     Raises:
         AnalysisError: the query isn't one statement, Postgres refuses it, or the caller can't be bound.
@@ -142,7 +142,7 @@ def explain(
         owner: an engine of a role that row security doesn't hold for.  Without it, the plan without row
             security is missing.
         advise: measure changes on generated rows in a scratch database of *owner*'s database.
-        timeout: the most seconds that a statement takes, and that it waits for a lock.
+        timeout: the most seconds that a statement takes; it waits for a lock half as long.
 
     Raises:
         AnalysisError: Postgres refuses the statement, or ``advise`` has no owner.
@@ -247,8 +247,9 @@ def _measured(
     if actor is None:
         return [], ["There is no advice: the query is an error in the scratch database."]
     found: dict[str, Advice] = {}
+    command = command_of(_sql(query))
     for name in names:
-        for one in bench.advise(query, actor, name, "SELECT", parameters):
+        for one in bench.advise(query, actor, name, command, parameters):
             found.setdefault(one.change.statement, one)
     if found:
         return list(found.values()), []
@@ -314,21 +315,22 @@ def _planned(
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        raise AnalysisError(
-            f"the query can't be explained: {first_line(error)}. Correct the query"
-        ) from error
+        step = "Try again, or give a longer timeout" if is_of_server(error) else "Correct the query"
+        raise AnalysisError(f"the query can't be explained: {first_line(error)}. {step}") from error
 
 
 def _require_one(query: Query) -> bool:
     """Return whether *query* is a SELECT that only reads; raise AnalysisError if it isn't one statement."""
-    if isinstance(query, str):
-        sql = query
-    else:
-        compiled = query.compile(dialect=_NUMBERED, compile_kwargs={"render_postcompile": True})
-        sql = str(compiled)
+    sql = _sql(query)
     if len(split(sql)) != 1:
         raise AnalysisError("the query can't be explained: it isn't one statement. Give one SELECT")
     return bool(is_read_only(sql))
+
+
+def _sql(query: Query) -> str:
+    if isinstance(query, str):
+        return query
+    return str(query.compile(dialect=_NUMBERED, compile_kwargs={"render_postcompile": True}))
 
 
 #: Its parameters are $1, $2 and so on, which the parser knows.

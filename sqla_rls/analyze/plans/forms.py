@@ -86,6 +86,17 @@ def is_read_only(statement: str) -> bool | None:
     )
 
 
+def command_of(statement: str) -> str:
+    """Return the command whose policies find the rows of *statement*."""
+    pglast = require_parser()
+    try:
+        found = pglast.parse_sql(statement)
+    except pglast.parser.ParseError:
+        return "SELECT"
+    name = type(found[0].stmt).__name__
+    return {"UpdateStmt": "UPDATE", "DeleteStmt": "DELETE"}.get(name, "SELECT")
+
+
 def with_condition(statement: str, condition: str) -> str | None:
     """Return *statement* with *condition* added to its WHERE; None if it has none, or isn't one statement."""
     pglast = require_parser()

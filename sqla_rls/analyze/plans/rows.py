@@ -245,12 +245,13 @@ class Rows:
     def insert(self) -> Filled:
         """Insert the rows, and let Postgres count them.
 
+        The setting session_replication_role must be replica: rows without a parent are deleted at the end.
+
         Emits:
-            ``INSERT … SELECT … FROM generate_series(…)`` without triggers, and ANALYZE.
+            ``INSERT … SELECT … FROM generate_series(…)``, and ANALYZE.
         """
         rows: dict[str, int] = {}
         left_out: list[str] = []
-        self._run("SET LOCAL session_replication_role = replica")
         for name in self.names:
             relation = self.schema.relations[name]
             if relation.kind != "r":
@@ -259,7 +260,6 @@ class Rows:
             if not rows[name]:
                 left_out.append(f"{name} has no generated rows: {reason or 'its constraints reject all'}.")
         self._delete_orphans(rows)
-        self._run("SET LOCAL session_replication_role = origin")
         # As after VACUUM: Postgres avoids an index with a long list of pending entries.
         self._run(_CLEAN_PENDING_LISTS)
         for name in rows:

@@ -20,7 +20,7 @@ from sqla_rls.analyze.plans.bench import Bench
 from sqla_rls.cli import main
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import AnalysisError
-from sqla_rls.testing.postgres import Server
+from sqla_rls.testing.postgres import Installation, Server
 from tests.analyze.lint.examples import run as run_script
 from tests.support.sessions import Todo
 from tests.support.suite import find_installation, newest
@@ -47,8 +47,8 @@ QUERY = "SELECT task FROM todos"
 
 
 @pytest.fixture(scope="module")
-def server_of_its_own() -> Iterator[Server]:
-    with Server.start(find_installation(newest())) as server:
+def server_of_its_own(installation: Installation | None) -> Iterator[Server]:
+    with Server.start(installation or find_installation(newest())) as server:
         yield server
 
 
@@ -124,6 +124,15 @@ def test_a_query_without_an_answer_is_one_line(owner: Engine, subtests: pytest.S
             assert len(done.output.splitlines()) == 1
 
 
+def test_a_select_takes_no_lock_above_access_share(owner: Engine) -> None:
+    with owner.connect() as other, owner.connect() as connection:
+        # It conflicts with every lock but ACCESS SHARE.
+        other.exec_driver_sql("LOCK TABLE todos IN EXCLUSIVE MODE")
+        assert explain_query(connection, ALICE, QUERY).under_policies.rows == 2
+        with pytest.raises(AnalysisError, match="lock timeout"):
+            explain_query(connection, ALICE, "DELETE FROM todos", timeout=0.1)
+
+
 def test_a_slow_query_has_a_plan_without_times(owner: Engine) -> None:
     with owner.connect() as connection:
         found = explain_query(connection, ALICE, "SELECT pg_sleep(1) FROM todos", timeout=0.1)
@@ -164,9 +173,16 @@ def test_the_command_measures_advice_in_a_scratch_server(owner: Engine) -> None:
     assert advice["statement"].startswith('ALTER POLICY "own" ON public.todos USING (')
     assert advice["operation"].startswith("op.alter_policy('own', 'todos', using=")
     with owner.connect() as connection:
-        # The database that was given is as before.
+        # The database that was given is as before, and a session may ask, too.
         using = "SELECT pg_get_expr(polqual, polrelid) FROM pg_policy"
         assert connection.scalar(text(using)) == "( SELECT (auth.user_id() = todos.user_id))"
+    sessions = sessionmaker(create_engine(owner.url.set(username="app"), poolclass=NullPool))
+    enforce_row_security(sessions, options=BindingOptions(signing="off"))
+    with sessions() as session:
+        identify(session, ALICE)
+        statement = delete(Todo).where(Todo.task.in_(["buy milk"]))
+        (of_delete,) = explain(session, statement, owner=owner, advise=True).advice
+        assert (of_delete.command, of_delete.change.policy) == ("DELETE", "own")
 
 
 def test_a_session_explains_its_own_statements(owner: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sqla_rls.analyze.plans.forms import compared, faster_forms, is_read_only, with_condition
+from sqla_rls.analyze.plans.forms import command_of, compared, faster_forms, is_read_only, with_condition
 
 TYPES = {"owner": "uuid", "org_id": "integer", "email": "text"}
 FORMS = {
@@ -63,6 +63,11 @@ def test_a_statement_that_may_write_is_known() -> None:
     assert is_read_only("WITH d AS (DELETE FROM t RETURNING 1) SELECT * FROM d") is False
     assert is_read_only("SELECT 1; SELECT 2") is False
     assert is_read_only("SELECT !!! (") is None
+
+
+def test_the_command_of_a_statement_is_known() -> None:
+    commands = [command_of(f"{one} t") for one in ("TABLE", "UPDATE t SET a = 1 FROM", "DELETE FROM", "!")]
+    assert commands == ["SELECT", "UPDATE", "DELETE", "SELECT"]
 
 
 def test_a_condition_is_added_to_a_where() -> None:
