@@ -150,7 +150,8 @@ def _export(database: Database, report: Report) -> None:
             "pgrls.toml can't be written: it exists, and sqla-rls didn't write it. Move it away, and put "
             '`extends = "…"` into your own file'
         )
-    path.write_text(pgrls_config(database, report), encoding="utf-8")
+    rules = [rule.name for rule in report.rules]
+    path.write_text(pgrls_config(database, report.findings, rules), encoding="utf-8")
     click.echo("wrote pgrls.toml", err=True)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqla_rls.analyze.lint.accesses import Access, Command, accesses
 from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.finding import Finding
 from sqla_rls.analyze.lint.pinned import pinned_columns
-
-if TYPE_CHECKING:
-    from sqla_rls.analyze.lint.run import Report
 
 #: The first line.
 HEADER: Final = "# Written by: sqla-rls lint TARGET --export pgrls"
@@ -30,13 +28,14 @@ _DISABLED: Final[Mapping[str, str]] = {
 }
 
 
-def pgrls_config(database: Database, report: Report | None = None) -> str:
+def pgrls_config(database: Database, findings: Sequence[Finding] = (), rules: Collection[str] = ()) -> str:
     """Return the text of a pgrls.toml for *database*.
 
     Args:
         database: the database.
-        report: that of ``lint()`` with all rules; None leaves the allowlists out.  An object that our rules
-            of the same fault looked at without a finding is in the allowlist of pgrls's rule.
+        findings: those of ``lint()``.
+        rules: the names of the rules that ran.  An object that they looked at without a finding is in the
+            allowlist of pgrls's rule about the same fault.
     """
     schemas = sorted({table.schema for table in database.tables if table.schema != "auth"})
     columns = sorted({column for one in accesses(database) for column in _identity(one)})
@@ -51,9 +50,8 @@ def pgrls_config(database: Database, report: Report | None = None) -> str:
     add(_TAKE_COLUMNS, "identity_columns", columns)
     anonymous = [name for name in database.anonymous_roles if name in database.schema.roles]
     add(_TAKE_ANONYMOUS, "anon_roles", anonymous)
-    if report is not None:
-        for rule, names in _allowed(database, report).items():
-            add([rule], "allowlist", names)
+    for rule, names in _allowed(database, findings, rules).items():
+        add([rule], "allowlist", names)
     lines = [HEADER, "", "[database]"]
     lines += [f"schemas = {_listed(schemas or ['public'])}", "", "[lint]", "disable = ["]
     lines += [f'  "{rule}",  # {reason}' for rule, reason in _DISABLED.items()]
@@ -85,13 +83,15 @@ def _functions(database: Database) -> set[str]:
     return found
 
 
-def _allowed(database: Database, report: Report) -> Mapping[str, set[str]]:
+def _allowed(
+    database: Database, findings: Sequence[Finding], rules: Collection[str]
+) -> Mapping[str, set[str]]:
     """Return the objects, in pgrls's names, that our rules of the same fault looked at without a finding."""
-    ran = {rule.name for rule in report.rules}
-    bad = {(one.rule, one.object) for one in report.findings if one.level != "info"}
+    ran = set(rules)
+    bad = {(one.rule, one.object) for one in findings if one.level != "info"}
 
-    def is_clean(name: str, *rules: str) -> bool:
-        return ran.issuperset(rules) and not any((rule, name) in bad for rule in rules)
+    def is_clean(name: str, *same: str) -> bool:
+        return ran.issuperset(same) and not any((rule, name) in bad for rule in same)
 
     found: dict[str, set[str]] = {}
     for table in database.tables:

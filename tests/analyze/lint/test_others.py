@@ -19,7 +19,7 @@ from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.others import check_names, folded, others, pgrls_command
 from sqla_rls.analyze.lint.pgrls_config import pgrls_config
-from sqla_rls.analyze.lint.run import lint
+from sqla_rls.analyze.lint.run import Report, lint
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from sqla_rls.server.postgres import Server
@@ -70,6 +70,10 @@ def docs(connection: Connection) -> Database:
         connection.exec_driver_sql(f"CREATE ROLE {role}")
     connection.exec_driver_sql(SCHEMA)
     return opened(connection)
+
+
+def configuration(database: Database, report: Report) -> str:
+    return pgrls_config(database, report.findings, [rule.name for rule in report.rules])
 
 
 def finding(rule: str, object_: str, policy: str | None = None) -> Finding:
@@ -197,7 +201,7 @@ def test_splinter_can_t_write(docs: Database, tmp_path: Path) -> None:
 
 
 def test_the_exported_configuration_names_functions_columns_and_roles(docs: Database) -> None:
-    found = tomllib.loads(pgrls_config(docs, lint(docs, target="docs", ignore=["speed"])))
+    found = tomllib.loads(configuration(docs, lint(docs, target="docs")))
 
     assert found["database"]["schemas"] == ["public"]
     rules = found["lint"]["rules"]
@@ -218,7 +222,7 @@ def test_our_declarations_are_clean_under_pgrls_with_that_configuration(
     database = opened(connection)
     monkeypatch.chdir(tmp_path)
     report = lint(database, target="declarations", speed=True)
-    (tmp_path / "pgrls.toml").write_text(pgrls_config(database, report))
+    (tmp_path / "pgrls.toml").write_text(configuration(database, report))
 
     found = folded(report.findings, others(opened(connection), ["pgrls"]))
 
