@@ -159,13 +159,12 @@ class Universe:
         yield from (((), row) for row in questions)
         random = Random(0)  # noqa: S311 # the same worlds each time
         full = _compatible(universe, self.schema)
+        few = [(parents, None) for parents in self._parents_of(own)]
+        few += self._of_one_table(full, questions, random)
+        yield from few
         if len(full) > 1:
             yield from ((full, row) for row in questions if row not in full)
-        left = budget.worlds - 2 * len(questions)
-        yield from ((parents, None) for parents in self._parents_of(own))
-        of_one_table = list(self._of_one_table(full, questions, random))
-        yield from of_one_table
-        left -= len(of_one_table)
+        left = budget.worlds - 2 * len(questions) - len(few)
         largest = min(len(universe), budget.rows * max(len(self.rows), 1))
         for size in range(1, largest + 1):
             share = left if size == largest else max(left // 2, _LEAST)
@@ -224,7 +223,7 @@ class Universe:
     def _asked(self, rows: Sequence[Row | None], context: Sequence[Row], random: Random) -> list[Row | None]:
         """Some rows in question for *context*: the one that grants least, then those that are related."""
         least = next((row for row in rows if row is not None and self._grants_least(row)), None)
-        found = [] if least is None else [self._apart(least), self._connected(least, context)]
+        found = [] if least is None else [self._apart(least, context), self._connected(least, context)]
         related = _related(rows, context, _ROWS_OF_A_SAMPLE, random)
         return list(dict.fromkeys((*found, *related)))[: _ROWS_OF_A_SAMPLE - 1]
 
@@ -240,13 +239,17 @@ class Universe:
             if self.relation.columns[name].generated is None
         }
 
-    def _apart(self, row: Row) -> Row:
-        """Return *row* with keys of its own, that no row of another table refers to."""
+    def _apart(self, row: Row, context: Sequence[Row]) -> Row:
+        """Return *row* with keys of its own, that no row of *context* has or refers to."""
         relation = self.schema.relations[row.relation]
+        used = {repr(value) for other in context for value in other.values.values()}
         values = dict(row.values)
         for name in (name for key in relation.keys for name in key if not self._is_foreign(relation, name)):
-            if relation.columns[name].category in "NU" and name in values:
-                values[name] = self.pools.distinct(relation.columns[name], _A_KEY_APART)
+            column = relation.columns[name]
+            if column.category in "NU" and name in values:
+                candidates = [self.pools.distinct(column, _A_KEY_APART), *self.pools.values(relation, column)]
+                candidates += [_A_KEY_APART] if column.category == "N" else []
+                values[name] = next((one for one in candidates if repr(one) not in used), values[name])
         return Row(row.relation, values)
 
     def _connected(self, row: Row, context: Sequence[Row]) -> Row:
@@ -399,18 +402,35 @@ def _is_first_of_its_kind(world: World) -> bool:
 
 
 def _compatible(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
-    """As many of *rows* as no two have the same key."""
+    """As many of *rows* as no two have the same key, or refer to different rows of the same key."""
     seen: set[tuple[str, tuple[str, ...], str]] = set()
+    referred: dict[tuple[str, tuple[str, ...], str], str] = {}
     found = []
     for row in rows:
         keys = {
             (row.relation, key, repr([row.values.get(name) for name in key]))
             for key in schema.relations[row.relation].keys
         }
-        if not keys & seen:
+        refers = dict(_referred(row, schema))
+        if not keys & seen and all(referred.get(key, wanted) == wanted for key, wanted in refers.items()):
             seen |= keys
+            referred |= refers
             found.append(row)
     return tuple(found)
+
+
+def _referred(row: Row, schema: Schema) -> Iterator[tuple[tuple[str, tuple[str, ...], str], str]]:
+    """Yield each key of the rows that *row* refers to, with all values that it asks of them."""
+    for foreign in schema.relations[row.relation].foreign_keys:
+        wanted = {
+            name: row.values.get(own)
+            for own, name in zip(foreign.columns, foreign.target_columns, strict=True)
+        }
+        if foreign.target not in schema.relations or None in wanted.values():
+            continue
+        for key in schema.relations[foreign.target].keys:
+            if set(key) <= wanted.keys():
+                yield (foreign.target, key, repr([wanted[name] for name in key])), repr(wanted)
 
 
 def _fits(rows: Sequence[Row], most: int) -> bool:
