@@ -23,7 +23,8 @@ from sqla_rls.analyze.worlds.schema import Profile, Relation
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried
 from sqla_rls.analyze.worlds.statements import Statement, Statements, quoted
 
-#: The worlds of one round trip.
+#: The worlds of one round trip; the first few settle most conditions.
+_FIRST_BATCH: Final = 6
 _BATCH: Final = 16
 #: The parts of a plan node by which it admits fewer than all rows.
 _CONDITIONS: Final = ("Filter", "One-Time Filter", "Index Cond", "Recheck Cond", "TID Cond", "Join Filter")
@@ -91,6 +92,8 @@ class Worlds:
     #: The role whose statements reach all rows.
     superuser: str
     _universes: dict[bool, Universe] = field(default_factory=dict)
+    #: The statements of a row, by the privileges of a role.
+    _tried: dict[object, list[Statement]] = field(default_factory=dict)
 
     def answers(self, role: str, profile: Profile, commands: Iterable[Command]) -> Mapping[Command, Answer]:
         """Try *commands* as callers of *role*, until each has reached a row and missed one."""
@@ -122,7 +125,9 @@ class Worlds:
         if self.relation.is_view:
             actors += universe.pools.actors([self.superuser])
         worlds = itertools.islice(universe.worlds(self.budget), self.budget.worlds)
-        while batch := list(itertools.islice(worlds, _BATCH)):
+        size = _FIRST_BATCH
+        while batch := list(itertools.islice(worlds, size)):
+            size = _BATCH
             trials = [Trial(world, self._statements(statements, world, answers)) for world in batch]
             trials = [trial for trial in trials if trial.statements]
             if all(answer.is_settled for answer in answers.values()):
@@ -134,13 +139,22 @@ class Worlds:
     def _statements(
         self, statements: Statements, world: World, answers: Mapping[Command, Answer]
     ) -> list[Statement]:
+        """Return the statements for commands that aren't settled."""
+        (profile,) = statements.profiles
+        held = (profile.selects, profile.inserts, profile.updates, profile.delete)
+        key = (statements.universe is self._universes.get(True), held, world.row)
+        if key not in self._tried:
+            self._tried[key] = self._alone(statements, world)
+        return [
+            one for one in self._tried[key] if one.command in answers and not answers[one.command].is_settled
+        ]
+
+    def _alone(self, statements: Statements, world: World) -> list[Statement]:
         """Return the statements that reach the row in question by their command alone."""
         return [
             one
             for one in statements.on(world.row)
-            if one.command in answers
-            and not answers[one.command].is_settled
-            and (one.command == "SELECT" or not one.returns_rows)
+            if (one.command == "SELECT" or not one.returns_rows)
             and (one.command not in ("UPDATE", "DELETE") or self.relation.is_view or one.reaches_all)
             and not (one.command == "INSERT" and world.row is not None)
         ]

@@ -223,7 +223,7 @@ class _OfRole:
 
     def entries(self) -> Iterator[Entry]:
         decided: dict[Command, Entry | None] = {command: self._by_catalog(command) for command in COMMANDS}
-        left = [command for command, entry in decided.items() if entry is None]
+        left: list[Command] = [command for command, entry in decided.items() if entry is None]
         answers = self._answers(left) if left else {}
         for command, entry in decided.items():
             yield entry if entry is not None else self._by_worlds(command, answers[command])

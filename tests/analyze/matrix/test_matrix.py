@@ -140,3 +140,49 @@ def test_policies_that_call_dynamic_sql_are_unknown_unless_they_are_settled() ->
     with scratch_database(script) as connection:
         entry = matrix_of(connection, name="dynamic").by_key["public.docs", "caller", "SELECT"]
     assert entry.verdict == "unknown"
+
+
+@pytest.mark.exhaustive
+def test_objects_of_each_kind_have_entries() -> None:
+    script = """
+    CREATE ROLE caller; CREATE ROLE login LOGIN IN ROLE caller;
+    CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing;
+    CREATE FOREIGN TABLE afar (id int) SERVER elsewhere;
+    CREATE SCHEMA hidden; CREATE TABLE hidden.docs (id int); GRANT SELECT ON hidden.docs TO caller;
+    CREATE TABLE "Quoted ""d"" s" (id int PRIMARY KEY, kind text CHECK (kind IN ('a', 'b')));
+    ALTER TABLE "Quoted ""d"" s" ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY kinds ON "Quoted ""d"" s" TO caller USING (kind = 'a');
+    CREATE TABLE a (id int); CREATE TABLE b (id int);
+    ALTER TABLE a ENABLE ROW LEVEL SECURITY; ALTER TABLE b ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY circle ON a TO caller USING (id IN (SELECT id FROM b));
+    CREATE POLICY circle ON b TO caller USING (id IN (SELECT id FROM a));
+    CREATE VIEW inner_docs AS SELECT id, kind FROM "Quoted ""d"" s";
+    CREATE VIEW outer_docs AS SELECT id FROM inner_docs WHERE kind = 'b';
+    CREATE TABLE parents (id int PRIMARY KEY); ALTER TABLE parents ENABLE ROW LEVEL SECURITY;
+    CREATE TABLE children (
+      id int PRIMARY KEY, parent int REFERENCES parents ON UPDATE CASCADE ON DELETE SET NULL);
+    ALTER TABLE children ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY all_of_them ON parents TO caller USING (true);
+    GRANT ALL ON "Quoted ""d"" s", afar, a, b, outer_docs, parents TO caller;
+    """
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="kinds")
+    # A member that inherits has the same rows.
+    assert found.roles == ("caller", "login")
+
+    def words(name: str, command: str = "SELECT") -> tuple[str, str]:
+        entry = next(one for one in found.entries if one.key == (name, "caller", command))
+        return entry.words, entry.reason
+
+    assert words("public.afar") == ("always", "a foreign table has no row security")
+    assert words("hidden.docs") == ("never", "no USAGE on schema hidden")
+    assert words('public."Quoted ""d"" s"', "INSERT") == ("rows with kind a", "")
+    assert words("public.a")[0] == "never in trials"
+    assert "infinite recursion" in words("public.a")[1]
+    assert words("public.outer_docs", "UPDATE")[0] == "always in trials"
+    ways = {way.key: way for way in found.ways}
+    assert ways["view", "public.outer_docs", "caller"].reaches == ('public."Quoted ""d"" s"',)
+    assert ways["cascade", "children_parent_fkey on public.parents", "caller"].text == (
+        "DELETE sets columns to NULL in public.children, past its policies; "
+        "UPDATE updates rows of public.children, past its policies"
+    )

@@ -83,3 +83,31 @@ def test_arguments_that_fit_no_question_are_refused(tmp_path: Path) -> None:
     assert "either --write or --check" in run("models", "--check", "a", "--write", "a", code=2).output
     missing = run("models", "--check", str(tmp_path / "access.txt"), code=2)
     assert "Write it with --write" in missing.output
+
+
+def test_a_role_that_gains_its_first_privilege_opens(url: URL, tmp_path: Path) -> None:
+    def snapshot(name: str) -> str:
+        done = CliRunner().invoke(main, ["snapshot", url.render_as_string()])
+        assert done.exit_code == 0, done.output
+        path = tmp_path / name
+        path.write_text(done.stdout, encoding="utf-8")
+        return str(path)
+
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE ROLE reader"))
+    before = snapshot("before.json")
+    with engine.begin() as connection:
+        connection.execute(text("GRANT SELECT ON notes TO reader"))
+        connection.execute(text("CREATE POLICY read ON notes FOR SELECT TO reader USING (true)"))
+        connection.execute(text("CREATE VIEW notes_of_all AS SELECT id FROM notes"))
+        connection.execute(text("GRANT SELECT ON notes_of_all TO app_user"))
+    after, page = snapshot("after.json"), tmp_path / "change.html"
+    assert run("--diff", before, after, "--html", str(page), code=0).stdout == ""
+    html = page.read_text(encoding="utf-8")
+    assert '<span class="badge">opens</span>always' in html
+    shown = run("--diff", before, after, code=0).stdout
+    assert "opens: public.notes, SELECT as reader\n  before: never (no privilege)\n  after: always" in shown
+    assert "opens: view public.notes_of_all, as app_user: SELECT: reads with the rights of postgres" in shown
+    back = run("--diff", after, before, "--format", "markdown", code=0).stdout
+    assert "| **closes** | `public.notes` | `reader` | SELECT |" in back
