@@ -8,6 +8,7 @@ own.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -82,6 +83,8 @@ def read_env_file() -> None:
 @contextmanager
 def embedded_database() -> Iterator[None]:
     """A migrated database with a signing key, and the todos of three people."""
+    # It warns of the rights of PUBLIC that a superuser should revoke: this server has no other users.
+    logging.getLogger("sqla_rls.neon_http").setLevel(logging.ERROR)
     with find_server() as server, development_database(server) as database:
         prepare(database.owner)
         os.environ["DATABASE_AUTHENTICATED_URL"] = database.app.render_as_string(hide_password=False)

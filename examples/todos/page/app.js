@@ -27,7 +27,7 @@ let person = JSON.parse(sessionStorage.getItem("person") ?? "null");
 let accessToken = null;
 let refreshing = null;
 
-async function auth(method, path, { body, refreshToken } = {}) {
+async function auth(method, path, { body = {}, refreshToken } = {}) {
   const headers = {
     "content-type": "application/json",
     "x-stack-access-type": "client",
@@ -36,7 +36,7 @@ async function auth(method, path, { body, refreshToken } = {}) {
   if (config.client_key) headers["x-stack-publishable-client-key"] = config.client_key;
   if (refreshToken) headers["x-stack-refresh-token"] = refreshToken;
   const answer = await fetch(`${config.auth_url}/api/v1/auth${path}`, {
-    method, headers, body: JSON.stringify(body ?? {}), credentials: "omit",
+    method, headers, body: JSON.stringify(body), credentials: "omit",
   });
   if (!answer.ok) throw new Error("The sign-in was refused.");
   return answer.json();
@@ -61,7 +61,7 @@ async function signOut() {
   forget();
   await start("sign-in");
   say("You are signed out.");
-  await auth("DELETE", "/sessions/current", { refreshToken });
+  await auth("DELETE", "/sessions/current", { refreshToken }).catch((error) => say(error.message, true));
 }
 
 /** Get another access token; requests that need one at the same time share the call. */
@@ -112,16 +112,17 @@ async function call(method, path, options) {
   return text ? JSON.parse(text) : null;
 }
 
-/** Do something that the person asked for, say how it went, and load everything again. */
+/** Do something that the person asked for, load everything again, and say how it went. */
 async function act(done, ...request) {
   shown = null;
   try {
-    await call(...request);
+    const refusal = await call(...request).then(() => null, (error) => error);
+    await load();
+    if (refusal) throw refusal;
     say(done);
   } catch (error) {
-    say(`The database refused: ${error.message}`, true);
+    say(error.message, true);
   }
-  await load();
 }
 
 // What the database sees
@@ -165,13 +166,13 @@ async function showPolicies() {
 
 // Todos
 
-function todoItem(todo, path, author) {
+function todoItem(todo, path, { author = null, mayChange = true } = {}) {
   const key = `${path}/${todo.id}`;
   const item = h("li", {});
   const task = h("span", { className: todo.is_complete ? "done" : "" }, todo.task);
   const rename = () => {
     const input = h("input", { value: todo.task, required: true, maxLength: 200, "aria-label": `New name of ${todo.task}` });
-    const close = () => { item.replaceWith(todoItem(todo, path, author)); focusOn(`${key}/rename`); };
+    const close = () => { item.replaceWith(todoItem(todo, path, { author, mayChange })); focusOn(`${key}/rename`); };
     item.replaceChildren(h("form", {
       onsubmit: (event) => {
         event.preventDefault();
@@ -183,12 +184,12 @@ function todoItem(todo, path, author) {
     input.select();
   };
   item.append(h("label", {}, h("input", {
-    type: "checkbox", checked: todo.is_complete, "data-key": `${key}/done`,
+    type: "checkbox", checked: todo.is_complete, disabled: !mayChange, "data-key": `${key}/done`,
     onchange: (event) => act(event.target.checked ? `Completed ${todo.task}.` : `Reopened ${todo.task}.`,
       "PATCH", key, { body: { is_complete: event.target.checked } }),
   }), task));
   if (author) item.append(h("span", { className: "author" }, `by ${author}`));
-  if (person) item.append(
+  if (mayChange) item.append(
     h("button", { className: "small", "data-key": `${key}/rename`, "aria-label": `Rename ${todo.task}`, onclick: rename }, "Rename"),
     h("button", { className: "small", "data-key": `${key}/delete`, "aria-label": `Delete ${todo.task}`,
       onclick: () => act(`Deleted ${todo.task}.`, "DELETE", key) }, "Delete"));
@@ -208,12 +209,11 @@ function listCard(list) {
       role === "admin" && id !== person.id ? h("button", { className: "small", "data-key": `${key}/members/${id}`,
         "aria-label": `Remove ${id} from ${list.name}`,
         onclick: () => act(`Removed ${id}.`, "DELETE", `${key}/members/${encodeURIComponent(id)}`) }, "Remove") : null))));
-  card.append(h("ul", { className: "todos" }, ...list.todos.map((todo) => {
-    const item = todoItem(todo, "/api/list-todos", todo.user_id);
-    // The buttons are for members.  Without this, the database refuses.
-    if (!role) item.querySelectorAll("button, input").forEach((one) => { one.tagName === "BUTTON" ? one.remove() : (one.disabled = true); });
-    return item;
-  })));
+  card.append(h("ul", { className: "todos" }, ...list.todos.map((todo) => todoItem(todo, "/api/list-todos", {
+    author: todo.user_id,
+    // For looks only: the database refuses the others.
+    mayChange: role === "admin" || (role === "member" && todo.user_id === person.id),
+  }))));
   if (role) card.append(addForm(`New todo in ${list.name}`, `${key}/todos`, "Add",
     (task) => act(`Added ${task} to ${list.name}.`, "POST", `${key}/todos`, { body: { task } })));
   if (role === "admin") card.append(
@@ -242,7 +242,14 @@ function listCard(list) {
 
 function addForm(label, key, verb, add) {
   const input = h("input", { placeholder: label, "aria-label": label, "data-key": key, required: true, maxLength: 200, autocomplete: "off" });
-  return h("form", { onsubmit: (event) => { event.preventDefault(); add(input.value); } }, input, h("button", {}, verb));
+  return h("form", {
+    onsubmit: (event) => {
+      event.preventDefault();
+      const { value } = input;
+      input.value = "";
+      add(value);
+    },
+  }, input, h("button", {}, verb));
 }
 
 function focusOn(key) {
@@ -251,13 +258,21 @@ function focusOn(key) {
   return Boolean(found);
 }
 
-/** Read everything again, and leave the focus where it is. */
-async function load(focused = document.activeElement.dataset.key) {
-  const whose = person?.id;
+let loads = 0;
+
+/** Read everything again.  The focus stays where it is, and so does text that isn't sent yet. */
+async function load(focused) {
+  const mine = ++loads;
   const [todos, lists] = await Promise.all([person ? call("GET", "/api/todos") : [], call("GET", "/api/lists")]);
-  if (whose !== person?.id) return;
+  if (mine !== loads) return;
+  focused ??= document.activeElement.dataset.key;
+  const typed = [...document.querySelectorAll("#lists input[data-key]:not([type=checkbox])")].map((input) => [input.dataset.key, input.value]);
   $("todos").replaceChildren(...todos.map((todo) => todoItem(todo, "/api/todos")));
   $("lists").replaceChildren(...lists.map(listCard));
+  for (const [key, value] of typed) {
+    const input = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
+    if (input) input.value = value;
+  }
   // The row may be gone: then the keyboard goes on at an input near it.
   if (focused && !focusOn(focused)) focusOn(focused.startsWith("/api/todos") ? "new-todo" : "new-list");
 }
@@ -266,7 +281,7 @@ async function load(focused = document.activeElement.dataset.key) {
 
 const EXAMPLES = {
   "All rows": "SELECT * FROM todos",
-  "Other people’s rows": "SELECT * FROM todos WHERE user_id <> auth.user_id()",
+  "Other people's rows": "SELECT * FROM todos WHERE user_id <> auth.user_id()",
   "Claim to be bob": "WITH claim AS MATERIALIZED (\n  SELECT set_config('request.jwt.claims', '{\"sub\": \"bob\"}', true)\n)\nSELECT todos.* FROM claim, todos",
   "Switch policies off": "ALTER TABLE todos DISABLE ROW LEVEL SECURITY",
 };
@@ -307,11 +322,11 @@ function showPerson() {
   const who = $("who");
   if (person) {
     who.replaceChildren(h("span", {}, "Signed in as ", h("strong", {}, person.email)));
-    if (config.people.length) who.append(h("button", { className: "small", onclick: async () => {
-      const answer = await auth("POST", "/demo/expired-token", { refreshToken: person.refreshToken });
-      accessToken = answer.access_token;
-      say("Your token has expired. The next request renews it.");
-    } }, "Let my token expire"));
+    if (config.people.length) who.append(h("button", { className: "small", onclick: () =>
+      auth("POST", "/demo/expired-token", { refreshToken: person.refreshToken }).then((answer) => {
+        accessToken = answer.access_token;
+        say("Your token has expired. The next request renews it.");
+      }).catch((error) => say(error.message, true)) }, "Let my token expire"));
     who.append(h("button", { className: "small", "data-key": "sign-out", onclick: signOut }, "Sign out"));
   } else if (config.people.length) {
     who.replaceChildren(...config.people.map((name, index) => h("button", { className: "main", "data-key": index ? "" : "sign-in",
