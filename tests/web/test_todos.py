@@ -403,7 +403,7 @@ def test_a_database_and_a_provider_of_ones_own() -> None:
                 assert answer.json()["rowCount"] == count
 
         def alembic(*arguments: str) -> str:
-            command = [sys.executable, "-m", "alembic", "-c", TODOS / "alembic.ini", *arguments]
+            command = [sys.executable, "-m", "alembic", "-c", str(TODOS / "alembic.ini"), *arguments]
             done = subprocess.run(
                 command, cwd=ROOT, env={**os.environ, "DATABASE_URL": owner}, capture_output=True, text=True
             )
