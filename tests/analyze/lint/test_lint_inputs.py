@@ -1,0 +1,154 @@
+"""Databases that are hard to read: names, dropped roles, foreign schemas, few rights, many tables."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from benchmarks.analyze import many_tables
+from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.run import Report, lint
+from sqla_rls.cli import main
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
+from sqla_rls.server.postgres import Server
+from tests.analyze.lint.examples import run, shown
+from tests.support.suite import find_installation, newest
+
+LONG = "é" * 31 + "x"  # 63 bytes
+HARD = f"""
+CREATE ROLE "Ro le" NOLOGIN;
+CREATE ROLE gone NOLOGIN;
+CREATE ROLE few LOGIN;
+CREATE SCHEMA "Sch: %";
+GRANT USAGE ON SCHEMA "Sch: %" TO "Ro le";
+CREATE TYPE "Sch: %".mood AS ENUM ('a', 'b');
+CREATE DOMAIN "Sch: %".positive AS int CHECK (VALUE > 0);
+CREATE TABLE "Sch: %"."{LONG}" (
+  "i d" "Sch: %".positive PRIMARY KEY, "o'wner" text, moods "Sch: %".mood[], "upper" text
+    GENERATED ALWAYS AS (upper("o'wner")) STORED, nothing point);
+ALTER TABLE "Sch: %"."{LONG}" ENABLE ROW LEVEL SECURITY;
+CREATE POLICY "p: {{}} %s" ON "Sch: %"."{LONG}" TO "Ro le", gone
+  USING ("o'wner" = current_setting('app.user', true) OR 'a' = ANY (moods));
+CREATE POLICY other ON "Sch: %"."{LONG}" FOR UPDATE TO PUBLIC USING ("upper" = 'X') WITH CHECK (true);
+GRANT ALL ON "Sch: %"."{LONG}" TO "Ro le", gone;
+CREATE TABLE "<script>" (id int) PARTITION BY LIST (id);
+CREATE TABLE "<script>_1" PARTITION OF "<script>" FOR VALUES IN (1) PARTITION BY LIST (id);
+CREATE TABLE "<script>_2" PARTITION OF "<script>_1" FOR VALUES IN (1);
+ALTER TABLE "<script>" ENABLE ROW LEVEL SECURITY;
+CREATE POLICY itself ON "<script>" USING (EXISTS (SELECT FROM "<script>" AS s WHERE s.id = id));
+GRANT SELECT ON "<script>", "<script>_2" TO "Ro le";
+CREATE TABLE empty ();
+ALTER TABLE empty ENABLE ROW LEVEL SECURITY;
+CREATE POLICY p ON empty USING (true);
+CREATE VIEW v1 AS SELECT * FROM "Sch: %"."{LONG}";
+CREATE VIEW v2 WITH (security_invoker) AS SELECT * FROM v1;
+CREATE VIEW v3 AS SELECT v2.*, e.ctid FROM v2, empty AS e;
+GRANT SELECT ON v3, empty TO "Ro le";
+CREATE FUNCTION strange(anyelement, VARIADIC int[] DEFAULT '{{}}') RETURNS bool LANGUAGE plpgsql
+  SECURITY DEFINER AS 'BEGIN EXECUTE $1::text; RETURN true; END';
+CREATE PROCEDURE proc() LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
+CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int);
+CREATE TABLE asks (id int PRIMARY KEY, who name DEFAULT current_user);
+ALTER TABLE asks ENABLE ROW LEVEL SECURITY;
+CREATE POLICY asks ON asks USING (strange(id) AND who = current_user);
+GRANT SELECT, INSERT ON asks TO "Ro le";
+CREATE TABLE parent (id int); CREATE TABLE child (extra text) INHERITS (parent);
+SET allow_system_table_mods = on;
+DELETE FROM pg_authid WHERE rolname = 'gone';
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of its own: roles are of all databases, and one is gone without its privileges."""
+    with Server.start(find_installation(newest())) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def hard(server: Server) -> URL:
+    name = server.create_database()
+    with connected(server.url(name)) as connection, connection.begin():
+        run(connection, HARD)
+    return server.url(name)
+
+
+@contextmanager
+def connected(url: URL) -> Iterator[Connection]:
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        yield connection
+
+
+def looked(url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    given = ["lint", url.render_as_string(hide_password=False), "--format", "json", "--ignore", "speed"]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code in (0, 1), done.output
+    return dict(json.loads(done.stdout))
+
+
+def test_a_database_that_is_hard_to_read(hard: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = looked(hard, tmp_path, monkeypatch)
+
+    assert [one for one in found["left_out"] if one.startswith("Rule ")] == []
+    named = {(one["rule"], one["object"]) for one in found["findings"]}
+    assert ("caller-privileges", f'"Sch: %"."{LONG}"') in named
+    assert ("partition-past-parent", 'public."<script>_2"') in named
+    assert ("definer-search-path", "public.strange(anyelement,integer[])") in named
+
+
+def test_a_role_with_few_rights_gets_the_catalog_and_a_line_about_the_rest(
+    hard: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = looked(hard.set(username="few"), tmp_path, monkeypatch)
+
+    assert ("caller-privileges", f'"Sch: %"."{LONG}"') in {
+        (one["rule"], one["object"]) for one in found["findings"]
+    }
+    assert found["left_out"]
+
+
+def test_the_run_is_read_only_and_takes_no_lock_above_access_share(hard: URL) -> None:
+    with connected(hard) as connection:
+        connection.execute(text("SET TRANSACTION READ ONLY"))
+        lint(Database(connection=connection), target="hard", ignore=["speed"])
+        modes = connection.scalars(
+            text("SELECT DISTINCT mode FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'")
+        )
+        assert set(modes) == {"AccessShareLock"}
+
+
+def test_nothing_is_found_in_an_empty_database(server: Server) -> None:
+    with connected(server.url(server.create_database())) as connection:
+        found = lint(Database(connection=connection), target="empty")
+    assert [one for one in shown(found) if not one.startswith("info")] == []
+    assert found.left_out == ()
+
+
+def timed(server: Server, tables: int) -> tuple[Report, float]:
+    with connected(server.url(server.create_database())) as connection:
+        connection.execute(CreateAuthFunctions())
+        run(connection, "DROP ROLE IF EXISTS authenticated; CREATE ROLE authenticated")
+        run(connection, many_tables(tables).before)
+        connection.commit()
+        begin = time.perf_counter()
+        found = lint(Database(connection=connection), target="many", ignore=["speed"])
+        return found, time.perf_counter() - begin
+
+
+@pytest.mark.exhaustive
+def test_a_thousand_tables_take_seconds(server: Server) -> None:
+    found, seconds = timed(server, 1_000)
+
+    assert [one for one in shown(found) if not one.startswith("info")] == []
+    # 5 seconds on an idle machine.
+    assert seconds < 20
