@@ -73,7 +73,8 @@ class Reach:
     actors: Sequence[Actor]
     worlds: Sequence[World]
     answers: Mapping[Part | tuple[str, str], Sequence[Sequence[Answer]]]
-    #: Of a reach that another table of the same shape was evaluated for: the policies by those of that table.
+    #: The reach of the table that was evaluated, which has the same shape; the own policies by those of it.
+    first: Reach | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     _shared: dict[Any, Any] = field(default_factory=dict)
 
@@ -83,7 +84,7 @@ class Reach:
         A Case in it fits each of these tables; ``policy()`` translates the name of a policy.
         """
         if key not in self._shared:
-            self._shared[key] = find(self)
+            self._shared[key] = find(self.first or self)
         return self._shared[key]  # type: ignore[no-any-return]
 
     def policy(self, name: str | None) -> str | None:
@@ -209,8 +210,14 @@ class Reaches:
         if isinstance(found, str):
             self.database.leave_out(f"{name}: {found}.")
             return None
+        if (found.relation.name, found.role) == (name, role):
+            return replace(found, relation=relation)
         names = dict(zip(first.policies, shape.policies, strict=True))
-        return replace(found, relation=relation, role=role, names=names)
+        answers = {
+            key if isinstance(key, str) else (names[key[0]], key[1]): one
+            for key, one in found.answers.items()
+        }
+        return replace(found, relation=relation, role=role, first=found, names=names, answers=answers)
 
     @property
     def schema(self) -> Schema:

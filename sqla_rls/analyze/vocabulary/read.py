@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from sqla_rls.analyze.vocabulary.expressions import Reader
@@ -15,6 +16,7 @@ _DYNAMIC: Final = ("PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors")
 _ASSIGNMENTS: Final = (3, 4, 5)
 
 
+@cache
 def read_expression(sql: str) -> Vocabulary:
     """Return the vocabulary of a predicate, as ``pg_get_expr()`` prints it.
 

@@ -66,11 +66,15 @@ def check(database: Database) -> Iterator[Finding]:
         reported.add((one.object, one.policy))
         yield one
     for reach in Reaches.of(database).all():
+        raising = reach.once("error-for-some-callers", _all_raising)
+        if not raising:
+            continue
+        by_own = {(reach.policy(name), side): one for (name, side), one in raising.items()}
         for policy in reach.relation.policies:
             if (reach.relation.name, policy.name) in reported:
                 continue
             for side in ("using", "check"):
-                found = _raising(reach, (policy.name, side))
+                found = by_own.get((policy.name, side))
                 if found is None:
                     continue
                 case, level = found
@@ -155,6 +159,12 @@ def _message(database: Database, part: str, claims: str) -> str | None:
         state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None))
         return str(error.orig).partition("\n")[0] if state.startswith("22") else None
     return None
+
+
+def _all_raising(reach: Reach) -> dict[tuple[str, str], tuple[Case, Level]]:
+    """Return what ``_raising()`` returns for each part of a policy."""
+    parts = [part for part in reach.answers if not isinstance(part, str)]
+    return {part: found for part in parts if (found := _raising(reach, part)) is not None}
 
 
 def _raising(reach: Reach, part: tuple[str, str]) -> tuple[Case, Level] | None:

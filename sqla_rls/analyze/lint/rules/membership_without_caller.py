@@ -64,8 +64,7 @@ def check(database: Database) -> Iterator[Finding]:
             if not memberships or name in {one.name for one in memberships}:
                 continue
             side = "using" if policy.using is not None else "check"
-            original = {mine: first for first, mine in reach.names.items()}
-            case = _of_no_member(reach, (original.get(policy.name, policy.name), side), memberships, users)
+            case = _of_no_member(reach, (policy.name, side), memberships, users)
             if case is None:
                 continue
             table = memberships[0]

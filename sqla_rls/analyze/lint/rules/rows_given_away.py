@@ -52,7 +52,7 @@ def check(database: Database) -> Iterator[Finding]:
         yield Finding(
             object=name,
             kind="table",
-            policy=reach.policy(_admitting(reach, new)),
+            policy=_admitting(reach, new),
             column=column,
             role=role,
             command="UPDATE",
@@ -103,10 +103,9 @@ def _is_key(reach: Reach, column: str) -> bool:
 
 
 def _admitting(reach: Reach, new: Case) -> str | None:
-    original = {mine: first for first, mine in reach.names.items()}
     for policy in reach.relation.policies:
-        key = (original.get(policy.name, policy.name), "check")
+        key = (policy.name, "check")
         is_for_updates = policy.permissive and policy.command in ("ALL", "UPDATE")
         if is_for_updates and key in reach.answers and reach.is_true(key, new):
-            return key[0]
+            return policy.name
     return None

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sqlalchemy import RowMapping
+
 from sqla_rls.analyze.lint.accesses import Access, Command, accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
@@ -41,8 +43,9 @@ _COMMANDS: tuple[Command, ...] = ("INSERT", "UPDATE")
     """,
 )
 def check(database: Database) -> Iterator[Finding]:
-    keys = database.fetch("unique_keys")
-    by_table = {row["relation"]: [one for one in keys if one["relation"] == row["relation"]] for row in keys}
+    by_table: dict[str, list[RowMapping]] = {}
+    for row in database.fetch("unique_keys"):
+        by_table.setdefault(row["relation"], []).append(row)
     reported = set()
     for access in accesses(database):
         if access.is_open("SELECT"):

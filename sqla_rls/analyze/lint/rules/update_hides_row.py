@@ -11,6 +11,7 @@ Small worlds decide: the finding comes with a row before and after the change.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
@@ -45,7 +46,8 @@ def check(database: Database) -> Iterator[Finding]:
         profile = database.profiles[name, role]
         if not profile.updates or not profile.selects:
             continue
-        found = _hidden(reach, frozenset(profile.updates))
+        updates = frozenset(reach.universe.relation.columns.keys() & set(profile.updates))
+        found = reach.once(("update-hides-row", updates), partial(_hidden, updates=updates))
         if found is None:
             continue
         before, after = found

@@ -12,8 +12,10 @@ which key. Small worlds add a row that the caller reaches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
+from sqla_rls.analyze.in_place.splice import parsed
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.reach import Reach, Reaches
@@ -94,6 +96,17 @@ def _wrong(schema: Schema, table: Relation, sql: str) -> Iterator[tuple[str, str
             yield f"compares {inner[0].alias}.{inner[1]} with the key {table.relname}.{outer[1]}", wanted
 
 
+@cache
+def _tree(sql: str) -> Any:
+    """Return the tree of *sql*; None if the parser doesn't know its syntax."""
+    import pglast
+
+    try:
+        return pglast.parse_sql(f"SELECT {sql}")[0].stmt
+    except pglast.parser.ParseError:
+        return None
+
+
 class _Source:
     """A table of FROM; the alias by which columns name it."""
 
@@ -112,12 +125,7 @@ def _ident(name: str) -> str:
 
 def _comparisons(table: Relation, sql: str) -> Iterator[tuple[tuple[_Source, str], tuple[_Source, str]]]:
     """Yield the columns on both sides of each ``=`` inside of a subquery."""
-    import pglast
-
-    try:
-        tree: Any = pglast.parse_sql(f"SELECT {sql}")[0].stmt
-    except pglast.parser.ParseError:
-        return
+    tree = _tree(sql) if parsed(sql).relations else None
     top = {table.relname: _Source(table.relname, table.schema, table.relname)}
     yield from _inside(tree, top, in_subquery=False)
 
@@ -182,8 +190,7 @@ def _example(database: Database, table: Relation, policy: str, side: str) -> Ite
 
 
 def _reached(reach: Reach, policy: str, side: str) -> Iterator[Evidence]:
-    original = {mine: first for first, mine in reach.names.items()}
-    key = (original.get(policy, policy), side)
+    key = (policy, side)
     if key in reach.answers:
         for case in reach.cases(reach.identified):
             if case.world.rows and reach.is_true(key, case):

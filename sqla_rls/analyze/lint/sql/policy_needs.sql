@@ -5,11 +5,6 @@ WITH needs AS MATERIALIZED (
     JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = p.oid
    WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
       OR d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> p.polrelid
-), roles AS (
-  SELECT n.policy, r.oid, r.rolname
-    FROM (SELECT DISTINCT policy, polrelid, polroles FROM needs) AS n
-    JOIN pg_catalog.pg_roles AS r ON r.oid = ANY (n.polroles) OR 0 = ANY (n.polroles)
-   WHERE NOT r.rolsuper AND NOT r.rolbypassrls AND r.rolname !~ '^pg_'
 )
 SELECT pg_catalog.format('%I.%I', t.nspname, c.relname) AS relation,
        n.polname AS policy,
@@ -20,7 +15,9 @@ SELECT pg_catalog.format('%I.%I', t.nspname, c.relname) AS relation,
        pg_catalog.array_agg(a.attname::pg_catalog.text ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL)
          AS columns
   FROM needs AS n
-  JOIN roles AS r ON r.policy = n.policy
+  JOIN pg_catalog.pg_roles AS r
+    ON (r.oid = ANY (n.polroles) OR 0 = ANY (n.polroles))
+   AND NOT r.rolsuper AND NOT r.rolbypassrls AND r.rolname !~ '^pg_'
   JOIN pg_catalog.pg_class AS c ON c.oid = n.polrelid
   JOIN pg_catalog.pg_namespace AS t ON t.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_proc AS f
