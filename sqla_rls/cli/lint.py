@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sqla_rls.analyze.lint.database import Database
     from sqla_rls.analyze.lint.run import Baseline, Report
 
-_FORMATS: Final = ("text", "json")
+_FORMATS: Final = ("text", "json", "sarif", "github", "junit")
 _FAIL_ON: Final = ("error", "warning", "info", "never")
 
 
@@ -95,6 +96,7 @@ def command(
     from sqla_rls.analyze.lint.formats import FORMATS
     from sqla_rls.analyze.lint.others import check_names, others
     from sqla_rls.analyze.lint.run import Baseline, lint, selected
+    from sqla_rls.analyze.lint.source import Sources
     from sqla_rls.analyze.lint.target import open_target
     from sqla_rls.analyze.sides import Side
     from sqla_rls.analyze.sides.models import load_metadata
@@ -110,6 +112,7 @@ def command(
         check_names(programs)
         reviewed = _read(baseline) if baseline is not None and not write_baseline else None
         side = Side.parse(target, models=models, alembic_config=alembic_config, owner=owner)
+        found = [load_metadata(one) for one in models]
         with (
             Progress("Looking") as progress,
             open_target(
@@ -117,7 +120,7 @@ def command(
                 side,
                 schemas=schemas or settings.schemas,
                 anonymous_roles=settings.anonymous_roles,
-                models=[load_metadata(one) for one in models],
+                models=found,
             ) as database,
         ):
             report = lint(
@@ -128,11 +131,13 @@ def command(
                 speed=speed,
                 exemptions=settings.exemptions,
                 baseline=reviewed,
+                locate=Sources(found).locate,
                 progress=progress,
                 others=lambda found: others(found, programs, splinter=splinter),
             )
             if export is not None:
                 _export(database, report)
+        report = replace(report, path=side.path or (str(config) if config.is_file() else None))
         if baseline is not None and write_baseline:
             baseline.write_text(Baseline.of(report.findings).to_json(), encoding="utf-8")
         click.echo(FORMATS[format_](report), nl=False)

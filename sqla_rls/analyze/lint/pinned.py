@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from sqla_rls.analyze.lint.accesses import Access, Command
@@ -31,9 +32,13 @@ def pinned_columns(access: Access, command: Command) -> frozenset[str]:
 
 
 def _pinned(policy: PolicyText) -> frozenset[str]:
-    condition = policy.check if policy.check is not None else policy.using
+    return _pinned_by((policy.check if policy.check is not None else policy.using) or "true")
+
+
+@cache
+def _pinned_by(condition: str) -> frozenset[str]:
     found = set()
-    for part in conjuncts(condition or "true"):
+    for part in conjuncts(condition):
         if len(part.operands) != 2:
             continue
         sides = [expression(one) for one in part.operands]

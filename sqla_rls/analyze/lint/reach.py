@@ -91,6 +91,10 @@ class Reach:
         """Return the own name of a policy that ``once()`` returns."""
         return None if name is None else self.names.get(name, name)
 
+    def original(self, name: str) -> str:
+        """Return the name of an own policy in the reach that ``once()`` asks."""
+        return next((first for first, own in self.names.items() if own == name), name)
+
     def cases(self, actors: Iterable[Actor] | None = None) -> Iterator[Case]:
         """Yield each caller with each world, the smallest worlds first."""
         chosen = self.actors if actors is None else list(actors)
@@ -332,10 +336,11 @@ class Reaches:
     def _universe(self, relation: Relation, connection: Connection, schema: Schema) -> Universe:
         shared = Shared.of([schema], relation.name)
         return Universe.of(
-            relation, schema, shared, lambda kind, value: self._accepts(connection, kind, value)
+            relation, schema, shared, lambda kind, value: self.accepts(connection, kind, value)
         )
 
-    def _accepts(self, connection: Connection, type_: str, value: str) -> bool:
+    def accepts(self, connection: Connection, type_: str, value: str) -> bool:
+        """Return whether *value* is a value of that type."""
         key = (type_, value)
         if key not in self._accepted:
             try:
@@ -512,7 +517,7 @@ class Reaches:
         for world in worlds:
             try:
                 with undone(connection):
-                    self._fill(connection, world)
+                    self.fill(connection, world)
                     found = self._in_world(evaluator, question, world, actors, universe)
             except DBAPIError as error:
                 if error.connection_invalidated:
@@ -534,7 +539,8 @@ class Reaches:
             },
         )
 
-    def _fill(self, connection: Connection, world: World) -> None:
+    def fill(self, connection: Connection, world: World) -> None:
+        """Insert the rows of *world* in a scratch database."""
         # Triggers and foreign keys don't matter to a policy.
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         for row in world.all_rows:

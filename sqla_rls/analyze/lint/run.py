@@ -45,6 +45,7 @@ class Report:
         stale: sentences about exemptions and entries of the baseline without a finding.
         left_out: sentences about the parts that no rule could look at.
         rules: the rules that ran.
+        path: a file that SARIF names as the place of findings without a model.
     """
 
     target: str
@@ -54,6 +55,7 @@ class Report:
     stale: Sequence[str] = ()
     left_out: Sequence[str] = ()
     rules: Sequence[Rule] = ()
+    path: str | None = None
 
     def fails(self, fail_on: FailOn) -> bool:
         """Return whether a finding is at least as severe as *fail_on*."""

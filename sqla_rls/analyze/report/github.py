@@ -27,17 +27,19 @@ def github(report: Report) -> str:
 def _commands(report: Report) -> Iterator[str]:
     for change in report.comparison.changes:
         level = "notice" if report.is_reviewed(change) else _LEVELS[change.verdict]
-        yield _command(level, title(change), "\n".join(details(change)))
+        yield command(level, title(change), "\n".join(details(change)))
     for one in report.comparison.unknown:
-        yield _command("warning", unknown_title(one), plain(one.reason))
+        yield command("warning", unknown_title(one), plain(one.reason))
     for entry in report.stale:
-        yield _command("warning", stale_title(entry), STALE)
+        yield command("warning", stale_title(entry), STALE)
 
 
-def _command(level: str, title: str, message: str) -> str:
+def command(level: str, title: str, message: str, *, path: str | None = None, line: int | None = None) -> str:
+    """Return a workflow command; *path* and *line* are the place of the annotation."""
     # The message ends at a line feed, and the title at a comma or at two colons.
     ends = "%\r\n"
-    return f"::{level} title={_escaped(title, ends + ':,')}::{_escaped(message, ends)}"
+    place = f"file={_escaped(path, ends + ':,')},line={line or 1}," if path is not None else ""
+    return f"::{level} {place}title={_escaped(title, ends + ':,')}::{_escaped(message, ends)}"
 
 
 def _escaped(words: str, special: str) -> str:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from sqla_rls.analyze.report.baseline import digest
 from sqla_rls.analyze.report.report import Report, details, plain, title, unknown_title
 
-_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
-_HOME: Final = "https://github.com/sqla-rls/sqla-rls"
+SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+HOME: Final = "https://github.com/sqla-rls/sqla-rls"
 #: Each rule with its level and its description.
 _RULES: Final = {
     "opens": ("error", "Callers can do more after the change than before."),
@@ -28,8 +28,8 @@ def sarif(report: Report) -> str:
     """Return *report* as SARIF; reviewed changes are suppressed results."""
     driver = {
         "name": "sqla-rls",
-        "informationUri": _HOME,
-        **_version(),
+        "informationUri": HOME,
+        **version_of_tool(),
         "rules": [
             {
                 "id": f"access-{name}",
@@ -51,11 +51,11 @@ def sarif(report: Report) -> str:
             "stale": [asdict(entry) for entry in report.stale],
         },
     }
-    found = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+    found = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
-def _version() -> dict[str, str]:
+def version_of_tool() -> dict[str, str]:
     try:
         return {"version": version("sqla-rls")}
     except PackageNotFoundError:
@@ -83,7 +83,7 @@ def _result(report: Report, rule: str, message: str, name: str) -> dict[str, Any
     if report.path is not None:
         # GitHub refuses results without a file.
         location["physicalLocation"] = {
-            "artifactLocation": {"uri": _uri(report.path)},
+            "artifactLocation": {"uri": as_uri(report.path)},
             "region": {"startLine": 1},
         }
     return {
@@ -95,7 +95,7 @@ def _result(report: Report, rule: str, message: str, name: str) -> dict[str, Any
     }
 
 
-def _uri(path: str) -> str:
+def as_uri(path: str) -> str:
     """Return the URI of *path*, relative to the current directory if it lies there."""
     found, here = Path(path), Path.cwd()
     if found.is_absolute() and found.is_relative_to(here):

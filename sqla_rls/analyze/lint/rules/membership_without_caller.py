@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from sqla_rls.analyze.in_place.conditions import Undecidable, find
@@ -64,7 +65,11 @@ def check(database: Database) -> Iterator[Finding]:
             if not memberships or name in {one.name for one in memberships}:
                 continue
             side = "using" if policy.using is not None else "check"
-            case = _of_no_member(reach, (policy.name, side), memberships, users)
+            key = (reach.original(policy.name), side)
+            case = reach.once(
+                ("membership-without-caller", key),
+                partial(_of_no_member, key=key, memberships=memberships, users=users),
+            )
             if case is None:
                 continue
             table = memberships[0]
