@@ -78,7 +78,11 @@ def command(
             )
         if advice:
             explained = advised(explained, connecting.url, query, claims=given, rows=rows)
-    click.echo(json.dumps(explained.as_dict(), indent=2) if format_ == "json" else str(explained))
+    if format_ == "json":
+        click.echo(json.dumps(explained.as_dict(), indent=2))
+    else:
+        # A name may hold a control character.
+        click.echo("".join(one if one.isprintable() or one == "\n" else " " for one in str(explained)))
 
 
 def _object(value: str | None) -> dict[str, Any]:

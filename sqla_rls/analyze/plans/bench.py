@@ -295,6 +295,11 @@ class _Search:
                 if best is None:
                     break
                 changes, after = best
+                # Another program may have slowed down the first measurement.
+                current = min(current, self._measured(), key=_milliseconds)
+                if not gains(current, after):
+                    self.rejected |= {change.statement for change in changes}
+                    continue
                 evidence = self._evidence(schema, changes)
                 if evidence is None:
                     continue
@@ -399,7 +404,11 @@ class _Search:
 
 
 def _time(found: tuple[list[Change], Plan]) -> float:
-    return found[1].milliseconds or 0.0
+    return _milliseconds(found[1])
+
+
+def _milliseconds(plan: Plan) -> float:
+    return plan.milliseconds or 0.0
 
 
 def _trials(universe: Universe, profile: Profile) -> list[Trial]:
