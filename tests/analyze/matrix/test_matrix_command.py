@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +112,17 @@ def test_a_role_that_gains_its_first_privilege_opens(url: URL, tmp_path: Path) -
     assert "opens: view public.notes_of_all, as app_user: SELECT: reads with the rights of postgres" in shown
     back = run("--diff", after, before, "--format", "markdown", code=0).stdout
     assert "| **closes** | `public.notes` | `reader` | SELECT |" in back
+
+
+def test_each_condition_of_the_examples_is_settled() -> None:
+    for models, words in (
+        ("todos.models:Base", ("public.todos", "authenticated", "UPDATE", "own rows")),
+        ("teams.models:Base", ("public.members", "authenticated", "DELETE", "rows of my_teams('owner')")),
+    ):
+        found = json.loads(run("models", "--models", models, "--format", "json", code=0).stdout)
+        entries = {
+            (one["object"], one["role"], one["command"], one["condition"]): one for one in found["entries"]
+        }
+        assert entries[words]["verdict"] == "condition"
+        by_worlds = [one for one in found["entries"] if one["basis"] == "worlds"]
+        assert [one for one in by_worlds if one["verdict"] != "condition"] == []

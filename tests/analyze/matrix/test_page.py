@@ -217,10 +217,11 @@ def test_a_difference_has_words_beside_its_colors(pages: Pages, tmp_path: Path) 
 
 
 def test_paper_has_the_rows_and_no_controls(pages: Pages, organizations: str) -> None:
-    page = pages.open(organizations, color_scheme="dark")
+    a4 = (794, 1123)
+    page = pages.open(organizations, size=a4, color_scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")
     assert not page.get_by_label("Search").is_visible()
-    assert page.locator("#entries").is_visible()
+    assert page.locator("#entries").evaluate("one => getComputedStyle(one).display") == "table"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.pdf().startswith(b"%PDF")
 
