@@ -15,6 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from sqla_rls.driver import psycopg as driver
+from sqla_rls.driver.base import NotDiscarded
 from sqla_rls.driver.psycopg_text import (
     ResultTooLarge,
     Statement,
@@ -222,14 +223,10 @@ class SqlEndpoint:
             body = answer_of(request, results)
             if len(body) > limits.max_response_bytes:
                 raise ResultTooLarge
-            ended = await finish(bound, commit=True)
+            await _commit(connection, bound)
         except (StatementFailed, StatementRefused, ResultTooLarge):
             await _undo(connection, bound)
             raise
-        if not ended.is_clean:
-            await _abandon(connection)
-        if ended.refusal is not None:
-            raise StatementFailed(ended.refusal)
         return body
 
 
@@ -394,13 +391,21 @@ def _driver_connection(connection: AsyncConnection) -> Any:
     return connection.sync_connection.connection.driver_connection
 
 
+async def _commit(connection: AsyncConnection, bound: driver.AsyncConnection) -> None:
+    """Commit the transaction, and clean the connection or close it."""
+    try:
+        await finish(bound, commit=True)
+    except NotDiscarded:
+        await _abandon(connection)
+
+
 async def _undo(connection: AsyncConnection, bound: driver.AsyncConnection) -> None:
     """Roll the transaction back, and clean the connection or close it."""
     # It is active if a result wasn't read to its end.
     if bound.pgconn.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
-        with suppress(psycopg.Error):
-            if (await finish(bound, commit=False)).is_clean:
-                return
+        with suppress(psycopg.Error, StatementFailed, NotDiscarded):
+            await finish(bound, commit=False)
+            return
     await _abandon(connection)
 
 
