@@ -9,7 +9,8 @@ another question, whether callers can newly read or write rows of other tenants,
 pgrls takes part where it is installed: ``uv run --with pgrls python -m benchmarks.analyze``, or
 ``--pgrls COMMAND``.  Its configuration names the anonymous role and the columns of tenants.
 
-At the end, one policy changes in a schema of many tables.
+Then one policy changes in a schema of many tables.  At the end, ``sqla-rls lint``, pgrls, and splinter with
+``--splinter FILE`` look for faults of schemas (see benchmarks/faults.py); ``--faults`` is that part alone.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import URL
 
+from benchmarks.faults import compare_faults
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.analyze.worlds.schema import Schema
 from tests.analyze.cases import CASES
 from tests.analyze.cases.case import Case, Key, opens
 from tests.analyze.cases.scratch import Servers
+from tests.analyze.lint.faults import CLEAN, FAULTS
 
 Answer: TypeAlias = Literal["yes", "no", "unknown"]
 
@@ -271,7 +274,18 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="only the cases whose name has this word")
     parser.add_argument("--tables", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3, help="of the schema with many tables")
+    parser.add_argument("--faults", action="store_true", help="only the faults of schemas")
+    parser.add_argument("--splinter", type=Path, metavar="FILE", help="splinter.sql of supabase/splinter")
     arguments = parser.parse_args()
+    if not arguments.faults:
+        _changes(arguments)
+    if not arguments.cases:
+        compare_faults(
+            FAULTS, CLEAN, with_pgrls=_pgrls(arguments.pgrls) is not None, splinter=arguments.splinter
+        )
+
+
+def _changes(arguments: argparse.Namespace) -> None:
     command = _pgrls(arguments.pgrls)
     with Servers.start() as servers, tempfile.TemporaryDirectory() as folder:
         pgrls = Pgrls(command, Path(folder)) if command else None

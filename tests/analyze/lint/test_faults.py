@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import groupby
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 import pytest
@@ -120,15 +120,6 @@ def connections(lint_server: Server) -> Iterator[dict[bool, Connection]]:
         yield found
 
 
-#: The faults that no rule finds.
-_MISSED: Final = frozenset(
-    {
-        "A member may add themselves to any organization",
-        "Users write the column that makes them administrators",
-    }
-)
-
-
 @pytest.mark.one_postgres
 @pytest.mark.parametrize(
     "faults",
@@ -154,7 +145,7 @@ def test_a_rule_finds_a_fault_until_it_is_mended(
         with subtests.test(fault.name):
             found = findings_of(connections[True], fault)
             shown = [(one.level, one.rule, one.object) for one in found.gone()]
-            assert found.found(fault) == (fault.name not in _MISSED), shown
+            assert found.found(fault), shown
 
 
 @pytest.mark.one_postgres
@@ -172,11 +163,6 @@ def test_no_rule_has_a_finding_above_info_on_a_clean_schema(
         with subtests.test(schema.name):
             found = findings_above_info(connections[schema.has_auth], schema)
             assert [(one.level, one.rule, one.object, one.text) for one in found] == []
-
-
-def test_most_faults_are_found() -> None:
-    assert len(_MISSED) / len(FAULTS) <= 0.05
-    assert {one.name for one in FAULTS} >= _MISSED
 
 
 def test_the_faults_are_many_and_have_names_of_their_own() -> None:

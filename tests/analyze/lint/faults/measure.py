@@ -41,17 +41,22 @@ def names(object_: str, fault: Fault) -> bool:
 def look(connection: Connection, *, select: Sequence[str] = (), speed: bool = False) -> list[Finding]:
     """Return the findings, in the transaction of a superuser."""
     report = lint(
-        Database(
-            connection=connection,
-            open_scratch=lambda: nullcontext(connection),
-            is_scratch=True,
-            anonymous_roles=("anonymous", "anon"),
-        ),
+        database_of(connection),
         target="faults",
         select=select,
         speed=speed,
     )
     return list(report.findings)
+
+
+def database_of(connection: Connection) -> Database:
+    """Return the database of a superuser's connection, which is its own scratch database."""
+    return Database(
+        connection=connection,
+        open_scratch=lambda: nullcontext(connection),
+        is_scratch=True,
+        anonymous_roles=("anonymous", "anon"),
+    )
 
 
 def findings_of(connection: Connection, fault: Fault) -> Findings:
