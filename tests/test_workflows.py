@@ -115,7 +115,7 @@ def test_each_program_and_module_in_the_makefile_exists() -> None:
             while words and re.fullmatch(r"[A-Z_]+=\S+", words[0]):
                 words = words[1:]
             program = words[0]
-            if program.startswith(("$(BIN)/", ".venv-2.0/bin/")):
+            if program.startswith(("$(BIN)/", ".venv-2.0/bin/", ".venv-serve/bin/")):
                 name = program.rpartition("/")[2]
                 assert name == "uv" or name in programs, (target, name)
             elif program not in ("$(PYTHON)", "uv"):
