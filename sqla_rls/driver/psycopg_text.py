@@ -314,7 +314,7 @@ async def finish(connection: AsyncConnection, *, commit: bool) -> None:
 
 def _finish(pgconn: PGconn, statements: bytes) -> PQGen[list[PGresult]]:
     pgconn.send_query(statements)
-    results = yield from generators.execute(pgconn)
+    results: list[PGresult] = yield from generators.execute(pgconn)
     if not results:
         raise psycopg.OperationalError("the transaction can't end: the server hasn't answered")
     return results

@@ -250,6 +250,7 @@ async def test_nobody_changes_the_login_role(
             assert await client.rows(ALL_TODOS, subject="bob") == [["bob's"]]
 
 
+@pytest.mark.exhaustive
 async def test_a_huge_result_ends_at_its_limit(
     make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
 ) -> None:
@@ -269,7 +270,8 @@ async def test_a_huge_result_ends_at_its_limit(
     assert await client.rows(ALL_TODOS) == [["alice's"]]
 
 
-@table(
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
     "queries",
     [
         ["SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)"],
@@ -293,6 +295,7 @@ async def test_nobody_keeps_a_connection(
         assert connection.scalar(sleeping) == 0
 
 
+@pytest.mark.exhaustive
 async def test_the_warning_has_the_statements_that_separate_callers(
     make_endpoint: MakeEndpoint,
     client: Client,

@@ -116,6 +116,7 @@ PARAMETERS: list[tuple[Any, str, str | None]] = [
 ]
 
 
+@pytest.mark.exhaustive
 async def test_parameters_are_texts_of_any_type(client: Client, runner: asyncio.Runner) -> None:
     for value, type_, expected in PARAMETERS:
         assert await client.rows(f"SELECT $1::{type_}::text", value) == [[expected]], value
@@ -349,6 +350,7 @@ async def test_other_paths_and_methods_are_no_queries(client: Client, runner: as
         assert (answer.status_code, answer.json()) == (400, "query is not supported")
 
 
+@pytest.mark.exhaustive
 async def test_pages_of_named_origins_may_read(
     client: Client, make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
 ) -> None:
@@ -514,6 +516,7 @@ async def _gone(endpoint: SqlEndpoint, issuer: Issuer, body: bytes, after: float
     return sent
 
 
+@pytest.mark.exhaustive
 async def test_a_client_that_goes_away_ends_its_statement(
     make_endpoint: MakeEndpoint, issuer: Issuer, signed: Signed, runner: asyncio.Runner
 ) -> None:

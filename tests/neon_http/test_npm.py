@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from sqlalchemy import text
 
 from sqla_rls.testing.issuer import Issuer, Key
@@ -134,6 +135,7 @@ def test_the_driver_of_npm(url: str, signed: Signed, issuer: Issuer, tmp_path: P
         )
 
 
+@pytest.mark.exhaustive
 def test_drizzle(url: str, issuer: Issuer, tmp_path: Path) -> None:
     people = {name: issuer.token(name) for name in ("alice", "bob")}
     assert run("drizzle.mjs", tmp_path, [DRIVER, DRIZZLE], url=url, **people) == {
