@@ -159,7 +159,7 @@ class Universe:
         yield from (((), row) for row in questions)
         random = Random(0)  # noqa: S311 # the same worlds each time
         full = _compatible(universe, self.schema)
-        few = [(parents, None) for parents in self._parents_of(own)]
+        few: list[tuple[tuple[Row, ...], Row | None]] = [(parents, None) for parents in self._parents_of(own)]
         few += self._of_one_table(full, questions, random)
         yield from few
         if len(full) > 1:
