@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import psycopg
 import pytest
+import yaml
+from sqlalchemy import make_url
 
-from sqla_rls.testing.development import development_database
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server, installations
 from tests.support.browser import PHONE, Pages, axe_violations, overflow
@@ -368,15 +370,23 @@ def test_the_page_fits_and_axe_finds_no_violation(
 
 
 def test_a_database_and_a_provider_of_ones_own() -> None:
-    with (
-        Server.start(installations()[0]) as server,
-        development_database(server) as database,
-        Issuer() as issuer,
-    ):
-        owner = database.owner.set(drivername="postgresql").render_as_string(hide_password=False)
+    """The database has the roles of compose.yaml."""
+    compose = yaml.safe_load((TODOS / "compose.yaml").read_text(encoding="utf-8"))
+    given = compose["services"]["web"]["environment"]
+    with Server.start(installations()[0]) as server, Issuer() as issuer:
+
+        def here(variable: str) -> str:
+            url = make_url(given[variable]).set(host=server.url().host, port=server.port)
+            return url.render_as_string(hide_password=False)
+
+        superuser = server.url().set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(superuser, autocommit=True) as connection:
+            for statement in compose["configs"]["roles"]["content"].splitlines():
+                connection.execute(statement)
+        owner = here("DATABASE_URL")
         variables = {
             "DATABASE_URL": owner,
-            "DATABASE_AUTHENTICATED_URL": database.app.render_as_string(hide_password=False),
+            "DATABASE_AUTHENTICATED_URL": here("DATABASE_AUTHENTICATED_URL"),
             "STACK_PROJECT_ID": issuer.project_id,
             "STACK_BASE_URL": issuer.base_url,
             "STACK_PUBLISHABLE_CLIENT_KEY": "pck_1",
