@@ -380,9 +380,9 @@ def test_a_database_and_a_provider_of_ones_own() -> None:
             return url.render_as_string(hide_password=False)
 
         superuser = server.url().set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(superuser, autocommit=True) as connection:
+        with psycopg.connect(superuser, autocommit=True) as creator:
             for statement in compose["configs"]["roles"]["content"].splitlines():
-                connection.execute(statement)
+                creator.execute(statement)
         owner = here("DATABASE_URL")
         variables = {
             "DATABASE_URL": owner,
