@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from benchmarks.analyze import many_tables
 from sqla_rls.analyze.lint.database import Database
-from sqla_rls.analyze.lint.run import Report, lint
+from sqla_rls.analyze.lint.run import lint
 from sqla_rls.cli import main
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.server.postgres import Server
@@ -134,21 +134,34 @@ def test_nothing_is_found_in_an_empty_database(server: Server) -> None:
     assert found.left_out == ()
 
 
-def timed(server: Server, tables: int) -> tuple[Report, float]:
-    with connected(server.url(server.create_database())) as connection:
-        connection.execute(CreateAuthFunctions())
-        run(connection, "DROP ROLE IF EXISTS authenticated; CREATE ROLE authenticated")
-        run(connection, many_tables(tables).before)
-        connection.commit()
-        begin = time.perf_counter()
-        found = lint(Database(connection=connection), target="many", ignore=["speed"])
-        return found, time.perf_counter() - begin
+def cpu(pid: int) -> float:
+    """Return the seconds of CPU that a process has used; other processes of the machine don't count."""
+    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.exhaustive
-def test_a_thousand_tables_take_seconds(server: Server) -> None:
-    found, seconds = timed(server, 1_000)
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux only: it counts the CPU of processes")
+def test_a_thousand_tables_take_five_seconds(server: Server) -> None:
+    with connected(server.url(server.create_database())) as connection:
+        with connection.begin():
+            connection.execute(CreateAuthFunctions())
+            run(connection, "DROP ROLE IF EXISTS authenticated; CREATE ROLE authenticated")
+            run(connection, many_tables(1_000).before)
+        with connection.begin():
+            backend = int(connection.scalar(text("SELECT pg_backend_pid()")) or 0)
+            begin = cpu(backend) + cpu(os.getpid())
+            found = lint(Database(connection=connection), target="many")
+            seconds = cpu(backend) + cpu(os.getpid()) - begin
 
-    assert [one for one in shown(found) if not one.startswith("info")] == []
-    # 5 seconds on an idle machine.
-    assert seconds < 20
+    # A change of org_id hides the row from its owner.
+    assert {one.rule for one in found.findings if one.level != "info"} == {"update-hides-row"}
+    assert found.left_out == ()
+    assert seconds < 5
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("models", ["todos.models:Base", "teams.models:Base"])
+def test_an_example_has_nothing_above_an_info(models: str) -> None:
+    done = CliRunner().invoke(main, ["lint", "models", "--models", models, "--fail-on", "warning"])
+    assert done.exit_code == 0, done.output

@@ -19,6 +19,7 @@ from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Finding, Remedy
 from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.worlds.pools import SUBJECTS, Actor
 
 _PARTS: Final[Mapping[Part, str]] = {
     "select": "SELECT",
@@ -26,6 +27,7 @@ _PARTS: Final[Mapping[Part, str]] = {
     "update": "UPDATE",
     "delete": "DELETE",
 }
+_SUBJECTS: Final = frozenset(one for pair in SUBJECTS.values() for one in pair)
 _VERBS: Final = {"SELECT": "reads", "INSERT": "inserts", "UPDATE": "changes", "DELETE": "deletes"}
 
 
@@ -80,14 +82,24 @@ def check(database: Database) -> Iterator[Finding]:
 
 
 def _opened(reach: Reach, part: Part) -> tuple[Case, str | None] | None:
-    """Return a case that a caller without a subject reaches alone, and the policy that admits it."""
+    """Return a case that a caller without a subject reaches, and the policy that admits it.
+
+    A caller with a subject, and nothing else, doesn't reach it; or no caller with a setting does.
+    """
     worlds = reach.context_free()
     identified = list(reach.cases(reach.identified))
-    reached = {one.place[1] for one in identified if reach.is_true(part, one)}
     if not identified:
         return None
+    reached = {one.place[1] for one in identified if reach.is_true(part, one)}
+    denied = {
+        one.place[1]
+        for one in identified
+        # An error is no answer.
+        if _is_plain(one.actor) and reach.answers[part][one.place[0]][one.place[1]] is False
+    }
     for case in reach.cases(reach.unidentified):
-        if case.place[1] in worlds - reached and reach.is_true(part, case):
+        world = case.place[1]
+        if world in worlds and (world in denied or world not in reached) and reach.is_true(part, case):
             return case, _admitting(reach, part, case)
     alone = list(reach.cases(reach.unidentified))
     refused = [one for one in identified if not reach.is_true(part, one)]
@@ -96,6 +108,12 @@ def _opened(reach: Reach, part: Part) -> tuple[Case, str | None] | None:
         case = next(one for one in alone if one.place[1] == refused[0].place[1])
         return case, _admitting(reach, part, case)
     return None
+
+
+def _is_plain(actor: Actor) -> bool:
+    """Return whether *actor* has a subject that no policy names, and nothing else."""
+    subject = (actor.claims or {}).get("sub")
+    return actor.claims == {"sub": subject} and not actor.settings and subject in _SUBJECTS
 
 
 def _admitting(reach: Reach, part: Part, case: Case) -> str | None:

@@ -1,0 +1,117 @@
+"""Small worlds decide about access: what is found, at which level, and what isn't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.analyze.lint.examples import Examples, shown
+
+TABLE = """
+CREATE TABLE docs (
+  id int PRIMARY KEY, org_id int NOT NULL, owner_id text NOT NULL, is_public boolean NOT NULL);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+CREATE TABLE members (org_id int, user_id text, PRIMARY KEY (org_id, user_id));
+GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO anonymous, authenticated;
+"""
+#: Runs with the rights of its owner: in place, nobody can say which rows it sees.
+IS_MEMBER = """
+CREATE FUNCTION is_member(org int) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+  AS 'SELECT EXISTS (SELECT FROM public.members AS m WHERE m.org_id = org AND m.user_id = auth.user_id())';
+"""
+HAS_MEMBER = IS_MEMBER.replace(" AND m.user_id = auth.user_id()", "")
+OWN = "owner_id = (SELECT auth.user_id())"
+
+
+def policy(using: str, *, to: str = "authenticated", command: str = "SELECT", name: str = "p") -> str:
+    return f"CREATE POLICY {name} ON docs FOR {command} TO {to} USING ({using});"
+
+
+CASES = {
+    "true for authenticated": (policy("true"), ["info everyone-reads public.docs"]),
+    "true for anonymous": (policy("true", to="anonymous"), ["error everyone-reads public.docs"]),
+    "true in other words": (policy("org_id = org_id OR true"), ["info everyone-reads public.docs"]),
+    "signed in": (policy("(SELECT auth.user_id()) IS NOT NULL"), ["info everyone-reads public.docs"]),
+    "own rows": (policy(OWN), []),
+    "public rows, and own ones": (policy(f"is_public OR {OWN}", to="PUBLIC"), []),
+    "a NULL subject": (policy(f"(SELECT auth.user_id()) IS NULL OR {OWN}"), ["error no-subject public.docs"]),
+    "a default that is somebody": (
+        policy("owner_id = coalesce((SELECT auth.user_id()), 'bob')"),
+        ["error no-subject public.docs"],
+    ),
+    "a member, by a function": (IS_MEMBER + policy("is_member(org_id)"), []),
+    "a function that admits those without a subject": (
+        IS_MEMBER + policy("(SELECT auth.user_id()) IS NULL OR is_member(org_id)"),
+        ["error no-subject public.docs"],
+    ),
+    "a member of anything": (
+        "ALTER TABLE members ENABLE ROW LEVEL SECURITY; GRANT SELECT ON members TO authenticated;"
+        "CREATE POLICY m ON members TO authenticated USING (user_id = (SELECT auth.user_id()));"
+        + policy("EXISTS (SELECT FROM members AS m WHERE m.org_id = docs.org_id)"),
+        [],
+    ),
+    "a column compared with itself": (
+        "GRANT SELECT ON members TO authenticated;"
+        + policy("EXISTS (SELECT FROM members m WHERE m.org_id = org_id AND m.user_id = auth.user_id())"),
+        ["error wrong-correlation public.docs"],
+    ),
+    "a setting that is empty": (policy("owner_id = current_setting('app.user', true)"), []),
+    "deleting all": (
+        policy(OWN) + policy("true", command="DELETE", name="d"),
+        ["error everyone-writes public.docs"],
+    ),
+}
+WORLDS = [
+    "everyone-reads",
+    "everyone-writes",
+    "no-subject",
+    "membership-without-caller",
+    "wrong-correlation",
+    "rows-given-away",
+    "check-wider-than-using",
+]
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[Examples]:
+    with Examples.start() as found:
+        yield found
+
+
+def test_small_worlds_decide(examples: Examples, subtests: pytest.Subtests) -> None:
+    for name, (sql, expected) in CASES.items():
+        with subtests.test(name):
+            found = examples.look(TABLE + sql, select=WORLDS)
+            assert shown(found) == expected
+            assert found.left_out == ()
+            for one in found.findings:
+                assert one.evidence[0].kind == "counterexample"
+
+
+def test_a_counterexample_has_its_row(examples: Examples) -> None:
+    sql, _ = CASES["a NULL subject"]
+    (found,) = examples.look(TABLE + sql, select=["no-subject"]).findings
+
+    assert found.evidence[0].text == "authenticated without claims reads public.docs(id=2, owner_id=bob)"
+    assert found.evidence[0].data["rows"]["public.docs"][-1]["owner_id"] == "bob"
+
+
+def test_tables_of_one_shape_have_their_own_names(examples: Examples) -> None:
+    sql = "".join(
+        f"CREATE TABLE {name} (id int PRIMARY KEY, owner_id text NOT NULL, note_of_{name} text);"
+        f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY; GRANT SELECT ON {name} TO authenticated;"
+        f"CREATE POLICY of_{name} ON {name} USING (owner_id = 'x' OR auth.user_id() IS NULL);"
+        f"CREATE POLICY a ON {name} USING ({name}.owner_id = (SELECT u.id FROM auth.user_id() AS u (id)));"
+        for name in ("apples", "pears")
+    )
+    found = examples.look(sql, select=["no-subject"]).findings
+
+    assert [(one.object, one.policy) for one in found] == [
+        ("public.apples", "of_apples"),
+        ("public.pears", "of_pears"),
+    ]
+    assert [one.evidence[0].text.partition("reads ")[2].partition("(")[0] for one in found] == [
+        "public.apples",
+        "public.pears",
+    ]
