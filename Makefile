@@ -56,9 +56,9 @@ types: install ## mypy and pyright, as users see the library, too
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-docs: install ## Prose and links of the documents
+docs: install ## Prose, links and names of the documents
 	$(BIN)/python -m tests.prose
-	$(BIN)/pytest tests/test_prose.py tests/test_links.py
+	$(BIN)/pytest -m 'not long' tests/test_prose.py tests/test_links.py tests/test_documents.py
 
 dist: install ## Wheel, source archive, SBOM and notes of the release TAG, in dist/
 	rm -rf dist && mkdir dist

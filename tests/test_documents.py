@@ -80,6 +80,7 @@ def unknown(code: ast.AST) -> Iterator[str]:
                 yield from (str(one.arg) for one in node.keywords if one.arg not in {None, *names})
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_code_of_a_document_names_what_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

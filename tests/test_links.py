@@ -35,6 +35,7 @@ def anchors(path: Path) -> set[str]:
     }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_link_leads_somewhere(path: Path) -> None:
     links = [

@@ -247,7 +247,7 @@ def test_each_command_has_its_help() -> None:
 
 
 #: Commands with tests elsewhere, whose listing needs servers of its own.
-_SLOW = ("mutate", "prove", "snapshot")
+_SLOW = ("diff", "mutate", "prove", "snapshot")
 
 
 def listings() -> Iterator[Any]:

@@ -21,6 +21,7 @@ from sqla_rls.http import detail, status_and_headers
 from sqla_rls.session.denials import DeniedStatement
 from tests.support.sessions import Notice, Todo
 from tests.support.signing import Signed
+from tests.support.suite import table
 
 pytestmark = pytest.mark.sqlalchemy
 
@@ -108,7 +109,7 @@ def test_a_missing_privilege_is_explained(maker: sessionmaker[Session]) -> None:
     assert "lacks UPDATE" in str(denial_of(maker, lambda session: session.execute(statement)))
 
 
-@pytest.mark.parametrize(
+@table(
     "statement",
     [
         update(Todo).values(user_id="bob"),
@@ -217,6 +218,7 @@ def test_a_database_that_verifies_callers_gets_the_key_of_the_session(signed: Si
     assert signed.key not in told
 
 
+@pytest.mark.exhaustive
 def test_settings_of_the_session_count(url: URL, admin: Engine) -> None:
     with admin.begin() as connection:
         connection.exec_driver_sql(
@@ -252,7 +254,7 @@ def owners(admin: Engine, runner: asyncio.Runner) -> Iterator[dict[str, Any]]:
     runner.run(owner.dispose())
 
 
-@pytest.mark.parametrize("kind", ["sync", "async", "url"])
+@table("kind", ["sync", "async", "url"])
 async def test_asyncio_explains_too(
     async_pool: AsyncEngine, todos: None, owners: dict[str, Any], kind: str
 ) -> None:

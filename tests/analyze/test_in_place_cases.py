@@ -9,14 +9,13 @@ from sqlalchemy import Connection
 
 from sqla_rls.analyze.in_place import Side, compare_in_place
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
-from tests.analyze.cases import CASES, QUICK
+from tests.analyze.cases import CASES
 from tests.analyze.cases.case import Case
 from tests.analyze.cases.scratch import Servers
 
-pytestmark = pytest.mark.one_postgres
+pytestmark = [pytest.mark.exhaustive, pytest.mark.one_postgres]
 
 #: The processes of a test run share them.
-_OTHERS = [one for one in CASES if not one.is_quick]
 _GROUPS = 4
 
 
@@ -32,14 +31,7 @@ def side(connection: Connection, case: Case) -> Side:
 
 
 @pytest.mark.parametrize(
-    "cases",
-    [
-        pytest.param(QUICK[:4], id="quick"),
-        *(
-            pytest.param([*QUICK[4:], *_OTHERS][n::_GROUPS], id=f"others-{n}", marks=pytest.mark.exhaustive)
-            for n in range(_GROUPS)
-        ),
-    ],
+    "cases", [CASES[n::_GROUPS] for n in range(_GROUPS)], ids=[f"group {n}" for n in range(_GROUPS)]
 )
 def test_no_verdict_contradicts_real_commands(
     servers: Servers, cases: list[Case], subtests: pytest.Subtests

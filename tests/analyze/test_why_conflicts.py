@@ -245,7 +245,7 @@ def test_the_answer_is_that_of_the_real_command(
     assert (explained.reason, explained.allowed, sqlstate) == (reason, *found), explained
 
 
-@pytest.mark.parametrize(
+@table(
     ("row", "reason", "sqlstate"),
     [
         ({"id": 2}, "unique", "23505"),
@@ -265,7 +265,7 @@ def test_an_update_meets_a_row_that_is_there(
     assert (explained.reason, explained.allowed, sqlstate) == (reason, *found), explained
 
 
-@pytest.mark.parametrize(
+@table(
     ("statement", "key", "row", "reason", "sqlstate"),
     [
         ("DELETE FROM shelves WHERE id = 1", 1, {}, "foreign_key", "23503"),
@@ -319,7 +319,7 @@ def test_each_policy_tells_the_row_that_it_sees(connection: Connection) -> None:
     assert "permissive policy 'change', CHECK on the updated row: true" in str(explained)
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "hint"),
     [
         ({"command": "UPDATE", "key": 1, "on_conflict": "update"}, "INSERT"),

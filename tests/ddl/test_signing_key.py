@@ -251,7 +251,7 @@ def test_two_who_rotate_at_once_wait_for_each_other(signed: Signed) -> None:
     assert len(good) == 4
 
 
-@pytest.mark.parametrize("grace", ["NULL", "'-1 second'", "'1 day -25 hours'", "'300000 years'"])
+@table("grace", ["NULL", "'-1 second'", "'1 day -25 hours'", "'300000 years'"])
 def test_a_grace_that_makes_no_sense_is_refused_without_a_word_about_the_key(
     signed: Signed, grace: str
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from sqla_rls import Caller, ServiceAccess, exc
 from sqla_rls.exc import DeclarationError
 from sqla_rls.session.principal import principal_key
+from tests.support.suite import table
 
 ALICE = Caller(
     role="authenticated",
@@ -76,7 +77,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+@table("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_errors_cross_processes(copying: Callable[[Any], Any], kind: Any) -> None:
     more = {"statement": "GRANT …"} if kind is exc.AuthSchemaUnusable else {}
     error = kind("it failed: that is why", **more)

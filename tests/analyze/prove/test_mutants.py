@@ -112,6 +112,7 @@ def test_each_kind_of_weakening_is_made(found: list[Mutant]) -> None:
     assert ("grant", f"mut_reader has the privilege UPDATE on {DOCS}.") not in told
 
 
+@pytest.mark.exhaustive
 def test_a_mutant_changes_its_object_and_its_undo_restores_it(
     connection: Connection, found: list[Mutant]
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_mutant_changes_its_object_and_its_undo_restores_it(
         assert access_state(connection) == before, mutant
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_left_behind(connection: Connection) -> None:
     before = access_state(connection)
     mutants(connection)
@@ -199,6 +201,7 @@ def test_without_the_parser_an_error_says_what_to_install(monkeypatch: pytest.Mo
         weakenings("a AND b", ("public", "docs"), COLUMNS)
 
 
+@pytest.mark.exhaustive
 def test_what_postgres_refuses_is_no_mutant(connection: Connection) -> None:
     connection.exec_driver_sql(
         'CREATE POLICY odd ON "Docs: 100%%" USING (id IN (SELECT m.org_id FROM members m GROUP BY m.org_id))'

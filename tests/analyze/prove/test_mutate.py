@@ -16,6 +16,7 @@ from sqlalchemy import URL, Engine
 
 from sqla_rls.analyze.prove.mutants import access_state
 from sqla_rls.cli import main
+from tests.support.suite import table
 from todos.models import Base
 
 #: Alice must not see, nor write, the rows of bob.
@@ -78,7 +79,7 @@ def test_the_database_is_not_changed_without_a_word(url: str, tests: Path) -> No
     assert (told.exit_code, "--this-is-a-test-database" in told.output) == (2, True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("script", "hint"),
     [
         ("raise SystemExit(3)", "fail without a mutant, with exit code 3"),

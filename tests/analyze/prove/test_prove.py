@@ -30,6 +30,7 @@ from sqla_rls.analyze.sides import Built, Side
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
+from tests.support.suite import table
 from todos.models import Base as Todos
 
 SELECT = '"crud-authenticated-policy-select" ON todos'
@@ -70,6 +71,7 @@ def keys(proof: Proof) -> set[tuple[str, str, str]]:
     return {(one.role, one.command, one.direction) for one in proof.violations}
 
 
+@pytest.mark.exhaustive
 def test_todos_are_proved(built: Built) -> None:
     before = access_state_of(built.connection)
     proof = prove(built.connection, [Todos.metadata])
@@ -91,7 +93,7 @@ def access_state_of(connection: Connection) -> Any:
     return found
 
 
-@pytest.mark.parametrize(
+@table(
     ("statements", "expected"),
     [
         ([f"ALTER POLICY {SELECT} USING (true)"], {("authenticated", "SELECT", "more")}),

@@ -132,6 +132,7 @@ def test_a_snapshot_holds_neither_data_nor_secrets(by_hand: URL) -> None:
     assert "SCRAM" not in content
 
 
+@pytest.mark.exhaustive
 def test_a_snapshot_is_the_same_each_time_and_builds_the_same(by_hand: URL, tmp_path: Path) -> None:
     dump = read_dump(by_hand)
     content = dump.to_json()
@@ -266,6 +267,7 @@ def test_migrations_reach_the_scratch_database_only(
         assert connection.scalar(text("SELECT to_regclass('from_revision')")) is None
 
 
+@pytest.mark.exhaustive
 def test_a_folder_without_a_configuration_of_alembic_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,7 +304,7 @@ def test_a_failing_upgrade_says_why(project: Callable[[str], Side]) -> None:
         pass
 
 
-@pytest.mark.parametrize(
+@table(
     ("given", "message"),
     [
         ("nowhere.json", "there is no such file. Give a database URL"),

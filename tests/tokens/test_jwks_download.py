@@ -1,0 +1,216 @@
+"""How the document of the keys is downloaded: by a deadline, without redirects, from a verified server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.client import HTTPException
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from sqla_rls.testing.issuer import Issuer
+from sqla_rls.tokens.jwks import FetchLimits, download
+from tests.support.suite import first_and_rest
+
+# The download
+
+
+@contextmanager
+def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that reads a request and does as it is told; the URL."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=converse, args=(connection,), daemon=True).start()
+
+    def converse(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            answer(connection)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/jwks.json"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join()
+
+
+def say(text: str, connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(text.replace("\n", "\r\n").encode())
+
+
+def drip(start: str, again: str, connection: socket.socket) -> None:
+    say(start, connection)
+    while True:
+        connection.sendall(again.encode())
+        time.sleep(0.02)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        ("HTTP/1.1 200 OK\nContent-Length: 100000\n\n", " "),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n", "1\r\n \r\n"),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n", "1"),
+        ("HTTP/1.1 200 OK\nX: ", "x"),
+        ("HTTP/1.1 200 OK\n", "X: y\r\n"),
+        ("HTTP", "/"),
+        ("HTTP/1.1 100 Continue\n\n", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("", ""),
+    ],
+)
+def test_a_server_that_drips_is_left_at_the_deadline(start: str, again: str) -> None:
+    with server(partial(drip, start, again)) as uri:
+        started_at = time.monotonic()
+        with pytest.raises((OSError, HTTPException)):
+            download(uri, FetchLimits(timeout=0.3))
+        assert time.monotonic() - started_at < 1.5
+
+
+STATUSES = [201, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 404, 407, 500, 503]
+
+
+@first_and_rest("statuses", STATUSES)
+def test_only_status_200_will_do_and_no_redirect_is_followed(
+    issuer: Issuer, statuses: list[int], subtests: pytest.Subtests
+) -> None:
+    for status in statuses:
+        issuer.reset()
+        moved = f"HTTP/1.1 {status} X\nLocation: {issuer.jwks_uri}\nContent-Length: 12\n\n" + '{"keys": []}'
+        with subtests.test(f"status {status}"), server(partial(say, moved)) as uri:
+            with pytest.raises(ValueError, match=str(status)):
+                download(uri, FetchLimits())
+            assert issuer.fetches == 0
+
+
+def test_a_document_has_a_size_limit() -> None:
+    body = '{"keys": [], "x": "' + "x" * 1000 + '"}'
+    answer = f"HTTP/1.1 200 OK\nContent-Length: {len(body)}\n\n{body}"
+    with server(partial(say, answer)) as uri:
+        assert download(uri, FetchLimits(max_bytes=len(body)))
+        with pytest.raises(ValueError, match="longer"):
+            download(uri, FetchLimits(max_bytes=len(body) - 1))
+
+
+def test_a_document_that_breaks_off_is_none() -> None:
+    answer = 'HTTP/1.1 200 OK\nContent-Length: 1000\n\n{"keys": ['
+    with server(partial(say, answer)) as uri, pytest.raises(ValueError, match="Expecting"):
+        download(uri, FetchLimits())
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(OSError, match="refused"):
+        download(f"http://127.0.0.1:{port}/", FetchLimits())
+
+
+def test_a_proxy_is_used_for_https_and_never_for_this_machine(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[bytes] = []
+
+    def proxy(connection: socket.socket) -> None:
+        heard.append(connection.recv(65536))
+
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with server(proxy) as uri:
+        monkeypatch.setenv("HTTPS_PROXY", uri)
+        monkeypatch.setenv("HTTP_PROXY", uri)
+        assert download(issuer.jwks_uri, FetchLimits())
+        assert heard == []
+        with pytest.raises((OSError, HTTPException)):
+            download("https://keys.example/jwks.json", FetchLimits(timeout=1))
+    assert heard[0].startswith(b"CONNECT keys.example:443 ")
+
+
+@pytest.fixture
+def self_signed(tmp_path: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    alternatives = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(alternatives, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "self-signed.pem"
+    pem.write_bytes(
+        certificate.public_bytes(Encoding.PEM)
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    return pem
+
+
+@pytest.mark.exhaustive
+def test_certificates_are_verified_also_in_a_program_that_turned_that_off(
+    self_signed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed)
+
+    def answer(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            say('HTTP/1.1 200 OK\nContent-Length: 12\n\n{"keys": []}', secure)
+
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
+    with server(answer) as uri:
+        secure_uri = uri.replace("http:", "https:")
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            download(secure_uri, FetchLimits())
+        monkeypatch.setenv("SSL_CERT_FILE", str(self_signed))
+        assert download(secure_uri, FetchLimits()) == {"keys": []}
+
+
+@pytest.mark.exhaustive
+def test_a_secure_server_that_drips_is_left_at_the_deadline(
+    self_signed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed)
+
+    def answer(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            drip("HTTP/1.1 200 OK\n", "X: y\r\n", secure)
+
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(self_signed))
+    with server(answer) as uri:
+        started_at = time.monotonic()
+        with pytest.raises((OSError, HTTPException)):
+            download(uri.replace("http:", "https:"), FetchLimits(timeout=0.3))
+        assert time.monotonic() - started_at < 1.5
+
+
+@pytest.mark.exhaustive
+def test_the_document_is_read_as_it_is(issuer: Issuer) -> None:
+    assert download(issuer.jwks_uri, FetchLimits()) == json.loads(json.dumps(issuer.jwks()))
