@@ -50,6 +50,7 @@ def test_each_statement_stands_once_and_as_a_comment_above_its_block(project: Pr
         assert len(of_each) == len(set(of_each))
 
 
+@pytest.mark.exhaustive
 def test_the_script_makes_what_the_migration_makes(project: Project) -> None:
     project.revision(own_todos())
     script = project.script("upgrade", "head")

@@ -97,6 +97,7 @@ def test_the_same_rows_need_no_confirmation(project: Project) -> None:
     project.upgrade()
 
 
+@pytest.mark.exhaustive
 def test_the_way_back_opens_what_the_revision_closes_without_a_question(project: Project) -> None:
     project.migrate(todos(read("true")))
 

@@ -29,6 +29,7 @@ def test_modify_false_makes_the_policies_and_no_privileges(project: Project) -> 
     assert privileges(project) == {"todos SELECT"}
 
 
+@pytest.mark.exhaustive
 def test_modify_none_makes_no_policies(project: Project) -> None:
     written = project.migrate(models(crud_policy(authenticated, read=True, modify=None)))
     assert operations(written).count("create_policy") == 1

@@ -39,6 +39,7 @@ def functions_of(project: Project) -> list[Any]:
         return [tuple(row) for row in connection.execute(text(query))]
 
 
+@pytest.mark.exhaustive
 def test_a_body_may_ask_who_is_calling(project: Project) -> None:
     metadata = MetaData()
     mine = Policy("mine", "SELECT", READER, using=func.is_mine(column("user_id"), type_=Boolean))

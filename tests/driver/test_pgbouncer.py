@@ -86,6 +86,7 @@ def assert_nothing_left(clients: Engine, servers: int) -> None:
         connection.close()
 
 
+@pytest.mark.exhaustive
 def test_threads_see_their_own_rows_and_leave_nothing(
     clients: Engine, maker: sessionmaker[Session], everybodys: None, servers: int
 ) -> None:

@@ -55,9 +55,8 @@ from tests.support.sessions import (
 )
 from tests.support.suite import table
 
-pytestmark = pytest.mark.sqlalchemy
 
-pytestmark = pytest.mark.usefixtures("runner")
+pytestmark = [pytest.mark.sqlalchemy, pytest.mark.usefixtures("runner")]
 
 AsyncSessions: TypeAlias = Callable[[Caller], AsyncSession]
 
