@@ -55,7 +55,6 @@ from tests.support.sessions import (
 )
 from tests.support.suite import table
 
-
 pytestmark = [pytest.mark.sqlalchemy, pytest.mark.usefixtures("runner")]
 
 AsyncSessions: TypeAlias = Callable[[Caller], AsyncSession]
