@@ -254,7 +254,7 @@ def owners(admin: Engine, runner: asyncio.Runner) -> Iterator[dict[str, Any]]:
     runner.run(owner.dispose())
 
 
-@table("kind", ["sync", "async", "url"])
+@table("kind", ["async", "sync", "url"])
 async def test_asyncio_explains_too(
     async_pool: AsyncEngine, todos: None, owners: dict[str, Any], kind: str
 ) -> None:

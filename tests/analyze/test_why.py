@@ -229,7 +229,7 @@ def test_nothing_is_written_and_the_transaction_stays_the_owners(owner: Engine) 
         assert connection.scalar(text('SELECT body FROM "Docs: 100%" WHERE id = 1')) == "it's :new"
 
 
-@table(
+@pytest.mark.parametrize(
     ("target", "options", "hint"),
     [
         ("nowhere", {"key": 1}, "no such table"),

@@ -473,7 +473,7 @@ def test_the_answer_is_that_of_the_real_command(
     assert (explained.reason, explained.allowed) == (reason, really(connection, caller, statement)), explained
 
 
-@table(
+@pytest.mark.parametrize(
     ("target", "options", "hint"),
     [
         ("no_key", {"key": 1}, r"primary key of table public.no_key \(none\).*mapping"),

@@ -82,12 +82,12 @@ def test_the_database_is_not_changed_without_a_word(url: str, tests: Path) -> No
 @table(
     ("script", "hint"),
     [
-        ("raise SystemExit(3)", "fail without a mutant, with exit code 3"),
-        ("execute('ALTER TABLE todos DISABLE ROW LEVEL SECURITY')", "changed the policies"),
         (
             "execute('ALTER TABLE todos ENABLE ROW LEVEL SECURITY')",
             "public.todos had lost the mutant, so they create their tables again",
         ),
+        ("raise SystemExit(3)", "fail without a mutant, with exit code 3"),
+        ("execute('ALTER TABLE todos DISABLE ROW LEVEL SECURITY')", "changed the policies"),
     ],
 )
 def test_tests_that_cannot_judge_are_an_error(

@@ -166,7 +166,6 @@ def test_the_options_of_foreign_servers_stay_out_of_snapshots(own_server: Server
         assert "The options of the foreign server Far aren't copied." in built.left_out
 
 
-@pytest.mark.exhaustive
 def test_models_and_their_revisions_build_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     # env.py connects to DATABASE_URL.
@@ -304,7 +303,7 @@ def test_a_failing_upgrade_says_why(project: Callable[[str], Side]) -> None:
         pass
 
 
-@table(
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ("nowhere.json", "there is no such file. Give a database URL"),
