@@ -161,7 +161,7 @@ class DriverConnection:
     autocommit_is_bound: bool = False
     #: The discard key of the last binding that the connection has sent.
     last_discard_key: Hashable = None
-    #: Whether DISCARD ALL has followed the last transaction.
+    #: Whether all that the last transaction has left is discarded already.
     is_clean: bool = False
     #: The value of MARK for bound transactions; None if the server doesn't report the setting.
     mark: str | None = None
