@@ -211,7 +211,12 @@ def _pgrls(database: Database) -> list[Finding]:
         done = subprocess.run(  # noqa: S603
             [*command, "lint", "--format", "json", "--config", str(path)],
             # A password on the command line would be in the list of processes.
-            env={**os.environ, "DATABASE_URL": url.render_as_string(hide_password=False)},
+            # Without the timeout, a lock of another transaction would stop the run for ever.
+            env={
+                **os.environ,
+                "DATABASE_URL": url.render_as_string(hide_password=False),
+                "PGOPTIONS": "-c lock_timeout=5s -c statement_timeout=60s",
+            },
             capture_output=True,
             text=True,
         )
