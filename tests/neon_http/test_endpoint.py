@@ -17,6 +17,7 @@ from sqla_rls import enforce_row_security
 from sqla_rls.exc import DeclarationError, SignedBindingUnavailable
 from sqla_rls.neon_http import Limits, SqlEndpoint, sql_endpoint
 from sqla_rls.testing.issuer import Issuer, Key
+from sqla_rls.testing.postgres import Server
 from tests.neon_http.conftest import CONNECTION_STRING, Client, MakeEndpoint
 from tests.support.signing import Signed
 from tests.support.suite import table
@@ -381,16 +382,17 @@ async def test_pages_of_named_origins_may_read(
 
 @pytest.mark.exhaustive
 async def test_reading_only_and_with_a_limit_for_rows(
-    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
+    make_endpoint: MakeEndpoint, issuer: Issuer, server: Server, runner: asyncio.Runner
 ) -> None:
     client = Client(make_endpoint(read_only=True, limits=Limits(max_rows=3)), issuer)
     assert await client.rows("SELECT task FROM todos") == [["alice's"]]
     for sql in (
         "INSERT INTO todos (task) VALUES ('x')",
         "DO $$ BEGIN PERFORM set_config('role', 'none', true); EXECUTE 'ALTER ROLE app RESET ALL'; END $$",
-        "SELECT lo_from_bytea(0, 'x')",
     ):
         assert (await client.error(sql))["code"] == "25006", sql
+    if server.version >= 16:  # PostgreSQL 15 lets it, as the documents say.
+        assert (await client.error("SELECT lo_from_bytea(0, 'x')"))["code"] == "25006"
     answer = await client.batch("SET TRANSACTION READ WRITE", "DELETE FROM todos")
     assert answer.json()["code"] in ("25001", "25006")
     answer = await client.batch(

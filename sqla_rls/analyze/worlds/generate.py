@@ -287,7 +287,12 @@ class Universe:
             chosen = list(itertools.product(*(values for _, values in varied)))
         else:
             self.left_out.append(f"{relation.name}: {MOST_ROWS} of {size} possible rows were tried")
-            chosen = _spread([values for _, values in varied], MOST_ROWS)
+            is_asked = relation.name == self.relation.name
+            chosen = _spread(
+                [values for _, values in varied],
+                MOST_ROWS,
+                grants=not is_asked or _reads_itself(self.schema, relation),
+            )
         names = [name for name, _ in varied]
         rows = [
             Row(relation.name, self._filled(relation, dict(zip(names, values, strict=True)), number))
@@ -484,17 +489,19 @@ def _granting_least(values: Sequence[Any]) -> Any:
     return others[0] if others and not isinstance(values[0], int) else values[0]
 
 
-def _spread(pools: Sequence[Sequence[Any]], number: int) -> list[tuple[Any, ...]]:
-    """A row that grants little, each other value once, and a sample of the rest.
+def _spread(pools: Sequence[Sequence[Any]], number: int, *, grants: bool) -> list[tuple[Any, ...]]:
+    """Each value once in a row that grants little, and in one that *grants*; and a sample of the rest.
 
-    What opens shows in rows that are hidden otherwise: a flag that is true, or the caller as the owner,
-    often decides alone.
+    What opens shows in a row in question that is hidden otherwise.  A row of another table often grants by
+    the first values of its columns, such as the caller and a role.
     """
-    first = tuple(map(_granting_least, pools))
-    found = {repr(first): first}
-    for place, values in enumerate(pools):
-        for value in values:
-            one = (*first[:place], value, *first[place + 1 :])
+    bases = [tuple(map(_granting_least, pools))]
+    bases += [tuple(values[0] for values in pools)] if grants else []
+    variations = [[(place, value) for place, values in enumerate(pools) for value in values]] * len(bases)
+    found = {repr(base): base for base in bases}
+    for turns in zip(*variations, strict=True):
+        for base, (place, value) in zip(bases, turns, strict=True):
+            one = (*base[:place], value, *base[place + 1 :])
             found.setdefault(repr(one), one)
     random = Random(0)  # noqa: S311 # the same worlds each time
     for _ in range(number * 10):
@@ -502,7 +509,7 @@ def _spread(pools: Sequence[Sequence[Any]], number: int) -> list[tuple[Any, ...]
             break
         one = tuple(random.choice(values) for values in pools)
         found.setdefault(repr(one), one)
-    return list(found.values())
+    return list(found.values())[:number]
 
 
 def _has(rows: Iterable[Row], key: ForeignKey, wanted: tuple[Any, ...], schema: Schema) -> bool:

@@ -161,8 +161,6 @@ class Pools:
     vocabulary: Vocabulary
     kinds: tuple[str, ...]
     accepts: Callable[[str, str], bool]
-    #: Texts that the argument of a function compares with a column of another type: of some column of text.
-    strays: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -183,7 +181,6 @@ class Pools:
             vocabulary=shared.vocabulary,
             kinds=_kinds(columns, shared.vocabulary),
             accepts=_once(accepts),
-            strays=tuple(dict.fromkeys(_strays(columns, shared.vocabulary))),
         )
 
     def values(self, relation: Relation, column: Column) -> tuple[Any, ...]:
@@ -288,7 +285,7 @@ class Pools:
         if self._linked(term, terms.Subject):
             found = [*others, *texts, *loose]
         else:
-            found = [*texts, *(others[:1] if texts else others), *loose, *self.strays]
+            found = [*texts, *loose, *(others[:1] if texts else others)]
         return list(dict.fromkeys([*found, *self._similar(found[:_OTHERS])]))
 
     def _records(self, column: Column, texts: Sequence[str]) -> Iterator[str]:
@@ -370,14 +367,6 @@ def _once(accepts: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
         return known[type_, text]
 
     return asked
-
-
-def _strays(columns: Iterable[Column], vocabulary: Vocabulary) -> Iterator[str]:
-    for column in columns:
-        if column.category in "NBD":
-            for one in vocabulary.constants.get(terms.Column(column.name), ()):
-                if one.kind == "text" and not one.value.lstrip("-").replace(".", "", 1).isdecimal():
-                    yield one.value
 
 
 def _kinds(columns: Sequence[Column], vocabulary: Vocabulary) -> tuple[str, ...]:
