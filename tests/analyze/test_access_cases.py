@@ -19,7 +19,6 @@ from tests.analyze.cases.case import Case
 from tests.analyze.cases.evidence import gather
 from tests.analyze.cases.scratch import Servers
 from tests.support.replay import replay
-from tests.support.suite import first_and_rest
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +33,9 @@ def superuser(server: Server) -> Iterator[psycopg.Connection[Any]]:
     server.drop_database(name)
 
 
+@pytest.mark.one_postgres
 @pytest.mark.exhaustive
-@first_and_rest("cases", CASES)
+@pytest.mark.parametrize("cases", [pytest.param(CASES[n::8], id=f"group {n}") for n in range(8)])
 def test_the_verdict_of_a_case_is_that_of_real_commands(
     superuser: psycopg.Connection[Any], cases: list[Case], subtests: pytest.Subtests
 ) -> None:

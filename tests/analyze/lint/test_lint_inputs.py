@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from benchmarks.analyze import many_tables
@@ -134,34 +133,39 @@ def test_nothing_is_found_in_an_empty_database(server: Server) -> None:
     assert found.left_out == ()
 
 
-def cpu(pid: int) -> float:
-    """Return the seconds of CPU that a process has used; other processes of the machine don't count."""
-    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.exhaustive
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux only: it counts the CPU of processes")
-def test_a_thousand_tables_take_five_seconds(server: Server) -> None:
-    with connected(server.url(server.create_database())) as connection:
-        with connection.begin():
-            connection.execute(CreateAuthFunctions())
-            run(connection, "DROP ROLE IF EXISTS authenticated; CREATE ROLE authenticated")
-            run(connection, many_tables(1_000).before)
-        with connection.begin():
-            backend = int(connection.scalar(text("SELECT pg_backend_pid()")) or 0)
-            begin = cpu(backend) + cpu(os.getpid())
-            found = lint(Database(connection=connection), target="many")
-            seconds = cpu(backend) + cpu(os.getpid()) - begin
+def test_tables_of_one_shape_are_asked_about_once(server: Server) -> None:
+    statements = []
+    for number in (30, 300):
+        with connected(server.url(server.create_database())) as connection:
+            with connection.begin():
+                connection.execute(CreateAuthFunctions())
+                if not connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = 'authenticated'")):
+                    run(connection, "CREATE ROLE authenticated")
+                run(connection, many_tables(number).before)
+            with connection.begin():
+                sent: list[str] = []
+                event.listen(connection, "before_cursor_execute", lambda *call: sent.append(call[2]))  # noqa: B023 # called here
+                found = lint(Database(connection=connection), target="many")
+                statements.append(len(sent))
 
-    # A change of org_id hides the row from its owner.
-    assert {one.rule for one in found.findings if one.level != "info"} == {"update-hides-row"}
-    assert found.left_out == ()
-    assert seconds < 5
+        # A change of org_id hides the row from its owner.
+        assert {one.rule for one in found.findings if one.level != "info"} == {"update-hides-row"}
+        assert found.left_out == ()
+    assert statements[0] == statements[1]
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("models", ["todos.models:Base", "teams.models:Base"])
-def test_an_example_has_nothing_above_an_info(models: str) -> None:
-    done = CliRunner().invoke(main, ["lint", "models", "--models", models, "--fail-on", "warning"])
+def test_an_example_has_nothing_above_an_info(models: str, tmp_path: Path) -> None:
+    # The author alone puts a document into the trash: the UPDATE of another editor fails.
+    meant = {"rule": "update-hides-row", "object": "public.documents", "column": "in_trash"}
+    if models.startswith("teams"):
+        parts = "\n".join(f'{name} = "{value}"' for name, value in meant.items())
+        (tmp_path / "lint.toml").write_text(
+            f'[[tool.sqla_rls.lint.exempt]]\n{parts}\nreason = "the trash is the author\'s"\n', "utf-8"
+        )
+    config = str(tmp_path / "lint.toml")
+    given = ["lint", "models", "--models", models, "--fail-on", "warning", "--config", config]
+    done = CliRunner().invoke(main, given)
     assert done.exit_code == 0, done.output
