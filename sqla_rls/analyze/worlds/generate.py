@@ -234,9 +234,9 @@ class Universe:
     def _least(self) -> Values:
         """What the row of the relation in question has that grants little by itself."""
         return {
-            name: _granting_least(self.pools.values(self.relation, self.relation.columns[name]))
-            for name in self.deciding.get(self.relation.name, ())
-            if self.relation.columns[name].generated is None
+            name: _granting_least(self.pools.values(self.relation, column))
+            for name, column in self.relation.columns.items()
+            if name in self.deciding[self.relation.name] and column.generated is None
         }
 
     def _apart(self, row: Row, context: Sequence[Row]) -> Row:
