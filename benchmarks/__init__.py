@@ -1,1 +1,1 @@
-"""Every figure of docs/benchmarks.md comes from here."""
+"""Every figure of docs/benchmarks.md and docs/verdicts.md comes from here."""
