@@ -56,9 +56,12 @@ types: install ## mypy and pyright, as users see the library, too
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-docs: install ## Prose, links and names of the documents
+docs: install ## The site, in docs/_build, with each code block and link of the documents
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --group docs --python $(BIN)/python
 	$(BIN)/python -m tests.prose
 	$(BIN)/pytest -m 'not long' tests/test_prose.py tests/test_links.py tests/test_documents.py
+	$(BIN)/pytest -n 2 --dist loadfile docs
+	$(BIN)/sphinx-build -q -W --keep-going -b dirhtml docs docs/_build
 
 dist: install ## Wheel, source archive, SBOM and notes of the release TAG, in dist/
 	rm -rf dist && mkdir dist
@@ -72,6 +75,6 @@ publish: ## Sign dist/ and publish it on PyPI; for the release workflow
 	uv publish --trusted-publishing always dist/*.whl dist/*.tar.gz
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .venv-2.0 .venv-serve .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist
+	rm -rf $(VENV) .venv-2.0 .venv-serve .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist docs/_build
 
 .PHONY: help install demo serve test test-rest test-all test-long test-sqlalchemy-2.0 lint types docs dist publish clean

@@ -38,6 +38,8 @@ Group: {rule.group}. Level: {rule.level}.
 
 {rule.reason}
 
+<!-- blocks tested by: tests/analyze/lint/test_rules.py -->
+
 ## Failing case
 
 The examples have the roles `anonymous` and `authenticated`, and the functions of schema `auth`.

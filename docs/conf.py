@@ -1,0 +1,91 @@
+"""The configuration of Sphinx, which builds the site: ``make docs``."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import sys
+import tomllib
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from pygments.lexers.sql import PostgresLexer
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+project = "sqla_rls"
+author = "the authors of sqla_rls"
+project_copyright = author
+release = installed("sqla-rls").partition("+")[0]
+html_title = "sqla_rls"
+html_baseurl = _PROJECT["urls"]["Documentation"]
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_external_toc",
+]
+exclude_patterns = ["_build", "**/conftest.py", "inventories"]
+external_toc_exclude_missing = False
+
+myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist"]
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+suppress_warnings = ["myst.header"]  # the landing page begins with HTML
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Emits", "Reverse"]
+
+# The inventories are files of the repository, so that a build needs no network and links stay.
+intersphinx_mapping = {
+    "alembic": ("https://alembic.sqlalchemy.org/en/latest/", "inventories/alembic.inv"),
+    "psycopg": ("https://www.psycopg.org/psycopg3/docs/", "inventories/psycopg.inv"),
+    "python": ("https://docs.python.org/3/", "inventories/python.inv"),
+    "sqlalchemy": ("https://docs.sqlalchemy.org/en/21/", "inventories/sqlalchemy.inv"),
+}
+
+copybutton_exclude = ".linenos, .gp, .go"
+highlight_language = "none"
+pygments_style = "tango"
+pygments_dark_style = "github-dark"
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "source_repository": _PROJECT["urls"]["Homepage"],
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+html_show_sphinx = False
+
+_LINK = re.compile(r"\]\((\.\./[^)#\s]+)")
+
+
+def link_to_repository(app: Sphinx, name: str, source: list[str]) -> None:
+    """Turn the links to files outside of docs/ into addresses of the repository."""
+
+    def linked(found: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(name), found[1]))
+        if path.startswith("docs/"):
+            return found[0]
+        return f"]({_PROJECT['urls']['Homepage']}/blob/main/{path}"
+
+    source[0] = _LINK.sub(linked, source[0])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", link_to_repository)
+    app.add_lexer("sql", PostgresLexer)

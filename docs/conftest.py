@@ -1,0 +1,47 @@
+"""Each code block of a document is a test: ``pytest docs``.  ``tests/support/pages.py`` runs it."""
+
+from typing import Final
+
+import pytest
+from sybil import Sybil
+
+from tests.support import pages
+
+# Their blocks don't run yet.  Only ever remove a name.
+UNRUN: Final = [
+    "guide/declaring.md",
+    "guide/diff.md",
+    "guide/explain.md",
+    "guide/frameworks.md",
+    "guide/lint.md",
+    "guide/lint_others.md",
+    "guide/matrix.md",
+    "guide/migrations.md",
+    "guide/production.md",
+    "guide/prove.md",
+    "guide/providers.md",
+    "guide/sessions.md",
+    "guide/sql_over_http.md",
+    "guide/teams.md",
+    "guide/testing.md",
+    "guide/todos.md",
+    "guide/views.md",
+    "guide/why.md",
+    "reference/binding.md",
+    "reference/commands.md",
+    "reference/errors.md",
+    "reference/options.md",
+    "security/leftovers.md",
+    "security/roles.md",
+    "security/signed.md",
+]
+
+pytest_collect_file = Sybil(
+    parsers=[pages.parse], pattern="**/*.md", excludes=UNRUN, teardown=pages.teardown
+).pytest()
+
+
+# After the teardown of the last document.
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    pages.SERVER.stop()

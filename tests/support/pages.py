@@ -1,0 +1,413 @@
+"""Runs the code blocks of a document, from top to bottom, in one namespace, one folder and one database.
+
+| Block | Run |
+| --- | --- |
+| ``python`` | executed; ``await`` is allowed. A first line such as ``# app/models.py`` makes it a file |
+| ``pycon`` | as doctest does, with ELLIPSIS |
+| ``console`` | each line after ``$`` by bash; ``&`` at the end starts a server |
+| ``sql`` | by the owner of the database |
+| ``toml``, ``yaml``, ``json``, ``ini`` | parsed; a first line such as ``# pyproject.toml`` makes it a file |
+| ``text`` | compared with the output of the block before it; ``…`` stands for any text, or for any lines |
+
+A comment ``<!-- invisible-code-block: python`` … ``-->`` runs and isn't shown.  The comment
+``<!-- tested by: tests/x.py -->`` before a block names the test that runs it, and
+``<!-- blocks tested by: tests/x.py -->`` does so for a document.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import doctest
+import inspect
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from configparser import ConfigParser
+from contextlib import chdir, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import metadata
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from types import ModuleType
+from typing import Any, Final
+
+import psycopg
+import yaml
+from markdown_it import MarkdownIt
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from psycopg import sql
+from sqlalchemy import URL
+from sybil import Document, Example, Region
+
+from sqla_rls.testing.postgres import Server
+
+ROOT: Final = Path(__file__).parents[2]
+SECONDS: Final = 120
+OWNER: Final = "page_owner"
+LOGIN_ROLE: Final = "app"
+
+_PARSER: Final = MarkdownIt().enable("table")
+_INVISIBLE: Final = re.compile(r"<!-- invisible-code-block: (\w+)\n(.*?)\n?-->\s*", re.DOTALL)
+_TESTED: Final = re.compile(r"<!-- (blocks )?tested by: (\S+) -->\s*")
+_FILE: Final = re.compile(r"(?:#|//|--) (?P<name>[\w./-]+\.\w+)(?P<more> \(continued\))?\n")
+_CODE: Final = re.compile(r"\{code-block\} ?(\w+)|(\w+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A code block.
+
+    Attributes:
+        shown: the output that the document shows; None if it shows none.
+        tested_by: the test that runs it; None if it runs here.
+    """
+
+    language: str
+    code: str
+    line: int
+    shown: str | None = None
+    tested_by: str | None = None
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """Return the blocks of a document."""
+    found: list[Block] = []
+    whole: str | None = None
+    tested: str | None = None
+    for token in _PARSER.parse(text):
+        start, _ = token.map or (0, 0)
+        if token.type == "html_block":
+            if invisible := _INVISIBLE.fullmatch(token.content):
+                found.append(Block(language=invisible[1], code=invisible[2] + "\n", line=start + 1))
+            elif named := _TESTED.match(token.content):
+                whole, tested = (named[2], None) if named[1] else (whole, named[2])
+        elif token.type == "fence" and (language := _CODE.fullmatch(token.info.strip())):
+            name = language[1] or language[2]
+            is_output = name == "text" and tested is None and found and found[-1].shown is None
+            if is_output and found[-1].tested_by == whole and found[-1].language != "text":
+                last = found.pop()
+                found.append(
+                    Block(
+                        language=last.language,
+                        code=last.code,
+                        line=last.line,
+                        shown=token.content,
+                        tested_by=last.tested_by,
+                    )
+                )
+            else:
+                found.append(
+                    Block(language=name, code=token.content, line=start + 1, tested_by=tested or whole)
+                )
+            tested = None
+        elif token.type != "inline":
+            # The marker stands directly before its block.
+            tested = tested if token.type == "html_block" else None
+    yield from found
+
+
+def matches(output: str, shown: str) -> bool:
+    """Return whether *output* is as *shown*: a line ``…`` stands for lines, ``…`` in a line for text."""
+    lines = [
+        r"(?:.*\n)*?" if line.strip() == "…" else re.escape(line.rstrip()).replace("…", ".*") + r"[ ]*\n"
+        for line in shown.splitlines()
+    ]
+    return re.fullmatch("".join(lines), output if output.endswith("\n") else output + "\n") is not None
+
+
+def parse(document: Document) -> Iterator[Region]:
+    """Parse a document for Sybil."""
+    starts = [0]
+    for line in document.text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for block in blocks(document.text):
+        start = starts[block.line - 1]
+        yield Region(start, start + 1, parsed=block, evaluator=evaluate)
+
+
+def evaluate(example: Example) -> str | None:
+    """Run a block; return its failure."""
+    block: Block = example.parsed
+    page = example.namespace.get("page")
+    if block.tested_by is not None:
+        return untested(block.tested_by, Path(example.path))
+    if page is None:
+        page = example.namespace["page"] = Page(SERVER.server)
+    with page.entered():
+        failure: str | None = page.run(block)
+    return failure
+
+
+def untested(test: str, document: Path) -> str | None:
+    """Return the failure of a marker that names no test of the document."""
+    path = ROOT / test
+    if not path.is_file():
+        return f"{test} doesn't exist"
+    text = path.read_text("utf-8")
+    # A test of generated documents names their folder.
+    folder = " / ".join(f'"{part}"' for part in document.parent.relative_to(ROOT).parts)
+    if document.name in text or folder in text:
+        return None
+    return f"{test} names neither {document.name} nor {folder}"
+
+
+def teardown(namespace: Mapping[str, Any]) -> None:
+    if "page" in namespace:
+        namespace["page"].close()
+
+
+class _Server:
+    """The server of a run, which the first block starts."""
+
+    @cached_property
+    def server(self) -> Server:
+        from tests.support.suite import find_installation, newest
+
+        self._context = Server.start(find_installation(newest()))
+        return self._context.__enter__()
+
+    def stop(self) -> None:
+        if "server" in vars(self):
+            self._context.__exit__(None, None, None)
+
+
+SERVER: Final = _Server()
+
+
+class Page:
+    """The state of a document."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._database = server.create_database()
+        self._folder = Path(mkdtemp(prefix="page-"))
+        self._runner = asyncio.Runner()
+        self._processes: list[subprocess.Popen[str]] = []
+        self._module = ModuleType("__page__")
+        self._modules = set(sys.modules)
+        sys.modules["__page__"] = self._module
+        owner = sql.Identifier(OWNER)
+        with self._superuser() as connection:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD 'secret'").format(owner))
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(self._database), owner)
+            )
+        self._connection: psycopg.Connection[Any] | None = None
+        self._environment = {
+            "DATABASE_URL": self._url(OWNER).render_as_string(hide_password=False),
+            "DATABASE_AUTHENTICATED_URL": self._url(LOGIN_ROLE).render_as_string(hide_password=False),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": str(self._folder),
+            "COLUMNS": "120",
+            "NO_COLOR": "1",
+        }
+
+    def _url(self, role: str) -> URL:
+        return self._server.url(self._database).set(username=role, password="secret")
+
+    def _superuser(self) -> psycopg.Connection[Any]:
+        url = self._server.url("postgres").set(drivername="postgresql")
+        return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Run in the folder of the document, with its environment."""
+        before = dict(os.environ)
+        os.environ.update(self._environment)
+        sys.path.insert(0, str(self._folder))
+        try:
+            with chdir(self._folder):
+                yield
+        finally:
+            sys.path.remove(str(self._folder))
+            os.environ.clear()
+            os.environ.update(before)
+
+    def run(self, block: Block) -> str | None:
+        """Run a block; return its failure."""
+        if block.language in _PARSERS:
+            _PARSERS[block.language](block.code)
+        if (name := _FILE.match(block.code)) and block.language not in {"console", "pycon", "text"}:
+            self._write(name["name"], block.code[name.end() :].lstrip("\n"), is_more=name["more"] is not None)
+            return None
+        match block.language:
+            case "python":
+                return self._compare(self._python, block)
+            case "pycon":
+                return self._pycon(block)
+            case "console":
+                return self._console(block)
+            case "sql":
+                return self._compare(self._sql, block)
+            case language if language in _PARSERS:
+                return None
+            case language:
+                return f"nothing runs a block of {language}: name its test in a comment before it"
+
+    def _write(self, name: str, code: str, *, is_more: bool) -> None:
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a" if is_more else "w", encoding="utf-8") as file:
+            file.write(code)
+
+    def _compare(self, run: Callable[[Block], str], block: Block) -> str | None:
+        try:
+            output = run(block)
+        except Exception as error:
+            if block.shown is None:
+                raise
+            output = "".join(traceback.format_exception_only(error))
+        return _difference(output, block.shown)
+
+    def _python(self, block: Block) -> str:
+        code = compile("\n" * block.line + block.code, "<document>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        written = io.StringIO()
+        with redirect_stdout(written):
+            if code.co_flags & inspect.CO_COROUTINE:
+                self._runner.run(eval(code, vars(self._module)))
+            else:
+                exec(code, vars(self._module))
+        return written.getvalue()
+
+    def _pycon(self, block: Block) -> str | None:
+        test = doctest.DocTestParser().get_doctest(block.code, {}, "document", None, block.line)
+        test.globs = vars(self._module)
+        told: list[str] = []
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+        runner.run(test, out=told.append, clear_globs=False)
+        return "".join(told) or None
+
+    def _sql(self, block: Block) -> str:
+        if self._connection is None:
+            url = self._url(OWNER).set(drivername="postgresql").render_as_string(hide_password=False)
+            self._connection = psycopg.connect(url, autocommit=True)
+        try:
+            cursor = self._connection.execute(block.code.encode())
+        except psycopg.Error as error:
+            if block.shown is None:
+                raise
+            return f"ERROR:  {error.diag.message_primary}\n"
+        while cursor.nextset():
+            pass
+        return "" if cursor.description is None else table([c.name for c in cursor.description], cursor)
+
+    def _console(self, block: Block) -> str | None:
+        for call in re.split(r"^\$ ", block.code.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
+            command, _, shown = call.partition("\n")
+            command = command.partition("   #")[0].strip()
+            if command.startswith(("pip install", "uv add")):
+                check_requirements(command)
+            elif command.endswith("&"):
+                self._start(command.removesuffix("&"))
+            elif failure := self._call(command, shown, block.shown):
+                return failure
+        return None
+
+    def _call(self, command: str, shown: str, after: str | None) -> str | None:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
+        )
+        expected = shown if shown.strip() else after
+        if done.returncode and not expected:
+            return f"$ {command}\n{done.stdout}\nends with status {done.returncode}"
+        failure = _difference(done.stdout, expected)
+        return None if failure is None else f"$ {command}\n{failure}"
+
+    def _start(self, command: str) -> None:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        assert process.stdout is not None
+        end = time.monotonic() + SECONDS
+        told = ""
+        while "running on" not in told.lower():
+            line = process.stdout.readline()
+            told += line
+            is_waiting = line and time.monotonic() < end
+            assert is_waiting, f"{command} doesn't start:\n{told}"
+
+    def close(self) -> None:
+        """Drop all that the document has made."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        self._runner.close()
+        if self._connection is not None:
+            self._connection.close()
+        for name in set(sys.modules) - self._modules:
+            file = getattr(sys.modules[name], "__file__", None)
+            if name == "__page__" or (file and Path(file).is_relative_to(self._folder)):
+                del sys.modules[name]
+        rmtree(self._folder)
+        self._server.drop_database(self._database)
+        with self._superuser() as connection:
+            roles = connection.execute(
+                "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND NOT starts_with(rolname, 'pg_')"
+            ).fetchall()
+            for (role,) in roles:
+                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def _difference(output: str, shown: str | None) -> str | None:
+    if shown is None or matches(output, shown):
+        return None
+    return f"The document shows:\n{shown}\nThe output is:\n{output}"
+
+
+def table(names: Sequence[str], rows: Iterator[Sequence[Any]] | psycopg.Cursor[Any]) -> str:
+    """Return rows as psql shows them, without the count."""
+    cells = [["" if value is None else str(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    lines = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (names, *cells)
+    ]
+    rule = "-+-".join("-" * width for width in widths)
+    return f" {lines[0]}\n-{rule}-\n" + "".join(f" {line}\n" for line in lines[1:])
+
+
+def check_requirements(command: str) -> None:
+    """Check that each package is installed here, and has the extras that the command names."""
+    for word in command.split()[2:]:
+        if word.startswith("-"):
+            continue
+        requirement = Requirement(word.strip("'\""))
+        known = {canonicalize_name(one) for one in metadata(requirement.name).get_all("Provides-Extra") or ()}
+        missing = {canonicalize_name(one) for one in requirement.extras} - known
+        assert not missing, f"{requirement.name} has no extra {missing}"
+
+
+def _ini(code: str) -> None:
+    ConfigParser(interpolation=None).read_string(code)
+
+
+_PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "ini": _ini,
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
+}

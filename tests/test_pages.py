@@ -1,0 +1,142 @@
+"""The code blocks of documents are run, and a wrong one is a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from yaml import YAMLError
+
+from sqla_rls.testing.postgres import Server
+from tests.support.pages import Block, Page, blocks, matches, table, untested
+
+pytestmark = [pytest.mark.one_postgres]
+
+
+@pytest.fixture
+def page(server: Server) -> Iterator[Page]:
+    page = Page(server)
+    with page.entered():
+        yield page
+    page.close()
+
+
+def run(page: Page, text: str) -> list[str | None]:
+    return [page.run(block) for block in blocks(text)]
+
+
+def test_a_document_is_run_in_one_namespace_folder_and_database(page: Page) -> None:
+    text = """
+<!-- invisible-code-block: python
+import os
+-->
+
+```python
+# models.py
+ANSWER = 42
+```
+
+```python
+from models import ANSWER
+
+import asyncio
+
+await asyncio.sleep(0)
+print(ANSWER)
+```
+
+```text
+42
+```
+
+```sql
+SELECT current_user AS name, 1 AS n
+```
+
+The result:
+
+```text
+ name       | n
+------------+---
+ page_owner | 1
+```
+
+```console
+$ cat models.py
+ANSWER = 42
+$ echo "$DATABASE_URL"
+postgresql…page_owner…
+```
+
+```pycon
+>>> ANSWER + 1
+43
+```
+"""
+    assert run(page, text) == [None] * 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nprint(1)\n```\n\n```text\n2\n```",
+        "```console\n$ echo 1\n2\n```",
+        "```console\n$ false\n```",
+        "```pycon\n>>> 1\n2\n```",
+        "```sql\nSELECT 1 AS n\n```\n\n```text\n n\n---\n 2\n```",
+        "```rust\nfn main() {}\n```",
+        "```text\nwithout a block that writes it\n```",
+    ],
+)
+def test_a_block_that_shows_something_else_is_a_failure(page: Page, text: str) -> None:
+    assert all(run(page, text))
+
+
+@pytest.mark.parametrize("text", ["toml\na =", "json\n{", "yaml\na: [", "python\n1 / 0"])
+def test_a_block_that_is_no_code_raises(page: Page, text: str) -> None:
+    with pytest.raises((ValueError, YAMLError, ZeroDivisionError)):
+        run(page, f"```{text}\n```")
+
+
+def test_an_error_is_shown(page: Page) -> None:
+    text = "```sql\nSELECT 1 / 0\n```\n\n```text\nERROR:  division by zero\n```"
+    assert run(page, text) == [None]
+
+
+def test_a_package_without_the_extra_is_a_failure(page: Page) -> None:
+    assert run(page, "```console\n$ pip install 'sqla-rls[cli]'\n```") == [None]
+    with pytest.raises(AssertionError, match="has no extra"):
+        run(page, "```console\n$ pip install 'sqla-rls[missing]'\n```")
+
+
+def test_a_block_names_the_test_that_runs_it() -> None:
+    text = "<!-- tested by: tests/a.py -->\n\n```js\n1\n```\n\n```python\n2\n```"
+    assert [block.tested_by for block in blocks(text)] == ["tests/a.py", None]
+    text = "<!-- blocks tested by: tests/a.py -->\n\ntext\n\n```js\n1\n```\n\n```sql\n2\n```"
+    assert [block.tested_by for block in blocks(text)] == ["tests/a.py", "tests/a.py"]
+
+
+def test_the_named_test_names_the_document(tmp_path: Path) -> None:
+    document = Path(__file__).parents[1] / "docs" / "guide" / "teams.md"
+    assert untested("tests/test_pages.py", document) is None
+    assert untested("tests/missing.py", document) == "tests/missing.py doesn't exist"
+    assert untested("tests/conftest.py", document) is not None
+
+
+def test_an_ellipsis_stands_for_text_or_lines() -> None:
+    assert matches("a\nb\nc\n", "a\n…\nc\n")
+    assert matches("12 rows\n", "… rows\n")
+    assert not matches("a\nb\n", "a\n")
+
+
+def test_rows_are_shown_as_psql_shows_them() -> None:
+    assert table(["id", "task"], iter([(1, "buy milk"), (2, None)])) == (
+        " id | task\n----+----------\n 1  | buy milk\n 2  |\n"
+    )
+
+
+def test_a_text_without_a_block_before_it_is_no_output() -> None:
+    first, second = blocks("```text\na\n```\n\n```python\nb\n```")
+    assert first == Block(language="text", code="a\n", line=1)
+    assert second.shown is None
