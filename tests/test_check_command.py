@@ -79,6 +79,13 @@ def test_each_check_has_a_line_and_the_worst_decides(migrated: str, tmp_path: Pa
     assert "+public.todos, authenticated, SELECT: always (row security is off)" in shown
 
 
+def test_a_part_without_an_answer_fails(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqla_rls.analyze.lint.run.STATEMENT_TIMEOUT", 1)
+    done = check(migrated, "--skip", "matrix", "--skip", "alembic", "--details", code=1)
+    assert "has no answer" in done.output
+    assert "lint    fails" in done.output
+
+
 def test_env_py_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     done = check("models", *MODELS, "--skip", "lint", "--skip", "matrix", code=2)

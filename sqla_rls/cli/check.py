@@ -58,7 +58,8 @@ def command(
     """Run lint, matrix --check and alembic check, and print a summary of at most ten lines.
 
     TARGET is a side, as of sqla-rls diff.  `alembic check` compares the database of your env.py with its
-    models.  Exit code 0 means that all are ok, 1 that one fails, and 2 that one has no answer.
+    models.  Exit code 0 means that all are ok, 1 that one fails, and 2 that one has no answer.  Lint also
+    fails where it can't decide.
 
     \b
     $ sqla-rls check "$DATABASE_URL" --models app.models:Base

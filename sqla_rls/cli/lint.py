@@ -85,7 +85,8 @@ def command(
 
     TARGET is a database URL, `models`, `rev:REVISION` of Alembic, or a file of sqla-rls snapshot.  A database
     is only read.  With --models, each finding has the file and the line of its model.  Exit code 1 means that
-    there is a finding, and 2 that there is no answer.
+    there is a finding, and 2 that there is no answer.  A part that can't be decided is a finding of the rule
+    `unknown`.
 
     \b
     $ sqla-rls lint "$DATABASE_URL" --models app.models:Base

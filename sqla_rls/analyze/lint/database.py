@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, MetaData, RowMapping, text
 
 from sqla_rls.analyze.intent import everyone, intents
+from sqla_rls.analyze.lint.finding import Kind, Level
 from sqla_rls.analyze.worlds.schema import Profile, Relation, RoleAttributes, Schema, read_profiles
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
@@ -39,6 +40,16 @@ class Grant:
     column: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A part of a database about which a rule, or another program, has no answer."""
+
+    object: str
+    kind: Kind
+    role: str | None
+    reason: str
+
+
 @dataclass(eq=False)
 class Database:
     """A database that rules look at.
@@ -52,7 +63,9 @@ class Database:
         is_scratch: the connection itself is a superuser's to a scratch database.
         made_up_roles: the roles of a scratch database that the target doesn't have.
         models: the models of the tables, where they are given.
-        left_out: sentences about the parts that no rule could look at.
+        left_out: sentences about the parts of the target that its scratch database doesn't have.
+        unknown: the parts without an answer, with the names of the rules that asked, and their levels.
+        asking: the name of the rule that runs, and the level of its parts without an answer.
     """
 
     connection: Connection
@@ -63,8 +76,11 @@ class Database:
     made_up_roles: Collection[str] = ()
     models: Sequence[MetaData] = ()
     left_out: list[str] = field(default_factory=list)
+    unknown: dict[Unknown, dict[str, Level]] = field(default_factory=dict[Unknown, dict[str, Level]])
+    asking: tuple[str, Level] | None = None
     #: Ends what the rules opened.
     undo: ExitStack = field(default_factory=ExitStack)
+    _no_scratch: str | None = None
 
     @cached_property
     def schema(self) -> Schema:
@@ -269,7 +285,14 @@ class Database:
     def _scratch(self) -> Connection:
         if self.open_scratch is None:
             raise AnalysisError("no scratch database can be built: the target doesn't say how")
-        return self.undo.enter_context(self.open_scratch())
+        if self._no_scratch is not None:
+            # It takes seconds to fail, and each table would try it.
+            raise AnalysisError(self._no_scratch)
+        try:
+            return self.undo.enter_context(self.open_scratch())
+        except AnalysisError as error:
+            self._no_scratch = str(error)
+            raise
 
     def quoted(self, name: str) -> str:
         """Return *name* as an identifier, quoted if Postgres needs it."""
@@ -285,10 +308,12 @@ class Database:
             for one in intents(*self.models)
         )
 
-    def leave_out(self, sentence: str) -> None:
-        """Note a part that wasn't looked at, once."""
-        if sentence not in self.left_out:
-            self.left_out.append(sentence)
+    def note_unknown(self, name: str, reason: str, *, kind: Kind = "table", role: str | None = None) -> None:
+        """Note that the rule that runs has no answer about an object, or about its access by *role*."""
+        rules = self.unknown.setdefault(Unknown(name, kind, role, reason.rstrip(".")), {})
+        if self.asking is not None:
+            rule, level = self.asking
+            rules[rule] = level
 
 
 @cache

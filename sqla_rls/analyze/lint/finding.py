@@ -11,7 +11,16 @@ Level: TypeAlias = Literal["error", "warning", "info"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 
 Kind: TypeAlias = Literal[
-    "table", "view", "function", "role", "schema", "sequence", "database", "foreign table"
+    "table",
+    "view",
+    "function",
+    "role",
+    "schema",
+    "sequence",
+    "database",
+    "foreign table",
+    "rule",
+    "program",
 ]
 
 
@@ -60,7 +69,7 @@ class Finding:
 
     Attributes:
         object: the name: ``schema.name`` of a table, view, sequence or foreign table, as Postgres quotes it;
-            the signature of a function; the name of a role, schema or database.
+            the signature of a function; the name of a role, schema, database, rule or program.
         kind: the kind of the object.
         text: one sentence.
         evidence: the facts, the strongest first.

@@ -104,7 +104,7 @@ def others(
     *,
     splinter: Path | None = None,
 ) -> list[Finding]:
-    """Return the findings of other programs about *database*; those that can't run are left out.
+    """Return the findings of other programs about *database*; one that can't run is noted as unknown.
 
     Args:
         database: the database.
@@ -199,7 +199,7 @@ def _places(database: Database) -> Callable[[str], Place]:
 def _pgrls(database: Database) -> list[Finding]:
     command = pgrls_command()
     if command is None:
-        database.leave_out("pgrls isn't installed. Run: pip install pgrls")
+        database.note_unknown("pgrls", "it isn't installed. Run: pip install pgrls", kind="program")
         return []
     url = database.connection.engine.url.set(drivername="postgresql")
     with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +223,10 @@ def _pgrls(database: Database) -> list[Finding]:
     try:
         violations = json.loads(done.stdout)["violations"]
     except (ValueError, KeyError, TypeError):
-        database.leave_out(f"pgrls gave no answer: its exit status is {done.returncode}")
+        said = (done.stderr.strip() or done.stdout.strip()).rpartition("\n")[2]
+        database.note_unknown(
+            "pgrls", f"its exit status is {done.returncode}{said and f': {said}'}", kind="program"
+        )
         return []
     find = _places(database)
     return [
@@ -248,9 +251,11 @@ def pgrls_command() -> list[str] | None:
 
 def _splinter(database: Database, path: Path | None) -> list[Finding]:
     if path is None:
-        database.leave_out(
-            "splinter isn't part of sqla-rls. Download splinter.sql of github.com/supabase/splinter, and "
-            "give --splinter PATH"
+        database.note_unknown(
+            "splinter",
+            "it isn't part of sqla-rls. Download splinter.sql of github.com/supabase/splinter, and give "
+            "--splinter PATH",
+            kind="program",
         )
         return []
     try:
@@ -265,7 +270,7 @@ def _splinter(database: Database, path: Path | None) -> list[Finding]:
             rows = _run(connection, script, database)
     except (DBAPIError, AnalysisError) as error:
         reason = getattr(error, "orig", None) or error
-        database.leave_out(f"splinter gave no answer: {str(reason).partition(chr(10))[0]}")
+        database.note_unknown("splinter", str(reason).partition("\n")[0], kind="program")
         return []
     found = []
     for row in rows:

@@ -65,6 +65,7 @@ class Reach:
         worlds: the worlds; each has its row in question.
         answers: for each part of row security, and for ``(policy, "using")`` and ``(policy, "check")`` of
             each policy of the role: whether it is true, for each caller and each world.
+        unmet_checks: the CHECK constraints that no row of the worlds satisfies.
     """
 
     relation: Relation
@@ -73,6 +74,7 @@ class Reach:
     actors: Sequence[Actor]
     worlds: Sequence[World]
     answers: Mapping[Part | tuple[str, str], Sequence[Sequence[Answer]]]
+    unmet_checks: tuple[str, ...] = ()
     #: The reach of the table that was evaluated, which has the same shape; the own policies by those of it.
     first: Reach | None = None
     names: Mapping[str, str] = field(default_factory=dict)
@@ -141,9 +143,10 @@ class Reach:
         others = [self.words(row) for row in case.world.rows]
         who = replace(case.actor, role=self.role).text
         text = sentence.replace("{who}", who).replace("{row}", self.words(case.row))
+        unmet = "".join(f"; no generated row satisfies CHECK ({one})" for one in self.unmet_checks[:1])
         return Evidence(
             kind="counterexample",
-            text=text + (f", with {', '.join(others)}" if others else ""),
+            text=text + (f", with {', '.join(others)}" if others else "") + unmet,
             data={
                 "role": self.role,
                 "claims": case.actor.claims,
@@ -176,7 +179,7 @@ class Reaches:
 
     database: Database
     _known: dict[str, tuple[Reach | str, _Shape]] = field(default_factory=dict)
-    _found: dict[tuple[str, str], Reach | None] = field(default_factory=dict)
+    _found: dict[tuple[str, str], Reach | str] = field(default_factory=dict)
     _accepted: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     @classmethod
@@ -188,7 +191,11 @@ class Reaches:
         """Return the reach of *role* in table *name*; None if it can't be decided, which is noted."""
         if (name, role) not in self._found:
             self._found[name, role] = self._asked(name, role)
-        return self._found[name, role]
+        found = self._found[name, role]
+        if isinstance(found, str):
+            self.database.note_unknown(name, found, role=role)
+            return None
+        return found
 
     def all(self) -> Iterator[Reach]:
         """Yield the reach of each caller's role in each table whose row security holds for it."""
@@ -201,19 +208,17 @@ class Reaches:
                     if reach is not None:
                         yield reach
 
-    def _asked(self, name: str, role: str) -> Reach | None:
+    def _asked(self, name: str, role: str) -> Reach | str:
         relation = self.schema.relations[name]
         try:
             shape = self._shape(relation, role)
             if shape.key not in self._known:
                 self._known[shape.key] = self._evaluated(shape.relation, role), shape
         except (Undecidable, AnalysisError) as error:
-            self.database.leave_out(f"{name}: {error}.")
-            return None
+            return str(error)
         found, first = self._known[shape.key]
         if isinstance(found, str):
-            self.database.leave_out(f"{name}: {found}.")
-            return None
+            return found
         if (found.relation.name, found.role) == (name, role):
             return replace(found, relation=relation)
         names = dict(zip(first.policies, shape.policies, strict=True))
@@ -372,7 +377,7 @@ class Reaches:
         as_role = self._evaluates_as(role, asked.expressions)
         universe = self._universe(relation, connection, schema)
         evaluator = Evaluator(connection)
-        worlds = self._worlds(universe, evaluator)
+        worlds, unmet = self._worlds(universe, evaluator)
         units = [_unit(world) for world in worlds]
         spelled = tuple(dict.fromkeys(sql for sql in conditions.values() if sql not in _CONSTANTS))
         question = Question(spelled, tables.definitions, source_of(relation))
@@ -390,6 +395,7 @@ class Reaches:
             universe=universe,
             actors=actors,
             worlds=worlds,
+            unmet_checks=unmet,
             answers={part: [[one[sql] for one in row] for row in rows] for part, sql in conditions.items()},
         )
 
@@ -416,12 +422,38 @@ class Reaches:
                         found[policy.name, side] = "false"
         return found
 
-    def _worlds(self, universe: Universe, evaluator: Evaluator) -> list[World]:
-        constraints = Constraints(universe.schema, universe.relation, evaluator, {})
-        if (
-            any(universe.schema.relations[name].checks for name in universe.rows)
-            or universe.relation.is_partition
-        ):
+    def _worlds(self, universe: Universe, evaluator: Evaluator) -> tuple[list[World], tuple[str, ...]]:
+        """Return the worlds, and the CHECK constraints that no generated row satisfies: they don't hold."""
+        schema, unmet = self._with_met_checks(universe, evaluator)
+        found = self._allowed(universe, schema, evaluator)
+        if not found and any(schema.relations[name].checks for name in universe.rows):
+            # Each holds for a row, and no row satisfies all.
+            schema, checks = _without_checks(schema, universe.rows, lambda _name, _check: False)
+            unmet = (*unmet, *checks)
+            found = self._allowed(universe, schema, evaluator)
+        if not found:
+            raise Undecidable("no row of the worlds satisfies the constraints")
+        return found, unmet
+
+    def _with_met_checks(self, universe: Universe, evaluator: Evaluator) -> tuple[Schema, tuple[str, ...]]:
+        """Return the schema with the CHECK constraints that a generated row satisfies, and the others."""
+        met: set[tuple[str, str]] = set()
+        for name, rows in universe.rows.items():
+            relation = universe.schema.relations[name]
+            if not relation.checks or not rows:
+                continue
+            units = [Unit(row.values, {}) for row in rows]
+            spelled = tuple(f"({check}) IS NOT FALSE" for check in relation.checks)
+            with evaluator.units(units):
+                answers = evaluator.answers(Question(spelled, {}, source_of(relation)), len(units))
+            for place, check in enumerate(relation.checks):
+                if any(answer[place] is True for answer in answers):
+                    met.add((name, check))
+        return _without_checks(universe.schema, universe.rows, lambda name, check: (name, check) in met)
+
+    def _allowed(self, universe: Universe, schema: Schema, evaluator: Evaluator) -> list[World]:
+        constraints = Constraints(schema, universe.relation, evaluator, {})
+        if any(schema.relations[name].checks for name in universe.rows) or universe.relation.is_partition:
             constraints.learn(row for rows in universe.rows.values() for row in rows)
         found: list[World] = []
         for tried, world in enumerate(universe.worlds(_BUDGET)):
@@ -429,8 +461,6 @@ class Reaches:
                 break
             if world.row is not None and constraints.allow(world):
                 found.append(world)
-        if not found:
-            raise Undecidable("no row of the worlds satisfies the constraints")
         return found
 
     def _actors(self, universe: Universe, role: str) -> list[Actor]:
@@ -508,7 +538,7 @@ class Reaches:
         conditions = self._conditions(relation, role, of_part, lambda _, sql: sql)
         universe = self._universe(relation, connection, self.schema)
         evaluator = Evaluator(connection)
-        worlds = self._worlds(universe, evaluator)
+        worlds, unmet = self._worlds(universe, evaluator)
         spelled = tuple(dict.fromkeys(sql for sql in conditions.values() if sql not in _CONSTANTS))
         question = Question(spelled, {}, source_of(relation))
         actors = self._actors(universe, role)
@@ -533,6 +563,7 @@ class Reaches:
             universe=universe,
             actors=actors,
             worlds=kept,
+            unmet_checks=unmet,
             answers={
                 part: [[column[place][sql] for column in columns] for place in range(len(actors))]
                 for part, sql in conditions.items()
@@ -571,6 +602,20 @@ def _unit(world: World) -> Unit:
     for row in world.all_rows:
         rows.setdefault(row.relation, []).append(row.values)
     return Unit(world.row.values, rows)
+
+
+def _without_checks(
+    schema: Schema, names: Iterable[str], holds: Callable[[str, str], bool]
+) -> tuple[Schema, tuple[str, ...]]:
+    """Return *schema* with the CHECK constraints of the relations *names* that hold, and the others."""
+    relations = dict(schema.relations)
+    left: list[str] = []
+    for name in names:
+        checks = relations[name].checks
+        kept = tuple(check for check in checks if holds(name, check))
+        left += [check for check in checks if check not in kept]
+        relations[name] = replace(relations[name], checks=kept)
+    return replace(schema, relations=relations), tuple(left)
 
 
 def _nameless(sql: str | None, relation: Relation) -> str | None:

@@ -25,7 +25,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Finding, Level
 
-Group: TypeAlias = Literal["openings", "dead-ends", "speed", "notes"]
+Group: TypeAlias = Literal["openings", "dead-ends", "speed", "notes", "unknown"]
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 
 Check: TypeAlias = Callable[[Database], Iterable[Finding]]

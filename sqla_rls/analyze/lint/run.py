@@ -43,7 +43,7 @@ class Report:
         exempt: the findings that an exemption of pyproject.toml has, with the exemption.
         reviewed: the findings of the baseline.
         stale: sentences about exemptions and entries of the baseline without a finding.
-        left_out: sentences about the parts that no rule could look at.
+        left_out: sentences about the parts of the target that its scratch database doesn't have.
         rules: the rules that ran.
         path: a file that SARIF names as the place of findings without a model.
     """
@@ -72,8 +72,8 @@ class Baseline:
 
     @classmethod
     def of(cls, findings: Collection[Finding]) -> Baseline:
-        """Return a baseline in which all *findings* are reviewed."""
-        return cls(entries=frozenset(map(_entry, findings)))
+        """Return a baseline in which all *findings* are reviewed, but for unknown parts."""
+        return cls(entries=frozenset(_entry(one) for one in findings if one.rule != "unknown"))
 
     @classmethod
     def from_json(cls, content: str, name: str) -> Baseline:
@@ -116,7 +116,8 @@ def selected(
     """Return the rules that run.
 
     Args:
-        select: the names of rules or groups that run; empty is all, those of speed only with *speed*.
+        select: the names of rules or groups that run; empty is all, those of speed only with *speed*.  The
+            rule ``unknown`` runs in any case, last.
         ignore: the names of those that don't.
         speed: whether the rules of speed run, too.
 
@@ -137,7 +138,11 @@ def selected(
     return [
         one
         for one in known.values()
-        if ((one.group == "speed" and speed) or (names(one, select) if select else one.group != "speed"))
+        if (
+            one.group == "unknown"
+            or (one.group == "speed" and speed)
+            or (names(one, select) if select else one.group != "speed")
+        )
         and not names(one, ignore)
     ]
 
@@ -174,10 +179,11 @@ def lint(
         ACCESS SHARE.
 
     Raises:
-        AnalysisError: a name is of no rule.
+        AnalysisError: a name is of no rule, or a schema doesn't exist.
     """
     running = selected(select, ignore, speed=speed)
     found: list[Finding] = []
+    more: Sequence[Finding] = ()
     with pinned(database.connection), database.undo:
         database.connection.execute(
             text(
@@ -192,29 +198,48 @@ def lint(
                 "read_only": "off" if database.is_scratch else "on",
             },
         )
+        _require_schemas(database)
+        if others is not None:
+            more = others(database)
         for place, one in enumerate(running):
             if progress is not None:
                 progress(place, len(running), one.name)
             found += _run(one, database)
-        if others is not None:
-            found = folded(found, others(database))
+    found = folded(found, more)
     if locate is not None:
         found = [replace(one, source=one.source or locate(one)) for one in found]
     found.sort(key=lambda one: (one.rank, one.object, one.rule, one.key))
     return _sorted_out(found, database, target, running, exemptions, baseline)
 
 
+def _require_schemas(database: Database) -> None:
+    """Raise AnalysisError if a schema to look at doesn't exist: nothing would be found in it."""
+    missing = sorted({*database.schemas} - {*database.connection.scalars(_SCHEMAS)})
+    if missing:
+        raise AnalysisError(
+            f"schema {missing[0]!r} can't be looked at: the target has none of that name. Correct --schema, "
+            "or `schemas` in pyproject.toml"
+        )
+
+
+_SCHEMAS: Final = text("SELECT n.nspname FROM pg_catalog.pg_namespace AS n")
+
+
 def _run(one: Rule, database: Database) -> list[Finding]:
-    """Return the findings of a rule; an error of the server leaves it out."""
+    """Return the findings of a rule; an error of the server is one of the rule ``unknown``."""
+    is_severe = one.group in ("openings", "dead-ends")
+    database.asking = (one.name, "error" if is_severe else one.level)
     try:
         with undone(database.connection):
             return one.findings(database)
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        database.leave_out(f"Rule {one.name}: {str(error.orig).strip().partition(chr(10))[0]}.")
+        database.note_unknown(one.name, str(error.orig).strip().partition("\n")[0], kind="rule")
     except AnalysisError as error:
-        database.leave_out(f"Rule {one.name}: {error}.")
+        database.note_unknown(one.name, str(error), kind="rule")
+    finally:
+        database.asking = None
     return []
 
 

@@ -89,11 +89,11 @@ def _survey(database: Database) -> Survey:
     if not protected:
         return found
     with database.scratch() as connection, Bench.open(connection, protected, ROWS) as bench:
-        for sentence in bench.left_out:
-            database.leave_out(f"Speed: {sentence}")
+        for name, reason in bench.left_out.items():
+            database.note_unknown(name, f"it has no generated rows: {reason}")
         for relation in tables:
             for role, command, policies in _groups(database, relation):
-                _Measured(bench, found, relation, role, command, policies).run()
+                _Measured(database, bench, found, relation, role, command, policies).run()
     return found
 
 
@@ -121,6 +121,7 @@ def _commands(profile: Profile) -> list[str]:
 
 @dataclass
 class _Measured:
+    database: Database
     bench: Bench
     survey: Survey
     relation: Relation
@@ -142,6 +143,7 @@ class _Measured:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
+            self.database.note_unknown(self.relation.name, str(error.orig).partition("\n")[0], role=self.role)
 
     def _query(self) -> str:
         name = self.relation.name

@@ -10,7 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.lint.database import ANONYMOUS_ROLES, Database
 from sqla_rls.analyze.sides.scratch import SUPERUSER, Owner
-from sqla_rls.analyze.sides.side import Side, database_url
+from sqla_rls.analyze.sides.side import Built, Side, database_url
 
 
 @contextmanager
@@ -41,16 +41,14 @@ def open_target(
         engine = create_engine(database_url(target), poolclass=NullPool)
         with engine.connect() as connection:
             connection.execute(text("SET TRANSACTION READ ONLY"))
-            yield Database(
-                connection=connection,
-                schemas=schemas,
-                anonymous_roles=anonymous_roles,
-                models=models,
-                open_scratch=lambda: _built(side),
+            database = Database(
+                connection=connection, schemas=schemas, anonymous_roles=anonymous_roles, models=models
             )
+            database.open_scratch = lambda: _built(side, database)
+            yield database
         return
     with side.build() as built:
-        yield Database(
+        database = Database(
             connection=built.connection,
             schemas=schemas,
             anonymous_roles=anonymous_roles,
@@ -59,17 +57,21 @@ def open_target(
             made_up_roles=[SUPERUSER] if side.has_owner else [SUPERUSER, (side.owner or Owner()).name],
             open_scratch=lambda: nullcontext(built.connection),
             is_scratch=True,
-            left_out=[
-                *built.left_out,
-                *(
-                    f"The scratch database has {name} only in part: {'; '.join(sorted(parts))}."
-                    for name, parts in built.incomplete.items()
-                ),
-            ],
         )
+        _note_parts(database, built)
+        yield database
 
 
 @contextmanager
-def _built(side: Side) -> Iterator[Connection]:
+def _built(side: Side, database: Database) -> Iterator[Connection]:
     with side.build() as built:
+        _note_parts(database, built)
         yield built.connection
+
+
+def _note_parts(database: Database, built: Built) -> None:
+    """Note in *database* what its scratch database doesn't have."""
+    database.left_out += [one for one in built.left_out if one not in database.left_out]
+    for name, parts in built.incomplete.items():
+        reason = f"the scratch database has it only in part: {'; '.join(sorted(parts))}"
+        database.note_unknown(name, reason)

@@ -103,7 +103,8 @@ class Bench:
     connection: Connection
     schema: Schema
     rows: Rows
-    left_out: list[str] = field(default_factory=list)
+    #: The tables without generated rows, with the reasons.
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     @contextmanager
@@ -125,7 +126,7 @@ class Bench:
             _set(connection, "session_replication_role", "replica")
             filled = rows.insert()
             _set(connection, "statement_timeout", f"{TIMEOUT}s")
-            yield cls(connection=connection, schema=schema, rows=rows, left_out=list(filled.left_out))
+            yield cls(connection=connection, schema=schema, rows=rows, left_out=filled.left_out)
 
     def measure(self, query: Query, actor: Actor, parameters: Any = None, *, repeat: int = _REPEAT) -> Plan:
         """Return the plan of *query* as *actor*, with times."""

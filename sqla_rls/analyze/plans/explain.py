@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -231,8 +231,12 @@ def advised(
             return replace(
                 explained,
                 advice=tuple(advice),
-                notes=(*explained.notes, *built.left_out, *bench.left_out, *notes),
+                notes=(*explained.notes, *built.left_out, *_without_rows(bench), *notes),
             )
+
+
+def _without_rows(bench: Bench) -> Iterator[str]:
+    return (f"{name} has no generated rows: {reason}." for name, reason in bench.left_out.items())
 
 
 def _measured(

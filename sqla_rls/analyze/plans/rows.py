@@ -44,11 +44,11 @@ class Filled:
 
     Attributes:
         rows: the number of rows of each table.
-        left_out: sentences about tables without rows.
+        left_out: the tables without rows, with the reasons.
     """
 
     rows: Mapping[str, int]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
 
 
 @dataclass(kw_only=True)
@@ -251,20 +251,20 @@ class Rows:
             ``INSERT … SELECT … FROM generate_series(…)``, and ANALYZE.
         """
         rows: dict[str, int] = {}
-        left_out: list[str] = []
+        left_out: dict[str, str] = {}
         for name in self.names:
             relation = self.schema.relations[name]
             if relation.kind != "r":
                 continue
             rows[name], reason = self._insert_into(relation)
             if not rows[name]:
-                left_out.append(f"{name} has no generated rows: {reason or 'its constraints reject all'}.")
+                left_out[name] = reason or "its constraints reject all"
         self._delete_orphans(rows)
         # As after VACUUM: Postgres avoids an index with a long list of pending entries.
         self._run(_CLEAN_PENDING_LISTS)
         for name in rows:
             self._run(f"ANALYZE {name}")
-        return Filled(rows=rows, left_out=tuple(left_out))
+        return Filled(rows=rows, left_out=left_out)
 
     def _insert_into(self, relation: Relation) -> tuple[int, str | None]:
         reason = None

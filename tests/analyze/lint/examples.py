@@ -70,6 +70,11 @@ def run(connection: Connection, script: str) -> None:
     connection.connection.cursor().execute(script)
 
 
+def unknown(report: Report) -> list[str]:
+    """Return the sentences about the parts without an answer."""
+    return [one.text for one in report.findings if one.rule == "unknown"]
+
+
 def shown(report: Report) -> list[str]:
     """Return the level, the rule and the object of each finding."""
     return [f"{one.level} {one.rule} {one.object}" for one in report.findings]

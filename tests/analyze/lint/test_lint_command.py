@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
+from sqla_rls.analyze.sides.side import Built, Side
 from sqla_rls.cli import main
+from sqla_rls.exc import AnalysisError
 from tests.analyze.lint.examples import run
 
 OPEN = """
@@ -47,6 +49,92 @@ def test_the_exit_code_depends_on_the_lowest_level(url: str) -> None:
     invoke(url, *ONE, "--fail-on", "error", code=0)
     assert findings(url, *ONE, "--ignore", "openings", code=0) == []
     assert "there is none of that name" in invoke(url, "--select", "nothing", code=2).output
+
+
+UNDECIDABLE = """
+CREATE TABLE versions (id int PRIMARY KEY);
+ALTER TABLE versions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY recent ON versions FOR SELECT USING (age(xmin) < 1000);
+CREATE ROLE reader;
+GRANT SELECT ON versions TO reader;
+"""
+
+
+def test_a_part_without_an_answer_fails(engine: Engine, url: str) -> None:
+    with engine.begin() as connection:
+        run(connection, UNDECIDABLE)
+    options = ["--select", "everyone-reads"]
+    try:
+        (one,) = findings(url, *options, code=1)
+        assert (one["rule"], one["level"], one["object"], one["role"]) == (
+            "unknown",
+            "error",
+            "public.versions",
+            "reader",
+        )
+        assert "xmin" in one["evidence"][0]["text"]
+        invoke(url, *options, "--fail-on", "error", code=1)
+        # No rule asks for these answers.
+        assert findings(url, "--select", "row-security-without-policies", code=0) == []
+        assert findings(url, *options, "--ignore", "unknown", code=0) == []
+        # Else a rule that once had no answer would never be missed.
+        invoke(url, *options, "--baseline", "lint.json", "--write-baseline", code=0)
+        invoke(url, *options, "--baseline", "lint.json", code=1)
+        Path("pyproject.toml").write_text(
+            '[[tool.sqla_rls.lint.exempt]]\nrule = "unknown"\nobject = "public.versions"\n'
+            'reason = "The policy was reviewed."\n'
+        )
+        assert "exempt 1" in invoke(url, *options, code=0).output
+    finally:
+        with engine.begin() as connection:
+            run(connection, "DROP TABLE versions; DROP ROLE reader")
+
+
+def test_a_rule_that_takes_too_long_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqla_rls.analyze.lint.run.STATEMENT_TIMEOUT", 1)
+
+    (one,) = findings(url, "--select", "caller-privileges", code=1)
+
+    assert (one["rule"], one["object"], one["kind"]) == ("unknown", "caller-privileges", "rule")
+    assert "canceling statement" in one["evidence"][0]["text"]
+
+
+def test_a_scratch_database_that_can_t_be_built_fails(
+    engine: Engine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Side] = []
+
+    def build(side: Side) -> Built:
+        built.append(side)
+        raise AnalysisError("no scratch database can be built: no Postgres is installed")
+
+    monkeypatch.setattr(Side, "build", build)
+    with engine.begin() as connection:
+        run(connection, UNDECIDABLE + UNDECIDABLE.replace("versions", "notes").replace("reader", "writer"))
+    try:
+        found = findings(url, "--select", "everyone-reads", code=1)
+    finally:
+        with engine.begin() as connection:
+            run(connection, "DROP TABLE versions, notes; DROP ROLE reader, writer")
+
+    assert [one["object"] for one in found] == ["public.notes", "public.versions"]
+    assert "no Postgres is installed" in found[0]["evidence"][0]["text"]
+    assert len(built) == 1
+
+
+def test_a_program_that_can_t_run_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqla_rls.analyze.lint.others.pgrls_command", lambda: None)
+    options = ["--select", "notes", "--with", "pgrls"]
+
+    (one,) = findings(url, *options, code=1)
+
+    assert (one["rule"], one["level"], one["object"]) == ("unknown", "error", "pgrls")
+    invoke(url, *options, "--format", "sarif", code=1)
+
+
+def test_a_schema_that_doesn_t_exist_is_no_answer(url: str) -> None:
+    output = invoke(url, "--schema", "pubilc", code=2).output
+    assert "schema 'pubilc' can't be looked at: the target has none of that name" in output
 
 
 def test_an_exemption_needs_a_reason_and_a_finding(url: str) -> None:

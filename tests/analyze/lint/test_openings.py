@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.analyze.lint.examples import Examples, shown
+from tests.analyze.lint.examples import Examples, shown, unknown
 
 TABLE = """
 CREATE TABLE docs (
@@ -84,7 +84,7 @@ def test_small_worlds_decide(examples: Examples, subtests: pytest.Subtests) -> N
         with subtests.test(name):
             found = examples.look(TABLE + sql, select=WORLDS)
             assert shown(found) == expected
-            assert found.left_out == ()
+            assert unknown(found) == []
             for one in found.findings:
                 assert one.evidence[0].kind == "counterexample"
 

@@ -157,7 +157,7 @@ def test_findings_of_pgrls_are_about_the_same_objects(
     assert (tmp_path / "url").read_text().startswith("postgresql://")
 
 
-def test_a_program_that_is_missing_or_fails_is_left_out(
+def test_a_program_that_is_missing_or_fails_is_unknown(
     docs: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqla_rls.analyze.lint.others.pgrls_command", lambda: None)
@@ -168,11 +168,16 @@ def test_a_program_that_is_missing_or_fails_is_left_out(
     broken.write_text("SELECT 1 FROM nothing;")
     assert others(docs, ["pgrls", "splinter"], splinter=broken) == []
 
-    assert [one.partition(".")[0] for one in docs.left_out] == [
-        "pgrls isn't installed",
-        "splinter isn't part of sqla-rls",
-        "pgrls gave no answer: its exit status is 1",
-        'splinter gave no answer: relation "nothing" does not exist',
+    assert [(one.object, one.reason.partition(".")[0]) for one in docs.unknown] == [
+        ("pgrls", "it isn't installed"),
+        ("splinter", "it isn't part of sqla-rls"),
+        ("pgrls", "its exit status is 1"),
+        ("splinter", 'relation "nothing" does not exist'),
+    ]
+    report = lint(docs, target="docs", select=["row-security-off"])
+    assert [(one.rule, one.level, one.object) for one in report.findings] == [
+        ("unknown", "error", "pgrls"),
+        ("unknown", "error", "splinter"),
     ]
     with pytest.raises(AnalysisError, match="can't be read"):
         others(docs, ["splinter"], splinter=tmp_path / "none.sql")
@@ -197,7 +202,7 @@ def test_splinter_can_t_write(docs: Database, tmp_path: Path) -> None:
     path.write_text('DELETE FROM public."Docs"; SELECT 1;')
 
     assert others(docs, ["splinter"], splinter=path) == []
-    assert "read-only transaction" in docs.left_out[0]
+    assert [one.object for one in docs.unknown if "read-only transaction" in one.reason] == ["splinter"]
 
 
 def test_the_exported_configuration_names_functions_columns_and_roles(docs: Database) -> None:

@@ -15,7 +15,7 @@ import pytest
 from sqla_rls.analyze.lint.formats import FORMATS
 from sqla_rls.analyze.lint.registry import rules
 from sqla_rls.analyze.lint.rule import Rule
-from tests.analyze.lint.examples import Examples, shown
+from tests.analyze.lint.examples import Examples, shown, unknown
 
 PAGES = Path(__file__).parents[3] / "docs" / "reference" / "lint"
 IS_WRITING = bool(os.environ.get("SQLA_RLS_WRITE_REFERENCE"))
@@ -93,12 +93,15 @@ def test_each_rule_finds_its_failing_case_and_passes_its_clean_case(
     for name in names:
         rule = rules()[name]
         with subtests.test(rule.name):
-            failing = examples.look(rule.failing, select=[rule.name])
-            clean = examples.look(rule.clean, select=[rule.name])
+            # The rule unknown is about the answers that other rules ask for.
+            select = [name, *(["everyone-reads"] if name == "unknown" else [])]
+            failing = examples.look(rule.failing, select=select)
+            clean = examples.look(rule.clean, select=select)
 
             assert [one.level for one in failing.findings if one.level == rule.level], failing.left_out
             assert shown(clean) == []
             assert failing.left_out == clean.left_out == ()
+            assert name == "unknown" or unknown(failing) == unknown(clean) == []
             written = page(rule, FORMATS["text"](failing))
             path = PAGES / f"{rule.name}.md"
             if IS_WRITING:

@@ -72,7 +72,8 @@ def _result(finding: Finding, names: list[str], path: str | None) -> dict[str, A
         }
     return {
         "ruleId": finding.rule,
-        "ruleIndex": names.index(finding.rule),
+        # A rule of another program isn't one of the driver's.
+        **({"ruleIndex": names.index(finding.rule)} if finding.rule in names else {}),
         "level": _LEVELS[finding.level or "info"],
         "message": {"text": plain("\n".join(details(finding)))},
         "locations": [location],

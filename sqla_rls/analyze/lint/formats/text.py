@@ -59,6 +59,8 @@ def summary(report: Report) -> str:
 
 
 def _end(report: Report) -> Iterator[str]:
-    yield f"{report.target}: {summary(report)} ({len(report.rules)} rules)."
     yield from map(plain, report.stale)
     yield from (plain(f"Left out: {one.rstrip('.')}.") for one in report.left_out)
+    looking = [one for one in report.rules if one.group != "unknown"]
+    # The last line: sqla-rls check prints it alone.
+    yield plain(f"{report.target}: {summary(report)} ({len(looking)} rules).")

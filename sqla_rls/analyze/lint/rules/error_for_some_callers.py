@@ -24,8 +24,12 @@ from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.lint.syntax import caller_parts, required_settings
 from sqla_rls.analyze.vocabulary import read_expression
+from sqla_rls.analyze.worlds.schema import Relation
 from sqla_rls.catalog.query import undone
+from sqla_rls.exc import AnalysisError
 
+#: No privilege, a statement that takes too long, a lock, and a function that writes.
+_NO_ANSWER: Final = ("42501", "57014", "55P03", "25006")
 _CALLERS: Final[tuple[tuple[str, str, Level], ...]] = (
     ("a caller without claims", "", "warning"),
     ("a caller without a subject", "{}", "warning"),
@@ -95,14 +99,14 @@ def check(database: Database) -> Iterator[Finding]:
 def _of_callers(database: Database) -> Iterator[Finding]:
     """Yield the policies whose parts without a column fail for a caller."""
     tables = [table for table in database.tables if table.row_security and table.policies]
-    known: dict[str, tuple[str, str, Level] | None] = {}
+    known: dict[str, tuple[str, str, Level] | str | None] = {}
     for table in tables:
         for policy in table.policies:
             for sql in (policy.using, policy.check):
                 failing = [
                     (part, found)
                     for part in (caller_parts(sql) if sql is not None else ())
-                    if (found := _failure(database, part, known)) is not None
+                    if (found := _failure(database, table, part, known)) is not None
                 ]
                 if not failing:
                     continue
@@ -126,21 +130,32 @@ def _of_callers(database: Database) -> Iterator[Finding]:
 
 
 def _failure(
-    database: Database, part: str, known: dict[str, tuple[str, str, Level] | None]
+    database: Database, table: Relation, part: str, known: dict[str, tuple[str, str, Level] | str | None]
 ) -> tuple[str, str, Level] | None:
     """Return the caller for whom *part* raises an error, the message, and the level of the finding."""
     if part not in known:
         known[part] = None
-        for who, claims, level in _CALLERS:
-            message = _message(database, part, claims)
-            if message is not None:
-                known[part] = (who, message, level)
-                break
-    return known[part]
+        try:
+            for who, claims, level in _CALLERS:
+                message = _message(database, part, claims)
+                if message is not None:
+                    known[part] = (who, message, level)
+                    break
+        except AnalysisError as error:
+            known[part] = f"the connection's role can't evaluate {part}: {error}"
+    found = known[part]
+    if isinstance(found, str):
+        database.note_unknown(table.name, found)
+        return None
+    return found
 
 
 def _message(database: Database, part: str, claims: str) -> str | None:
-    """Return the message of the error that *part* raises for a caller; None if it raises none of data."""
+    """Return the message of the error that *part* raises for a caller; None if it raises none of data.
+
+    Raises:
+        AnalysisError: the connection's role can't evaluate it.
+    """
     settings = {"request.jwt.claims": claims, **dict.fromkeys(read_expression(part).settings, "")}
     try:
         with undone(database.connection):
@@ -157,7 +172,10 @@ def _message(database: Database, part: str, claims: str) -> str | None:
         if error.connection_invalidated:
             raise
         state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None))
-        return str(error.orig).partition("\n")[0] if state.startswith("22") else None
+        message = str(error.orig).partition("\n")[0]
+        if state in _NO_ANSWER:
+            raise AnalysisError(message) from None
+        return message if state.startswith("22") else None
     return None
 
 

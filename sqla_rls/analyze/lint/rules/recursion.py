@@ -24,6 +24,7 @@ from sqla_rls.analyze.vocabulary import read_expression
 from sqla_rls.catalog.query import undone
 
 _RECURSION = "42P17"
+_NO_PRIVILEGE = "42501"
 
 
 @rule(
@@ -54,7 +55,7 @@ def check(database: Database) -> Iterator[Finding]:
         return
     with database.scratch() as scratch:
         for access in suspects:
-            message = _refused(scratch, access)
+            message = _refused(database, scratch, access)
             if message is None:
                 continue
             name, way = access.table.name, _returns(access.table.name, reads) or []
@@ -111,7 +112,7 @@ def _returns(start: str, reads: Mapping[str, frozenset[str]]) -> list[str] | Non
     return None
 
 
-def _refused(scratch: Connection, access: Access) -> str | None:
+def _refused(database: Database, scratch: Connection, access: Access) -> str | None:
     """Return the message with which Postgres refuses to read the table for recursion."""
     try:
         with undone(scratch):
@@ -125,5 +126,8 @@ def _refused(scratch: Connection, access: Access) -> str | None:
         if error.connection_invalidated:
             raise
         state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-        return str(error.orig).partition("\n")[0] if state == _RECURSION else None
+        message = str(error.orig).partition("\n")[0]
+        if state not in (_RECURSION, _NO_PRIVILEGE):
+            database.note_unknown(access.table.name, message, role=access.role)
+        return message if state == _RECURSION else None
     return None

@@ -130,7 +130,11 @@ def _found(
     except (AnalysisError, DBAPIError) as error:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise
-        return None if view_asks(database.schema, view) else ("warning", [])
+        if view_asks(database.schema, view):
+            reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+            database.note_unknown(view.name, reason, kind="view", role=role)
+            return None
+        return "warning", []
     return None if evidence is None else (level, [evidence])
 
 
