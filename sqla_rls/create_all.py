@@ -1,4 +1,7 @@
-"""``create_all()``, ``drop_all()`` and ``Table.create()`` with the declarations of the tables."""
+"""The declarations of tables in ``create_all()``, ``drop_all()`` and ``Table.create()``.
+
+``schema_events.py`` calls it, on Postgres only.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, event, inspect
+from sqlalchemy import Connection, MetaData, Table, inspect
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.ddl import SchemaGenerator
 
@@ -146,55 +149,44 @@ def _flags(row_security: RowSecurity) -> Iterable[ExecutableDDLElement]:
         yield AlterRowSecurity(row_security.table, "FORCE")
 
 
-@event.listens_for(MetaData, "before_create")
-def _before_create(
+def before_create(
     metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
 ) -> None:
-    if connection.dialect.name == "postgresql" and tables:
+    if tables:
         _execute(connection, prerequisites(declared([metadata], tables=tables)))
 
 
-@event.listens_for(MetaData, "after_create")
-def _after_create(
+def after_create(
     metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
 ) -> None:
-    if connection.dialect.name == "postgresql" and tables:
+    if tables:
         _protect(connection, [metadata], tables)
 
 
-@event.listens_for(MetaData, "before_drop")
-def _before_drop(
+def before_drop(
     metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
 ) -> None:
     # DROP TABLE fails while a policy of another table, or a function, depends on the table.
-    if connection.dialect.name == "postgresql":
-        policies = declared([metadata], tables=tables).policies
-        _execute(connection, (DropPolicy(key, if_exists=True) for key in policies))
-        _execute(connection, (DropView(key, if_exists=True) for key in _views_of(metadata, tables)))
-        found = function_keys([metadata])
-        _execute(connection, (DropFunction(one, if_exists=True, if_possible=True) for one in found))
+    policies = declared([metadata], tables=tables).policies
+    _execute(connection, (DropPolicy(key, if_exists=True) for key in policies))
+    _execute(connection, (DropView(key, if_exists=True) for key in _views_of(metadata, tables)))
+    found = function_keys([metadata])
+    _execute(connection, (DropFunction(one, if_exists=True, if_possible=True) for one in found))
 
 
-@event.listens_for(MetaData, "after_drop")
-def _after_drop(metadata: MetaData, connection: Connection, **kw: Any) -> None:
-    if connection.dialect.name == "postgresql":
-        found = function_keys([metadata])
-        _execute(connection, (DropFunction(one, if_exists=True) for one in found))
+def after_drop(metadata: MetaData, connection: Connection, **kw: Any) -> None:
+    found = function_keys([metadata])
+    _execute(connection, (DropFunction(one, if_exists=True) for one in found))
 
 
-@event.listens_for(Table, "before_create")
-def _before_create_table(table: Table, connection: Connection, **kw: Any) -> None:
-    if kw.get("_is_metadata_operation") or connection.dialect.name != "postgresql":
-        return
+def before_create_table(table: Table, connection: Connection, **kw: Any) -> None:
     # A migration creates the functions for column defaults with operations of its own.
     if TableDeclarations.of(table) or isinstance(kw.get("_ddl_runner"), SchemaGenerator):
         _execute(connection, prerequisites(declared([], tables=[table])))
 
 
-@event.listens_for(Table, "after_create")
-def _after_create_table(table: Table, connection: Connection, **kw: Any) -> None:
-    if not kw.get("_is_metadata_operation") and connection.dialect.name == "postgresql":
-        _protect(connection, [], [table])
+def after_create_table(table: Table, connection: Connection, **kw: Any) -> None:
+    _protect(connection, [], [table])
 
 
 def _protect(connection: Connection, metadatas: list[MetaData], tables: Collection[Table]) -> None:

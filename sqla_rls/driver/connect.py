@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import dropwhile, islice
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -18,7 +18,9 @@ from sqla_rls.driver import server_info
 from sqla_rls.driver.base import Reset
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.exc import DeclarationError
-from sqla_rls.tokens.signing import Ed25519Signer
+
+if TYPE_CHECKING:
+    from sqla_rls.tokens.signing import Ed25519Signer
 
 #: The keys of ``Connection.info`` for the ServerInfo, and for the signer whose key the server has.
 SERVER_INFO: Final = "sqla_rls.server_info"
@@ -96,6 +98,8 @@ class _Opening:
         #: local_preload_libraries of the first connection.  Injected SQL can name a missing library with
         #: ALTER ROLE, and then every new connection fails.
         self._libraries = ""
+        #: Whether the database has had pg_session_jwt.  Without it, a connection needs no key.
+        self._extension = False
 
     def open(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
         if self._reset == "all":
@@ -108,27 +112,40 @@ class _Opening:
                 self._direct = False
                 return self._kept(record, connection, found)
             dialect.do_close(connection)
-            self._direct, self._libraries = True, found.libraries
-        if self._direct:
-            settings = {"role": "none", "local_preload_libraries": self._libraries}
-            signer = Ed25519Signer() if self._sign else None
-            if signer is not None:
-                settings["pg_session_jwt.jwk"] = signer.jwk
-            try:
-                connection, found = self._asked(
-                    dialect, record, cargs, self.driver.with_settings(cparams, settings)
-                )
-            except dialect.loaded_dbapi.Error:
-                # A pooler that QUERY doesn't reveal may have refused the parameters.  If the server has
-                # failed, the second attempt fails, too.
-                connection, found = self._asked(dialect, record, cargs, cparams)
-                if signer is not None and found.extension:
-                    # A failure must not weaken the binding of callers.
-                    dialect.do_close(connection)
-                    raise
-                return self._kept(record, connection, found)
-            return self._kept(record, connection, found, signer)
-        return self._kept(record, *self._asked(dialect, record, cargs, cparams))
+            self._direct, self._libraries, self._extension = True, found.libraries, found.extension
+        if not self._direct:
+            return self._kept(record, *self._asked(dialect, record, cargs, cparams))
+        connection, found, signer = self._with_parameters(dialect, record, cargs, cparams)
+        if self._sign and found.extension and not self._extension:
+            # The extension is new, and this connection has no key.
+            dialect.do_close(connection)
+            self._extension = True
+            connection, found, signer = self._with_parameters(dialect, record, cargs, cparams)
+        return self._kept(record, connection, found, signer)
+
+    def _with_parameters(
+        self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]
+    ) -> tuple[DBAPIConnection, ServerInfo, Ed25519Signer | None]:
+        settings = {"role": "none", "local_preload_libraries": self._libraries}
+        signer = None
+        if self._sign and self._extension:
+            # Imported here, since an app without signatures needs neither PyJWT nor cryptography.
+            from sqla_rls.tokens.signing import Ed25519Signer
+
+            signer = Ed25519Signer()
+            settings["pg_session_jwt.jwk"] = signer.jwk
+        try:
+            with_settings = self.driver.with_settings(cparams, settings)
+            return *self._asked(dialect, record, cargs, with_settings), signer
+        except dialect.loaded_dbapi.Error:
+            # A pooler that QUERY doesn't reveal may have refused the parameters.  If the server has
+            # failed, the second attempt fails, too.
+            connection, found = self._asked(dialect, record, cargs, cparams)
+            if self._sign and found.extension:
+                # A failure must not weaken the binding of callers.
+                dialect.do_close(connection)
+                raise
+            return connection, found, None
 
     def _first(
         self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]

@@ -23,8 +23,8 @@ from sqla_rls.provider.known import (
     supertokens,
     workos,
 )
-from sqla_rls.tokens.provider import PROVIDER_SUBJECT, Provider, RoleOptions
-from sqla_rls.tokens.provider_checks import check_role
+from sqla_rls.tokens.names import PROVIDER_SUBJECT, check_role
+from sqla_rls.tokens.provider import Provider, RoleOptions
 
 __all__ = [
     "PROVIDER_SUBJECT",

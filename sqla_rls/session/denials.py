@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -13,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from sqla_rls.exc import AccessDenied, PrivilegeMissing, RowSecurityError, RowSecurityViolation
 from sqla_rls.session.sharing import sessions_on
 from sqla_rls.tokens.caller import Caller
-from sqla_rls.tokens.signing import SigningKey
+
+if TYPE_CHECKING:
+    from sqla_rls.tokens.signing import SigningKey
 
 #: The function of the server that raises the error.  Its messages are in the language of lc_messages.
 _KINDS: Final[dict[str, type[AccessDenied]]] = {

@@ -26,12 +26,13 @@ from sqla_rls.session.plan import install
 from sqla_rls.session.principal import ServiceAccess, principal_key
 from sqla_rls.session.row_security_session import RowSecuritySession
 from sqla_rls.tokens.caller import Caller
-from sqla_rls.tokens.signing import SigningKey
-from sqla_rls.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
     # The asyncio extension needs greenlet, and a sync application may not have it.
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+
+    from sqla_rls.tokens.signing import SigningKey
+    from sqla_rls.tokens.verifier import Verifier
 
     Factory: TypeAlias = (
         sessionmaker[Any] | async_sessionmaker[Any] | scoped_session[Any] | async_scoped_session[Any]

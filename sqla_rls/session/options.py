@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Connection, Pool
@@ -16,8 +16,10 @@ from sqla_rls.exc import DeclarationError
 from sqla_rls.session.denials import DenialCallback
 from sqla_rls.session.principal import Principal
 from sqla_rls.tokens.caller import Caller
-from sqla_rls.tokens.signing import SigningKey
-from sqla_rls.tokens.verifier import Verifier
+
+if TYPE_CHECKING:
+    from sqla_rls.tokens.signing import SigningKey
+    from sqla_rls.tokens.verifier import Verifier
 
 #: Whether the database verifies who has signed the claims, or trusts the application.
 Signing: TypeAlias = Literal["auto", "off", "required"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Engine
 
@@ -14,7 +14,9 @@ from sqla_rls.driver.connect import SERVER_INFO, SIGNER
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
 from sqla_rls.session.options import SessionOptions
-from sqla_rls.tokens.signing import Ed25519Signer, HS256Signer, Signer
+
+if TYPE_CHECKING:
+    from sqla_rls.tokens.signing import Ed25519Signer, Signer
 
 #: The key of ``record_info`` for a connection that was replaced.
 _REPLACED: Final = "sqla_rls.replaced"
@@ -126,6 +128,9 @@ def _choose(server: ServerInfo, own: Ed25519Signer | None, options: SessionOptio
     if verifies:
         return own
     if server.verifier and options.signing_key is not None:
+        # Imported here, since an app without signatures needs neither PyJWT nor cryptography.
+        from sqla_rls.tokens.signing import HS256Signer
+
         return HS256Signer(options.signing_key, server.backend_pid if server.direct else None)
     if signing == "auto" and options.signing_key is None:
         return None

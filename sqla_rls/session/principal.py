@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens.caller import Caller
-from sqla_rls.tokens.provider_checks import check_role
+from sqla_rls.tokens.names import check_role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

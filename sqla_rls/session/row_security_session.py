@@ -20,11 +20,12 @@ from sqla_rls.session.options import SessionOptions, TokenCallback
 from sqla_rls.session.principal import Principal, ServiceAccess
 from sqla_rls.session.sharing import REFUSED, Share, Sharers
 from sqla_rls.tokens.caller import Caller
-from sqla_rls.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import CoreExecuteOptionsParameter
     from sqlalchemy.orm.session import _BindArguments
+
+    from sqla_rls.tokens.verifier import Verifier
 
 
 _O = TypeVar("_O")

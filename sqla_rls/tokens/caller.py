@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens import clock
-from sqla_rls.tokens.provider import PROVIDER_SUBJECT
-from sqla_rls.tokens.provider_checks import check_role
+from sqla_rls.tokens.names import PROVIDER_SUBJECT, check_role
 
 # ASCII text has the same bytes in every client encoding.  With sorted keys, equal claims are equal text.
 _encode: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"), default=dict).encode

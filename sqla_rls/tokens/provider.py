@@ -5,24 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
 from sqla_rls.exc import DeclarationError, InvalidToken
 from sqla_rls.tokens.jwks import FetchedKeySet, FetchLimits, Key, KeySet
+from sqla_rls.tokens.names import PROVIDER_SUBJECT, is_text
 from sqla_rls.tokens.provider_checks import (
     check_algorithms,
     check_names,
     check_roles,
     check_subject,
     check_uri,
-    is_text,
     keys_in_pem,
     path_of,
     public_keys_in,
 )
-
-#: The claim that holds the ``sub`` of the provider, where ``subject_claim`` replaces it.
-PROVIDER_SUBJECT: Final = "provider_sub"
 
 
 class RoleOptions(TypedDict, total=False):

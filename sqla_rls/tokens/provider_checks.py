@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from sqla_rls.tokens.jwks import ALGORITHMS, PRIVATE_MEMBERS, Key, algorithms_of, keys_in
+from sqla_rls.tokens.names import check_role, is_text
 
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _WRITTEN_BY_USERS: Final = frozenset({"user_metadata", "unsafe_metadata"})  # Supabase and Auth0; Clerk
@@ -24,19 +25,6 @@ name given_name family_name middle_name nickname preferred_username profile pict
 email_verified gender birthdate zoneinfo locale phone_number phone_number_verified address updated_at
 upn unique_name username user_name
 """
-
-
-def check_role(role: object) -> None:
-    """Raise ValueError unless *role* can be the name of a role."""
-    if not is_text(role) or not 0 < len(str(role).encode()) <= 63 or role in ("none", "public"):
-        # SET ROLE none returns to the login role.  Postgres cuts a longer name, perhaps to another role's.
-        raise ValueError(
-            "the role isn't a name of 1 to 63 bytes, or is 'none' or 'public'. Give the name of a role"
-        )
-
-
-def is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def path_of(claim: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, MetaData, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-import sqla_rls.create_all  # noqa: F401  # its listeners create the policies
+import sqla_rls.schema_events  # noqa: F401  # its listeners create the policies
 from sqla_rls.analyze.sides.scratch import Owner, Scratch
 from sqla_rls.declare.collect import declared
 from sqla_rls.exc import AnalysisError, RowSecurityError

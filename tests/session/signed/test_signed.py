@@ -28,6 +28,7 @@ from sqla_rls import (
     jwt_claim,
     service_session,
 )
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import DeclarationError, ExpiredToken
 from sqla_rls.session.options import Signing
@@ -214,6 +215,29 @@ def test_each_connection_has_a_key_of_its_own(
         assert first.scalar(USER) == "alice"
     engine.dispose()
     assert len(keys) == 4
+
+
+def test_one_that_opens_after_the_extension_is_created_has_a_key(
+    by_extension: None, url: URL, admin: Engine, alice: Caller
+) -> None:
+    with admin.begin() as connection:
+        connection.execute(text("DROP EXTENSION pg_session_jwt CASCADE"))
+    engine = create_engine(url, pool_size=2)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        assert not session.scalar(TOKEN)
+    with admin.begin() as connection:
+        connection.execute(CreateAuthFunctions())
+        connection.execute(text("GRANT USAGE ON SCHEMA auth TO authenticated"))
+    engine.dispose()
+    with maker() as first, maker() as second:
+        for session in (first, second):
+            identify(session, alice)
+            assert session.scalar(TOKEN)
+            assert session.scalar(USER) == "alice"
+    engine.dispose()
 
 
 @pytest.mark.exhaustive
