@@ -69,6 +69,7 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
+html_extra_path = ["../llms.txt"]
 html_show_sphinx = False
 
 _LINK = re.compile(r"\]\((\.\./[^)#\s]+)")

@@ -29,7 +29,6 @@ UNRUN: Final = [
     "guide/why.md",
     "reference/binding.md",
     "reference/commands.md",
-    "reference/errors.md",
     "reference/options.md",
     "security/leftovers.md",
     "security/roles.md",

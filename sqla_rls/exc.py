@@ -9,7 +9,7 @@
     │   ├── RoleNotPermitted      the migrating role may not create or alter a role
     │   ├── PrivilegeNotPermitted the migrating role may not change a privilege of PUBLIC
     │   ├── ExposureNotConfirmed  the migration would expose a table
-    │   ├── AuthSchemaUnusable    the migrating role may not use the functions in schema ``auth``
+    │   ├── AuthSchemaUnusable    the migrating role may not use the functions in schema auth
     │   └── SigningUnavailable    the database has no functions that verify callers
     ├── AnalysisError             a question about access can't be answered
     ├── AuthenticationError       the caller is unknown                        (HTTP 401)
@@ -35,13 +35,22 @@ No message holds a token, a key or a claim.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Self
 
 from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError, ProgrammingError
 
+#: The page of the documentation with a heading for each error.
+ERRORS_PAGE: Final = "https://sqla-rls.github.io/sqla-rls/reference/errors/"
+
 
 class RowSecurityError(Exception):
-    """Base of all errors of this library."""
+    """Base of all errors of this library.  A traceback shows the address of the error's documentation."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        # A note is no part of str(error), which an app may send to its clients.
+        self = super().__new__(cls, *args, **kwargs)
+        self.add_note(f"See {ERRORS_PAGE}#{cls.__name__.lower()}")
+        return self
 
 
 class DeclarationError(RowSecurityError, ArgumentError):
@@ -72,7 +81,7 @@ class ExposureNotConfirmed(MigrationError):
 
 
 class AuthSchemaUnusable(MigrationError):
-    """The migrating role may not use the functions in schema ``auth``.
+    """The migrating role may not use the functions in schema auth.
 
     Args:
         message: the text.
