@@ -36,7 +36,7 @@ UNRUN: Final = [
 ]
 
 pytest_collect_file = Sybil(
-    parsers=[pages.parse], pattern="**/*.md", excludes=UNRUN, teardown=pages.teardown
+    parsers=[pages.parse], patterns=["*.md", "**/*.md"], excludes=UNRUN, teardown=pages.teardown
 ).pytest()
 
 

@@ -368,8 +368,9 @@ class Page:
             roles = connection.execute(
                 "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND NOT starts_with(rolname, 'pg_')"
             ).fetchall()
-            for (role,) in roles:
-                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+            # In one statement, since memberships depend on the role that granted them.
+            names = sql.SQL(", ").join(sql.Identifier(role) for (role,) in roles)
+            connection.execute(sql.SQL("DROP ROLE {}").format(names))
 
 
 def _difference(output: str, shown: str | None) -> str | None:
