@@ -9,6 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,6 +20,8 @@ from sqlalchemy.pool import NullPool
 from sqla_rls.cli import main
 from sqla_rls.neon_http import Client
 from sqla_rls.testing.postgres import installations
+
+GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "testing.md"
 
 
 def test_the_sql_of_the_auth_functions_can_be_run_by_hand(engine: Engine) -> None:
@@ -42,6 +45,8 @@ def test_dev_runs_until_it_is_interrupted() -> None:
         assert process.stdout is not None
         lines = dict(process.stdout.readline().strip().split("=", 1) for _ in range(8))
         try:
+            # docs/guide/testing.md describes each line.
+            assert all(f"`{name}`" in GUIDE.read_text("utf-8") for name in lines)
             psycopg.connect(lines["SUPERUSER_URL"]).close()
             users = {}
             for name in ("DATABASE_URL", "DATABASE_AUTHENTICATED_URL"):

@@ -30,6 +30,8 @@ def test_a_document_is_run_in_one_namespace_folder_and_database(page: Page) -> N
     text = """
 <!-- invisible-code-block: python
 import os
+
+os.environ["COLOR"] = "blue"
 -->
 
 ```python
@@ -65,8 +67,8 @@ The result:
 ```console
 $ cat models.py
 ANSWER = 42
-$ echo "$DATABASE_URL"
-postgresql…page_owner…
+$ echo "$DATABASE_URL $COLOR"
+postgresql…page_owner… blue
 ```
 
 ```pycon

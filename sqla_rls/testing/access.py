@@ -140,7 +140,14 @@ class Access:
         _assert_visible(session, caller, query, rows, self._signing_key)
 
     def assert_hidden(self, instance: Any) -> None:
-        """Fail if the caller can see the row of *instance*; the message has the policies that show it."""
+        """Fail if the caller can see the row of *instance*; the message has the policies that show it.
+
+        Args:
+            instance: a loaded object, or a new one with the primary key: ``Todo(id=2)``.
+
+        Raises:
+            DeclarationError: *instance* has no primary key.
+        """
         caller, session = self._now()
         _assert_hidden(session, caller, instance, self._signing_key)
 
@@ -383,11 +390,16 @@ def _assert_visible(
 
 
 def _assert_hidden(session: Session, caller: Caller, instance: Any, signing_key: SigningKey | None) -> None:
-    state = inspect(instance)
+    mapper = inspect(instance).mapper
+    key = mapper.primary_key_from_instance(instance)
+    if None in key:
+        raise DeclarationError(
+            f"the row can't be looked up: {instance!r} has no primary key. Give it one, or flush it"
+        )
     # A denial fails the transaction up to the last savepoint.
     savepoint = session.begin_nested()
     try:
-        found = session.get(state.mapper.class_, state.identity, populate_existing=True)
+        found = session.get(mapper.class_, key, populate_existing=True)
     except AccessDenied:
         found = None
     finally:

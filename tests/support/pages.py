@@ -199,6 +199,7 @@ class Page:
         sys.modules["__page__"] = self._module
         owner = sql.Identifier(OWNER)
         with self._superuser() as connection:
+            self._roles = _roles(connection)
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD 'secret'").format(owner))
             connection.execute(
                 sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(self._database), owner)
@@ -222,7 +223,7 @@ class Page:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run in the folder of the document, with its environment."""
+        """Run in the folder of the document, with its environment; a block may set variables."""
         before = dict(os.environ)
         os.environ.update(self._environment)
         sys.path.insert(0, str(self._folder))
@@ -231,6 +232,9 @@ class Page:
                 yield
         finally:
             sys.path.remove(str(self._folder))
+            self._environment |= {
+                name: value for name, value in os.environ.items() if before.get(name) != value
+            }
             os.environ.clear()
             os.environ.update(before)
 
@@ -365,12 +369,13 @@ class Page:
         rmtree(self._folder)
         self._server.drop_database(self._database)
         with self._superuser() as connection:
-            roles = connection.execute(
-                "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND NOT starts_with(rolname, 'pg_')"
-            ).fetchall()
             # In one statement, since memberships depend on the role that granted them.
-            names = sql.SQL(", ").join(sql.Identifier(role) for (role,) in roles)
+            names = sql.SQL(", ").join(map(sql.Identifier, _roles(connection) - self._roles))
             connection.execute(sql.SQL("DROP ROLE {}").format(names))
+
+
+def _roles(connection: psycopg.Connection[Any]) -> set[str]:
+    return {role for (role,) in connection.execute("SELECT rolname FROM pg_roles")}
 
 
 def _difference(output: str, shown: str | None) -> str | None:

@@ -69,6 +69,15 @@ def test_a_wrong_row_fails_and_the_message_has_the_reason(access: Access, rows: 
         access.assert_visible(select(Todo.task), ["alice's"])
 
 
+def test_a_hidden_row_may_be_named_by_its_key(access: Access, rows: dict[str, Todo]) -> None:
+    with access.as_caller("alice"):
+        access.assert_hidden(Todo(id=rows["bob"].id))
+        with pytest.raises(AssertionError, match="can see"):
+            access.assert_hidden(Todo(id=rows["alice"].id))
+        with pytest.raises(DeclarationError, match="no primary key"):
+            access.assert_hidden(Todo(task="alice's"))
+
+
 def test_a_denial_that_does_not_come_fails(access: Access, rows: dict[str, Todo]) -> None:
     with access.as_caller("alice"):
         with pytest.raises(AssertionError, match="denied nothing"):
