@@ -20,7 +20,6 @@ UNRUN: Final = [
     "guide/sql_over_http.md",
     "guide/todos.md",
     "guide/why.md",
-    "security/leftovers.md",
     "security/signed.md",
 ]
 

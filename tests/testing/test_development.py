@@ -1,20 +1,16 @@
-"""The database of ``sqla-rls dev`` runs the examples of the documents."""
+"""The database of ``sqla-rls dev`` runs the quick start of README.md."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine, func, select, text
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from sqla_rls import Verifier, enforce_row_security
 from sqla_rls.testing.development import DevelopmentDatabase, development_database
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
@@ -23,11 +19,8 @@ ROOT = Path(__file__).parents[2]
 ROLES = "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1"
 
 
-def _run(document: str, heading: str, namespace: dict[str, Any]) -> None:
-    """Run the first listing below a heading."""
-    section = (ROOT / document).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
-    listing = section.split("```python\n")[1].split("```")[0]
-    exec(compile(listing, f"{document}, {heading}", "exec", dont_inherit=True), namespace)
+def _listing() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 
 
 # As a server that others use: then the names have suffixes, and the tests share it.
@@ -46,7 +39,7 @@ def point_to(database: DevelopmentDatabase, issuer: Issuer, monkeypatch: pytest.
 
 def test_the_quick_start_is_the_example_and_short() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    listing = readme.split("```python\n")[1].split("```")[0]
+    listing = _listing()
     assert listing == (ROOT / "examples" / "recipes" / "quickstart.py").read_text(encoding="utf-8")
     assert len(listing.splitlines()) <= 40
     assert len(readme.splitlines()) <= 150
@@ -56,7 +49,7 @@ def test_the_quick_start_runs(shared: Server, monkeypatch: pytest.MonkeyPatch) -
     with shared, development_database(shared) as database, Issuer() as issuer:
         point_to(database, issuer, monkeypatch)
         app: dict[str, Any] = {"__name__": "app"}
-        _run("README.md", "Quick start", app)
+        exec(compile(_listing(), "README.md", "exec", dont_inherit=True), app)
         app["Base"].metadata.create_all(create_engine(database.owner, poolclass=NullPool))
         alice, bob = ({"Authorization": f"Bearer {issuer.token(name)}"} for name in ("alice", "bob"))
         try:
@@ -67,50 +60,6 @@ def test_the_quick_start_runs(shared: Server, monkeypatch: pytest.MonkeyPatch) -
                 assert client.get("/todos").status_code == 401
         finally:
             app["SessionLocal"].kw["bind"].dispose()
-
-
-def test_the_sessions_of_the_guide_run(shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    with shared, development_database(shared) as database, Issuer() as issuer:
-        point_to(database, issuer, monkeypatch)
-        readme: dict[str, Any] = {"__name__": "readme", "jwt": issuer.token("alice")}
-        _run("README.md", "Quick start", readme)
-        owner = create_engine(database.owner, poolclass=NullPool)
-        readme["Base"].metadata.create_all(owner)
-        try:
-            _run("docs/guide/sessions.md", "A session for each caller", readme)
-            with readme["SessionLocal"](token=issuer.token("alice")) as session:
-                assert [todo.task for todo in session.scalars(readme["select"](readme["Todo"]))] == [
-                    "buy milk"
-                ]
-            with readme["SessionLocal"](token=issuer.token("bob")) as session:
-                assert session.scalars(readme["select"](readme["Todo"])).all() == []
-        finally:
-            readme["engine"].dispose()
-        assert len(readme["todos"]) == 1
-
-
-def test_the_fixture_of_the_guide_leaves_no_rows(shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    with shared, development_database(shared) as database, Issuer() as issuer:
-        point_to(database, issuer, monkeypatch)
-        owner = create_engine(database.superuser, poolclass=NullPool)
-        guide: dict[str, Any] = {
-            "pytest": SimpleNamespace(fixture=contextmanager),
-            "sessionmaker": sessionmaker,
-            "enforce_row_security": enforce_row_security,
-        }
-        _run("README.md", "Quick start", guide)
-        _run("docs/guide/testing.md", "A rollback after each test", guide)
-        todo = guide["Todo"]
-        guide["Base"].metadata.create_all(owner)
-        with guide["session_factory"](owner, Verifier(issuer.provider)) as factory:
-            for name in ("alice", "bob"):
-                with factory(token=issuer.token(name)) as session:
-                    session.add(todo(task=name))
-                    session.commit()
-                    assert session.scalars(select(todo.user_id)).all() == [name]
-            assert factory.kw["bind"].scalar(select(func.count()).select_from(todo)) == 2
-        with owner.connect() as connection:
-            assert connection.scalar(select(func.count()).select_from(todo)) == 0
 
 
 @pytest.mark.exhaustive
