@@ -31,6 +31,8 @@ class Constraints:
         """Ask Postgres which of *rows* satisfy the constraints of their own tables."""
         by_relation: dict[str, dict[str, Row]] = {}
         for row in rows:
+            if not self._has_conditions(row.relation):
+                continue
             key = _key(row.relation, row.values)
             if key not in self._valid:
                 by_relation.setdefault(row.relation, {})[key] = row
@@ -38,19 +40,23 @@ class Constraints:
             relation = self.schema.relations[name]
             checks = [f"({check}) IS NOT FALSE" for check in relation.checks]
             checks += [f"({relation.partition_check})"] if relation.partition_check else []
-            if not checks:
-                self._valid |= dict.fromkeys(unknown, True)
-                continue
             units = [Unit(row.values, {}) for row in unknown.values()]
             question = Question((" AND ".join(checks),), {}, row_of(relation))
             with self.evaluator.units(units):
                 answers = self.evaluator.answers(question, len(units))
             self._valid |= {key: answer[0] is True for key, answer in zip(unknown, answers, strict=True)}
 
+    def _has_conditions(self, name: str) -> bool:
+        relation = self.schema.relations[name]
+        return bool(relation.checks or relation.partition_check)
+
+    def _is_valid(self, row: Row) -> bool:
+        return not self._has_conditions(row.relation) or self._valid[_key(row.relation, row.values)]
+
     def allow(self, world: World) -> bool:
         """Return whether the rows of *world* can be in their tables together."""
         self.learn(world.all_rows)
-        if not all(self._valid[_key(row.relation, row.values)] for row in world.all_rows):
+        if not all(map(self._is_valid, world.all_rows)):
             return False
         seen: set[str] = set()
         for row in world.all_rows:
@@ -101,7 +107,7 @@ class Constraints:
         ):
             return False
         self.learn([row])
-        if not self._valid[_key(row.relation, row.values)]:
+        if not self._is_valid(row):
             return False
         return all(self._has_parent(world, key, row) for key in relation.foreign_keys)
 

@@ -65,25 +65,36 @@ class Evaluator:
         self.connection = connection
         self.statements = 0
         self._savepoint: NestedTransaction | None = None
+        #: The setting with the units, until a question needs it.
+        self._units: dict[str, str] = {}
 
     @contextmanager
     def units(self, units: Sequence[Unit]) -> Iterator[None]:
         """Set the units that the questions of the block are about."""
+        # The units have many rows in common.
+        known: dict[int, Mapping[str, str | None]] = {}
+
+        def as_text(row: Mapping[str, Any]) -> Mapping[str, str | None]:
+            if id(row) not in known:
+                known[id(row)] = _as_text(row)
+            return known[id(row)]
+
         value = json.dumps(
             [
                 {
-                    "r": _as_text(unit.row),
-                    "w": {name: [_as_text(row) for row in rows] for name, rows in unit.rows.items()},
+                    "r": as_text(unit.row),
+                    "w": {name: [as_text(row) for row in rows] for name, rows in unit.rows.items()},
                 }
                 for unit in units
             ]
         )
-        with undone(self.connection):
-            self._set({_UNITS: value})
-            try:
-                yield
-            finally:
-                self._roll_back()
+        outer, self._units = self._units, {_UNITS: value}
+        self._roll_back()
+        try:
+            yield
+        finally:
+            self._roll_back()
+            self._units = outer
 
     def answers(
         self,
@@ -116,13 +127,15 @@ class Evaluator:
                 values["role"] = actor.role
         if self._savepoint is None:
             self._savepoint = self.connection.begin_nested()
-        self._set(values)
+            self._set({**self._units, **values})
+        else:
+            self._set(values)
         try:
             return self._asked(question, 1, number, question.conditions)
         except _RowError:
             self._roll_back()
         with undone(self.connection):
-            self._set(values)
+            self._set({**self._units, **values})
             columns = [self._column(question, 1, number, one) for one in question.conditions]
         return list(zip(*columns, strict=True))
 

@@ -35,6 +35,8 @@ from sqla_rls.exc import AnalysisError
 
 _BUDGET: Final = Budget(worlds=100, rows=2)
 _Value = TypeVar("_Value")
+#: The key of the cases among the answers that tables of a shape share.
+_ALL_CASES: Final = object()
 _CONSTANTS: Final[Mapping[str, Answer]] = {"true": True, "false": False}
 
 
@@ -99,11 +101,18 @@ class Reach:
 
     def cases(self, actors: Iterable[Actor] | None = None) -> Iterator[Case]:
         """Yield each caller with each world, the smallest worlds first."""
-        chosen = self.actors if actors is None else list(actors)
-        for number, world in sorted(enumerate(self.worlds), key=lambda one: len(one[1].all_rows)):
-            for place, actor in enumerate(self.actors):
-                if actor in chosen:
-                    yield Case(actor, world, (place, number))
+        if _ALL_CASES not in self._shared:
+            self._shared[_ALL_CASES] = [
+                Case(actor, world, (place, number))
+                for number, world in sorted(enumerate(self.worlds), key=lambda one: len(one[1].all_rows))
+                for place, actor in enumerate(self.actors)
+            ]
+        if actors is None:
+            yield from self._shared[_ALL_CASES]
+            return
+        chosen = list(actors)
+        places = {place for place, actor in enumerate(self.actors) if actor in chosen}
+        yield from (case for case in self._shared[_ALL_CASES] if case.place[0] in places)
 
     def is_true(self, part: Part | tuple[str, str], case: Case) -> bool:
         """Return whether *part* is true of the row in question."""
@@ -347,17 +356,19 @@ class Reaches:
     def accepts(self, connection: Connection, type_: str, value: str) -> bool:
         """Return whether *value* is a value of that type."""
         key = (type_, value)
+        if type_ == "text":
+            return True
+        if key not in self._accepted and self.schema.version >= 160000:
+            # Without a savepoint: it raises no error.
+            asked = text("SELECT pg_catalog.pg_input_is_valid(:value, :type)")
+            self._accepted[key] = bool(connection.scalar(asked, {"value": value, "type": type_}))
         if key not in self._accepted:
             try:
                 with undone(connection):
-                    if self.schema.version >= 160000:
-                        asked = text("SELECT pg_catalog.pg_input_is_valid(:value, :type)")
-                        found = bool(connection.scalar(asked, {"value": value, "type": type_}))
-                    else:
-                        # The name of a type is as the catalog prints it.
-                        asked = text(f"SELECT CAST(:value AS {type_}) IS NULL")
-                        connection.scalar(asked, {"value": value})
-                        found = True
+                    # The name of a type is as the catalog prints it.
+                    asked = text(f"SELECT CAST(:value AS {type_}) IS NULL")
+                    connection.scalar(asked, {"value": value})
+                    found = True
             except DBAPIError as error:
                 if error.connection_invalidated:
                     raise

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from random import Random
 from typing import Any, Final
 
@@ -43,9 +43,14 @@ class Row:
     values: Values
     #: Rows with the same values, or with the same but for a key that decides nothing.
     copy: int = 0
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Worlds are made of few rows, which are asked for it many times.
+        object.__setattr__(self, "_hash", hash((self.relation, repr(self.values), self.copy)))
 
     def __hash__(self) -> int:
-        return hash((self.relation, repr(self.values), self.copy))
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -448,13 +453,18 @@ def _related(
 ) -> list[Row | None]:
     """Some of *rows*: half of those that have most values in common with *context*, and half of all."""
     shuffled = random.sample(rows, len(rows))
-    values = {repr(value) for row in context for value in row.values.values() if value is not None}
+    values = {one for row in context for one in _spelled(row) if one != "None"}
 
     def shared(row: Row | None) -> int:
-        return 0 if row is None else -sum(repr(value) in values for value in row.values.values())
+        return 0 if row is None else -sum(one in values for one in _spelled(row))
 
     closest = sorted(shuffled, key=shared)[: (number + 1) // 2]
     return [*closest, *(row for row in shuffled if row not in closest)][:number]
+
+
+@lru_cache(1000)
+def _spelled(row: Row) -> tuple[str, ...]:
+    return tuple(map(repr, row.values.values()))
 
 
 def _is_the_callers(row: Row) -> bool:
@@ -523,6 +533,8 @@ def _has(rows: Iterable[Row], key: ForeignKey, wanted: tuple[Any, ...], schema: 
 def _sorted(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
     """Sort *rows* so that a row comes after those that its foreign keys need."""
     names = sorted({row.relation for row in rows})
+    if len(names) == 1:
+        return tuple(rows)
     placed: list[str] = []
     while len(placed) < len(names):
         free = [

@@ -134,26 +134,64 @@ def test_nothing_is_found_in_an_empty_database(server: Server) -> None:
     assert found.left_out == ()
 
 
+def in_schemas(number: int) -> str:
+    """The tables of the benchmark, in five schemas."""
+    script = many_tables(number).before
+    for place in range(5):
+        script += f"CREATE SCHEMA s{place}; GRANT USAGE ON SCHEMA s{place} TO authenticated;"
+    for place in range(number):
+        script += f"ALTER TABLE table_{place} SET SCHEMA s{place % 5};"
+    return script
+
+
+def of_shapes(number: int, shapes: int) -> str:
+    """Tables with *shapes* names of columns and conditions."""
+    script = many_tables(0).before
+    for place in range(number):
+        table, kind = f"table_{place}", place % shapes
+        script += f"""
+CREATE TABLE {table} (id bigint PRIMARY KEY, org_id int NOT NULL, owner_{kind} text, status_{kind} text);
+ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, UPDATE ON {table} TO authenticated;
+CREATE POLICY read ON {table} FOR SELECT TO authenticated
+  USING (owner_{kind} = (SELECT auth.user_id()) OR status_{kind} = 'public');
+CREATE POLICY edit ON {table} FOR UPDATE TO authenticated USING (owner_{kind} = (SELECT auth.user_id()));
+"""
+    return script
+
+
+def statements(server: Server, script: str) -> int:
+    """Return the number of statements that a run sends."""
+    with connected(server.url(server.create_database())) as connection:
+        with connection.begin():
+            connection.execute(CreateAuthFunctions())
+            if not connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = 'authenticated'")):
+                run(connection, "CREATE ROLE authenticated")
+            run(connection, script)
+        with connection.begin():
+            sent: list[str] = []
+            event.listen(connection, "before_cursor_execute", lambda *call: sent.append(call[2]))
+            found = lint(Database(connection=connection), target="many")
+
+    # A change of org_id hides the row from its owner.
+    assert {one.rule for one in found.findings if one.level != "info"} <= {"update-hides-row"}
+    return len(sent)
+
+
 @pytest.mark.exhaustive
 def test_tables_of_one_shape_are_asked_about_once(server: Server) -> None:
-    statements = []
-    for number in (30, 300):
-        with connected(server.url(server.create_database())) as connection:
-            with connection.begin():
-                connection.execute(CreateAuthFunctions())
-                if not connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = 'authenticated'")):
-                    run(connection, "CREATE ROLE authenticated")
-                run(connection, many_tables(number).before)
-            with connection.begin():
-                sent: list[str] = []
-                event.listen(connection, "before_cursor_execute", lambda *call: sent.append(call[2]))  # noqa: B023 # called here
-                found = lint(Database(connection=connection), target="many")
-                statements.append(len(sent))
+    few = statements(server, many_tables(30).before)
+    assert statements(server, many_tables(300).before) == few
+    assert statements(server, in_schemas(60)) == few
 
-        # A change of org_id hides the row from its owner.
-        assert {one.rule for one in found.findings if one.level != "info"} == {"update-hides-row"}
-        assert found.left_out == ()
-    assert statements[0] == statements[1]
+
+@pytest.mark.exhaustive
+def test_the_statements_grow_with_the_shapes_and_not_with_the_tables(server: Server) -> None:
+    of_10, of_20, of_40 = (statements(server, of_shapes(40, shapes)) for shapes in (10, 20, 40))
+
+    assert of_40 - of_20 == 2 * (of_20 - of_10)
+    assert of_20 - of_10 <= 10 * 10
+    assert statements(server, of_shapes(80, 40)) == of_40
 
 
 @pytest.mark.exhaustive

@@ -188,7 +188,7 @@ def _all_raising(reach: Reach) -> dict[tuple[str, str], tuple[Case, Level]]:
 def _raising(reach: Reach, part: tuple[str, str]) -> tuple[Case, Level] | None:
     """Return the smallest case in which *part* raises an error, and the level of the finding."""
     answers = reach.answers.get(part)
-    if answers is None:
+    if answers is None or not any(None in row for row in answers):
         return None
     raising = [
         case
