@@ -27,6 +27,13 @@ _FAIL_ON: Final = ("error", "warning", "info", "never")
 @click.option("--select", multiple=True, metavar="RULE", help="A rule or group to run; without it, all.")
 @click.option("--ignore", multiple=True, metavar="RULE", help="A rule or group to leave out.")
 @click.option("--speed", is_flag=True, help="Run the rules of speed, too: they measure policies.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=300,
+    show_default=True,
+    help="The most seconds for the rules of speed.",
+)
 @click.option("--format", "format_", type=click.Choice(_FORMATS), default="text", show_default=True)
 @click.option(
     "--fail-on",
@@ -72,6 +79,7 @@ def command(
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     speed: bool,
+    seconds: float,
     format_: str,
     fail_on: str | None,
     baseline: Path | None,
@@ -124,6 +132,7 @@ def command(
                 models=found,
             ) as database,
         ):
+            database.seconds = seconds
             report = lint(
                 database,
                 target=side.name,

@@ -24,6 +24,9 @@ ANONYMOUS_ROLES: Final = ("anonymous", "anon", "web_anon")
 #: The roles that callers have, whether or not a policy names them.
 KNOWN_CALLERS: Final = (*ANONYMOUS_ROLES, "authenticated")
 
+#: The most seconds of the rules of speed.
+SECONDS: Final = 300.0
+
 _Value = TypeVar("_Value")
 
 OpenScratch = Callable[[], AbstractContextManager[Connection]]
@@ -63,6 +66,7 @@ class Database:
         is_scratch: the connection itself is a superuser's to a scratch database.
         made_up_roles: the roles of a scratch database that the target doesn't have.
         models: the models of the tables, where they are given.
+        seconds: the most seconds of the rules of speed.
         left_out: sentences about the parts of the target that its scratch database doesn't have.
         unknown: the parts without an answer, with the names of the rules that asked, and their levels.
         asking: the name of the rule that runs, and the level of its parts without an answer.
@@ -75,6 +79,7 @@ class Database:
     is_scratch: bool = False
     made_up_roles: Collection[str] = ()
     models: Sequence[MetaData] = ()
+    seconds: float = SECONDS
     left_out: list[str] = field(default_factory=list)
     unknown: dict[Unknown, dict[str, Level]] = field(default_factory=dict[Unknown, dict[str, Level]])
     asking: tuple[str, Level] | None = None

@@ -16,9 +16,11 @@ from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.plans.bench import Advice, Bench, ratio
 from sqla_rls.analyze.plans.changes import Kind, counted_policies
 from sqla_rls.analyze.plans.plan import Plan
+from sqla_rls.analyze.plans.rows import TIME_IS_OVER
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.statements import quoted
+from sqla_rls.exc import AnalysisError
 
 #: The rows of each table.
 ROWS: Final = 20_000
@@ -88,13 +90,26 @@ def _survey(database: Database) -> Survey:
     protected = [one.name for one in tables if one.policies]
     if not protected:
         return found
-    with database.scratch() as connection, Bench.open(connection, protected, ROWS) as bench:
-        for name, reason in bench.left_out.items():
-            database.note_unknown(name, f"it has no generated rows: {reason}")
+    seconds = database.seconds
+    with (
+        database.scratch() as connection,
+        Bench.open(connection, protected, ROWS, seconds=seconds) as bench,
+    ):
         for relation in tables:
+            empty = sorted(bench.schema.reads(relation.name) & bench.left_out.keys())
+            for name in empty:
+                database.note_unknown(relation.name, _unmeasured(name, bench.left_out[name], seconds))
+            if empty:
+                continue
             for role, command, policies in _groups(database, relation):
                 _Measured(database, bench, found, relation, role, command, policies).run()
     return found
+
+
+def _unmeasured(name: str, reason: str, seconds: float) -> str:
+    if reason == TIME_IS_OVER:
+        return f"the rules of speed had {seconds:g} seconds. Give more: --seconds"
+    return f"{name} has no generated rows: {reason}"
 
 
 def _groups(database: Database, relation: Relation) -> Iterator[tuple[str, str, Sequence[PolicyText]]]:
@@ -131,10 +146,10 @@ class _Measured:
 
     def run(self) -> None:
         query = self._query()
-        actor = self.bench.actor(query, self.role)
-        if actor is None:
-            return
         try:
+            actor = self.bench.actor(query, self.role)
+            if actor is None:
+                return
             advice, last = self.bench.causes(query, actor, self.relation.name, self.command)
             self.survey.advice += advice
             self._unsolved(query, actor, last)
@@ -143,7 +158,12 @@ class _Measured:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            self.database.note_unknown(self.relation.name, str(error.orig).partition("\n")[0], role=self.role)
+            self._note_unknown(str(error.orig).partition("\n")[0])
+        except AnalysisError as error:
+            self._note_unknown(_unmeasured(self.relation.name, str(error), self.database.seconds))
+
+    def _note_unknown(self, reason: str) -> None:
+        self.database.note_unknown(self.relation.name, reason, role=self.role)
 
     def _query(self) -> str:
         name = self.relation.name

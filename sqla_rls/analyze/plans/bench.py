@@ -5,6 +5,8 @@ All of it is undone: the rows, the changes, and what the statements of callers d
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from sqla_rls.analyze.in_place import Side, compare_in_place
 from sqla_rls.analyze.plans.ask import Query, plan_of
 from sqla_rls.analyze.plans.changes import Change, Kind, counted_policies, possible_changes
 from sqla_rls.analyze.plans.plan import Plan
-from sqla_rls.analyze.plans.rows import ROWS, Rows
+from sqla_rls.analyze.plans.rows import ROWS, TIME_IS_OVER, Rows
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.acting import as_caller
 from sqla_rls.analyze.why.target import script
@@ -27,6 +29,7 @@ from sqla_rls.analyze.worlds.schema import Profile, Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, Trial
 from sqla_rls.analyze.worlds.statements import Statements
 from sqla_rls.catalog.query import undone
+from sqla_rls.exc import AnalysisError
 from sqla_rls.tokens.caller import Caller
 
 #: Seconds: a slower statement counts as that slow.
@@ -105,17 +108,28 @@ class Bench:
     rows: Rows
     #: The tables without generated rows, with the reasons.
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: No measurement begins after this moment of ``time.monotonic()``.
+    until: float = math.inf
 
     @classmethod
     @contextmanager
-    def open(cls, connection: Connection, names: Collection[str], size: int = ROWS) -> Iterator[Bench]:
+    def open(
+        cls,
+        connection: Connection,
+        names: Collection[str],
+        size: int = ROWS,
+        *,
+        seconds: float = math.inf,
+    ) -> Iterator[Bench]:
         """Fill the tables of a scratch database until the end of the block.
 
         Args:
             connection: a superuser's connection to a scratch database.
             names: the relations that are measured.
             size: the rows of each table.
+            seconds: the most seconds; half of them are for the rows.
         """
+        start = time.monotonic()
         with undone(connection):
             # A caller's statements resolve names as in the database.
             connection.execute(_SEARCH_PATH)
@@ -124,12 +138,24 @@ class Bench:
             rows = Rows.of(connection, schema, names, size)
             # Triggers and foreign keys take time that no policy can save.
             _set(connection, "session_replication_role", "replica")
-            filled = rows.insert()
+            filled = rows.insert(until=start + seconds / 2)
             _set(connection, "statement_timeout", f"{TIMEOUT}s")
-            yield cls(connection=connection, schema=schema, rows=rows, left_out=filled.left_out)
+            yield cls(
+                connection=connection,
+                schema=schema,
+                rows=rows,
+                left_out=filled.left_out,
+                until=start + seconds,
+            )
 
     def measure(self, query: Query, actor: Actor, parameters: Any = None, *, repeat: int = _REPEAT) -> Plan:
-        """Return the plan of *query* as *actor*, with times."""
+        """Return the plan of *query* as *actor*, with times.
+
+        Raises:
+            AnalysisError: the time is over.
+        """
+        if time.monotonic() > self.until:
+            raise AnalysisError(TIME_IS_OVER)
         claims = dict(actor.claims or {})
         caller = Caller(role=actor.role, subject=claims.get("sub"), claims=claims)
         with as_caller(self.connection, caller, None):

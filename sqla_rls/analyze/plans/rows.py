@@ -9,6 +9,8 @@ Postgres decides which rows satisfy the CHECK constraints: the others aren't ins
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -27,6 +29,8 @@ from sqla_rls.catalog.query import undone
 
 #: The rows of a table.
 ROWS: Final = 20_000
+#: The reason of what a limit of time leaves out.
+TIME_IS_OVER: Final = "the time was over"
 #: The rows of a table that others refer to, and that refers to none; the number of subjects.
 _FEW: Final = 20
 #: The number of the row whose values are the caller's.
@@ -242,10 +246,13 @@ class Rows:
 
     # Inserting
 
-    def insert(self) -> Filled:
+    def insert(self, *, until: float = math.inf) -> Filled:
         """Insert the rows, and let Postgres count them.
 
         The setting session_replication_role must be replica: rows without a parent are deleted at the end.
+
+        Args:
+            until: the moment of ``time.monotonic()`` after which no more tables get rows.
 
         Emits:
             ``INSERT … SELECT … FROM generate_series(…)``, and ANALYZE.
@@ -255,6 +262,9 @@ class Rows:
         for name in self.names:
             relation = self.schema.relations[name]
             if relation.kind != "r":
+                continue
+            if time.monotonic() > until:
+                left_out[name] = TIME_IS_OVER
                 continue
             rows[name], reason = self._insert_into(relation)
             if not rows[name]:

@@ -59,6 +59,27 @@ def test_a_clean_schema_is_fast(connections: dict[bool, Connection], subtests: p
             assert findings(connections[schema.has_auth], schema) == set()
 
 
+@pytest.mark.one_postgres
+def test_a_limit_of_time_leaves_tables_unknown(connections: dict[bool, Connection]) -> None:
+    connection = connections[True]
+    with undone(connection):
+        driver_connection: Any = connection.connection.driver_connection
+        prepare(driver_connection, next(one for one in FAULTS if one.group == "speed"))
+        database = Database(
+            connection=connection,
+            open_scratch=lambda: nullcontext(connection),
+            is_scratch=True,
+            seconds=0,
+        )
+        report = lint(database, target="app", select=["missing-index"])
+
+    protected = {one.name for one in database.tables if one.policies}
+    assert {(one.rule, one.level, one.object) for one in report.findings} == {
+        ("unknown", "warning", name) for name in protected
+    }
+    assert report.findings[0].evidence[0].text == "the rules of speed had 0 seconds. Give more: --seconds"
+
+
 def test_the_rules_of_speed_run_on_demand() -> None:
     assert "speed" not in {one.group for one in selected()}
     assert "speed" in {one.group for one in selected(speed=True)}
