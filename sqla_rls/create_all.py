@@ -153,7 +153,7 @@ def before_create(
     metadata: MetaData, connection: Connection, tables: Collection[Table] = (), **kw: Any
 ) -> None:
     if tables:
-        _execute(connection, prerequisites(declared([metadata], tables=tables)))
+        _execute(connection, prerequisites(_declared([metadata], tables)))
 
 
 def after_create(
@@ -182,7 +182,7 @@ def after_drop(metadata: MetaData, connection: Connection, **kw: Any) -> None:
 def before_create_table(table: Table, connection: Connection, **kw: Any) -> None:
     # A migration creates the functions for column defaults with operations of its own.
     if TableDeclarations.of(table) or isinstance(kw.get("_ddl_runner"), SchemaGenerator):
-        _execute(connection, prerequisites(declared([], tables=[table])))
+        _execute(connection, prerequisites(_declared([], [table])))
 
 
 def after_create_table(table: Table, connection: Connection, **kw: Any) -> None:
@@ -194,7 +194,7 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
     options = connection.get_execution_options() if isinstance(connection, Connection) else {}
     translate = options.get("schema_translate_map")
     default_schema = (translate or {}).get(None) or connection.dialect.default_schema_name
-    snapshot = declared(metadatas, tables=tables, schema_translate_map=translate)
+    snapshot = _declared(metadatas, tables, translate)
     defaults: Collection[DefaultPrivilege] = ()
     if isinstance(connection, Connection):
         snapshot = _with_views(snapshot, set(_missing_views(connection, metadatas, translate or {})))
@@ -214,6 +214,16 @@ def _protect(connection: Connection, metadatas: list[MetaData], tables: Collecti
             snapshot = with_reads_of_text(connection, snapshot, snapshot.row_security, default_schema=schema)
     for circle in circles(snapshot):
         log.warning("%s", explanation(circle))
+
+
+def _declared(
+    metadatas: list[MetaData],
+    tables: Collection[Table],
+    translate: Mapping[str | None, str | None] | None = None,
+) -> Snapshot:
+    """Return the declarations of *tables*, without the ignored objects."""
+    ignored = Ignored.by({*metadatas, *(table.metadata for table in tables)})
+    return ignored.without(declared(metadatas, tables=tables, schema_translate_map=translate))
 
 
 def _views_of(metadata: MetaData, tables: Collection[Table]) -> Iterable[TableKey]:

@@ -93,6 +93,7 @@ class Role:
         inherit: whether the role inherits the privileges of *member_of*.
         bypassrls: whether the role bypasses row security.
         member_of: all roles that it is a member of; it may SET ROLE to each.
+        managed: False for a role of another program.  No migration creates, alters or drops it.
 
     Raises:
         DeclarationError: the name or a role of *member_of* is of another type.
@@ -107,8 +108,14 @@ class Role:
     inherit: bool | None = None
     bypassrls: bool | None = None
     member_of: Collection[Role | str] | None = None
+    managed: bool = True
 
     def __post_init__(self) -> None:
+        if not self.managed and (self.login, self.inherit, self.bypassrls, self.member_of) != (None,) * 4:
+            raise DeclarationError(
+                f"role {self.name!r} can't be declared: with managed=False, no migration can set its "
+                "attributes. Leave out the attributes, or managed=False"
+            )
         if not isinstance(self.name, str):
             raise DeclarationError(
                 "the role can't be declared: Role() takes the name of a role, not an object of type "
@@ -350,6 +357,10 @@ class Snapshot:
     functions: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
     #: The views in an order in which each follows the views that it reads.
     views: Mapping[TableKey, View] = field(default_factory=dict)
+    #: The roles of other programs, which may need the privileges on shared schemas elsewhere, too.
+    roles_of_others: frozenset[str] = frozenset()
+    #: Those to which policies imply no privileges.
+    ungranted: frozenset[str] = frozenset()
     #: Whether the migration revokes PUBLIC_PRIVILEGES.
     revokes_public_privileges: bool = False
     #: The tables with declarations: all their privileges are managed.

@@ -27,7 +27,12 @@ from tests.support.suite import (
     said_of_skipped,
 )
 
-pytest_plugins = ["sqla_rls.testing.pytest_plugin", "tests.support.browser", "tests.support.sessions"]
+pytest_plugins = [
+    "sqla_rls.testing.pytest_plugin",
+    "tests.support.browser",
+    "tests.support.sessions",
+    "tests.support.supabase",
+]
 
 # Under nohup, or in the background of a script, these are ignored, by the children that tests interrupt, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

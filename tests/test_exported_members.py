@@ -27,6 +27,7 @@ MODULES = (
     "sqla_rls.neon_http",
     "sqla_rls.provider",
     "sqla_rls.rotation",
+    "sqla_rls.supabase",
     "sqla_rls.testing",
     "sqla_rls.testing.access",
     "sqla_rls.testing.clock",

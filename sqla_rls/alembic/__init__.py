@@ -19,7 +19,7 @@ def setup(plugin: Plugin) -> None:
     # Imported here, since the two packages import each other.
     from alembic.util import DispatchPriority
 
-    from sqla_rls.alembic.autogenerate.compare import compare_row_security, leave_out_the_secret
+    from sqla_rls.alembic.autogenerate.compare import compare_row_security, leave_out_schemas
 
     # These modules register operations.
     from sqla_rls.alembic.operations import (  # noqa: F401
@@ -34,7 +34,7 @@ def setup(plugin: Plugin) -> None:
     )
 
     plugin.add_autogenerate_comparator(
-        leave_out_the_secret, "schema", "secret", qualifier="postgresql", priority=DispatchPriority.FIRST
+        leave_out_schemas, "schema", "secret", qualifier="postgresql", priority=DispatchPriority.FIRST
     )
     plugin.add_autogenerate_comparator(
         compare_row_security, "schema", "row_security", qualifier="postgresql", priority=DispatchPriority.LAST

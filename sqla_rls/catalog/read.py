@@ -5,14 +5,14 @@ It runs one query for each kind of object, independent of the number of tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
 from sqla_rls.catalog.auth_functions import AuthFunctions, auth_functions, with_edits
-from sqla_rls.catalog.query import fetch_rows, key_of, sql_file
+from sqla_rls.catalog.query import fetch_rows, key_of, schemas_of, sql_file
 from sqla_rls.snapshot import (
     CalledSequence,
     DefaultPrivilege,
@@ -183,6 +183,25 @@ def _sequences(rows: Collection[RowMapping], default_schema: str) -> dict[str, A
             CalledSequence(key_of(row, default_schema), key(row)) for row in rows if not row["is_owned"]
         ),
     }
+
+
+def row_security_of(
+    connection: Connection, tables: Iterable[TableKey], default_schema: str
+) -> dict[TableKey, RowSecurity]:
+    """Return the flags of those of *tables* that exist."""
+    keys = {*tables}
+    if not keys:
+        return {}
+    rows = fetch_rows(connection, sql_file("tables"), {"schemas": schemas_of(keys, default_schema)})
+    flags: dict[TableKey, RowSecurity] = _relations(rows, default_schema)["row_security"]
+    return {key: one for key, one in flags.items() if key in keys}
+
+
+def policies_on(connection: Connection, tables: Collection[TableKey], default_schema: str) -> list[Policy]:
+    """Return the policies on *tables*."""
+    names = {"schemas": schemas_of(tables, default_schema)}
+    rows = fetch_rows(connection, sql_file("policies_of_schemas"), names)
+    return [policy for row in rows if (policy := policy_of(row, default_schema)).table in tables]
 
 
 def heirs_in(

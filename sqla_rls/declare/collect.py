@@ -9,16 +9,18 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, MetaData, Table
 
 from sqla_rls.ddl.compile import expression_text
-from sqla_rls.declare.base import TableDeclarations, anonymous, authenticated, kept_on
+from sqla_rls.declare.base import TableDeclarations, anonymous, kept_on
 from sqla_rls.declare.copies import copies
 from sqla_rls.declare.default_privileges import DefaultPrivileges, RevokesPublicPrivileges
 from sqla_rls.declare.functions import DeclaredFunction
 from sqla_rls.declare.grantable import refuse_beyond_row_security
 from sqla_rls.declare.grants import Grant, grant
+from sqla_rls.declare.ignore import Ignored
 from sqla_rls.declare.policies import Policy as DeclaredPolicy
 from sqla_rls.declare.policies import is_false
+from sqla_rls.declare.policies_only import check_policies_only
 from sqla_rls.declare.reading import behind_views, may_call_auth, may_read_tables
-from sqla_rls.declare.roles import roles_to_make
+from sqla_rls.declare.roles import brings_anonymous_along, roles_of_others, roles_to_make
 from sqla_rls.declare.sequences import called_sequences, serial_sequences
 from sqla_rls.declare.views import declared_views
 from sqla_rls.snapshot import (
@@ -68,10 +70,12 @@ def declared(
     default_schema: str | None = None,
     tables: Collection[Table] | None = None,
     schema_translate_map: Mapping[str | None, str | None] | None = None,
+    policies_only: Collection[Table] = (),
 ) -> Snapshot:
     """Return the declarations of *metadatas*, or those of some *tables*, as a Snapshot.
 
-    A table in *default_schema* has the schema ``None`` in the Snapshot.
+    A table in *default_schema* has the schema ``None`` in the Snapshot.  Of the tables *policies_only*, which
+    belong to another program, the Snapshot has the policies, and nothing that these imply.
 
     Raises:
         DeclarationError: a policy can't have one of the expressions.
@@ -82,7 +86,16 @@ def declared(
     models = _Models(metadatas, tables, default_schema, schema_translate_map)
     sql_functions = {one.key: one for one in functions(metadatas, default_schema, schema_translate_map)}
     found = [_declared_table(table, models) for table in tables]
-    policies, reads = _policies(found, models)
+    others = [_declared_table(table, models) for table in policies_only]
+    policies, reads = _policies([*found, *others], models)
+    policies |= {
+        key: replace(policy, imply_privileges=False)
+        for one in others
+        for key, policy in policies.items()
+        if key.table == one.key
+    }
+    for one in others:
+        check_policies_only(one.declarations)
     views = _views(models)
     grants = grants_on(metadatas, default_schema)
     default_values = frozenset(
@@ -90,9 +103,10 @@ def declared(
     )
     privileges = _privileges(found, models, grants)
     refuse_beyond_row_security(privileges | default_values, _named_by_policies(models))
-    named = list(_named_roles(found, models, grants))
-    auth_functions = _calls_auth(found, sql_functions.values(), models)
-    if auth_functions and authenticated in named:
+    named = list(_named_roles([*found, *others], models, grants))
+    others_roles = roles_of_others(named)
+    auth_functions = _calls_auth([*found, *others], sql_functions.values(), models)
+    if auth_functions and brings_anonymous_along(named):
         privileges.add(Privilege("SCHEMA", None, AUTH_SCHEMA, anonymous.name, "USAGE"))
     sequences = {
         is_identity: frozenset(
@@ -115,6 +129,8 @@ def declared(
         views=views,
         sequences=sequences[False],
         identity_sequences=sequences[True],
+        roles_of_others=frozenset(others_roles),
+        ungranted=frozenset(filter(Ignored.by(metadatas).role, others_roles)),
         called_sequences=frozenset(
             called
             for one in found
@@ -223,6 +239,9 @@ def _named_roles(
     for entry in models.all(DefaultPrivileges):
         yield from entry.roles
     yield from models.all(Role)
+    # A single table has the roles of other programs from its MetaData, too.
+    for metadata in {table.metadata for table in models.tables} - {*models.metadatas}:
+        yield from (one for one in kept_on([metadata], Role) if not one.managed)
 
 
 def _named_by_policies(models: _Models) -> Iterator[Role | str]:

@@ -28,7 +28,9 @@ def ignore(
     """Leave the objects of other owners alone: names, or patterns of a shell (``fnmatch``).
 
     Autogenerate neither drops nor alters the *policies*, and they imply no privileges.  It leaves alone the
-    *roles* with their privileges, and all objects in the *schemas*.  It leaves alone the *functions* and
+    *roles* with their privileges, and all objects in the *schemas*, with ``include_schemas`` also
+    the tables that no model declares.  A policy may name such a role if it is
+    declared with ``Role(…, managed=False)``.  It leaves alone the *functions* and
     *views*, also those that a revision made, without a warning.
 
     Args:
@@ -96,7 +98,7 @@ class Ignored:
         yield from (("view", key.name) for key in declared.views if self.view(key.name))
         roles = {
             *declared.roles,
-            *(role for policy in declared.policies.values() for role in policy.roles),
+            *(role for policy in declared.policies.values() for role in policy.roles - declared.ungranted),
             *(privilege.grantee for privilege in declared.privileges),
             *(role for _, role in (*declared.managed_defaults, *declared.managed_grantees)),
             *(str(group) for role in declared.roles.values() for group in role.member_of or ()),

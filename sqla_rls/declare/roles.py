@@ -40,14 +40,25 @@ def declare_roles(metadata: MetaData, *roles: Role) -> None:
 def roles_to_make(named: Collection[Role | str]) -> dict[str, Role]:
     """Return the roles to create, with their groups, and the roles that are declared with others."""
     made = _together_by_name(named)
-    if authenticated in named:
+    if brings_anonymous_along(named):
         # A caller without a token needs a role, too.
         made.setdefault(anonymous.name, anonymous)
+    made = {name: role for name, role in made.items() if role.managed}
     # Every caller has these roles: an undeclared membership would give every caller more policies.
     for name in READY_MADE.keys() & made.keys():
         if made[name].member_of is None:
             made[name] = replace(made[name], member_of=())
     return made
+
+
+def roles_of_others(named: Collection[Role | str]) -> list[str]:
+    """Return the roles that another program creates."""
+    return [role.name for role in _together_by_name(named).values() if not role.managed]
+
+
+def brings_anonymous_along(named: Collection[Role | str]) -> bool:
+    """Return whether *named* has ``authenticated``, and migrations create that role."""
+    return authenticated in named and _together_by_name(named)[authenticated.name].managed
 
 
 def _together_by_name(named: Iterable[Role | str]) -> dict[str, Role]:
@@ -70,4 +81,10 @@ def _together(one: Role, other: Role) -> Role:
                 f"role {one.name!r} is declared twice, and {name}= differs. Give both the same value"
             )
         said[name] = next(iter(values), None)
-    return Role(one.name, **said)
+    managed = one.managed and other.managed
+    if not managed and any(value is not None for value in said.values()):
+        raise DeclarationError(
+            f"role {one.name!r} is declared twice: once with managed=False, as a role of another program, "
+            "and once with attributes. Leave out the attributes"
+        )
+    return Role(one.name, **said, managed=managed)

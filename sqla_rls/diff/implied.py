@@ -45,7 +45,7 @@ def implied_privileges(
             continue
         schema, table = policy.table
         needed = COMMAND_PRIVILEGES[policy.command]
-        for role in policy.roles - ROLE_KEYWORDS:
+        for role in policy.roles - ROLE_KEYWORDS - snapshot.ungranted:
             yield Privilege("SCHEMA", None, schema or default_schema, role, "USAGE")
             if auth_functions:
                 yield Privilege("SCHEMA", None, AUTH_SCHEMA, role, "USAGE")

@@ -52,6 +52,7 @@ def diff(
     made_roles: Collection[str] | None = None,
     made_auth_functions: bool = True,
     out_of_reach: Collection[str] = (),
+    policies_only: Collection[TableKey] = (),
 ) -> Changes:
     """Return the changes that turn *live* into *declared*.
 
@@ -71,12 +72,15 @@ def diff(
             the next database may not.  None if the revisions are unknown.
         made_auth_functions: whether an earlier revision creates the auth functions.
         out_of_reach: the schemas on which the migrating role may not grant.
+        policies_only: the tables of other programs; of these, only the policies may change.
     """
     managed = {*declared.row_security, *dropped}
+    of_others = [policy for policy in live.policies.values() if policy.table in {*policies_only}]
     before = [policy for policy in live.policies.values() if policy.table in managed]
     elsewhere = [policy for policy in live.policies.values() if policy.table not in managed]
     after = list(declared.policies.values())
-    old_policies, new_policies = [*before, *foreign_recreated], [*after, *foreign_recreated]
+    old_policies = [*before, *of_others, *foreign_recreated]
+    new_policies = [*after, *foreign_recreated]
     policy_changes = list(_policy_changes(old_policies, new_policies, recreated))
     if exposed := _exposed(policy_changes):
         recreated = {

@@ -2,7 +2,8 @@
 
 All privileges on a table with declarations are managed, also those on the sequences that its columns own.
 Undeclared privileges are revoked, unless a policy implies them.  Schemas, and sequences that no column owns,
-are shared: only the privileges that dropped policies implied are revoked there.
+are shared: only the privileges that dropped policies implied are revoked there.  Those of a role of another
+program stay, and are granted only if they are missing.
 
 The declarations of a parent cover its partitions and inheritance children without declarations.  Access
 through the parent needs no privilege on them, and direct access bypasses the policies of the parent.
@@ -144,11 +145,17 @@ def diff_privileges(
         - _with_those_brought_along(implied(policies_elsewhere))
         - wanted
         - {BUILT_IN}
-        if one.object_type in ("SCHEMA", "SEQUENCE") and one.object not in managed
+        if one.object_type in ("SCHEMA", "SEQUENCE")
+        and one.object not in managed
+        and one.grantee not in declared.roles_of_others
     }
     on_schemas = {one for one in wanted - {BUILT_IN} if one.object_type == "SCHEMA"}
     needed_before = implied(policies_before, auth_functions=auth_functions and made_auth_functions)
-    first = on_schemas & implied(declared.policies.values()) - needed_before
+    first = {
+        one
+        for one in on_schemas & implied(declared.policies.values()) - needed_before
+        if one.grantee not in declared.roles_of_others
+    }
     to_grant = {
         one
         for one in (wanted - held) | on_schemas

@@ -29,9 +29,18 @@ _HINTS: Final = {
 }
 
 
+#: All claims, and single ones, as functions of other programs read them.
+SEPARATE_CLAIMS: Final = (
+    "request.jwt.claim",
+    *(f"request.jwt.claim.{name}" for name in ("sub", "role", "email")),
+)
+
 #: The settings of sqla_rls itself; the application has declared every other one.
 _OURS: Final = frozenset(
-    {"request.jwt.claims", "pg_session_jwt.jwt", "search_path", "seed", "default_transaction_read_only"}
+    {
+        *("request.jwt.claims", *SEPARATE_CLAIMS, "pg_session_jwt.jwt"),
+        *("search_path", "seed", "default_transaction_read_only"),
+    }
 )
 
 #: A setting that marks a bound transaction.  Postgres reports each change of it to the client, also the one

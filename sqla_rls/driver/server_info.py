@@ -40,6 +40,8 @@ class ServerInfo:
     extension: bool
     #: Whether the database has the functions of ``op.create_auth_functions(signed=True)``.
     verifier: bool
+    #: Whether the functions of schema ``auth`` belong to another program, and may read claims one by one.
+    separate_claims: bool
     #: The public key with which the extension verifies on this connection; empty for none.
     jwk: str
     #: The default search_path.
@@ -62,6 +64,7 @@ def read(answer: str, driver_connection: Any) -> ServerInfo:
         direct=direct,
         extension=found["extension"],
         verifier=found["verifier"],
+        separate_claims=found["separate_claims"],
         jwk=found["jwk"] or "",
         search_path=reset["search_path"],
         modes=Modes(

@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, TextClause, func, literal_column, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
-from sqla_rls.driver.base import MARK, Binding, DriverConnection, require_unexpired
+from sqla_rls.driver.base import MARK, SEPARATE_CLAIMS, Binding, DriverConnection, require_unexpired
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.log import Unlogged, UnloggedText
 from sqla_rls.session.plan import ConnectionPlan, replace_later
@@ -110,10 +110,12 @@ def _binding(principal: Principal, plan: ConnectionPlan, mark: str | None) -> Bi
         claims_json = principal.claims_json if claims else ""
     require_unexpired(expires_at)
     settings: dict[str, str | Callable[[], str]] = {"request.jwt.claims": claims_json}
+    if plan.has_separate_claims:
+        settings |= _separate_claims(role, claims, claims_json if plan.signer is None else None)
     if plan.signer is not None:
         # The driver makes the token when it sends it: in AUTOCOMMIT, a token made here could have expired.
         token = partial(plan.signer.token, claims, claims_json, expires_at)
-        settings = {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
+        settings |= {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
     if plan.modes is not None:
         # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
         settings[_SEED] = _seed
@@ -136,8 +138,26 @@ def _binding(principal: Principal, plan: ConnectionPlan, mark: str | None) -> Bi
     )
 
 
+def _separate_claims(role: str, claims: Mapping[str, Any], claims_json: str | None) -> dict[str, str]:
+    """Return the settings that functions of other programs prefer to ``request.jwt.claims``.
+
+    PostgREST once made these settings.  Without values, those that the last caller has left would count.
+
+    Args:
+        role: the role of the transaction.
+        claims: the claims.
+        claims_json: the claims as text; None leaves the settings empty, for claims that are signed.
+    """
+    found = {"role": "" if role == "none" else role}
+    found |= {name: value for name in ("sub", "role", "email") if isinstance(value := claims.get(name), str)}
+    return {SEPARATE_CLAIMS[0]: claims_json or ""} | {
+        name: "" if claims_json is None else found.get(name.rpartition(".")[2], "")
+        for name in SEPARATE_CLAIMS[1:]
+    }
+
+
 #: pg_session_jwt refuses an empty text.  RESET is the only statement that unsets a setting in a transaction.
-_UNSET_BY_RESET: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt"})
+_UNSET_BY_RESET: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt", *SEPARATE_CLAIMS})
 
 
 def _settings_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:

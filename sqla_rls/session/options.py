@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import Connection, Pool
 from sqlalchemy.orm import Session
 
-from sqla_rls.driver.base import Reset, Transport
+from sqla_rls.driver.base import SEPARATE_CLAIMS, Reset, Transport
 from sqla_rls.exc import DeclarationError
 from sqla_rls.session.denials import DenialCallback
 from sqla_rls.session.principal import Principal
@@ -30,7 +30,10 @@ BindHook: TypeAlias = Callable[[Session, Connection, Principal], object]
 
 #: Settings that the binding makes itself, or the driver.
 _TAKEN: Final = frozenset(
-    {"client_encoding", "pg_session_jwt.jwt", "request.jwt.claims", "role", "session_authorization"}
+    {
+        *("client_encoding", "pg_session_jwt.jwt", "request.jwt.claims", "role", "session_authorization"),
+        *SEPARATE_CLAIMS,
+    }
 )
 
 

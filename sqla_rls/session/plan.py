@@ -37,6 +37,11 @@ class ConnectionPlan:
     modes: Modes | None
 
     @property
+    def has_separate_claims(self) -> bool:
+        """Whether functions of the database may read claims one by one; True if that is unknown."""
+        return self.server is None or self.server.separate_claims
+
+    @property
     def is_direct(self) -> bool:
         """Whether no pooler is in between; False if that is unknown."""
         return self.server is not None and self.server.direct

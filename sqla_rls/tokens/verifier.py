@@ -27,6 +27,7 @@ from sqla_rls.tokens.jwks import FetchLimits, KeySet
 from sqla_rls.tokens.provider import Provider
 
 # Members of a header that carry a key, or extensions that this verifier doesn't support.
+_SYMMETRIC: Final = ("HS256", "HS384", "HS512")
 _FORBIDDEN_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64"})
 _TYPES: Final = ("jwt", "at+jwt")  # RFC 9068; a type such as logout+jwt has the same key and another purpose
 
@@ -154,16 +155,18 @@ class Verifier:
                 "the token is refused: its 'kid' isn't text, or its 'typ' isn't that of an access token. "
                 "Send an access token"
             )
+        if isinstance(algorithm, str) and algorithm in _SYMMETRIC:
+            # Before the issuer: the legacy API keys of Supabase have another one.
+            raise InvalidToken(
+                f"the token is refused: a shared secret has signed it ({algorithm}). Sign with a key pair: "
+                "in Supabase, a JWT signing key"
+            )
         issuer = claims.get("iss")
         if not isinstance(issuer, str) or issuer not in self._issuers:
             raise InvalidToken(
                 "the token is refused: its issuer isn't configured. Compare 'iss' with the provider's issuer"
             )
         provider, keys = self._issuers[issuer]
-        if isinstance(algorithm, str) and algorithm.startswith("HS"):
-            raise InvalidToken(
-                f"the token is refused: a secret has signed it. Let provider {provider.name!r} use a key pair"
-            )
         if algorithm not in provider.algorithms:
             raise InvalidToken(
                 f"the token is refused: its algorithm isn't one of provider {provider.name!r}. Sign in again"

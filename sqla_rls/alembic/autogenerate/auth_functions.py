@@ -70,7 +70,7 @@ def refuse_missing_auth_functions(
         )
         raise DeclarationError(
             f"{what} can't be created: it calls auth.{name}(), which this database lacks, and the "
-            f"migrating role may not create it in schema auth. {hint}"
+            f"migrating role may not create it there, or ignore() leaves schema auth alone. {hint}"
         )
     for function in models.functions.values():
         for name in _named(auth.missing, function.body) if function.language != "sql" else ():

@@ -21,6 +21,7 @@ from sqla_rls.alembic.autogenerate.render import Call, Notes, Remarks
 from sqla_rls.alembic.autogenerate.verdicts import verdicts
 from sqla_rls.alembic.autogenerate.warn import warn
 from sqla_rls.catalog.query import pinned
+from sqla_rls.declare.ignore import Ignored
 from sqla_rls.diff.policies import Changes
 from sqla_rls.diff.policies import diff as diff_snapshots
 from sqla_rls.log import hearing_warnings
@@ -30,10 +31,17 @@ from sqla_rls.snapshot import SECRET_SCHEMA
 COMPARED = "sqla_rls.compared"
 
 
-def leave_out_the_secret(
+def leave_out_schemas(
     autogen_context: Any, upgrade_ops: ops.UpgradeOps, schemas: set[str | None]
 ) -> PriorityDispatchResult:
-    """Keep ``include_schemas`` from dropping the undeclared table of the signing key."""
+    """Keep ``include_schemas`` from dropping the table of the signing key, and those in ignored schemas.
+
+    An ignored schema with a table of the models stays, so that Alembic doesn't create the table again.
+    """
+    metadata = autogen_context.metadata
+    ignored = Ignored.by(metadata if isinstance(metadata, list | tuple) else [metadata])
+    named = {table.schema for table in autogen_context.sorted_tables}
+    schemas -= {one for one in schemas - named if one is not None and ignored.schema(one)}
     schemas.discard(SECRET_SCHEMA)
     return PriorityDispatchResult.CONTINUE
 
@@ -120,4 +128,5 @@ def diff(context: Context, read: Read, normalized: Normalized) -> Changes:
         made_roles=past.roles if past else None,
         made_auth_functions=normalized.auth_is_made,
         out_of_reach=live.out_of_reach,
+        policies_only=read.policies_only,
     )

@@ -13,7 +13,7 @@ from sqla_rls.catalog.auth_functions import auth_in_use
 from sqla_rls.catalog.dependencies import policies_on_every_column
 from sqla_rls.catalog.normalize import normalize as normalize_declared
 from sqla_rls.catalog.read import DatabaseSnapshot
-from sqla_rls.snapshot import PolicyKey, Snapshot
+from sqla_rls.snapshot import AUTH_SCHEMA, PolicyKey, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,10 @@ def normalize(context: Context, read: Read) -> Normalized:
         recreated=read.dependents.keys | expanded,
         new_defaults=context.tables.new_defaults,
     )
-    calls = calls_of_missing_functions(connection, read.live.auth, declared, context.operations)
+    auth = read.live.auth
+    if context.ignored.schema(AUTH_SCHEMA):
+        auth = auth._replace(may_create=False)
+    calls = calls_of_missing_functions(connection, auth, declared, context.operations)
     past = context.past
     auth_is_made = (
         past is None
@@ -63,7 +66,7 @@ def normalize(context: Context, read: Read) -> Normalized:
             functions=declared.functions,
         )
     )
-    refuse_missing_auth_functions(read.live.auth, declared, read.tables, calls)
+    refuse_missing_auth_functions(auth, declared, read.tables, calls)
     return Normalized(live=live, declared=declared, auth_is_made=auth_is_made)
 
 

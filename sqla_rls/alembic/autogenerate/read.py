@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from alembic.operations import ops
@@ -15,11 +15,12 @@ from sqla_rls.alembic.autogenerate.tables import ColumnKey, TableChanges, defaul
 from sqla_rls.catalog.dependencies import calling_policies, dependent_policies
 from sqla_rls.catalog.functions import Functions, read_functions
 from sqla_rls.catalog.granted import GrantedObject, granted_functions_and_views
-from sqla_rls.catalog.read import DatabaseSnapshot, read_database
+from sqla_rls.catalog.read import DatabaseSnapshot, policies_on, read_database, row_security_of
 from sqla_rls.catalog.reads import with_reads_of_text
 from sqla_rls.catalog.views import PastRowSecurity, Views, read_views, views_past_row_security
 from sqla_rls.declare.collect import declared, functions, grants_on
 from sqla_rls.declare.ignore import Ignored
+from sqla_rls.declare.policies_only import tables_with_policies_only
 from sqla_rls.declare.views import declared_views
 from sqla_rls.diff.functions import FunctionChange, diff_functions, recreated_functions
 from sqla_rls.diff.views import ViewChanges, diff_views
@@ -133,6 +134,8 @@ class Read:
     declared: Snapshot
     #: The tables of the models that are compared.
     tables: list[Table]
+    #: The tables of other programs whose declared policies are compared.
+    policies_only: frozenset[TableKey]
     functions: Functions
     function_changes: list[FunctionChange]
     views: Views
@@ -169,7 +172,9 @@ def read(context: Context) -> Read:
         is_compared=context.is_compared,
     )
     tables = context.compared_tables(live.row_security.keys())
-    wanted = _declared(context, tables, all_functions, included)
+    others = _tables_with_policies_only(context)
+    wanted = _declared(context, tables, all_functions, included, others)
+    live = _with_policies_only(context, live, wanted, others)
     views = read_views(
         connection,
         wanted.views,
@@ -184,6 +189,7 @@ def read(context: Context) -> Read:
         live=live,
         declared=with_reads_of_text(connection, wanted, live.row_security, default_schema=default_schema),
         tables=tables,
+        policies_only=frozenset(map(context.key, others)),
         functions=found,
         function_changes=function_changes,
         views=views,
@@ -203,10 +209,13 @@ def _declared(
     tables: list[Table],
     all_functions: Collection[SQLFunction],
     included: Collection[SQLFunction],
+    policies_only: Collection[Table],
 ) -> Snapshot:
     """Return the declarations, without the objects that env.py excludes."""
     default_schema = context.default_schema
-    wanted = declared(context.metadatas, default_schema=default_schema, tables=tables)
+    wanted = declared(
+        context.metadatas, default_schema=default_schema, tables=tables, policies_only=policies_only
+    )
     context.ignored.refuse(wanted, default_schema)
     left_out = {ObjectKey("FUNCTION", *one.key) for one in all_functions if one not in included}
     left_out |= {
@@ -215,6 +224,33 @@ def _declared(
         if not context.filters.view(key := context.key(view.table), declared=view.table)
     }
     return wanted.without(left_out)
+
+
+def _tables_with_policies_only(context: Context) -> list[Table]:
+    """Return the tables of other programs that the database has, and on which policies are declared."""
+    tables = tables_with_policies_only(context.metadatas)
+    there = row_security_of(context.connection, map(context.key, tables), context.default_schema)
+    return [table for table in tables if context.key(table) in there]
+
+
+def _with_policies_only(
+    context: Context, live: DatabaseSnapshot, wanted: Snapshot, tables: Collection[Table]
+) -> DatabaseSnapshot:
+    """Return *live* with the policies on *tables* that are declared, or that a revision has created."""
+    keys = [context.key(table) for table in tables]
+    if not keys:
+        return live
+    made = context.past.protection(context.default_schema) if context.past else ()
+    ours = {*wanted.policies, *(PolicyKey(table, name) for kind, table, name in made if name is not None)}
+    found = policies_on(context.connection, keys, context.default_schema)
+    return replace(
+        live,
+        row_security={
+            **live.row_security,
+            **row_security_of(context.connection, keys, context.default_schema),
+        },
+        policies={**live.policies, **{one.key: one for one in found if one.key in ours}},
+    )
 
 
 def _dependents(

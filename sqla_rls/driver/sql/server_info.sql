@@ -13,6 +13,16 @@ SELECT pg_catalog.jsonb_build_object(
        AND p.pronargs OPERATOR(pg_catalog.=) 0 AND p.prosecdef
        AND s.nspname OPERATOR(pg_catalog.=) 'sqla_rls_secret'
        AND k.relname OPERATOR(pg_catalog.=) 'signing_key'),
+  -- Functions of another program, as on Supabase, prefer request.jwt.claim.sub to request.jwt.claims.
+  'separate_claims', EXISTS (
+    SELECT FROM pg_catalog.pg_proc AS p
+      JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+     WHERE n.nspname OPERATOR(pg_catalog.=) 'auth' AND p.pronargs OPERATOR(pg_catalog.=) 0
+       AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY['uid', 'jwt', 'role', 'email'])
+       AND coalesce(pg_catalog.obj_description(p.oid, 'pg_proc'), '') OPERATOR(pg_catalog.<>) 'made by sqla_rls'
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+                          AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')),
   'jwk', pg_catalog.current_setting('pg_session_jwt.jwk', true),
   'reset', pg_catalog.jsonb_object_agg(name, reset_val),
   'session', pg_catalog.jsonb_object_agg(name, setting) FILTER (WHERE source OPERATOR(pg_catalog.=) 'session')
