@@ -106,7 +106,7 @@ def errors() -> dict[str, type[RowSecurityError]]:
 
 #: Roles, a module, and the types of arguments.
 UNLISTED = {
-    "anonymous", "authenticated", "provider", "Row", "Rule", "Test", "World", "SqlEndpoint", "check_role"
+    "anonymous", "provider", "Row", "Rule", "Test", "World", "SqlEndpoint", "check_role"
 }  # fmt: skip
 
 
