@@ -349,10 +349,7 @@ def test_the_command_line_explains(owner: Engine) -> None:
     assert CliRunner().invoke(main, ["why", url, "members", "1", "--claims", "[]"]).exit_code == 2
 
 
-def test_the_guide_shows_a_real_answer(admin: Engine, todos: None) -> None:
+def test_the_guide_lists_each_reason() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "guide" / "why.md").read_text(encoding="utf-8")
-    url = admin.url.render_as_string(hide_password=False)
-    told = CliRunner().invoke(main, ["why", url, "todos", "2", "--as", "alice"]).output
-    assert f'$ sqla-rls why "$DATABASE_URL" todos 2 --as alice\n{told}```' in guide
     reasons = [line.split("`")[1] for line in guide.splitlines() if line.startswith("| `")]
     assert reasons == ["reason", *get_args(Reason)]

@@ -43,6 +43,8 @@ from typing import Any, Final
 
 import psycopg
 import yaml
+from alembic import command
+from alembic.config import Config
 from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -376,6 +378,26 @@ class Page:
 
 def _roles(connection: psycopg.Connection[Any]) -> set[str]:
     return {role for (role,) in connection.execute("SELECT rolname FROM pg_roles")}
+
+
+def start_alembic(models: str) -> None:
+    """Do what a reader does: ``alembic init migrations``, then the URL and the models in env.py.
+
+    Args:
+        models: the module of ``Base``.
+    """
+    with redirect_stdout(io.StringIO()):
+        command.init(Config("alembic.ini"), "migrations")
+    env = Path("migrations", "env.py")
+    code = env.read_text("utf-8")
+    # Each page is run in one process with others, which keeps its logging.
+    code = code.replace("fileConfig(config.config_file_name)", "pass")
+    code = code.replace(
+        "target_metadata = None",
+        f"from {models} import Base\n\ntarget_metadata = Base.metadata\n"
+        'config.set_main_option("sqlalchemy.url", os.environ["DATABASE_URL"])',
+    )
+    env.write_text(f"import os\n{code}", "utf-8")
 
 
 def _difference(output: str, shown: str | None) -> str | None:

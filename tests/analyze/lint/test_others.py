@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tomllib
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ from sqla_rls.analyze.lint.run import Report, lint
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from sqla_rls.server.postgres import Server
+from tests.prose import ROOT
 from tests.support.suite import missing
 from todos.models import Base as Todos
 
@@ -252,3 +254,19 @@ def test_export_writes_a_file_and_keeps_that_of_a_person(
     assert refused.exit_code == 2
     assert "sqla-rls didn't write it" in refused.output
     assert (tmp_path / "pgrls.toml").read_text() == "[database]\n"
+
+
+def test_the_call_of_the_guide(docs: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (ROOT / "docs" / "guide" / "lint_others.md").read_text("utf-8")
+    call = guide.split("```console\n$ sqla-rls ")[1].split("\n")[0]
+    docs.connection.commit()
+    (tmp_path / "splinter.sql").write_text(SPLINTER)
+    monkeypatch.chdir(tmp_path)
+    url = docs.connection.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("DATABASE_URL", url)
+
+    told = CliRunner().invoke(main, shlex.split(os.path.expandvars(call)))
+
+    assert told.exit_code == 1, told.output
+    assert "splinter/rls_enabled_no_policy" in told.output
+    assert ("error unknown: pgrls" in told.output) == (pgrls_command() is None), told.output

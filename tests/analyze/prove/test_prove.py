@@ -369,22 +369,13 @@ def test_the_exit_code_tells_a_violation_from_no_answer(
 
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "prove.md"
-IMPORTS = """
-from sqlalchemy import Text, false
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqla_rls import Caller, Policy, authenticated, own_rows
-from sqla_rls.analyze.intent import Row, World, intends, owner
-
-class Base(DeclarativeBase):
-    pass
-"""
 
 
 @pytest.mark.exhaustive
 def test_the_guide_shows_real_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLA_RLS_WRITE_GUIDE=1 writes the listings."""
     guide = GUIDE.read_text(encoding="utf-8")
-    (tmp_path / "models.py").write_text(IMPORTS + guide.split("```python\n")[1].split("```")[0])
+    (tmp_path / "models.py").write_text(guide.split("```python\n")[1].split("```")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
     written = guide
     for call in ("prove --models models:Base", "prove --models todos.models:Base --mutants"):
