@@ -14,8 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
-from sqla_rls.testing.postgres import Server
-from tests.support.suite import find_installation, newest
+from tests.support.servers import cleared_server
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.one_postgres]
 
@@ -26,7 +25,7 @@ MODELS = ["--models", "todos.models:Base"]
 @pytest.fixture(scope="module")
 def migrated() -> Iterator[str]:
     """The URL of a database with the todos example, as the owner."""
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         url = server.url(server.create_database()).render_as_string(hide_password=False)
         environment = {**os.environ, "DATABASE_URL": url}
         subprocess.run(

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
@@ -54,7 +55,7 @@ class Cluster:
             undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
             self._copy: Path | None = None
             originals = installation
-            if not self._account.succeeds(installation.bindir / "postgres", "--version"):
+            if not _can_run(self._account, installation.bindir / "postgres"):
                 # The account can't reach the programs, for example in a virtual environment of root.
                 self._copy = self._account.make_directory(_temporary_parents())
                 undo.callback(shutil.rmtree, self._copy, ignore_errors=True)
@@ -166,6 +167,11 @@ def _taken(port: int) -> bool:
     except OSError:
         return True
     return False
+
+
+@cache
+def _can_run(account: Account, program: Path) -> bool:
+    return account.succeeds(program, "--version")
 
 
 def _data_parents() -> Iterator[str]:

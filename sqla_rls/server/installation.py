@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -89,6 +90,7 @@ def _versions(directories: Iterable[Path]) -> Iterator[tuple[Path, int]]:
             yield directory, int(version[1])
 
 
+@cache
 def _output(*command: str | Path) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout  # noqa: S603

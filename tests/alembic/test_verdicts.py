@@ -25,6 +25,7 @@ from sqla_rls.exc import DeclarationError, ExposureNotConfirmed
 from sqla_rls.server.installation import Installation
 from sqla_rls.server.postgres import Server
 from tests.support.project import Project, execute, operations, todos
+from tests.support.servers import cleared_server
 
 OWN = "auth.user_id() = user_id"
 
@@ -32,7 +33,7 @@ OWN = "auth.user_id() = user_id"
 @pytest.fixture(scope="module")
 def server(installation: Installation | None) -> Iterator[Server]:
     """A server without the roles of other tests: a verdict names each role that it concerns."""
-    with Server.start(installation) as found:
+    with cleared_server(installation) as found:
         yield found
 
 

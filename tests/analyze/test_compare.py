@@ -16,6 +16,7 @@ from sqla_rls.analyze.worlds import compare
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.server.postgres import Server
 from tests.support.replay import replay
+from tests.support.servers import cleared_server
 
 ROLES = """
 CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE member IN ROLE reader;
@@ -81,7 +82,7 @@ def administered(server: Server) -> Connection:
 
 @pytest.fixture(scope="module")
 def sides() -> Iterator[Sides]:
-    with Server.start() as before, Server.start() as after:
+    with cleared_server() as before, cleared_server() as after:
         for server in (before, after):
             with administered(server) as connection:
                 connection.exec_driver_sql(ROLES)

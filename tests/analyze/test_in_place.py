@@ -17,6 +17,7 @@ from sqla_rls.analyze.verdict import Budget, Comparison
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.server.postgres import Server
+from tests.support.servers import cleared_server
 from tests.support.suite import first_and_rest
 
 ROLES = """
@@ -215,7 +216,7 @@ def database(server: Server) -> Iterator[Connection]:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Server, Server]]:
-    with Server.start() as before, Server.start() as after:
+    with cleared_server() as before, cleared_server() as after:
         for server in (before, after):
             engine = create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
             with engine.connect() as connection:

@@ -30,10 +30,9 @@ def has_extension(installation: Installation) -> bool:
     return shared is not None and (shared / "extension" / "pg_session_jwt.control").exists()
 
 
-@cache
 def can_have_stand_in(installation: Installation) -> bool:
     """Whether it can be compiled for it, here."""
-    return sys.platform == "linux" and _compile(installation, "-fsyntax-only").returncode == 0
+    return sys.platform == "linux" and _library(installation) is not None
 
 
 @contextmanager
@@ -43,9 +42,9 @@ def server_with_stand_in(
     """A server that offers it as the extension of that name, whether or not it comes with the other."""
     directory = Account.unprivileged().make_directory([tempfile.gettempdir(), "/tmp", "/var/tmp"])
     try:
-        library = str(directory / "pg_session_jwt.so")
-        done = _compile(installation, "-shared", "-fPIC", "-o", library, "-lcrypto")
-        assert done.returncode == 0, done.stderr
+        library = _library(installation)
+        assert library is not None
+        (directory / "pg_session_jwt.so").write_bytes(library)
         settings = {**(settings or {}), "dynamic_library_path": f"{directory}:$libdir"}
         if installation.version >= 18:
             settings["extension_control_path"] = f"{directory}:$system"
@@ -85,16 +84,21 @@ def _link_each(source: Path, target: Path) -> None:
         (target / one.name).symlink_to(one)
 
 
-def _compile(installation: Installation, *options: str) -> subprocess.CompletedProcess[str]:
+@cache
+def _library(installation: Installation) -> bytes | None:
+    """The compiled stand-in; None, where it can't be compiled."""
     headers = _places(installation).get("INCLUDEDIR-SERVER", Path("/"))
     root = os.environ.get("SQLA_RLS_TEST_HEADERS")
     if root and not headers.exists():
         headers = Path(root, headers.relative_to("/"))
-    command = ["cc", "-O1", "-Wall", f"-I{headers}", str(SOURCES / "pg_session_jwt.c"), *options]
-    try:
-        return subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError as missing:
-        return subprocess.CompletedProcess(command, 1, "", str(missing))
+    options = ["-O1", "-Wall", f"-I{headers}", "-shared", "-fPIC"]
+    with tempfile.NamedTemporaryFile(suffix=".so") as library:
+        command = ["cc", *options, str(SOURCES / "pg_session_jwt.c"), "-o", library.name, "-lcrypto"]
+        try:
+            done = subprocess.run(command, capture_output=True)
+        except FileNotFoundError:
+            return None
+        return Path(library.name).read_bytes() if done.returncode == 0 else None
 
 
 @cache

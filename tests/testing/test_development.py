@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls.testing.development import DevelopmentDatabase, development_database
 from sqla_rls.testing.issuer import Issuer
-from sqla_rls.testing.postgres import Server
+from sqla_rls.testing.postgres import Installation, Server
+from tests.support.servers import cleared_server
 
 ROOT = Path(__file__).parents[2]
 ROLES = "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1"
@@ -23,10 +25,11 @@ def _listing() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 
 
-# As a server that others use: then the names have suffixes, and the tests share it.
 @pytest.fixture
-def shared(server: Server) -> Server:
-    return Server.connect(server.url())
+def shared(installation: Installation | None) -> Iterator[Server]:
+    """As a server that others use: then the names have suffixes.  It has no roles of other tests."""
+    with cleared_server(installation) as server:
+        yield Server.connect(server.url())
 
 
 def point_to(database: DevelopmentDatabase, issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.server.postgres import Server
 from tests.analyze.cases.case import Case
 from tests.analyze.cases.evidence import change, prepare
+from tests.support.servers import cleared_server
 
 
 class Servers:
@@ -26,7 +27,7 @@ class Servers:
     @classmethod
     @contextmanager
     def start(cls) -> Iterator[Servers]:
-        with Server.start() as before, Server.start() as after:
+        with cleared_server() as before, cleared_server() as after:
             yield cls(before, after)
 
     @contextmanager

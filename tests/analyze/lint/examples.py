@@ -13,7 +13,7 @@ from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.run import Report, lint
 from sqla_rls.catalog.query import undone
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
-from sqla_rls.server.postgres import Server
+from tests.support.servers import cleared_server
 
 #: Each example has them.
 PRELUDE = """
@@ -34,7 +34,7 @@ class Examples:
     @contextmanager
     def start(cls) -> Iterator[Examples]:
         """Start a server of its own: roles are of all databases."""
-        with Server.start() as server:
+        with cleared_server() as server:
             server.create_database("app")
             engine = create_engine(server.url("app"), poolclass=NullPool)
             with engine.connect() as connection:

@@ -19,6 +19,7 @@ from tests.analyze.lint.faults import CLEAN, FAULTS
 from tests.analyze.lint.faults.case import Clean, Fault, Look
 from tests.analyze.lint.faults.measure import findings_above_info, findings_of
 from tests.analyze.lint.faults.observe import fill, mend, outcome, prepare, work
+from tests.support.servers import cleared_server
 
 _QUICK = [next(faults) for _, faults in groupby(FAULTS, key=lambda fault: fault.group)]
 _REST = [fault for fault in FAULTS if fault not in _QUICK]
@@ -27,7 +28,7 @@ _REST = [fault for fault in FAULTS if fault not in _QUICK]
 @pytest.fixture(scope="module")
 def lint_server() -> Iterator[Server]:
     """A server of its own: rules look at the roles of a cluster."""
-    with Server.start() as found:
+    with cleared_server() as found:
         yield found
 
 

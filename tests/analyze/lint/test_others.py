@@ -25,6 +25,7 @@ from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from sqla_rls.server.postgres import Server
 from tests.prose import ROOT
+from tests.support.servers import cleared_server
 from tests.support.suite import missing
 from todos.models import Base as Todos
 
@@ -49,7 +50,7 @@ CREATE FUNCTION me() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setti
 
 @pytest.fixture(scope="module")
 def other_server() -> Iterator[Server]:
-    with Server.start() as found:
+    with cleared_server() as found:
         yield found
 
 

@@ -14,15 +14,15 @@ from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.run import lint, selected
 from sqla_rls.catalog.query import undone
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
-from sqla_rls.server.postgres import Server
 from tests.analyze.lint.faults import CLEAN, FAULTS
 from tests.analyze.lint.faults.observe import prepare
+from tests.support.servers import cleared_server
 
 
 @pytest.fixture(scope="module")
 def connections() -> Iterator[dict[bool, Connection]]:
     """To a database with schema ``auth``, and to one without."""
-    with Server.start() as server:
+    with cleared_server() as server:
         engines = [create_engine(server.url(server.create_database()), poolclass=NullPool) for _ in range(2)]
         with engines[0].connect() as with_auth, engines[1].connect() as without:
             with_auth.execute(CreateAuthFunctions())

@@ -9,8 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.testing.postgres import Server
-from tests.support.suite import find_installation, newest
+from tests.support.servers import cleared_server
 
 SQL = Path(__file__).with_name("organizations.sql").read_text(encoding="utf-8")
 
@@ -18,7 +17,7 @@ SQL = Path(__file__).with_name("organizations.sql").read_text(encoding="utf-8")
 @contextmanager
 def scratch_database(script: str = SQL) -> Iterator[Connection]:
     """A superuser's connection to a server of its own, since the matrix lists all roles."""
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         url = server.url(server.create_database())
         engine = create_engine(url, poolclass=NullPool)
         with engine.begin() as connection:

@@ -12,8 +12,7 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
-from sqla_rls.testing.postgres import Server
-from tests.support.suite import find_installation, newest
+from tests.support.servers import cleared_server
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.one_postgres]
 
@@ -35,7 +34,7 @@ def run(*arguments: str, code: int) -> Result:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[URL]:
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         url = server.url(server.create_database())
         with create_engine(url, poolclass=NullPool).begin() as connection:
             connection.connection.cursor().execute(NOTES)

@@ -22,8 +22,8 @@ from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Installation, Server
 from tests.analyze.lint.examples import run as run_script
+from tests.support.servers import cleared_server
 from tests.support.sessions import Todo
-from tests.support.suite import find_installation, newest
 
 SETUP = """
 CREATE ROLE authenticated;
@@ -48,7 +48,7 @@ QUERY = "SELECT task FROM todos"
 
 @pytest.fixture(scope="module")
 def server_of_its_own(installation: Installation | None) -> Iterator[Server]:
-    with Server.start(installation or find_installation(newest())) as server:
+    with cleared_server(installation) as server:
         yield server
 
 

@@ -15,9 +15,8 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
-from sqla_rls.testing.postgres import Server
 from tests.analyze.lint.examples import run
-from tests.support.suite import find_installation, newest
+from tests.support.servers import cleared_server
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "explain.md"
 
@@ -35,7 +34,7 @@ def test_the_guide_shows_a_real_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     (setup,) = [token.content for token in fences if token.info == "sql"]
     (listing,) = [token.content for token in fences if token.info == "console"]
     call, _, shown = listing.partition("\n")
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         url = server.url(server.create_database())
         with create_engine(url, poolclass=NullPool).begin() as connection:
             connection.execute(CreateAuthFunctions())

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from sqla_rls.cli import main
 from sqla_rls.cli.progress import Progress
 from sqla_rls.testing.postgres import Server
-from tests.support.suite import find_installation, newest
+from tests.support.servers import cleared_server
 
 ROOT = Path(__file__).parents[3]
 MODELS = ["--models", "todos.models:Base"]
@@ -54,7 +54,7 @@ def run(*arguments: str, code: int) -> Result:
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         yield server
 
 

@@ -12,8 +12,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
-from sqla_rls.testing.postgres import Server
-from tests.support.suite import find_installation, newest
+from tests.support.servers import cleared_server
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "diff.md"
 COMMAND = "$ sqla-rls diff before.json after.json\n"
@@ -26,7 +25,7 @@ def test_the_guide_shows_a_real_answer(tmp_path: Path, monkeypatch: pytest.Monke
     fences = [token for token in MarkdownIt().parse(guide) if token.type == "fence"]
     scripts = [token.content for token in fences if token.info == "sql"]
     monkeypatch.chdir(tmp_path)
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         url = server.url(server.create_database())
         for path, script in zip(("before.json", "after.json"), scripts, strict=True):
             with create_engine(url, poolclass=NullPool).begin() as connection:

@@ -15,6 +15,7 @@ from sqla_rls.analyze.sides import Built, Side, read_dump
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.testing.postgres import Server
+from tests.support.servers import cleared_server
 from tests.support.suite import find_installation, missing, newest
 
 OWN_ROWS = """
@@ -62,7 +63,7 @@ def visible(connection: Connection, subject: str, table: str = "own") -> list[An
 @pytest.fixture(scope="module")
 def old_server() -> Iterator[Server]:
     """A server with extensions that the newest one lacks."""
-    with Server.start(find_installation(15)) as server:
+    with cleared_server(find_installation(15)) as server:
         yield server
 
 
@@ -80,7 +81,7 @@ def built_without(old_server: Server) -> Iterator[Built]:
 
 
 def test_functions_of_missing_extensions_have_stand_ins(built_without: Built) -> None:
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         if {"uuid-ossp", "pgcrypto"} & extensions(server):
             pytest.skip("the newest server has the extensions")
     connection = built_without.connection
@@ -110,7 +111,7 @@ def edited(own_server: Server, tmp_path: Path) -> Callable[[str, str, str], Side
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         yield server
 
 

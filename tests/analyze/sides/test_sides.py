@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from sqla_rls.analyze.sides import Built, Dump, Side, build_sides, read_dump
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
+from tests.support.servers import cleared_server
 from tests.support.suite import find_installation, newest, table
 from todos.models import Base
 
@@ -85,7 +86,7 @@ def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
     """A server of which the tests may change the roles."""
-    with Server.start(find_installation(newest())) as server:
+    with cleared_server() as server:
         yield server
 
 
