@@ -36,15 +36,22 @@ def executed_lines(path: str) -> dict[int, bool]:
     return _executed.setdefault(path, {})
 
 
-def statements(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], ast.stmt]]:
-    """Yield the statements that are executed, each with the block that it is in."""
-    for node in ast.walk(tree):
-        for _, value in ast.iter_fields(node):
-            if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
-                yield from ((value, statement) for statement in value if _is_executed(statement))
+def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Yield the blocks of statements in *node*, without the imports for type checkers."""
+    names = ["body", "orelse", "finalbody", "handlers", "cases"]
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        names.remove("body")
+    for name in names:
+        children = getattr(node, name, None)
+        if isinstance(children, list):
+            if children and isinstance(children[0], ast.stmt):
+                yield children
+            for child in children:
+                yield from blocks(child)
 
 
-def _is_executed(statement: ast.stmt) -> bool:
+def is_executed(statement: ast.stmt) -> bool:
+    """Whether Python makes code of *statement*."""
     match statement:
         case ast.Expr(ast.Constant()) | ast.Global() | ast.Nonlocal() | ast.ImportFrom("__future__"):
             return False
@@ -53,28 +60,31 @@ def _is_executed(statement: ast.stmt) -> bool:
 
 def marked(source: bytes, path: str) -> ast.Module:
     """Parse *source*, with a mark before each statement."""
-    tree = parsed(source, path)
-    for block, statement in list(statements(tree)):
-        mark = ast.Assign(
-            [ast.Subscript(ast.Name(_MARKS, ast.Load()), ast.Constant(statement.lineno), ast.Store())],
-            ast.Constant(True),
-        )
-        for node in ast.walk(mark):
-            ast.copy_location(node, statement)
-        place = next(place for place, other in enumerate(block) if other is statement)
-        block.insert(place, mark)
-    first = next((place for place, one in enumerate(tree.body) if _is_executed(one)), len(tree.body))
+    tree = ast.parse(source, path)
+    for block in list(blocks(tree)):
+        block[:] = [
+            one
+            for statement in block
+            for one in ([_mark(statement), statement] if is_executed(statement) else [statement])
+        ]
+    first = next((place for place, one in enumerate(tree.body) if is_executed(one)), len(tree.body))
     tree.body[first:first] = ast.parse(_PROLOGUE).body
     return tree
 
 
-def parsed(source: bytes, path: str) -> ast.Module:
-    """Parse *source*, without the imports for type checkers."""
-    tree = ast.parse(source, path)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = [ast.copy_location(ast.Pass(), node)]
-    return tree
+def _mark(statement: ast.stmt) -> ast.stmt:
+    mark = ast.Assign(
+        [ast.Subscript(ast.Name(_MARKS, ast.Load()), ast.Constant(statement.lineno), ast.Store())],
+        ast.Constant(True),
+    )
+    for node in ast.walk(mark):
+        ast.copy_location(node, statement)
+    return mark
+
+
+def lines_of(source: bytes) -> set[int]:
+    """Return the lines on which a statement of *source* starts."""
+    return {one.lineno for block in blocks(ast.parse(source)) for one in block if is_executed(one)}
 
 
 class _Loader(SourceFileLoader):
@@ -117,8 +127,7 @@ class Coverage:
         total = 0
         missing = {}
         for path in sorted((root / _PACKAGE).rglob("*.py")):
-            tree = parsed(path.read_bytes(), str(path))
-            lines = {statement.lineno for _, statement in statements(tree)}
+            lines = lines_of(path.read_bytes())
             total += len(lines)
             missing[path.relative_to(root)] = sorted(lines - executed_lines(str(path)).keys())
         return cls(total, missing)
@@ -139,12 +148,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--missing-lines", action="store_true", help="print the lines that weren't executed")
 
 
+def _required(config: pytest.Config) -> float:
+    return float(config.getoption("--lines-at-least") or 0)
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
     """Give the lines of this process to the one that reports them, before xdist sends its results."""
     yield
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["lines"] = {path: list(lines) for path, lines in _executed.items()}
+    config: Any = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["lines"] = {path: list(lines) for path, lines in _executed.items()}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -160,7 +174,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     result = yield
     if not hasattr(session.config, "workeroutput"):
         coverage = session.config.stash[_COVERAGE] = Coverage.of(session.config.rootpath)
-        session.testsfailed += coverage.percent < session.config.getoption("--lines-at-least")
+        session.testsfailed += coverage.percent < _required(session.config)
     return result
 
 
@@ -169,7 +183,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.getoption("--missing-lines"):
         for path, lines in coverage.missing.items():
             terminalreporter.write_line(f"{path}: {', '.join(map(str, lines))}")
-    required = config.getoption("--lines-at-least")
+    required = _required(config)
     terminalreporter.write_line(
         f"Line coverage of {_PACKAGE}: {coverage.percent:.2f} % of {coverage.lines} lines, "
         f"at least {required:g} % required.",
