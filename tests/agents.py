@@ -26,7 +26,7 @@ SKILL: Final = "skills/sqla-rls/SKILL.md"
 #: The sections of README.md that an agent needs to write code.
 SECTIONS: Final = ("Install", "Quick start", "At run time", "Declarations")
 #: The sections of llms.txt, each a heading of docs/index.md.  An agent may leave out the last.
-HEADINGS: Final = ("Guide", "Security", "Reference")
+HEADINGS: Final = ("Guide", "Recipes", "Security", "Reference")
 
 _PARSER: Final = MarkdownIt().enable("table")
 _LINK: Final = re.compile(r"\]\((?!https?://|#)([^)]+)\)")
