@@ -43,9 +43,12 @@ authenticated: Final = Role("authenticated", managed=False)
 #: The role of Supabase's secret keys.  It bypasses row security, so that no caller may have it.
 service_role: Final = Role("service_role", managed=False)
 
+#: The role that owns a project's database and its tables.  It bypasses row security, too.
+_postgres: Final = Role("postgres", managed=False)
 #: The roles of Supabase that hold privileges on the tables of a project.
 _ROLES: Final = (
     "service_role",
+    "postgres",
     "supabase_*",
     "authenticator",
     "dashboard_user",
@@ -71,14 +74,15 @@ users: Final = Table("users", MetaData(), Column("id", Uuid, primary_key=True), 
 def leave_alone(metadata: MetaData) -> None:
     """Leave all that belongs to Supabase alone, and let policies name its roles.
 
-    It is ``ignore()`` with the roles and schemas of Supabase.  The roles ``anon`` and ``authenticated``, also
-    by their names, are those of Supabase: no migration creates or alters them, or adds role ``anonymous``.
+    It is ``ignore()`` with the schemas and the other roles of Supabase.  The roles ``anon`` and
+    ``authenticated``, also by their names, are those of Supabase: no migration creates or alters them, or
+    adds role ``anonymous``.
 
     Args:
         metadata: the MetaData of the models.
     """
     ignore.ignore(metadata, roles=_ROLES, schemas=_SCHEMAS, functions=_FUNCTIONS)
-    keep_on(metadata, anon, authenticated, service_role)
+    keep_on(metadata, anon, authenticated, service_role, _postgres)
     # Without declarations, a migration still drops the policies that an earlier one has created there.
     storage_objects(metadata)
     realtime_messages(metadata)

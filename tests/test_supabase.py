@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Integer, Text, Uuid, select, text
+from sqlalchemy import Column, Integer, Table, Text, Uuid, select, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls import (
@@ -173,7 +173,7 @@ def test_the_roles_of_supabase_stay_as_they_are_also_by_the_ready_made_names(
         metadata.tables["notices"],
         Policy("more", "SELECT", [our_authenticated, "service_role"], using="public = 'members'"),
     )
-    declare_roles(metadata, supabase.login_role("app"))
+    declare_roles(metadata, supabase.login_role("rls_login"))
     before = on_supabase.state(database_of(project))
     written = project.migrate(metadata)
     assert written.count("create_rls_role") == 1
@@ -182,15 +182,14 @@ def test_the_roles_of_supabase_stay_as_they_are_also_by_the_ready_made_names(
         for kind, line in on_supabase.state(database_of(project)) - before
         if kind in ("role", "membership")
     }
-    assert {line for line in made if not line.startswith("app")} <= {
-        "anon app f",
-        "authenticated app f",
-        "app postgres t",
+    assert {line for line in made if not line.startswith("rls_login")} <= {
+        "anon rls_login f",
+        "authenticated rls_login f",
+        "rls_login postgres t",
     }
     assert not before - on_supabase.state(database_of(project))
     project.downgrade("base")
-    with project.engine.begin() as connection:
-        connection.execute(text("DROP ROLE IF EXISTS app"))
+    assert on_supabase.state(database_of(project)) == before
 
 
 def test_a_role_of_another_program_takes_no_attributes(project: Project) -> None:
@@ -220,6 +219,13 @@ def test_functions_that_supabase_lacks_are_refused_even_where_they_could_be_crea
     declare_on(metadata.tables["todos"], Policy("own", using=auth_uid("task"), roles="authenticated"))
     with pytest.raises(DeclarationError, match=r"policy 'own' on todos .* auth\.user_id\(\)"):
         project.revision(metadata)
+
+
+def test_models_may_have_tables_of_supabase(project: Project) -> None:
+    metadata = models(storage=False)
+    Table("users", metadata, Column("id", Uuid, primary_key=True, index=True), schema="auth")
+    written = project.migrate(metadata)
+    assert "schema='auth'" not in written
 
 
 def test_include_schemas_drops_no_table_of_supabase(project: Project) -> None:

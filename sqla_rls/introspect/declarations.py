@@ -6,20 +6,21 @@ can't be declared become comments.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from textwrap import indent
 from typing import Any
 
 from sqlalchemy import Connection
 
 from sqla_rls.catalog.query import pinned
-from sqla_rls.catalog.read import read_database
+from sqla_rls.catalog.read import DatabaseSnapshot, read_database
 from sqla_rls.catalog.views import views_in
 from sqla_rls.ddl.privileges import Grants, granted_together
 from sqla_rls.declare.base import READY_MADE, anonymous, authenticated
 from sqla_rls.declare.grantable import GRANTABLE, is_beyond_row_security
 from sqla_rls.introspect import functions as function_declarations
 from sqla_rls.introspect.declarable import Declarable
+from sqla_rls.introspect.preset import Preset
 from sqla_rls.introspect.source import (
     HEAD,
     INDENT,
@@ -55,30 +56,47 @@ _BUILT_IN = {("FUNCTIONS", "EXECUTE"), ("TYPES", "USAGE")}
 def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     """Return the source of a module with the declarations for *schemas*, or for the default schema.
 
-    The default privileges are those of the connected role: connect as the migrating role.
+    The default privileges are those of the connected role: connect as the migrating role.  On Supabase, the
+    module has the preset for it, and the policies on its tables.
     """
     (default_schema,) = connection.exec_driver_sql("SELECT current_schema()").one()
     with pinned(connection):
-        names = {"default_schema": default_schema, "schemas": list(schemas) or [default_schema]}
+        preset = Preset.of(connection)
+        asked = [one for one in schemas or [default_schema] if not preset.ignored.schema(one)]
+        names = {"default_schema": default_schema, "schemas": asked}
         functions = function_declarations.read(connection, **names)
-        live = read_database(connection, **names, objects=functions.objects)
+        live = preset.without(read_database(connection, **names, objects=functions.objects))
         for remark in live.auth.remarks_on_edits():
             log.warning("%s", remark)
         views = views_in(connection, live.all_views, default_schema=default_schema)
+        on_tables = preset.policies(connection)
     declared_views = [one for one in views.values() if one.security_invoker]
-    body = list(_Module(live, declared_views, functions, names["schemas"]).lines())
+    body = list(_Module(live, declared_views, functions, asked, preset, on_tables).lines())
     if all(line.startswith("#") for line in body):
         body.append("pass")
     run_first = ""
     if functions.run_first:
         listed = "".join(indent(f"{literal(one)},\n", INDENT) for one in functions.run_first)
         run_first = f"{RUN_FIRST_HEAD}RUN_FIRST = [\n{listed}]\n\n\n"
-    head = HEAD.format(database=connection.engine.url.database, run_first=run_first)
+    more = ", supabase" if preset else ""
+    head = HEAD.format(database=connection.engine.url.database, more=more, run_first=run_first)
     return head + "".join(f"{indent(line, INDENT)}\n" for line in body)
 
 
 class _Module(Declarable):
     """Writes the lines of the module."""
+
+    def __init__(
+        self,
+        live: DatabaseSnapshot,
+        views: Collection[View],
+        functions: function_declarations.IntrospectedFunctions,
+        schemas: Collection[str],
+        preset: Preset,
+        on_tables: Mapping[str, Collection[Policy]],
+    ) -> None:
+        self.preset, self.on_tables = preset, on_tables
+        super().__init__(live, views, functions, schemas)
 
     def lines(self) -> Iterator[str]:
         if named := sorted({*self.tables, *self.open_tables}, key=str):
@@ -86,17 +104,22 @@ class _Module(Declarable):
             yield from REQUIRE_TABLES.format(tables=f"[\n{names}]").splitlines()
         if not self.live.held_by_public:
             yield "sqla_rls.revoke_public_privileges(metadata)"
-        if not self.auth_functions:
+        if self.preset:
+            yield "supabase.leave_alone(metadata)"
+        elif not self.auth_functions:
             yield from call("sqla_rls.ignore", "metadata", f"schemas=[{AUTH_SCHEMA!r}]")
         tables = [line for table in self.tables for line in self._table(table)]
         tables += [line for table in self.open_tables for line in self._open_table(table)]
         defaults = list(self._default_privileges())
         yield from self._roles()
-        for one in granted_together(self.on_schemas):
+        for one in granted_together(one for one in self.on_schemas if one.grantee not in self.preset.roles):
             yield self._grant("sqla_rls.grant_on", one)
         for key, arguments in self.functions.declared.items():
             yield from self._function(key, arguments)
         yield from tables
+        for function, policies in self.on_tables.items():
+            items = [self._policy(policy) for policy in policies]
+            yield from call("declare_on", f"supabase.{function}(metadata)", *items) if items else ()
         for name in self.called:
             yield from self._called_sequence(ObjectKey("SEQUENCE", *name))
         for on in sorted(self.functions.made_first, key=str):
@@ -116,6 +139,7 @@ class _Module(Declarable):
         if authenticated.name in named and any(one.member == anonymous.name for one in self.live.memberships):
             # The declaration of "authenticated" also declares "anonymous", without memberships.
             named.add(anonymous.name)
+        named -= self.preset.roles
         found = {name: self._role(name) for name in sorted(named - {PUBLIC}) if not name.startswith("pg_")}
         if found:
             calls = [role_call(role) for role in members_last(found)]
@@ -138,7 +162,7 @@ class _Module(Declarable):
         )
 
     def _is_single(self, name: str) -> bool:
-        return name == authenticated.name and anonymous.name not in self.live.roles
+        return not self.preset and name == authenticated.name and anonymous.name not in self.live.roles
 
     def _named(self, roles: Iterable[str]) -> str:
         calls = [
@@ -270,6 +294,8 @@ class _Module(Declarable):
         privileges: dict[tuple[str, str | None, str], dict[bool, list[str]]] = {}
         for one in sorted(self.live.default_privileges, key=str):
             if one.grantee == PUBLIC and (one.object_type, one.privilege) in _BUILT_IN:
+                continue
+            if one.grantee in self.preset.roles:
                 continue
             # A declaration without privileges revokes the default ones.
             found = privileges.setdefault((one.object_type, one.schema, one.grantee), {})

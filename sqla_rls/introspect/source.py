@@ -57,7 +57,7 @@ MetaData.
 from sqlalchemy import MetaData
 
 import sqla_rls
-from sqla_rls import Policy, Role, declare_on, grant
+from sqla_rls import Policy, Role, declare_on, grant{more}
 from sqla_rls.exc import DeclarationError
 
 

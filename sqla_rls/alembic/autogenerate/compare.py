@@ -18,6 +18,7 @@ from sqla_rls.alembic.autogenerate.normalize import Normalized, normalize, undec
 from sqla_rls.alembic.autogenerate.order import order
 from sqla_rls.alembic.autogenerate.read import Context, Read, read
 from sqla_rls.alembic.autogenerate.render import Call, Notes, Remarks
+from sqla_rls.alembic.autogenerate.tables import without_tables_of_others
 from sqla_rls.alembic.autogenerate.verdicts import verdicts
 from sqla_rls.alembic.autogenerate.warn import warn
 from sqla_rls.catalog.query import pinned
@@ -38,12 +39,16 @@ def leave_out_schemas(
 
     An ignored schema with a table of the models stays, so that Alembic doesn't create the table again.
     """
-    metadata = autogen_context.metadata
-    ignored = Ignored.by(metadata if isinstance(metadata, list | tuple) else [metadata])
+    ignored = _ignored(autogen_context)
     named = {table.schema for table in autogen_context.sorted_tables}
     schemas -= {one for one in schemas - named if one is not None and ignored.schema(one)}
     schemas.discard(SECRET_SCHEMA)
     return PriorityDispatchResult.CONTINUE
+
+
+def _ignored(autogen_context: Any) -> Ignored:
+    metadata = autogen_context.metadata
+    return Ignored.by(metadata if isinstance(metadata, list | tuple) else [metadata])
 
 
 @contextmanager
@@ -83,6 +88,7 @@ def _compared(
     autogen_context: Any, upgrade_ops: ops.UpgradeOps, schemas: Iterable[str | None]
 ) -> list[MigrateOperation]:
     connection = autogen_context.connection
+    upgrade_ops.ops[:] = without_tables_of_others(connection, upgrade_ops.ops, _ignored(autogen_context))
     if any(isinstance(op, ops.ModifyTableOps) for op in upgrade_ops.ops):
         with pinned(connection):
             upgrade_ops.ops[:] = without_equal_defaults(connection, list(upgrade_ops.ops))

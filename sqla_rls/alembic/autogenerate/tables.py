@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from alembic.operations import MigrateOperation, ops
-from sqlalchemy import Column, Computed, Identity, MetaData, Table, Text
+from sqlalchemy import Column, Computed, Connection, Identity, MetaData, Table, Text, inspect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from sqla_rls.ddl.compile import literally
+from sqla_rls.declare.ignore import Ignored
 from sqla_rls.snapshot import (
     SequenceKey,
     TableKey,
@@ -77,6 +78,29 @@ class TableChanges:
                     self.retyped_columns.add((table, operation.column_name))
                 if operation.modify_server_default is not False:
                     self.new_defaults[SequenceKey(*table, operation.column_name)] = False
+
+
+def without_tables_of_others(
+    connection: Connection, operations: Iterable[MigrateOperation], ignored: Ignored
+) -> list[MigrateOperation]:
+    """Return *operations* without those that create an existing table again, in an ignored schema.
+
+    Alembic creates each table of the models in a schema that it doesn't read, such as ``auth.users``.
+    """
+    operations = list(operations)
+    there = {
+        (one.schema, one.table_name)
+        for one in operations
+        if isinstance(one, ops.CreateTableOp)
+        and one.schema is not None
+        and ignored.schema(one.schema)
+        and inspect(connection).has_table(one.table_name, schema=one.schema)
+    }
+    return [
+        one
+        for one in operations
+        if (getattr(one, "schema", None), getattr(one, "table_name", None)) not in there
+    ]
 
 
 def defaults_in(operations: Iterable[MigrateOperation]) -> Iterator[str]:
