@@ -18,6 +18,7 @@ from sqla_rls.neon_http import Limits, sql_endpoint
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 from tests.neon_http.conftest import Client, MakeEndpoint
+from tests.prose import ROOT
 from tests.support.sessions import Todo, database_with_tables
 from tests.support.signing import Signed
 from tests.support.suite import first_and_rest, table
@@ -315,6 +316,10 @@ async def test_the_warning_has_the_statements_that_separate_callers(
     (record,) = caplog.records
     caplog.clear()
     advice = record.getMessage().partition("superuser:\n")[2]
+    guide = (ROOT / "docs" / "guide" / "sql_over_http.md").read_text("utf-8")
+    for statement in advice.splitlines():
+        function = statement.partition(" FUNCTION ")[2].partition("(")[0]
+        assert (function or statement.replace("app", "sql_http")) in guide
     assert "bob" not in (await client.error(statements["share"].replace("SELECT", "SELECT 1 /"))).get(
         "message", ""
     )

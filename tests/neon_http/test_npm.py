@@ -30,8 +30,8 @@ DRIZZLE: Final = Package(
 SCRIPTS: Final = Path(__file__).with_name("node")
 
 
-def run(script: str, tmp_path: Path, packages: list[Package], **given: Any) -> Any:
-    """The JSON that a script of ``node/`` prints, with *given* on its standard input."""
+def run(code: str, tmp_path: Path, packages: list[Package], **given: Any) -> Any:
+    """The JSON that *code* prints, with *given* on its standard input."""
     node = shutil.which("node")
     if node is None:
         missing("node", "apt install nodejs npm")
@@ -42,9 +42,9 @@ def run(script: str, tmp_path: Path, packages: list[Package], **given: Any) -> A
         link = tmp_path / "node_modules" / package.name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(found)
-    shutil.copy(SCRIPTS / script, tmp_path)
+    (tmp_path / "script.mjs").write_text(code, "utf-8")
     done = subprocess.run(
-        [node, "--preserve-symlinks", script],
+        [node, "--preserve-symlinks", "script.mjs"],
         cwd=tmp_path,
         input=json.dumps(given),
         capture_output=True,
@@ -57,7 +57,7 @@ def run(script: str, tmp_path: Path, packages: list[Package], **given: Any) -> A
 
 def test_the_driver_of_npm(url: str, signed: Signed, issuer: Issuer, tmp_path: Path) -> None:
     outcomes = run(
-        "driver.mjs",
+        (SCRIPTS / "driver.mjs").read_text("utf-8"),
         tmp_path,
         [DRIVER],
         url=url,
@@ -135,10 +135,34 @@ def test_the_driver_of_npm(url: str, signed: Signed, issuer: Issuer, tmp_path: P
         )
 
 
+GUIDE: Final = Path(__file__).parents[2] / "docs" / "guide" / "sql_over_http.md"
+#: A signed-in user, and a network in which the address of the guide leads to the endpoint.
+NETWORK: Final = """
+import { readFileSync } from "node:fs";
+
+const { url, alice } = JSON.parse(readFileSync(0, "utf8"));
+const user = { getAccessToken: async () => alice };
+const send = globalThis.fetch;
+globalThis.fetch = (to, options) => send(to === "https://api.example.com/neon/sql" ? url : to, options);
+"""
+
+
+@pytest.mark.exhaustive
+def test_the_code_of_the_guide(url: str, signed: Signed, issuer: Issuer, tmp_path: Path) -> None:
+    with signed.admin.begin() as connection:
+        connection.execute(text("ALTER TABLE todos ADD COLUMN done boolean NOT NULL DEFAULT false"))
+    code = GUIDE.read_text("utf-8").split("```js\n")[1].split("```")[0]
+    code = f"{NETWORK}{code}console.log(JSON.stringify(todos));"
+    assert run(code, tmp_path, [DRIVER], url=url, alice=issuer.token("alice")) == [
+        {"id": "1", "task": "alice's"}
+    ]
+
+
 @pytest.mark.exhaustive
 def test_drizzle(url: str, issuer: Issuer, tmp_path: Path) -> None:
     people = {name: issuer.token(name) for name in ("alice", "bob")}
-    assert run("drizzle.mjs", tmp_path, [DRIVER, DRIZZLE], url=url, **people) == {
+    code = (SCRIPTS / "drizzle.mjs").read_text("utf-8")
+    assert run(code, tmp_path, [DRIVER, DRIZZLE], url=url, **people) == {
         "owner": "alice",
         "isBigint": True,
         "found": "renamed",
