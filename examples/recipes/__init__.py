@@ -1,1 +1,1 @@
-"""An app for each framework, as docs/guide/frameworks.md shows them."""
+"""An app for each framework, as docs/guide/fastapi.md and frameworks.md show them."""

@@ -365,8 +365,10 @@ class Page:
         if self._connection is not None:
             self._connection.close()
         for name in set(sys.modules) - self._modules:
-            file = getattr(sys.modules[name], "__file__", None)
-            if name == "__page__" or (file and Path(file).is_relative_to(self._folder)):
+            module = sys.modules[name]
+            # A folder without __init__.py has paths, and no file.
+            paths = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+            if name == "__page__" or any(path and Path(path).is_relative_to(self._folder) for path in paths):
                 del sys.modules[name]
         rmtree(self._folder)
         self._server.drop_database(self._database)

@@ -7,7 +7,7 @@
 --     the method scram-sha-256 isn't enough.
 --   * Such a connection with pg_session_jwt: without a key, it accepts any claims.  A client may also bring its
 --     own key, and sign its claims.  A JWK in postgresql.conf, after a restart, prevents the first, not the second.
---   * ALTER ROLE app SET, LOCK TABLE, setseed(): see docs/security/leftovers.md.
+--   * ALTER ROLE app SET, LOCK TABLE, setseed(): see docs/security/beyond_connection.md.
 --   * PREPARE TRANSACTION: leave max_prepared_transactions at 0.
 
 -- DROP OWNED removes the role from every policy.  Only superusers, owners of the database, and owners of tables
