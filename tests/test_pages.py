@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from yaml import YAMLError
 
+from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
-from tests.support.pages import Block, Page, blocks, matches, table, untested
+from tests.support.pages import ROOT, Block, Page, blocks, matches, start_alembic, table, untested
 
 pytestmark = [pytest.mark.one_postgres]
 
@@ -142,3 +144,35 @@ def test_a_text_without_a_block_before_it_is_no_output() -> None:
     first, second = blocks("```text\na\n```\n\n```python\nb\n```")
     assert first == Block(language="text", code="a\n", line=1)
     assert second.shown is None
+
+
+# The documents outside of docs/
+
+
+@pytest.fixture
+def issuer(page: Page, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
+    with Issuer() as issuer:
+        monkeypatch.setenv("STACK_PROJECT_ID", issuer.project_id)
+        monkeypatch.setenv("STACK_BASE_URL", issuer.base_url)
+        yield issuer
+
+
+@pytest.mark.exhaustive
+def test_the_readme_runs(page: Page, issuer: Issuer) -> None:
+    for block in blocks((ROOT / "README.md").read_text("utf-8")):
+        if block.language == "python":
+            # tests/testing/test_development.py asks this app for rows.
+            Path("app.py").write_text(block.code, "utf-8")
+            start_alembic("app")
+        else:
+            assert page.run(block) is None
+
+
+@pytest.mark.exhaustive
+def test_the_readme_of_the_todos_runs(page: Page, issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delitem(sys.modules, "todos.database", raising=False)
+    monkeypatch.setattr(sys.modules["__page__"], "jwt", issuer.token("alice"), raising=False)
+    text = (ROOT / "examples" / "todos" / "README.md").read_text("utf-8")
+    assert set(run(page, text)) == {None}
+    sys.modules.pop("todos.database").engine.dispose()

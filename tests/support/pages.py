@@ -4,7 +4,7 @@
 | --- | --- |
 | ``python`` | executed; ``await`` is allowed. A first line such as ``# app/models.py`` makes it a file |
 | ``pycon`` | as doctest does, with ELLIPSIS |
-| ``console`` | each line after ``$`` by bash; ``&`` at the end starts a server |
+| ``console`` | each line after ``$`` by bash, with ``secret`` as input; ``&`` at the end starts a server |
 | ``sql`` | by the owner of the database |
 | ``toml``, ``yaml``, ``json``, ``ini`` | parsed; a first line such as ``# pyproject.toml`` makes it a file |
 | ``text`` | compared with the output of the block before it; ``…`` stands for any text, or for any lines |
@@ -323,7 +323,7 @@ class Page:
     def _call(self, command: str, shown: str, after: str | None) -> str | None:
         done = subprocess.run(
             ["bash", "-c", command],
-            stdin=subprocess.DEVNULL,
+            input="secret\n",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
