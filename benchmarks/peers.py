@@ -7,8 +7,10 @@ are made on demand: once it is imported, a library takes part in every compariso
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from typing import Any, TypeAlias
 
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, column, text
@@ -24,7 +26,7 @@ _OWN = "user_id = (SELECT nullif(current_setting('rls.user_id', true), ''))"
 
 def alone(tables: int) -> Declared:
     metadata = _models(tables)
-    return metadata, metadata.create_all
+    return metadata, partial(_create_tables, metadata=metadata)
 
 
 def sqla_rls(tables: int) -> Declared:
@@ -33,7 +35,7 @@ def sqla_rls(tables: int) -> Declared:
     metadata = _models(
         tables, lambda: crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id"))
     )
-    return metadata, metadata.create_all
+    return metadata, partial(_create_tables, metadata=metadata)
 
 
 def rls(tables: int) -> Declared:
@@ -125,8 +127,15 @@ def _columns() -> list[Column[Any]]:
     return [Column("id", Integer, primary_key=True), Column("user_id", Text, index=True)]
 
 
+def _create_tables(engine: Engine, metadata: MetaData) -> None:
+    # A transaction locks each table that it creates, and a server has memory for some thousand locks.
+    tables = iter(metadata.tables.values())
+    while part := [*islice(tables, 500)]:
+        metadata.create_all(engine, part)
+
+
 def _create(engine: Engine, metadata: MetaData, policies: Iterable[Any]) -> None:
-    metadata.create_all(engine)
+    _create_tables(engine, metadata)
     with engine.begin() as connection:
         for table in metadata.tables:
             connection.execute(text(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"))

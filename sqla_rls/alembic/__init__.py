@@ -19,7 +19,11 @@ def setup(plugin: Plugin) -> None:
     # Imported here, since the two packages import each other.
     from alembic.util import DispatchPriority
 
-    from sqla_rls.alembic.autogenerate.compare import compare_row_security, leave_out_schemas
+    from sqla_rls.alembic.autogenerate.compare import (
+        compare_row_security,
+        freeze_models,
+        leave_out_schemas,
+    )
 
     # These modules register operations.
     from sqla_rls.alembic.operations import (  # noqa: F401
@@ -33,6 +37,9 @@ def setup(plugin: Plugin) -> None:
         views,
     )
 
+    plugin.add_autogenerate_comparator(
+        freeze_models, "schema", "models", qualifier="postgresql", priority=DispatchPriority.FIRST
+    )
     plugin.add_autogenerate_comparator(
         leave_out_schemas, "schema", "secret", qualifier="postgresql", priority=DispatchPriority.FIRST
     )

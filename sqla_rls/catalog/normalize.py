@@ -29,7 +29,8 @@ log = autogenerate_log(__name__)
 # The WHERE of a query accepts every expression of a policy.  The line break ends a comment.
 _SPELL = """
 SELECT s.spelling, s.refusal
-  FROM (SELECT array_agg(format(E'SELECT FROM %I.%I WHERE (%s\\n)', e.schema_name, e.table_name, e.expression)
+  FROM (SELECT array_agg(format(E'SELECT %L FROM %I.%I WHERE (%s\\n)', CAST(:mark AS text),
+                                e.schema_name, e.table_name, e.expression)
                          ORDER BY e.place) AS statements
           FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY
                AS e (schema_name, table_name, expression, place)) AS asked,

@@ -130,12 +130,12 @@ def expression_text(
     Raises:
         DeclarationError: a policy can't have this expression.
     """
-    options = literally(schema_translate_map, copied)
-    statement, head = delete(table), ""
+    options, head = literally(schema_translate_map, copied), ""
     try:
         if _names_only(table, expression):
             sql = str(expression.compile(**options, of_policy=True))
         else:
+            statement = delete(table)
             head = f"{statement.compile(**options)} WHERE "
             sql = str(statement.where(expression).compile(**options, reads=reads))
     except CompileError as error:

@@ -12,6 +12,7 @@ from sqla_rls.ddl.compile import expression_text
 from sqla_rls.declare.base import TableDeclarations, anonymous, kept_on
 from sqla_rls.declare.copies import copies
 from sqla_rls.declare.default_privileges import DefaultPrivileges, RevokesPublicPrivileges
+from sqla_rls.declare.expressions import auth_uid
 from sqla_rls.declare.functions import DeclaredFunction
 from sqla_rls.declare.grantable import refuse_beyond_row_security
 from sqla_rls.declare.grants import Grant, grant
@@ -177,20 +178,20 @@ def _policies(
     policies: dict[PolicyKey, Policy] = {}
     reads: dict[tuple[TableKey, str], set[Table]] = {}
     for table, key, _, declared_policies in tables:
-        texts: dict[ColumnElement[bool], str] = {}
+        texts: dict[object, str] = {}
         beside = [one.table for one in declared_views([table.metadata])]
         beside += [one.name for one in kept_on([table.metadata], DeclaredFunction) if one.name is not None]
         for item, *pair in declared_policies:
             copied = copies(item.table, table, table.metadata, beside)
             for expression in pair:
-                if expression is not None and expression not in texts:
+                if expression is not None and (same := _as_key(expression)) not in texts:
                     read: set[Table] = set()
-                    texts[expression] = expression_text(
+                    texts[same] = expression_text(
                         expression, table, models.schema_translate_map, copied, read
                     )
                     if not may_read_tables(expression):
-                        reads[key, texts[expression]] = read
-            using, with_check = (None if expression is None else texts[expression] for expression in pair)
+                        reads[key, texts[same]] = read
+            using, with_check = (None if one is None else texts[_as_key(one)] for one in pair)
             policy = item.value(key, using, with_check)
             if is_false(*pair):
                 policy = replace(policy, imply_privileges=False)
@@ -199,6 +200,11 @@ def _policies(
         on: {models.key(table) for table in behind_views(read, models.metadatas)}
         for on, read in reads.items()
     }
+
+
+def _as_key(expression: ColumnElement[bool]) -> object:
+    """Return a key that expressions with equal text may share: ``read=`` and ``modify=`` often do."""
+    return expression.column if type(expression) is auth_uid else expression
 
 
 def _views(models: _Models) -> dict[TableKey, View]:

@@ -83,7 +83,7 @@ class Policy(Declaration):
             self,
             (
                 element
-                for expression in (using, with_check)
+                for expression in ((using,) if with_check is using else (using, with_check))
                 if (whole := _element(expression)) is not None
                 for element in visitors.iterate(whole)
                 if isinstance(element, Column)

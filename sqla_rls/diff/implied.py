@@ -40,15 +40,18 @@ def implied_privileges(
         sequences_of.setdefault(owned.table, []).append(owned)
     for called in snapshot.called_sequences:
         sequences_of.setdefault(called.table, []).append(called.sequence)
+    on_schemas: set[tuple[str | None, str]] = set()
     for policy in policies:
         if not (policy.permissive and policy.imply_privileges):
             continue
         schema, table = policy.table
         needed = COMMAND_PRIVILEGES[policy.command]
         for role in policy.roles - ROLE_KEYWORDS - snapshot.ungranted:
-            yield Privilege("SCHEMA", None, schema or default_schema, role, "USAGE")
-            if auth_functions:
-                yield Privilege("SCHEMA", None, AUTH_SCHEMA, role, "USAGE")
+            if (schema, role) not in on_schemas:
+                on_schemas.add((schema, role))
+                yield Privilege("SCHEMA", None, schema or default_schema, role, "USAGE")
+                if auth_functions:
+                    yield Privilege("SCHEMA", None, AUTH_SCHEMA, role, "USAGE")
             for privilege in needed:
                 yield Privilege("TABLE", schema, table, role, privilege)
             if "INSERT" in needed:

@@ -150,10 +150,15 @@ def diff_privileges(
         and one.grantee not in declared.roles_of_others
     }
     on_schemas = {one for one in wanted - {BUILT_IN} if one.object_type == "SCHEMA"}
-    needed_before = implied(policies_before, auth_functions=auth_functions and made_auth_functions)
+    needed_before = (
+        before
+        if not implying_nothing and made_auth_functions
+        else implied(policies_before, auth_functions=auth_functions and made_auth_functions)
+    )
+    new_on_schemas = on_schemas - needed_before
     first = {
         one
-        for one in on_schemas & implied(declared.policies.values()) - needed_before
+        for one in new_on_schemas & (implied(declared.policies.values()) if new_on_schemas else set())
         if one.grantee not in declared.roles_of_others
     }
     to_grant = {

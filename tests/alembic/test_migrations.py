@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 from pathlib import Path
@@ -452,6 +453,31 @@ def test_the_number_of_statements_does_not_grow_with_the_tables(project: Project
 
     # The portable functions are looked at, those of the extension are not.
     assert statements(2) == statements(40) in (19, 23)
+
+
+def test_garbage_collection_leaves_the_models_alone_only_while_tables_are_compared(project: Project) -> None:
+    metadata = own_todos()
+    project.migrate(metadata)
+    frozen: list[int] = []
+
+    def reflected(*_: object) -> None:
+        frozen.append(gc.get_freeze_count())
+
+    event.listen(Table, "column_reflect", reflected)
+    gc.unfreeze()  # conftest.py has frozen some
+    try:
+        with project.engine.connect() as connection:
+            _compare(connection, metadata, ["alembic.autogenerate.*"])
+            assert frozen
+            assert all(frozen)
+            assert gc.get_freeze_count() == 0
+            # The application may have frozen objects itself.
+            gc.freeze()
+            _compare(connection, metadata, ["alembic.autogenerate.*"])
+            assert gc.get_freeze_count() > 0
+    finally:
+        gc.freeze()
+        event.remove(Table, "column_reflect", reflected)
 
 
 def _compare(connection: Any, metadata: MetaData, plugins: list[str]) -> None:

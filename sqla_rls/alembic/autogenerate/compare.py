@@ -30,6 +30,8 @@ from sqla_rls.snapshot import SECRET_SCHEMA
 
 #: The key of UpgradeOps.info that says that this ran, for reminder.py.
 COMPARED = "sqla_rls.compared"
+#: The key of UpgradeOps.info that says that ``freeze_models()`` has frozen them.
+_FROZEN = "sqla_rls.frozen"
 
 
 def leave_out_schemas(
@@ -49,6 +51,20 @@ def leave_out_schemas(
 def _ignored(autogen_context: Any) -> Ignored:
     metadata = autogen_context.metadata
     return Ignored.by(metadata if isinstance(metadata, list | tuple) else [metadata])
+
+
+def freeze_models(
+    autogen_context: Any, upgrade_ops: ops.UpgradeOps, schemas: set[str | None]
+) -> PriorityDispatchResult:
+    """Keep garbage collection from visiting the models while Alembic compares the tables.
+
+    With 1,000 tables and their policies, these visits take a tenth of the time, and free nothing.  If the
+    comparison fails, only the present objects stay frozen.
+    """
+    if not gc.get_freeze_count():
+        gc.freeze()
+        upgrade_ops.info[_FROZEN] = True
+    return PriorityDispatchResult.CONTINUE
 
 
 @contextmanager
@@ -75,6 +91,8 @@ def compare_row_security(
     The logged warnings become comments above the operations.
     """
     upgrade_ops.info[COMPARED] = True
+    if upgrade_ops.info.pop(_FROZEN, False):
+        gc.unfreeze()
     with hearing_warnings() as warnings:
         upgrade_ops.ops[:] = _compared(autogen_context, upgrade_ops, schemas)
     written = [one for one in upgrade_ops.ops if not (isinstance(one, Call) and one.implicit)]

@@ -1,14 +1,13 @@
 -- The body of a function takes ACCESS SHARE locks, where CREATE POLICY would take ACCESS EXCLUSIVE, and is
--- never run.  The error at the end of a batch undoes it, and gives the locks back.  A mark that no expression
--- can hold stands between the statements, so that each is found again in what Postgres makes of them all.
+-- never run.  The error at the end of a batch undoes it, and gives the locks back.  Each statement selects a mark
+-- that no expression can hold, so that each is found again in what Postgres makes of them all.
 -- A batch that is refused is halved until what is refused stands alone.
 CREATE FUNCTION pg_temp.sqla_rls_spelling(statements text[], readings int, mark text)
 RETURNS TABLE (spelling text, refusal text) LANGUAGE plpgsql AS $spelling$
 DECLARE
   size constant int := cardinality(statements);
   part constant int := CASE WHEN size > 100 THEN 100 ELSE (size + 1) / 2 END;
-  body text := format('BEGIN ATOMIC SELECT %1$L; %2$s; SELECT %1$L; END',
-                      mark, array_to_string(statements, format('; SELECT %L; ', mark)));
+  body text := format('BEGIN ATOMIC %s; SELECT %L; END', array_to_string(statements, '; '), mark);
   parts text[];
 BEGIN
   IF size <= 100 THEN
