@@ -19,6 +19,7 @@ from tests.support.clocks import Clocks, replace_clocks
 from tests.support.suite import (
     CHOICE,
     VERSIONS,
+    adds_nothing,
     find_installation,
     missing,
     newest,
@@ -80,6 +81,15 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
     marks = getattr(obj, "pytestmark", None)
     is_left_out = isinstance(marks, list) and any(mark.name == "exhaustive" for mark in marks)
     return [] if is_left_out else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the variations that a second server adds nothing to."""
+    left_out = {item for item in items if adds_nothing(item)}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_collection_finish() -> None:

@@ -65,6 +65,7 @@ def test_declarations_import_no_session_no_migration_and_no_driver() -> None:
     assert not found & (_TOKENS | _SESSIONS | _MIGRATIONS | _DRIVERS)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_postgres
 def test_every_public_name_is_there_without_an_import_before() -> None:
     assert "sqla_rls.tokens.verifier" in imported("from sqla_rls import *\nVerifier, provider.supabase")

@@ -244,8 +244,8 @@ def test_each_command_has_its_help() -> None:
     assert page == with_help(page)
 
 
-#: Commands with tests elsewhere, whose listing needs servers of its own.
-_SLOW = ("diff", "mutate", "prove", "snapshot")
+#: Commands with tests elsewhere, whose listing takes a while.
+_SLOW = ("diff", "explain", "lint", "mutate", "prove", "snapshot")
 
 
 def listings() -> Iterator[Any]:

@@ -93,6 +93,7 @@ def test_only_policies_change_in_storage_and_realtime(project: Project, on_supab
     assert on_supabase.state(name) == before
 
 
+@pytest.mark.exhaustive
 def test_policies_of_others_on_storage_stay(project: Project, on_supabase: Supabase) -> None:
     with project.engine.begin() as connection:
         connection.execute(text("CREATE POLICY dashboard ON storage.objects FOR SELECT USING (false)"))
@@ -102,6 +103,7 @@ def test_policies_of_others_on_storage_stay(project: Project, on_supabase: Supab
     assert [line for kind, line in project.state() if kind == "policy" and "dashboard" in line]
 
 
+@pytest.mark.exhaustive
 def test_a_changed_policy_of_storage_is_altered(project: Project) -> None:
     project.migrate(models(storage=False))
     for bucket in ("avatars", "covers"):
@@ -113,6 +115,7 @@ def test_a_changed_policy_of_storage_is_altered(project: Project) -> None:
     project.downgrade("base")
 
 
+@pytest.mark.exhaustive
 def test_without_the_right_to_policies_of_storage_the_revision_is_refused_by_postgres(
     on_supabase: Supabase, tmp_path: Path
 ) -> None:
@@ -123,6 +126,7 @@ def test_without_the_right_to_policies_of_storage_the_revision_is_refused_by_pos
         project.upgrade()
 
 
+@pytest.mark.exhaustive
 def test_a_database_without_storage_gets_no_policies_there(project: Project, on_supabase: Supabase) -> None:
     with on_supabase.admin(database_of(project)).begin() as connection:
         connection.execute(text("DROP SCHEMA storage CASCADE"))
@@ -139,6 +143,7 @@ def test_grants_and_flags_can_not_be_declared_on_tables_of_supabase(project: Pro
             project.revision(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_project_without_default_grants_is_granted_what_policies_need(
     on_supabase: Supabase, tmp_path: Path
 ) -> None:
@@ -165,6 +170,7 @@ def test_create_all_touches_nothing_of_supabase(project: Project, on_supabase: S
     assert not [line for line in on_supabase.state(name) ^ before if not _is_ours(line)]
 
 
+@pytest.mark.exhaustive
 def test_the_roles_of_supabase_stay_as_they_are_also_by_the_ready_made_names(
     project: Project, on_supabase: Supabase
 ) -> None:
@@ -228,6 +234,7 @@ def test_models_may_have_tables_of_supabase(project: Project) -> None:
     assert "schema='auth'" not in written
 
 
+@pytest.mark.exhaustive
 def test_include_schemas_drops_no_table_of_supabase(project: Project) -> None:
     project.options["include_schemas"] = True
     written = project.revision(models(storage=False))

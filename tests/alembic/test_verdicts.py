@@ -112,6 +112,7 @@ def test_the_way_back_opens_what_the_revision_closes_without_a_question(project:
     project.downgrade()
 
 
+@pytest.mark.exhaustive
 def test_a_privilege_alone_opens_a_table_to_a_role_that_policies_name(project: Project) -> None:
     def models(*roles: Any) -> MetaData:
         given = [grant("SELECT", to=role) for role in roles]

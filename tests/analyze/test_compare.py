@@ -297,6 +297,7 @@ def test_without_time_nothing_is_decided(sides: Sides) -> None:
         assert "public.docs: the time was over after 0 worlds" in found.scope.left_out
 
 
+@pytest.mark.exhaustive
 def test_no_row_stays(sides: Sides) -> None:
     with sides.compared("ALTER TABLE docs DISABLE ROW LEVEL SECURITY;") as (found, before, after):
         assert found.opens

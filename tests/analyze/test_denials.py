@@ -69,6 +69,7 @@ def test_a_flushed_object_is_explained(maker: sessionmaker[Session]) -> None:
     assert "a secret claim" not in told
 
 
+@pytest.mark.exhaustive
 def test_a_row_that_is_given_away_is_explained(maker: sessionmaker[Session], admin: Engine) -> None:
     def give_away(session: Session) -> None:
         session.scalars(select(Todo)).one().user_id = "bob"
@@ -82,6 +83,7 @@ def test_a_row_that_is_given_away_is_explained(maker: sessionmaker[Session], adm
         assert "user_id is 'bob'" in told
 
 
+@pytest.mark.exhaustive
 def test_a_row_of_many_is_explained(maker: sessionmaker[Session]) -> None:
     rows = [{"task": "mine", "user_id": "alice"}, FORGED, FORGED]
     told = str(denial_of(maker, lambda session: session.execute(insert(Todo), rows)))
@@ -134,6 +136,7 @@ def test_sql_text_can_not_be_explained_and_is_denied_all_the_same(maker: session
     assert "The denial can't be explained: its command and table are unknown. Ask sqla-rls why" in str(denial)
 
 
+@pytest.mark.exhaustive
 def test_a_row_of_the_denied_transaction_is_unknown(maker: sessionmaker[Session]) -> None:
     def work(session: Session) -> None:
         session.add(todo := Todo(task="new"))
@@ -143,6 +146,7 @@ def test_a_row_of_the_denied_transaction_is_unknown(maker: sessionmaker[Session]
     assert "The answer sees committed rows only" in str(denial_of(maker, work))
 
 
+@pytest.mark.exhaustive
 def test_a_lock_of_the_denied_transaction_is_no_deadlock(url: URL, admin: Engine, todos: None) -> None:
     maker = maker_of(url, DenialExplainer(admin, timeout=0.1))
 
@@ -183,6 +187,7 @@ def test_without_the_option_nobody_is_asked(url: URL, todos: None) -> None:
             BindingOptions(explain_denials=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.exhaustive
 def test_an_engine_that_hides_parameters_shows_no_values(url: URL, admin: Engine, todos: None) -> None:
     maker = maker_of(url, DenialExplainer(admin), hide_parameters=True)
     told = str(denial_of(maker, lambda session: session.add(Todo(**FORGED))))

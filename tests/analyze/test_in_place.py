@@ -309,6 +309,7 @@ def test_nothing_is_written_and_no_row_is_read(databases: Databases) -> None:
         assert before.scalar(text("SELECT current_user")) == "postgres"
 
 
+@pytest.mark.exhaustive
 def test_a_role_that_the_connection_may_not_become(databases: Databases) -> None:
     with databases.changed(CHANGES["without a subject"][0]) as (before, after):
         sides = side(before), side(after)
@@ -319,6 +320,7 @@ def test_a_role_that_the_connection_may_not_become(databases: Databases) -> None
         assert verdicts(found) == CHANGES["without a subject"][1]
 
 
+@pytest.mark.exhaustive
 def test_a_role_that_only_the_role_itself_can_tell(databases: Databases) -> None:
     with databases.changed(CHANGES["current_user"][0]) as (before, after):
         sides = side(before), side(after)

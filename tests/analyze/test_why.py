@@ -282,6 +282,7 @@ def test_a_database_that_verifies_callers_wants_the_key(signed: Signed) -> None:
         assert explain_access(connection, alice, "todos", key=key, signing_key=signed.key).allowed
 
 
+@pytest.mark.exhaustive
 def test_a_role_that_may_not_use_schema_auth_is_no_way_around_the_key(signed: Signed) -> None:
     outsider = Caller(role="outsider", subject="alice")
     with signed.admin.connect() as connection:
@@ -301,6 +302,7 @@ def test_a_role_that_may_not_use_schema_auth_is_no_way_around_the_key(signed: Si
         connection.rollback()
 
 
+@pytest.mark.exhaustive
 def test_an_owner_who_can_not_ask_either_gets_no_answer(admin: Engine) -> None:
     outsider = Caller(role="outsider", subject="alice")
     with admin.connect() as connection:

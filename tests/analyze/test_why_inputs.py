@@ -517,6 +517,7 @@ def test_a_question_that_has_no_answer_says_why(
     assert connection.scalar(text("SELECT 1")) == 1
 
 
+@pytest.mark.exhaustive
 def test_a_temporary_table_is_that_of_the_session(connection: Connection) -> None:
     connection.exec_driver_sql(
         "CREATE TEMPORARY TABLE mine (id int PRIMARY KEY, owner text);"
@@ -531,6 +532,7 @@ def test_a_temporary_table_is_that_of_the_session(connection: Connection) -> Non
         assert (explained.reason, explained.allowed) == (reason, really(connection, ALICE, statement))
 
 
+@pytest.mark.exhaustive
 def test_a_virtual_column_has_its_value(connection: Connection, server: Server) -> None:
     if server.version < 18:
         pytest.skip("virtual columns are new in PostgreSQL 18")

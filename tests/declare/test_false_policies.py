@@ -61,6 +61,7 @@ def test_constantly_false_is_what_the_declaration_says(
     assert bool(held) is bool(implied)
 
 
+@pytest.mark.exhaustive
 def test_a_revision_takes_away_what_an_older_one_granted(project: Project) -> None:
     declared = models(crud_policy(authenticated, read=True, modify=False))
     project.migrate(declared)

@@ -29,8 +29,9 @@ class Choice:
 
 CHOICE: Final = Choice()
 
-#: Repeats a test of ``make test`` on another server or by another transport.
-repeats: Final = pytest.mark.repeats
+#: Repeats a test of ``make test`` on another server, or by another transport.
+on_another_server: Final = pytest.mark.repeats("server")
+by_another_transport: Final = pytest.mark.repeats("transport")
 
 
 @cache
@@ -87,13 +88,25 @@ def on_servers_of_kinds(
 
 
 def _marks(version: int) -> list[pytest.MarkDecorator]:
-    return [repeats] if CHOICE.postgres == "all" and version != newest() else []
+    return [on_another_server] if CHOICE.postgres == "all" and version != newest() else []
+
+
+_ROOMS_OF_SESSIONS: Final = ("driver", "neon_http", "session", "web")
+
+
+def adds_nothing(item: pytest.Item) -> bool:
+    """Whether a test on another server is a variation that doesn't depend on the server's version."""
+    repeated = [argument for mark in item.iter_markers("repeats") for argument in mark.args]
+    if "server" not in repeated or item.get_closest_marker("every_postgres"):
+        return "server" in repeated and "transport" in repeated
+    is_of_sessions = item.nodeid.split("/")[1] in _ROOMS_OF_SESSIONS
+    return "transport" in repeated or (is_of_sessions and item.get_closest_marker("exhaustive") is not None)
 
 
 def transports(params: Mapping[str, object], auto: Collection[str]) -> list[ParameterSet]:
     """Parameters by their ids: those in *auto* always, the others with ``--transports all``."""
     return [
-        pytest.param(value, id=name, marks=[] if name in auto else [repeats])
+        pytest.param(value, id=name, marks=[] if name in auto else [by_another_transport])
         for name, value in params.items()
         if name in auto or CHOICE.transports == "all"
     ]

@@ -11,7 +11,16 @@ from _pytest.outcomes import Failed, Skipped
 from tests.support import lines
 from tests.support.npm import unpack
 from tests.support.npm_postgres import RELEASES
-from tests.support.suite import CHOICE, first_and_rest, missing, said_of_skipped, table, transports, versions
+from tests.support.suite import (
+    CHOICE,
+    adds_nothing,
+    first_and_rest,
+    missing,
+    said_of_skipped,
+    table,
+    transports,
+    versions,
+)
 
 
 def test_what_is_missing_is_said_first_with_its_cure() -> None:
@@ -56,6 +65,35 @@ def test_other_transports_and_servers_repeat_what_make_test_does(monkeypatch: py
     monkeypatch.setattr(CHOICE, "postgres", "all")
     assert versions(every=True)[-1] == 15
     assert {16, 17} & set(versions()) == set()
+
+
+class OnOtherServers(pytest.Item):
+    def runtest(self) -> None:
+        """Nothing runs."""
+
+
+@pytest.mark.parametrize(
+    ("room", "marks", "adds"),
+    [
+        ("session", ["server"], True),
+        ("session", ["transport", "exhaustive"], True),
+        ("session", ["server", "exhaustive"], False),
+        ("session", ["server", "exhaustive", "every_postgres"], True),
+        ("declare", ["server", "exhaustive"], True),
+        ("declare", ["server", "transport"], False),
+        ("session", ["server", "transport", "every_postgres"], False),
+    ],
+)
+def test_a_second_server_repeats_what_may_depend_on_it(
+    request: pytest.FixtureRequest, room: str, marks: list[str], adds: bool
+) -> None:
+    item = OnOtherServers.from_parent(
+        request.session, name="test_it", nodeid=f"tests/{room}/test_it.py::test_it"
+    )
+    for mark in marks:
+        item.add_marker(pytest.mark.repeats(mark) if mark in ("server", "transport") else mark)
+
+    assert adds_nothing(item) is not adds
 
 
 def test_a_package_with_another_content_is_not_unpacked(tmp_path: Path) -> None:

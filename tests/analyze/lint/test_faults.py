@@ -49,6 +49,7 @@ def superusers(lint_server: Server) -> Iterator[dict[bool, psycopg.Connection[An
         yield {True: with_auth, False: without}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_postgres
 @pytest.mark.parametrize(
     "faults",

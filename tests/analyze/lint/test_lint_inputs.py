@@ -95,6 +95,7 @@ def looked(url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.exhaustive
 def test_a_database_that_is_hard_to_read(hard: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = looked(hard, tmp_path, monkeypatch)
 

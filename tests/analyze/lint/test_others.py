@@ -200,6 +200,7 @@ def test_splinter_sees_the_anonymous_role_as_anon(docs: Database, tmp_path: Path
     assert docs.connection.exec_driver_sql("SELECT FROM pg_roles WHERE rolname = 'anon'").all() == []
 
 
+@pytest.mark.exhaustive
 def test_splinter_can_t_write(docs: Database, tmp_path: Path) -> None:
     path = tmp_path / "splinter.sql"
     path.write_text('DELETE FROM public."Docs"; SELECT 1;')
@@ -257,6 +258,7 @@ def test_export_writes_a_file_and_keeps_that_of_a_person(
     assert (tmp_path / "pgrls.toml").read_text() == "[database]\n"
 
 
+@pytest.mark.exhaustive
 def test_the_call_of_the_guide(docs: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guide = (ROOT / "docs" / "guide" / "lint_others.md").read_text("utf-8")
     call = guide.split("```console\n$ sqla-rls ")[1].split("\n")[0]

@@ -67,6 +67,7 @@ def found(connection: Connection) -> list[Mutant]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_each_kind_of_weakening_is_made(found: list[Mutant]) -> None:
     told = {(mutant.kind, mutant.text) for mutant in found}
     assert {

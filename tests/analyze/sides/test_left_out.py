@@ -80,6 +80,7 @@ def built_without(old_server: Server) -> Iterator[Built]:
         yield built
 
 
+@pytest.mark.exhaustive
 def test_functions_of_missing_extensions_have_stand_ins(built_without: Built) -> None:
     with cleared_server() as server:
         if {"uuid-ossp", "pgcrypto"} & extensions(server):
