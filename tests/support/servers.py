@@ -28,7 +28,8 @@ def cleared_server(installation: Installation | None = None) -> Iterator[Server]
     """
     installation = installation or find_installation(newest())
     free = _free.setdefault(installation, [])
-    server = free.pop() if free else Server.start(installation)
+    # Autovacuum's transactions would count among those of a test.
+    server = free.pop() if free else Server.start(installation, settings={"autovacuum": "off"})
     try:
         yield server
         _clear(server)
