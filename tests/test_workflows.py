@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
@@ -108,9 +109,15 @@ def test_each_program_that_a_workflow_runs_is_on_the_runner() -> None:
 
 
 def test_each_program_and_module_in_the_makefile_exists() -> None:
-    programs = {path.name for path in Path(sys.executable).parent.iterdir()} - {"uv"}
+    installed = {path.name for path in Path(sys.executable).parent.iterdir()} - {"uv"}
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
     for target, lines in recipes().items():
+        programs = set(installed)
         for line in lines:
+            # A package has its programs, such as sphinx-build, after this line.
+            for group in re.findall(r"--group (\S+)", line):
+                packages = [re.split(r"[^\w-]", requirement)[0] for requirement in groups[group]]
+                programs |= {f"{package}-build" for package in packages}
             words = line.split("#")[0].split()
             while words and re.fullmatch(r"[A-Z_]+=\S+", words[0]):
                 words = words[1:]
