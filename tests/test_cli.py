@@ -9,8 +9,10 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jwt
 import psycopg
 import pytest
 from click.testing import CliRunner
@@ -38,7 +40,8 @@ def test_the_sql_of_the_auth_functions_can_be_run_by_hand(engine: Engine) -> Non
 
 
 @pytest.mark.exhaustive
-def test_dev_runs_until_it_is_interrupted() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_dev_runs_until_it_is_interrupted(number: signal.Signals) -> None:
     assert installations()
     command = [sys.executable, "-c", "from sqla_rls.cli import main; main()", "dev", "--token", "alice"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -55,7 +58,8 @@ def test_dev_runs_until_it_is_interrupted() -> None:
                 with engine.connect() as connection:
                     users[name] = connection.scalar(text("SELECT current_user"))
             assert users == {"DATABASE_URL": "owner", "DATABASE_AUTHENTICATED_URL": "app"}
-            assert lines["TOKEN_alice"].count(".") == 2
+            claims = jwt.decode(lines["TOKEN_alice"], options={"verify_signature": False})
+            assert claims["exp"] - time.time() > 86_000
             assert lines["SQL_HTTP_CONNECTION_STRING"] == "postgresql://authenticated@localhost/app"
             with Client(lines["SQL_HTTP_URL"], auth_token=lines["TOKEN_alice"]) as client:
                 (row,) = client.query(
@@ -63,8 +67,10 @@ def test_dev_runs_until_it_is_interrupted() -> None:
                 ).rows
                 assert row == {"sub": "alice"}
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
         assert process.wait(10) == 0
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(lines["SUPERUSER_URL"])
 
 
 def is_verifier_of(verifier: str, password: str) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+from sybil import Example
 from yaml import YAMLError
 
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
+from tests.support import pages
 from tests.support.pages import ROOT, Block, Page, blocks, matches, start_alembic, table, untested
 
 pytestmark = [pytest.mark.one_postgres]
@@ -119,6 +123,134 @@ def test_a_block_names_the_test_that_runs_it() -> None:
     assert [block.tested_by for block in blocks(text)] == ["tests/a.py", None]
     text = "<!-- blocks tested by: tests/a.py -->\n\ntext\n\n```js\n1\n```\n\n```sql\n2\n```"
     assert [block.tested_by for block in blocks(text)] == ["tests/a.py", "tests/a.py"]
+
+
+def test_an_exported_variable_stays(page: Page) -> None:
+    text = """
+```console
+$ export COLOUR=blue
+$ echo "$COLOUR"
+blue
+```
+
+```python
+import os
+
+print(os.environ["COLOUR"])
+```
+
+```text
+blue
+```
+"""
+    assert run(page, text) == [None] * 2
+
+
+def test_a_server_has_started_when_it_writes_what_is_shown(page: Page) -> None:
+    text = """
+```console
+$ (sleep 0.2; echo PORT=80; sleep 60) | tee .env &
+PORT=…
+$ cat .env
+PORT=80
+```
+"""
+    assert run(page, text) == [None]
+
+
+@pytest.fixture
+def documents(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of documents."""
+    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    monkeypatch.setattr(pages, "SERVER", Namespace(server=server))
+    yield tmp_path
+    pages.PAGES.close()
+
+
+def document(folder: Path, name: str, text: str) -> Namespace:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return Namespace(path=path, text=text, namespace={})
+
+
+def run_document(document: Namespace) -> list[str | None]:
+    regions = [
+        Namespace(parsed=one, path=document.path, document=document, namespace=document.namespace)
+        for one in blocks(document.text)
+    ]
+    failures = [pages.evaluate(cast(Example, region)) for region in regions]
+    pages.teardown(document.namespace)
+    return failures
+
+
+@pytest.mark.parametrize("ran", [True, False], ids=["after it", "alone"])
+def test_a_document_continues_another(documents: Path, ran: bool) -> None:
+    first = """
+```console
+$ echo "A = 1" >made.py
+$ export COLOUR=blue
+```
+
+```sql
+CREATE TABLE t AS SELECT 1 AS one
+```
+
+```python
+from made import A
+
+B = 2
+```
+"""
+    second = """
+<!-- continues: first.md -->
+
+```python
+# made.py
+A = 3
+```
+
+```python
+from made import A
+
+print(A, "B" in globals())
+```
+
+```text
+3 False
+```
+
+```sql
+SELECT * FROM t
+```
+
+```text
+ one
+-----
+ 1
+```
+
+```console
+$ echo $COLOUR
+blue
+```
+"""
+    began = document(documents, "first.md", first)
+    made = None
+    if ran:
+        assert run_document(began) == [None] * 3
+        made = began.namespace["page"]
+    goes_on = document(documents, "second.md", second)
+    assert run_document(goes_on) == [None] * 4
+    assert made in (None, goes_on.namespace["page"])
+
+
+def test_a_document_that_failed_is_run_again(documents: Path) -> None:
+    first = document(documents, "first.md", "```console\n$ echo 1\n2\n```")
+    assert all(run_document(first))
+    second = document(documents, "second.md", "<!-- continues: first.md -->\n\n```python\n1\n```")
+    (failure,) = run_document(second)
+    assert failure is not None
+    assert "first.md can't be continued" in failure
 
 
 def test_the_named_test_names_the_document(tmp_path: Path) -> None:

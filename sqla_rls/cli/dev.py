@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from sqla_rls.provider import Provider
+
+_DAY: Final = 86_400
 
 
 @click.command("dev")
@@ -31,7 +33,7 @@ def command(subjects: tuple[str, ...], origins: tuple[str, ...]) -> None:
 
     Prints lines for an .env file.  DATABASE_URL is the owner's, for Alembic.  DATABASE_AUTHENTICATED_URL is
     the login role's, for the app.  SUPERUSER_URL is for psql.  A server that this command starts needs no
-    passwords.
+    passwords.  A token is valid for one day.
 
     SQL_HTTP_URL is the URL of SQL over HTTP, for Neon's serverless driver.  SQL_HTTP_CONNECTION_STRING is
     its connection string.  They need the extra neon-http.
@@ -41,9 +43,10 @@ def command(subjects: tuple[str, ...], origins: tuple[str, ...]) -> None:
     from sqla_rls.testing.issuer import Issuer
     from sqla_rls.testing.postgres import find_server
 
-    # Either signal raises KeyboardInterrupt, also while a server starts.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # Each signal raises KeyboardInterrupt, also while a server starts.  Windows has no SIGHUP.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     with ExitStack() as stack:
         server = stack.enter_context(find_server())
         database = stack.enter_context(development_database(server))
@@ -68,7 +71,7 @@ def command(subjects: tuple[str, ...], origins: tuple[str, ...]) -> None:
             click.echo(f"SQL_HTTP_URL={http}")
             click.echo(f"SQL_HTTP_CONNECTION_STRING=postgresql://{issuer.provider.role}@localhost/app")
         for subject in subjects:
-            click.echo(f"TOKEN_{subject}={issuer.token(subject)}")
+            click.echo(f"TOKEN_{subject}={issuer.token(subject, expires_in=_DAY)}")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
 

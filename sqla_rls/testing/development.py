@@ -57,11 +57,12 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
         psycopg.Error: Postgres refuses a statement, for example if the URL isn't a superuser's.
 
     Emits:
-        As the superuser, ``CREATE ROLE owner LOGIN CREATEROLE`` and ``CREATE DATABASE app OWNER owner``.  As
-        the owner, ``CREATE ROLE app LOGIN NOINHERIT``, ``CREATE ROLE authenticated`` and
-        ``GRANT authenticated TO app``, ``WITH INHERIT FALSE`` from PostgreSQL 16 on.  The superuser grants
-        the roles that exist already.  Where the server has pg_session_jwt, the superuser creates it
-        and grants USAGE on its schema to the owner.
+        As the superuser, ``CREATE ROLE owner LOGIN CREATEROLE`` and ``CREATE DATABASE app OWNER owner``;
+        from PostgreSQL 16 on, also ``ALTER ROLE owner SET createrole_self_grant = 'set'``.  As the owner,
+        ``CREATE ROLE app LOGIN NOINHERIT``, ``CREATE ROLE authenticated`` and ``GRANT authenticated TO app``,
+        ``WITH INHERIT FALSE`` from PostgreSQL 16 on.  The superuser grants the roles that exist already, to
+        the owner, too.  Where the server has pg_session_jwt, the superuser creates it and grants USAGE on
+        its schema to the owner.
     """
     is_shared = server.socket_directory is None
     created: list[str] = []
@@ -81,6 +82,10 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
         undo.callback(_drop_logins, superuser, logins)
         _create_login(superuser, urls.owner, sql.SQL("LOGIN CREATEROLE"))
         logins.append(owner)
+        if server.version >= 16:
+            # As before PostgreSQL 16, the owner may SET ROLE to the roles that it creates.
+            self_grant = sql.SQL("ALTER ROLE {} SET createrole_self_grant = 'set'")
+            superuser.execute(self_grant.format(sql.Identifier(owner)))
         server.create_database(database, owner=owner)
         undo.callback(server.drop_database, database)
         _offer_extension(urls)
@@ -93,10 +98,12 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
                     grantor = creator
                     creator.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
                     created.append(role)
-                statement = sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(app))
-                if server.version >= 16:
-                    statement += sql.SQL(" WITH INHERIT FALSE")
-                grantor.execute(statement)
+                # A role of somebody else is the owner's, too, for commands such as sqla-rls why.
+                for login in (app,) if grantor is creator else (app, owner):
+                    statement = sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(login))
+                    if server.version >= 16:
+                        statement += sql.SQL(" WITH INHERIT FALSE")
+                    grantor.execute(statement)
         yield urls
 
 

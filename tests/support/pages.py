@@ -4,7 +4,7 @@
 | --- | --- |
 | ``python`` | executed; ``await`` is allowed. A first line such as ``# app/models.py`` makes it a file |
 | ``pycon`` | as doctest does, with ELLIPSIS |
-| ``console`` | each line after ``$`` by bash, with ``secret`` as input; ``&`` at the end starts a server |
+| ``console`` | each line after ``$`` by bash, with ``secret`` as input. Exported variables stay. ``&`` starts a server |
 | ``sql`` | by the owner of the database |
 | ``toml``, ``yaml``, ``json``, ``ini`` | parsed; a first line such as ``# pyproject.toml`` makes it a file |
 | ``text`` | compared with the output of the block before it; ``…`` stands for any text, or for any lines |
@@ -12,6 +12,9 @@
 A comment ``<!-- invisible-code-block: python`` … ``-->`` runs and isn't shown.  The comment
 ``<!-- tested by: tests/x.py -->`` before a block names the test that runs it, and
 ``<!-- blocks tested by: tests/x.py -->`` does so for a document.
+
+A document with the comment ``<!-- continues: tutorial/models.md -->``, a path in docs/, has the folder, the
+database, the variables and the servers of that document, and a new namespace.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -37,7 +41,7 @@ from functools import cached_property
 from importlib.metadata import metadata
 from pathlib import Path
 from shutil import rmtree
-from tempfile import mkdtemp
+from tempfile import NamedTemporaryFile, mkdtemp
 from types import ModuleType
 from typing import Any, Final
 
@@ -49,12 +53,14 @@ from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from psycopg import sql
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sybil import Document, Example, Region
 
 from sqla_rls.testing.postgres import Server
 
 ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
 SECONDS: Final = 120
 OWNER: Final = "page_owner"
 LOGIN_ROLE: Final = "app"
@@ -62,6 +68,7 @@ LOGIN_ROLE: Final = "app"
 _PARSER: Final = MarkdownIt().enable("table")
 _INVISIBLE: Final = re.compile(r"<!-- invisible-code-block: (\w+)\n(.*?)\n?-->\s*", re.DOTALL)
 _TESTED: Final = re.compile(r"<!-- (blocks )?tested by: (\S+) -->\s*")
+_CONTINUES: Final = re.compile(r"^<!-- continues: (\S+) -->$", re.MULTILINE)
 _FILE: Final = re.compile(r"(?:#|//|--) (?P<name>[\w./-]+\.\w+)(?P<more> \(continued\))?\n")
 _CODE: Final = re.compile(r"\{code-block\} ?(\w+)|(\w+)")
 
@@ -144,10 +151,22 @@ def evaluate(example: Example) -> str | None:
     page = example.namespace.get("page")
     if block.tested_by is not None:
         return untested(block.tested_by, Path(example.path))
+    # Sybil can't show an exception that has a cause.
     if page is None:
-        page = example.namespace["page"] = Page(SERVER.server)
-    with page.entered():
-        failure: str | None = page.run(block)
+        try:
+            page = PAGES.open(Path(example.path), example.document.text)
+        except Exception:
+            page = traceback.format_exc()
+        example.namespace["page"] = page
+    if isinstance(page, str):
+        return page
+    failure: str | None
+    try:
+        with page.entered():
+            failure = page.run(block)
+    except Exception:
+        failure = traceback.format_exc()
+    page.passed += failure is None
     return failure
 
 
@@ -165,8 +184,8 @@ def untested(test: str, document: Path) -> str | None:
 
 
 def teardown(namespace: Mapping[str, Any]) -> None:
-    if "page" in namespace:
-        namespace["page"].close()
+    if isinstance(namespace.get("page"), Page):
+        PAGES.leave(namespace["page"])
 
 
 class _Server:
@@ -187,6 +206,49 @@ class _Server:
 SERVER: Final = _Server()
 
 
+class _Pages:
+    """The states of documents.  The last one stays, since the next document may continue it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Path, Page] | None = None
+
+    def open(self, path: Path, text: str) -> Page:
+        """Return the state in which a document begins."""
+        earlier = _CONTINUES.search(text)
+        before = DOCS / earlier[1] if earlier else None
+        if before is not None and self._last is not None and self._last[0] == before:
+            page = self._last[1]
+        else:
+            self.close()
+            page = Page(SERVER.server) if before is None else self._replayed(before)
+        page.begin(path, text)
+        self._last = (path, page)
+        return page
+
+    def _replayed(self, path: Path) -> Page:
+        text = path.read_text("utf-8")
+        page = self.open(path, text)
+        with page.entered():
+            for block in blocks(text):
+                if block.tested_by is None and (failure := page.run(block)) is not None:
+                    self.close()
+                    raise AssertionError(f"{path.relative_to(DOCS)} can't be continued:\n{failure}")
+        return page
+
+    def leave(self, page: Page) -> None:
+        """Close the page, unless all of its blocks have passed."""
+        if not page.is_passed:
+            self.close()
+
+    def close(self) -> None:
+        if self._last is not None:
+            self._last[1].close()
+            self._last = None
+
+
+PAGES: Final = _Pages()
+
+
 class Page:
     """The state of a document."""
 
@@ -196,9 +258,8 @@ class Page:
         self._folder = Path(mkdtemp(prefix="page-"))
         self._runner = asyncio.Runner()
         self._processes: list[subprocess.Popen[str]] = []
-        self._module = ModuleType("__page__")
         self._modules = set(sys.modules)
-        sys.modules["__page__"] = self._module
+        self.begin(self._folder, "")
         owner = sql.Identifier(OWNER)
         with self._superuser() as connection:
             self._roles = _roles(connection)
@@ -215,6 +276,18 @@ class Page:
             "COLUMNS": "120",
             "NO_COLOR": "1",
         }
+
+    def begin(self, path: Path, text: str) -> None:
+        """Begin a document, in a new namespace."""
+        self._forget_modules()
+        self._module = sys.modules["__page__"] = ModuleType("__page__")
+        self.passed = 0
+        self._number = sum(block.tested_by is None for block in blocks(text))
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether all blocks of the document have passed."""
+        return self.passed == self._number
 
     def _url(self, role: str) -> URL:
         return self._server.url(self._database).set(username=role, password="secret")
@@ -315,29 +388,38 @@ class Page:
             if command.startswith(("pip install", "uv add")):
                 check_requirements(command)
             elif command.endswith("&"):
-                self._start(command.removesuffix("&"))
+                self._start(command.removesuffix("&"), shown)
             elif failure := self._call(command, shown, block.shown):
                 return failure
         return None
 
     def _call(self, command: str, shown: str, after: str | None) -> str | None:
-        done = subprocess.run(
-            ["bash", "-c", command],
-            input="secret\n",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
-        )
+        with NamedTemporaryFile("r") as variables:
+            done = subprocess.run(
+                ["bash", "-c", f"{command}\nstatus=$?\nenv -0 >{variables.name}\nexit $status"],
+                input="secret\n",
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=SECONDS,
+            )
+            self._export(dict(one.split("=", 1) for one in variables.read().split("\0") if one))
         expected = shown if shown.strip() else after
         if done.returncode and not expected:
             return f"$ {command}\n{done.stdout}\nends with status {done.returncode}"
         failure = _difference(done.stdout, expected)
         return None if failure is None else f"$ {command}\n{failure}"
 
-    def _start(self, command: str) -> None:
+    def _export(self, variables: Mapping[str, str]) -> None:
+        """Keep the variables that a command has exported, for the next blocks."""
+        for name in variables.keys() - {"_", "OLDPWD", "PWD", "SHLVL"}:
+            if os.environ.get(name) != variables[name]:
+                self._environment[name] = os.environ[name] = variables[name]
+
+    def _start(self, command: str, shown: str) -> None:
+        """Start a server; wait for the output that the document shows, or for its words."""
         process = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"],
+            ["bash", "-c", command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -348,34 +430,48 @@ class Page:
         assert process.stdout is not None
         end = time.monotonic() + SECONDS
         told = ""
-        while "running on" not in told.lower():
+        while not (matches(told, shown) if shown.strip() else "running on" in told.lower()):
             line = process.stdout.readline()
             told += line
             is_waiting = line and time.monotonic() < end
             assert is_waiting, f"{command} doesn't start:\n{told}"
+        # tee writes its file last.
+        time.sleep(0.1)
 
     def close(self) -> None:
         """Drop all that the document has made."""
         for process in self._processes:
-            process.kill()
-            process.wait()
+            # A server stops its own servers, too.
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(SECONDS)
             if process.stdout is not None:
                 process.stdout.close()
+        self._forget_modules()
         self._runner.close()
         if self._connection is not None:
             self._connection.close()
-        for name in set(sys.modules) - self._modules:
-            module = sys.modules[name]
-            # A folder without __init__.py has paths, and no file.
-            paths = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-            if name == "__page__" or any(path and Path(path).is_relative_to(self._folder) for path in paths):
-                del sys.modules[name]
         rmtree(self._folder)
         self._server.drop_database(self._database)
         with self._superuser() as connection:
             # In one statement, since memberships depend on the role that granted them.
             names = sql.SQL(", ").join(map(sql.Identifier, _roles(connection) - self._roles))
             connection.execute(sql.SQL("DROP ROLE {}").format(names))
+
+    def _forget_modules(self) -> None:
+        for name in set(sys.modules) - self._modules:
+            module = sys.modules[name]
+            # A folder without __init__.py has paths, and no file.
+            paths = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+            if name == "__page__" or any(path and Path(path).is_relative_to(self._folder) for path in paths):
+                self._dispose(sys.modules.pop(name))
+
+    def _dispose(self, module: ModuleType) -> None:
+        """Close the connections in the pools of a module."""
+        for value in vars(module).values():
+            if isinstance(value, Engine):
+                value.dispose()
+            elif isinstance(value, AsyncEngine):
+                self._runner.run(value.dispose())
 
 
 def _roles(connection: psycopg.Connection[Any]) -> set[str]:
