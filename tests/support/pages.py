@@ -4,7 +4,7 @@
 | --- | --- |
 | ``python`` | executed; ``await`` is allowed. A first line such as ``# app/models.py`` makes it a file |
 | ``pycon`` | as doctest does, with ELLIPSIS |
-| ``console`` | each line after ``$`` by bash, with ``secret`` as input. Exported variables stay. ``&`` starts a server |
+| ``console`` | each line after ``$`` by bash, ``secret`` as input. Exports stay. ``&`` starts a server |
 | ``sql`` | by the owner of the database |
 | ``toml``, ``yaml``, ``json``, ``ini`` | parsed; a first line such as ``# pyproject.toml`` makes it a file |
 | ``text`` | compared with the output of the block before it; ``…`` stands for any text, or for any lines |
