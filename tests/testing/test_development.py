@@ -88,6 +88,17 @@ def test_a_shared_server_is_left_as_it_was(shared: Server) -> None:
         assert superuser.execute(ROLES).fetchall() == before
 
 
+def test_the_owner_may_ask_as_the_roles_of_callers(shared: Server) -> None:
+    with shared, development_database(shared) as database:
+        owner = create_engine(database.owner, poolclass=NullPool)
+        with owner.begin() as connection:
+            connection.execute(text("CREATE ROLE of_a_migration"))
+            for role in ("authenticated", "anonymous", "of_a_migration"):
+                connection.execute(text(f"SET ROLE {role}"))
+                connection.execute(text("RESET ROLE"))
+            connection.execute(text("DROP ROLE of_a_migration"))
+
+
 def test_a_grant_in_the_database_does_not_keep_the_login_role(shared: Server) -> None:
     with shared:
         with development_database(shared) as database:
