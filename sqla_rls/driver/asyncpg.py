@@ -7,10 +7,12 @@ other statement outside a transaction.
 
 from __future__ import annotations
 
+from functools import cache
+from types import CoroutineType
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import Connection as SQLAlchemyConnection
+from asyncpg.prepared_stmt import PreparedStatement as _PreparedStatement
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
@@ -19,6 +21,7 @@ from sqla_rls.driver.base import (
     MARK,
     Binding,
     DriverConnection,
+    Modes,
     NotDiscarded,
     Transport,
     require_unexpired,
@@ -30,6 +33,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     """An asyncpg connection that sends its binding with BEGIN."""
 
     _in_text = True
+    #: Whether a transaction has begun with the binding.
+    _has_begun = False
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -40,7 +45,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def idle(self) -> bool:
         # A terminated connection can't tell whether it is in a transaction.  Its next statement says that it
         # is closed.
-        return not self.is_closed() and not self.is_in_transaction()
+        protocol: Any = self._protocol
+        return protocol.is_connected() and not self._aborted and not protocol.is_in_transaction()
 
     def queue(self, binding: Binding, transport: Transport) -> bool:
         if transport == "pipeline":
@@ -50,13 +56,15 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             )
         if not self.idle:
             return False
+        self._has_begun = False
         self._in_text = not binding.confidential or (transport == "with_begin" and not binding.transferable)
         self.binding = binding
         return True
 
     def _reported(self) -> str | None:
         # A pooler may report fewer settings than Postgres does.
-        return getattr(self.get_settings(), MARK, None)
+        protocol: Any = self._protocol
+        return getattr(protocol.get_settings(), MARK, None)
 
     @property
     def is_readable(self) -> bool:
@@ -76,6 +84,26 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         # asyncpg itself raises an error for a closed connection.
         return not self.is_closed() and super().is_lost
 
+    @property
+    def _is_in_force(self) -> bool:
+        """Whether no check is necessary; False if that is unknown."""
+        bound = self.binding or self.executed
+        protocol: Any = self._protocol
+        if bound is None:
+            return True
+        return (
+            protocol.is_in_transaction()
+            and bound.mark is not None
+            and getattr(protocol.get_settings(), MARK, None) == bound.mark
+        )
+
+    def _require_transaction(self) -> None:
+        """Raise an error if the binding waits for a transaction."""
+        if self.binding is not None and self.idle:
+            if self._has_begun:
+                raise TransactionRefused(ENDED)
+            raise UnsupportedTransaction(_NO_TRANSACTION)
+
     async def require_in_force(self) -> None:
         """Raise TransactionRefused if the transaction in progress isn't the bound one."""
         if not self.is_lost:
@@ -88,18 +116,21 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
                 return
         raise TransactionRefused(ENDED)
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+    def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
+        if query in _ENDS or self._is_in_force:
+            answer: CoroutineType[Any, Any, Any] = super().execute(query, *args, timeout=timeout)
+            return answer
+        return self._execute_bound(query, *args, timeout=timeout)
+
+    async def _execute_bound(self, query: str, *args: Any, timeout: float | None) -> Any:
         binding = self.binding
-        if query in _ENDS:
-            return await super().execute(query, *args, timeout=timeout)
         if binding is None or not self.idle:
             await self.require_in_force()
             return await super().execute(query, *args, timeout=timeout)
         if args or not query.startswith("BEGIN"):
-            raise UnsupportedTransaction(_NO_TRANSACTION)
+            self._require_transaction()
         if binding.modes is not None:
-            # If BEGIN names a mode twice, the last one counts: the one that asyncpg has written.
-            query = f"{query.replace('BEGIN', binding.modes.begin(), 1)} RESET ALL; "
+            query = _with_modes(query, binding.modes)
         require_unexpired(binding.expires_at)
         if self.discards:
             self.last_discard_key = None
@@ -126,15 +157,29 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             self.terminate()
             raise
         self.last_discard_key = binding.discard_key
+        self._has_begun = True
         return answer
+
+    async def prepare(self, *args: Any, **kw: Any) -> Any:
+        self._require_transaction()
+        await self.require_in_force()
+        statement = await super().prepare(*args, **kw)
+        # SQLAlchemy caches it, and executes it without a call to this connection.
+        statement.__class__ = PreparedStatement
+        return statement
 
     def cursor(self, *args: Any, **kw: Any) -> Any:
         # A cursor prepares its statement by methods outside this class.
-        if self.binding is not None and self.idle:
-            raise UnsupportedTransaction(_NO_TRANSACTION)
+        self._require_transaction()
         if self.is_lost:
             raise TransactionRefused(ENDED)
         return super().cursor(*args, **kw)
+
+
+@cache
+def _with_modes(begin: str, modes: Modes) -> str:
+    # If BEGIN names a mode twice, the last one counts: the one that asyncpg has written.
+    return f"{begin.replace('BEGIN', modes.begin(), 1)} RESET ALL; "
 
 
 _NO_TRANSACTION: Final = (
@@ -149,8 +194,7 @@ def _in_transaction(name: str) -> Any:
     inherited = getattr(asyncpg.Connection, name)
 
     async def method(self: Connection, *args: Any, **kw: Any) -> Any:
-        if self.binding is not None and self.idle:
-            raise UnsupportedTransaction(_NO_TRANSACTION)
+        self._require_transaction()
         await self.require_in_force()
         return await inherited(self, *args, **kw)
 
@@ -158,10 +202,41 @@ def _in_transaction(name: str) -> Any:
 
 
 for _name in (
-    *("executemany", "fetch", "fetchmany", "fetchrow", "fetchval", "prepare"),
+    *("executemany", "fetch", "fetchmany", "fetchrow", "fetchval"),
     *("copy_from_query", "copy_from_table", "copy_records_to_table", "copy_to_table"),
 ):
     setattr(Connection, _name, _in_transaction(_name))
+
+
+class PreparedStatement(_PreparedStatement):  # type: ignore[misc] # asyncpg isn't typed
+    """A prepared statement that runs in the bound transaction only."""
+
+    __slots__ = ()
+
+    def cursor(self, *args: Any, **kw: Any) -> Any:
+        self._connection._require_transaction()
+        if self._connection.is_lost:
+            raise TransactionRefused(ENDED)
+        return super().cursor(*args, **kw)
+
+
+def _in_force(name: str) -> Any:
+    inherited = getattr(_PreparedStatement, name)
+
+    async def checked(self: PreparedStatement, *args: Any, **kw: Any) -> Any:
+        self._connection._require_transaction()
+        await self._connection.require_in_force()
+        return await inherited(self, *args, **kw)
+
+    def method(self: PreparedStatement, *args: Any, **kw: Any) -> Any:
+        return (inherited if self._connection._is_in_force else checked)(self, *args, **kw)
+
+    return method
+
+
+for _name in ("executemany", "explain", "fetch", "fetchmany", "fetchrow", "fetchval"):
+    if hasattr(_PreparedStatement, _name):  # fetchmany() is new in asyncpg 0.30
+        setattr(PreparedStatement, _name, _in_force(_name))
 
 
 #: Arguments of connect() that keep asyncpg and SQLAlchemy from caching prepared statements.
@@ -172,7 +247,6 @@ def listen(engine: Engine) -> None:
     """Listen to the events of *engine* that end a binding."""
     event.listen(engine, "handle_error", _discard)
     event.listen(engine, "checkin", _forget)
-    event.listen(engine, "before_cursor_execute", _require_in_force)
 
 
 def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
@@ -191,20 +265,6 @@ def _discard(context: ExceptionContext) -> None:
     if isinstance(error, BindingError | ExpiredToken) and not isinstance(error, TransactionRefused):
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False
-
-
-def _require_in_force(connection: SQLAlchemyConnection, *_: Any) -> None:
-    # Statements that SQLAlchemy has prepared before run without a call to the driver's connection.
-    proxied: Any = connection.connection
-    driver_connection = proxied.driver_connection
-    if not isinstance(driver_connection, DriverConnection):
-        return
-    if driver_connection.binding is not None and driver_connection.idle:
-        # Without a transaction, the adapter begins one next.
-        if proxied.dbapi_connection._transaction is not None:
-            raise TransactionRefused(ENDED)
-    elif driver_connection.is_lost:
-        proxied.dbapi_connection.run_async(lambda ours: ours.require_in_force())
 
 
 def _forget(connection: Any, record: Any) -> None:

@@ -99,7 +99,9 @@ class Binding:
         Raises:
             ExpiredToken: the caller has expired.
         """
-        return _template(tuple(self.settings)) % tuple(map(_literal, self.parameters()))
+        # Postgres's texts hold no NUL, so that one call escapes them all.
+        values = "\0".join(self.parameters()).replace("\\", "\\\\").replace("'", "''").split("\0")
+        return _literals(tuple(self.settings)) % tuple(values)
 
     def query(self) -> str:
         """Return the SELECT of ``literal()`` with the parameters $1, $2, …"""
@@ -111,8 +113,12 @@ class Binding:
         Raises:
             ExpiredToken: the caller has expired.
         """
-        require_unexpired(self.expires_at)
-        return [self.role, *(value() if callable(value) else value for value in self.settings.values())]
+        if self.expires_at is not None:
+            require_unexpired(self.expires_at)
+        values = [self.role]
+        for value in self.settings.values():
+            values.append(value if isinstance(value, str) else value())
+        return values
 
     def refused(self, sqlstate: str | None) -> BindingError:
         """Return the error for the server's answer *sqlstate*."""
@@ -140,16 +146,17 @@ def _query(names: tuple[str, ...]) -> str:
 
 
 @cache
-def _template(names: tuple[str, ...]) -> str:
-    # Schema-qualified, since the last caller may have left another search_path.
-    return "SELECT " + ", ".join(
-        f"pg_catalog.set_config({_literal(name)}, %s, true) IS NULL" for name in ("role", *names)
-    )
-
-
-def _literal(value: str) -> str:
+def _literals(names: tuple[str, ...]) -> str:
     # E'…' has one meaning for both values of standard_conforming_strings.
-    return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+    return _template(names) % (("E'%s'",) * (len(names) + 1))
+
+
+@cache
+def _template(names: tuple[str, ...]) -> str:
+    # Schema-qualified, since the last caller may have left another search_path.  The names are identifiers.
+    return "SELECT " + ", ".join(
+        f"pg_catalog.set_config('{name}', %s, true) IS NULL" for name in ("role", *names)
+    )
 
 
 class NotDiscarded(BindingError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -17,21 +17,44 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver.base import NotDiscarded
-from sqla_rls.driver.psycopg_base import DISCARD, RESET, WaitingConnection, waiting
+from sqla_rls.driver.psycopg_base import DISCARD, WaitingConnection, waiting
 
 
 class Cursor(psycopg.Cursor[Any]):
     """A cursor that sends BEGIN and the binding ahead of its statement."""
 
     def execute(self, query: Any, params: Any = None, **kw: Any) -> Any:
-        connection = waiting(self)
-        if not connection._waits:
-            return super().execute(query, params, **kw)
-        if connection._in_one_flush(params):
-            connection.clear(in_text=False)
-        if connection._misread or not connection._in_one_flush(params):
+        connection: Any = self._conn
+        if not connection._joins(params):
+            if connection._pipeline is not None and connection._waits:
+                return self._execute_in_pipeline(query, params, **kw)
+            if connection._must_clear(params):
+                connection.clear(in_text=False)
+            if not connection._joins(params):
+                return super().execute(query, params, **kw)
+        try:
+            with connection.lock:
+                connection._open_exchange()
+                try:
+                    connection.wait(self._execute_gen(query, params, **kw))
+                finally:
+                    connection._sends, connection._pipeline = False, None
+        except psycopg.errors.SyntaxError:
+            if params:
+                raise
+            # It may be several statements, which only a message of their own accepts.
+            psycopg.Connection.rollback(connection)
             connection.start()
             return super().execute(query, params, **kw)
+        return self
+
+    def _execute_in_pipeline(self, query: Any, params: Any = None, **kw: Any) -> Any:
+        """Execute the first statement in a pipeline of the application."""
+        connection = waiting(self)
+        if not connection._in_one_flush(params):
+            connection.start()
+            return super().execute(query, params, **kw)
+        connection.clear(in_text=False)
         connection._sends = True
         try:
             with connection.pipeline() as pipeline:
@@ -40,11 +63,7 @@ class Cursor(psycopg.Cursor[Any]):
         except psycopg.Error as error:
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
                 raise refusal from error
-            if params or not isinstance(error, psycopg.errors.SyntaxError):
-                raise
-            psycopg.Connection.rollback(connection)
-            connection.start()
-            return super().execute(query, params, **kw)
+            raise
         finally:
             connection._sends = False
         connection._sent()
@@ -84,34 +103,34 @@ class Connection(WaitingConnection, psycopg.Connection[Any]):
 
     def start(self) -> None:
         """Send BEGIN and the binding, if they wait."""
-        if self._waits:
-            self._require_transaction()
-            self.clear(in_text=self._in_text)
-            try:
-                if self._in_text:
-                    with self.lock:
-                        self.wait(self._exchange(self._text()))
-                else:
-                    with self.pipeline() as pipeline:
-                        self._enqueue(pipeline, self.ahead)
-            except psycopg.Error as error:
-                raise self._refusal(error, None) or error from None
-            self._sent()
+        if not self._waits:
+            return
+        self._require_transaction()
+        if self._pipeline is None:
+            with self.lock:
+                self.wait(self._start_gen())
+            return
+        self.clear(in_text=False)
+        try:
+            with self.pipeline() as pipeline:
+                self._enqueue(pipeline, self.ahead)
+        except psycopg.Error as error:
+            raise self._refusal(error, None) or error from None
+        self._sent()
 
     def clear(self, *, in_text: bool) -> None:
         """Send RESET ALL or DISCARD ALL, if it must go before BEGIN."""
-        try:
-            if self._is_unreadable and not self.pgconn.pipeline_status:
-                with self.lock:
-                    self.wait(self._exchange(RESET))
-            first = self._first(in_text)
-            if first is not None:
-                with self.pipeline() if self.pgconn.pipeline_status else nullcontext():
+        if self._pipeline is None:
+            with self.lock:
+                self.wait(self._clear_gen(in_text))
+        elif (first := self._first(in_text)) is not None:
+            try:
+                with self.pipeline():
                     self._send_ahead(first)
-        except psycopg.Error as error:
-            raise self._not_cleared(error) from None
-        if first == DISCARD:
-            self._sent()
+            except psycopg.Error as error:
+                raise self._not_cleared(error) from None
+            if first == DISCARD:
+                self._sent()
 
     def _send_ahead(self, statement: LiteralString) -> None:
         self._sends = True
@@ -130,7 +149,8 @@ class Connection(WaitingConnection, psycopg.Connection[Any]):
 
     def rollback(self) -> None:
         self.binding = self.executed = None
-        super().rollback()
+        if not self._has_ended:
+            super().rollback()
 
     @contextmanager
     def transaction(self, *args: Any, **kw: Any) -> Iterator[psycopg.Transaction]:
@@ -156,14 +176,37 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
     """A cursor that sends BEGIN and the binding ahead of its statement."""
 
     async def execute(self, query: Any, params: Any = None, **kw: Any) -> Any:
-        connection = waiting(self)
-        if not connection._waits:
-            return await super().execute(query, params, **kw)
-        if connection._in_one_flush(params):
-            await connection.clear(in_text=False)
-        if connection._misread or not connection._in_one_flush(params):
+        connection: Any = self._conn
+        if not connection._joins(params):
+            if connection._pipeline is not None and connection._waits:
+                return await self._execute_in_pipeline(query, params, **kw)
+            if connection._must_clear(params):
+                await connection.clear(in_text=False)
+            if not connection._joins(params):
+                return await super().execute(query, params, **kw)
+        try:
+            async with connection.lock:
+                connection._open_exchange()
+                try:
+                    await connection.wait(self._execute_gen(query, params, **kw))
+                finally:
+                    connection._sends, connection._pipeline = False, None
+        except psycopg.errors.SyntaxError:
+            if params:
+                raise
+            # It may be several statements, which only a message of their own accepts.
+            await psycopg.AsyncConnection.rollback(connection)
             await connection.start()
             return await super().execute(query, params, **kw)
+        return self
+
+    async def _execute_in_pipeline(self, query: Any, params: Any = None, **kw: Any) -> Any:
+        """Execute the first statement in a pipeline of the application."""
+        connection = waiting(self)
+        if not connection._in_one_flush(params):
+            await connection.start()
+            return await super().execute(query, params, **kw)
+        await connection.clear(in_text=False)
         connection._sends = True
         try:
             async with connection.pipeline() as pipeline:
@@ -172,11 +215,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
         except psycopg.Error as error:
             if (refusal := connection._refusal(error, connection.ahead.pgresult)) is not None:
                 raise refusal from error
-            if params or not isinstance(error, psycopg.errors.SyntaxError):
-                raise
-            await psycopg.AsyncConnection.rollback(connection)
-            await connection.start()
-            return await super().execute(query, params, **kw)
+            raise
         finally:
             connection._sends = False
         connection._sent()
@@ -216,34 +255,34 @@ class AsyncConnection(WaitingConnection, psycopg.AsyncConnection[Any]):
 
     async def start(self) -> None:
         """Send BEGIN and the binding, if they wait."""
-        if self._waits:
-            self._require_transaction()
-            await self.clear(in_text=self._in_text)
-            try:
-                if self._in_text:
-                    async with self.lock:
-                        await self.wait(self._exchange(self._text()))
-                else:
-                    async with self.pipeline() as pipeline:
-                        self._enqueue(pipeline, self.ahead)
-            except psycopg.Error as error:
-                raise self._refusal(error, None) or error from None
-            self._sent()
+        if not self._waits:
+            return
+        self._require_transaction()
+        if self._pipeline is None:
+            async with self.lock:
+                await self.wait(self._start_gen())
+            return
+        await self.clear(in_text=False)
+        try:
+            async with self.pipeline() as pipeline:
+                self._enqueue(pipeline, self.ahead)
+        except psycopg.Error as error:
+            raise self._refusal(error, None) or error from None
+        self._sent()
 
     async def clear(self, *, in_text: bool) -> None:
         """Send RESET ALL or DISCARD ALL, if it must go before BEGIN."""
-        try:
-            if self._is_unreadable and not self.pgconn.pipeline_status:
-                async with self.lock:
-                    await self.wait(self._exchange(RESET))
-            first = self._first(in_text)
-            if first is not None:
-                async with self.pipeline() if self.pgconn.pipeline_status else nullcontext():
+        if self._pipeline is None:
+            async with self.lock:
+                await self.wait(self._clear_gen(in_text))
+        elif (first := self._first(in_text)) is not None:
+            try:
+                async with self.pipeline():
                     await self._send_ahead(first)
-        except psycopg.Error as error:
-            raise self._not_cleared(error) from None
-        if first == DISCARD:
-            self._sent()
+            except psycopg.Error as error:
+                raise self._not_cleared(error) from None
+            if first == DISCARD:
+                self._sent()
 
     async def _send_ahead(self, statement: LiteralString) -> None:
         self._sends = True
@@ -262,7 +301,8 @@ class AsyncConnection(WaitingConnection, psycopg.AsyncConnection[Any]):
 
     async def rollback(self) -> None:
         self.binding = self.executed = None
-        await super().rollback()
+        if not self._has_ended:
+            await super().rollback()
 
     @asynccontextmanager
     async def transaction(self, *args: Any, **kw: Any) -> AsyncIterator[psycopg.AsyncTransaction]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
 from psycopg import generators, pq
 from psycopg.abc import PQGen
+from psycopg.pq.abc import PGresult
 
 from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Transport
 from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
@@ -22,15 +22,69 @@ _ISOLATION_LEVELS: Final = {level.value: level.name.replace("_", " ") for level 
 
 
 _NO_MODES: Final = Modes()
+_DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
 RESET: Final = "RESET ALL"
+_RESET: Final = RESET.encode()
 _MARK: Final = MARK.encode()
+_CLIENT_ENCODING: Final = b"client_encoding"
+_IDLE: Final = pq.TransactionStatus.IDLE
 #: Postgres refuses it in a transaction, also in the implicit one of a message with several statements.
 DISCARD: Final = "DISCARD ALL"
 
 
-@cache
-def _begin(isolation_level: str | None, read_only: bool | None, deferrable: bool | None) -> str:
-    return Modes(isolation_level=isolation_level, read_only=read_only, deferrable=deferrable).begin()
+class _Flush(psycopg.Pipeline):
+    """One exchange: BEGIN, the binding, and what a cursor has queued, in one flush with one Sync.
+
+    It stands for psycopg's pipeline while a cursor executes the first statement of a transaction.  psycopg's
+    own waits for the socket before each command and after it; this one waits for the answers alone.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+
+    def _communicate_gen(self) -> PQGen[None]:
+        connection: Any = self._conn
+        pgconn = self.pgconn
+        ahead = connection._encoded_statements()
+        count = len(ahead) + len(self.command_queue)
+        pgconn.enter_pipeline_mode()
+        for statement, values in ahead:
+            pgconn.send_query_params(statement, values)
+        for command in self.command_queue:
+            command()
+        pgconn.pipeline_sync()
+        answers: list[list[PGresult]] = []
+        try:
+            yield from generators.send(pgconn)
+            while len(answers) < count:
+                answers.append((yield from generators.fetch_many(pgconn)))
+            yield from generators.fetch_many(pgconn)  # of the Sync
+            pgconn.exit_pipeline_mode()
+        except psycopg.OperationalError:
+            # An answer may say why the server has closed the connection.  After COPY, libpq can't go on; the
+            # pool gives such a connection up.
+            if all(result.status in _DONE for answer in answers for result in answer):
+                raise
+        connection._pipeline = None
+        self._take(connection, answers, len(ahead))
+
+    def _take(self, connection: WaitingConnection, answers: list[list[PGresult]], ahead: int) -> None:
+        error: Exception | None = None
+        for answer in answers[:ahead]:
+            if answer[0].status not in _DONE:
+                failure = psycopg.errors.error_from_result(answer[0], connection._codec or "ascii")
+                error = connection._refusal(failure, None) or failure
+                error.__cause__ = None if error is failure else failure
+                break
+        else:
+            connection._sent()
+        for queued, answer in zip(self.result_queue, answers[ahead:], strict=False):
+            try:
+                self._process_results(queued, answer)
+            except psycopg.Error as failure:
+                error = error or failure
+        if error is not None:
+            raise error
 
 
 class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
@@ -43,15 +97,32 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     _pipelined = False
     #: Whether the statement in progress goes without BEGIN and binding ahead of it.
     _sends = False
+    #: Of psycopg: the pipeline in progress.
+    _pipeline: Any
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
-        self._encoding = _client_encoding(self)
+        self._encoding = self.pgconn.parameter_status(_CLIENT_ENCODING)
+        #: The last BEGIN, after its modes and those of psycopg.
+        self._begun: tuple[Any, bytes] = (None, b"")
+        #: Python's codecs by the names that Postgres has reported for the client encoding.
+        self._codecs: dict[bytes | None, str | None] = {}
+        self._flush = _Flush(self)
         self._choose_mark()
 
     @property
     def idle(self) -> bool:
-        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        return self.pgconn.transaction_status == _IDLE
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether there is nothing that psycopg could roll back."""
+        return (
+            self.pgconn.transaction_status == _IDLE
+            and self._pipeline is None
+            and not self._num_transactions
+            and self._tpc is None
+        )
 
     def queue(self, binding: Binding, transport: Transport) -> bool:
         if not self.idle:
@@ -90,14 +161,18 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _waits(self) -> bool:
         return self.idle and (self.binding is not None or not self._asked_autocommit)
 
-    def _begin(self) -> str:
-        default = (self.binding and self.binding.modes) or _NO_MODES
-        level, read_only, deferrable = self.isolation_level, self.read_only, self.deferrable
-        return _begin(
-            default.isolation_level if level is None else _ISOLATION_LEVELS[level],
-            default.read_only if read_only is None else read_only,
-            default.deferrable if deferrable is None else deferrable,
-        )
+    def _begin(self) -> bytes:
+        modes = (self.binding and self.binding.modes) or _NO_MODES
+        key = modes, self._isolation_level, self._read_only, self._deferrable
+        if self._begun[0] != key:
+            level, read_only, deferrable = key[1:]
+            begin = Modes(
+                isolation_level=modes.isolation_level if level is None else _ISOLATION_LEVELS[level],
+                read_only=modes.read_only if read_only is None else read_only,
+                deferrable=modes.deferrable if deferrable is None else deferrable,
+            ).begin()
+            self._begun = key, begin.encode()
+        return self._begun[1]
 
     @property
     def _in_text(self) -> bool:
@@ -108,9 +183,9 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
 
     def _text(self) -> str:
         if self.binding is None:
-            return self._begin()
+            return self._begin().decode()
         reset = [] if self.binding.modes is None else [RESET]
-        return "; ".join([self._begin(), *reset, self.binding.literal()])
+        return "; ".join([self._begin().decode(), *reset, self.binding.literal()])
 
     def _start_query(self) -> PQGen[None]:
         """Send BEGIN and the binding ahead of the statement of a cursor of another class.
@@ -144,6 +219,18 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _start_gen(self) -> PQGen[None]:
         """Send BEGIN and the binding outside a pipeline, and take the answers."""
         in_text = self._in_text
+        yield from self._clear_gen(in_text)
+        if not in_text:
+            yield from self._flush._communicate_gen()
+            return
+        try:
+            yield from self._exchange(self._text())
+        except psycopg.Error as error:
+            raise self._refusal(error, None) or error from None
+        self._sent()
+
+    def _clear_gen(self, in_text: bool) -> PQGen[None]:
+        """Send RESET ALL or DISCARD ALL outside a pipeline, if it must go before BEGIN."""
         try:
             if self._is_unreadable:
                 yield from self._exchange(RESET)
@@ -151,20 +238,21 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
                 yield from self._exchange(first)
         except psycopg.Error as error:
             raise self._not_cleared(error) from None
-        try:
-            for statement, values in [(self._text(), None)] if in_text else self._statements():
-                yield from self._exchange(statement, values)
-        except psycopg.Error as error:
-            raise self._refusal(error, None) or error from None
-        self._sent()
+        if first == DISCARD:
+            self._sent()
 
-    def _exchange(self, text: str, values: list[str] | None = None) -> PQGen[None]:
+    def _open_exchange(self) -> None:
+        """Let the next statement of a cursor be one exchange with BEGIN and the binding."""
+        flush: Any = self._flush
+        # An interrupt may have left commands of another statement.
+        flush.command_queue.clear()
+        flush.result_queue.clear()
+        self._sends, self._pipeline = True, flush
+
+    def _exchange(self, text: str) -> PQGen[None]:
         """Send *text*, for ``wait()``; a cursor would take twice the time."""
         encoding = self._codec or "ascii"
-        if values is None:
-            self.pgconn.send_query(text.encode(encoding))
-        else:
-            self.pgconn.send_query_params(text.encode(encoding), [value.encode(encoding) for value in values])
+        self.pgconn.send_query(text.encode(encoding))
         results = yield from generators.execute(self.pgconn)
         if not results:
             raise psycopg.InternalError("the statement failed: the server hasn't answered")
@@ -175,10 +263,13 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     @property
     def _codec(self) -> str | None:
         """Python's codec for the client encoding; None if Python has none, as for EUC_TW."""
-        try:
-            return self.info.encoding
-        except psycopg.NotSupportedError:
-            return None
+        reported = self.pgconn.parameter_status(_CLIENT_ENCODING)
+        if reported not in self._codecs:
+            try:
+                self._codecs[reported] = self.info.encoding
+            except psycopg.NotSupportedError:
+                self._codecs[reported] = None
+        return self._codecs[reported]
 
     @property
     def _is_unreadable(self) -> bool:
@@ -205,26 +296,18 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         ahead.pgresult = None
         pipeline.result_queue.append((ahead, None))
 
-    def _statements(self) -> list[tuple[str, list[str] | None]]:
+    def _encoded_statements(self) -> list[tuple[bytes, list[bytes] | None]]:
         """Return BEGIN, RESET ALL and the binding as far as they are due, each with its parameters."""
-        statements: list[tuple[str, list[str] | None]] = []
+        encoding, binding = self._codec or self.info.encoding, self.binding
+        statements: list[tuple[bytes, list[bytes] | None]] = []
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
-        if self.binding is not None:
-            if self.binding.modes is not None:
-                statements.append((RESET, None))
-            statements.append((self.binding.query(), self.binding.parameters()))
+        if binding is not None:
+            if binding.modes is not None:
+                statements.append((_RESET, None))
+            values = [value.encode(encoding) for value in binding.parameters()]
+            statements.append((binding.query().encode(), values))
         return statements
-
-    def _encoded_statements(self) -> list[tuple[bytes, list[bytes] | None]]:
-        encoding = self.info.encoding
-        return [
-            (
-                statement.encode(encoding),
-                None if values is None else [value.encode(encoding) for value in values],
-            )
-            for statement, values in self._statements()
-        ]
 
     def _require_transaction(self) -> None:
         self._require_in_force()
@@ -250,10 +333,13 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     @property
     def _misread(self) -> bool:
         """Whether RESET ALL, which goes ahead, changes the client encoding."""
-        if self.binding is None or self.binding.modes is None:
+        binding = self.binding
+        if binding is None or binding.modes is None:
             return False
-        expected = self.binding.settings.get("client_encoding", self._encoding)
-        return _client_encoding(self) != expected
+        reported = self.pgconn.parameter_status(_CLIENT_ENCODING)
+        if "client_encoding" in binding.settings:
+            return reported != str(binding.settings["client_encoding"]).encode()
+        return reported != self._encoding
 
     def _sent(self) -> None:
         if self.binding is not None:
@@ -262,6 +348,23 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _in_one_flush(self, params: object) -> bool:
         # A query without parameters may hold several statements, which a pipeline doesn't accept.
         return self.binding is not None and (self._pipelined or self._asked_autocommit) and params is not None
+
+    def _joins(self, params: object) -> bool:
+        """Whether BEGIN, the binding and the next statement can be one exchange."""
+        binding = self.binding
+        return (
+            binding is not None
+            and (self._pipelined or self._asked_autocommit)
+            and params is not None
+            and self._pipeline is None
+            and self.pgconn.transaction_status == _IDLE
+            and (binding.discard_key is None or not self.discards)
+            and not self._misread
+        )
+
+    def _must_clear(self, params: object) -> bool:
+        """Whether ``clear()`` comes before the exchange."""
+        return self._waits and self._in_one_flush(params) and (self.discards or self._misread)
 
     def _refusal(self, error: psycopg.Error, result: Any) -> BindingError | None:
         """Return the error of a refused binding; None if *error* has another cause.
@@ -276,10 +379,6 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         if result is not None and result.status == pq.ExecStatus.TUPLES_OK:
             return None
         return self.binding.refused(error.sqlstate)
-
-
-def _client_encoding(connection: psycopg.BaseConnection[Any]) -> str:
-    return (connection.pgconn.parameter_status(b"client_encoding") or b"").decode()
 
 
 def waiting(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> Any:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -468,21 +468,19 @@ def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
     maker = sessionmaker(pool)
     enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
 
-    enter, entered = psycopg_driver.Connection.pipeline, []
+    begun: list[Any] = []
 
-    @contextmanager
-    def interrupted(connection: psycopg_driver.Connection) -> Iterator[Any]:
-        # Kept: else Python ends the pipeline with its generator.
-        entered.append(enter(connection))
-        entered[-1].__enter__()
+    def interrupted(connection: psycopg_driver.Connection, exchange: Any, **_: Any) -> Any:
+        # Kept: else Python closes the generator.
+        begun.append(exchange)
+        next(exchange)
         raise error
-        yield
 
     with maker() as session:
         identify(session, alice)
         session.execute(ANYTHING)
         session.commit()
-        monkeypatch.setattr(psycopg_driver.Connection, "pipeline", interrupted)
+        monkeypatch.setattr(psycopg_driver.Connection, "wait", interrupted)
         with pytest.raises(error):
             session.execute(TASKS)
         monkeypatch.undo()
