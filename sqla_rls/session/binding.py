@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from random import SystemRandom
 from typing import Any, Final
 
 from sqlalchemy import Connection, TextClause, func, literal_column, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
-from sqla_rls.driver.base import MARK, SEPARATE_CLAIMS, Binding, DriverConnection, require_unexpired
+from sqla_rls.driver.base import MARK, SEPARATE_CLAIMS, Binding, require_unexpired
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.log import Unlogged, UnloggedText
-from sqla_rls.session.plan import ConnectionPlan, replace_later
+from sqla_rls.session.plan import SEED, ConnectionPlan, replace_later
 from sqla_rls.session.principal import Principal, ServiceAccess, discard_key
 
 #: The claims of a caller without claims.  With a signature, such a caller has a token, too: it replaces one
@@ -54,22 +53,20 @@ def bind(
         follows.  Without ``set_role`` it sets no role, and the login role must be the caller's.  In a joined
         transaction one SELECT reads the settings first.
     """
-    options = plan.options.binding
-    driver_connection: Any = connection.connection.driver_connection
-    if options.reset == "all" and not (plan.is_direct and isinstance(driver_connection, DriverConnection)):
+    options, driver_connection = plan.options.binding, plan.driver_connection
+    if options.reset == "all" and not (plan.is_direct and driver_connection is not None):
         raise UnsupportedTransaction(_RESETS_ALL)
-    mark = driver_connection.mark if isinstance(driver_connection, DriverConnection) and not joined else None
-    binding = _binding(principal, plan, mark)
+    binding = _binding(principal, plan, joined)
     if joined:
         if options.reset == "all":
             raise UnsupportedTransaction(_RESETS_ALL)
         _require_transaction(connection)
         # Postgres doesn't show the seed, and a new one serves as well.
-        before = _settings_of(connection, ["role", *(name for name in binding.settings if name != _SEED)])
+        before = _settings_of(connection, ["role", *(name for name in binding.settings if name != SEED)])
         _execute(connection, binding, set_role=options.set_role or binding.role == "none")
         return partial(_restore, connection, before)
-    if plan.options.goes_with_begin:
-        if isinstance(driver_connection, DriverConnection):
+    if options.transport != "statement" and options.set_role:
+        if driver_connection is not None:
             if not driver_connection.autocommit_is_bound:
                 _require_transaction(connection)
             if driver_connection.queue(binding, options.transport):
@@ -80,18 +77,10 @@ def bind(
         raise UnsupportedTransaction(_RESETS_ALL)
     _require_transaction(connection)
     _execute(connection, binding, set_role=options.set_role or binding.role == "none")
-    if not isinstance(driver_connection, DriverConnection):
+    if driver_connection is None:
         return _nothing
     driver_connection.executed = binding
     return partial(driver_connection.unqueue, binding)
-
-
-_SEED: Final = "seed"
-_entropy: Final = SystemRandom()
-
-
-def _seed() -> str:
-    return str(_entropy.uniform(-1, 1))
 
 
 _RESETS_ALL: Final = (
@@ -101,14 +90,15 @@ _RESETS_ALL: Final = (
 )
 
 
-def _binding(principal: Principal, plan: ConnectionPlan, mark: str | None) -> Binding:
+def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Binding:
     if isinstance(principal, ServiceAccess):
         # SET ROLE none: ALTER ROLE … SET role, or the last caller, may have left another role.
         role, claims, claims_json, expires_at = principal.role or "none", _NOTHING, "", None
     else:
         role, claims, expires_at = principal.role, principal.claims, principal.expires_at
         claims_json = principal.claims_json if claims else ""
-    require_unexpired(expires_at)
+    if expires_at is not None:
+        require_unexpired(expires_at)
     settings: dict[str, str | Callable[[], str]] = {"request.jwt.claims": claims_json}
     if plan.has_separate_claims:
         settings |= _separate_claims(role, claims, claims_json if plan.signer is None else None)
@@ -116,15 +106,11 @@ def _binding(principal: Principal, plan: ConnectionPlan, mark: str | None) -> Bi
         # The driver makes the token when it sends it: in AUTOCOMMIT, a token made here could have expired.
         token = partial(plan.signer.token, claims, claims_json, expires_at)
         settings |= {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
-    if plan.modes is not None:
-        # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
-        settings[_SEED] = _seed
-    if not plan.is_direct or MARK in plan.settings:
-        # Behind a pooler, the server may report a change to another client.
+    settings.update(plan.fixed)
+    mark = plan.mark
+    if joined and mark is not None:
+        del settings[MARK]
         mark = None
-    elif mark is not None:
-        settings[MARK] = mark
-    settings.update(plan.settings)
     options = plan.options.binding
     return Binding(
         role=role,

@@ -160,6 +160,9 @@ def identify(session: AnySession, caller: Caller) -> None:
             f"the session can't be identified: identify() takes a Caller, not {type(caller).__name__}. "
             "Verify the token first"
         )
+    if target._root is None and target._caller is None and target._last is None:
+        target._caller = caller
+        return
     names = target._options.binding.principal_claims
     bound = target._bound_now()
     if bound is not None and principal_key(bound, names) != principal_key(caller, names):
@@ -211,6 +214,8 @@ def service_session(factory: Any, *, reason: str, role: str | None = None) -> An
 
 
 def _enforced(session: Any) -> RowSecuritySession:
+    if isinstance(session, RowSecuritySession):
+        return session
     unscoped = session.registry() if hasattr(session, "registry") else session
     target: Any = getattr(unscoped, "sync_session", unscoped)
     if not isinstance(target, RowSecuritySession):

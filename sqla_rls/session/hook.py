@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import SessionTransaction
@@ -33,30 +34,37 @@ def after_begin(session: RowSecuritySession, transaction: SessionTransaction, co
         # A savepoint is part of a bound transaction.
         return
     options = session._options
-    share = session._begin(transaction, connection)
+    info = connection.connection.info
+    share = session._begin(transaction, connection, info)
     try:
         if session.twophase:
             raise UnsupportedTransaction(
                 "the caller can't be bound: PREPARE TRANSACTION loses the binding. "
                 "Use a Session without twophase"
             )
-        principal = session._bound or session._ask(connection)
+        principal: Any = session._bound or session._caller
+        if not isinstance(principal, Caller):
+            principal = session._bound or session._ask(connection)
         names, last = options.binding.principal_claims, session._last
-        key = principal_key(principal, names)
-        if last is not None and last is not principal and principal_key(last, names) != key:
+        if (
+            last is not None
+            and last is not principal
+            and principal_key(last, names) != principal_key(principal, names)
+        ):
             raise CallerChanged(
                 "the caller can't change: the session holds objects that another caller loaded. "
                 "Close the session, or call identify()"
             )
-        share.require_one_caller(key)
-        plan = plan_of(connection, options)
-        _look(connection, plan)
-        share.bound(key, bind(connection, principal, plan, joined=share.joined))
+        share.require_one_caller(principal, names)
+        plan = info.get(options) or plan_of(connection, options)
+        if not plan.pool.is_known:
+            _look(connection, plan)
+        share.bound(bind(connection, principal, plan, joined=share.joined))
         if isinstance(principal, ServiceAccess):
             _log.info("service session as role %r: %s", principal.role or "(login role)", principal.reason)
-        elif principal.role not in (safe := options.safe.setdefault(connection.engine.pool, set())):
+        elif principal.role not in plan.pool.safe:
             _check(connection, principal, plan)
-            safe.add(principal.role)
+            plan.pool.safe.add(principal.role)
         session._bound = session._last = principal
         session._refused = False
         if options.on_bind is not None:
@@ -73,9 +81,7 @@ def after_begin(session: RowSecuritySession, transaction: SessionTransaction, co
 
 def _look(connection: Connection, plan: ConnectionPlan) -> None:
     """Check the first connection of a pool, before a caller is bound."""
-    options, pool = plan.options, connection.engine.pool
-    if pool in options.known:
-        return
+    options = plan.options
     name_denials(connection.engine)
     if plan.server is not None:
         _log.info(
@@ -91,7 +97,7 @@ def _look(connection: Connection, plan: ConnectionPlan) -> None:
                 require_declared_settings(connection, options, resets=True)
             else:
                 return
-    options.known.add(pool)
+    plan.pool.is_known = True
 
 
 def _check(connection: Connection, caller: Caller, plan: ConnectionPlan) -> None:

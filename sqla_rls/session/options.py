@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Pool
 from sqlalchemy.orm import Session
@@ -125,6 +125,16 @@ def _is_names(value: Any) -> bool:
     )
 
 
+@dataclass(slots=True)
+class PoolFacts:
+    """The facts that the sessions of one factory know of a pool."""
+
+    #: Whether the pool was checked before its first caller.
+    is_known: bool = False
+    #: The roles for which row security holds on its connections.
+    safe: set[str] = field(default_factory=set[str])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class SessionOptions:
     """The arguments of ``enforce_row_security()``, and the facts that its sessions know of their pools."""
@@ -136,10 +146,7 @@ class SessionOptions:
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     check_login_role: bool = True
     on_bind: BindHook | None = None
-    #: Pools that were checked before their first caller.
-    known: WeakSet[Pool] = field(default_factory=WeakSet[Pool])
-    #: The roles for which row security holds, by the pool of their connections.
-    safe: WeakKeyDictionary[Pool, set[str]] = field(default_factory=WeakKeyDictionary[Pool, set[str]])
+    pools: WeakKeyDictionary[Pool, PoolFacts] = field(default_factory=WeakKeyDictionary[Pool, PoolFacts])
 
     def __post_init__(self) -> None:
         for name, value in self.settings.items():

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import urandom
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine
 
 from sqla_rls.driver import connect, server_info
-from sqla_rls.driver.base import Modes
+from sqla_rls.driver.base import MARK, DriverConnection, Modes
 from sqla_rls.driver.connect import SERVER_INFO, SIGNER
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
-from sqla_rls.session.options import SessionOptions
+from sqla_rls.session.options import PoolFacts, SessionOptions
 
 if TYPE_CHECKING:
     from sqla_rls.tokens.signing import Ed25519Signer, Signer
@@ -35,6 +36,27 @@ class ConnectionPlan:
     settings: Mapping[str, str]
     #: The modes of BEGIN; None leaves them to the connection and the last caller.
     modes: Modes | None
+    #: The facts of the connection's pool.
+    pool: PoolFacts = field(default_factory=PoolFacts)
+    #: The driver's connection, if it sends bindings.
+    driver_connection: DriverConnection | None = None
+    #: The value of MARK for the transactions that a session begins.
+    mark: str | None = None
+    #: ``settings``, with the seed and the mark before them.
+    fixed: Mapping[str, str | Callable[[], str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        fixed: dict[str, str | Callable[[], str]] = {}
+        if self.modes is not None:
+            # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
+            fixed[SEED] = _seed
+        driver_connection = self.driver_connection
+        # Behind a pooler, the server may report a change to another client.
+        if driver_connection is not None and self.is_direct and MARK not in self.settings:
+            object.__setattr__(self, "mark", driver_connection.mark)
+        if self.mark is not None:
+            fixed[MARK] = self.mark
+        object.__setattr__(self, "fixed", {**fixed, **self.settings})
 
     @property
     def has_separate_claims(self) -> bool:
@@ -45,6 +67,13 @@ class ConnectionPlan:
     def is_direct(self) -> bool:
         """Whether no pooler is in between; False if that is unknown."""
         return self.server is not None and self.server.direct
+
+
+SEED: Final = "seed"
+
+
+def _seed() -> str:
+    return str(int.from_bytes(urandom(8), "big") / 2**63 - 1)
 
 
 def plan_of(connection: Connection, options: SessionOptions) -> ConnectionPlan:
@@ -87,21 +116,27 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
             f"row security can't be enforced: {connection.dialect.name} has none. Connect to Postgres"
         )
     resets = options.binding.reset != "none"
+    driver_connection = connection.connection.driver_connection
+    of_connection: dict[str, Any] = {
+        "options": options,
+        "pool": options.pools.setdefault(connection.engine.pool, PoolFacts()),
+        "driver_connection": driver_connection if isinstance(driver_connection, DriverConnection) else None,
+    }
     if options.binding.signing == "off" and not resets:
         return ConnectionPlan(
-            options=options, server=None, signer=None, settings=options.settings, modes=None
+            **of_connection, server=None, signer=None, settings=options.settings, modes=None
         )
     server = _server_of(connection, options)
     signer = _choose(server, connection.connection.info.get(SIGNER), options)
     if not resets:
         return ConnectionPlan(
-            options=options, server=server, signer=signer, settings=options.settings, modes=None
+            **of_connection, server=server, signer=signer, settings=options.settings, modes=None
         )
     path = options.settings.get("search_path", server.search_path)
     # Postgres searches pg_temp first, unless the path names it.
     ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
     return ConnectionPlan(
-        options=options,
+        **of_connection,
         server=server,
         signer=signer,
         settings={**server.pooler_settings, **options.settings, **ours},

@@ -55,6 +55,8 @@ class RowSecuritySession(Session):
     #: The transaction in progress, and whether it was refused.
     _root: SessionTransaction | None = None
     _refused: bool = False
+    #: Connections that the application gave, and whether each was in a transaction before the session's.
+    _given: WeakKeyDictionary[Connection, bool] | None = None
 
     def __init__(self, *args: Any, token: str | TokenCallback | None = None, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -64,8 +66,6 @@ class RowSecuritySession(Session):
         self._me = ref(self)
         #: One for each connection of the transaction in progress.
         self._shares: list[Share] = []
-        #: Connections that the application gave, and whether each was in a transaction before the session's.
-        self._given: WeakKeyDictionary[Connection, bool] = WeakKeyDictionary()
 
     def close(self) -> None:
         """Close the session, and forget the caller, even if closing fails."""
@@ -94,10 +94,11 @@ class RowSecuritySession(Session):
         Raises:
             TransactionRefused: the transaction in progress has no binding, or has lost it.
         """
-        self._require_bound()
+        if self._root is not None:
+            self._require_bound()
         bind = super().get_bind(*args, **kw)
         if isinstance(bind, Connection):
-            self._given[bind] = bind.in_transaction()
+            self._give(bind)
         return bind
 
     def connection(
@@ -113,8 +114,13 @@ class RowSecuritySession(Session):
         # If the arguments name a bind, Session doesn't call get_bind().
         self._require_bound()
         if isinstance(bind := (bind_arguments or {}).get("bind"), Connection):
-            self._given[bind] = bind.in_transaction()
+            self._give(bind)
         return super().connection(bind_arguments, execution_options)
+
+    def _give(self, connection: Connection) -> None:
+        if self._given is None:
+            self._given = WeakKeyDictionary()
+        self._given[connection] = connection.in_transaction()
 
     def merge(self, instance: _O, **kw: Any) -> _O:
         """Merge *instance*, as in Session.
@@ -174,15 +180,17 @@ class RowSecuritySession(Session):
     def _forget(self) -> None:
         # The next user of the session must identify it first.
         self._caller = self._last = None
-        self._has_ended()
+        if self._root is not None:
+            self._has_ended()
 
-    def _begin(self, transaction: SessionTransaction, connection: Connection) -> Share:
-        self._has_ended()
+    def _begin(self, transaction: SessionTransaction, connection: Connection, info: dict[Any, Any]) -> Share:
+        if self._root is not None:
+            self._has_ended()
         self._root = transaction
         # Refused until the binding has succeeded: after an error, the session still holds the connection.
         self._refused = True
-        joined = self._given.pop(connection, False)
-        share = Share(self._me, connection, joined, Sharers.of(connection, joined=joined))
+        joined = self._given is not None and self._given.pop(connection, False)
+        share = Share(self._me, connection, joined, Sharers.of(info, joined=joined))
         self._shares.append(share)
         return share
 

@@ -7,14 +7,15 @@ role and settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from weakref import ReferenceType
 
 from sqlalchemy import Connection, Transaction, event
 
 from sqla_rls.exc import TransactionInProgress, TransactionRefused
+from sqla_rls.session.principal import Principal, principal_key
 
 #: The key of the Sharers in ``Connection.info``, which belongs to the driver connection.
 _SHARERS: Final = "sqla_rls.sharers"
@@ -28,15 +29,20 @@ class Sharers:
         self.members: list[Share] = []
         #: Restores the settings from before the first session joined; None if no session has joined.
         self.restore: Callable[[], None] | None = None
+        #: The number of shares that haven't ended.
+        self.shares = 0
 
     @classmethod
-    def of(cls, connection: Connection, *, joined: bool) -> Sharers:
-        """Return the sharers of a driver connection; they are new unless *joined* or one is in force."""
-        info = connection.connection.info
+    def of(cls, info: dict[Any, Any], *, joined: bool) -> Sharers:
+        """Return the sharers of a driver connection, for one more share.
+
+        They are those of *info* if the share has *joined*, or another one is in force.
+        """
         found: Sharers | None = info.get(_SHARERS)
-        if found is None or not (joined or found.in_force()):
+        if found is None or (found.shares and not (joined or found.in_force())):
             # A new object: the pool may lend the connection again before its last session ends.
             found = info[_SHARERS] = cls()
+        found.shares += 1
         return found
 
     def in_force(self) -> list[Share]:
@@ -61,29 +67,41 @@ class Share:
     #: Whether the transaction began before the session.
     joined: bool
     sharers: Sharers
-    #: The key of the principal; None until it is bound.
-    principal: object = None
+    principal: Principal | None = None
+    #: The claims that make up a caller, in addition to those that always do.
+    names: Sequence[str] | None = None
     #: The transaction, and the savepoints around the binding: the binding ends with any of them.
-    transactions: list[Transaction] = field(default_factory=list[Transaction])
+    transactions: Sequence[Transaction] = ()
     unbind: Callable[[], None] | None = None
     is_member: bool = False
     is_refused: bool = False
 
-    def require_one_caller(self, principal: object) -> None:
+    def require_one_caller(self, principal: Principal, names: Sequence[str] | None) -> None:
         """Raise TransactionInProgress if another session is bound to another caller than *principal*."""
-        if any(other.principal != principal for other in self.sharers.members if other.is_in_force):
+        self.principal, self.names = principal, names
+        if self.sharers.members and any(
+            other.principal is not principal and other.key != self.key
+            for other in self.sharers.members
+            if other.is_in_force
+        ):
             raise TransactionInProgress(
                 "the caller can't be bound: another session runs as another caller in this connection's "
                 "transaction. Commit or close that session first, or give each session a connection of its "
                 "own"
             )
 
-    def bound(self, principal: object, unbind: Callable[[], None]) -> None:
-        """Record that *principal* is bound to the transaction; *unbind* undoes the binding."""
+    @property
+    def key(self) -> Hashable:
+        """The key of the principal."""
+        assert self.principal is not None
+        return principal_key(self.principal, self.names)
+
+    def bound(self, unbind: Callable[[], None]) -> None:
+        """Record that the principal is bound to the transaction; *unbind* undoes the binding."""
         sharers = self.sharers
         if self.joined and not sharers.in_force():
             sharers.restore = unbind
-        self.principal, self.unbind = principal, unbind
+        self.unbind = unbind
         self.transactions = _transactions_of(self.connection)
         self.is_member = True
         sharers.members.append(self)
@@ -123,6 +141,7 @@ class Share:
         if self.is_refused:
             for name in _EVENTS:
                 event.remove(self.connection, name, _refuse)
+        self.sharers.shares -= 1
         if self.joined:
             self._leave()
             self._restore()
