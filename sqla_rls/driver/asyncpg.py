@@ -118,9 +118,11 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
         if query in _ENDS or self._is_in_force:
-            answer: CoroutineType[Any, Any, Any] = super().execute(query, *args, timeout=timeout)
-            return answer
-        return self._execute_bound(query, *args, timeout=timeout)
+            execution: Any = super().execute(query, *args, timeout=timeout)
+        else:
+            execution = self._execute_bound(query, *args, timeout=timeout)
+        coroutine: CoroutineType[Any, Any, Any] = execution
+        return coroutine
 
     async def _execute_bound(self, query: str, *args: Any, timeout: float | None) -> Any:
         binding = self.binding
