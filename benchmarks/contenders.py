@@ -147,6 +147,10 @@ class SyncRunner(Runner):
         self._open = contender.prepare(sessionmaker(self._engine))
         self._callers = contender.callers()
 
+    def open_session(self, number: int) -> Any:
+        """A session of a caller, without a transaction."""
+        return self._open(self._callers[number % len(self._callers)])
+
     def transaction(self, number: int) -> None:
         caller = self._callers[number % len(self._callers)]
         with self._open(caller) as session:
@@ -182,13 +186,29 @@ class AsyncRunner(Runner):
         cpu = time.process_time()
         for number in range(transactions):
             began = time.perf_counter()
-            caller = self._callers[number % len(self._callers)]
-            async with self._open(caller) as session:
-                rows = (await session.scalars(NOTES)).all()
-                await session.commit()
-            _check(rows, caller)
+            await self._transaction(number)
             taken.append(time.perf_counter() - began)
         return taken, time.process_time() - cpu
+
+    async def _transaction(self, number: int) -> None:
+        caller = self._callers[number % len(self._callers)]
+        async with self._open(caller) as session:
+            rows = (await session.scalars(NOTES)).all()
+            await session.commit()
+        _check(rows, caller)
+
+    def concurrent(self, tasks: int, transactions: int) -> None:
+        """Run as many *tasks* at once, each of which runs its *transactions* one after the other."""
+        self._loop.run(self._concurrent(tasks, transactions))
+
+    async def _concurrent(self, tasks: int, transactions: int) -> None:
+        async def work(task: int) -> None:
+            for number in range(transactions):
+                await self._transaction(task + number)
+
+        async with asyncio.TaskGroup() as group:
+            for task in range(tasks):
+                group.create_task(work(task))
 
     def close(self) -> None:
         self._loop.run(self._engine.dispose())
@@ -256,8 +276,8 @@ def sqlalchemy_tenants(maker: Maker) -> Callable[[Caller], Any]:
     return lambda caller: manager.new_tenant_session(caller.subject, create_if_missing=False)
 
 
-def contenders() -> dict[str, list[Contender]]:
-    """By driver; plain SQLAlchemy comes first."""
+def contenders(*, others: bool = True) -> dict[str, list[Contender]]:
+    """By driver; plain SQLAlchemy comes first, and other packages last, if *others*."""
 
     def on(driver: str, *names: Transport) -> list[Contender]:
         spent = {"with_begin": 3, "pipeline": 2, "statement": 4}
@@ -279,7 +299,7 @@ def contenders() -> dict[str, list[Contender]]:
         ]
 
     return {
-        "psycopg": [*on("psycopg", "with_begin", "pipeline", "statement"), *_others()],
+        "psycopg": [*on("psycopg", "with_begin", "pipeline", "statement"), *(_others() if others else [])],
         "psycopg_async": on("psycopg_async", "with_begin", "pipeline", "statement"),
         "asyncpg": on("asyncpg", "with_begin", "statement"),
     }
