@@ -135,8 +135,8 @@ def test_the_driver_of_npm(url: str, signed: Signed, issuer: Issuer, tmp_path: P
         )
 
 
-GUIDE: Final = Path(__file__).parents[2] / "docs" / "guide" / "sql_over_http.md"
-#: A signed-in user, and a network in which the address of the guide leads to the endpoint.
+GUIDES: Final = Path(__file__).parents[2] / "docs" / "guide"
+#: A signed-in user, and a network in which the address of the guides leads to the endpoint.
 NETWORK: Final = """
 import { readFileSync } from "node:fs";
 
@@ -148,10 +148,11 @@ globalThis.fetch = (to, options) => send(to === "https://api.example.com/neon/sq
 
 
 @pytest.mark.exhaustive
-def test_the_code_of_the_guide(url: str, signed: Signed, issuer: Issuer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guide", ["sql_over_http.md", "stack_auth.md"])
+def test_the_code_of_a_guide(guide: str, url: str, signed: Signed, issuer: Issuer, tmp_path: Path) -> None:
     with signed.admin.begin() as connection:
         connection.execute(text("ALTER TABLE todos ADD COLUMN done boolean NOT NULL DEFAULT false"))
-    code = GUIDE.read_text("utf-8").split("```js\n")[1].split("```")[0]
+    code = (GUIDES / guide).read_text("utf-8").split("```js\n")[1].split("```")[0]
     code = f"{NETWORK}{code}console.log(JSON.stringify(todos));"
     assert run(code, tmp_path, [DRIVER], url=url, alice=issuer.token("alice")) == [
         {"id": "1", "task": "alice's"}
