@@ -79,6 +79,7 @@ def examples() -> Iterator[Examples]:
         yield found
 
 
+@pytest.mark.exhaustive
 def test_small_worlds_decide(examples: Examples, subtests: pytest.Subtests) -> None:
     for name, (sql, expected) in CASES.items():
         with subtests.test(name):
