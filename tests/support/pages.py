@@ -5,7 +5,7 @@
 | ``python`` | executed; ``await`` is allowed. A first line such as ``# app/models.py`` makes it a file |
 | ``pycon`` | as doctest does, with ELLIPSIS |
 | ``console`` | each line after ``$`` by bash, ``secret`` as input. Exports stay. ``&`` starts a server |
-| ``sql`` | by the owner of the database |
+| ``sql`` | by the owner of the database, who may create others |
 | ``toml``, ``yaml``, ``json``, ``ini`` | parsed; a first line such as ``# pyproject.toml`` makes it a file |
 | ``text`` | compared with the output of the block before it; ``…`` stands for any text, or for any lines |
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import doctest
+import gc
 import inspect
 import io
 import json
@@ -33,6 +34,7 @@ import sys
 import time
 import tomllib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from contextlib import chdir, contextmanager, redirect_stdout
@@ -263,7 +265,9 @@ class Page:
         owner = sql.Identifier(OWNER)
         with self._superuser() as connection:
             self._roles = _roles(connection)
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD 'secret'").format(owner))
+            connection.execute(
+                sql.SQL("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD 'secret'").format(owner)
+            )
             connection.execute(
                 sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(self._database), owner)
             )
@@ -271,7 +275,7 @@ class Page:
         self._environment = {
             "DATABASE_URL": self._url(OWNER).render_as_string(hide_password=False),
             "DATABASE_AUTHENTICATED_URL": self._url(LOGIN_ROLE).render_as_string(hide_password=False),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([*self._programs(), os.environ["PATH"]]),
             "PYTHONPATH": str(self._folder),
             "COLUMNS": "120",
             "NO_COLOR": "1",
@@ -288,6 +292,11 @@ class Page:
     def is_passed(self) -> bool:
         """Whether all blocks of the document have passed."""
         return self.passed == self._number
+
+    def _programs(self) -> list[str]:
+        installation = self._server.installation
+        server = [] if installation is None else [str(installation.bindir)]  # pg_dump and others
+        return [str(Path(sys.executable).parent), *server]
 
     def _url(self, role: str) -> URL:
         return self._server.url(self._database).set(username=role, password="secret")
@@ -453,6 +462,10 @@ class Page:
         rmtree(self._folder)
         self._server.drop_database(self._database)
         with self._superuser() as connection:
+            for (database,) in connection.execute(
+                "SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = %s", [OWNER]
+            ).fetchall():
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
             # In one statement, since memberships depend on the role that granted them.
             names = sql.SQL(", ").join(map(sql.Identifier, _roles(connection) - self._roles))
             connection.execute(sql.SQL("DROP ROLE {}").format(names))
@@ -464,6 +477,10 @@ class Page:
             paths = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
             if name == "__page__" or any(path and Path(path).is_relative_to(self._folder) for path in paths):
                 self._dispose(sys.modules.pop(name))
+        # Engines without a name of their own: collected later, they would fail the test that runs then.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
     def _dispose(self, module: ModuleType) -> None:
         """Close the connections in the pools of a module."""
@@ -472,6 +489,7 @@ class Page:
                 value.dispose()
             elif isinstance(value, AsyncEngine):
                 self._runner.run(value.dispose())
+        vars(module).clear()
 
 
 def _roles(connection: psycopg.Connection[Any]) -> set[str]:
