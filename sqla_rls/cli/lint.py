@@ -120,7 +120,7 @@ def command(
         programs = [one.strip() for one in with_.split(",") if one.strip()]
         check_names(programs)
         reviewed = _read(baseline) if baseline is not None and not write_baseline else None
-        side = Side.parse(target, models=models, alembic_config=alembic_config, owner=owner)
+        side = Side.parse(target, models=models, alembic_config=alembic_config, owner=owner, partial=True)
         found = [load_metadata(one) for one in models]
         with (
             Progress("Looking") as progress,

@@ -88,7 +88,9 @@ def command(
                 found: Any = diff_matrices(first, second, **limits)
             else:
                 assert target is not None
-                found = read_matrix(Side.parse(target, **options), **limits)
+                # A file that is reviewed has all tables.
+                is_partial = write is None and check is None
+                found = read_matrix(Side.parse(target, **options, partial=is_partial), **limits)
         if html is not None:
             html.write_text(html_(found), encoding="utf-8")
         if isinstance(found, Matrix) and write is not None:

@@ -183,6 +183,27 @@ def _words(sql: str) -> Iterator[str]:
             yield token.name.lower()
 
 
+def asks_for_role(sql: str) -> bool:
+    """Return whether *sql*, an expression or the body of a function, may depend on the role that runs it."""
+    import pglast
+    from pglast.parser import scan
+
+    try:
+        tokens = list(scan(sql))
+    except pglast.parser.ParseError:
+        return True
+    for token in tokens:
+        word = sql[token.start : token.end + 1].lower().strip("\"'")
+        if token.kind != "NO_KEYWORD" and token.name.lower() in _OTHER_ROLES:
+            return True
+        if word in (*_ROLE_NAMES, "role") or (word.startswith("has_") and word.endswith("_privilege")):
+            return True
+    return False
+
+
+_ROLE_NAMES: Final = _ROLE_FUNCTIONS - {"current_setting"}
+
+
 def _named(sql: str) -> tuple[set[str], set[tuple[str, str]]]:
     """Return the schemas of functions, types and operators, and the operators outside ``pg_catalog``."""
     import pglast

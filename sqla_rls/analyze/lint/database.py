@@ -83,6 +83,8 @@ class Database:
     left_out: list[str] = field(default_factory=list)
     unknown: dict[Unknown, dict[str, Level]] = field(default_factory=dict[Unknown, dict[str, Level]])
     asking: tuple[str, Level] | None = None
+    #: The tables and views that the scratch database has only in part, with the parts.
+    incomplete: dict[str, str] = field(default_factory=dict[str, str])
     #: Ends what the rules opened.
     undo: ExitStack = field(default_factory=ExitStack)
     _no_scratch: str | None = None
@@ -285,6 +287,11 @@ class Database:
         """
         with undone(self._scratch):
             yield self._scratch
+
+    def require_complete(self, name: str) -> None:
+        """Raise AnalysisError if the scratch database has a relation, or one that it reads, only in part."""
+        for one in sorted({name, *self.schema.reads(name)} & self.incomplete.keys()):
+            raise AnalysisError(f"{one}: {self.incomplete[one]}")
 
     @cached_property
     def _scratch(self) -> Connection:

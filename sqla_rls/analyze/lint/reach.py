@@ -532,6 +532,7 @@ class Reaches:
     def _in_scratch(self, relation: Relation, role: str) -> Reach:
         """Evaluate the policies as they are, on real rows of the scratch database."""
         with self.database.scratch() as connection:
+            self.database.require_complete(relation.name)
             return self._with_real_rows(connection, relation, role)
 
     def _with_real_rows(self, connection: Connection, relation: Relation, role: str) -> Reach:

@@ -96,6 +96,11 @@ def _survey(database: Database) -> Survey:
         Bench.open(connection, protected, ROWS, seconds=seconds) as bench,
     ):
         for relation in tables:
+            try:
+                database.require_complete(relation.name)
+            except AnalysisError as error:
+                database.note_unknown(relation.name, str(error))
+                continue
             empty = sorted(bench.schema.reads(relation.name) & bench.left_out.keys())
             for name in empty:
                 database.note_unknown(relation.name, _unmeasured(name, bench.left_out[name], seconds))

@@ -59,6 +59,8 @@ def open_target(
             is_scratch=True,
         )
         _note_parts(database, built)
+        for name, reason in database.incomplete.items():
+            database.note_unknown(name, reason)
         yield database
 
 
@@ -73,5 +75,4 @@ def _note_parts(database: Database, built: Built) -> None:
     """Note in *database* what its scratch database doesn't have."""
     database.left_out += [one for one in built.left_out if one not in database.left_out]
     for name, parts in built.incomplete.items():
-        reason = f"the scratch database has it only in part: {'; '.join(sorted(parts))}"
-        database.note_unknown(name, reason)
+        database.incomplete[name] = f"the scratch database has it only in part: {'; '.join(sorted(parts))}"

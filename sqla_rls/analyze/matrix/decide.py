@@ -10,9 +10,9 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, CursorResult
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.verdict import Budget
@@ -42,23 +42,24 @@ def constant(connection: Connection, relation: Relation, expression: str) -> boo
         EXPLAIN; for a partitioned table, of a temporary table with its columns.
     """
     name, is_copy = relation.name, relation.kind == "p"
-    driver = connection.execution_options(no_parameters=True)
+
+    def run(statement: str) -> CursorResult[Any]:
+        return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
     try:
         if is_copy:
             # The plan of a partitioned table without partitions has no rows for any condition.
             name = f"pg_temp.{quoted(relation.relname)}"
-            driver.exec_driver_sql(
-                f"CREATE TEMPORARY TABLE {quoted(relation.relname)} (LIKE {relation.name})"
-            )
+            run(f"CREATE TEMPORARY TABLE {quoted(relation.relname)} (LIKE {relation.name})")
         statement = f"EXPLAIN (FORMAT JSON, COSTS OFF) SELECT FROM ONLY {name} WHERE ({expression})"
-        plan = driver.exec_driver_sql(statement).scalar_one()
+        plan = run(statement).scalar_one()
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
         return None
     finally:
         if is_copy:
-            driver.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
+            run(f"DROP TABLE IF EXISTS {name}")
     node = (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]
     if node["Node Type"] == "Result":
         return False if node.get("One-Time Filter") == "false" else None

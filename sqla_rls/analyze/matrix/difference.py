@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
 
 from sqla_rls.analyze.matrix.entry import COMMANDS, Entry, Key, Matrix, WayAround
-from sqla_rls.analyze.matrix.read import BUDGET, Progress, read_matrix
-from sqla_rls.analyze.sides import Side, compare_sides
+from sqla_rls.analyze.matrix.read import BUDGET, Progress, matrix_of
+from sqla_rls.analyze.sides import Built, Side, build_sides, compare_built
 from sqla_rls.analyze.verdict import Budget, Change, Comparison, Counterexample, Unknown
 
 #: "rewritten": the definition differs, and no world shows a difference.
@@ -95,7 +95,7 @@ def diff_matrices(
     budget: Budget = BUDGET,
     progress: Progress | None = None,
 ) -> MatrixDiff:
-    """Return both matrices, with the counterexamples of ``compare_sides()``.
+    """Return both matrices, with the counterexamples of ``compare_built()``.
 
     Args:
         before: the first side.
@@ -109,15 +109,16 @@ def diff_matrices(
         AnalysisError: a side can't be read or built.
     """
     options: dict[str, Any] = {"schemas": schemas, "budget": budget, "progress": progress}
-    comparison = compare_sides(before, after, **options)
-    first = read_matrix(before, roles=roles, **options)
-    second = read_matrix(after, roles=roles, **options)
-    if not roles and first.roles != second.roles:
-        # A role that lost its last privilege has a column, too.
-        first, second = (
-            _with_roles(before, first, second.roles, options),
-            _with_roles(after, second, first.roles, options),
-        )
+    with build_sides(before, after) as built:
+        comparison = compare_built(built, **options)
+        first = _matrix(before, built[0], roles, options)
+        second = _matrix(after, built[1], roles, options)
+        if not roles and first.roles != second.roles:
+            # A role that lost its last privilege has a column, too.
+            first, second = (
+                _with_roles(before, built[0], first, second.roles, options),
+                _with_roles(after, built[1], second, first.roles, options),
+            )
     return MatrixDiff(
         before=first,
         after=second,
@@ -127,9 +128,22 @@ def diff_matrices(
     )
 
 
-def _with_roles(side: Side, matrix: Matrix, others: Sequence[str], options: Mapping[str, Any]) -> Matrix:
+def _matrix(side: Side, built: Built, roles: Sequence[str], options: Mapping[str, Any]) -> Matrix:
+    return matrix_of(
+        built.connection,
+        name=side.name,
+        roles=roles,
+        left_out=built.left_out,
+        incomplete=built.incomplete,
+        **options,
+    )
+
+
+def _with_roles(
+    side: Side, built: Built, matrix: Matrix, others: Sequence[str], options: Mapping[str, Any]
+) -> Matrix:
     roles = sorted({*matrix.roles, *others} & {*matrix.all_roles})
-    return matrix if set(roles) == set(matrix.roles) else read_matrix(side, roles=roles, **options)
+    return matrix if set(roles) == set(matrix.roles) else _matrix(side, built, roles, options)
 
 
 def _entries(before: Matrix, after: Matrix, comparison: Comparison) -> Iterator[EntryChange]:

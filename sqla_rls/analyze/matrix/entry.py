@@ -68,9 +68,9 @@ class WayAround:
     """A way to rows that policies don't limit, or not with the rights of the caller.
 
     Attributes:
-        kind: "view", "materialized view", "function", "trigger", "cascade", "truncate", "child table" or
-            "role".
-        object: the view, function, trigger, foreign key, table or role.
+        kind: "view", "materialized view", "function", "trigger", "cascade", "rule", "truncate",
+            "child table" or "role".
+        object: the view, function, trigger, foreign key, rule, table or role.
         role: the role that can take the way.
         commands: the commands by which the role takes it, such as SELECT or EXECUTE.
         reaches: the protected tables that the way reaches; empty if any table may be reached.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Final, TypeAlias
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
+from sqla_rls.analyze.in_place.splice import asks_for_role
 from sqla_rls.analyze.matrix.decide import Answer, Worlds, all_of, constant
 from sqla_rls.analyze.matrix.entry import COMMANDS, Entry, Matrix
 from sqla_rls.analyze.matrix.ways import is_invoker, ways_around
@@ -15,6 +17,7 @@ from sqla_rls.analyze.matrix.words import ConditionWords
 from sqla_rls.analyze.sides import Side
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.schema import PolicyText, Profile, Relation, Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 from sqla_rls.catalog.query import pinned
@@ -119,6 +122,8 @@ class _Reading:
     budget: Budget
     left_out: list[str]
     incomplete: frozenset[str]
+    #: What each role may do beside relations.
+    rights: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def schema(self) -> Schema:
@@ -132,7 +137,9 @@ class _Reading:
         with pinned(self.database.connection):
             profiles = read_profiles(self.database.connection, everything, names)
         roles = self._roles(profiles, wanted)
+        self._require_schemas(schemas)
         relations = [one for one in everything if not schemas or one.schema in schemas]
+        self.rights = self._rights(roles)
         entries: list[Entry] = []
         for number, relation in enumerate(relations):
             if progress is not None:
@@ -154,6 +161,13 @@ class _Reading:
             ways=tuple(sorted(ways, key=lambda way: way.key)),
             left_out=tuple(dict.fromkeys(self.left_out)),
         )
+
+    def _require_schemas(self, wanted: Sequence[str]) -> None:
+        known = self.database.connection.scalars(text("SELECT n.nspname FROM pg_catalog.pg_namespace AS n"))
+        if missing := sorted({*wanted} - {*known}):
+            raise AnalysisError(
+                f"the matrix can't be made: there is no schema {missing[0]!r}. Correct --schema"
+            )
 
     def _roles(self, profiles: Mapping[tuple[str, str], Profile], wanted: Sequence[str]) -> list[str]:
         if missing := sorted(set(wanted) - self.schema.roles.keys()):
@@ -200,9 +214,48 @@ class _Reading:
         if len(words.owners) > 1:
             words = ConditionWords(columns, self.schema.functions, names_owner=True)
         constants: dict[str, bool | None] = {}
+        read = sorted({relation.name, *self.schema.reads(relation.name)})
+        is_asked = self._asks_for_role(read)
+        known: dict[object, list[Entry]] = {}
         for role in roles:
             profile = profiles[relation.name, role]
-            yield from _OfRole(self, relation, role, profile, worlds, words, constants).entries()
+            of_role = _OfRole(self, relation, role, profile, worlds, words, constants)
+            held = [replace(profiles[one, role], role="") for one in read]
+            # Roles with the same rights reach the same rows, unless the policies ask for the role.
+            key = role if is_asked else repr((held, self.rights[role]))
+            if key not in known:
+                known[key] = list(of_role.entries())
+            yield from (replace(entry, role=role) for entry in known[key])
+
+    def _rights(self, roles: Sequence[str]) -> Mapping[str, object]:
+        """Return what each of *roles* may do beside relations."""
+        statement = query("privileges_of_roles").bindparams(bindparam("roles", type_=ARRAY(Text())))
+        rows = self.database.connection.execute(statement, {"roles": list(roles)})
+        found: dict[str, object] = {}
+        for role, *privileges in rows:
+            attributes = replace(self.schema.roles[role], name="", may_login=False)
+            member_of = sorted(attributes.member_of.items())
+            found[role] = (privileges, member_of, repr(replace(attributes, member_of={})))
+        return found
+
+    def _asks_for_role(self, names: Iterable[str]) -> bool:
+        """Return whether a policy, a query, a function or a default of *names* may depend on the role."""
+        schema = self.schema
+        expressions: list[str | None] = []
+        for name in names:
+            relation = schema.relations[name]
+            for policy in relation.policies:
+                expressions += [policy.using, policy.check]
+            for column in relation.columns.values():
+                expressions += [column.default, column.generated, *column.domain_checks]
+            expressions += [relation.query, *relation.checks]
+            expressions += [
+                schema.functions[one].body for one in schema.calls(name) if one in schema.functions
+            ]
+        return any(_may_ask(one) for one in expressions if one is not None)
+
+
+_may_ask = cache(asks_for_role)
 
 
 def _order(entry: Entry) -> tuple[str, bool, str, int]:

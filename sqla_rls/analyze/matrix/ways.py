@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, RowMapping, Text, bindparam, text
 
 from sqla_rls.analyze.matrix.entry import COMMANDS, WayAround
 from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.rewrite_rules import RewriteRule, read_rules, tables_past_policies
 from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 from sqla_rls.catalog.query import pinned
@@ -42,11 +43,13 @@ def ways_around(
             for name in ("definer_functions", "truncate_privileges")
         }
         found["side_effects"] = database.connection.execute(query("side_effects")).mappings().all()
+        rules = read_rules(database.connection, database.schema)
     finder = _Finder(database.schema, roles, profiles, names, never, superuser)
     ways = [
         *finder.views(),
         *finder.functions(found["definer_functions"]),
         *finder.side_effects(found["side_effects"], found["definer_functions"]),
+        *finder.rules(rules),
         *finder.truncations(found["truncate_privileges"]),
         *finder.children(),
         *finder.unlimited(),
@@ -152,6 +155,28 @@ class _Finder:
                         sql=row["definition"],
                     )
 
+    def rules(self, rules: Iterable[RewriteRule]) -> Iterator[WayAround]:
+        for rule in rules:
+            relation = rule.relation
+            if relation.name not in self.names:
+                continue
+            used = list(tables_past_policies(self.schema, rule))
+            reached = {name: owner for name, owner in used if self._is_past(owner, name)}
+            for role in self.roles if reached else ():
+                if self._holds(relation.name, role, rule.command):
+                    yield WayAround(
+                        kind="rule",
+                        object=f"{rule.name} on {relation.name}",
+                        role=role,
+                        commands=(rule.command,),
+                        reaches=tuple(sorted(reached)),
+                        text=(
+                            f"runs with the rights of {' and '.join(sorted({*reached.values()}))}, whom the "
+                            "policies don't limit"
+                        ),
+                        sql=rule.definition,
+                    )
+
     def truncations(self, rows: Iterable[RowMapping]) -> Iterator[WayAround]:
         for row in rows:
             relation = self._by_oid.get(row["oid"])
@@ -207,14 +232,18 @@ class _Finder:
             if relation.kind in kinds and relation.name in self.names:
                 yield relation
 
-    def _commands(self, name: str, role: str) -> list[str]:
+    def _holds(self, name: str, role: str, command: str) -> bool:
+        """Whether *role* holds the privilege; a rule runs also if no policy admits a row."""
         profile = self.profiles[name, role]
         held = (bool(profile.selects), bool(profile.inserts), bool(profile.updates), profile.delete)
         found = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), held, strict=True))
+        return profile.usage and found[command]
+
+    def _commands(self, name: str, role: str) -> list[str]:
         return [
             command
             for command in COMMANDS
-            if profile.usage and found[command] and (name, role, command) not in self.never
+            if self._holds(name, role, command) and (name, role, command) not in self.never
         ]
 
     def _is_past(self, role: str, name: str) -> bool:

@@ -45,22 +45,33 @@ def compare_sides(
         AnalysisError: a side can't be read or built.
     """
     with build_sides(before, after) as built:
-        comparison = compare_databases(
-            built[0].connection,
-            built[1].connection,
-            budget=budget,
-            schemas=schemas,
-            left_out=dict.fromkeys(
-                f"{name}: {sentence}"
-                for name, one in zip(("before", "after"), built, strict=True)
-                for sentence in one.left_out
-            ),
-            progress=progress,
-        )
-        comparison = _without_versions(comparison, built)
-        if not any(one.incomplete for one in built):
-            return comparison
-        read = [Schema.read(one.connection) for one in built]
+        return compare_built(built, budget=budget, schemas=schemas, progress=progress)
+
+
+def compare_built(
+    built: tuple[Built, Built],
+    *,
+    budget: Budget | None = None,
+    schemas: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare the scratch databases of two sides, as ``compare_sides()``."""
+    comparison = compare_databases(
+        built[0].connection,
+        built[1].connection,
+        budget=budget,
+        schemas=schemas,
+        left_out=dict.fromkeys(
+            f"{name}: {sentence}"
+            for name, one in zip(("before", "after"), built, strict=True)
+            for sentence in one.left_out
+        ),
+        progress=progress,
+    )
+    comparison = _without_versions(comparison, built)
+    if not any(one.incomplete for one in built):
+        return comparison
+    read = [Schema.read(one.connection) for one in built]
     return _without_verdicts(comparison, _Parts(built, read, schemas))
 
 

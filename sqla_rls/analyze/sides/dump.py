@@ -103,12 +103,14 @@ class Dump:
         return dump
 
 
-def read_dump(url: URL) -> Dump:
+def read_dump(url: URL, hidden: dict[str, str] | None = None) -> Dump:
     """Read the schema and the roles of the database at *url*, which stays as it is.
 
     Args:
         url: the database.  Its role needs SELECT, or pg_read_all_data, on the tables: pg_dump locks them in
             the mode ACCESS SHARE.
+        hidden: gets the tables that the role may not read, with the reasons, and these are left out; None
+            makes such a table an error.
 
     Raises:
         AnalysisError: the database can't be read, or this machine has no pg_dump of its version.
@@ -125,9 +127,13 @@ def read_dump(url: URL) -> Dump:
         settings = _rows(connection, "settings")
         extensions = _rows(connection, "extensions")
         auth = _rows(connection, "auth_privileges")
+        unreadable = [] if hidden is None else _rows(connection, "unreadable")
     left_out: list[str] = []
     by_role = _settings(settings, left_out)
-    schema = _pg_dump(url, version, shown)
+    if hidden is not None:
+        reason = "the connection's role may not read it"
+        hidden |= {row["shown"]: reason for row in unreadable if not row["is_sequence"]}
+    schema = _pg_dump(url, version, shown, [(row["schema"], row["name"]) for row in unreadable])
     if has_foreign_servers:
         schema = _without_options(schema, left_out)
     return Dump(
@@ -193,7 +199,7 @@ def _settings(rows: Sequence[Mapping[str, Any]], left_out: list[str]) -> dict[st
     return found
 
 
-def _pg_dump(url: URL, version: int, shown: str) -> str:
+def _pg_dump(url: URL, version: int, shown: str, without: Sequence[tuple[str, str]] = ()) -> str:
     installation = newest_installation()
     program = installation.bindir / "pg_dump"
     if installation.version < version or not program.exists():
@@ -209,7 +215,7 @@ def _pg_dump(url: URL, version: int, shown: str) -> str:
     # Other users of the machine can see a program's arguments, and not its environment.
     environment = {**os.environ, **({} if password is None else {"PGPASSWORD": str(password)})}
     done = subprocess.run(  # noqa: S603
-        [program, *_OPTIONS, f"--dbname={make_conninfo(**arguments)}"],
+        [program, *_OPTIONS, *map(_excluded, without), f"--dbname={make_conninfo(**arguments)}"],
         capture_output=True,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -221,6 +227,12 @@ def _pg_dump(url: URL, version: int, shown: str) -> str:
             "with pg_read_all_data"
         )
     return _of_any_run(done.stdout.decode(errors="replace"))
+
+
+def _excluded(name: tuple[str, str]) -> str:
+    # In quotes, a pattern of pg_dump is a name.
+    quoted = ('"' + part.replace('"', '""') + '"' for part in name)
+    return f"--exclude-table={'.'.join(quoted)}"
 
 
 def _of_any_run(dump: str) -> str:

@@ -69,6 +69,7 @@ class Side:
         models: str | MetaData | Sequence[str | MetaData] | None = None,
         alembic_config: str | Sequence[str] | None = None,
         owner: str | None = None,
+        partial: bool = False,
     ) -> Side:
         """Return the side that *text* names.
 
@@ -79,6 +80,8 @@ class Side:
                 Alembic's defaults.
             owner: the role that owns the objects of models or a revision; None is ``owner``, and in
                 ``build_sides()`` the owner of most tables on the other side.
+            partial: leave out the tables of a database that its role may not read, as incomplete ones; else
+                they are an error.
 
         Raises:
             AnalysisError: *text* names no side.
@@ -90,7 +93,8 @@ class Side:
             return cls._of_revision(text, alembic_config, given)
         if "://" in text:
             url = database_url(text)
-            return cls._of_dump(name_of(url), lambda: read_dump(url), None)
+            hidden: dict[str, str] | None = {} if partial else None
+            return cls._of_dump(name_of(url), lambda: read_dump(url, hidden), None, hidden)
         path = Path(text)
         if path.is_file():
             return cls._of_dump(text, lambda: Dump.from_json(path.read_text(encoding="utf-8"), text), text)
@@ -127,11 +131,20 @@ class Side:
         return cls(name=text, _fill=fill, path=next(iter(found), None), owner=owner)
 
     @classmethod
-    def _of_dump(cls, name: str, read: Callable[[], Dump], path: str | None) -> Side:
+    def _of_dump(
+        cls,
+        name: str,
+        read: Callable[[], Dump],
+        path: str | None,
+        hidden: Mapping[str, str] | None = None,
+    ) -> Side:
         read = cache(read)
 
         def fill(scratch: Scratch, owner: Owner) -> None:
             restore(read(), scratch)
+            for table, reason in (hidden or {}).items():
+                scratch.lacks(table, reason)
+                scratch.left_out.append(f"{table}: {reason}.")
 
         return cls(name=name, _fill=fill, _read=read, path=path)
 

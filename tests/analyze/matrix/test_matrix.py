@@ -6,10 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from sqla_rls.analyze.matrix import Matrix, matrix_of
+from sqla_rls.analyze.matrix.decide import Worlds
 from sqla_rls.analyze.matrix.formats import FORMATS, listing
 from sqla_rls.exc import AnalysisError
 from tests.analyze.matrix.organizations import scratch_database
@@ -140,6 +142,74 @@ def test_policies_that_call_dynamic_sql_are_unknown_unless_they_are_settled() ->
     with scratch_database(script) as connection:
         entry = matrix_of(connection, name="dynamic").by_key["public.docs", "caller", "SELECT"]
     assert entry.verdict == "unknown"
+
+
+@pytest.mark.exhaustive
+def test_roles_with_the_same_rights_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """
+    CREATE ROLE a; CREATE ROLE b; CREATE ROLE c;
+    CREATE FUNCTION secret() RETURNS text STABLE RETURN current_setting('app.user', true);
+    REVOKE EXECUTE ON FUNCTION secret() FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION secret() TO a, b;
+    CREATE TABLE docs (id int PRIMARY KEY, owner text); CREATE TABLE notes (LIKE docs);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY; ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON docs USING (owner = secret());
+    CREATE POLICY own ON notes USING (owner = current_user);
+    GRANT SELECT ON docs, notes TO a, b, c;
+    """
+    tried: list[tuple[str, str]] = []
+    answers = Worlds.answers
+
+    def counted(self: Worlds, role: str, *given: Any) -> Any:
+        tried.append((self.relation.name, role))
+        return answers(self, role, *given)
+
+    monkeypatch.setattr(Worlds, "answers", counted)
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="roles").by_key
+
+    assert tried == [
+        ("public.docs", "a"),
+        ("public.docs", "c"),
+        ("public.notes", "a"),
+        ("public.notes", "b"),
+        ("public.notes", "c"),
+    ]
+    assert found["public.docs", "b", "SELECT"].words == found["public.docs", "a", "SELECT"].words
+    assert found["public.docs", "b", "SELECT"].verdict == "condition"
+    assert "permission denied" in found["public.docs", "c", "SELECT"].reason
+
+
+@pytest.mark.exhaustive
+def test_rules_of_tables_and_views_are_ways_around() -> None:
+    script = """
+    CREATE ROLE caller; CREATE ROLE forced_owner;
+    CREATE TABLE docs (id int PRIMARY KEY, owner text);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    INSERT INTO docs VALUES (1, 'bob');
+    CREATE TABLE safe (id int PRIMARY KEY);
+    ALTER TABLE safe ENABLE ROW LEVEL SECURITY; ALTER TABLE safe FORCE ROW LEVEL SECURITY;
+    ALTER TABLE safe OWNER TO forced_owner;
+    CREATE VIEW shown WITH (security_invoker) AS SELECT * FROM docs;
+    CREATE TABLE inbox (id int); CREATE TABLE outbox (id int);
+    ALTER TABLE outbox OWNER TO forced_owner;
+    CREATE RULE peek AS ON INSERT TO inbox DO INSTEAD SELECT * FROM docs;
+    CREATE RULE fill AS ON INSERT TO shown DO INSTEAD INSERT INTO docs VALUES (new.id, new.owner);
+    CREATE RULE safely AS ON INSERT TO outbox DO ALSO INSERT INTO safe VALUES (new.id);
+    GRANT INSERT ON inbox, outbox, shown TO caller;
+    """
+    with scratch_database(script) as connection:
+        ways = {way.key: way for way in matrix_of(connection, name="rules").ways if way.kind == "rule"}
+        connection.exec_driver_sql("SET ROLE caller")
+        assert connection.exec_driver_sql("INSERT INTO inbox VALUES (1)").all() == [(1, "bob")]
+
+    assert ways.keys() == {
+        ("rule", "peek on public.inbox", "caller"),
+        ("rule", "fill on public.shown", "caller"),
+    }
+    peek = ways["rule", "peek on public.inbox", "caller"]
+    assert (peek.commands, peek.reaches) == (("INSERT",), ("public.docs",))
+    assert peek.text == "runs with the rights of postgres, whom the policies don't limit"
 
 
 @pytest.mark.exhaustive

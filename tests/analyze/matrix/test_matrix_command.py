@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from sqla_rls.analyze.sides.scratch import Scratch
 from sqla_rls.cli import main
 from tests.support.servers import cleared_server
 
@@ -76,6 +78,38 @@ def test_a_database_is_only_read(url: URL) -> None:
     assert roles == []
 
 
+def test_a_role_with_few_rights_gets_what_it_may_see_and_a_line_about_the_rest(
+    url: URL, tmp_path: Path
+) -> None:
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.connection.cursor().execute(
+            """
+            CREATE ROLE few LOGIN;
+            CREATE TABLE "Hidden.""x" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+            CREATE SCHEMA apart; CREATE TABLE apart.things (id serial);
+            CREATE VIEW all_hidden AS SELECT * FROM "Hidden.""x";
+            GRANT SELECT ON notes TO few; GRANT SELECT ON all_hidden TO app_user;
+            """
+        )
+    few = url.set(username="few").render_as_string()
+    try:
+        shown = run(few, code=0).stdout
+        refused = run(few, "--write", str(tmp_path / "access.txt"), code=2).output
+    finally:
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            connection.connection.cursor().execute(
+                'DROP TABLE "Hidden.""x" CASCADE; DROP SCHEMA apart CASCADE; DROP OWNED BY few; DROP ROLE few'
+            )
+
+    assert "there is no schema 'pubilc'" in run(url.render_as_string(), "--schema", "pubilc", code=2).output
+    assert "public.notes" in shown
+    assert "own rows" in shown
+    assert 'Left out: public."Hidden.""x": the connection\'s role may not read it.' in shown
+    assert "Left out: apart.things: the connection's role may not read it." in shown
+    assert "all_hidden" in shown
+    assert "pg_read_all_data" in refused
+
+
 def test_arguments_that_fit_no_question_are_refused(tmp_path: Path) -> None:
     assert "give either TARGET or --diff" in run(code=2).output
     assert "give either TARGET or --diff" in run("models", "--diff", "a", "b", code=2).output
@@ -85,7 +119,9 @@ def test_arguments_that_fit_no_question_are_refused(tmp_path: Path) -> None:
     assert "Write it with --write" in missing.output
 
 
-def test_a_role_that_gains_its_first_privilege_opens(url: URL, tmp_path: Path) -> None:
+def test_a_role_that_gains_its_first_privilege_opens(
+    url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def snapshot(name: str) -> str:
         done = CliRunner().invoke(main, ["snapshot", url.render_as_string()])
         assert done.exit_code == 0, done.output
@@ -106,7 +142,17 @@ def test_a_role_that_gains_its_first_privilege_opens(url: URL, tmp_path: Path) -
     assert run("--diff", before, after, "--html", str(page), code=0).stdout == ""
     html = page.read_text(encoding="utf-8")
     assert '<span class="badge">opens</span>always' in html
+    started: list[object] = []
+    start = Scratch.__init__
+
+    def counted(scratch: Scratch, *given: Any, **named: Any) -> None:
+        started.append(scratch)
+        start(scratch, *given, **named)
+
+    monkeypatch.setattr(Scratch, "__init__", counted)
     shown = run("--diff", before, after, code=0).stdout
+    # A scratch database for each side, of which neither starts twice.
+    assert len(started) == 2
     assert "opens: public.notes, SELECT as reader\n  before: never (no privilege)\n  after: always" in shown
     assert "opens: view public.notes_of_all, as app_user: SELECT: reads with the rights of postgres" in shown
     back = run("--diff", after, before, "--format", "markdown", code=0).stdout

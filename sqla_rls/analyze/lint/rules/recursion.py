@@ -22,6 +22,7 @@ from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.vocabulary import read_expression
 from sqla_rls.catalog.query import undone
+from sqla_rls.exc import AnalysisError
 
 _RECURSION = "42P17"
 _NO_PRIVILEGE = "42501"
@@ -115,6 +116,7 @@ def _returns(start: str, reads: Mapping[str, frozenset[str]]) -> list[str] | Non
 def _refused(database: Database, scratch: Connection, access: Access) -> str | None:
     """Return the message with which Postgres refuses to read the table for recursion."""
     try:
+        database.require_complete(access.table.name)
         with undone(scratch):
             scratch.execute(text("SELECT pg_catalog.set_config('role', :role, true)"), {"role": access.role})
             scratch.exec_driver_sql(
@@ -122,6 +124,8 @@ def _refused(database: Database, scratch: Connection, access: Access) -> str | N
                 f"EXPLAIN SELECT * FROM {access.table.name}",  # noqa: S608
                 execution_options={"no_parameters": True},
             )
+    except AnalysisError as error:
+        database.note_unknown(access.table.name, str(error), role=access.role)
     except DBAPIError as error:
         if error.connection_invalidated:
             raise

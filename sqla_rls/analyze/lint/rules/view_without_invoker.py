@@ -126,6 +126,7 @@ def _found(
     level: Level = "error" if readable else "warning"
     try:
         with database.scratch() as connection:
+            database.require_complete(view.name)
             evidence = _shown(database, connection, view, role)
     except (AnalysisError, DBAPIError) as error:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
