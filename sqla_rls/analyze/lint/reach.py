@@ -35,8 +35,11 @@ from sqla_rls.exc import AnalysisError
 
 _BUDGET: Final = Budget(worlds=100, rows=2)
 _Value = TypeVar("_Value")
+#: The most rows of other tables in a sentence.
+_MOST_WORDS: Final = 5
 #: The key of the cases among the answers that tables of a shape share.
 _ALL_CASES: Final = object()
+_BY_SETTINGS: Final = object()
 _CONSTANTS: Final[Mapping[str, Answer]] = {"true": True, "false": False}
 
 
@@ -121,9 +124,24 @@ class Reach:
 
     @property
     def identified(self) -> Sequence[Actor]:
-        """The callers with a subject, or with a setting; without one, those with claims."""
+        """The callers with a subject, or with a setting; without one, those with claims.
+
+        If the policies ask for settings alone, these are the callers with a setting that isn't empty.
+        """
+        bound = [one for one in self.actors if any(one.settings.values())]
+        if bound and self.once(_BY_SETTINGS, lambda reach: reach.depends_on_settings_alone()):
+            return bound
         found = [one for one in self.actors if "sub" in (one.claims or {}) or one.settings]
         return found or [one for one in self.actors if one.claims]
+
+    def depends_on_settings_alone(self) -> bool:
+        """Return whether callers with the same settings get the same answers, whatever their claims."""
+        by_settings: dict[tuple[tuple[str, str], ...], int] = {}
+        for place, actor in enumerate(self.actors):
+            first = by_settings.setdefault(tuple(sorted(actor.settings.items())), place)
+            if any(answers[first] != answers[place] for answers in self.answers.values()):
+                return False
+        return True
 
     @property
     def unidentified(self) -> Sequence[Actor]:
@@ -149,7 +167,12 @@ class Reach:
         rows: dict[str, list[Mapping[str, Any]]] = {}
         for row in case.world.all_rows:
             rows.setdefault(self._name(row), []).append(row.values)
-        others = [self.words(row) for row in case.world.rows]
+        own = {str(value) for value in (case.actor.claims or {}).values()}
+        # Those of the caller first, and not all: the data has them.
+        ordered = sorted(case.world.rows, key=lambda row: own.isdisjoint(map(str, row.values.values())))
+        others = [self.words(row) for row in ordered[:_MOST_WORDS]]
+        if len(ordered) > _MOST_WORDS:
+            others.append(f"{len(ordered) - _MOST_WORDS} more rows")
         who = replace(case.actor, role=self.role).text
         text = sentence.replace("{who}", who).replace("{row}", self.words(case.row))
         unmet = "".join(f"; no generated row satisfies CHECK ({one})" for one in self.unmet_checks[:1])

@@ -84,6 +84,8 @@ class Universe:
     rows: Mapping[str, tuple[Row, ...]]
     #: What the budget leaves out.
     left_out: list[str] = field(default_factory=list)
+    #: The numbers of the parents that are made for rows, by their keys.
+    _parents: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
 
     @classmethod
     def of(
@@ -367,7 +369,10 @@ class Universe:
             if tuple(row.values.get(name) for name in key.target_columns) == wanted:
                 return row
         given = dict(zip(key.target_columns, wanted, strict=True))
-        values = self._filled(relation, given, 1)
+        # Two parents differ in their other keys, too.
+        known = self._parents.setdefault(key.target, {})
+        place = known.setdefault(repr(wanted), len(known))
+        values = self._filled(relation, given, MOST_ROWS + place if place else 1)
         return Row(key.target, values) if relation.has_rows else None
 
 

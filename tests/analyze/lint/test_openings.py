@@ -51,10 +51,48 @@ CASES = {
         + policy("EXISTS (SELECT FROM members AS m WHERE m.org_id = docs.org_id)"),
         [],
     ),
+    "public rows, and those of a member": (
+        "ALTER TABLE members ENABLE ROW LEVEL SECURITY; GRANT SELECT ON members TO authenticated;"
+        "CREATE POLICY m ON members TO authenticated USING (user_id = (SELECT auth.user_id()));"
+        + policy("org_id IN (SELECT m.org_id FROM members AS m) OR is_public"),
+        [],
+    ),
+    "rows of a public parent": (
+        "CREATE TABLE orgs (id int PRIMARY KEY, user_id text, is_open boolean NOT NULL);"
+        "ALTER TABLE docs ADD FOREIGN KEY (org_id) REFERENCES orgs; GRANT SELECT ON orgs TO authenticated;"
+        + policy("org_id IN (SELECT o.id FROM orgs AS o WHERE o.is_open)"),
+        ["info membership-without-caller public.docs"],
+    ),
+    "an admin of the organization, who isn't the caller": (
+        "ALTER TABLE members ADD role text; GRANT SELECT ON members TO authenticated;"
+        + policy("org_id IN (SELECT m.org_id FROM members AS m WHERE m.role = 'admin') OR is_public"),
+        ["error membership-without-caller public.docs"],
+    ),
     "a column compared with itself": (
         "GRANT SELECT ON members TO authenticated;"
         + policy("EXISTS (SELECT FROM members m WHERE m.org_id = org_id AND m.user_id = auth.user_id())"),
         ["error wrong-correlation public.docs"],
+    ),
+    "the key of another table, and names that are reserved words": (
+        'CREATE TABLE "group" (id int PRIMARY KEY);'
+        'ALTER TABLE docs ADD FOREIGN KEY (org_id) REFERENCES "group";'
+        'CREATE TABLE "user" ("group" int REFERENCES "group", who text, PRIMARY KEY ("group", who));'
+        'GRANT SELECT ON "user" TO authenticated;'
+        + policy(
+            'EXISTS (SELECT FROM "user" u WHERE u."group" = docs.id AND u.who = (SELECT auth.user_id()))'
+        ),
+        ["error wrong-correlation public.docs"],
+    ),
+    "rows without a tenant, for sessions without one": (
+        "ALTER TABLE docs ADD tenant text;"
+        + policy("tenant IS NOT DISTINCT FROM nullif(current_setting('app.tenant', true), '')"),
+        ["error no-subject public.docs"],
+    ),
+    "a constraint on two parents with unique names": (
+        "CREATE TABLE people (id text PRIMARY KEY, name text UNIQUE);"
+        "ALTER TABLE docs ADD other text NOT NULL REFERENCES people, ADD CHECK (owner_id <> other),"
+        " ADD FOREIGN KEY (owner_id) REFERENCES people;" + policy(OWN, command="ALL"),
+        [],
     ),
     "a setting that is empty": (policy("owner_id = current_setting('app.user', true)"), []),
     "deleting all": (

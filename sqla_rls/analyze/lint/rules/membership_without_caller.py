@@ -4,7 +4,10 @@
 all. Each signed-in caller passes. The subquery must compare the user of the membership with the caller.
 
 Small worlds decide: the policy reads a table whose rows other policies compare with the caller, and a caller
-without a row in it reaches a row.
+without a row in it reaches a row, which other rows of that table hide.
+
+The table that a foreign key of the row refers to is no list of members. A condition on it may state which
+rows are public, such as `list_id IN (SELECT id FROM lists WHERE is_public)`. That is an info.
 """
 
 from __future__ import annotations
@@ -72,21 +75,25 @@ def check(database: Database) -> Iterator[Finding]:
             )
             if case is None:
                 continue
-            table = memberships[0]
+            parents = {key.target for key in reach.relation.foreign_keys}
+            table = next((one for one in memberships if one.name not in parents), memberships[0])
             column = min(users & table.columns.keys())
+            is_parent = table.name in parents
             yield Finding(
                 object=name,
                 kind="table",
                 policy=policy.name,
                 role=reach.role,
+                level="info" if is_parent else None,
                 text=f"Policy {policy.name} on {name} reads {table.name} without the caller.",
                 evidence=[
-                    reach.evidence(case, f"{{who}} reaches {{row}}, without a row in {table.name}"),
+                    reach.evidence(case, f"{{who}} reaches {{row}}, and no row of {table.name} is theirs"),
                     Evidence(kind="catalog", text=f"the policy is {sql}", data={"expression": sql}),
                 ],
                 remedy=Remedy(
                     sql=f"… WHERE {table.relname}.{column} = (SELECT auth.user_id()) AND …",
                     python="member_of(…)",
+                    text="If these rows are public, do nothing." if is_parent else None,
                 ),
             )
 
@@ -124,8 +131,14 @@ def _of_no_member(
     if key not in reach.answers:
         return None
     names = {one.name for one in memberships}
+    hidden = {
+        (case.place[0], case.row)
+        for case in reach.cases(reach.identified)
+        if reach.answers[key][case.place[0]][case.place[1]] is False
+    }
     for found in reach.cases(reach.identified):
-        if not reach.is_true(key, found):
+        # A row that is reached beside any other rows doesn't depend on a membership.
+        if not reach.is_true(key, found) or (found.place[0], found.row) not in hidden:
             continue
         own = {str(value) for value in (found.actor.claims or {}).values()}
         own |= {*found.actor.settings.values()}

@@ -99,6 +99,9 @@ def _opened(reach: Reach, part: Part) -> tuple[Case, str | None] | None:
     }
     for case in reach.cases(reach.unidentified):
         world = case.place[1]
+        # A setting is empty after a transaction: no row means to be of an empty name.
+        if "" in case.row.values.values() and all(any(one.actor.settings.values()) for one in identified):
+            continue
         if world in worlds and (world in denied or world not in reached) and reach.is_true(part, case):
             return case, _admitting(reach, part, case)
     alone = list(reach.cases(reach.unidentified))

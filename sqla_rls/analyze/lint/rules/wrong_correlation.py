@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqla_rls.analyze.in_place.splice import parsed
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.reach import Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.schema import Relation
+
+_Name: TypeAlias = tuple[str | None, str | None]
 
 
 @rule(
@@ -48,13 +50,17 @@ from sqla_rls.analyze.worlds.schema import Relation, Schema
     """,
 )
 def check(database: Database) -> Iterator[Finding]:
+    # Plain names, as the tree has them.
+    relations: dict[_Name, Relation] = {
+        (one.schema, one.relname): one for one in database.schema.relations.values()
+    }
     for table in database.tables:
         for policy in table.policies:
             for side, sql in (("using", policy.using), ("check", policy.check)):
                 if sql is not None and parsed(sql).relations and _tree(sql) is None:
                     reason = f"the parser doesn't know the syntax of policy {policy.name}"
                     database.note_unknown(table.name, reason)
-                for reason, fix in [] if sql is None else _wrong(database.schema, table, sql):
+                for reason, fix in [] if sql is None else _wrong(relations, table, sql):
                     yield Finding(
                         object=table.name,
                         kind="table",
@@ -72,7 +78,7 @@ def check(database: Database) -> Iterator[Finding]:
                     )
 
 
-def _wrong(schema: Schema, table: Relation, sql: str) -> Iterator[tuple[str, str]]:
+def _wrong(relations: Mapping[_Name, Relation], table: Relation, sql: str) -> Iterator[tuple[str, str]]:
     """Yield a reason and a better condition for each comparison that can't be meant."""
     for left, right in _comparisons(table, sql):
         (one, a), (other, b) = left, right
@@ -83,8 +89,8 @@ def _wrong(schema: Schema, table: Relation, sql: str) -> Iterator[tuple[str, str
             column = a if a in table.columns else "…"
             yield f"compares {one.alias}.{a} with itself", f"{one.alias}.{a} = {table.relname}.{column}"
             continue
-        source = schema.relations.get(inner[0].name)
-        if outer[0].name != table.name or source is None or source.name == table.name:
+        source = relations.get(inner[0].name)
+        if outer[0].name != (table.schema, table.relname) or source is None or source.name == table.name:
             continue
         targets = {key.target for key in source.foreign_keys if inner[1] in key.columns}
         own = {key.target for key in table.foreign_keys if outer[1] in key.columns}
@@ -117,13 +123,8 @@ class _Source:
         self.alias, self.schema, self.relname = alias, schema, relname
 
     @property
-    def name(self) -> str:
-        return f"{_ident(self.schema or 'public')}.{_ident(self.relname or '')}"
-
-
-def _ident(name: str) -> str:
-    is_plain = name.isidentifier() and name.islower() and name.isascii()
-    return name if is_plain else '"' + name.replace('"', '""') + '"'
+    def name(self) -> _Name:
+        return self.schema, self.relname
 
 
 def _comparisons(table: Relation, sql: str) -> Iterator[tuple[tuple[_Source, str], tuple[_Source, str]]]:
