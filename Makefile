@@ -46,6 +46,10 @@ test-sqlalchemy-2.0: install ## What depends on SQLAlchemy, on one Postgres, wit
 	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-2.0 'sqlalchemy[asyncio]<2.1'
 	.venv-2.0/bin/pytest -n 4 --dist worksteal --postgres $(POSTGRES) -m 'sqlalchemy and not long'
 
+# The machine should do nothing else.
+bench: install ## Speed in five minutes: met or missed for each goal; JSON=FILE writes the results
+	$(BIN)/python -m benchmarks.bench $(if $(JSON),--json $(JSON))
+
 lint: install ## Style, imports between rooms, and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,4 +81,4 @@ publish: ## Sign dist/ and publish it on PyPI; for the release workflow
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) .venv-2.0 .venv-serve .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist docs/_build
 
-.PHONY: help install demo serve test test-rest test-all test-long test-sqlalchemy-2.0 lint types docs dist publish clean
+.PHONY: help install demo serve test test-rest test-all test-long test-sqlalchemy-2.0 bench lint types docs dist publish clean

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ from alembic.operations import ops
 from sqlalchemy import URL, create_engine, event
 
 from benchmarks import peers
-from sqla_rls.testing.postgres import find_server
+from sqla_rls.testing.postgres import Server, find_server
 
 _ENV = "from benchmarks.autogenerate import environment\n\nenvironment()\n"
 _PLUGINS, _OURS = ["alembic.autogenerate.*"], "alembic.autogenerate.sqla_rls"
@@ -111,6 +113,31 @@ def measure(
     return found
 
 
+def ratios(server: Server, tables: list[int], rounds: int, seconds: float) -> dict[int, tuple[float, float]]:
+    """The ratio of the command to Alembic alone, and the seconds of a table, by the number of tables."""
+    found = {}
+    with alembic_folder() as folder:
+        for number in tables:
+            database = server.create_database()
+            pairs = measure(folder, server.url(database), number, "sqla-rls", rounds, seconds)
+            server.drop_database(database)
+            ratio = statistics.median(beside.command / alone.command for alone, beside in pairs)
+            found[number] = ratio, statistics.median(beside.comparison for _, beside in pairs) / number
+            if any(beside.differences for _, beside in pairs):
+                raise SystemExit("sqla-rls finds differences where there are none")
+    return found
+
+
+@contextmanager
+def alembic_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "versions").mkdir()
+        (folder / "alembic.ini").write_text(f"[alembic]\nscript_location = {name}\npath_separator = os\n")
+        (folder / "env.py").write_text(_ENV)
+        yield folder
+
+
 def show(tables: int, library: str, found: list[tuple[Run, Run]]) -> None:
     alone, beside = found[-1]
     more = beside.statements - alone.statements
@@ -135,11 +162,7 @@ def main() -> None:
     times = "     alone      with   ratio  least"
     print(f"tables  {'':20}  statements   differences{times}{times}")
     took: dict[str, float] = {}
-    with find_server() as server, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "versions").mkdir()
-        (folder / "alembic.ini").write_text(f"[alembic]\nscript_location = {name}\npath_separator = os\n")
-        (folder / "env.py").write_text(_ENV)
+    with find_server() as server, alembic_folder() as folder:
         for tables in arguments.tables:
             for library, version in versions.items():
                 if (expected := took.get(library, 0) * tables) > arguments.seconds:

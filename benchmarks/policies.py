@@ -347,6 +347,30 @@ def databases() -> Iterator[tuple[str, str, psycopg.Connection[Any]]]:
                     connection.execute(DropRole(role.name))
 
 
+def writes(server: Server, rows: int = 20_000, seconds: float = 2) -> dict[str, float]:
+    """The ratios of INSERT of one row, and of UPDATE by key, to the same without policies."""
+    name = server.create_database()
+    engine = create_engine(server.url(name), poolclass=NullPool)
+    with engine.begin() as connection:
+        # A schema that is there already keeps the extension out.
+        connection.execute(text("CREATE SCHEMA auth"))
+        models().create_all(connection)
+    url = server.url(name).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as raw:
+        fill(raw, rows, owners=100)
+        bench = Bench(raw, rows, owners=100, seconds=seconds, patience=5)
+        found = {}
+        for statement in ("insert", "update"):
+            by_hand = Way.of(
+                "NONE", statement, "indexed", "true" if statement == "insert" else SUBJECTS[0].by_hand
+            )
+            policy = Way.of(SUBJECTS[0].role.name, statement, "indexed")
+            first = [bench.run(way)[0] for way in (by_hand, policy)]
+            found[statement] = Times.of(*bench.rounds([by_hand, policy], first, prepare=True)).ratio
+    server.drop_database(name)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
