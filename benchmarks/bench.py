@@ -98,13 +98,14 @@ class Bench:
     def latency(self) -> Iterator[Result]:
         for delay, name in ((0, "loopback"), (1, "1 ms")):
             for driver, transport in client.TRANSPORTS.items():
-                field = [one for one in contenders()[driver] if one.transport in ("plain", transport)]
+                everyone = contenders(others=False)[driver]
+                field = [one for one in everyone if one.transport in ("plain", transport)]
                 found = roundtrips.measure(field, self.url, self.proxy, delay, 7 * self.scale)
                 (figure,) = (one for one in found if one.transport == transport)
                 yield Result(goal=f"{name} {driver}", figure=figure.ratio)
 
     def threads(self) -> Iterator[Result]:
-        field = [one for one in contenders()["psycopg"] if one.transport in ("plain", "pipeline")]
+        field = [one for one in contenders(others=False)["psycopg"] if one.transport in ("plain", "pipeline")]
         rates = roundtrips.at_one_millisecond(field, self.url, self.proxy, max(8 * self.scale, 3))
         (rate,) = (one for one in rates if one.transport == "pipeline")
         yield Result(goal="threads", figure=rate.ratio)

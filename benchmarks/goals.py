@@ -83,15 +83,15 @@ class Result:
 def table(results: Sequence[Result]) -> str:
     """Return a line for each result, in the order of GOALS, and one for each goal without a figure."""
     width = max(len(goal.measure) for goal in GOALS.values())
-    lines = [f"{'measure':{width}}  {'cores':8}{'figure':>8}  {'goal':12}"]
+    lines = [f"{'measure':{width}}  {'cores':8}{'figure':>8}  {'goal':14}"]
     for name, goal in GOALS.items():
         found = [one for one in results if one.goal == name]
         for one in found:
             met = "met" if one.is_met else "MISSED"
             figure = f"{one.figure:.0f}" if goal.unit else f"{one.figure:.2f}"
-            lines.append(f"{goal.measure:{width}}  {one.condition or '':8}{figure:>8}  {goal!s:12}{met}")
+            lines.append(f"{goal.measure:{width}}  {one.condition or '':8}{figure:>8}  {goal!s:14}{met}")
         if not found:
-            lines.append(f"{goal.measure:{width}}  {'':8}{'':>8}  {goal!s:12}not measured")
+            lines.append(f"{goal.measure:{width}}  {'':8}{'':>8}  {goal!s:14}not measured")
     return "\n".join(lines)
 
 
