@@ -236,7 +236,7 @@ class _Finder:
         """Whether *role* holds the privilege; a rule runs also if no policy admits a row."""
         profile = self.profiles[name, role]
         held = (bool(profile.selects), bool(profile.inserts), bool(profile.updates), profile.delete)
-        found = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), held, strict=True))
+        found: dict[str, bool] = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), held, strict=True))
         return profile.usage and found[command]
 
     def _commands(self, name: str, role: str) -> list[str]:

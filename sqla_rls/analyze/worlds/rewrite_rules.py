@@ -36,7 +36,9 @@ class RewriteRule:
 def read_rules(connection: Connection, schema: Schema) -> list[RewriteRule]:
     """Return the rules of *schema*; with a search_path of pg_catalog, definitions have all names in full."""
     by_oid = {one.oid: one for one in schema.relations.values()}
-    names = {(one.schema, one.relname): name for name, one in schema.relations.items()}
+    names: dict[tuple[str | None, str | None], str] = {
+        (one.schema, one.relname): name for name, one in schema.relations.items()
+    }
     found = []
     for row in connection.execute(query("rewrite_rules")).mappings():
         if row["oid"] not in by_oid:
