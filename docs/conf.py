@@ -8,6 +8,7 @@ import sys
 import tomllib
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
 
 from pygments.lexers.sql import PostgresLexer
 from sphinx.application import Sphinx
@@ -87,6 +88,15 @@ def link_to_repository(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = _LINK.sub(linked, source[0])
 
 
+def help_readers(app: Sphinx, name: str, template: str, context: dict[str, Any], _: object) -> None:
+    """Give the headings of the sidebar their level, and let the keyboard scroll listings."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+    context["body"] = context.get("body", "").replace("<pre>", '<pre tabindex="0">')
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", link_to_repository)
+    # After Furo has made its tree.
+    app.connect("html-page-context", help_readers, priority=900)
     app.add_lexer("sql", PostgresLexer)
