@@ -278,6 +278,8 @@ class Page:
             "PATH": os.pathsep.join([*self._programs(), os.environ["PATH"]]),
             "PYTHONPATH": str(self._folder),
             "COLUMNS": "120",
+            # A page names the plugins that it needs, and each process would import all others.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "NO_COLOR": "1",
         }
 
