@@ -66,6 +66,7 @@ docs: install ## The site, in docs/_build, with each code block and link of the 
 	$(BIN)/pytest -m 'not long' tests/test_prose.py tests/test_links.py tests/test_documents.py
 	$(BIN)/pytest -n 2 --dist loadfile docs
 	$(BIN)/sphinx-build -q -W --keep-going -b dirhtml docs docs/_build
+	$(BIN)/pytest -m exhaustive tests/test_site.py
 
 dist: install ## Wheel, source archive, SBOM and notes of the release TAG, in dist/
 	rm -rf dist && mkdir dist

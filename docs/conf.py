@@ -57,6 +57,28 @@ intersphinx_mapping = {
     "sqlalchemy": ("https://docs.sqlalchemy.org/en/21/", "inventories/sqlalchemy.inv"),
 }
 
+# The modules in which SQLAlchemy defines a class, and those under which it documents the class.
+_DOCUMENTED = {
+    "sqlalchemy.engine.base": "sqlalchemy.engine",
+    "sqlalchemy.engine.row": "sqlalchemy.engine",
+    "sqlalchemy.engine.url": "sqlalchemy.engine",
+    "sqlalchemy.ext.asyncio.engine": "sqlalchemy.ext.asyncio",
+    "sqlalchemy.ext.asyncio.session": "sqlalchemy.ext.asyncio",
+    "sqlalchemy.orm.session": "sqlalchemy.orm",
+    "sqlalchemy.sql.base": "sqlalchemy.sql.expression",
+    "sqlalchemy.sql.elements": "sqlalchemy.sql.expression",
+    "sqlalchemy.sql.schema": "sqlalchemy.schema",
+    "sqlalchemy.sql.type_api": "sqlalchemy.types",
+}
+# Names that a module imports for type checkers only.
+_SHORT = {
+    "AsyncEngine": "sqlalchemy.ext.asyncio.AsyncEngine",
+    "Engine": "sqlalchemy.engine.Engine",
+    "MetaData": "sqlalchemy.schema.MetaData",
+    "Row": "sqlalchemy.engine.Row",
+    "URL": "sqlalchemy.engine.URL",
+}
+
 copybutton_exclude = ".linenos, .gp, .go"
 highlight_language = "none"
 pygments_style = "tango"
@@ -65,6 +87,7 @@ pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/icon.svg"
 html_theme_options = {
     "source_repository": _PROJECT["urls"]["Homepage"],
     "source_branch": "main",
@@ -95,8 +118,20 @@ def help_readers(app: Sphinx, name: str, template: str, context: dict[str, Any],
     context["body"] = context.get("body", "").replace("<pre>", '<pre tabindex="0">')
 
 
+def name_as_documented(app: Sphinx, env: object, node: dict[str, str], _: object) -> None:
+    """Change the target of a reference to the name under which SQLAlchemy documents it."""
+    target = node.get("reftarget", "")
+    module, _dot, name = target.rpartition(".")
+    if module in _DOCUMENTED:
+        node["reftarget"] = f"{_DOCUMENTED[module]}.{name}"
+    elif target in _SHORT:
+        node["reftarget"] = _SHORT[target]
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", link_to_repository)
+    # Before intersphinx looks it up.
+    app.connect("missing-reference", name_as_documented, priority=100)
     # After Furo has made its tree.
     app.connect("html-page-context", help_readers, priority=900)
     app.add_lexer("sql", PostgresLexer)
