@@ -31,7 +31,7 @@ serve: $(BIN)/uv ## The todos application with a page, on http://127.0.0.1:8000
 unexport PYTHONDONTWRITEBYTECODE
 
 test: install ## Each feature once: the newest Postgres, the default transport; prints the line coverage
-	$(BIN)/pytest -n 2 --dist worksteal --postgres $(POSTGRES) -p tests.support.lines --lines-at-least 90
+	$(BIN)/pytest -n 2 --dist worksteal --postgres $(POSTGRES) --cov --cov-report= --cov-fail-under=90
 
 test-rest: install ## What test leaves out: tables, the other transports, PostgreSQL 15 to 17
 	$(BIN)/pytest -n 4 --dist worksteal --postgres all --transports all -m '(exhaustive or repeats) and not long'
@@ -80,6 +80,6 @@ publish: ## Sign dist/ and publish it on PyPI; for the release workflow
 	uv publish --trusted-publishing always dist/*.whl dist/*.tar.gz
 
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) .venv-2.0 .venv-serve .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist docs/_build
+	rm -rf $(VENV) .venv-2.0 .venv-serve .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist docs/_build
 
 .PHONY: help install demo serve test test-rest test-all test-long test-sqlalchemy-2.0 bench lint types docs dist publish clean

