@@ -155,7 +155,7 @@ def diff_privileges(
         if not implying_nothing and made_auth_functions
         else implied(policies_before, auth_functions=auth_functions and made_auth_functions)
     )
-    new_on_schemas = on_schemas - needed_before
+    new_on_schemas = on_schemas - _with_those_brought_along(needed_before)
     first = {
         one
         for one in new_on_schemas & (implied(declared.policies.values()) if new_on_schemas else set())

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqla_rls import (
     Policy,
     Role,
+    anonymous,
     auth_uid,
     authenticated,
     crud_policy,
@@ -606,3 +607,15 @@ def test_a_schema_loses_what_the_roles_of_a_policy_no_longer_need(project: Proje
     assert holders() == {"public -"}
     assert "'public'], object_type='SCHEMA'" in written
     execute(project, "DROP OWNED BY rls_reader", "DROP ROLE rls_reader")
+
+
+def test_the_first_policy_of_anonymous_keeps_the_usage_that_its_role_came_with(project: Project) -> None:
+    own = crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id"))
+    project.migrate(todos(own))
+    before = project.state()
+    own = crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id"))
+    written = project.migrate(todos(own, Policy("public", "SELECT", anonymous, using="false")))
+
+    assert "'auth'" not in written
+    project.downgrade()
+    assert project.state() == before

@@ -62,12 +62,15 @@ def refuse_missing_auth_functions(
     ]
     found = [(what, name) for what, sql in texts for name in _named(auth.missing, sql)]
     for what, name in (*found, *calls):
-        hint = (
-            "Update the extension: ALTER EXTENSION pg_session_jwt UPDATE"
-            if auth.extension
-            else "Call auth.jwt() or auth.uid(), which every provider has: jwt_claim('sub') in a policy or "
-            "view, auth.jwt()['sub'].astext in a default"
-        )
+        if auth.extension:
+            hint = "Update the extension: ALTER EXTENSION pg_session_jwt UPDATE"
+        elif "jwt" in auth.missing:
+            hint = "Create it first, by the program that has the schema; or take 'auth' out of ignore()"
+        else:
+            hint = (
+                "Call auth.jwt() or auth.uid(), which every provider has: jwt_claim('sub') in a policy or "
+                "view, auth.jwt()['sub'].astext in a default"
+            )
         raise DeclarationError(
             f"{what} can't be created: it calls auth.{name}(), which this database lacks, and the "
             f"migrating role may not create it there, or ignore() leaves schema auth alone. {hint}"
