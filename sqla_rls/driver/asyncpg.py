@@ -43,10 +43,15 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     @property
     def idle(self) -> bool:
-        # A terminated connection can't tell whether it is in a transaction.  Its next statement says that it
-        # is closed.
+        # A terminated connection can't tell whether it is in a transaction, and a closed one has no protocol.
+        # Its next statement says that it is closed.
         protocol: Any = self._protocol
-        return protocol.is_connected() and not self._aborted and not protocol.is_in_transaction()
+        return (
+            protocol is not None
+            and protocol.is_connected()
+            and not self._aborted
+            and not protocol.is_in_transaction()
+        )
 
     def queue(self, binding: Binding, transport: Transport) -> bool:
         if transport == "pipeline":
@@ -92,7 +97,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if bound is None:
             return True
         return (
-            protocol.is_in_transaction()
+            protocol is not None
+            and protocol.is_in_transaction()
             and bound.mark is not None
             and getattr(protocol.get_settings(), MARK, None) == bound.mark
         )

@@ -38,7 +38,7 @@ class Cursor(psycopg.Cursor[Any]):
                 try:
                     connection.wait(self._execute_gen(query, params, **kw))
                 finally:
-                    connection._sends, connection._pipeline = False, None
+                    connection._close_exchange()
         except psycopg.errors.SyntaxError:
             if params:
                 raise
@@ -190,7 +190,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
                 try:
                     await connection.wait(self._execute_gen(query, params, **kw))
                 finally:
-                    connection._sends, connection._pipeline = False, None
+                    connection._close_exchange()
         except psycopg.errors.SyntaxError:
             if params:
                 raise

@@ -42,6 +42,11 @@ class _Flush(psycopg.Pipeline):
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
 
+    def clear(self) -> None:
+        """Forget the commands of another statement, which an error or an interrupt may have left."""
+        self.command_queue.clear()
+        self.result_queue.clear()
+
     def _communicate_gen(self) -> PQGen[None]:
         connection: Any = self._conn
         pgconn = self.pgconn
@@ -97,6 +102,8 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     _pipelined = False
     #: Whether the statement in progress goes without BEGIN and binding ahead of it.
     _sends = False
+    #: Whether an interrupted exchange has closed the connection.
+    _is_cut = False
     #: Of psycopg: the pipeline in progress.
     _pipeline: Any
 
@@ -117,7 +124,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     @property
     def _has_ended(self) -> bool:
         """Whether there is nothing that psycopg could roll back."""
-        return (
+        return self._is_cut or (
             self.pgconn.transaction_status == _IDLE
             and self._pipeline is None
             and not self._num_transactions
@@ -221,6 +228,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         in_text = self._in_text
         yield from self._clear_gen(in_text)
         if not in_text:
+            self._flush.clear()
             yield from self._flush._communicate_gen()
             return
         try:
@@ -243,11 +251,15 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
 
     def _open_exchange(self) -> None:
         """Let the next statement of a cursor be one exchange with BEGIN and the binding."""
-        flush: Any = self._flush
-        # An interrupt may have left commands of another statement.
-        flush.command_queue.clear()
-        flush.result_queue.clear()
-        self._sends, self._pipeline = True, flush
+        self._flush.clear()
+        self._sends, self._pipeline = True, self._flush
+
+    def _close_exchange(self) -> None:
+        self._sends, self._pipeline = False, None
+        if self.pgconn.pipeline_status:
+            # The exchange was interrupted, so it is unknown how much has reached the server.
+            self.pgconn.finish()
+            self._is_cut = True
 
     def _exchange(self, text: str) -> PQGen[None]:
         """Send *text*, for ``wait()``; a cursor would take twice the time."""

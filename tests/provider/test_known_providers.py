@@ -115,7 +115,7 @@ def test_its_tokens_are_signed_as_documented(issuer: Issuer, case: Case, subtest
 
 @pytest.mark.exhaustive
 def test_shared_secrets_are_refused_with_what_to_do(issuer: Issuer, case: Case) -> None:
-    with pytest.raises(InvalidToken, match="use a key pair"):
+    with pytest.raises(InvalidToken, match="Sign with a key pair"):
         Verifier(issuer.provider).verify(
             token(issuer, case, algorithm="HS256", key=b"the legacy secret that a project shares with all")
         )
