@@ -74,6 +74,8 @@ def test_every_public_name_is_there_without_an_import_before() -> None:
         getattr(sqla_rls, "no_such_name")  # noqa: B009 - a type checker knows better
 
 
+# pg_session_jwt, where a server has it, needs a signing key, and so PyJWT.
+@pytest.mark.one_postgres
 def test_threads_that_make_the_first_requests_import_neither_pyjwt_nor_migrations(url: URL) -> None:
     found = imported(_REQUESTS, url.render_as_string(hide_password=False))
     assert not found & (_TOKENS | _MIGRATIONS)

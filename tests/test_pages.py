@@ -16,16 +16,18 @@ from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 from tests.support import pages
 from tests.support.pages import ROOT, Block, Page, blocks, matches, start_alembic, table, untested
+from tests.support.servers import cleared_server
 
 pytestmark = [pytest.mark.one_postgres]
 
 
 @pytest.fixture
-def page(server: Server) -> Iterator[Page]:
-    page = Page(server)
-    with page.entered():
-        yield page
-    page.close()
+def page() -> Iterator[Page]:
+    with cleared_server() as server:
+        page = Page(server)
+        with page.entered():
+            yield page
+        page.close()
 
 
 def run(page: Page, text: str) -> list[str | None]:

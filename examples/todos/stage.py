@@ -46,7 +46,8 @@ class Database:
         command = [sys.executable, "-m", "alembic", *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
-            failure = MigrationFailed(last_line(done.stdout + done.stderr))
+            # The last line is the address of the error's documentation.
+            failure = MigrationFailed(last_line(done.stdout + done.stderr.partition("\nSee https://")[0]))
             failure.add_note(done.stdout + done.stderr)
             raise failure
         return last_line(done.stdout)

@@ -60,9 +60,9 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
         As the superuser, ``CREATE ROLE owner LOGIN CREATEROLE`` and ``CREATE DATABASE app OWNER owner``;
         from PostgreSQL 16 on, also ``ALTER ROLE owner SET createrole_self_grant = 'set'``.  As the owner,
         ``CREATE ROLE app LOGIN NOINHERIT``, ``CREATE ROLE authenticated`` and ``GRANT authenticated TO app``,
-        ``WITH INHERIT FALSE`` from PostgreSQL 16 on.  The superuser grants the roles that exist already, to
-        the owner, too.  Where the server has pg_session_jwt, the superuser creates it and grants USAGE on
-        its schema to the owner.
+        ``WITH INHERIT FALSE`` from PostgreSQL 16 on; before, also ``GRANT authenticated TO owner``.  The
+        superuser grants the roles that exist already, to the owner, too.  Where the server has
+        pg_session_jwt, the superuser creates it and grants USAGE on its schema to the owner.
     """
     is_shared = server.socket_directory is None
     created: list[str] = []
@@ -83,7 +83,7 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
         _create_login(superuser, urls.owner, sql.SQL("LOGIN CREATEROLE"))
         logins.append(owner)
         if server.version >= 16:
-            # As before PostgreSQL 16, the owner may SET ROLE to the roles that it creates.
+            # The owner may SET ROLE to the roles that it creates, for commands such as sqla-rls why.
             self_grant = sql.SQL("ALTER ROLE {} SET createrole_self_grant = 'set'")
             superuser.execute(self_grant.format(sql.Identifier(owner)))
         server.create_database(database, owner=owner)
@@ -98,8 +98,9 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
                     grantor = creator
                     creator.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
                     created.append(role)
-                # A role of somebody else is the owner's, too, for commands such as sqla-rls why.
-                for login in (app,) if grantor is creator else (app, owner):
+                # Before PostgreSQL 16, the owner isn't a member of the roles that it creates either.
+                is_members = grantor is creator and server.version >= 16
+                for login in (app,) if is_members else (app, owner):
                     statement = sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(login))
                     if server.version >= 16:
                         statement += sql.SQL(" WITH INHERIT FALSE")

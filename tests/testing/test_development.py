@@ -91,9 +91,11 @@ def test_a_shared_server_is_left_as_it_was(shared: Server) -> None:
 def test_the_owner_may_ask_as_the_roles_of_callers(shared: Server) -> None:
     with shared, development_database(shared) as database:
         owner = create_engine(database.owner, poolclass=NullPool)
+        # Before, the creator of a role grants it to itself.
+        created = ["of_a_migration"] if shared.version >= 16 else []
         with owner.begin() as connection:
             connection.execute(text("CREATE ROLE of_a_migration"))
-            for role in ("authenticated", "anonymous", "of_a_migration"):
+            for role in ("authenticated", "anonymous", *created):
                 connection.execute(text(f"SET ROLE {role}"))
                 connection.execute(text("RESET ROLE"))
             connection.execute(text("DROP ROLE of_a_migration"))
