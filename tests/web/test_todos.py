@@ -208,7 +208,7 @@ def test_the_panel_shows_caller_statements_and_policies_of_a_request(pages: Page
     assert '"sub": "bob"' in panel.locator("#claims").inner_text()
     begin, commit = panel.locator("#trips li").all_inner_texts()
     assert begin.startswith("BEGIN")
-    assert "set_config(E'role'" in begin
+    assert "set_config('role', $1" in begin
     assert commit == "COMMIT;"
     assert "eyJ" not in page.content()
 
