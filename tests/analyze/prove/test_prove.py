@@ -339,7 +339,8 @@ def test_the_documents_of_teams_are_proved() -> None:
 TODOS = ["prove", "--models", "todos.models:Base", "--worlds", "20"]
 
 
-def test_the_command_prints_the_proof_and_the_score() -> None:
+def test_the_command_prints_the_proof_and_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "todos.models", raising=False)
     found = CliRunner().invoke(main, [*TODOS, "--mutants"])
     assert found.exit_code == 0, found.output
     assert "authenticated: DELETE, INSERT, SELECT, UPDATE as declared" in found.output
@@ -347,7 +348,8 @@ def test_the_command_prints_the_proof_and_the_score() -> None:
 
 
 @pytest.mark.exhaustive
-def test_the_command_prints_json() -> None:
+def test_the_command_prints_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "todos.models", raising=False)
     told = CliRunner().invoke(main, [*TODOS, "--format", "json"])
     assert json.loads(told.output)["controls"] == 8
 
