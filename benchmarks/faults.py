@@ -60,8 +60,8 @@ def _program(name: str, splinter: Path | None) -> Look:
     def run(connection: Connection, is_speed: bool) -> list[Finding]:
         database = database_of(connection)
         found = others(database, [name], splinter=splinter)
-        if database.left_out:
-            print(f"  {name}: {database.left_out[0]}", flush=True)
+        for unknown in database.unknown:
+            print(f"  {name}: {unknown.reason}", flush=True)
         return found
 
     return run

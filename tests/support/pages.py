@@ -350,6 +350,9 @@ class Page:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a" if is_more else "w", encoding="utf-8") as file:
             file.write(code)
+        # Python takes bytecode for that of a file of the same second and size.
+        for cached in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            cached.unlink()
 
     def _compare(self, run: Callable[[Block], str], block: Block) -> str | None:
         try:
