@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, LiteralString
 
 import psycopg
+from psycopg.abc import PQGen
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
@@ -107,8 +108,7 @@ class Connection(WaitingConnection, psycopg.Connection[Any]):
             return
         self._require_transaction()
         if self._pipeline is None:
-            with self.lock:
-                self.wait(self._start_gen())
+            self._exchange_alone(self._start_gen())
             return
         self.clear(in_text=False)
         try:
@@ -121,8 +121,7 @@ class Connection(WaitingConnection, psycopg.Connection[Any]):
     def clear(self, *, in_text: bool) -> None:
         """Send RESET ALL or DISCARD ALL, if it must go before BEGIN."""
         if self._pipeline is None:
-            with self.lock:
-                self.wait(self._clear_gen(in_text))
+            self._exchange_alone(self._clear_gen(in_text))
         elif (first := self._first(in_text)) is not None:
             try:
                 with self.pipeline():
@@ -131,6 +130,13 @@ class Connection(WaitingConnection, psycopg.Connection[Any]):
                 raise self._not_cleared(error) from None
             if first == DISCARD:
                 self._sent()
+
+    def _exchange_alone(self, exchange: PQGen[None]) -> None:
+        with self.lock:
+            try:
+                self.wait(exchange)
+            finally:
+                self._close_unanswered()
 
     def _send_ahead(self, statement: LiteralString) -> None:
         self._sends = True
@@ -259,8 +265,7 @@ class AsyncConnection(WaitingConnection, psycopg.AsyncConnection[Any]):
             return
         self._require_transaction()
         if self._pipeline is None:
-            async with self.lock:
-                await self.wait(self._start_gen())
+            await self._exchange_alone(self._start_gen())
             return
         await self.clear(in_text=False)
         try:
@@ -273,8 +278,7 @@ class AsyncConnection(WaitingConnection, psycopg.AsyncConnection[Any]):
     async def clear(self, *, in_text: bool) -> None:
         """Send RESET ALL or DISCARD ALL, if it must go before BEGIN."""
         if self._pipeline is None:
-            async with self.lock:
-                await self.wait(self._clear_gen(in_text))
+            await self._exchange_alone(self._clear_gen(in_text))
         elif (first := self._first(in_text)) is not None:
             try:
                 async with self.pipeline():
@@ -283,6 +287,13 @@ class AsyncConnection(WaitingConnection, psycopg.AsyncConnection[Any]):
                 raise self._not_cleared(error) from None
             if first == DISCARD:
                 self._sent()
+
+    async def _exchange_alone(self, exchange: PQGen[None]) -> None:
+        async with self.lock:
+            try:
+                await self.wait(exchange)
+            finally:
+                self._close_unanswered()
 
     async def _send_ahead(self, statement: LiteralString) -> None:
         self._sends = True

@@ -28,6 +28,7 @@ _RESET: Final = RESET.encode()
 _MARK: Final = MARK.encode()
 _CLIENT_ENCODING: Final = b"client_encoding"
 _IDLE: Final = pq.TransactionStatus.IDLE
+_ACTIVE: Final = pq.TransactionStatus.ACTIVE
 #: Postgres refuses it in a transaction, also in the implicit one of a message with several statements.
 DISCARD: Final = "DISCARD ALL"
 
@@ -257,9 +258,17 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _close_exchange(self) -> None:
         self._sends, self._pipeline = False, None
         if self.pgconn.pipeline_status:
-            # The exchange was interrupted, so it is unknown how much has reached the server.
-            self.pgconn.finish()
-            self._is_cut = True
+            self._cut()
+
+    def _close_unanswered(self) -> None:
+        """Close the connection if a signal handler has interrupted the wait for an answer."""
+        if self.pgconn.pipeline_status or self.pgconn.transaction_status == _ACTIVE:
+            self._cut()
+
+    def _cut(self) -> None:
+        # It is unknown how much of the exchange has reached the server.
+        self.pgconn.finish()
+        self._is_cut = True
 
     def _exchange(self, text: str) -> PQGen[None]:
         """Send *text*, for ``wait()``; a cursor would take twice the time."""

@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver import psycopg as psycopg_driver
-from sqla_rls.driver.base import Transport
+from sqla_rls.driver.base import Reset, Transport
 from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
@@ -489,6 +489,44 @@ def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
             identify(session, caller)
             for _ in range(2):
                 assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
+
+
+@table("transport", ["with_begin", "pipeline"])
+@table("reset", ["settings", "all"])
+def test_an_interrupt_between_binding_and_cursor_costs_that_connection(
+    pool: Engine,
+    todos: None,
+    alice: Caller,
+    bob: Caller,
+    transport: Transport,
+    reset: Reset,
+    monkeypatch: Any,
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, options=BindingOptions(transport=transport, reset=reset))
+
+    begun: list[Any] = []
+
+    def interrupted(connection: psycopg_driver.Connection, exchange: Any, **_: Any) -> Any:
+        # Kept: else Python closes the generator.
+        begun.append(exchange)
+        next(exchange)
+        raise SoftTimeLimitExceeded
+
+    streamed = TASKS.execution_options(stream_results=True)
+    with maker() as session:
+        identify(session, alice)
+        session.execute(ANYTHING)
+        session.commit()
+        monkeypatch.setattr(psycopg_driver.Connection, "wait", interrupted)
+        with pytest.raises(SoftTimeLimitExceeded):
+            session.execute(streamed)
+        monkeypatch.undo()
+        session.rollback()
+        assert session.scalars(streamed).all() == ["alice's"]
+    with maker() as session:
+        identify(session, bob)
+        assert session.scalars(streamed).all() == ["bob's"]
 
 
 @pytest.mark.parametrize("transport", ["with_begin", "pipeline"])
