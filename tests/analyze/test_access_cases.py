@@ -35,7 +35,9 @@ def superuser(server: Server) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.mark.one_postgres
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("cases", [pytest.param(CASES[n::8], id=f"group {n}") for n in range(8)])
+@pytest.mark.parametrize(
+    "cases", [pytest.param(QUICK, id="quick"), pytest.param(CASES, id="all", marks=pytest.mark.long)]
+)
 def test_the_verdict_of_a_case_is_that_of_real_commands(
     superuser: psycopg.Connection[Any], cases: list[Case], subtests: pytest.Subtests
 ) -> None:

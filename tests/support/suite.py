@@ -91,7 +91,8 @@ def _marks(version: int) -> list[pytest.MarkDecorator]:
     return [on_another_server] if CHOICE.postgres == "all" and version != newest() else []
 
 
-_ROOMS_OF_SESSIONS: Final = ("driver", "neon_http", "session", "web")
+#: What they emit or read differs from version to version, also in a table.
+_ROOMS_OF_VERSIONS: Final = ("catalog", "ddl", "diff", "introspect")
 
 
 def adds_nothing(item: pytest.Item) -> bool:
@@ -99,8 +100,10 @@ def adds_nothing(item: pytest.Item) -> bool:
     repeated = [argument for mark in item.iter_markers("repeats") for argument in mark.args]
     if "server" not in repeated or item.get_closest_marker("every_postgres"):
         return "server" in repeated and "transport" in repeated
-    is_of_sessions = item.nodeid.split("/")[1] in _ROOMS_OF_SESSIONS
-    return "transport" in repeated or (is_of_sessions and item.get_closest_marker("exhaustive") is not None)
+    is_of_versions = item.nodeid.split("/")[1] in _ROOMS_OF_VERSIONS
+    return "transport" in repeated or (
+        not is_of_versions and item.get_closest_marker("exhaustive") is not None
+    )
 
 
 def transports(params: Mapping[str, object], auto: Collection[str]) -> list[ParameterSet]:

@@ -77,8 +77,9 @@ class OnOtherServers(pytest.Item):
         ("session", ["transport", "exhaustive"], True),
         ("session", ["server", "exhaustive"], False),
         ("session", ["server", "exhaustive", "every_postgres"], True),
-        ("declare", ["server", "exhaustive"], True),
-        ("declare", ["server", "transport"], False),
+        ("declare", ["server", "exhaustive"], False),
+        ("diff", ["server", "exhaustive"], True),
+        ("diff", ["server", "transport"], False),
         ("session", ["server", "transport", "every_postgres"], False),
     ],
 )
