@@ -10,9 +10,10 @@ from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.in_place.constraints import Constraints
 from sqla_rls.analyze.in_place.evaluate import Unit
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.generate import Universe, Values, World
 from sqla_rls.analyze.worlds.schema import Profile, Relation
 from sqla_rls.analyze.worlds.statements import Statement, Statements
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import Values, World
 
 #: A part of row security that must be true of the row of the unit with that number.
 Need = tuple[int, Part]

@@ -45,9 +45,10 @@ from sqla_rls.analyze.verdict import (
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
-from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
 from sqla_rls.analyze.worlds.schema import Profile, Schema
+from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.catalog.query import pinned, undone
 
 #: Milliseconds: a policy that never ends isn't decided.
@@ -376,7 +377,7 @@ class _Comparing:
         constraints = Constraints(self.joined, universe.relation, self.evaluator, self.actions)
         attempts = Attempts(universe, alike.profiles, constraints)
         constraints.learn(row for rows in universe.rows.values() for row in rows)
-        tried = attempts.within(universe.worlds(self.budget), self.budget.worlds)
+        tried = attempts.within(generate_worlds(universe, self.budget), self.budget.worlds)
         for command in commands:
             if command in attempts.doubts:
                 self._not_decided(name, alike.roles, command, attempts.doubts[command])

@@ -26,10 +26,12 @@ from sqla_rls.analyze.lint.finding import Evidence
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
-from sqla_rls.analyze.worlds.generate import Row, Universe, World
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
 from sqla_rls.analyze.worlds.schema import PolicyText, Profile, Relation, Schema
 from sqla_rls.analyze.worlds.statements import insertion
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import Row, World
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 
@@ -491,7 +493,7 @@ class Reaches:
         if any(schema.relations[name].checks for name in universe.rows) or universe.relation.is_partition:
             constraints.learn(row for rows in universe.rows.values() for row in rows)
         found: list[World] = []
-        for tried, world in enumerate(universe.worlds(_BUDGET)):
+        for tried, world in enumerate(generate_worlds(universe, _BUDGET)):
             if len(found) == _BUDGET.worlds or tried > 4 * _BUDGET.worlds:
                 break
             if world.row is not None and constraints.allow(world):

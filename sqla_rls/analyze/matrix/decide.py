@@ -17,11 +17,13 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.generate import Universe, World
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
 from sqla_rls.analyze.worlds.schema import Profile, Relation
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried
 from sqla_rls.analyze.worlds.statements import Statement, Statements, quoted
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import World
 
 #: The worlds of one round trip; the first few settle most conditions.
 _FIRST_BATCH: Final = 6
@@ -125,7 +127,7 @@ class Worlds:
         actors = universe.pools.actors([role])
         if self.relation.is_view:
             actors += universe.pools.actors([self.superuser])
-        worlds = itertools.islice(universe.worlds(self.budget), self.budget.worlds)
+        worlds = itertools.islice(generate_worlds(universe, self.budget), self.budget.worlds)
         size = _FIRST_BATCH
         while batch := list(itertools.islice(worlds, size)):
             size = _BATCH

@@ -23,11 +23,12 @@ from sqla_rls.analyze.plans.rows import ROWS, TIME_IS_OVER, Rows
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.acting import as_caller
 from sqla_rls.analyze.why.target import script
-from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
 from sqla_rls.analyze.worlds.schema import Profile, Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, Trial
 from sqla_rls.analyze.worlds.statements import Statements
+from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 from sqla_rls.tokens.caller import Caller
@@ -441,7 +442,7 @@ def _milliseconds(plan: Plan) -> float:
 def _trials(universe: Universe, profile: Profile) -> list[Trial]:
     statements = Statements(universe=universe, profiles=(profile,))
     found: list[Trial] = []
-    for world in universe.worlds(Budget(worlds=_WORLDS)):
+    for world in generate_worlds(universe, Budget(worlds=_WORLDS)):
         if len(found) == _WORLDS:
             break
         found.append(Trial(world, statements.on(world.row)))

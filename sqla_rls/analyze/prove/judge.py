@@ -14,11 +14,13 @@ from sqla_rls.analyze.prove.proof import Direction, Violation
 from sqla_rls.analyze.prove.worlds import Tables, as_row, caller_of
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.counterexamples import VERBS, row_in_words
-from sqla_rls.analyze.worlds.generate import Universe, World
+from sqla_rls.analyze.worlds.generate import smaller_worlds
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Profile, Schema
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial
 from sqla_rls.analyze.worlds.statements import Statement
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import World
 from sqla_rls.exc import AnalysisError
 from sqla_rls.tokens.caller import Caller
 
@@ -236,7 +238,7 @@ class Judge:
         shrunk = judged is not None
         while shrunk:
             shrunk = False
-            for smaller in self.universe.smaller(current):
+            for smaller in smaller_worlds(self.universe, current):
                 simpler = self._again(smaller, actor, attempts, attempt, direction)
                 if simpler is not None:
                     current, judged, shrunk = smaller, simpler, True

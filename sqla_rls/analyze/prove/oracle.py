@@ -18,9 +18,10 @@ from sqla_rls.analyze.prove.worlds import NotedClaims, NotedRow, Tables, as_row,
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary, read_expression
 from sqla_rls.analyze.why.explanation import Command, Part
-from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.pools import Shared
 from sqla_rls.analyze.worlds.schema import Edge, Relation, Schema
+from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.declare.base import kept_on
 from sqla_rls.declare.collect import declared
 from sqla_rls.declare.views import declared_views
@@ -195,7 +196,7 @@ def _watch(
     asked = {
         (role, id(test)): (role, test) for role, one in decisions for test in (one.test, one.new)
     }.values()
-    for world in islice(universe.worlds(Budget(worlds=_WATCHED)), _WATCHED):
+    for world in islice(generate_worlds(universe, Budget(worlds=_WATCHED)), _WATCHED):
         rows: dict[str, list[Any]] = {}
         for row in world.all_rows:
             rows.setdefault(row.relation, []).append(

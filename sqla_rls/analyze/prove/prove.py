@@ -17,10 +17,11 @@ from sqla_rls.analyze.prove.oracle import COMMANDS, Decision, Oracle
 from sqla_rls.analyze.prove.proof import Kept, NotStated, Proof, Violation
 from sqla_rls.analyze.verdict import TIME_OVER, Budget, Scope
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, roles_of
 from sqla_rls.analyze.worlds.statements import quoted
+from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.exc import AnalysisError
 
 #: The most worlds that are sent together.
@@ -295,7 +296,7 @@ class Prover:
                 decided=decided,
                 tally=tally,
             )
-            worlds = universe.worlds(self.budget)
+            worlds = generate_worlds(universe, self.budget)
             size = 1
             while batch := list(islice(worlds, size)):
                 if tally.worlds >= self.budget.worlds:

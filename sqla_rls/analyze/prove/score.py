@@ -10,10 +10,11 @@ from typing import Any
 from sqla_rls.analyze.prove.mutants import Mutant, mutants
 from sqla_rls.analyze.prove.proof import Proof, Score
 from sqla_rls.analyze.prove.prove import Progress, Prover
-from sqla_rls.analyze.worlds.generate import Universe
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.schema import Profile, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, Trial, Tried
 from sqla_rls.analyze.worlds.statements import Statements
+from sqla_rls.analyze.worlds.universe import Universe
 
 _BATCH = 16
 #: Weakenings that matter only to roles which get a privilege or a policy.
@@ -114,7 +115,7 @@ def _differs(prover: Prover, mutant: Mutant, name: str) -> bool:
 def _outcomes(
     prover: Prover, universe: Universe, groups: Sequence[tuple[Sequence[str], tuple[Profile, ...]]]
 ) -> Iterator[Tried]:
-    worlds = islice(universe.worlds(prover.budget), prover.budget.worlds)
+    worlds = islice(generate_worlds(universe, prover.budget), prover.budget.worlds)
     while batch := list(islice(worlds, _BATCH)):
         for roles, profiles in groups:
             statements = Statements(universe=universe, profiles=profiles)

@@ -29,11 +29,13 @@ from sqla_rls.analyze.verdict import (
 )
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
-from sqla_rls.analyze.worlds.generate import Universe, World
+from sqla_rls.analyze.worlds.generate import generate_worlds, smaller_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
 from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
 from sqla_rls.analyze.worlds.statements import Statement, Statements
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import World
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 
@@ -298,7 +300,7 @@ class _Comparing:
         name, commands = universe.relation.name, statements.commands()
         actors = universe.pools.actors([role])
         tally = _Tally()
-        worlds = universe.worlds(self.budget)
+        worlds = generate_worlds(universe, self.budget)
         while batch := list(itertools.islice(worlds, min(_BATCH, self.budget.worlds - tally.worlds))):
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
@@ -429,7 +431,7 @@ class _Comparing:
         shrunk = True
         while shrunk:
             shrunk = False
-            for world in universe.smaller(current.world):
+            for world in smaller_worlds(universe, current.world):
                 simpler = self._again(current, world, current.actor, direction)
                 if simpler is not None:
                     current, shrunk = simpler, True

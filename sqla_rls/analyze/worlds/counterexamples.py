@@ -7,9 +7,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 from sqla_rls.analyze.verdict import Counterexample
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.generate import Row, Universe, World
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.statements import Statement
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import Row, World
 
 Direction: TypeAlias = Literal["opens", "closes"]
 

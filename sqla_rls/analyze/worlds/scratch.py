@@ -11,10 +11,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 
 from sqla_rls.analyze.why.target import script
-from sqla_rls.analyze.worlds.generate import World
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.statements import Statement, insertion
+from sqla_rls.analyze.worlds.world import World
 from sqla_rls.exc import AnalysisError
 
 #: Milliseconds: a policy that never ends is an error of that statement.

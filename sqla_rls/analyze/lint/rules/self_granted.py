@@ -19,7 +19,7 @@ from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.pinned import pinned_columns
 from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
-from sqla_rls.analyze.worlds.generate import Row
+from sqla_rls.analyze.worlds.world import Row
 
 
 @rule(

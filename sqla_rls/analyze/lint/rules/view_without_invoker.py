@@ -25,9 +25,11 @@ from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
-from sqla_rls.analyze.worlds.generate import Universe, World
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
 from sqla_rls.analyze.worlds.schema import Relation
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import World
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 
@@ -152,7 +154,7 @@ def _shown(database: Database, connection: Connection, view: Relation, role: str
     chosen = [one for one in actors if one.claims and "sub" in one.claims][:2] or actors[:2]
     if database.is_anonymous(role):
         chosen = actors[:1]
-    for world in universe.worlds(_BUDGET):
+    for world in generate_worlds(universe, _BUDGET):
         if not world.all_rows:
             continue
         try:

@@ -1,0 +1,135 @@
+"""Samples of rows and of their combinations, for what a budget can't try whole.
+
+The same input gives the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from random import Random
+from typing import Any, Final
+
+from sqla_rls.analyze.worlds.pools import SUBJECTS
+from sqla_rls.analyze.worlds.schema import Schema
+from sqla_rls.analyze.worlds.world import Row, World
+
+_CALLER: Final = frozenset(caller for caller, _ in SUBJECTS.values())
+
+
+def is_first_of_its_kind(world: World) -> bool:
+    """Whether 2 comes after 1, as numbers and among the numbers of keys."""
+    rows = world.rows if world.row is None else (world.row, *world.rows)
+    values = [value for row in rows for value in row.values.values() if type(value) is int]
+    return 2 not in values or (1 in values and values.index(1) < values.index(2))
+
+
+def compatible(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
+    """As many of *rows* as no two have the same key, or refer to different rows of the same key."""
+    seen: set[tuple[str, tuple[str, ...], str]] = set()
+    referred: dict[tuple[str, tuple[str, ...], str], str] = {}
+    found = []
+    for row in rows:
+        keys = {
+            (row.relation, key, repr([row.values.get(name) for name in key]))
+            for key in schema.relations[row.relation].keys
+        }
+        refers = dict(_referred(row, schema))
+        if not keys & seen and all(referred.get(key, wanted) == wanted for key, wanted in refers.items()):
+            seen |= keys
+            referred |= refers
+            found.append(row)
+    return tuple(found)
+
+
+def _referred(row: Row, schema: Schema) -> Iterator[tuple[tuple[str, tuple[str, ...], str], str]]:
+    """Yield each key of the rows that *row* refers to, with all values that it asks of them."""
+    for foreign in schema.relations[row.relation].foreign_keys:
+        wanted = {
+            name: row.values.get(own)
+            for own, name in zip(foreign.columns, foreign.target_columns, strict=True)
+        }
+        if foreign.target not in schema.relations or None in wanted.values():
+            continue
+        for key in schema.relations[foreign.target].keys:
+            if set(key) <= wanted.keys():
+                yield (foreign.target, key, repr([wanted[name] for name in key])), repr(wanted)
+
+
+def fits(rows: Sequence[Row], most: int) -> bool:
+    names = [row.relation for row in rows]
+    return all(names.count(name) <= most for name in set(names))
+
+
+def related(
+    rows: Sequence[Row | None], context: Sequence[Row], number: int, random: Random
+) -> list[Row | None]:
+    """Some of *rows*: half of those that have most values in common with *context*, and half of all."""
+    shuffled = random.sample(rows, len(rows))
+    values = {one for row in context for one in _spelled(row) if one != "None"}
+
+    def shared(row: Row | None) -> int:
+        return 0 if row is None else -sum(one in values for one in _spelled(row))
+
+    closest = sorted(shuffled, key=shared)[: (number + 1) // 2]
+    return [*closest, *(row for row in shuffled if row not in closest)][:number]
+
+
+@lru_cache(1000)
+def _spelled(row: Row) -> tuple[str, ...]:
+    return tuple(map(repr, row.values.values()))
+
+
+def _is_the_callers(row: Row) -> bool:
+    return any(value in _CALLER for value in row.values.values() if isinstance(value, str))
+
+
+def sampled(rows: Sequence[Row], size: int, number: int, random: Random) -> list[tuple[Row, ...]]:
+    """Some combinations: mostly of different tables, which policies join, and with a row of the caller."""
+    callers = [row for row in rows if _is_the_callers(row)]
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row.relation, []).append(row)
+    found: dict[tuple[Row, ...], None] = {}
+    for _ in range(number * 4):
+        if len(found) >= number:
+            break
+        if len(tables) >= size and random.random() < 0.7:
+            chosen = [random.choice(tables[name]) for name in random.sample(sorted(tables), size)]
+        else:
+            chosen = random.sample(list(rows), size)
+        if callers and random.random() < 0.7 and not any(map(_is_the_callers, chosen)):
+            chosen[0] = random.choice(callers)
+        found[tuple(sorted(chosen, key=rows.index))] = None
+    return list(found)
+
+
+def granting_least(values: Sequence[Any]) -> Any:
+    """False, or another person than the caller, if the pool has both; else the first value."""
+    if any(value is True for value in values):
+        return next((value for value in values if value is False), values[0])
+    others = [other for caller, other in SUBJECTS.values() if caller in values and other in values]
+    return others[0] if others and not isinstance(values[0], int) else values[0]
+
+
+def spread(pools: Sequence[Sequence[Any]], number: int, *, grants: bool) -> list[tuple[Any, ...]]:
+    """Each value once in a row that grants little, and in one that *grants*; and a sample of the rest.
+
+    What opens shows in a row in question that is hidden otherwise.  A row of another table often grants by
+    the first values of its columns, such as the caller and a role.
+    """
+    bases = [tuple(map(granting_least, pools))]
+    bases += [tuple(values[0] for values in pools)] if grants else []
+    variations = [[(place, value) for place, values in enumerate(pools) for value in values]] * len(bases)
+    found = {repr(base): base for base in bases}
+    for turns in zip(*variations, strict=True):
+        for base, (place, value) in zip(bases, turns, strict=True):
+            one = (*base[:place], value, *base[place + 1 :])
+            found.setdefault(repr(one), one)
+    random = Random(0)  # noqa: S311 # the same worlds each time
+    for _ in range(number * 10):
+        if len(found) >= number:
+            break
+        one = tuple(random.choice(values) for values in pools)
+        found.setdefault(repr(one), one)
+    return list(found.values())[:number]

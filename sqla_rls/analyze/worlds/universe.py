@@ -1,0 +1,230 @@
+"""The rows that small worlds are made of: of values that policies can tell apart.
+
+The same input gives the same rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
+from sqla_rls.analyze.worlds.pools import Pools, Shared
+from sqla_rls.analyze.worlds.samples import spread
+from sqla_rls.analyze.worlds.schema import ForeignKey, Relation, Schema
+from sqla_rls.analyze.worlds.world import Row, Values
+
+#: The most rows of one table that worlds are made of.
+MOST_ROWS: Final = 24
+#: The parts of a definition whose columns decide about access.
+_DECIDING: Final = ("policy", "query", "body", "trigger")
+
+
+@dataclass(kw_only=True)
+class Universe:
+    """The rows and values that the worlds of *relation* are made of."""
+
+    relation: Relation
+    schema: Schema
+    pools: Pools
+    #: The columns that decide about access, of each relation that is read.
+    deciding: Mapping[str, frozenset[str]]
+    rows: Mapping[str, tuple[Row, ...]]
+    #: What the budget leaves out.
+    left_out: list[str] = field(default_factory=list)
+    #: The numbers of the parents that are made for rows, by their keys.
+    _parents: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+
+    @classmethod
+    def of(
+        cls,
+        relation: Relation,
+        schema: Schema,
+        shared: Shared,
+        accepts: Callable[[str, str], bool],
+        *,
+        varies_checked: bool = False,
+    ) -> Universe:
+        """Make the universe of *relation*.
+
+        Args:
+            relation: the table or view in question.
+            schema: what both sides refer to.
+            shared: what both sides mention.
+            accepts: asks Postgres whether a text is a value of a type.
+            varies_checked: vary the columns of constraints, too.
+        """
+        read = schema.reads(relation.name)
+        parts = (*_DECIDING, "constraint") if varies_checked else _DECIDING
+        deciding = {name: _deciding(schema, read, name, parts) for name in sorted(read)}
+        pools = Pools.of(relation, schema, shared, deciding, accepts)
+        self = cls(relation=relation, schema=schema, pools=pools, deciding=deciding, rows={})
+        self.rows = {
+            name: self._rows(schema.relations[name]) for name in deciding if schema.relations[name].has_rows
+        }
+        return self
+
+    @classmethod
+    def nothing(cls, relation: Relation, schema: Schema) -> Universe:
+        """Return the universe of a relation in which no row can be made."""
+        pools = Pools(vocabulary=Vocabulary(), kinds=(), accepts=lambda _type, _text: False)
+        return cls(relation=relation, schema=schema, pools=pools, deciding={}, rows={})
+
+    def _rows(self, relation: Relation) -> tuple[Row, ...]:
+        varied = [
+            (name, self.pools.values(relation, column))
+            for name, column in relation.columns.items()
+            if name in self.deciding[relation.name] and column.generated is None
+        ]
+        size = math.prod(len(values) for _, values in varied)
+        if size <= MOST_ROWS:
+            chosen = list(itertools.product(*(values for _, values in varied)))
+        else:
+            self.left_out.append(f"{relation.name}: {MOST_ROWS} of {size} possible rows were tried")
+            is_asked = relation.name == self.relation.name
+            chosen = spread(
+                [values for _, values in varied],
+                MOST_ROWS,
+                grants=not is_asked or reads_itself(self.schema, relation),
+            )
+        names = [name for name, _ in varied]
+        rows = [
+            Row(relation.name, self._filled(relation, dict(zip(names, values, strict=True)), number))
+            for number, values in enumerate(chosen, 1)
+        ]
+        if self.pools.counts_rows and (relation != self.relation or not self.relation.has_rows):
+            numbers = itertools.count(1000)
+            rows += [
+                one
+                for row in rows
+                for copy in (1, 2)
+                for one in self._copied(relation, row, copy, next(numbers))
+            ]
+        return tuple(dict.fromkeys(rows))
+
+    def _copied(self, relation: Relation, row: Row, copy: int, number: int) -> Iterator[Row]:
+        """The row again, with other values where a key needs them."""
+        values, deciding = dict(row.values), self.deciding[relation.name]
+        for key in relation.keys:
+            free = [name for name in key if name not in deciding and not is_foreign(relation, name)]
+            if not free:
+                return
+            for name in free:
+                values[name] = self.pools.distinct(relation.columns[name], number)
+        yield Row(relation.name, values, copy)
+
+    def _filled(self, relation: Relation, given: Values, number: int) -> Values:
+        """Give each other column one value; keys that decide nothing are distinct."""
+        distinct = {name for key in relation.keys if not given.keys() & set(key) for name in key}
+        values: dict[str, Any] = {}
+        for name, column in relation.columns.items():
+            if column.generated is not None:
+                continue
+            if name in given:
+                values[name] = given[name]
+            elif name in distinct and not is_foreign(relation, name):
+                values[name] = self.pools.distinct(column, number)
+            else:
+                values[name] = self.pools.filler(relation, column)
+        return values
+
+    def complete(self, rows: Sequence[Row]) -> tuple[Row, ...] | None:
+        """Add the rows that the foreign keys of *rows* need, and sort them; None if there is no such row."""
+        found = list(dict.fromkeys(rows))
+        waiting = list(found)
+        while waiting:
+            row = waiting.pop()
+            relation = self.schema.relations[row.relation]
+            for key in relation.foreign_keys:
+                wanted = tuple(row.values.get(name) for name in key.columns)
+                if any(value is None for value in wanted) or _has(found, key, wanted, self.schema):
+                    continue
+                parent = self._parent(key, wanted)
+                if parent is None or len(found) > 50:
+                    return None
+                found.append(parent)
+                waiting.append(parent)
+        return _sorted(found, self.schema)
+
+    def _parent(self, key: ForeignKey, wanted: tuple[Any, ...]) -> Row | None:
+        relation = self.schema.relations[key.target]
+        for row in self.rows.get(key.target, ()):
+            if tuple(row.values.get(name) for name in key.target_columns) == wanted:
+                return row
+        given = dict(zip(key.target_columns, wanted, strict=True))
+        # Two parents differ in their other keys, too.
+        known = self._parents.setdefault(key.target, {})
+        place = known.setdefault(repr(wanted), len(known))
+        values = self._filled(relation, given, MOST_ROWS + place if place else 1)
+        return Row(key.target, values) if relation.has_rows else None
+
+
+def _deciding(schema: Schema, read: frozenset[str], name: str, parts: Sequence[str]) -> frozenset[str]:
+    sources = read | {one for each in read for one in schema.calls(each)}
+    found = {
+        edge.column
+        for source in sources
+        for edge in schema.edges.get(source, ())
+        if edge.reads == name and edge.column is not None and edge.part in parts
+    }
+    columns = schema.relations[name].columns
+    for column in list(found & columns.keys()):
+        if (expression := columns[column].generated) is not None:
+            found |= read_expression(expression).names & columns.keys()
+    return frozenset(found)
+
+
+def reads_itself(schema: Schema, relation: Relation) -> bool:
+    """Whether other rows of the relation decide about access to a row of it."""
+    others = (schema.reads(relation.name) | schema.calls(relation.name)) - {relation.name}
+    if any(
+        edge.reads == relation.name and edge.part in _DECIDING
+        for other in others
+        for edge in schema.edges.get(other, ())
+    ):
+        return True
+    own = (relation.schema, relation.relname)
+    return any(
+        own in read_expression(expression).relations
+        for policy in relation.policies
+        for expression in (policy.using, policy.check)
+        if expression is not None
+    )
+
+
+def _has(rows: Iterable[Row], key: ForeignKey, wanted: tuple[Any, ...], schema: Schema) -> bool:
+    heirs = {key.target, *schema.relations[key.target].children}
+    return any(
+        row.relation in heirs and tuple(row.values.get(name) for name in key.target_columns) == wanted
+        for row in rows
+    )
+
+
+def _sorted(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
+    """Sort *rows* so that a row comes after those that its foreign keys need."""
+    names = sorted({row.relation for row in rows})
+    if len(names) == 1:
+        return tuple(rows)
+    placed: list[str] = []
+    while len(placed) < len(names):
+        free = [
+            name
+            for name in names
+            if name not in placed
+            and all(
+                key.target in placed or key.target == name or key.target not in names
+                for key in schema.relations[name].foreign_keys
+            )
+        ]
+        # A circle of foreign keys: any order is as good, with deferred constraints.
+        placed += free or [next(name for name in names if name not in placed)]
+    ordered = sorted(rows, key=lambda row: placed.index(row.relation))
+    return tuple(ordered)
+
+
+def is_foreign(relation: Relation, name: str) -> bool:
+    """Return whether the column is part of a foreign key."""
+    return any(name in key.columns for key in relation.foreign_keys)
