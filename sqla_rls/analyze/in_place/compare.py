@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Connection, Text, bindparam, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.attempts import Attempt, Attempts
@@ -24,11 +24,14 @@ from sqla_rls.analyze.in_place.conditions import (
     Tables,
     Undecidable,
     row_of,
+    unused_prefix,
 )
 from sqla_rls.analyze.in_place.constraints import Constraints, read_actions
 from sqla_rls.analyze.in_place.decidable import Functions
 from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question
+from sqla_rls.analyze.in_place.inputs import Inputs
 from sqla_rls.analyze.in_place.proof import is_proved
+from sqla_rls.analyze.in_place.rights import Rights
 from sqla_rls.analyze.in_place.splice import Expression, parsed
 from sqla_rls.analyze.in_place.triggers import commands_of_triggers
 from sqla_rls.analyze.verdict import (
@@ -43,7 +46,6 @@ from sqla_rls.analyze.verdict import (
     Verdict,
 )
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
@@ -157,8 +159,9 @@ class _Comparing:
         self.left_out: list[str] = []
         self.worlds = 0
         self.actions: Mapping[tuple[str, str, str], tuple[str, str]] = {}
-        self._accepted: dict[tuple[str, str], bool] = {}
-        self._rights: dict[str, Mapping[str, Any]] = {}
+        # A migration may add a type.
+        self.inputs = Inputs(self.joined.version, may_lack_types=True)
+        self.rights = Rights(connection, self.functions, own_role="the migrating role")
 
     def run(self, names: Sequence[str]) -> Comparison:
         self.actions = read_actions(self.connection)
@@ -224,7 +227,7 @@ class _Comparing:
         return repr(
             (
                 [None if profile is None else replace(profile, role="") for profile in held],
-                self._may(role, expressions),
+                self.rights.of(role, expressions),
                 [side.doubts.get((one, role)) for side in self.sides for one in read],
                 role if any(one.depends_on_role for one in expressions) else "",
             )
@@ -250,28 +253,7 @@ class _Comparing:
         return Universe.of(self.joined.relations[name], self.joined, shared, self._accepts)
 
     def _accepts(self, type_: str, value: str) -> bool:
-        if (type_, value) not in self._accepted:
-            self._accepted[type_, value] = self._asked_to_accept(type_, value)
-        return self._accepted[type_, value]
-
-    def _asked_to_accept(self, type_: str, value: str) -> bool:
-        if self.joined.version >= 160000:
-            asked = text("SELECT pg_catalog.pg_input_is_valid(:value, :type)")
-            try:
-                with undone(self.connection):
-                    return bool(self.connection.scalar(asked, {"value": value, "type": type_}))
-            except DBAPIError as error:
-                if error.connection_invalidated:
-                    raise
-                return False
-        try:
-            with undone(self.connection):
-                self.connection.scalar(text(f"SELECT CAST(:value AS {type_}) IS NULL"), {"value": value})
-                return True
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            return False
+        return self.inputs.accept(self.connection, type_, value)
 
     def _expressions(self, names: Sequence[str]) -> list[Expression]:
         return [
@@ -287,7 +269,7 @@ class _Comparing:
     def _decide(self, universe: Universe, alike: _Likeness) -> None:
         name, role = universe.relation.name, alike.roles[0]
         self._require_same_columns(name)
-        tables = Tables(_prefix(self.sides))
+        tables = Tables(unused_prefix(side.schema for side in self.sides))
         parts: dict[Part, _Part] = {part: self._part(name, role, part, tables) for part in PARTS}
         held = [side.profiles.get((name, role)) for side in self.sides]
         keeps_privileges = _but_policies(held[0]) == _but_policies(held[1])
@@ -388,7 +370,7 @@ class _Comparing:
         conditions = dict.fromkeys(sql for part in needed for sql in part.conditions)
         asked = tuple(sql for sql in conditions if sql not in ("true", "false"))
         expressions = {one for part in needed for one in part.expressions}
-        as_role = self._evaluates_as(role, expressions)
+        as_role = self.rights.evaluates_as(role, expressions)
         question = Question(asked, tables.definitions, row_of(universe.relation))
         actors = universe.pools.actors([role])
         found: dict[tuple[Command, Direction], _Found] = {}
@@ -493,35 +475,6 @@ class _Comparing:
     def _not_decided(self, name: str, roles: Sequence[str], command: Command, reason: str) -> None:
         self.unknown += [Unknown(object=name, role=role, command=command, reason=reason) for role in roles]
 
-    def _may(self, role: str, expressions: Collection[Expression]) -> Mapping[str, Any]:
-        statement = query("role_in_place").bindparams(
-            bindparam("schemas", type_=ARRAY(Text())), bindparam("signatures", type_=ARRAY(Text()))
-        )
-        parameters = {
-            "role": role,
-            "schemas": sorted({schema for one in expressions for schema in one.schemas}),
-            "signatures": self.functions.signatures(expressions),
-        }
-        key = repr(parameters)
-        if key not in self._rights:
-            self._rights[key] = dict(self.connection.execute(statement, parameters).mappings().one())
-        return self._rights[key]
-
-    def _evaluates_as(self, role: str, expressions: Collection[Expression]) -> bool:
-        """Whether the role itself evaluates *expressions*; else the connection's role does.
-
-        Raises:
-            Undecidable: neither can.
-        """
-        may = self._may(role, expressions)
-        if may["may_set_role"] and may["may_use_schemas"]:
-            return True
-        if any(one.depends_on_role for one in expressions):
-            raise Undecidable(f"a policy asks for the role, and the migrating role can't SET ROLE {role}")
-        if not may["may_execute"]:
-            raise Undecidable(f"role {role} may not execute a function that a policy calls")
-        return False
-
 
 def _but_policies(profile: Profile | None) -> Profile | None:
     return None if profile is None else replace(profile, policies=())
@@ -535,17 +488,3 @@ def _commands(profiles: Sequence[Profile]) -> list[Command]:
         "DELETE": any(one.delete for one in profiles),
     }
     return [command for command in _COMMANDS if held[command]]
-
-
-def _prefix(sides: Sequence[Side]) -> str:
-    """A prefix of names that no policy has."""
-    prefix = "sqla_rls_rows_"
-    while any(
-        prefix in (sql or "")
-        for side in sides
-        for relation in side.schema.relations.values()
-        for policy in relation.policies
-        for sql in (policy.using, policy.check)
-    ):
-        prefix += "_"
-    return prefix

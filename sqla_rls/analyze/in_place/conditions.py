@@ -9,7 +9,7 @@ Names come quoted from the catalog, and expressions as Postgres prints them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -63,6 +63,17 @@ class Access:
                 if sql is not None:
                     (permissive if policy.permissive else restrictive).append(sql)
         return permissive, restrictive
+
+
+def unused_prefix(schemas: Iterable[Schema]) -> str:
+    """Return a prefix of names that no policy has."""
+    policies = [
+        policy for schema in schemas for relation in schema.relations.values() for policy in relation.policies
+    ]
+    prefix = "sqla_rls_rows_"
+    while any(prefix in (sql or "") for policy in policies for sql in (policy.using, policy.check)):
+        prefix += "_"
+    return prefix
 
 
 @dataclass(slots=True)

@@ -13,7 +13,14 @@ from sqlalchemy import Connection, MetaData, RowMapping, text
 
 from sqla_rls.analyze.intent import everyone, intents
 from sqla_rls.analyze.lint.finding import Kind, Level
-from sqla_rls.analyze.worlds.schema import Profile, Relation, RoleAttributes, Schema, read_profiles
+from sqla_rls.analyze.worlds.schema import (
+    PolicyText,
+    Profile,
+    Relation,
+    RoleAttributes,
+    Schema,
+    read_profiles,
+)
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 
@@ -255,6 +262,22 @@ class Database:
         return read_profiles(
             self.connection, self.schema.relations.values(), [role.name for role in self.callers]
         )
+
+    def profiles_of(self, role: str) -> Mapping[str, Profile]:
+        """Return the privileges of a caller's role by the names of relations."""
+        return self._profiles_by_role.get(role, {})
+
+    @cached_property
+    def _profiles_by_role(self) -> Mapping[str, Mapping[str, Profile]]:
+        found: dict[str, dict[str, Profile]] = {}
+        for (relation, role), profile in self.profiles.items():
+            found.setdefault(role, {})[relation] = profile
+        return found
+
+    def policies_of(self, relation: Relation, role: str) -> list[PolicyText]:
+        """Return the policies of *relation* for a caller's role."""
+        names = self.profiles[relation.name, role].policies
+        return [one for one in relation.policies if one.name in names]
 
     def roles_with_privileges(self, name: str, *commands: str) -> list[str]:
         """Return the callers' roles with a privilege on relation *name*: any, or one of *commands*."""

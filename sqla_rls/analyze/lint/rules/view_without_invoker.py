@@ -22,11 +22,12 @@ from sqla_rls.analyze.lint.callers import view_asks
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
 from sqla_rls.analyze.lint.reach import Reaches
+from sqla_rls.analyze.lint.reach.in_scratch import fill
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
 from sqla_rls.analyze.worlds.generate import generate_worlds
-from sqla_rls.analyze.worlds.pools import Actor, Shared
+from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Relation
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import World
@@ -143,13 +144,7 @@ def _found(
 
 def _shown(database: Database, connection: Connection, view: Relation, role: str) -> Evidence | None:
     """Return a world in which the view shows a caller more than it does with security_invoker."""
-    reaches = Reaches.of(database)
-    universe = Universe.of(
-        view,
-        database.schema,
-        Shared.of([database.schema], view.name),
-        lambda kind, value: reaches.accepts(connection, kind, value),
-    )
+    universe = Reaches.of(database).worlds.universe(view, connection, database.schema)
     actors = universe.pools.actors([role])
     chosen = [one for one in actors if one.claims and "sub" in one.claims][:2] or actors[:2]
     if database.is_anonymous(role):
@@ -159,7 +154,7 @@ def _shown(database: Database, connection: Connection, view: Relation, role: str
             continue
         try:
             with undone(connection):
-                reaches.fill(connection, world)
+                fill(database.schema, connection, world)
                 for actor in chosen:
                     if _count(connection, view, actor) > _count(connection, view, actor, is_invoker=True):
                         return _evidence(universe, world, actor, view)
