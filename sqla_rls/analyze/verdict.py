@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from sqla_rls.analyze.why.explanation import Command
 
+Direction: TypeAlias = Literal["opens", "closes"]
 Verdict: TypeAlias = Literal["opens", "closes", "both"]
 
 #: The rows of each table by its name, ``schema.table`` as Postgres quotes it.  An owner can insert them in
@@ -109,6 +110,57 @@ class Comparison:
         found = asdict(self)
         del found["same"]
         return found
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """The verdicts of a comparison while it runs."""
+
+    changes: list[Change] = field(default_factory=list[Change])
+    unknown: list[Unknown] = field(default_factory=list[Unknown])
+    same: list[Same] = field(default_factory=list[Same])
+    left_out: list[str] = field(default_factory=list[str])
+
+    def add_change(
+        self, name: str, role: str, command: Command, examples: Mapping[Direction, Counterexample]
+    ) -> None:
+        """Add a change with the counterexamples of its directions: that of one that opens comes first."""
+        verdict: Verdict = "both" if len(examples) == 2 else next(iter(examples))
+        self.changes.append(
+            Change(
+                object=name,
+                role=role,
+                command=command,
+                verdict=verdict,
+                counterexample=next(iter(examples.values())),
+                closing=examples["closes"] if verdict == "both" else None,
+            )
+        )
+
+    def add_unknown(self, name: str, roles: Sequence[str], command: Command, reason: str) -> None:
+        """Add that no verdict was found for *roles*."""
+        self.unknown += [Unknown(object=name, role=role, command=command, reason=reason) for role in roles]
+
+    def add_same(
+        self, name: str, roles: Sequence[str], command: Command, worlds: int, *, proved: bool = False
+    ) -> None:
+        """Add that no world shows a difference to *roles*."""
+        self.same += [
+            Same(object=name, role=role, command=command, worlds=worlds, proved=proved) for role in roles
+        ]
+
+    def comparison(self, scope: Scope) -> Comparison:
+        """Return the verdicts, sorted; *scope* gets the sentences about what is left out."""
+
+        def order(one: Change | Unknown | Same) -> tuple[str, str, str]:
+            return one.object, one.role, one.command
+
+        return Comparison(
+            changes=tuple(sorted(self.changes, key=order)),
+            unknown=tuple(sorted(self.unknown, key=order)),
+            same=tuple(sorted(self.same, key=order)),
+            scope=replace(scope, left_out=tuple(dict.fromkeys(self.left_out))),
+        )
 
 
 #: The reason of what ``Budget.seconds`` cut.

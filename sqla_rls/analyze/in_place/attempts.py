@@ -69,9 +69,7 @@ class Attempts:
             if not self.constraints.allow(world):
                 continue
             self.worlds += 1
-            rows: dict[str, list[Values]] = {}
-            for row in world.all_rows:
-                rows.setdefault(row.relation, []).append(row.values)
+            rows = world.values_by_relation
             numbers = [
                 self._unit(row.values, rows)
                 for row in world.all_rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
@@ -32,24 +32,15 @@ from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question
 from sqla_rls.analyze.in_place.inputs import Inputs
 from sqla_rls.analyze.in_place.proof import is_proved
 from sqla_rls.analyze.in_place.rights import Rights
-from sqla_rls.analyze.in_place.splice import Expression, parsed
+from sqla_rls.analyze.in_place.sides import BothSides, Side
+from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.in_place.triggers import commands_of_triggers
-from sqla_rls.analyze.verdict import (
-    TIME_OVER,
-    Budget,
-    Change,
-    Comparison,
-    Counterexample,
-    Same,
-    Scope,
-    Unknown,
-    Verdict,
-)
+from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
+from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
-from sqla_rls.analyze.worlds.schema import Profile, Schema
+from sqla_rls.analyze.worlds.schema import Profile
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.catalog.query import pinned, undone
 
@@ -65,17 +56,6 @@ _PARTS_OF: Final[Mapping[Command, tuple[Part, ...]]] = {
     "UPDATE": ("update", "update_check", "select"),
     "DELETE": ("delete", "select"),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """A database before or after a migration, as its catalog describes it."""
-
-    schema: Schema
-    #: What each role may do before row security, by the names of relation and role.
-    profiles: Mapping[tuple[str, str], Profile]
-    #: Why nothing can be said of a role on a relation, by the names of both; of all roles, by "".
-    doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def compare_in_place(
@@ -113,7 +93,7 @@ def compare_in_place(
             ),
             {"timeout": str(STATEMENT_TIMEOUT)},
         )
-        return _Comparing(connection, (before, after), budget or Budget()).run(sorted(names))
+        return _Comparing(connection, BothSides(before, after), budget or Budget()).run(sorted(names))
 
 
 @dataclass(slots=True)
@@ -147,16 +127,13 @@ class _Part:
 
 
 class _Comparing:
-    def __init__(self, connection: Connection, sides: tuple[Side, Side], budget: Budget) -> None:
+    def __init__(self, connection: Connection, sides: BothSides, budget: Budget) -> None:
         self.connection, self.sides, self.budget = connection, sides, budget
         self.evaluator = Evaluator(connection)
         self.functions = Functions(connection)
-        self.joined = sides[0].schema.joined(sides[1].schema)
+        self.joined = sides.joined
         self.deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
-        self.changes: list[Change] = []
-        self.unknown: list[Unknown] = []
-        self.same: list[Same] = []
-        self.left_out: list[str] = []
+        self.verdicts = Verdicts()
         self.worlds = 0
         self.actions: Mapping[tuple[str, str, str], tuple[str, str]] = {}
         # A migration may add a type.
@@ -168,26 +145,19 @@ class _Comparing:
         for name in names:
             self._compare(name)
 
-        def order(one: Any) -> tuple[str, str, str]:
-            return one.object, one.role, one.command
-
-        return Comparison(
-            changes=tuple(sorted(self.changes, key=order)),
-            unknown=tuple(sorted(self.unknown, key=order)),
-            same=tuple(sorted(self.same, key=order)),
-            scope=Scope(
+        return self.verdicts.comparison(
+            Scope(
                 evaluation="in place",
                 objects=len(names),
                 worlds=self.worlds,
                 statements=self.evaluator.statements,
                 rows_per_table=self.budget.rows,
-                left_out=tuple(dict.fromkeys(self.left_out)),
-            ),
+            )
         )
 
     def _compare(self, name: str) -> None:
         groups: dict[Any, _Likeness] = {}
-        for role in self._roles(name):
+        for role in self.sides.roles(name):
             profiles = tuple(
                 side.profiles[name, role] for side in self.sides if (name, role) in side.profiles
             )
@@ -196,7 +166,7 @@ class _Comparing:
                 alike.roles.append(role)
         universe: Universe | None = None
         for alike in groups.values():
-            obstacle = self._obstacle(name, alike.roles[0])
+            obstacle = self.sides.obstacle(name, alike.roles[0])
             if obstacle is None:
                 try:
                     with undone(self.connection):
@@ -210,20 +180,13 @@ class _Comparing:
                         raise
                     obstacle = str(error.orig).partition("\n")[0]
             for command in _commands(alike.profiles):
-                self._not_decided(name, alike.roles, command, obstacle)
-
-    def _roles(self, name: str) -> list[str]:
-        found = {role for side in self.sides for relation, role in side.profiles if relation == name}
-        attributes = [side.schema.roles for side in self.sides]
-        return sorted(
-            role for role in found if not all(one[role].is_superuser for one in attributes if role in one)
-        )
+                self.verdicts.add_unknown(name, alike.roles, command, obstacle)
 
     def _likeness(self, name: str, role: str) -> Any:
         """A value that two roles have in common if the same is permitted to both."""
-        read = sorted({one for side in self.sides for one in side.schema.reads(name)})
+        read = self.sides.read(name)
         held = [side.profiles.get((one, role)) for side in self.sides for one in read]
-        expressions = self._expressions(read)
+        expressions = self.sides.expressions(read)
         return repr(
             (
                 [None if profile is None else replace(profile, role="") for profile in held],
@@ -233,92 +196,39 @@ class _Comparing:
             )
         )
 
-    def _obstacle(self, name: str, role: str) -> str | None:
-        schemas = [side.schema for side in self.sides]
-        if any(name not in schema.relations for schema in schemas):
-            return "it doesn't exist on both sides"
-        relation = schemas[0].relations[name]
-        if relation.is_view:
-            return "a view is not evaluated in place"
-        if not relation.has_rows:
-            return "the rows of a foreign table can't be made"
-        read = sorted({one for schema in schemas for one in schema.reads(name)})
-        doubts = (
-            side.doubts.get(key) for side in self.sides for one in read for key in ((one, role), (one, ""))
-        )
-        return next((doubt for doubt in doubts if doubt is not None), None)
-
     def _universe(self, name: str) -> Universe:
-        shared = Shared.of([side.schema for side in self.sides], name)
+        shared = Shared.of(self.sides.schemas, name)
         return Universe.of(self.joined.relations[name], self.joined, shared, self._accepts)
 
     def _accepts(self, type_: str, value: str) -> bool:
         return self.inputs.accept(self.connection, type_, value)
 
-    def _expressions(self, names: Sequence[str]) -> list[Expression]:
-        return [
-            parsed(sql)
-            for side in self.sides
-            for name in names
-            if name in side.schema.relations
-            for policy in side.schema.relations[name].policies
-            for sql in (policy.using, policy.check)
-            if sql is not None
-        ]
-
     def _decide(self, universe: Universe, alike: _Likeness) -> None:
         name, role = universe.relation.name, alike.roles[0]
-        self._require_same_columns(name)
-        tables = Tables(unused_prefix(side.schema for side in self.sides))
+        self.sides.require_same_columns(name)
+        tables = Tables(unused_prefix(self.sides.schemas))
         parts: dict[Part, _Part] = {part: self._part(name, role, part, tables) for part in PARTS}
-        held = [side.profiles.get((name, role)) for side in self.sides]
-        keeps_privileges = _but_policies(held[0]) == _but_policies(held[1])
-        triggered = commands_of_triggers(self.sides[0].schema.relations[name])
-        triggered |= commands_of_triggers(self.sides[1].schema.relations[name])
-        surroundings_are_same = not triggered or self._is_same_around(name, role)
+        keeps_privileges = self.sides.keeps_privileges(name, role)
+        before, after = (schema.relations[name] for schema in self.sides.schemas)
+        triggered = commands_of_triggers(before) | commands_of_triggers(after)
+        surroundings_are_same = not triggered or self.sides.is_same_around(name, role)
         open_: list[Command] = []
         for command in _commands(alike.profiles):
             needed = [parts[part] for part in _PARTS_OF[command]]
             obstacle = next((one.obstacle for one in needed if one.obstacle is not None), None)
             is_same = keeps_privileges and all(one.is_same for one in needed)
             if is_same and (command not in triggered or surroundings_are_same):
-                self.same += [Same(object=name, role=each, command=command, worlds=0) for each in alike.roles]
+                self.verdicts.add_same(name, alike.roles, command, worlds=0)
             elif obstacle is not None:
-                self._not_decided(name, alike.roles, command, obstacle)
+                self.verdicts.add_unknown(name, alike.roles, command, obstacle)
             elif command in triggered:
-                self._not_decided(name, alike.roles, command, "a trigger may change or refuse the row")
+                self.verdicts.add_unknown(
+                    name, alike.roles, command, "a trigger may change or refuse the row"
+                )
             else:
                 open_.append(command)
         if open_:
             self._try(universe, alike, open_, parts, tables)
-
-    def _is_same_around(self, name: str, role: str) -> bool:
-        """Whether a trigger does the same on both sides."""
-        before, after = self.sides
-        read = before.schema.reads(name) | after.schema.reads(name)
-        calls = before.schema.calls(name) | after.schema.calls(name)
-        if any(before.schema.functions.get(one) != after.schema.functions.get(one) for one in calls):
-            return False
-
-        def facts(side: Side, one: str) -> Any:
-            relation = side.schema.relations.get(one)
-            if relation is None:
-                return None
-            policies = () if one == name else relation.policies
-            flags = (relation.row_security, relation.forced, relation.owner)
-            return policies, flags, relation.triggers, _but_policies(side.profiles.get((one, role)))
-
-        return all(facts(before, one) == facts(after, one) for one in read)
-
-    def _require_same_columns(self, name: str) -> None:
-        """Raise Undecidable if a column that both sides have isn't the same on both."""
-        before, after = (side.schema for side in self.sides)
-        for one in sorted(before.reads(name) | after.reads(name)):
-            if one in before.relations and one in after.relations:
-                old, new = before.relations[one].columns, after.relations[one].columns
-                for column in old.keys() & new.keys():
-                    if replace(old[column], default=None) != replace(new[column], default=None):
-                        raise Undecidable(f"column {column} of {one} changes")
 
     def _part(self, name: str, role: str, part: Part, tables: Tables) -> _Part:
         conditions: list[str] = []
@@ -336,16 +246,10 @@ class _Comparing:
                     conditions.append("false")
                 expressions |= asked.expressions
             self.functions.require_decidable(expressions)
-            self._require_same_functions(expressions)
+            self.sides.require_same_functions(self.functions.signatures(expressions))
         except Undecidable as error:
             return _Part(("", ""), frozenset(), str(error))
         return _Part((conditions[0], conditions[1]), frozenset(expressions))
-
-    def _require_same_functions(self, expressions: Collection[Expression]) -> None:
-        before, after = (side.schema.functions for side in self.sides)
-        for signature in self.functions.signatures(expressions):
-            if before.get(signature) != after.get(signature):
-                raise Undecidable(f"function {signature} changes")
 
     def _try(
         self,
@@ -362,7 +266,7 @@ class _Comparing:
         tried = attempts.within(generate_worlds(universe, self.budget), self.budget.worlds)
         for command in commands:
             if command in attempts.doubts:
-                self._not_decided(name, alike.roles, command, attempts.doubts[command])
+                self.verdicts.add_unknown(name, alike.roles, command, attempts.doubts[command])
         commands = [command for command in commands if command not in attempts.doubts]
         tried = [attempt for attempt in tried if attempt.statement.command in commands]
         self.worlds += attempts.worlds
@@ -379,7 +283,9 @@ class _Comparing:
         with self.evaluator.units(attempts.units):
             for place, actor in enumerate(actors):
                 if self.deadline is not None and time.monotonic() > self.deadline:
-                    self.left_out.append(f"{name}: the time was over after {place} of {len(actors)} callers")
+                    self.verdicts.left_out.append(
+                        f"{name}: the time was over after {place} of {len(actors)} callers"
+                    )
                     raise Undecidable(TIME_OVER)
                 rows = self.evaluator.answers(
                     question, len(attempts.units), actor, as_role=as_role, settings=settings
@@ -399,7 +305,7 @@ class _Comparing:
                 and is_proved(universe, {one for p in _PARTS_OF[command] for one in parts[p].expressions})
             )
             self._conclude(universe, alike, command, found, attempts.worlds, proved)
-        self.left_out += universe.left_out
+        self.verdicts.left_out += universe.left_out
 
     def _tally(
         self,
@@ -456,28 +362,12 @@ class _Comparing:
                 if (one := found.get((command, direction))) is not None
             }
             if examples:
-                verdict: Verdict = "both" if len(examples) == 2 else next(iter(examples))
-                self.changes.append(
-                    Change(
-                        object=name,
-                        role=role,
-                        command=command,
-                        verdict=verdict,
-                        counterexample=next(iter(examples.values())),
-                        closing=examples["closes"] if verdict == "both" else None,
-                    )
-                )
+                self.verdicts.add_change(name, role, command, examples)
             elif not worlds:
-                self._not_decided(name, [role], command, "no row of the worlds satisfies the constraints")
+                reason = "no row of the worlds satisfies the constraints"
+                self.verdicts.add_unknown(name, [role], command, reason)
             else:
-                self.same.append(Same(object=name, role=role, command=command, worlds=worlds, proved=proved))
-
-    def _not_decided(self, name: str, roles: Sequence[str], command: Command, reason: str) -> None:
-        self.unknown += [Unknown(object=name, role=role, command=command, reason=reason) for role in roles]
-
-
-def _but_policies(profile: Profile | None) -> Profile | None:
-    return None if profile is None else replace(profile, policies=())
+                self.verdicts.add_same(name, [role], command, worlds, proved=proved)
 
 
 def _commands(profiles: Sequence[Profile]) -> list[Command]:

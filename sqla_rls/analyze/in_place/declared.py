@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
-from sqla_rls.analyze.in_place.compare import Side
+from sqla_rls.analyze.in_place.sides import Side
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.schema import Edge, PolicyText, Profile, Relation, Schema, read_profiles
 from sqla_rls.catalog.query import pinned, trying

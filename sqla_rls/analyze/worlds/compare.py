@@ -13,22 +13,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.verdict import (
-    TIME_OVER,
-    Budget,
-    Change,
-    Comparison,
-    Counterexample,
-    Same,
-    Scope,
-    Unknown,
-    Verdict,
-)
+from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.counterexamples import Direction, counterexample, size_of
+from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
+from sqla_rls.analyze.worlds.definitions import is_changed, may_call, names_roles, uncompared
 from sqla_rls.analyze.worlds.generate import generate_worlds, smaller_worlds
 from sqla_rls.analyze.worlds.pools import Actor, Shared
 from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
@@ -41,11 +32,6 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 
 #: The worlds of one round trip.
 _BATCH: Final = 32
-#: Words of a definition to which roles with the same privileges are not the same.
-_NAMES_ROLES: Final = frozenset(
-    ("current_user", "session_user", "current_role", "user", "pg_has_role", "'role'", "getpgusername")
-)
-_NOT_IN_WORDS: Final = str.maketrans(dict.fromkeys("(),;=<>|.:[]", " "))
 
 
 def compare_databases(
@@ -76,7 +62,10 @@ def compare_databases(
     with ThreadPoolExecutor(2) as pool:
         sides = tuple(pool.map(ScratchDatabase.open, (before, after)))
         return _Comparing(
-            sides=(sides[0], sides[1]), budget=budget or Budget(), pool=pool, left_out=list(left_out)
+            sides=(sides[0], sides[1]),
+            budget=budget or Budget(),
+            pool=pool,
+            verdicts=Verdicts(left_out=list(left_out)),
         ).run(schemas, progress)
 
 
@@ -116,10 +105,7 @@ class _Comparing:
     sides: tuple[ScratchDatabase, ScratchDatabase]
     budget: Budget
     pool: ThreadPoolExecutor
-    left_out: list[str]
-    changes: list[Change] = field(default_factory=list)
-    unknown: list[Unknown] = field(default_factory=list)
-    same: list[Same] = field(default_factory=list)
+    verdicts: Verdicts
     objects: int = 0
     worlds: int = 0
     statements: int = 0
@@ -143,15 +129,14 @@ class _Comparing:
         ]
         roles = roles_of(self.schemas)
         roles_differ = self.schemas[0].definition_of_roles != self.schemas[1].definition_of_roles
-        changed = [name for name in names if self._is_changed(name)]
+        changed = [name for name in names if is_changed(self.schemas, name)]
         candidates = names if roles_differ else changed
         profiles = self._profiles(candidates, roles)
         if roles_differ:
             candidates = [
                 name for name in names if name in set(changed) or self._profiles_differ(name, roles, profiles)
             ]
-        self._leave_out_functions()
-        self._leave_out_roles()
+        self.verdicts.left_out += uncompared(self.schemas)
         for number, name in enumerate(candidates):
             if progress is not None:
                 progress(number, len(candidates), name)
@@ -161,59 +146,15 @@ class _Comparing:
         return self._result()
 
     def _result(self) -> Comparison:
-        def order(one: Any) -> tuple[str, str, str]:
-            return one.object, one.role, one.command
-
-        return Comparison(
-            changes=tuple(sorted(self.changes, key=order)),
-            unknown=tuple(sorted(self.unknown, key=order)),
-            same=tuple(sorted(self.same, key=order)),
-            scope=Scope(
+        return self.verdicts.comparison(
+            Scope(
                 evaluation="scratch",
                 objects=self.objects,
                 worlds=self.worlds,
                 statements=self.statements,
                 rows_per_table=self.budget.rows,
-                left_out=tuple(dict.fromkeys(self.left_out)),
-            ),
-        )
-
-    def _leave_out_functions(self) -> None:
-        before, after = self.schemas
-        differing = [
-            signature
-            for signature in sorted({*before.functions, *after.functions})
-            if before.functions.get(signature) != after.functions.get(signature)
-        ]
-        if differing:
-            self.left_out.append(
-                "what a caller can do by calling a function directly isn't compared. These differ: "
-                + ", ".join(differing)
             )
-
-    def _leave_out_roles(self) -> None:
-        for name in sorted(self.schemas[0].roles.keys() & self.schemas[1].roles.keys()):
-            before, after = (schema.roles[name] for schema in self.schemas)
-            if before.settings != after.settings:
-                self.left_out.append(
-                    f"the settings of role {name} differ: they count at login, and aren't tried"
-                )
-            if before.may_become != after.may_become:
-                self.left_out.append(
-                    f"role {name} is a member of other roles without their privileges: what it can do after "
-                    "SET ROLE isn't compared"
-                )
-
-    def _is_changed(self, name: str) -> bool:
-        before, after = self.schemas
-        if before.surroundings != after.surroundings:
-            return True
-        if name not in before.relations or name not in after.relations:
-            return True
-        if before.definitions(name) != after.definitions(name):
-            return True
-        # Such a function may read anything.
-        return before.is_opaque(name) and _everything(before) != _everything(after)
+        )
 
     def _profiles(
         self, names: Iterable[str], roles: Sequence[str]
@@ -230,7 +171,7 @@ class _Comparing:
 
     def _profiles_differ(self, name: str, roles: Sequence[str], profiles: tuple[Any, Any]) -> bool:
         read = self.schemas[0].reads(name) | self.schemas[1].reads(name)
-        if any(_names_roles(schema, name) for schema in self.schemas):
+        if any(names_roles(schema, name) for schema in self.schemas):
             return True
         return any(
             profiles[0].get((each, role)) != profiles[1].get((each, role)) for each in read for role in roles
@@ -267,8 +208,8 @@ class _Comparing:
                     raise
                 reason = f"the statements can't be tried: {str(error.orig).partition(chr(10))[0]}"
                 for command in statements.commands():
-                    self._not_decided(name, alike, command, reason)
-        self.left_out += universe.left_out
+                    self.verdicts.add_unknown(name, alike, command, reason)
+        self.verdicts.left_out += universe.left_out
 
     def _not_tried(
         self, name: str, groups: Mapping[Any, Sequence[str]], profiles: tuple[Any, Any], reason: str
@@ -277,11 +218,11 @@ class _Comparing:
         for alike in groups.values():
             held = tuple(each[name, alike[0]] for each in profiles if (name, alike[0]) in each)
             for command in Statements(universe=universe, profiles=held).commands():
-                self._not_decided(name, alike, command, reason)
+                self.verdicts.add_unknown(name, alike, command, reason)
 
     def _likeness(self, name: str, role: str, profiles: tuple[Any, Any]) -> Any:
         """A value that two roles have in common if each statement does the same as either."""
-        if any(_names_roles(schema, name) for schema in self.schemas):
+        if any(names_roles(schema, name) for schema in self.schemas):
             return role
         read = sorted(self.schemas[0].reads(name) | self.schemas[1].reads(name))
         own = [
@@ -293,7 +234,7 @@ class _Comparing:
         for side in self.sides:
             signatures = sorted(side.schema.calls(name))
             attributes = side.schema.roles.get(role)
-            calls.append(attributes is not None and _may_call(side.connection, role, signatures))
+            calls.append(attributes is not None and may_call(side.connection, role, signatures))
         return repr((own, calls))
 
     def _tally(self, universe: Universe, role: str, statements: Statements) -> _Tally:
@@ -303,7 +244,7 @@ class _Comparing:
         worlds = generate_worlds(universe, self.budget)
         while batch := list(itertools.islice(worlds, min(_BATCH, self.budget.worlds - tally.worlds))):
             if self.deadline is not None and time.monotonic() > self.deadline:
-                self.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
+                self.verdicts.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
                 tally.is_cut = True
                 return tally
             if all(_is_settled(tally, command) for command in commands):
@@ -314,7 +255,7 @@ class _Comparing:
             ]
             self._try([trial for trial in trials if trial.statements], actors, tally)
         if next(worlds, None) is not None:
-            self.left_out.append(
+            self.verdicts.left_out.append(
                 f"{name}: {self.budget.worlds} worlds were tried, and there are more within "
                 f"{self.budget.rows} rows per table"
             )
@@ -373,7 +314,7 @@ class _Comparing:
                         direction,
                     )
             if varies:
-                self._not_decided(name, roles, command, "the results vary from run to run")
+                self.verdicts.add_unknown(name, roles, command, "the results vary from run to run")
             # An example that repeats is a change, whatever the other direction does.
             if examples or not varies:
                 self._decided(universe, roles, command, examples, tally)
@@ -390,32 +331,19 @@ class _Comparing:
         if not examples and not tally.is_about(universe, command):
             most = max(tally.rejections, key=lambda one: tally.rejections[one], default="no value fits")
             reason = TIME_OVER if tally.is_cut else f"no world satisfies the constraints: {most}"
-            self._not_decided(name, roles, command, reason)
+            self.verdicts.add_unknown(name, roles, command, reason)
             return
         if not examples and any(
             schema.is_opaque(name) for schema in self.schemas if name in schema.relations
         ):
             reason = "a function runs SQL text that it computes, so it may read any table"
-            self._not_decided(name, roles, command, reason)
+            self.verdicts.add_unknown(name, roles, command, reason)
+            return
+        if not examples:
+            self.verdicts.add_same(name, roles, command, tally.worlds)
             return
         for role in roles:
-            if not examples:
-                self.same.append(Same(object=name, role=role, command=command, worlds=tally.worlds))
-                continue
-            verdict: Verdict = "both" if len(examples) == 2 else next(iter(examples))
-            self.changes.append(
-                Change(
-                    object=name,
-                    role=role,
-                    command=command,
-                    verdict=verdict,
-                    counterexample=next(iter(examples.values())),
-                    closing=examples["closes"] if verdict == "both" else None,
-                )
-            )
-
-    def _not_decided(self, name: str, roles: Sequence[str], command: Command, reason: str) -> None:
-        self.unknown += [Unknown(object=name, role=role, command=command, reason=reason) for role in roles]
+            self.verdicts.add_change(name, role, command, examples)
 
     def _smallest(self, universe: Universe, found: _Difference, direction: Direction) -> _Difference | None:
         """Leave out rows and claims as long as the difference stays; None: it doesn't come again."""
@@ -477,41 +405,6 @@ def _told(before: Outcome, after: Outcome) -> tuple[str, str]:
     if str(before) != str(after):
         return str(before), str(after)
     return f"{before}: {', '.join(before.rows)}", f"{after}: {', '.join(after.rows)}"
-
-
-def _everything(schema: Schema) -> Any:
-    return (
-        {name: one.definition for name, one in schema.relations.items()},
-        {name: one.definition for name, one in schema.functions.items()},
-    )
-
-
-def _names_roles(schema: Schema, name: str) -> bool:
-    """Whether a definition asks which role the caller has."""
-    if name not in schema.relations:
-        return False
-    texts = [
-        *(policy.using or "" for each in schema.reads(name) for policy in schema.relations[each].policies),
-        *(policy.check or "" for each in schema.reads(name) for policy in schema.relations[each].policies),
-        *(schema.relations[each].query or "" for each in schema.reads(name)),
-        *(schema.functions[each].body for each in schema.calls(name)),
-        *(trigger for each in schema.reads(name) for trigger in schema.relations[each].triggers),
-        *(
-            column.default or column.generated or ""
-            for each in schema.reads(name)
-            for column in schema.relations[each].columns.values()
-        ),
-    ]
-    words = {word for each in texts for word in each.lower().translate(_NOT_IN_WORDS).split()}
-    return bool(words & _NAMES_ROLES) or any(word.startswith("has_") for word in words)
-
-
-def _may_call(connection: Connection, role: str, signatures: Sequence[str]) -> tuple[bool, ...]:
-    statement = text(
-        "SELECT pg_catalog.has_function_privilege(CAST(:role AS text), f, 'EXECUTE') "
-        "FROM unnest(CAST(:signatures AS text[])) WITH ORDINALITY AS s (f, place) ORDER BY place"
-    )
-    return tuple(connection.scalars(statement, {"role": role, "signatures": list(signatures)}))
 
 
 def _is_settled(tally: _Tally, command: Command) -> bool:

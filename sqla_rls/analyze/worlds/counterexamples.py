@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
-from sqla_rls.analyze.verdict import Counterexample
+from sqla_rls.analyze.verdict import Counterexample, Direction
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.statements import Statement
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, World
-
-Direction: TypeAlias = Literal["opens", "closes"]
 
 VERBS: Final[Mapping[Command, str]] = {
     "SELECT": "read",
@@ -31,9 +29,6 @@ def counterexample(
     direction: Direction,
 ) -> Counterexample:
     """Return the counterexample of *statement*, with its outcomes before and after."""
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in world.all_rows:
-        rows.setdefault(row.relation, []).append(row.values)
     shown = world.row
     can = "can" if direction == "opens" else "can no longer"
     if statement.command == "INSERT" or (shown is None and statement.command != "SELECT"):
@@ -46,7 +41,7 @@ def counterexample(
     return Counterexample(
         claims=actor.claims,
         settings=actor.settings,
-        rows=rows,
+        rows=world.values_by_relation,
         statement=statement.text,
         before=outcomes[0],
         after=outcomes[1],

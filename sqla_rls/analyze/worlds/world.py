@@ -44,3 +44,11 @@ class World:
     @property
     def all_rows(self) -> tuple[Row, ...]:
         return self.rows if self.row is None else (*self.rows, self.row)
+
+    @property
+    def values_by_relation(self) -> dict[str, list[Values]]:
+        """The values of all rows, by the names of their relations."""
+        found: dict[str, list[Values]] = {}
+        for row in self.all_rows:
+            found.setdefault(row.relation, []).append(row.values)
+        return found

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from sqla_rls.analyze.in_place.conditions import Access, Conditions, Tables, unused_prefix
 from sqla_rls.analyze.in_place.conditions import row_of as source_of
@@ -83,7 +81,4 @@ class InPlace:
 
 def _unit(world: World) -> Unit:
     assert world.row is not None
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in world.all_rows:
-        rows.setdefault(row.relation, []).append(row.values)
-    return Unit(world.row.values, rows)
+    return Unit(world.row.values, world.values_by_relation)

@@ -189,12 +189,14 @@ def _count(connection: Connection, view: Relation, actor: Actor, *, is_invoker: 
 
 
 def _evidence(universe: Universe, world: World, actor: Actor, view: Relation) -> Evidence:
-    rows: dict[str, list[object]] = {}
-    for row in world.all_rows:
-        rows.setdefault(row.relation, []).append(row.values)
     words = ", ".join(row_in_words(universe, row) for row in world.all_rows)
     return Evidence(
         kind="counterexample",
         text=f"{actor.text} reads more rows of {view.name} than with security_invoker, with {words}",
-        data={"role": actor.role, "claims": actor.claims, "settings": dict(actor.settings), "rows": rows},
+        data={
+            "role": actor.role,
+            "claims": actor.claims,
+            "settings": dict(actor.settings),
+            "rows": world.values_by_relation,
+        },
     )

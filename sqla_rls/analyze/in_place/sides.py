@@ -1,0 +1,128 @@
+"""A database before and after a migration, as the catalogs describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from sqla_rls.analyze.in_place.conditions import Undecidable
+from sqla_rls.analyze.in_place.splice import Expression, parsed
+from sqla_rls.analyze.worlds.schema import Profile, Schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A database before or after a migration, as its catalog describes it."""
+
+    schema: Schema
+    #: What each role may do before row security, by the names of relation and role.
+    profiles: Mapping[tuple[str, str], Profile]
+    #: Why nothing can be said of a role on a relation, by the names of both; of all roles, by "".
+    doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BothSides:
+    """The questions about both sides that the catalogs answer."""
+
+    before: Side
+    after: Side
+
+    def __iter__(self) -> Iterator[Side]:
+        return iter((self.before, self.after))
+
+    @property
+    def schemas(self) -> tuple[Schema, Schema]:
+        return self.before.schema, self.after.schema
+
+    @cached_property
+    def joined(self) -> Schema:
+        """The objects of both."""
+        return self.before.schema.joined(self.after.schema)
+
+    def read(self, name: str) -> list[str]:
+        """Return the relations that *name* reads on either side, with itself."""
+        return sorted({one for schema in self.schemas for one in schema.reads(name)})
+
+    def roles(self, name: str) -> list[str]:
+        """Return the roles that may have privileges on *name*, without superusers."""
+        found = {role for side in self for relation, role in side.profiles if relation == name}
+        attributes = [schema.roles for schema in self.schemas]
+        return sorted(
+            role for role in found if not all(one[role].is_superuser for one in attributes if role in one)
+        )
+
+    def expressions(self, names: Iterable[str]) -> list[Expression]:
+        """Return the expressions of all policies of *names*."""
+        names = list(names)
+        return [
+            parsed(sql)
+            for schema in self.schemas
+            for name in names
+            if name in schema.relations
+            for policy in schema.relations[name].policies
+            for sql in (policy.using, policy.check)
+            if sql is not None
+        ]
+
+    def obstacle(self, name: str, role: str) -> str | None:
+        """Return why the rows of *name* can't be made, or nothing can be said of *role*; None if they can."""
+        if any(name not in schema.relations for schema in self.schemas):
+            return "it doesn't exist on both sides"
+        relation = self.before.schema.relations[name]
+        if relation.is_view:
+            return "a view is not evaluated in place"
+        if not relation.has_rows:
+            return "the rows of a foreign table can't be made"
+        doubts = (
+            side.doubts.get(key)
+            for side in self
+            for one in self.read(name)
+            for key in ((one, role), (one, ""))
+        )
+        return next((doubt for doubt in doubts if doubt is not None), None)
+
+    def keeps_privileges(self, name: str, role: str) -> bool:
+        """Return whether *role* has the same privileges on *name* on both sides."""
+        before, after = (_but_policies(side.profiles.get((name, role))) for side in self)
+        return before == after
+
+    def is_same_around(self, name: str, role: str) -> bool:
+        """Return whether a trigger of *name* does the same on both sides."""
+        before, after = self.schemas
+        calls = before.calls(name) | after.calls(name)
+        if any(before.functions.get(one) != after.functions.get(one) for one in calls):
+            return False
+
+        def facts(side: Side, one: str) -> Any:
+            relation = side.schema.relations.get(one)
+            if relation is None:
+                return None
+            policies = () if one == name else relation.policies
+            flags = (relation.row_security, relation.forced, relation.owner)
+            return policies, flags, relation.triggers, _but_policies(side.profiles.get((one, role)))
+
+        return all(facts(self.before, one) == facts(self.after, one) for one in self.read(name))
+
+    def require_same_columns(self, name: str) -> None:
+        """Raise Undecidable if a column that both sides have isn't the same on both."""
+        before, after = self.schemas
+        for one in self.read(name):
+            if one in before.relations and one in after.relations:
+                old, new = before.relations[one].columns, after.relations[one].columns
+                for column in old.keys() & new.keys():
+                    if replace(old[column], default=None) != replace(new[column], default=None):
+                        raise Undecidable(f"column {column} of {one} changes")
+
+    def require_same_functions(self, signatures: Sequence[str]) -> None:
+        """Raise Undecidable if one of the functions isn't the same on both sides."""
+        before, after = self.schemas
+        for signature in signatures:
+            if before.functions.get(signature) != after.functions.get(signature):
+                raise Undecidable(f"function {signature} changes")
+
+
+def _but_policies(profile: Profile | None) -> Profile | None:
+    return None if profile is None else replace(profile, policies=())
