@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias, Unpack
+from typing import Any, Unpack
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqla_rls.exc import DeclarationError
+from sqla_rls.provider.arguments import Names, checked_id, checked_url, one_of, required
 from sqla_rls.tokens.provider import Provider, RoleOptions
-from sqla_rls.tokens.provider_checks import check_uri
-
-Names: TypeAlias = str | tuple[str, ...]
-
-_SEGMENT: Final = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 
 
 def auth0(domain: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> Provider:
@@ -34,13 +30,13 @@ def auth0(domain: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> Prov
         audience: the identifier of your API.  An ID token has the application's identifier instead.
         **roles: as in ``Provider``.
     """
-    url = _url("domain", domain)
+    url = checked_url("domain", domain)
     return Provider(
         name="auth0",
         issuer=f"{url}/",
         jwks_uri=f"{url}/.well-known/jwks.json",
         algorithms=("RS256",),
-        audience=_needed("audience", audience),
+        audience=required("audience", audience),
         **roles,
     )
 
@@ -60,14 +56,14 @@ def clerk(
         authorized_parties: the origins of your frontends; ``azp`` must be one of them.  None skips the check.
         **roles: as in ``Provider``.
     """
-    url = _url("frontend_api", frontend_api)
+    url = checked_url("frontend_api", frontend_api)
     return Provider(
         name="clerk",
         issuer=url,
         jwks_uri=f"{url}/.well-known/jwks.json",
         algorithms=("RS256",),
         audience=None,
-        required_claims={"sid": (), "sts": ("active", None)} | _one_of("azp", authorized_parties),
+        required_claims={"sid": (), "sts": ("active", None)} | one_of("azp", authorized_parties),
         per_token_claims=("fva",),  # minutes since each factor was verified
         **roles,
     )
@@ -87,13 +83,13 @@ def cognito(
             their claim ``client_id`` is checked.
         **roles: as in ``Provider``.
     """
-    region, _, number = _id("user_pool_id", user_pool_id).partition("_")
+    region, _, number = checked_id("user_pool_id", user_pool_id).partition("_")
     if not region or not number:
         raise DeclarationError(
             "the provider can't be made: user_pool_id has no region. Give 'eu-west-1_AbCdEf', for example"
         )
     issuer = f"https://cognito-idp.{region}.amazonaws.com/{user_pool_id}"
-    client = _one_of("client_id", client_id)
+    client = one_of("client_id", client_id)
     return Provider(
         name="cognito",
         issuer=issuer,
@@ -151,7 +147,7 @@ def descope(
     tokens of inbound apps; these are refused by their claim ``drn``.  Claims: ``roles`` and ``permissions``
     (lists), ``dct`` (the current tenant), ``tenants`` with roles for each.
     """
-    url, project = _url("base_url", base_url), _id("project_id", project_id)
+    url, project = checked_url("base_url", base_url), checked_id("project_id", project_id)
     return Provider(
         name="descope",
         issuer=(project, f"{url}/{project}", f"{url}/v1/apps/{project}"),
@@ -190,7 +186,7 @@ def entra(tenant_id: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> P
         issuer=(f"{host}/{tenant}/v2.0", f"https://sts.windows.net/{tenant}/"),
         jwks_uri=f"{host}/{tenant}/discovery/v2.0/keys",
         algorithms=("RS256",),
-        audience=_needed("audience", audience),
+        audience=required("audience", audience),
         required_claims={"scp": ()},
         per_token_claims=("aio", "rh", "uti"),  # opaque, "for internal use"
         **roles,
@@ -204,7 +200,7 @@ def firebase(project_id: str, **roles: Unpack[RoleOptions]) -> Provider:
     their ``firebase.sign_in_provider`` is ``anonymous``.  Claims: your custom claims, and
     ``("firebase", "tenant")``.
     """
-    project = _id("project_id", project_id)
+    project = checked_id("project_id", project_id)
     return Provider(
         name="firebase",
         issuer=f"https://securetoken.google.com/{project}",
@@ -231,8 +227,8 @@ def google(*, client_id: Names, hosted_domain: Names | None = None, **roles: Unp
         issuer=("https://accounts.google.com", "accounts.google.com"),
         jwks_uri="https://www.googleapis.com/oauth2/v3/certs",
         algorithms=("RS256",),
-        audience=_needed("client_id", client_id),
-        required_claims=_one_of("hd", hosted_domain),
+        audience=required("client_id", client_id),
+        required_claims=one_of("hd", hosted_domain),
         **roles,
     )
 
@@ -260,14 +256,14 @@ def keycloak(
         algorithms: the accepted algorithms.
         **roles: as in ``Provider``.
     """
-    issuer = f"{_url('base_url', base_url, path=True)}/realms/{_id('realm', realm)}"
+    issuer = f"{checked_url('base_url', base_url, path=True)}/realms/{checked_id('realm', realm)}"
     return Provider(
         name="keycloak",
         issuer=issuer,
         jwks_uri=f"{issuer}/protocol/openid-connect/certs",
         algorithms=algorithms,
         audience=audience,
-        required_claims={"typ": ("Bearer",)} | _one_of("azp", authorized_parties),
+        required_claims={"typ": ("Bearer",)} | one_of("azp", authorized_parties),
         **roles,
     )
 
@@ -278,7 +274,7 @@ def neon_auth(base_url: str, *, audience: Names | None = None, **roles: Unpack[R
     Issuer and audience are the origin of *base_url*, the auth URL of the branch.  Claims: ``role``, and in an
     active organization ``o`` with ``id``, ``slug`` and ``role``.
     """
-    url = _url("base_url", base_url, path=True)
+    url = checked_url("base_url", base_url, path=True)
     parts = urlsplit(url)
     origin = f"{parts.scheme}://{parts.netloc}"
     return Provider(
@@ -298,7 +294,7 @@ def propelauth(auth_url: str, **roles: Unpack[RoleOptions]) -> Provider:
     With an active organization, a token has ``org_member_info`` instead; the role is at
     ``("org_member_info", "user_role")``.
     """
-    url = _url("auth_url", auth_url)
+    url = checked_url("auth_url", auth_url)
     return Provider(
         name="propelauth",
         issuer=url,
@@ -321,8 +317,8 @@ def stack_auth(
     Anonymous and restricted users have another issuer and another audience, so they are refused.  Claims:
     ``role``, ``selected_team_id``.
     """
-    project = _id("project_id", project_id)
-    issuer = f"{_url('base_url', base_url, path=True)}/api/v1/projects/{project}"
+    project = checked_id("project_id", project_id)
+    issuer = f"{checked_url('base_url', base_url, path=True)}/api/v1/projects/{project}"
     return Provider(
         name="stack_auth",
         issuer=issuer,
@@ -348,14 +344,14 @@ def stytch(
         b2b: the project has organizations.
         **roles: as in ``Provider``.
     """
-    project = _id("project_id", project_id)
+    project = checked_id("project_id", project_id)
     environment = re.match("project-(test|live)-", project)
     if environment is None:
         raise DeclarationError(
             "the provider can't be made: project_id has no environment. "
             "Give one that starts with 'project-test-' or 'project-live-'"
         )
-    url = f"https://{environment[1]}.stytch.com" if domain is None else _url("domain", domain)
+    url = f"https://{environment[1]}.stytch.com" if domain is None else checked_url("domain", domain)
     return Provider(
         name="stytch",
         issuer=f"stytch.com/{project}" if domain is None else (url, f"stytch.com/{project}"),
@@ -387,7 +383,7 @@ def supabase(
         audience: the accepted audiences.
         **roles: as in ``Provider``.
     """
-    issuer = f"{_url('project_url', project_url)}/auth/v1"
+    issuer = f"{checked_url('project_url', project_url)}/auth/v1"
     if not roles.keys() & {"role", "role_claim", "roles"}:
         roles["role_claim"], roles["roles"] = "role", ("authenticated", "anon")
     return Provider(
@@ -395,7 +391,7 @@ def supabase(
         issuer=issuer,
         jwks_uri=f"{issuer}/.well-known/jwks.json",
         algorithms=("ES256", "RS256"),
-        audience=_needed("audience", audience),
+        audience=required("audience", audience),
         **roles,
     )
 
@@ -411,8 +407,8 @@ def supertokens(api_url: str, *, core_url: str | None = None, **roles: Unpack[Ro
         core_url: the URL of the core, for its keys.  None takes the keys of *api_url*.
         **roles: as in ``Provider``.
     """
-    issuer = _url("api_url", api_url, path=True)
-    core = None if core_url is None else _url("core_url", core_url, path=True)
+    issuer = checked_url("api_url", api_url, path=True)
+    core = None if core_url is None else checked_url("core_url", core_url, path=True)
     return Provider(
         name="supertokens",
         issuer=issuer,
@@ -443,7 +439,7 @@ def workos(
         audience: the audience that a JWT template adds; there is none by default.
         **roles: as in ``Provider``.
     """
-    client = _id("client_id", client_id)
+    client = checked_id("client_id", client_id)
     return Provider(
         name="workos",
         issuer=f"https://api.workos.com/user_management/{client}" if issuer is None else issuer,
@@ -453,51 +449,3 @@ def workos(
         required_claims={"sid": ()},
         **roles,
     )
-
-
-def _id(what: str, value: object) -> str:
-    """Return *value*, after a check that it is one segment of a URL."""
-    if not isinstance(value, str) or not re.fullmatch(_SEGMENT, value):
-        raise DeclarationError(
-            f"the provider can't be made: {what} isn't an id. "
-            "Give letters, digits, '-', '_' and single dots only"
-        )
-    return value
-
-
-def _url(what: str, value: object, *, path: bool = False) -> str:
-    """Return the URL of *value*, a host or a URL, without a slash at its end."""
-    url = value.removesuffix("/") if isinstance(value, str) else ""
-    if "://" not in url:
-        url = f"https://{url}"
-    if not re.fullmatch(rf"[a-z]+://[A-Za-z0-9.:\[\]-]+{f'(/{_SEGMENT})*' if path else ''}", url):
-        raise DeclarationError(
-            f"the provider can't be made: {what} isn't a URL. "
-            f"Give a host, or https:// and a host{' and a path' if path else ''}"
-        )
-    try:
-        check_uri(what, url)
-    except ValueError as problem:
-        raise DeclarationError(f"the provider can't be made: {problem}") from None
-    return url
-
-
-def _needed(what: str, names: Names | None) -> Names:
-    if not names:
-        raise DeclarationError(
-            f"the provider can't be made: {what} is required, since the same keys sign for other "
-            f"applications, too. Give {what}="
-        )
-    return names
-
-
-def _one_of(claim: str, names: Names | None) -> dict[str, tuple[str | None, ...]]:
-    """Return the ``required_claims`` for *claim*; empty if *names* is None."""
-    if names is None:
-        return {}
-    if not names:
-        raise DeclarationError(
-            f"the provider can't be made: no value of claim {claim!r} is accepted. "
-            "Give values, or None to skip the check"
-        )
-    return {claim: (names,) if isinstance(names, str) else names}
