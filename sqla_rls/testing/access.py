@@ -6,41 +6,29 @@ They run on a connection of the owner, in a transaction that the test rolls back
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Executable, MetaData, Table, TextClause, func, inspect, select, text
+from sqlalchemy import Connection, Executable, MetaData, Table, TextClause, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from sqla_rls.analyze import explain_access
 from sqla_rls.exc import (
     AccessDenied,
-    AnalysisError,
     DeclarationError,
-    ExpiredToken,
-    PrivilegeMissing,
-    RowSecurityViolation,
 )
 from sqla_rls.session.enforce import enforce_row_security, identify
 from sqla_rls.session.options import BindingOptions
+from sqla_rls.testing import assertions
+from sqla_rls.testing.assertions import DenialReason
 from sqla_rls.testing.clock import FrozenTime, frozen_time, seconds_of
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.signing import SigningKey
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-
-#: The reason of a denial: a policy refuses the new row, or the role lacks a privilege.
-DenialReason: TypeAlias = Literal["policy", "privilege"]
-_REASONS: dict[DenialReason, type[AccessDenied]] = {
-    "policy": RowSecurityViolation,
-    "privilege": PrivilegeMissing,
-}
 
 
 class Access:
@@ -129,7 +117,7 @@ class Access:
         It rolls the session's transaction back first.
         """
         _, session = self._now()
-        _assert_expired(session)
+        assertions.assert_expired(session)
 
     def assert_visible(self, query: Executable, rows: Collection[Any]) -> None:
         """Fail unless *query* returns exactly *rows*, in any order.
@@ -137,7 +125,7 @@ class Access:
         Rows are instances, values, or tuples.  The message explains why the caller can't see an instance.
         """
         caller, session = self._now()
-        _assert_visible(session, caller, query, rows, self._signing_key)
+        assertions.assert_visible(session, caller, query, rows, self._signing_key)
 
     def assert_hidden(self, instance: Any) -> None:
         """Fail if the caller can see the row of *instance*; the message has the policies that show it.
@@ -149,7 +137,7 @@ class Access:
             DeclarationError: *instance* has no primary key.
         """
         caller, session = self._now()
-        _assert_hidden(session, caller, instance, self._signing_key)
+        assertions.assert_hidden(session, caller, instance, self._signing_key)
 
     def assert_denied(self, work: Callable[[Session], Any], reason: DenialReason | None = None) -> None:
         """Fail unless Postgres denies the statements of *work*, or of the flush after it.
@@ -159,7 +147,7 @@ class Access:
             reason: "policy" or "privilege"; None takes either.
         """
         _, session = self._now()
-        _assert_denied(session, work, reason)
+        assertions.assert_denied(session, work, reason)
 
     def assert_isolated(self, metadata: MetaData, *, public: Collection[Table] = ()) -> None:
         """Fail if a stranger, or an anonymous caller, can see a row of a table with policies.
@@ -171,7 +159,7 @@ class Access:
         seen: list[str] = []
         for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
             with opened as session:
-                seen += _seen(session, self._now()[0], metadata, public, self._signing_key)
+                seen += assertions.rows_seen(session, self._now()[0], metadata, public, self._signing_key)
         if seen:
             raise AssertionError("rows aren't isolated: " + "\n".join(seen))
 
@@ -180,7 +168,7 @@ class Access:
 
         What the statement changes is undone.  ``sqla-rls prove`` prints such tests.
         """
-        _assert_rows(self._now()[1], statement, count)
+        assertions.assert_rows(self._now()[1], statement, count)
 
     def add_rows(self, table: str, *rows: Mapping[str, Any]) -> None:
         """Insert *rows* as the owner, outside of ``as_caller()``.
@@ -247,17 +235,17 @@ class AsyncAccess:
     async def assert_expired(self) -> None:
         """Fail unless the next transaction of the caller is refused, since the caller has expired."""
         _, session = self._now()
-        await session.run_sync(_assert_expired)
+        await session.run_sync(assertions.assert_expired)
 
     async def assert_visible(self, query: Executable, rows: Collection[Any]) -> None:
         """Fail unless *query* returns exactly *rows*, as ``Access.assert_visible()`` does."""
         caller, session = self._now()
-        await session.run_sync(_assert_visible, caller, query, rows, self._signing_key)
+        await session.run_sync(assertions.assert_visible, caller, query, rows, self._signing_key)
 
     async def assert_hidden(self, instance: Any) -> None:
         """Fail if the caller can see the row of *instance*."""
         caller, session = self._now()
-        await session.run_sync(_assert_hidden, caller, instance, self._signing_key)
+        await session.run_sync(assertions.assert_hidden, caller, instance, self._signing_key)
 
     async def assert_denied(
         self, work: Callable[[AsyncSession], Awaitable[Any]], reason: DenialReason | None = None
@@ -269,9 +257,9 @@ class AsyncAccess:
             await work(session)
             await session.flush()
         except AccessDenied as denial:
-            _require_reason(denial, reason)
+            assertions.require_reason(denial, reason)
         else:
-            raise AssertionError(_NOT_DENIED)
+            raise AssertionError(assertions.NOT_DENIED)
         finally:
             await savepoint.rollback()
 
@@ -281,13 +269,15 @@ class AsyncAccess:
         for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
             async with opened as session:
                 caller = self._now()[0]
-                seen += await session.run_sync(_seen, caller, metadata, public, self._signing_key)
+                seen += await session.run_sync(
+                    assertions.rows_seen, caller, metadata, public, self._signing_key
+                )
         if seen:
             raise AssertionError("rows aren't isolated: " + "\n".join(seen))
 
     async def assert_rows(self, statement: str, count: int) -> None:
         """Fail unless *statement* shows or changes exactly *count* rows; a denial is 0 rows."""
-        await self._now()[1].run_sync(_assert_rows, statement, count)
+        await self._now()[1].run_sync(assertions.assert_rows, statement, count)
 
     async def add_rows(self, table: str, *rows: Mapping[str, Any]) -> None:
         """Insert *rows* as the owner, as ``Access.add_rows()`` does."""
@@ -304,25 +294,11 @@ class AsyncAccess:
         return self._current[-1]
 
 
-_NOT_DENIED = "Postgres denied nothing: every statement of the caller succeeded"
-
-
 def _caller(
     role: str, subject: str | None, claims: Mapping[str, Any], expires_at: datetime | float | None
 ) -> Caller:
     end = None if expires_at is None else seconds_of(expires_at)
     return Caller(role=role, subject=subject, claims=claims, expires_at=end)
-
-
-def _assert_expired(session: Session) -> None:
-    session.rollback()
-    try:
-        session.connection()
-    except ExpiredToken:
-        return
-    finally:
-        session.rollback()
-    raise AssertionError("the caller hasn't expired: the session began a transaction")
 
 
 _NOT_THE_OWNER = (
@@ -341,141 +317,7 @@ def _insertion(
     return text(statement), {"row": json.dumps(row, default=str)}
 
 
-def _assert_rows(session: Session, statement: str, count: int) -> None:
-    savepoint = session.begin_nested()
-    denial = ""
-    try:
-        done: Any = session.execute(text(statement.replace(":", "\\:")))
-        found = len(done.all()) if done.returns_rows else done.rowcount
-    except AccessDenied as error:
-        found, denial = 0, f" ({error.orig})"
-    finally:
-        savepoint.rollback()
-    if found != count:
-        raise AssertionError(f"the statement reaches {found} rows, not {count}{denial}: {statement}")
-
-
 def _options(signing_key: SigningKey | None) -> BindingOptions:
     return BindingOptions(
         signing="off" if signing_key is None else "required", transport="statement", reset="none"
     )
-
-
-def _key(row: Any) -> Any:
-    """Equal for two instances of one row, which two sessions have loaded."""
-    state = inspect(row, raiseerr=False)
-    if state is not None and getattr(state, "identity", None) is not None:
-        return state.mapper.class_, state.identity
-    return row
-
-
-def _assert_visible(
-    session: Session,
-    caller: Caller,
-    query: Executable,
-    rows: Collection[Any],
-    signing_key: SigningKey | None,
-) -> None:
-    found: Sequence[Any] = session.execute(query).all()
-    found = [row[0] if len(row) == 1 else tuple(row) for row in found]
-    seen, wanted = Counter(map(_key, found)), Counter(map(_key, rows))
-    if seen == wanted:
-        return
-    lines = [f"the rows of the query differ for role {caller.role!r}:"]
-    lines += [f"  not wanted: {row!r}" for row in found if _key(row) not in wanted]
-    for row in rows:
-        if _key(row) not in seen:
-            lines += [f"  not visible: {row!r}", *_why(session, caller, row, signing_key)]
-    raise AssertionError("\n".join(lines))
-
-
-def _assert_hidden(session: Session, caller: Caller, instance: Any, signing_key: SigningKey | None) -> None:
-    mapper = inspect(instance).mapper
-    key = mapper.primary_key_from_instance(instance)
-    if None in key:
-        raise DeclarationError(
-            f"the row can't be looked up: {instance!r} has no primary key. Give it one, or flush it"
-        )
-    # A denial fails the transaction up to the last savepoint.
-    savepoint = session.begin_nested()
-    try:
-        found = session.get(mapper.class_, key, populate_existing=True)
-    except AccessDenied:
-        found = None
-    finally:
-        savepoint.rollback()
-    if found is not None:
-        lines = [f"role {caller.role!r} can see {instance!r}:", *_why(session, caller, instance, signing_key)]
-        raise AssertionError("\n".join(lines))
-
-
-def _assert_denied(session: Session, work: Callable[[Session], Any], reason: DenialReason | None) -> None:
-    savepoint = session.begin_nested()
-    try:
-        work(session)
-        session.flush()
-    except AccessDenied as denial:
-        _require_reason(denial, reason)
-    else:
-        raise AssertionError(_NOT_DENIED)
-    finally:
-        savepoint.rollback()
-
-
-def _require_reason(denial: AccessDenied, reason: DenialReason | None) -> None:
-    if reason is not None and not isinstance(denial, _REASONS[reason]):
-        raise AssertionError(f"the reason of the denial isn't {reason!r}: {denial}") from denial
-
-
-def _seen(
-    session: Session,
-    caller: Caller,
-    metadata: MetaData,
-    public: Collection[Table],
-    signing_key: SigningKey | None,
-) -> list[str]:
-    from sqla_rls.declare.base import TableDeclarations
-    from sqla_rls.declare.policies import Policy
-
-    seen = []
-    for table in metadata.sorted_tables:
-        if table in public or not TableDeclarations.of(table).of_type(Policy):
-            continue
-        savepoint = session.begin_nested()
-        try:
-            rows = session.scalar(select(func.count()).select_from(table))
-        except AccessDenied:
-            rows = 0
-        finally:
-            savepoint.rollback()
-        if rows:
-            who = "a stranger" if caller.subject else "an anonymous caller"
-            why = "".join(f"\n{line}" for line in _why_one(session, caller, table, signing_key))
-            seen.append(f"{who} sees {rows} rows of {table.fullname}{why}")
-    return seen
-
-
-def _why_one(session: Session, caller: Caller, table: Table, signing_key: SigningKey | None) -> list[str]:
-    """The lines about a row of *table* that the caller can see."""
-    columns = list(table.primary_key) or list(table.columns)
-    row = session.execute(select(*columns).limit(1)).one()
-    key = {column.name: value for column, value in zip(columns, row, strict=True)}
-    return _why(session, caller, table, signing_key, key)
-
-
-def _why(
-    session: Session, caller: Caller, target: Any, signing_key: SigningKey | None, key: Any = None
-) -> list[str]:
-    """The lines of ``sqla-rls why``, asked as the owner of the connection."""
-    connection = session.connection()
-    savepoint = connection.begin_nested()
-    try:
-        connection.exec_driver_sql("SET LOCAL ROLE NONE")
-        # The caller may have expired in the meantime.
-        caller = replace(caller, expires_at=None)
-        explained = explain_access(connection, caller, target, key=key, signing_key=signing_key)
-    except AnalysisError as problem:
-        return [f"    {problem}"]
-    finally:
-        savepoint.rollback()
-    return [f"    {line}" for line in str(explained).splitlines()]
