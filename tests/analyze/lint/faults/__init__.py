@@ -1,7 +1,23 @@
 """Schemas with one fault each, and schemas without any."""
 
-from tests.analyze.lint.faults import clean, dead_ends, notes, openings, speed, ways_around
+from tests.analyze.lint.faults import (
+    clean,
+    clean_objects,
+    dead_ends,
+    notes,
+    openings,
+    rights,
+    speed,
+    ways_around,
+)
 from tests.analyze.lint.faults.case import Clean, Fault
 
-FAULTS: list[Fault] = [*openings.FAULTS, *ways_around.FAULTS, *dead_ends.FAULTS, *speed.FAULTS, *notes.FAULTS]
-CLEAN: list[Clean] = [*clean.CLEAN]
+FAULTS: list[Fault] = [
+    *openings.FAULTS,
+    *ways_around.FAULTS,
+    *rights.FAULTS,
+    *dead_ends.FAULTS,
+    *speed.FAULTS,
+    *notes.FAULTS,
+]
+CLEAN: list[Clean] = [*clean.CLEAN, *clean_objects.CLEAN]

@@ -117,6 +117,8 @@ OWN: Final = "owner = (SELECT auth.user_id())"
 OWN_DOCS: Final = f"CREATE POLICY own ON docs TO authenticated USING ({OWN}) WITH CHECK ({OWN});\n"
 READ_OWN_DOCS: Final = f"CREATE POLICY own ON docs FOR SELECT TO authenticated USING ({OWN});\n"
 
+READ_DOCS: Final = DOCS.replace("SELECT, INSERT, UPDATE, DELETE", "SELECT")
+
 #: Members of organizations, who see their own memberships.
 MEMBERS: Final = """
 CREATE TABLE members (user_id text, org_id int, PRIMARY KEY (user_id, org_id));
@@ -141,3 +143,28 @@ MY_ORGS: Final = (
 MEND_ORGS: Final = f"ALTER POLICY team ON docs USING ({MY_ORGS});"
 
 IDS: Final = "SELECT id FROM docs ORDER BY id"
+
+
+def beside_docs(
+    name: str,
+    *,
+    rule: str,
+    objects: tuple[str, ...],
+    schema: str,
+    mend: str,
+    shows: tuple[Look, ...],
+    rows: str = DOCS_ROWS,
+    since: int = 15,
+) -> Fault:
+    """A fault beside documents of which each caller reads their own."""
+    return Fault(
+        name=name,
+        group="openings",
+        rule=rule,
+        objects=objects,
+        schema=READ_DOCS + READ_OWN_DOCS + schema,
+        rows=rows,
+        mend=mend,
+        shows=shows,
+        since=since,
+    )
