@@ -259,7 +259,7 @@ def test_a_verdict_needs_no_rows(
             assert verdicts(found) == expected
 
 
-@pytest.mark.exhaustive
+@pytest.mark.long
 def test_real_commands_on_real_rows_have_the_same_verdicts(
     servers: tuple[Server, Server], subtests: pytest.Subtests
 ) -> None:

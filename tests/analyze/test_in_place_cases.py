@@ -15,8 +15,9 @@ from tests.analyze.cases.scratch import Servers
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.one_postgres]
 
-#: The processes of a test run share them.
-_GROUPS = 4
+#: The processes of a test run share them; the long run has those of the other groups.
+_GROUPS = 8
+_SHORT = 3
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,11 @@ def side(connection: Connection, case: Case) -> Side:
 
 
 @pytest.mark.parametrize(
-    "cases", [CASES[n::_GROUPS] for n in range(_GROUPS)], ids=[f"group {n}" for n in range(_GROUPS)]
+    "cases",
+    [
+        pytest.param(CASES[n::_GROUPS], id=f"group {n}", marks=[] if n < _SHORT else pytest.mark.long)
+        for n in range(_GROUPS)
+    ],
 )
 def test_no_verdict_contradicts_real_commands(
     servers: Servers, cases: list[Case], subtests: pytest.Subtests
