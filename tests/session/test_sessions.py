@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import product
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, delete, func, insert, select, text, update
+from sqlalchemy import Engine, delete, insert, select, text, update
 from sqlalchemy.exc import (
-    OperationalError,
     PendingRollbackError,
     ProgrammingError,
     SAWarning,
-    SQLAlchemyError,
 )
-from sqlalchemy.orm import Session, selectinload, sessionmaker
-from sqlalchemy.pool import NullPool
+from sqlalchemy.orm import Session, sessionmaker
 
-from sqla_rls import BindingOptions, Caller, auth, enforce_row_security, identify
+from sqla_rls import Caller, auth, enforce_row_security, identify
 from sqla_rls.exc import CallerChanged, CallerRequired, TransactionInProgress, TransactionRefused
-from sqla_rls.testing.postgres import Server
 from tests.support.sessions import (
     ALICE_OF_MANY_GROUPS,
     ANYTHING,
     CALLER,
     GROUPS,
-    NOBODY,
     TASKS,
     Document,
     Notice,
     Score,
     Sessions,
-    Step,
     Todo,
     all_todos,
     assert_refused,
     bindings,
     by_statement,
-    kill,
     statements_of,
 )
-from tests.support.suite import table
 
 pytestmark = pytest.mark.sqlalchemy
 
@@ -374,209 +364,6 @@ def test_bob_does_not_find_what_alice_left_in_the_session(
         session.commit()
         identify(session, bob)
         assert session.get(Todo, alices) is None
-
-
-# Every way to run SQL
-
-
-def test_core_statements_run_as_the_caller(sessions: Sessions, todos: None, alice: Caller) -> None:
-    with sessions(alice) as session:
-        connection = session.connection()
-        assert connection.scalars(TASKS).all() == ["alice's"]
-        connection.execute(insert(Todo), [{"task": "b"}, {"task": "c"}])
-        assert connection.exec_driver_sql("SELECT task FROM todos ORDER BY id").scalars().all() == [
-            "alice's",
-            "b",
-            "c",
-        ]
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("count", [3, 3000])
-def test_bulk_inserts_are_ones_own(admin: Engine, sessions: Sessions, alice: Caller, count: int) -> None:
-    rows = [{"task": f"{number}"} for number in range(count)]
-    with sessions(alice) as session:
-        session.execute(insert(Todo), rows)
-        returned = session.scalars(insert(Todo).returning(Todo.user_id), rows).all()
-        session.bulk_save_objects([Todo(**row) for row in rows])
-        session.add_all([Todo(**row) for row in rows])
-        session.commit()
-    assert returned == ["alice"] * count
-    assert [user_id for user_id, _ in all_todos(admin)] == ["alice"] * count * 4
-
-
-@pytest.mark.exhaustive
-def test_bulk_inserts_in_the_name_of_another_are_refused_as_a_whole(
-    admin: Engine, sessions: Sessions, bob: Caller
-) -> None:
-    rows = [{"task": "x", "user_id": user_id} for user_id in ("bob", "bob", "alice")]
-    with sessions(bob) as session, pytest.raises(ProgrammingError, match="row-level security"):
-        session.execute(insert(Todo), rows)
-    assert all_todos(admin) == []
-
-
-@pytest.mark.exhaustive
-def test_streams_hold_ones_own_rows(admin: Engine, sessions: Sessions, alice: Caller) -> None:
-    with Session(admin) as session:
-        session.add_all([Todo(task="x", user_id=name) for name in ("alice", "bob") * 100])
-        session.commit()
-    with sessions(alice) as session:
-        stream = session.scalars(select(Todo), execution_options={"yield_per": 7})
-        assert [todo.user_id for todo in stream] == ["alice"] * 100
-
-
-@pytest.mark.exhaustive
-def test_related_rows_are_ones_own(sessions: Sessions, todos: None, admin: Engine, alice: Caller) -> None:
-    with Session(admin) as session:
-        alices = session.scalars(select(Todo).where(Todo.user_id == "alice")).one()
-        alices.steps.append(Step(user_id="bob", what="bob's, on alice's"))
-        session.commit()
-    with sessions(alice) as session:
-        todo = session.scalars(select(Todo).options(selectinload(Todo.steps))).one()
-        assert [step.what for step in todo.steps] == ["alice's step"]
-
-
-@table("mode", ["conditional_savepoint", "create_savepoint", "rollback_only"])
-def test_a_session_may_join_a_transaction(
-    pool: Engine, admin: Engine, todos: None, alice: Caller, bob: Caller, mode: Any
-) -> None:
-    maker = sessionmaker(join_transaction_mode=mode)
-    enforce_row_security(maker)
-    with pool.connect() as connection:
-        transaction = connection.begin()
-        for caller in (alice, bob, alice):
-            with maker(bind=connection) as session:
-                identify(session, caller)
-                session.add(Todo(task="joined"))
-                session.commit()
-                assert set(session.scalars(select(Todo.user_id))) == {caller.subject}
-                session.commit()
-        with maker(bind=connection) as session:
-            assert_refused(session, CallerRequired)
-        transaction.rollback()
-        assert connection.execute(CALLER).one() == NOBODY
-    assert all_todos(admin) == UNTOUCHED
-
-
-def test_a_session_may_take_over_a_transaction(
-    pool: Engine, admin: Engine, alice: Caller, bob: Caller
-) -> None:
-    maker = sessionmaker(join_transaction_mode="control_fully")
-    enforce_row_security(maker)
-    with pool.connect() as connection:
-        connection.begin()
-        with maker(bind=connection) as session:
-            for caller in (alice, bob):
-                identify(session, caller)
-                session.add(Todo(task="joined"))
-                session.commit()
-        assert connection.execute(CALLER).one() == NOBODY
-    assert all_todos(admin) == [("alice", "joined"), ("bob", "joined")]
-
-
-@pytest.mark.exhaustive
-def test_every_database_of_a_session_is_bound(
-    server: Server, template: str, url: URL, pool: Engine, todos: None, alice: Caller
-) -> None:
-    other = create_engine(url.set(database=server.create_database(template=template)), poolclass=NullPool)
-    sent = statements_of(pool), statements_of(other)
-    maker = sessionmaker(pool, binds={Document: other})
-    enforce_row_security(maker, options=BindingOptions(transport="statement"))
-    with maker() as session:
-        identify(session, alice)
-        assert session.scalars(TASKS).all() == ["alice's"]
-        assert session.scalars(select(Document.title)).all() == []
-        for bind in (pool, other):
-            caller = session.execute(CALLER, bind_arguments={"bind": bind}).one()
-            assert caller == ("authenticated", "alice")
-        assert session.scalars(TASKS, bind_arguments={"bind": other}).all() == []
-    assert [bindings(one) for one in sent] == [1, 1]
-    server.drop_database(str(other.url.database))
-
-
-# Faults and load
-
-
-def test_who_loses_the_connection_is_bound_on_the_next(
-    admin: Engine, sessions: Sessions, todos: None, alice: Caller
-) -> None:
-    with sessions(alice) as session:
-        kill(admin, session.scalar(select(func.pg_backend_pid())))
-        for _ in range(2):
-            with pytest.raises(SQLAlchemyError):
-                session.execute(ANYTHING)
-        session.rollback()
-        assert session.scalars(TASKS).all() == ["alice's"]
-
-
-@pytest.mark.exhaustive
-def test_who_gets_a_dead_connection_is_bound_on_the_next(
-    admin: Engine, sessions: Sessions, todos: None, alice: Caller, bob: Caller
-) -> None:
-    with sessions(alice) as session:
-        backend = session.scalar(select(func.pg_backend_pid()))
-    kill(admin, backend)
-    with sessions(bob) as session:
-        with pytest.raises(OperationalError):
-            session.execute(ANYTHING)
-        with pytest.raises(SQLAlchemyError):
-            session.execute(ANYTHING)
-        session.rollback()
-        assert session.scalars(TASKS).all() == ["bob's"]
-
-
-@pytest.mark.exhaustive
-def test_two_hundred_callers_in_turns_on_one_connection(sessions: Sessions, todos: None) -> None:
-    for number in range(200):
-        name = ("alice", "bob", "carol")[number % 3]
-        with sessions(Caller(role="authenticated", subject=name)) as session:
-            assert session.scalars(select(Todo.user_id)).all() == [name] * (name != "carol")
-            if number % 2:
-                session.commit()
-
-
-@pytest.mark.exhaustive
-def test_threads_do_not_see_each_others_rows(url: URL, admin: Engine) -> None:
-    people = [f"user {number}" for number in range(5)]
-    with Session(admin) as session:
-        session.add_all([Todo(task="x", user_id=name) for name in people])
-        session.commit()
-    engine = create_engine(url, pool_size=3, max_overflow=0)
-    maker = sessionmaker(engine)
-    enforce_row_security(maker)
-
-    def work(seed: int) -> None:
-        chance = random.Random(seed)
-        for _ in range(50):
-            name = chance.choice(people)
-            with maker() as session, suppress(ZeroDivisionError):
-                if chance.random() < 0.1:
-                    with pytest.raises(CallerRequired):
-                        session.execute(ANYTHING)
-                    continue
-                identify(session, Caller(role="authenticated", subject=name))
-                assert session.scalars(select(Todo.user_id)).all() == [name]
-                session.execute(update(Todo).values(task=name))
-                match chance.randrange(4):
-                    case 0:
-                        session.commit()
-                    case 1:
-                        session.rollback()
-                    case 2:
-                        raise ZeroDivisionError
-                    case _:
-                        session.invalidate()
-
-    with ThreadPoolExecutor(8) as threads:
-        for done in [threads.submit(work, seed) for seed in range(8)]:
-            done.result()
-    connections = [engine.connect() for _ in range(3)]
-    assert [connection.execute(CALLER).one() for connection in connections] == [NOBODY] * 3
-    for connection in connections:
-        connection.close()
-    engine.dispose()
-    with admin.connect() as connection:
-        assert connection.scalar(select(func.count()).where(Todo.task.notin_(["x", Todo.user_id]))) == 0
 
 
 def test_what_one_wrote_is_never_flushed_as_another(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import random
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, Engine, event, func, insert, select, update
-from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -28,19 +24,14 @@ from sqla_rls.exc import (
     BindingError,
     CallerRequired,
     DeclarationError,
-    ExpiredToken,
-    InvalidToken,
-    KeysUnavailable,
     TransactionInProgress,
     TransactionRefused,
     UnsupportedTransaction,
 )
-from sqla_rls.testing.issuer import Issuer
-from tests.support.clocks import Clocks
+from tests.session.asynchronous.conftest import AsyncSessions, caller_of, tasks_of
 from tests.support.sessions import (
     ALICE_OF_MANY_GROUPS,
     ANYTHING,
-    BAD_TOKENS,
     CALLER,
     GROUPS,
     NOBODY,
@@ -49,43 +40,11 @@ from tests.support.sessions import (
     all_todos,
     assert_refused,
     bindings,
-    kill,
     statements_of,
-    verifier_of,
 )
 from tests.support.suite import table
 
 pytestmark = [pytest.mark.sqlalchemy, pytest.mark.usefixtures("runner")]
-
-AsyncSessions: TypeAlias = Callable[[Caller], AsyncSession]
-
-
-@pytest.fixture
-def maker(async_pool: AsyncEngine, async_transport: Transport) -> async_sessionmaker[AsyncSession]:
-    maker = async_sessionmaker(async_pool, expire_on_commit=False)
-    enforce_row_security(maker, options=BindingOptions(transport=async_transport))
-    return maker
-
-
-@pytest.fixture
-def sessions(maker: async_sessionmaker[AsyncSession]) -> AsyncSessions:
-    """``sessions(alice)``: a session that runs as Alice."""
-
-    def open_session(caller: Caller) -> AsyncSession:
-        session = maker()
-        identify(session, caller)
-        return session
-
-    return open_session
-
-
-async def tasks_of(session: AsyncSession) -> list[str]:
-    return list((await session.scalars(TASKS)).all())
-
-
-async def caller_of(session: AsyncSession) -> tuple[str, str | None]:
-    role, subject = (await session.execute(CALLER)).one()
-    return role, subject
 
 
 # One's own rows, and nobody else's
@@ -305,114 +264,6 @@ async def test_a_scoped_session_is_one_per_task(maker: async_sessionmaker[AsyncS
     await asyncio.gather(work("alice"), work("bob"))
 
 
-# Tokens
-
-
-@pytest.fixture
-def by_token(async_pool: AsyncEngine, issuer: Issuer) -> async_sessionmaker[AsyncSession]:
-    maker = async_sessionmaker(async_pool)
-    enforce_row_security(maker, verifier=verifier_of(issuer))
-    return maker
-
-
-async def test_a_token_is_who_it_says(
-    by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
-) -> None:
-    for name in ("alice", "bob"):
-        async with by_token(token=issuer.token(name)) as session:
-            for _ in range(3):
-                assert await tasks_of(session) == [f"{name}'s"]
-                await session.commit()
-    assert issuer.fetches == 1
-
-
-@pytest.mark.exhaustive
-async def test_the_event_loop_goes_on_while_keys_are_waited_for(
-    by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
-) -> None:
-    issuer.delay = 0.3
-    async with by_token(token=issuer.token("alice")) as session:
-        reading = asyncio.create_task(tasks_of(session))
-        turns = 0
-        while not reading.done():
-            await asyncio.sleep(0.01)
-            turns += 1
-        assert reading.result() == ["alice's"]
-    assert turns > 3
-
-
-@pytest.mark.exhaustive
-async def test_who_goes_on_when_cancelled_while_keys_are_waited_for_reads_nothing(
-    by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
-) -> None:
-    issuer.delay = 0.5
-    async with by_token(token=issuer.token("alice")) as session:
-        reading = asyncio.create_task(tasks_of(session))
-        while not issuer.fetches:
-            await asyncio.sleep(0.01)
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-        with pytest.raises(SQLAlchemyError):
-            await session.execute(ANYTHING)
-        await session.rollback()
-        assert await tasks_of(session) == ["alice's"]
-
-
-@pytest.mark.exhaustive
-async def test_a_bad_token_reads_nothing(
-    by_token: async_sessionmaker[AsyncSession], issuer: Issuer, subtests: pytest.Subtests
-) -> None:
-    for name, forge in BAD_TOKENS.items():
-        with subtests.test(name):
-            async with by_token(token=forge(issuer)) as session:
-                await session.run_sync(assert_refused, InvalidToken)
-
-
-@pytest.mark.exhaustive
-async def test_a_token_that_expires_is_refused_in_the_next_transaction(
-    async_pool: AsyncEngine, issuer: Issuer, clocks: Clocks, todos: None
-) -> None:
-    maker = async_sessionmaker(async_pool)
-    enforce_row_security(maker, verifier=verifier_of(issuer))
-    async with maker(token=issuer.token("alice", expires_in=60)) as session:
-        assert await tasks_of(session) == ["alice's"]
-        await session.commit()
-        clocks.ahead = 60
-        await session.run_sync(assert_refused, ExpiredToken)
-
-
-async def test_without_keys_nothing_is_read(
-    by_token: async_sessionmaker[AsyncSession], issuer: Issuer
-) -> None:
-    token = issuer.token("alice")
-    issuer.close()
-    async with by_token(token=token) as session:
-        await session.run_sync(assert_refused, KeysUnavailable)
-
-
-@pytest.mark.exhaustive
-async def test_a_block_may_commit_at_its_end(
-    maker: async_sessionmaker[AsyncSession], alice: Caller, admin: Engine
-) -> None:
-    def token() -> Caller:
-        return alice
-
-    async with maker(token=token) as session, session.begin():
-        session.add(Todo(task="one"))
-    with pytest.raises(DeclarationError, match="async with"):
-        maker.begin(token=token)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    async with maker.begin() as session:
-        identify(session, alice)
-        session.add(Todo(task="two"))
-    assert all_todos(admin) == [("alice", "one"), ("alice", "two")]
-
-
-async def test_a_token_needs_a_verifier(maker: async_sessionmaker[AsyncSession], issuer: Issuer) -> None:
-    with pytest.raises(DeclarationError, match="needs a verifier"):
-        maker(token=issuer.token("alice"))
-
-
 # Every way to run SQL
 
 
@@ -503,119 +354,3 @@ async def test_a_role_that_cannot_be_bound_names_the_cure(
         await session.run_sync(assert_refused, BindingError, f"{role}.*{hint}")
     async with sessions(bob) as session:
         assert await caller_of(session) == ("authenticated", "bob")
-
-
-# Faults and load
-
-
-@pytest.mark.exhaustive
-async def test_who_loses_the_connection_is_bound_on_the_next(
-    admin: Engine, sessions: AsyncSessions, todos: None, alice: Caller, bob: Caller
-) -> None:
-    async with sessions(alice) as session:
-        kill(admin, await session.scalar(select(func.pg_backend_pid())))
-        for _ in range(2):
-            with pytest.raises(SQLAlchemyError):
-                await session.execute(ANYTHING)
-        await session.rollback()
-        assert await tasks_of(session) == ["alice's"]
-        backend = await session.scalar(select(func.pg_backend_pid()))
-    kill(admin, backend)
-    async with sessions(bob) as session:
-        with pytest.raises(DBAPIError) as lost:
-            await session.execute(ANYTHING)
-        assert lost.value.connection_invalidated
-        await session.rollback()
-        assert await tasks_of(session) == ["bob's"]
-
-
-async def read_own(sessions: AsyncSessions, name: str) -> None:
-    """A transaction that sees what is the user's own, and nothing else."""
-    async with sessions(Caller(role="authenticated", subject=name)) as session:
-        assert (await session.scalars(select(Todo.user_id))).all() == [name]
-        await session.execute(update(Todo).values(task=f"{name}'s"))
-        await session.commit()
-
-
-@pytest.mark.exhaustive
-async def test_a_task_may_be_cancelled_at_any_moment(
-    async_pool: AsyncEngine, sessions: AsyncSessions, todos: None, admin: Engine, alice: Caller
-) -> None:
-    async def work() -> None:
-        async with sessions(alice) as session:
-            try:
-                await session.execute(update(Todo).values(task="alice's"))
-                await session.commit()
-            except asyncio.CancelledError:
-                with suppress(SQLAlchemyError):
-                    assert await caller_of(session) == ("authenticated", "alice")
-                raise
-
-    cancelled = 0
-    for moment in range(50):
-        task = asyncio.create_task(work())
-        await asyncio.sleep(moment * 0.0002)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        cancelled += task.cancelled()
-        await read_own(sessions, "bob")
-        async with async_pool.connect() as connection:
-            assert (await connection.execute(CALLER)).one() == NOBODY
-    assert cancelled
-    assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
-
-
-@pytest.mark.exhaustive
-async def test_who_is_cancelled_while_connecting_leaves_no_connection_behind(async_url: URL) -> None:
-    engine = create_async_engine(async_url, poolclass=NullPool)
-    enforce_row_security(async_sessionmaker(engine))
-
-    async def work() -> None:
-        async with engine.connect() as connection:
-            await connection.execute(ANYTHING)
-
-    async def cancel_at(moment: int) -> None:
-        task = asyncio.create_task(work())
-        await asyncio.sleep(moment * 0.0002)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    for moment in range(100):
-        await cancel_at(moment)
-    # One that nobody has closed warns as it goes; pytest fails the test for it.
-    gc.collect()
-
-
-@pytest.mark.exhaustive
-async def test_tasks_do_not_see_each_others_rows(async_url: URL, admin: Engine) -> None:
-    people = [f"user {number}" for number in range(5)]
-    with Session(admin) as owner:
-        owner.add_all([Todo(task="x", user_id=name) for name in people])
-        owner.commit()
-    engine = create_async_engine(async_url, pool_size=3, max_overflow=0)
-    maker = async_sessionmaker(engine)
-    enforce_row_security(maker)
-
-    def open_session(caller: Caller) -> AsyncSession:
-        session = maker()
-        identify(session, caller)
-        return session
-
-    async def work(seed: int) -> None:
-        chance = random.Random(seed)
-        for _ in range(10):
-            await read_own(open_session, chance.choice(people))
-
-    chance = random.Random(0)
-    workers = [asyncio.create_task(work(seed)) for seed in range(50)]
-    for victim in workers[::3]:
-        await asyncio.sleep(chance.random() * 0.01)
-        victim.cancel()
-    results = await asyncio.gather(*workers, return_exceptions=True)
-    assert {type(result) for result in results} == {type(None), asyncio.CancelledError}
-    for _ in range(3):
-        async with engine.connect() as connection:
-            assert (await connection.execute(CALLER)).one() == NOBODY
-    await engine.dispose()
