@@ -11,24 +11,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import asyncpg
-import psycopg
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
-from sqla_rls.driver import psycopg as psycopg_driver
-from sqla_rls.driver.base import Reset, Transport
+from sqla_rls.driver.base import Transport
 from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 from tests.support.line import How, Line, hows
-from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Base, Todo, all_todos, kill
+from tests.support.sessions import CALLER, NOBODY, TASKS, Base, Todo, all_todos, kill
 from tests.support.suite import table
 
 T = TypeVar("T")
@@ -454,165 +450,3 @@ def test_a_server_that_crashes_and_comes_back(server: Server, alice: Caller, bob
         assert tasks_of(alice) == ["alice's"]
         engine.dispose()
         superuser.dispose()
-
-
-class SoftTimeLimitExceeded(Exception):
-    """What a signal handler raises, as Celery's does; SQLAlchemy keeps the connection."""
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SoftTimeLimitExceeded])
-def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
-    pool: Engine, todos: None, alice: Caller, bob: Caller, error: type[BaseException], monkeypatch: Any
-) -> None:
-    maker = sessionmaker(pool)
-    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
-
-    begun: list[Any] = []
-
-    def interrupted(connection: psycopg_driver.Connection, exchange: Any, **_: Any) -> Any:
-        # Kept: else Python closes the generator.
-        begun.append(exchange)
-        next(exchange)
-        raise error
-
-    with maker() as session:
-        identify(session, alice)
-        session.execute(ANYTHING)
-        session.commit()
-        monkeypatch.setattr(psycopg_driver.Connection, "wait", interrupted)
-        with pytest.raises(error):
-            session.execute(TASKS)
-        monkeypatch.undo()
-    for caller in (bob, alice):
-        with maker() as session:
-            identify(session, caller)
-            for _ in range(2):
-                assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
-
-
-@table("transport", ["with_begin", "pipeline"])
-@table("reset", ["settings", "all"])
-def test_an_interrupt_between_binding_and_cursor_costs_that_connection(
-    pool: Engine,
-    todos: None,
-    alice: Caller,
-    bob: Caller,
-    transport: Transport,
-    reset: Reset,
-    monkeypatch: Any,
-) -> None:
-    maker = sessionmaker(pool)
-    enforce_row_security(maker, options=BindingOptions(transport=transport, reset=reset))
-
-    begun: list[Any] = []
-
-    def interrupted(connection: psycopg_driver.Connection, exchange: Any, **_: Any) -> Any:
-        # Kept: else Python closes the generator.
-        begun.append(exchange)
-        next(exchange)
-        raise SoftTimeLimitExceeded
-
-    streamed = TASKS.execution_options(stream_results=True)
-    with maker() as session:
-        identify(session, alice)
-        session.execute(ANYTHING)
-        session.commit()
-        monkeypatch.setattr(psycopg_driver.Connection, "wait", interrupted)
-        with pytest.raises(SoftTimeLimitExceeded):
-            session.execute(streamed)
-        monkeypatch.undo()
-        session.rollback()
-        assert session.scalars(streamed).all() == ["alice's"]
-    with maker() as session:
-        identify(session, bob)
-        assert session.scalars(streamed).all() == ["bob's"]
-
-
-@pytest.mark.parametrize("transport", ["with_begin", "pipeline"])
-def test_an_error_that_is_not_the_servers_is_reported_as_it_is(
-    pool: Engine, todos: None, alice: Caller, bob: Caller, transport: Transport, monkeypatch: Any
-) -> None:
-    maker = sessionmaker(pool)
-    enforce_row_security(maker, options=BindingOptions(transport=transport))
-
-    def timed_out(*_: object, **__: object) -> Any:
-        raise TimeoutError("of the application's own")
-
-    with maker() as session:
-        identify(session, alice)
-        session.execute(ANYTHING)
-        session.commit()
-        monkeypatch.setattr(psycopg.Connection, "wait", timed_out)
-        with pytest.raises(TimeoutError, match="of the application's own"):
-            session.execute(text("SELECT 1; SELECT 2") if transport == "with_begin" else TASKS)
-        monkeypatch.undo()
-    with maker() as session:
-        identify(session, bob)
-        assert session.scalars(TASKS).all() == ["bob's"]
-
-
-@table("transport", ["with_begin", "statement"])
-@table("command", ["ROLLBACK", "BEGIN"])
-async def test_an_error_in_place_of_asyncpgs_own_costs_that_connection(
-    runner: asyncio.Runner,
-    url: URL,
-    todos: None,
-    alice: Caller,
-    bob: Caller,
-    transport: Transport,
-    command: str,
-    monkeypatch: Any,
-) -> None:
-    engine = create_async_engine(
-        url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"}),
-        pool_size=1,
-        max_overflow=0,
-    )
-    maker = async_sessionmaker(engine)
-    enforce_row_security(maker, options=BindingOptions(transport=transport))
-
-    execute = asyncpg.Connection.execute
-
-    async def timed_out(connection: Any, query: str, *args: Any, **kw: Any) -> Any:
-        if command == "BEGIN":
-            await execute(connection, query, *args, **kw)
-        if query.startswith(command):
-            raise TimeoutError("of the application's own")
-        return await execute(connection, query, *args, **kw)
-
-    session: AsyncSession
-    with suppress(SQLAlchemyError):
-        async with maker() as session:
-            identify(session, alice)
-            if command == "ROLLBACK":
-                await session.execute(ANYTHING)
-            monkeypatch.setattr(asyncpg.Connection, "execute", timed_out)
-            with pytest.raises(TimeoutError, match="of the application's own"):
-                await (session.rollback() if command == "ROLLBACK" else session.execute(ANYTHING))
-            monkeypatch.undo()
-    for caller in (bob, alice):
-        async with maker() as session:
-            identify(session, caller)
-            assert (await session.scalars(TASKS)).all() == [f"{caller.subject}'s"]
-    await engine.dispose()
-
-
-@pytest.mark.exhaustive
-def test_a_transaction_that_text_has_begun_in_autocommit_is_not_the_next_callers(
-    url: URL, todos: None, alice: Caller, bob: Caller
-) -> None:
-    engine = create_engine(
-        url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, pool_size=1, max_overflow=0
-    )
-    maker = sessionmaker(engine)
-    enforce_row_security(maker)
-    with maker() as session:
-        identify(session, alice)
-        session.connection().connection.driver_connection.pgconn.exec_(b"BEGIN")  # type: ignore[union-attr]
-    with maker() as session:
-        identify(session, bob)
-        assert session.scalars(TASKS).all() == ["bob's"]
-    with engine.connect() as connection:
-        assert connection.execute(CALLER).one() == NOBODY
-    engine.dispose()
