@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +25,7 @@ from benchmarks.contenders import DRIVERS, contenders, create_database
 from benchmarks.first_request.measure import first_request, imported
 from benchmarks.goals import Condition, Result, report, table
 from benchmarks.roundtrips import through
+from benchmarks.setting import read_setting, shown
 from sqla_rls.testing.postgres import Server, find_server
 from sqla_rls.testing.proxy import Proxy
 
@@ -159,14 +158,8 @@ def main() -> None:
         postgresql = server.version
         results = [*Bench(server, proxy, arguments.seconds / 300, arguments.tables).run()]
     print(table(results))
-    setting = {
-        "python": platform.python_version(),
-        "postgresql": postgresql,
-        **{package: version(package) for package in ("sqlalchemy", "alembic", "psycopg", "asyncpg")},
-        "cpus": os.cpu_count(),
-        "load": [load, os.getloadavg()[0]],
-    }
-    print(", ".join(f"{name} {value}" for name, value in setting.items()))
+    setting = read_setting(postgresql, load, "sqlalchemy", "alembic", "psycopg", "asyncpg")
+    print(shown(setting))
     if arguments.json:
         arguments.json.write_text(json.dumps(report(results, setting), indent=1) + "\n")
 

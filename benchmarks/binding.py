@@ -15,14 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -32,6 +30,7 @@ from sqlalchemy.schema import CreateSchema
 
 from benchmarks.contenders import PEOPLE, Contender, create_database, ours, plain
 from benchmarks.roundtrips import BATCH, WARM_UP
+from benchmarks.setting import read_setting, shown
 from sqla_rls import BindingOptions, enforce_row_security, identify
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.driver.base import Reset, Transport
@@ -213,16 +212,12 @@ def main() -> None:
     setting = {
         "driver": arguments.driver,
         "transport": TRANSPORTS[arguments.driver],
-        "python": platform.python_version(),
-        "postgresql": postgresql,
-        **{package: version(package) for package in ("sqlalchemy", "psycopg", "asyncpg")},
-        "cpus": os.cpu_count(),
-        "load": [load, os.getloadavg()[0]],
+        **read_setting(postgresql, load, "sqlalchemy", "psycopg", "asyncpg"),
     }
-    print(", ".join(f"{name} {value}" for name, value in setting.items()))
+    print(shown(setting))
     if arguments.json:
-        shown = [asdict(figure) for figure in figures]
-        report = {"setting": setting, "figures": shown, "microseconds_per_call": calls, "goals": reached}
+        rows = [asdict(figure) for figure in figures]
+        report = {"setting": setting, "figures": rows, "microseconds_per_call": calls, "goals": reached}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 

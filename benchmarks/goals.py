@@ -28,36 +28,40 @@ class Goal:
         return f"{'≥' if self.least else '≤'} {self.limit:g}{self.unit}"
 
 
+#: The drivers' names in measures.
+_DRIVERS: Final = {"psycopg": "psycopg", "psycopg_async": "psycopg, asyncio", "asyncpg": "asyncpg"}
+
+
+def _of_each(name: str, measure: str, **limits: float) -> dict[str, Goal]:
+    """Return a goal with each driver's limit."""
+    return {
+        f"{name} {driver}": Goal(measure=f"{measure}, {_DRIVERS[driver]}", limit=limit)
+        for driver, limit in limits.items()
+    }
+
+
+def _of_tasks(delay: str, limit: float) -> dict[str, Goal]:
+    """Return the goals of many tasks on few connections."""
+    return {
+        f"tasks {delay} {driver}": Goal(
+            measure=f"throughput of 200 tasks, 20 connections, {delay}, {name}", limit=limit, least=True
+        )
+        for driver, name in {"psycopg_async": "psycopg", "asyncpg": "asyncpg"}.items()
+    }
+
+
 #: Figures without a unit are ratios: to plain SQLAlchemy, to Alembic alone, or as the measure says.
 GOALS: Final = {
     "check": Goal(measure="alembic check, 1,000 tables with 4 policies each, to Alembic alone", limit=1.08),
     "growth": Goal(measure="alembic check, time of a table with the most tables, to the fewest", limit=1.1),
-    "cpu psycopg": Goal(measure="CPU of the client, psycopg", limit=1.1),
-    "cpu psycopg_async": Goal(measure="CPU of the client, psycopg, asyncio", limit=1.1),
-    "cpu asyncpg": Goal(measure="CPU of the client, asyncpg", limit=1.1),
-    "loopback psycopg": Goal(measure="transaction, loopback, psycopg", limit=1.15),
-    "loopback psycopg_async": Goal(measure="transaction, loopback, psycopg, asyncio", limit=1.15),
-    "loopback asyncpg": Goal(measure="transaction, loopback, asyncpg", limit=1.15),
-    "1 ms psycopg": Goal(measure="transaction, 1 ms, psycopg", limit=0.78),
-    "1 ms psycopg_async": Goal(measure="transaction, 1 ms, psycopg, asyncio", limit=0.78),
-    "1 ms asyncpg": Goal(measure="transaction, 1 ms, asyncpg", limit=1.03),
+    **_of_each("cpu", "CPU of the client", psycopg=1.1, psycopg_async=1.1, asyncpg=1.1),
+    **_of_each("loopback", "transaction, loopback", psycopg=1.15, psycopg_async=1.15, asyncpg=1.15),
+    **_of_each("1 ms", "transaction, 1 ms", psycopg=0.78, psycopg_async=0.78, asyncpg=1.03),
     "threads": Goal(measure="throughput of 8 threads, 1 ms, psycopg", limit=1.0, least=True),
-    "tasks loopback psycopg_async": Goal(
-        measure="throughput of 200 tasks, 20 connections, loopback, psycopg", limit=0.85, least=True
-    ),
-    "tasks loopback asyncpg": Goal(
-        measure="throughput of 200 tasks, 20 connections, loopback, asyncpg", limit=0.85, least=True
-    ),
-    "tasks 1 ms psycopg_async": Goal(
-        measure="throughput of 200 tasks, 20 connections, 1 ms, psycopg", limit=1.0, least=True
-    ),
-    "tasks 1 ms asyncpg": Goal(
-        measure="throughput of 200 tasks, 20 connections, 1 ms, asyncpg", limit=1.0, least=True
-    ),
-    "extension psycopg": Goal(measure="signed by the extension, one person, to claims, psycopg", limit=1.15),
-    "extension asyncpg": Goal(measure="signed by the extension, one person, to claims, asyncpg", limit=1.15),
-    "functions psycopg": Goal(measure="signed by built-in SQL, to claims, psycopg", limit=1.1),
-    "functions asyncpg": Goal(measure="signed by built-in SQL, to claims, asyncpg", limit=1.1),
+    **_of_tasks("loopback", 0.85),
+    **_of_tasks("1 ms", 1.0),
+    **_of_each("extension", "signed by the extension, one person, to claims", psycopg=1.15, asyncpg=1.15),
+    **_of_each("functions", "signed by built-in SQL, to claims", psycopg=1.1, asyncpg=1.1),
     "insert": Goal(measure="INSERT of one row, to the same without policies", limit=1.15),
     "update": Goal(measure="UPDATE by key, to the same without policies", limit=1.15),
     "first": Goal(measure="first request of a process: import, engine, transaction", limit=1.25),

@@ -14,17 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import threading
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from sqlalchemy import URL
 
 from benchmarks.contenders import DRIVERS, Contender, SyncRunner, contenders, create_database
+from benchmarks.setting import read_setting, shown
 from sqla_rls.testing.postgres import find_server
 from sqla_rls.testing.proxy import Proxy
 
@@ -210,14 +209,8 @@ def main() -> None:
     reached = goals(figures, rates)
     for goal, met in reached.items():
         print(f"{'met    ' if met else 'NOT MET'}  {goal}")
-    setting = {
-        "python": platform.python_version(),
-        "postgresql": postgresql,
-        **{package: version(package) for package in ("sqlalchemy", "psycopg", "asyncpg")},
-        "cpus": os.cpu_count(),
-        "load": [load, os.getloadavg()[0]],
-    }
-    print(", ".join(f"{name} {value}" for name, value in setting.items()))
+    setting = read_setting(postgresql, load, "sqlalchemy", "psycopg", "asyncpg")
+    print(shown(setting))
     if arguments.json:
         report = {
             "setting": setting,
