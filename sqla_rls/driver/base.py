@@ -72,7 +72,8 @@ class Modes:
         return " ".join(parts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, though nothing changes it: frozen, it takes longer to make than the rest of a binding.
+@dataclass(slots=True, kw_only=True, eq=False)
 class Binding:
     """The settings of one transaction, for a driver to send."""
 
@@ -106,6 +107,10 @@ class Binding:
     def query(self) -> str:
         """Return the SELECT of ``literal()`` with the parameters $1, $2, …"""
         return _query(tuple(self.settings))
+
+    def encoded_query(self) -> bytes:
+        """Return ``query()`` in ASCII."""
+        return _encoded_query(tuple(self.settings))
 
     def parameters(self) -> list[str]:
         """Return the parameters of ``query()``.
@@ -143,6 +148,11 @@ def require_unexpired(expires_at: float | None) -> None:
 @cache
 def _query(names: tuple[str, ...]) -> str:
     return _template(names) % tuple(f"${number + 1}" for number in range(len(names) + 1))
+
+
+@cache
+def _encoded_query(names: tuple[str, ...]) -> bytes:
+    return _query(names).encode()
 
 
 @cache

@@ -18,7 +18,7 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver.base import NotDiscarded
-from sqla_rls.driver.psycopg_base import DISCARD, WaitingConnection, waiting
+from sqla_rls.driver.psycopg_base import DISCARD, IDLE, WaitingConnection, waiting
 
 
 class Cursor(psycopg.Cursor[Any]):
@@ -26,6 +26,8 @@ class Cursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, params: Any = None, **kw: Any) -> Any:
         connection: Any = self._conn
+        if connection.pgconn.transaction_status != IDLE:
+            return super().execute(query, params, **kw)
         if not connection._joins(params):
             if connection._pipeline is not None and connection._waits:
                 return self._execute_in_pipeline(query, params, **kw)
@@ -183,6 +185,8 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
 
     async def execute(self, query: Any, params: Any = None, **kw: Any) -> Any:
         connection: Any = self._conn
+        if connection.pgconn.transaction_status != IDLE:
+            return await super().execute(query, params, **kw)
         if not connection._joins(params):
             if connection._pipeline is not None and connection._waits:
                 return await self._execute_in_pipeline(query, params, **kw)

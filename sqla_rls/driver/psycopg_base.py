@@ -8,6 +8,7 @@ import psycopg
 from psycopg import generators, pq
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGresult
+from psycopg.waiting import Wait
 
 from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Transport
 from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
@@ -27,8 +28,10 @@ RESET: Final = "RESET ALL"
 _RESET: Final = RESET.encode()
 _MARK: Final = MARK.encode()
 _CLIENT_ENCODING: Final = b"client_encoding"
-_IDLE: Final = pq.TransactionStatus.IDLE
+_READABLE: Final = Wait.R
+IDLE: Final = pq.TransactionStatus.IDLE
 _ACTIVE: Final = pq.TransactionStatus.ACTIVE
+_UNANSWERED: Final = "the statement failed: the server hasn't answered"
 #: Postgres refuses it in a transaction, also in the implicit one of a message with several statements.
 DISCARD: Final = "DISCARD ALL"
 
@@ -44,7 +47,7 @@ class _Flush(psycopg.Pipeline):
         super().__init__(connection)
 
     def clear(self) -> None:
-        """Forget the commands of another statement, which an error or an interrupt may have left."""
+        """Forget the commands of a statement that an error or an interrupt has ended."""
         self.command_queue.clear()
         self.result_queue.clear()
 
@@ -52,41 +55,47 @@ class _Flush(psycopg.Pipeline):
         connection: Any = self._conn
         pgconn = self.pgconn
         ahead = connection._encoded_statements()
-        count = len(ahead) + len(self.command_queue)
         pgconn.enter_pipeline_mode()
         for statement, values in ahead:
             pgconn.send_query_params(statement, values)
-        for command in self.command_queue:
-            command()
+        commands, queue = self.command_queue, self.result_queue
+        while commands:
+            commands.popleft()()
         pgconn.pipeline_sync()
+        refused: PGresult | None = None
         answers: list[list[PGresult]] = []
         try:
-            yield from generators.send(pgconn)
-            while len(answers) < count:
+            if pgconn.flush():
+                yield from generators.send(pgconn)
+            for _ in ahead:
+                # As generators.fetch_many(), for the one result of a statement; that takes twice the time.
+                while pgconn.is_busy():
+                    while not (yield _READABLE):
+                        continue
+                    pgconn.consume_input()
+                if (result := pgconn.get_result()) is None:
+                    raise psycopg.InternalError(_UNANSWERED)
+                if result.status not in _DONE:
+                    refused = refused or result
+                pgconn.get_result()  # the end of the statement
+            for _ in queue:
                 answers.append((yield from generators.fetch_many(pgconn)))
             yield from generators.fetch_many(pgconn)  # of the Sync
             pgconn.exit_pipeline_mode()
         except psycopg.OperationalError:
             # An answer may say why the server has closed the connection.  After COPY, libpq can't go on; the
             # pool gives such a connection up.
-            if all(result.status in _DONE for answer in answers for result in answer):
+            if refused is None and all(result.status in _DONE for answer in answers for result in answer):
                 raise
         connection._pipeline = None
-        self._take(connection, answers, len(ahead))
-
-    def _take(self, connection: WaitingConnection, answers: list[list[PGresult]], ahead: int) -> None:
         error: Exception | None = None
-        for answer in answers[:ahead]:
-            if answer[0].status not in _DONE:
-                failure = psycopg.errors.error_from_result(answer[0], connection._codec or "ascii")
-                error = connection._refusal(failure, None) or failure
-                error.__cause__ = None if error is failure else failure
-                break
-        else:
+        if refused is None:
             connection._sent()
-        for queued, answer in zip(self.result_queue, answers[ahead:], strict=False):
+        else:
+            error = connection._refused(refused)
+        for answer in answers:
             try:
-                self._process_results(queued, answer)
+                self._process_results(queue.popleft(), answer)
             except psycopg.Error as failure:
                 error = error or failure
         if error is not None:
@@ -120,13 +129,13 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
 
     @property
     def idle(self) -> bool:
-        return self.pgconn.transaction_status == _IDLE
+        return self.pgconn.transaction_status == IDLE
 
     @property
     def _has_ended(self) -> bool:
         """Whether there is nothing that psycopg could roll back."""
         return self._is_cut or (
-            self.pgconn.transaction_status == _IDLE
+            self.pgconn.transaction_status == IDLE
             and self._pipeline is None
             and not self._num_transactions
             and self._tpc is None
@@ -208,7 +217,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         if self._sends:
             return
         self._require_in_force()
-        if not self._waits:
+        if self.pgconn.transaction_status != IDLE or not self._waits:
             return
         self._require_transaction()
         if self._pipeline is None:
@@ -229,7 +238,6 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         in_text = self._in_text
         yield from self._clear_gen(in_text)
         if not in_text:
-            self._flush.clear()
             yield from self._flush._communicate_gen()
             return
         try:
@@ -252,11 +260,12 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
 
     def _open_exchange(self) -> None:
         """Let the next statement of a cursor be one exchange with BEGIN and the binding."""
-        self._flush.clear()
         self._sends, self._pipeline = True, self._flush
 
     def _close_exchange(self) -> None:
         self._sends, self._pipeline = False, None
+        if self._flush.result_queue:
+            self._flush.clear()
         if self.pgconn.pipeline_status:
             self._cut()
 
@@ -276,7 +285,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         self.pgconn.send_query(text.encode(encoding))
         results = yield from generators.execute(self.pgconn)
         if not results:
-            raise psycopg.InternalError("the statement failed: the server hasn't answered")
+            raise psycopg.InternalError(_UNANSWERED)
         for result in results:
             if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
                 raise psycopg.errors.error_from_result(result, encoding)
@@ -327,7 +336,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
             if binding.modes is not None:
                 statements.append((_RESET, None))
             values = [value.encode(encoding) for value in binding.parameters()]
-            statements.append((binding.query().encode(), values))
+            statements.append((binding.encoded_query(), values))
         return statements
 
     def _require_transaction(self) -> None:
@@ -371,14 +380,13 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         return self.binding is not None and (self._pipelined or self._asked_autocommit) and params is not None
 
     def _joins(self, params: object) -> bool:
-        """Whether BEGIN, the binding and the next statement can be one exchange."""
+        """Whether, outside a transaction, BEGIN, the binding and the next statement can be one exchange."""
         binding = self.binding
         return (
             binding is not None
             and (self._pipelined or self._asked_autocommit)
             and params is not None
             and self._pipeline is None
-            and self.pgconn.transaction_status == _IDLE
             and (binding.discard_key is None or not self.discards)
             and not self._misread
         )
@@ -386,6 +394,15 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _must_clear(self, params: object) -> bool:
         """Whether ``clear()`` comes before the exchange."""
         return self._waits and self._in_one_flush(params) and (self.discards or self._misread)
+
+    def _refused(self, result: PGresult) -> Exception:
+        """Return the error for the failed *result* of BEGIN, RESET ALL or the binding."""
+        failure = psycopg.errors.error_from_result(result, self._codec or "ascii")
+        error = self._refusal(failure, None)
+        if error is None:
+            return failure
+        error.__cause__ = failure
+        return error
 
     def _refusal(self, error: psycopg.Error, result: Any) -> BindingError | None:
         """Return the error of a refused binding; None if *error* has another cause.

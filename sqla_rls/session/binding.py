@@ -99,15 +99,15 @@ def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Bindin
         claims_json = principal.claims_json if claims else ""
     if expires_at is not None:
         require_unexpired(expires_at)
+    signer, mark = plan.signer, plan.mark
     settings: dict[str, str | Callable[[], str]] = {"request.jwt.claims": claims_json}
     if plan.has_separate_claims:
-        settings |= _separate_claims(role, claims, claims_json if plan.signer is None else None)
-    if plan.signer is not None:
+        settings |= _separate_claims(role, claims, claims_json if signer is None else None)
+    if signer is not None:
         # The driver makes the token when it sends it: in AUTOCOMMIT, a token made here could have expired.
-        token = partial(plan.signer.token, claims, claims_json, expires_at)
+        token = partial(signer.token, claims, claims_json, expires_at)
         settings |= {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
-    settings.update(plan.fixed)
-    mark = plan.mark
+    settings |= plan.fixed
     if joined and mark is not None:
         del settings[MARK]
         mark = None
@@ -118,8 +118,8 @@ def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Bindin
         expires_at=expires_at,
         modes=plan.modes,
         discard_key=discard_key(principal, options.principal_claims) if options.reset == "all" else None,
-        confidential=plan.signer is not None,
-        transferable=plan.signer is not None and not plan.signer.bound,
+        confidential=signer is not None,
+        transferable=signer is not None and not signer.bound,
         mark=mark,
     )
 

@@ -110,5 +110,5 @@ def _check(connection: Connection, caller: Caller, plan: ConnectionPlan) -> None
 
 
 def after_transaction_end(session: RowSecuritySession, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
+    if transaction is session._root:
         session._end()

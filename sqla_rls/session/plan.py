@@ -44,6 +44,8 @@ class ConnectionPlan:
     mark: str | None = None
     #: ``settings``, with the seed and the mark before them.
     fixed: Mapping[str, str | Callable[[], str]] = field(init=False)
+    #: Whether functions of the database may read claims one by one; True if that is unknown.
+    has_separate_claims: bool = field(init=False)
 
     def __post_init__(self) -> None:
         fixed: dict[str, str | Callable[[], str]] = {}
@@ -57,11 +59,8 @@ class ConnectionPlan:
         if self.mark is not None:
             fixed[MARK] = self.mark
         object.__setattr__(self, "fixed", {**fixed, **self.settings})
-
-    @property
-    def has_separate_claims(self) -> bool:
-        """Whether functions of the database may read claims one by one; True if that is unknown."""
-        return self.server is None or self.server.separate_claims
+        separate = self.server is None or self.server.separate_claims
+        object.__setattr__(self, "has_separate_claims", separate)
 
     @property
     def is_direct(self) -> bool:
@@ -73,7 +72,8 @@ SEED: Final = "seed"
 
 
 def _seed() -> str:
-    return str(int.from_bytes(urandom(8), "big") / 2**63 - 1)
+    # The digits of an integer: those of a float take ten times as long.
+    return f".{int.from_bytes(urandom(7), 'big')}"
 
 
 def plan_of(connection: Connection, options: SessionOptions) -> ConnectionPlan:

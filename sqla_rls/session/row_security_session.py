@@ -55,17 +55,17 @@ class RowSecuritySession(Session):
     #: The transaction in progress, and whether it was refused.
     _root: SessionTransaction | None = None
     _refused: bool = False
+    #: One for each connection of the transaction in progress.
+    _shares: list[Share] | None = None
     #: Connections that the application gave, and whether each was in a transaction before the session's.
     _given: WeakKeyDictionary[Connection, bool] | None = None
 
     def __init__(self, *args: Any, token: str | TokenCallback | None = None, **kw: Any) -> None:
         super().__init__(*args, **kw)
-        if token is not None and not callable(token):
-            require_verifier(self._options.verifier)
-        self._caller = token
-        self._me = ref(self)
-        #: One for each connection of the transaction in progress.
-        self._shares: list[Share] = []
+        if token is not None:
+            if not callable(token):
+                require_verifier(self._options.verifier)
+            self._caller = token
 
     def close(self) -> None:
         """Close the session, and forget the caller, even if closing fails."""
@@ -154,11 +154,12 @@ class RowSecuritySession(Session):
             self.connection(bind_arguments=bind_arguments)
 
     def _require_bound(self) -> None:
-        if self._root is None or self._has_ended():
+        root = self._root
+        if root is None or (self._transaction is not root and self._has_ended()):
             return
         if self._refused:
             raise TransactionRefused(REFUSED)
-        for share in self._shares:
+        for share in self._shares or ():
             if not share.is_in_force:
                 raise TransactionRefused(ENDED)
 
@@ -190,8 +191,11 @@ class RowSecuritySession(Session):
         # Refused until the binding has succeeded: after an error, the session still holds the connection.
         self._refused = True
         joined = self._given is not None and self._given.pop(connection, False)
-        share = Share(self._me, connection, joined, Sharers.of(info, joined=joined))
-        self._shares.append(share)
+        share = Share(ref(self), connection, joined, Sharers.of(info, joined=joined))
+        if self._shares is None:
+            self._shares = [share]
+        else:
+            self._shares.append(share)
         return share
 
     def _ask(self, connection: Connection) -> Principal:

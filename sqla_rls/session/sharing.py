@@ -174,7 +174,7 @@ def sessions_on(connection: Connection | None) -> list[Any]:
 
 
 def _transactions_of(connection: Connection) -> list[Transaction]:
-    root, savepoint = connection.get_transaction(), connection.get_nested_transaction()
+    root, savepoint = connection._transaction, connection._nested_transaction
     assert root is not None
     found: list[Transaction] = [root]
     while savepoint is not None:
