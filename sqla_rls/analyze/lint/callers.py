@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.finding import Remedy
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression, read_query
 from sqla_rls.analyze.worlds.schema import Relation, Schema
 
@@ -66,3 +68,16 @@ def tables_read(schema: Schema, name: str) -> Iterator[Relation]:
                 if target is not None and target not in seen:
                     seen.add(target)
                     waiting.append(target)
+
+
+def compare_with_caller(database: Database, table: str, policy: str | None, command: str) -> Remedy:
+    """Return a change of *policy*, if there is one: it compares a column with the caller's id."""
+    clause = "WITH CHECK" if command == "INSERT" else "USING"
+    return Remedy(
+        sql=(
+            f"ALTER POLICY {database.quoted(policy)} ON {table} {clause} (… = (SELECT auth.user_id()));"
+            if policy is not None
+            else None
+        ),
+        python='auth_uid("…")',
+    )

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Final
 
 from sqla_rls.analyze.in_place.conditions import Part
+from sqla_rls.analyze.lint.callers import compare_with_caller
 from sqla_rls.analyze.lint.database import Database
-from sqla_rls.analyze.lint.finding import Finding, Remedy
+from sqla_rls.analyze.lint.finding import Finding
 from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.worlds.pools import SUBJECTS, Actor
@@ -69,15 +70,7 @@ def check(database: Database) -> Iterator[Finding]:
                     "a caller with a subject doesn't reach."
                 ),
                 evidence=[reach.evidence(case, f"{{who}} {_VERBS[command]} {{row}}")],
-                remedy=Remedy(
-                    sql=(
-                        f"ALTER POLICY {database.quoted(policy)} ON {name} "
-                        f"{'WITH CHECK' if command == 'INSERT' else 'USING'} (… = (SELECT auth.user_id()));"
-                        if policy is not None
-                        else None
-                    ),
-                    python='auth_uid("…")',
-                ),
+                remedy=compare_with_caller(database, name, policy, command),
             )
 
 
