@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from sqla_rls.alembic.autogenerate.render import Call
+from sqla_rls.alembic.autogenerate.render import Call, confirmed
 from sqla_rls.declare.grantable import is_beyond_row_security
 from sqla_rls.diff.policies import Changes
 from sqla_rls.diff.views import ViewChanges
@@ -29,18 +29,7 @@ def exposures(changes: Changes, live: Snapshot, dropped: Collection[TableKey]) -
         _say(table, exposure)
     for table, exposure in (*_no_longer_forced(changes, live), *_restrictive_policies(changes, dropped)):
         _say(table, exposure)
-        call, undo = (
-            Call(
-                "confirm_exposure",
-                table.name,
-                exposure,
-                implicit=implicit,
-                confirmed=False,
-                schema=table.schema,
-            )
-            for implicit in (False, True)
-        )
-        yield call.undone_by(undo)
+        yield confirmed(table, exposure)
 
 
 def _say(table: TableKey, exposure: str) -> None:

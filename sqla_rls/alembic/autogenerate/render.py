@@ -11,6 +11,7 @@ from alembic.autogenerate.render import renderers
 from alembic.operations import MigrateOperation, Operations
 
 from sqla_rls.alembic.operations.registered import require_ours
+from sqla_rls.snapshot import TableKey
 
 _LINE_LENGTH = 100
 
@@ -63,6 +64,17 @@ class _Diff(tuple[Any, ...]):
 
     def __repr__(self) -> str:
         return f"\n{self.text}"
+
+
+def confirmed(table: TableKey, exposure: str) -> Call:
+    """Return the call that stops the migration until somebody confirms an exposure; a downgrade has none."""
+    call, undo = (
+        Call(
+            "confirm_exposure", table.name, exposure, implicit=implicit, confirmed=False, schema=table.schema
+        )
+        for implicit in (False, True)
+    )
+    return call.undone_by(undo)
 
 
 class Notes(MigrateOperation):

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.alembic.autogenerate.normalize import Normalized
 from sqla_rls.alembic.autogenerate.read import Context, Read
-from sqla_rls.alembic.autogenerate.render import Call
+from sqla_rls.alembic.autogenerate.render import Call, confirmed
 from sqla_rls.diff.policies import Changes
 from sqla_rls.exc import AnalysisError, DeclarationError
 from sqla_rls.log import autogenerate_log
@@ -103,19 +103,7 @@ def _found(context: Context, migration: Any, read: Read, choice: str) -> Verdict
         if choice == "warn":
             log.warning("this migration opens table %s: %s", name, exposure)
             continue
-        table = protected[name]
-        call, undo = (
-            Call(
-                "confirm_exposure",
-                table.name,
-                exposure,
-                implicit=implicit,
-                confirmed=False,
-                schema=table.schema,
-            )
-            for implicit in (False, True)
-        )
-        calls.append(call.undone_by(undo))
+        calls.append(confirmed(protected[name], exposure))
     return Verdicts(tuple(lines), tuple(_lines_of_downgrade(found)), tuple(calls))
 
 

@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from markdown_it import MarkdownIt
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 from sqla_rls.cli import main
-from tests.support.servers import cleared_server
+from tests.support.guides import fences_of, write_snapshots
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "matrix.md"
 COMMANDS = ("matrix app.json", "matrix --diff app.json after.json")
@@ -22,17 +19,9 @@ COMMANDS = ("matrix app.json", "matrix --diff app.json after.json")
 @pytest.mark.one_postgres
 def test_the_guide_shows_real_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guide = GUIDE.read_text(encoding="utf-8")
-    fences = [token for token in MarkdownIt().parse(guide) if token.type == "fence"]
-    scripts = [token.content for token in fences if token.info == "sql"]
+    fences = fences_of(guide)
     monkeypatch.chdir(tmp_path)
-    with cleared_server() as server:
-        url = server.url(server.create_database())
-        for path, script in zip(("app.json", "after.json"), scripts, strict=True):
-            with create_engine(url, poolclass=NullPool).begin() as connection:
-                connection.connection.cursor().execute(script)
-            done = CliRunner().invoke(main, ["snapshot", url.render_as_string()])
-            assert done.exit_code == 0
-            Path(path).write_text(done.stdout, encoding="utf-8")
+    write_snapshots(fences, "app.json", "after.json")
     for command in COMMANDS:
         done = CliRunner().invoke(main, command.split())
         assert done.exit_code == 0, done.output
