@@ -34,6 +34,8 @@ class ServerInfo:
     """The server of a connection, as the answer to QUERY describes it."""
 
     backend_pid: int
+    #: The version of the server, such as 180000.
+    version: int
     #: Whether no pooler is between the connection and the server.
     direct: bool
     #: Whether the database has the extension pg_session_jwt.
@@ -61,6 +63,7 @@ def read(answer: str, driver_connection: Any) -> ServerInfo:
     direct = found["backend_pid"] == _backend_pid(driver_connection)
     return ServerInfo(
         backend_pid=found["backend_pid"],
+        version=found["version"],
         direct=direct,
         extension=found["extension"],
         verifier=found["verifier"],

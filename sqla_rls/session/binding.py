@@ -1,9 +1,9 @@
 """Binds a caller to one transaction by settings.
 
-``set_config('role', …, true)`` sets the role.  The claims are the value of ``request.jwt.claims``, or a
-token in ``pg_session_jwt.jwt``, which the database verifies.  The first trusts all SQL on the connection.
-All settings end with the transaction.  They go with BEGIN, if the driver's connection can send them so.
-Otherwise they go in a statement of their own.
+``set_config('role', …, true)``, or SET LOCAL, sets the role.  The claims are the value of
+``request.jwt.claims``, or a token in ``pg_session_jwt.jwt``, which the database verifies.  The first trusts
+all SQL on the connection.  All settings end with the transaction.  They go with BEGIN, if the driver's
+connection can send them so.  Otherwise they go in a statement of their own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def bind(
     Emits:
         One SELECT of ``set_config(…, true)`` for the role, the claims or the token, and the settings of the
         plan.  The transports "pipeline" and "with_begin" send it with BEGIN, where the connection can; an
-        error of the server comes with the first statement.  The plan's modes stand in BEGIN, and RESET ALL
+        error of the server comes with the first statement.  As text, the role is a SET LOCAL of its own, and
+        PostgreSQL 18 gets SET LOCAL for each setting.  The plan's modes stand in BEGIN, and RESET ALL
         follows.  Without ``set_role`` it sets no role, and the login role must be the caller's.  In a joined
         transaction one SELECT reads the settings first.
     """
@@ -121,6 +122,7 @@ def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Bindin
         confidential=signer is not None,
         transferable=signer is not None and not signer.bound,
         mark=mark,
+        sets_locally=plan.sets_locally,
     )
 
 

@@ -76,7 +76,7 @@ def enforce_row_security(
         DeclarationError: row security is enforced on the factory already, or an argument is wrong.
 
     Emits:
-        One SELECT of ``set_config(…, true)`` at the beginning of each transaction.
+        One SELECT of ``set_config(…, true)``, or SET LOCAL, at the beginning of each transaction.
     """
     maker = _maker_of(factory)
     base = _session_class(maker)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection, Engine
 
 from sqla_rls.driver import connect, server_info
-from sqla_rls.driver.base import MARK, DriverConnection, Modes
+from sqla_rls.driver.base import MARK, DriverConnection, Modes, can_be_set_locally
 from sqla_rls.driver.connect import SERVER_INFO, SIGNER
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
@@ -46,6 +46,8 @@ class ConnectionPlan:
     fixed: Mapping[str, str | Callable[[], str]] = field(init=False)
     #: Whether functions of the database may read claims one by one; True if that is unknown.
     has_separate_claims: bool = field(init=False)
+    #: Whether SET LOCAL can make the settings.
+    sets_locally: bool = field(init=False)
 
     def __post_init__(self) -> None:
         fixed: dict[str, str | Callable[[], str]] = {}
@@ -61,6 +63,13 @@ class ConnectionPlan:
         object.__setattr__(self, "fixed", {**fixed, **self.settings})
         separate = self.server is None or self.server.separate_claims
         object.__setattr__(self, "has_separate_claims", separate)
+        # The other servers of a pooler may have another version.
+        sets_locally = (
+            self.server is not None
+            and self.server.direct
+            and can_be_set_locally(self.settings, self.server.version)
+        )
+        object.__setattr__(self, "sets_locally", sets_locally)
 
     @property
     def is_direct(self) -> bool:

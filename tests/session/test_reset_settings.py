@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    func,
     insert,
     select,
     text,
@@ -206,6 +207,28 @@ def test_an_empty_path_is_kept(lines: Lines, alice: Caller, bob: Caller, empty: 
     line.visit(alice, spoil)
     assert line.visit(bob, value(text("SELECT to_regclass('notices')"))) is None
     assert line.visit(bob, value(text("SELECT count(*) FROM public.todos"))) == 0
+
+
+SPELLED = {
+    # A part of the name is a keyword.
+    "app.user": "it's 100 % a \\ and a \"",
+    "search_path": ' "Odd, %s", "$user" ,table, public',
+    "temp_tablespaces": "pg_default, pg_default",
+    "datestyle": "German, DMY",
+    "statement_timeout": "7s",
+}
+
+
+@table("names", [["app.user", "datestyle", "statement_timeout"], ["search_path"], list(SPELLED)])
+def test_values_of_every_kind_are_set_as_they_are(lines: Lines, alice: Caller, names: list[str]) -> None:
+    settings = {name: SPELLED[name] for name in names}
+    shown = select(*[func.current_setting(name) for name in settings])
+    line = lines(settings=settings)
+    for _ in range(2):
+        found = line.visit(alice, lambda session: session.execute(shown).one())
+        assert dict(zip(settings, found, strict=True)) == {
+            name: f"{value}, pg_temp" if name == "search_path" else value for name, value in settings.items()
+        }
 
 
 @by_some_transports

@@ -1,5 +1,6 @@
 SELECT pg_catalog.jsonb_build_object(
   'backend_pid', pg_catalog.pg_backend_pid(),
+  'version', pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
   'in_recovery', pg_catalog.pg_is_in_recovery(),
   'loaded', ({load}),
   'extension', EXISTS (SELECT FROM pg_catalog.pg_extension
