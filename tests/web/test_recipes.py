@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import httpx2
 import pytest
@@ -56,19 +56,31 @@ from tests.support.web import sent_by
 pytestmark = pytest.mark.exhaustive
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
-MODELS: dict[str, MetaData] = {
-    "fastapi": fastapi_app.Base.metadata,
-    "flask": flask_app.Base.metadata,
-    "litestar": litestar_app.Todo.metadata,
-    "sqlmodel": SQLModel.metadata,
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An app, its tables, and the page that shows it."""
+
+    app: ModuleType
+    metadata: MetaData
+    page: str
+    is_async: bool = True
+
+
+RECIPES = {
+    "fastapi": Recipe(fastapi_app, fastapi_app.Base.metadata, "fastapi.md"),
+    "flask": Recipe(flask_app, flask_app.Base.metadata, "frameworks.md", is_async=False),
+    "litestar": Recipe(litestar_app, litestar_app.Todo.metadata, "frameworks.md"),
+    "sqlmodel": Recipe(sqlmodel_app, SQLModel.metadata, "fastapi.md", is_async=False),
 }
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=RECIPES)
 def framework(request: pytest.FixtureRequest, engine: Engine) -> str:
     """Its name; its tables are there."""
     name: str = request.param
-    MODELS[name].create_all(engine)
+    RECIPES[name].metadata.create_all(engine)
     return name
 
 
@@ -115,14 +127,14 @@ def client(framework: str, request: pytest.FixtureRequest, issuer: Issuer) -> It
         thread.join()
         server.server_close()
         return
-    app: Any
     url: str = request.getfixturevalue("app_url")
-    verifier = verifier_of(issuer)
-    if framework == "sqlmodel":
-        app = sqlmodel_app.create_app(create_engine(url, poolclass=NullPool), verifier)
-    else:
-        engine = create_async_engine(url.replace("+psycopg", "+asyncpg"), poolclass=NullPool)
-        app = (fastapi_app if framework == "fastapi" else litestar_app).create_app(engine, verifier)
+    recipe = RECIPES[framework]
+    engine = (
+        create_async_engine(url.replace("+psycopg", "+asyncpg"), poolclass=NullPool)
+        if recipe.is_async
+        else create_engine(url, poolclass=NullPool)
+    )
+    app = recipe.app.create_app(engine, verifier_of(issuer))
     with TestClient(app) as client:
         yield client
 
@@ -203,21 +215,13 @@ def test_other_errors_of_the_database_are_500(
 
 def test_alembic_finds_the_models_as_they_are(framework: str, engine: Engine) -> None:
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), MODELS[framework]) == []
+        assert compare_metadata(MigrationContext.configure(connection), RECIPES[framework].metadata) == []
 
 
-@pytest.mark.parametrize(
-    ("page", "app"),
-    [
-        ("fastapi.md", fastapi_app),
-        ("fastapi.md", sqlmodel_app),
-        ("frameworks.md", flask_app),
-        ("frameworks.md", litestar_app),
-    ],
-)
-def test_the_document_shows_the_app(page: str, app: ModuleType) -> None:
-    assert app.__file__ is not None
-    assert f"```python\n{Path(app.__file__).read_text()}```\n" in (GUIDE / page).read_text()
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_document_shows_the_app(recipe: Recipe) -> None:
+    assert recipe.app.__file__ is not None
+    assert f"```python\n{Path(recipe.app.__file__).read_text()}```\n" in (GUIDE / recipe.page).read_text()
 
 
 # Starlette
