@@ -10,6 +10,27 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from sqla_rls.analyze.plans.tree import (
+    any_of_array,
+    cast_to,
+    children,
+    columns_of,
+    conjunction,
+    conjuncts,
+    equality,
+    is_a,
+    is_comparison,
+    is_equality,
+    is_simple,
+    nodes,
+    operator_of,
+    parsed,
+    scalar_subquery,
+    spelled,
+    unqualified,
+    with_children,
+    without_subqueries,
+)
 from sqla_rls.analyze.sides.statements import require_parser
 
 Kind: TypeAlias = Literal["function_per_row", "slow_membership", "column_in_expression"]
@@ -44,11 +65,11 @@ def faster_forms(
     ]
     found: list[tuple[Kind, str]] = []
     for kind, form in forms:
-        node = _parsed(expression)
+        node = parsed(expression)
         if node is None:
             return []
-        before = _spelled(node)
-        after = _spelled(form(node))
+        before = spelled(node)
+        after = spelled(form(node))
         if after != before:
             found.append((kind, after))
     return found
@@ -56,7 +77,7 @@ def faster_forms(
 
 def compared(expression: str, schema: str, table: str) -> list[Compared]:
     """Return the columns and expressions that an index could find rows by, also in subqueries."""
-    node = _parsed(expression)
+    node = parsed(expression)
     if node is None:
         return []
     found = list(_compared(node, {}, (schema, table)))
@@ -65,10 +86,10 @@ def compared(expression: str, schema: str, table: str) -> list[Compared]:
 
 def calls(expression: str) -> list[str]:
     """Return the names of the functions that *expression* calls, without their schemas."""
-    node = _parsed(expression)
+    node = parsed(expression)
     if node is None:
         return []
-    return list(dict.fromkeys(one.funcname[-1].sval for one in _all(node) if _is(one, "FuncCall")))
+    return list(dict.fromkeys(one.funcname[-1].sval for one in nodes(node) if is_a(one, "FuncCall")))
 
 
 def is_read_only(statement: str) -> bool | None:
@@ -78,11 +99,11 @@ def is_read_only(statement: str) -> bool | None:
         found = pglast.parse_sql(statement)
     except pglast.parser.ParseError:
         return None
-    if len(found) != 1 or not _is(found[0].stmt, "SelectStmt"):
+    if len(found) != 1 or not is_a(found[0].stmt, "SelectStmt"):
         return False
     return not any(
-        _is(one, "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "LockingClause", "IntoClause")
-        for one in _all(found[0].stmt)
+        is_a(one, "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "LockingClause", "IntoClause")
+        for one in nodes(found[0].stmt)
     )
 
 
@@ -104,14 +125,14 @@ def with_condition(statement: str, condition: str) -> str | None:
         found = pglast.parse_sql(statement)
     except pglast.parser.ParseError:
         return None
-    added = _parsed(condition)
+    added = parsed(condition)
     if len(found) != 1 or added is None:
         return None
     node = found[0].stmt
-    if not _is(node, "SelectStmt", "UpdateStmt", "DeleteStmt") or getattr(node, "larg", None) is not None:
+    if not is_a(node, "SelectStmt", "UpdateStmt", "DeleteStmt") or getattr(node, "larg", None) is not None:
         return None
-    node.whereClause = added if node.whereClause is None else _and([node.whereClause, added])
-    return _spelled(node)
+    node.whereClause = added if node.whereClause is None else conjunction([node.whereClause, added])
+    return spelled(node)
 
 
 class _Once:
@@ -121,11 +142,11 @@ class _Once:
         self._volatile = frozenset(volatile)
 
     def __call__(self, node: Any) -> Any:
-        if _is(node, "SubLink"):
+        if is_a(node, "SubLink"):
             return self._of_sublink(node)
         if self._is_constant(node) and self._has_call(node):
-            return _subquery(node)
-        return _with_children(node, self)
+            return scalar_subquery(node)
+        return with_children(node, self)
 
     def _of_sublink(self, node: Any) -> Any:
         from pglast.enums import SubLinkType
@@ -133,7 +154,7 @@ class _Once:
         select = node.subselect
         if node.testexpr is not None:
             node.testexpr = self(node.testexpr)
-        if not _is_simple(select):
+        if not is_simple(select):
             return node
         if node.subLinkType == SubLinkType.EXPR_SUBLINK and not select.fromClause:
             # (SELECT auth.user_id() = user_id) is evaluated for each row.
@@ -141,19 +162,19 @@ class _Once:
             return node if self._is_constant(value) else self(value)
         if select.whereClause is not None:
             select.whereClause = self(select.whereClause)
-        for one in _all(select.fromClause or ()):
-            if _is(one, "JoinExpr") and one.quals is not None:
+        for one in nodes(select.fromClause or ()):
+            if is_a(one, "JoinExpr") and one.quals is not None:
                 one.quals = self(one.quals)
         return node
 
     def _is_constant(self, node: Any) -> bool:
         return not any(
-            _is(one, "ColumnRef", "ParamRef") or (_is(one, "SubLink") and one.subselect.fromClause)
-            for one in _all(node)
+            is_a(one, "ColumnRef", "ParamRef") or (is_a(one, "SubLink") and one.subselect.fromClause)
+            for one in nodes(node)
         )
 
     def _has_call(self, node: Any) -> bool:
-        found = [one for one in _without_subqueries(node) if _is(one, "FuncCall")]
+        found = [one for one in without_subqueries(node) if is_a(one, "FuncCall")]
         return bool(found) and not any(
             one.agg_star or one.over or one.funcname[-1].sval in self._volatile for one in found
         )
@@ -168,19 +189,19 @@ class _Membership:
     def __call__(self, node: Any) -> Any:
         from pglast.enums import SubLinkType
 
-        if not _is(node, "SubLink"):
-            return _with_children(node, self)
+        if not is_a(node, "SubLink"):
+            return with_children(node, self)
         select = node.subselect
-        if not _is_simple(select):
+        if not is_simple(select):
             return node
         if node.subLinkType == SubLinkType.EXISTS_SUBLINK:
-            return self._of_exists(node, select, list(_conjuncts(select.whereClause)))
-        if node.subLinkType != SubLinkType.ANY_SUBLINK or (node.operName and _operator(node) != "="):
+            return self._of_exists(node, select, list(conjuncts(select.whereClause)))
+        if node.subLinkType != SubLinkType.ANY_SUBLINK or (node.operName and operator_of(node) != "="):
             return node
         if not self._outer(select):
-            return _any_of(node.testexpr, select)
-        added = _equal(select.targetList[0].val, node.testexpr)
-        return self._of_exists(node, select, [*_conjuncts(select.whereClause), added])
+            return any_of_array(node.testexpr, select)
+        added = equality(select.targetList[0].val, node.testexpr)
+        return self._of_exists(node, select, [*conjuncts(select.whereClause), added])
 
     def _of_exists(self, node: Any, select: Any, conditions: list[Any]) -> Any:
         from pglast import ast
@@ -195,23 +216,23 @@ class _Membership:
             outer, inner = pair
             made = copy.copy(select)
             made.targetList = (ast.ResTarget(val=inner),)
-            made.whereClause = _and(rest) if rest else None
+            made.whereClause = conjunction(rest) if rest else None
             made.limitCount = None
-            return _any_of(outer, made)
+            return any_of_array(outer, made)
         return node
 
     def _pair(self, condition: Any) -> tuple[Any, Any] | None:
         """The side of an equality that is of the policy's table, and the other."""
-        if not _is_equality(condition):
+        if not is_equality(condition):
             return None
         for outer, inner in ((condition.lexpr, condition.rexpr), (condition.rexpr, condition.lexpr)):
-            if self._outer(outer) and not self._outer(inner) and len(_columns(outer)) == 1:
+            if self._outer(outer) and not self._outer(inner) and len(columns_of(outer)) == 1:
                 return outer, inner
         return None
 
     def _outer(self, node: Any) -> list[Any]:
         """The columns of the policy's table."""
-        return [one for one in _columns(node) if len(one.fields) > 1 and one.fields[-2].sval == self._table]
+        return [one for one in columns_of(node) if len(one.fields) > 1 and one.fields[-2].sval == self._table]
 
 
 class _Cast:
@@ -223,51 +244,53 @@ class _Cast:
     def __call__(self, node: Any) -> Any:
         from pglast.enums import A_Expr_Kind
 
-        if not _is(node, "A_Expr") or node.kind not in (A_Expr_Kind.AEXPR_OP, A_Expr_Kind.AEXPR_OP_ANY):
-            return _with_children(node, self)
-        if _operator(node) != "=":
+        if not is_a(node, "A_Expr") or node.kind not in (A_Expr_Kind.AEXPR_OP, A_Expr_Kind.AEXPR_OP_ANY):
+            return with_children(node, self)
+        if operator_of(node) != "=":
             return node
         is_array = node.kind == A_Expr_Kind.AEXPR_OP_ANY
         for ours, theirs in (("lexpr", "rexpr"), ("rexpr", "lexpr")):
             side, other = getattr(node, ours), getattr(node, theirs)
-            if not _is(side, "TypeCast") or not _is(side.arg, "ColumnRef") or (is_array and ours == "rexpr"):
+            if (
+                not is_a(side, "TypeCast")
+                or not is_a(side.arg, "ColumnRef")
+                or (is_array and ours == "rexpr")
+            ):
                 continue
             type_ = self._types.get(side.arg.fields[-1].sval)
-            if type_ is not None and not _columns(other, inside=False):
+            if type_ is not None and not columns_of(other, inside=False):
                 setattr(node, ours, side.arg)
-                setattr(node, theirs, _cast(other, type_ + ("[]" if is_array else "")))
+                setattr(node, theirs, cast_to(other, type_ + ("[]" if is_array else "")))
                 return node
         return node
 
 
 def _compared(node: Any, names: Mapping[str, tuple[str, str]], own: tuple[str, str]) -> Iterator[Compared]:
-    if _is(node, "SubLink"):
+    if is_a(node, "SubLink"):
         inner = dict(names)
-        for one in _all(node.subselect.fromClause or ()):
-            if _is(one, "RangeVar"):
+        for one in nodes(node.subselect.fromClause or ()):
+            if is_a(one, "RangeVar"):
                 alias = one.alias.aliasname if one.alias is not None else one.relname
                 inner[alias] = (one.schemaname or own[0], one.relname)
-        if _is(node.testexpr, "ColumnRef"):
+        if is_a(node.testexpr, "ColumnRef"):
             column = node.testexpr.fields[-1].sval
-            yield Compared(
-                *_table_of(node.testexpr, names, own), _spelled(_unqualified(node.testexpr)), column
-            )
+            yield Compared(*_table_of(node.testexpr, names, own), spelled(unqualified(node.testexpr)), column)
         elif node.testexpr is not None:
             yield from _compared(node.testexpr, names, own)
-        for one in _children(node.subselect):
+        for one in children(node.subselect):
             yield from _compared(one, inner, own)
         return
-    if _is_comparison(node):
+    if is_comparison(node):
         sides = (node.lexpr, node.rexpr)
         for side, other in (sides, sides[::-1]):
-            tables = {_table_of(one, names, own) for one in _columns(side)}
-            others = {_table_of(one, names, own) for one in _columns(other, inside=False)}
-            if len(tables) != 1 or tables & others or any(_is(one, "SubLink") for one in _all(side)):
+            tables = {_table_of(one, names, own) for one in columns_of(side)}
+            others = {_table_of(one, names, own) for one in columns_of(other, inside=False)}
+            if len(tables) != 1 or tables & others or any(is_a(one, "SubLink") for one in nodes(side)):
                 continue
             (table,) = tables
-            column = side.fields[-1].sval if _is(side, "ColumnRef") else None
-            yield Compared(*table, _spelled(_unqualified(copy.deepcopy(side))), column)
-    for one in _children(node):
+            column = side.fields[-1].sval if is_a(side, "ColumnRef") else None
+            yield Compared(*table, spelled(unqualified(copy.deepcopy(side))), column)
+    for one in children(node):
         yield from _compared(one, names, own)
 
 
@@ -275,166 +298,3 @@ def _table_of(column: Any, names: Mapping[str, tuple[str, str]], own: tuple[str,
     if len(column.fields) > 1:
         return names.get(column.fields[-2].sval, own)
     return own
-
-
-def _unqualified(node: Any) -> Any:
-    for one in _all(node):
-        if _is(one, "ColumnRef"):
-            one.fields = one.fields[-1:]
-    return node
-
-
-def _is_comparison(node: Any) -> bool:
-    from pglast.enums import A_Expr_Kind
-
-    if not _is(node, "A_Expr") or node.lexpr is None:
-        return False
-    if node.kind == A_Expr_Kind.AEXPR_OP:
-        return _operator(node) in ("=", "<", ">", "<=", ">=")
-    return bool(node.kind == A_Expr_Kind.AEXPR_OP_ANY) and _operator(node) == "="
-
-
-def _is_equality(node: Any) -> bool:
-    from pglast.enums import A_Expr_Kind
-
-    return _is(node, "A_Expr") and node.kind == A_Expr_Kind.AEXPR_OP and _operator(node) == "="
-
-
-def _is_simple(select: Any) -> bool:
-    return _is(select, "SelectStmt") and not any(
-        getattr(select, name)
-        for name in ("groupClause", "havingClause", "windowClause", "valuesLists", "withClause", "larg")
-    )
-
-
-def _operator(node: Any) -> str:
-    name: str = (node.operName if _is(node, "SubLink") else node.name)[-1].sval
-    return name
-
-
-def _conjuncts(node: Any) -> Iterator[Any]:
-    from pglast.enums import BoolExprType
-
-    if node is None:
-        return
-    if _is(node, "BoolExpr") and node.boolop == BoolExprType.AND_EXPR:
-        for one in node.args:
-            yield from _conjuncts(one)
-    else:
-        yield node
-
-
-def _and(nodes: list[Any]) -> Any:
-    from pglast import ast
-    from pglast.enums import BoolExprType
-
-    return nodes[0] if len(nodes) == 1 else ast.BoolExpr(boolop=BoolExprType.AND_EXPR, args=tuple(nodes))
-
-
-def _equal(left: Any, right: Any) -> Any:
-    from pglast import ast
-    from pglast.enums import A_Expr_Kind
-
-    return ast.A_Expr(kind=A_Expr_Kind.AEXPR_OP, name=(ast.String("="),), lexpr=left, rexpr=right)
-
-
-def _any_of(value: Any, select: Any) -> Any:
-    from pglast import ast
-    from pglast.enums import A_Expr_Kind, SubLinkType
-
-    array = ast.SubLink(subLinkType=SubLinkType.ARRAY_SUBLINK, subselect=select)
-    return ast.A_Expr(kind=A_Expr_Kind.AEXPR_OP_ANY, name=(ast.String("="),), lexpr=value, rexpr=array)
-
-
-def _subquery(value: Any) -> Any:
-    from pglast import ast
-    from pglast.enums import LimitOption, SetOperation, SubLinkType
-
-    select = ast.SelectStmt(
-        targetList=(ast.ResTarget(val=value),),
-        op=SetOperation.SETOP_NONE,
-        limitOption=LimitOption.LIMIT_OPTION_DEFAULT,
-    )
-    return ast.SubLink(subLinkType=SubLinkType.EXPR_SUBLINK, subselect=select)
-
-
-def _cast(value: Any, type_: str) -> Any:
-    made: Any = require_parser().parse_sql(f"SELECT CAST(NULL AS {type_})")[0].stmt.targetList[0].val
-    made.arg = value
-    return made
-
-
-def _parsed(expression: str) -> Any:
-    pglast = require_parser()
-    try:
-        found = pglast.parse_sql(f"SELECT {expression}")
-    except pglast.parser.ParseError:
-        # The server may know syntax that the parser doesn't.
-        return None
-    if len(found) != 1 or len(found[0].stmt.targetList or ()) != 1:
-        return None
-    return found[0].stmt.targetList[0].val
-
-
-def _spelled(node: Any) -> str:
-    from pglast.stream import RawStream
-
-    text: str = RawStream()(node)
-    return text
-
-
-def _is(node: Any, *names: str) -> bool:
-    return type(node).__name__ in names
-
-
-def _children(node: Any) -> Iterator[Any]:
-    from pglast.ast import Node
-
-    if isinstance(node, tuple | list):
-        for one in node:
-            if isinstance(one, Node | tuple):
-                yield one
-    elif isinstance(node, Node):
-        for name in node:
-            value = getattr(node, name)
-            if isinstance(value, Node | tuple):
-                yield value
-
-
-def _all(node: Any) -> Iterator[Any]:
-    yield node
-    for one in _children(node):
-        yield from _all(one)
-
-
-def _without_subqueries(node: Any) -> Iterator[Any]:
-    yield node
-    if not _is(node, "SubLink"):
-        for one in _children(node):
-            yield from _without_subqueries(one)
-
-
-def _columns(node: Any, *, inside: bool = True) -> list[Any]:
-    """The columns in *node*, with those *inside* of its subqueries or without them."""
-    return [one for one in (_all(node) if inside else _without_subqueries(node)) if _is(one, "ColumnRef")]
-
-
-def _with_children(node: Any, change: Callable[[Any], Any]) -> Any:
-    """Replace the children of *node* that are expressions."""
-    from pglast.ast import Node
-
-    if isinstance(node, tuple):
-        return tuple(_replaced(one, change) for one in node)
-    for name in node:
-        value = getattr(node, name)
-        if isinstance(value, Node | tuple) and name not in ("name", "funcname", "typeName", "operName"):
-            setattr(node, name, _replaced(value, change))
-    return node
-
-
-def _replaced(node: Any, change: Callable[[Any], Any]) -> Any:
-    from pglast.ast import Node
-
-    if isinstance(node, tuple):
-        return tuple(_replaced(one, change) for one in node)
-    return change(node) if isinstance(node, Node) else node
