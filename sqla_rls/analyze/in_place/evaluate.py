@@ -17,7 +17,8 @@ from sqlalchemy import Connection, NestedTransaction, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.conditions import Undecidable
-from sqla_rls.analyze.worlds.pools import Actor, as_input
+from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.values import as_input
 from sqla_rls.catalog.query import undone
 
 #: The classes of errors that a command would raise, too: of data, of cardinality, and of functions.

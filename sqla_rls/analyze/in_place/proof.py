@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqla_rls.analyze.in_place.splice import Expression
-from sqla_rls.analyze.worlds.pools import SUBJECTS, as_input
+from sqla_rls.analyze.worlds.pools import SUBJECTS
 from sqla_rls.analyze.worlds.schema import Column
 from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.values import as_input
 
 _SUBJECT: Final = object()
 #: Types of which two different texts are two different values.

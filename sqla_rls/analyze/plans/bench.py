@@ -24,9 +24,10 @@ from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.acting import as_caller
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.generate import generate_worlds
-from sqla_rls.analyze.worlds.pools import Actor, Shared
+from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Profile, Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, Trial
+from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statements
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.catalog.query import undone

@@ -22,9 +22,11 @@ from sqla_rls.analyze.vocabulary import Claim, Setting, Subject, Term, Vocabular
 from sqla_rls.analyze.vocabulary import Column as ColumnTerm
 from sqla_rls.analyze.why.rows import quoted_literal
 from sqla_rls.analyze.why.target import first_line
-from sqla_rls.analyze.worlds.pools import Actor, Pools, Shared, as_input
+from sqla_rls.analyze.worlds.pools import Actor, Pools
 from sqla_rls.analyze.worlds.schema import Column, ForeignKey, Relation, Schema
+from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import quoted
+from sqla_rls.analyze.worlds.values import as_input
 from sqla_rls.catalog.query import undone
 
 #: The rows of a table.

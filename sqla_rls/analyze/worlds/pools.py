@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +12,8 @@ from uuid import UUID
 from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary
 from sqla_rls.analyze.worlds.schema import Column, Relation, Schema
+from sqla_rls.analyze.worlds.shared import Shared
+from sqla_rls.analyze.worlds.values import around, as_input, moments, natural, patterns
 
 #: The caller, and somebody else, as each type has them.
 SUBJECTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -89,71 +91,6 @@ class Actor:
         return who
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """The vocabulary of both sides, for a relation and the relations that it reads."""
-
-    vocabulary: Vocabulary
-
-    @classmethod
-    def of(cls, schemas: Iterable[Schema], relation: str) -> Shared:
-        found, columns = Vocabulary(), list[Column]()
-        for schema in schemas:
-            if relation in schema.relations:
-                found = found.merged(_vocabulary(schema, relation))
-                read = (schema.relations[name] for name in sorted(schema.reads(relation)))
-                columns += [column for one in read for column in one.columns.values()]
-        return cls(vocabulary=_attributed(found, columns))
-
-
-def _attributed(vocabulary: Vocabulary, columns: Iterable[Column]) -> Vocabulary:
-    """Constants of parameters may be of any column; those of a generated column are of its sources, too."""
-    names = {column.name for column in columns}
-    constants, loose = dict(vocabulary.constants), list(vocabulary.loose)
-    for term, ones in vocabulary.constants.items():
-        if isinstance(term, terms.Column) and not term.path and term.name not in names:
-            loose += ones
-    for column in columns:
-        if column.generated is not None:
-            own = vocabulary.constants.get(terms.Column(column.name), ())
-            for name in sorted(terms.read_expression(column.generated).names & names - {column.name}):
-                source = terms.Column(name)
-                constants[source] = tuple(dict.fromkeys((*constants.get(source, ()), *own)))
-    return replace(vocabulary, constants=constants, loose=tuple(dict.fromkeys(loose)))
-
-
-def _vocabulary(schema: Schema, relation: str) -> Vocabulary:
-    found = Vocabulary()
-    for name in sorted(schema.reads(relation)):
-        one = schema.relations[name]
-        for policy in one.policies:
-            for expression in (policy.using, policy.check):
-                if expression is not None:
-                    found = found.merged(terms.read_expression(expression))
-        if one.query is not None:
-            found = found.merged(terms.read_query(one.query))
-        for expression in (*one.checks, *filter(None, [one.partition_check])):
-            found = found.merged(terms.read_expression(expression))
-        for child in one.children:
-            if (check := schema.relations[child].partition_check) is not None:
-                found = found.merged(terms.read_expression(check))
-        for column in one.columns.values():
-            for expression in (*column.domain_checks, *filter(None, [column.generated])):
-                found = found.merged(terms.read_expression(expression))
-    for signature in sorted(schema.calls(relation)):
-        vocabulary = schema.functions[signature].vocabulary
-        if schema.functions[signature].schema == "auth":
-            # They read claims; their constants are names and texts of claims, not values of columns.
-            attributed: dict[terms.Term, tuple[Constant, ...]] = {
-                term: ones
-                for term, ones in vocabulary.constants.items()
-                if not isinstance(term, terms.Column)
-            }
-            vocabulary = replace(vocabulary, constants=attributed, loose=())
-        found = found.merged(vocabulary)
-    return found
-
-
 @dataclass(kw_only=True)
 class Pools:
     """The values of each column of the relations that access to one relation reads."""
@@ -197,7 +134,7 @@ class Pools:
 
     def distinct(self, column: Column, number: int) -> Any:
         """Return value *number* of those that a key column has."""
-        named = [_natural(one) for one in self.vocabulary.constants.get(terms.Column(column.name), ())]
+        named = [natural(one) for one in self.vocabulary.constants.get(terms.Column(column.name), ())]
         named = [value for value in named if self._is_valid(column, value)]
         if named:  # of a partition, or of a CHECK
             return named[(number - 1) % len(named)]
@@ -242,7 +179,7 @@ class Pools:
 
     def _claim_values(self, path: tuple[str, ...]) -> Iterator[Any]:
         term = terms.Claim(path)
-        constants = [_natural(one) for one in self.vocabulary.constants.get(term, ())]
+        constants = [natural(one) for one in self.vocabulary.constants.get(term, ())]
         linked = [one for one in self.vocabulary.linked.get(term, ()) if isinstance(one, terms.Column)]
         values: list[Any] = constants or (["1", "2", "10"] if linked else ["alice", True])
         if linked:
@@ -270,18 +207,18 @@ class Pools:
         if column.category == "B":
             return [True, False]
         if column.category == "N":
-            numbers = [n for one in constants if one.kind == "number" for n in _around(one.value)]
+            numbers = [n for one in constants if one.kind == "number" for n in around(one.value)]
             return list(dict.fromkeys([*numbers, *others]))
         if column.category == "D":
-            return [*_moments(column.base, constants), *others]
+            return [*moments(column.base, constants), *others]
         if column.base in ("json", "jsonb"):
             texts = [one.value for one in constants if one.kind == "text"][:3]
             return [{}, *({key: value} for key in texts for value in (*texts, True) if key != value)][:6]
         if column.kind == "c":
             texts = [one.value for one in constants if one.kind in ("text", "number")]
             return [*self._records(column, [*texts, "1"])]
-        texts = [each for one in own if one.kind == "text" for each in _patterns(one.value)]
-        loose = [each for one in self.vocabulary.loose if one.kind == "text" for each in _patterns(one.value)]
+        texts = [each for one in own if one.kind == "text" for each in patterns(one.value)]
+        loose = [each for one in self.vocabulary.loose if one.kind == "text" for each in patterns(one.value)]
         if self._linked(term, terms.Subject):
             found = [*others, *texts, *loose]
         else:
@@ -342,20 +279,12 @@ class Pools:
         kind, category = column.element["kind"], column.element["category"]
         if kind == "e":
             return list(column.labels[:_OTHERS])
-        named = [_natural(one) for one in constants if (one.kind == "number") == (category == "N")]
+        named = [natural(one) for one in constants if (one.kind == "number") == (category == "N")]
         others = self._others(column, column.element["type"], category, terms.Column(column.name))
         return list(dict.fromkeys([*named[:3], *others]))
 
     def _is_valid(self, column: Column, value: Any) -> bool:
         return self.accepts(column.type, as_input(value))
-
-
-def as_input(value: Any) -> str:
-    """The text of *value* as the type's input function reads it."""
-    if isinstance(value, list):
-        inner = ",".join(json.dumps(str(one)) for one in value)
-        return "{" + inner + "}"
-    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
 
 
 def _once(accepts: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
@@ -389,65 +318,6 @@ def _kind(column: Column) -> str | None:
         return "uuid"
     category = column.element["category"] if column.element is not None else column.category
     return {"S": "text", "N": "number"}.get(category)
-
-
-def _natural(constant: Constant) -> Any:
-    if constant.kind == "boolean":
-        return constant.value == "true"
-    if constant.kind == "number":
-        return json.loads(constant.value)
-    return constant.value
-
-
-def _around(number: str) -> Iterator[int | float]:
-    value = json.loads(number)
-    # A type of whole numbers doesn't accept the last.
-    yield from (value, value - 1, value + 1, value + 0.5)
-
-
-def _patterns(text: str) -> Iterator[str]:
-    if "%" in text or "_" in text:
-        instance = text.replace("%", "x").replace("_", "x")
-        yield from (instance, instance.swapcase())
-    yield text
-
-
-def _moments(base: str, constants: Iterable[Constant]) -> Iterator[str]:
-    """Moments before, between and after those of the constants; intervals count from now, both ways."""
-    ages = sorted({_seconds(one.value) for one in constants if one.kind == "interval"} - {0.0})
-    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    for lower, upper in zip([0.0, *ages], [*ages, None], strict=True):
-        middle = (lower + upper) / 2 if upper is not None else lower * 1.5
-        if middle:
-            for moment in (now - timedelta(seconds=middle), now + timedelta(seconds=middle)):
-                yield moment.isoformat(sep=" ") if base.startswith("timestamp") else moment.date().isoformat()
-    for one in constants:
-        if one.kind in ("timestamp", "text"):
-            try:
-                moment = datetime.fromisoformat(one.value)
-            except ValueError:
-                continue
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            for near in (moment, moment - timedelta(days=1), moment + timedelta(days=1)):
-                yield near.isoformat(sep=" ") if base.startswith("timestamp") else near.date().isoformat()
-
-
-_UNITS: Final = {
-    "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0,
-    "week": 604800.0, "mon": 2592000.0, "month": 2592000.0, "year": 31557600.0,
-}  # fmt: skip
-
-
-def _seconds(interval: str) -> float:
-    """The length of an interval in words, or as Postgres prints it; 0 for others."""
-    total, words = 0.0, interval.split()
-    for number, unit in zip(words, [*words[1:], ""], strict=True):
-        if ":" in number:
-            hours, minutes, seconds = ([float(each) for each in number.split(":")] + [0.0])[:3]
-            total += hours * 3600 + minutes * 60 + seconds
-        elif number.lstrip("-").isdecimal():
-            total += float(number) * _UNITS.get(unit.rstrip("s") or "s", 0.0)
-    return abs(total)
 
 
 def _with_claim(base: Mapping[str, Any] | None, path: tuple[str, ...], value: Any) -> Mapping[str, Any]:

@@ -16,9 +16,9 @@ from typing import Any, Final
 from psycopg import sql
 
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.pools import as_input
 from sqla_rls.analyze.worlds.schema import Column, Profile, Relation
 from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.values import as_input
 from sqla_rls.analyze.worlds.world import Row, Values
 
 #: The most updates of one row.
