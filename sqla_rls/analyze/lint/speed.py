@@ -13,10 +13,11 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.lint.database import Database, query_text
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
-from sqla_rls.analyze.plans.bench import Advice, Bench, ratio
+from sqla_rls.analyze.plans.bench import Bench
 from sqla_rls.analyze.plans.changes import Kind, counted_policies
 from sqla_rls.analyze.plans.plan import Plan
 from sqla_rls.analyze.plans.rows import TIME_IS_OVER
+from sqla_rls.analyze.plans.search import Advice, causes, ratio
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.statements import quoted
@@ -155,7 +156,7 @@ class _Measured:
             actor = self.bench.actor(query, self.role)
             if actor is None:
                 return
-            advice, last = self.bench.causes(query, actor, self.relation.name, self.command)
+            advice, last = causes(self.bench, query, actor, self.relation.name, self.command)
             self.survey.advice += advice
             self._unsolved(query, actor, last)
             if self.command == "SELECT":

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ClauseElement
 
 from sqla_rls.analyze.plans.ask import Query, plan_of, read_only
-from sqla_rls.analyze.plans.bench import Advice, Bench
+from sqla_rls.analyze.plans.bench import Bench
 from sqla_rls.analyze.plans.explained import ExplainedQuery
 from sqla_rls.analyze.plans.forms import command_of, is_read_only, with_condition
 from sqla_rls.analyze.plans.plan import Plan
 from sqla_rls.analyze.plans.rows import ROWS
+from sqla_rls.analyze.plans.search import Advice, find_advice
 from sqla_rls.analyze.sides.side import Side
 from sqla_rls.analyze.sides.statements import split
 from sqla_rls.analyze.why.acting import as_caller, require_known_caller
@@ -253,7 +254,7 @@ def _measured(
     found: dict[str, Advice] = {}
     command = command_of(_sql(query))
     for name in names:
-        for one in bench.advise(query, actor, name, command, parameters):
+        for one in find_advice(bench, query, actor, name, command, parameters):
             found.setdefault(one.change.statement, one)
     if found:
         return list(found.values()), []

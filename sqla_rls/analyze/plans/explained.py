@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqla_rls.analyze.plans.bench import Advice, ratio
 from sqla_rls.analyze.plans.plan import Plan
+from sqla_rls.analyze.plans.search import Advice, ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

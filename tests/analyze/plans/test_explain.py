@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.analyze.plans import explain, explain_query
 from sqla_rls.analyze.plans.bench import Bench
+from sqla_rls.analyze.plans.search import find_advice
 from sqla_rls.cli import main
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import AnalysisError
@@ -153,7 +154,7 @@ def test_advice_is_measured_on_generated_rows(owner: Engine) -> None:
         with Bench.open(connection, ["public.todos"], 2000) as bench:
             actor = bench.actor(QUERY, "authenticated")
             assert actor is not None
-            (advice,) = bench.advise(QUERY, actor, "public.todos")
+            (advice,) = find_advice(bench, QUERY, actor, "public.todos")
         assert connection.scalar(text("SELECT count(*) FROM todos")) == 2002
 
     assert advice.change.kind == "function_per_row"
