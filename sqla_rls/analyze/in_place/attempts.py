@@ -158,7 +158,7 @@ class Attempts:
         ]
 
     def _defaults(self, given: Values) -> Values:
-        """The values of the columns that an INSERT leaves out."""
+        """Return the values of the columns that an INSERT leaves out."""
         values: dict[str, Any] = {}
         for name, column in self.relation.columns.items():
             if name in given or column.generated is not None:

@@ -184,7 +184,7 @@ class _Comparing:
                 self.verdicts.add_unknown(name, alike.roles, command, obstacle)
 
     def _likeness(self, name: str, role: str) -> Any:
-        """A value that two roles have in common if the same is permitted to both."""
+        """Return a value that two roles have in common if the same is permitted to both."""
         read = self.sides.read(name)
         held = [side.profiles.get((one, role)) for side in self.sides for one in read]
         expressions = self.sides.expressions(read)

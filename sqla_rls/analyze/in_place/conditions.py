@@ -47,7 +47,7 @@ class Access:
     profiles: Mapping[str, Profile]
 
     def is_active(self, name: str) -> bool:
-        """Whether row security holds for the role on relation *name*."""
+        """Return whether row security holds for the role on relation *name*."""
         relation, profile = self.schema.relations[name], self.profiles[name]
         return relation.row_security and not profile.bypasses and (relation.forced or not profile.owns)
 
@@ -205,7 +205,7 @@ def literal(text: str) -> str:
 
 
 def _populated(relation: Relation, rows: str) -> str:
-    """A query of the *rows*, JSON of text, with the values of the generated columns."""
+    """Return a query of the *rows*, JSON of text, with the values of the generated columns."""
     columns = ", ".join(
         f"CAST(r.x ->> {literal(name)} AS {column.type}) AS {quoted(name)}"
         for name, column in relation.columns.items()

@@ -98,7 +98,7 @@ class Constraints:
         return not self._referring(world, values, 0)
 
     def _fits(self, world: World, row: Row) -> bool:
-        """Whether the row satisfies the constraints of its table, and its foreign keys."""
+        """Return whether the row satisfies the constraints of its table, and its foreign keys."""
         relation = self.relation
         if any(
             column.not_null and column.generated is None and row.values.get(name) is None
@@ -120,7 +120,7 @@ class Constraints:
         return any([parent.get(name) for name in key.target_columns] == wanted for parent in parents)
 
     def _referring(self, world: World, values: Values, action: int) -> list[ForeignKey]:
-        """The keys of other rows that refer to the row, and don't follow it."""
+        """Return the keys of other rows that refer to the row, and don't follow it."""
         found = []
         for row in world.rows:
             relation = self.schema.relations[row.relation]

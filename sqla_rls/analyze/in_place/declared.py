@@ -273,7 +273,7 @@ class _Privileges:
         )
 
     def _groups(self, role: str, memberships: Iterable[Membership]) -> set[str]:
-        """The role, the roles whose privileges it has, and PUBLIC."""
+        """Return the role, the roles whose privileges it has, and PUBLIC."""
         found, waiting = {role, PUBLIC}, [role]
         memberships = list(memberships)
         while waiting:
@@ -319,7 +319,7 @@ def _expression(row: Any) -> _Expression:
 
 
 def _predicate(body: str) -> str:
-    """The condition after WHERE in ``BEGIN ATOMIC SELECT FROM … WHERE condition; END``."""
+    """Return the condition after WHERE in ``BEGIN ATOMIC SELECT FROM … WHERE condition; END``."""
     from pglast.parser import scan
 
     depth, start, end = 0, 0, len(body)

@@ -138,7 +138,7 @@ def _comparison(node: Any, classes: dict[str, _Classes]) -> None:
 
 
 def _operand(node: Any) -> Any:
-    """The text of a constant, None for NULL, or the subject."""
+    """Return the text of a constant, None for NULL, or the subject."""
     if type(node).__name__ == "SubLink" and node.subLinkType.name == "EXPR_SUBLINK":
         query = node.subselect
         others = (query.fromClause, query.whereClause, query.groupClause, query.havingClause, query.larg)

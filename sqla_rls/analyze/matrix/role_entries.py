@@ -70,7 +70,7 @@ class RoleEntries:
                 return tuple(self.relation.columns)
 
     def _by_catalog(self, command: Command) -> Entry | None:
-        """The entry, if privileges, flags or constants decide."""
+        """Return the entry, if privileges, flags or constants decide."""
         relation, profile = self.relation, self.profile
         is_held = profile.delete if command == "DELETE" else bool(self._columns(command))
         if not is_held:
@@ -95,7 +95,7 @@ class RoleEntries:
         return self._by_policies(command)
 
     def _unlimited(self) -> str | None:
-        """Why the policies don't limit the role."""
+        """Return why the policies don't limit the role."""
         if not self.relation.row_security:
             return "row security is off"
         if self.profile.bypasses:
@@ -115,7 +115,7 @@ class RoleEntries:
         ]
 
     def _expressions(self, command: Command, *, is_check: bool) -> tuple[list[str], list[str]]:
-        """The permissive and the restrictive conditions of rows, or of new rows."""
+        """Return the permissive and the restrictive conditions of rows, or of new rows."""
         found: tuple[list[str], list[str]] = [], []
         for policy in self._policies(command):
             expression = (policy.check or policy.using) if is_check else policy.using
@@ -124,7 +124,7 @@ class RoleEntries:
         return found
 
     def _parts(self, command: Command) -> list[tuple[list[str], list[str]]]:
-        """The conditions of the row before the command, and of the row after it."""
+        """Return the conditions of the row before the command, and of the row after it."""
         parts = []
         if command != "INSERT":
             parts.append(self._expressions(command, is_check=False))

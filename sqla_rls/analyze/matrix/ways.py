@@ -208,7 +208,7 @@ class _Finder:
                         )
 
     def unlimited(self) -> Iterator[WayAround]:
-        """The roles that no policy limits."""
+        """Yield the roles that no policy limits."""
         for role in self.schema.roles.values():
             if role.name == self.superuser:
                 continue
@@ -233,7 +233,7 @@ class _Finder:
                 yield relation
 
     def _holds(self, name: str, role: str, command: str) -> bool:
-        """Whether *role* holds the privilege; a rule runs also if no policy admits a row."""
+        """Return whether *role* holds the privilege; a rule runs also if no policy admits a row."""
         profile = self.profiles[name, role]
         held = (bool(profile.selects), bool(profile.inserts), bool(profile.updates), profile.delete)
         found: dict[str, bool] = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), held, strict=True))
@@ -247,7 +247,7 @@ class _Finder:
         ]
 
     def _is_past(self, role: str, name: str) -> bool:
-        """Whether *name* is a table with policies that don't limit *role*."""
+        """Return whether *name* is a table with policies that don't limit *role*."""
         if name not in self._protected:
             return False
         if role == self.superuser:
@@ -257,7 +257,7 @@ class _Finder:
         return profile is not None and (profile.bypasses or (profile.owns and not is_forced))
 
     def _reached(self, signature: str, owner: str) -> tuple[str, ...] | None:
-        """The protected tables that a function reaches past their policies; None if it reaches none."""
+        """Return the protected tables that a function reaches past their policies; None if there are none."""
         read, is_opaque = self._read(signature), False
         for one in self._called(signature):
             is_opaque |= self.schema.functions[one].is_opaque
@@ -278,7 +278,7 @@ class _Finder:
         return found
 
     def _read(self, name: str) -> set[str]:
-        """The relations that a view or a function reads itself, through other views and functions."""
+        """Return the relations that a view or a function reads itself, through other views and functions."""
         found, done, waiting = set[str](), set[str](), [name]
         while waiting:
             one = waiting.pop()

@@ -278,7 +278,7 @@ class ConditionWords:
         return rest if is_callers else None
 
     def _is_callers(self, node: Any) -> bool:
-        """Whether a comparison says that a column of a membership is the caller."""
+        """Return whether a comparison says that a column of a membership is the caller."""
         if not is_equality(node):
             return False
         sides = [self._operands.of(one, inside=True) for one in (node.lexpr, node.rexpr)]

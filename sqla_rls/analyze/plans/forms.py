@@ -93,7 +93,7 @@ def calls(expression: str) -> list[str]:
 
 
 def is_read_only(statement: str) -> bool | None:
-    """Whether *statement* is one SELECT that neither writes nor locks rows; None if it can't be parsed."""
+    """Return whether *statement* is one SELECT that neither writes nor locks rows; None if unparsable."""
     pglast = require_parser()
     try:
         found = pglast.parse_sql(statement)
@@ -222,7 +222,7 @@ class _Membership:
         return node
 
     def _pair(self, condition: Any) -> tuple[Any, Any] | None:
-        """The side of an equality that is of the policy's table, and the other."""
+        """Return the side of an equality that is of the policy's table, and the other."""
         if not is_equality(condition):
             return None
         for outer, inner in ((condition.lexpr, condition.rexpr), (condition.rexpr, condition.lexpr)):
@@ -231,7 +231,7 @@ class _Membership:
         return None
 
     def _outer(self, node: Any) -> list[Any]:
-        """The columns of the policy's table."""
+        """Return the columns of the policy's table."""
         return [one for one in columns_of(node) if len(one.fields) > 1 and one.fields[-2].sval == self._table]
 
 

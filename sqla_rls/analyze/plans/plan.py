@@ -142,7 +142,7 @@ def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _own_nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The node and those below it, without subqueries."""
+    """Yield the node and those below it, without subqueries."""
     yield node
     for child in node.get("Plans", ()):
         if child.get("Parent Relationship") not in ("InitPlan", "SubPlan"):
@@ -150,7 +150,7 @@ def _own_nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _outputs(plans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The expressions of subqueries without a table."""
+    """Yield the expressions of subqueries without a table."""
     for plan in plans:
         if plan["Node Type"] == "Result":
             yield from map(str, plan.get("Output", ()))
@@ -198,7 +198,7 @@ def _is_name(kind: str) -> bool:
 
 
 def _hashed(expression: str) -> Iterator[str]:
-    """The names of the SubPlans that are hashed: ``hashed SubPlan 1``."""
+    """Yield the names of the SubPlans that are hashed: ``hashed SubPlan 1``."""
     words = [text for _, text in _tokens(expression)]
     for place, word in enumerate(words[:-2]):
         if word == "hashed":

@@ -109,7 +109,7 @@ class Rows:
         return max(self.size // _FEW, 10)
 
     def _rows_of(self, relation: Relation) -> int:
-        """Few rows for a table that others refer to, unless its own rows are callers' or have parents."""
+        """Return the number of rows: few if others refer to the table, and its rows have no callers."""
         is_root = not relation.foreign_keys and not any(
             self._is_of(column, Subject, Claim, Setting)
             for column in relation.columns.values()
@@ -125,7 +125,7 @@ class Rows:
     def _expression(
         self, relation: Relation, column: Column, number: str, *, varied: bool = False, steps: int = 0
     ) -> str:
-        """The value of *column* in the row of that number, as SQL."""
+        """Return the value of *column* in the row of that number, as SQL."""
         key = next((one for one in relation.foreign_keys if column.name in one.columns), None)
         if key is not None and steps < _MOST_STEPS:
             if key.target == relation.name and not column.not_null:
@@ -212,7 +212,7 @@ class Rows:
         return self.schema.relations[self.names[0]]
 
     def _text(self, column: Column, number: str) -> str:
-        """A text in the form of the subjects, which other columns compare with it."""
+        """Return a text in the form of the subjects, which other columns compare with it."""
         if column.domain_checks:
             for value in self.pools.values(self._any, column):
                 for before, after in (("", str(value)), (str(value), "")):
@@ -379,7 +379,7 @@ _VERBATIM: Final = {"no_parameters": True}
 
 
 def _closure(schema: Schema, name: str) -> Iterator[str]:
-    """The tables that *name* reads, their partitions, and those that they refer to, parents first."""
+    """Yield the tables that *name* reads, their partitions, and those that they refer to, parents first."""
     done: set[str] = set()
 
     def visit(one: str) -> Iterator[str]:
@@ -398,7 +398,7 @@ def _closure(schema: Schema, name: str) -> Iterator[str]:
 
 
 def _kinds(columns: Sequence[Column]) -> tuple[str, ...]:
-    """The form of subjects that fits all columns which are compared with them."""
+    """Return the form of subjects that fits all columns which are compared with them."""
     if any(column.base == "uuid" or (column.element or {}).get("type") == "uuid" for column in columns):
         return ("uuid",)
     if any(column.category == "N" for column in columns):

@@ -145,7 +145,7 @@ class _Search:
         return evidence
 
     def _accepts_others(self, changes: Sequence[Change]) -> bool:
-        """Whether a caller whose subject and claims don't fit the column still gets no error."""
+        """Return whether a caller whose subject and claims don't fit the column still gets no error."""
         claims = dict.fromkeys(self.actor.claims or {}, "sqla_rls")
         other = Actor(role=self.actor.role, claims=claims, settings=self.actor.settings)
         is_error = self._with((), other) is None
@@ -244,7 +244,7 @@ def _milliseconds(plan: Plan) -> float:
 
 
 def gains(before: Plan, after: Plan) -> bool:
-    """Whether *after* is so much faster that the difference can't be chance."""
+    """Return whether *after* is so much faster that the difference can't be chance."""
     if after.timed_out or before.milliseconds is None or after.milliseconds is None:
         return False
     is_faster = ratio(before, after) >= _RATIO and before.milliseconds - after.milliseconds >= _LEAST
@@ -252,7 +252,7 @@ def gains(before: Plan, after: Plan) -> bool:
 
 
 def _shape(plan: Plan) -> Any:
-    """What a plan does, without its figures."""
+    """Return what a plan does, without its figures."""
     return (
         [(scan.node, scan.index, scan.index_condition, scan.filter) for scan in plan.scans],
         plan.once,

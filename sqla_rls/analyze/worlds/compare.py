@@ -95,7 +95,7 @@ class _Tally:
     is_cut: bool = False
 
     def is_about(self, universe: Universe, *commands: Command) -> bool:
-        """Whether the constraints left rows for *commands*."""
+        """Return whether the constraints left rows for *commands*."""
         if not universe.relation.has_rows:
             return self.worlds > 0
         return self.has_row or (self.has_insert and commands == ("INSERT",))
@@ -222,7 +222,7 @@ class _Comparing:
                 self.verdicts.add_unknown(name, alike, command, reason)
 
     def _likeness(self, name: str, role: str, profiles: tuple[Any, Any]) -> Any:
-        """A value that two roles have in common if each statement does the same as either."""
+        """Return a value that two roles have in common if each statement does the same as either."""
         if any(names_roles(schema, name) for schema in self.schemas):
             return role
         read = sorted(self.schemas[0].reads(name) | self.schemas[1].reads(name))
@@ -383,7 +383,7 @@ class _Comparing:
 
 
 def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tried) -> bool:
-    """Whether some INSERT got as far as a row, or was denied, on both sides."""
+    """Return whether some INSERT got as far as a row, or was denied, on both sides."""
     asked = [statement for _ in actors for statement in trial.statements]
     return any(
         statement.command == "INSERT"
@@ -393,7 +393,10 @@ def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tri
 
 
 def _is_comparable(world: World, statement: Statement, old: Outcome, new: Outcome) -> bool:
-    """Whether the outcomes are about the row in question: not if one of several rows undid the statement."""
+    """Return whether the outcomes are about the row in question.
+
+    They aren't if one of several rows undid the statement.
+    """
     return world.is_alone or not statement.reaches_all or not (old.is_rejected or new.is_rejected)
 
 

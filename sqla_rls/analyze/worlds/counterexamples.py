@@ -50,7 +50,7 @@ def counterexample(
 
 
 def row_in_words(universe: Universe, row: Row) -> str:
-    """The row with its key and the columns that decide."""
+    """Return the row with its key and the columns that decide."""
     relation = universe.schema.relations[row.relation]
     key = relation.keys[0] if relation.keys else ()
     names = [

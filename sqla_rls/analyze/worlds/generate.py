@@ -78,7 +78,7 @@ class _Generator:
                 yield World(rows=tuple(each for each in completed if each != row), row=row)
 
     def _pairs(self, budget: Budget) -> Iterator[tuple[tuple[Row, ...], Row | None]]:
-        """The rows of other tables that a world has, fewer first, with each row in question.
+        """Yield the rows of other tables that a world has, fewer first, with each row in question.
 
         A size that has more worlds than half of those that are left gets a sample.
         """
@@ -115,7 +115,7 @@ class _Generator:
             yield from (((first,), second) for first, second in random.sample(some, min(len(some), _LEAST)))
 
     def _parents_of(self, rows: Sequence[Row]) -> Sequence[tuple[Row, ...]]:
-        """The rows that foreign keys need before one of *rows* can be inserted."""
+        """Return the rows that foreign keys need before one of *rows* can be inserted."""
         found: dict[tuple[Row, ...], None] = {}
         for row in rows:
             completed = self.universe.complete((row,)) or ()
@@ -126,7 +126,7 @@ class _Generator:
     def _of_one_table(
         self, full: Sequence[Row], questions: Sequence[Row | None], random: Random
     ) -> Iterator[tuple[tuple[Row, ...], Row | None]]:
-        """All rows of one table: what one condition alone permits."""
+        """Yield all rows of one table: what one condition alone permits."""
         tables = dict.fromkeys(row.relation for row in full)
         for name in tables if len(tables) > 1 else ():
             context = tuple(row for row in full if row.relation == name)
@@ -156,7 +156,7 @@ class _Generator:
         return found
 
     def _asked(self, rows: Sequence[Row | None], context: Sequence[Row], random: Random) -> list[Row | None]:
-        """Some rows in question for *context*: the one that grants least, then those that are related."""
+        """Return some rows in question for *context*: one that grants least, then related ones."""
         least = next((row for row in rows if row is not None and self._grants_least(row)), None)
         found = [] if least is None else [self._apart(least, context), self._connected(least, context)]
         some = related(rows, context, _ROWS_OF_A_SAMPLE, random)

@@ -193,7 +193,7 @@ class Pools:
         yield from ("1", *(SUBJECTS[kind][0] for kind in self.kinds))
 
     def _candidates(self, column: Column) -> list[Any]:
-        """The constants that the column is compared with and their neighbours, then others of the type."""
+        """Return the constants that the column is compared with, values near them, and others of the type."""
         term = terms.Column(column.name)
         own = self.vocabulary.constants.get(term, ())
         constants = [*own, *self.vocabulary.loose]
@@ -226,7 +226,7 @@ class Pools:
         return list(dict.fromkeys([*found, *self._similar(found[:_OTHERS])]))
 
     def _records(self, column: Column, texts: Sequence[str]) -> Iterator[str]:
-        """The values of a composite type that have one of *texts* in one field."""
+        """Yield the values of a composite type that have one of *texts* in one field."""
         width = next((n for n in range(1, _MOST_FIELDS) if self._is_valid(column, f"({',' * (n - 1)})")), 0)
         for text in texts:
             for place in range(width):
@@ -234,7 +234,7 @@ class Pools:
                 yield f"({','.join(fields)})"
 
     def _guesses(self, column: Column) -> Iterator[str]:
-        """Texts that a type may read: many types need a length, or a form of their own."""
+        """Yield texts that a type may read: many types need a length, or a form of their own."""
         yield from _GUESSES
         length = column.type.partition("(")[2].partition(")")[0]
         if length.isdecimal():
@@ -244,7 +244,7 @@ class Pools:
         return any(isinstance(one, kinds) for one in self.vocabulary.linked.get(term, ()))
 
     def _similar(self, texts: Sequence[str]) -> Iterator[str]:
-        """Texts that a function in a definition may not tell from *texts*."""
+        """Yield texts that a function in a definition may not tell from *texts*."""
         names = self.vocabulary.names
         for text in texts:
             if names & _IGNORE_CASE:
@@ -299,7 +299,7 @@ def _once(accepts: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
 
 
 def _kinds(columns: Sequence[Column], vocabulary: Vocabulary) -> tuple[str, ...]:
-    """The forms that a subject needs: those of the columns that it is compared with."""
+    """Return the forms that a subject needs: those of the columns that it is compared with."""
     linked = vocabulary.linked.get(terms.Subject(), frozenset())
     compared = [one for one in columns if terms.Column(one.name) in linked]
     if any(

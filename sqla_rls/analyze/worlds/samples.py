@@ -18,14 +18,14 @@ _CALLER: Final = frozenset(caller for caller, _ in SUBJECTS.values())
 
 
 def is_first_of_its_kind(world: World) -> bool:
-    """Whether 2 comes after 1, as numbers and among the numbers of keys."""
+    """Return whether 2 comes after 1, as numbers and among the numbers of keys."""
     rows = world.rows if world.row is None else (world.row, *world.rows)
     values = [value for row in rows for value in row.values.values() if type(value) is int]
     return 2 not in values or (1 in values and values.index(1) < values.index(2))
 
 
 def compatible(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
-    """As many of *rows* as no two have the same key, or refer to different rows of the same key."""
+    """Return those of *rows* whose keys, and references to keys, contradict none before them."""
     seen: set[tuple[str, tuple[str, ...], str]] = set()
     referred: dict[tuple[str, tuple[str, ...], str], str] = {}
     found = []
@@ -64,7 +64,7 @@ def fits(rows: Sequence[Row], most: int) -> bool:
 def related(
     rows: Sequence[Row | None], context: Sequence[Row], number: int, random: Random
 ) -> list[Row | None]:
-    """Some of *rows*: half of those that have most values in common with *context*, and half of all."""
+    """Return some of *rows*: half of them have most values in common with *context*, and half are any."""
     shuffled = random.sample(rows, len(rows))
     values = {one for row in context for one in _spelled(row) if one != "None"}
 
@@ -85,7 +85,7 @@ def _is_the_callers(row: Row) -> bool:
 
 
 def sampled(rows: Sequence[Row], size: int, number: int, random: Random) -> list[tuple[Row, ...]]:
-    """Some combinations: mostly of different tables, which policies join, and with a row of the caller."""
+    """Return some combinations: mostly of different tables, which policies join, with a caller's row."""
     callers = [row for row in rows if _is_the_callers(row)]
     tables: dict[str, list[Row]] = {}
     for row in rows:
@@ -105,7 +105,7 @@ def sampled(rows: Sequence[Row], size: int, number: int, random: Random) -> list
 
 
 def granting_least(values: Sequence[Any]) -> Any:
-    """False, or another person than the caller, if the pool has both; else the first value."""
+    """Return False, or another person than the caller, if the pool has both; else the first value."""
     if any(value is True for value in values):
         return next((value for value in values if value is False), values[0])
     others = [other for caller, other in SUBJECTS.values() if caller in values and other in values]
@@ -113,7 +113,7 @@ def granting_least(values: Sequence[Any]) -> Any:
 
 
 def spread(pools: Sequence[Sequence[Any]], number: int, *, grants: bool) -> list[tuple[Any, ...]]:
-    """Each value once in a row that grants little, and in one that *grants*; and a sample of the rest.
+    """Return each value once in a row that grants little, and in one that *grants*; and a sample of the rest.
 
     What opens shows in a row in question that is hidden otherwise.  A row of another table often grants by
     the first values of its columns, such as the caller and a role.

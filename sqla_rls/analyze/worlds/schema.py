@@ -257,7 +257,7 @@ class Schema:
         return frozenset(one for one in self._reached(name) if one in self.functions)
 
     def is_opaque(self, name: str) -> bool:
-        """Whether access to relation *name* may depend on what no definition names."""
+        """Return whether access to relation *name* may depend on what no definition names."""
         return any(self.functions[one].is_opaque for one in self.calls(name))
 
     def definitions(self, name: str) -> Mapping[str, str]:
@@ -399,7 +399,7 @@ def _role(row: RowMapping) -> RoleAttributes:
 def _mentioned(
     function: Function, relations: Mapping[str, Relation], functions: Mapping[str, Function]
 ) -> Iterable[Edge]:
-    """The relations and functions that a body names, in any schema: more than it refers to, never less.
+    """Yield the relations and functions that a body names, in any schema: more than it refers to, never less.
 
     A body that computes names refers to what is_opaque says.
     """

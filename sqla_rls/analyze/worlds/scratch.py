@@ -38,7 +38,7 @@ class Outcome:
         return cls(rows=rows, count=value.get("count", len(rows)), error=value.get("error"))
 
     def permits_more_than(self, other: Outcome) -> bool:
-        """Whether it shows or changes a row that *other* doesn't.
+        """Return whether it shows or changes a row that *other* doesn't.
 
         A constraint that *other* violates isn't a denial: its statement reaches more rows.
         """
@@ -107,7 +107,7 @@ class ScratchDatabase:
         return cls(connection, schema)
 
     def accepts(self, type_: str, value: str) -> bool:
-        """Whether *value* is a value of that type."""
+        """Return whether *value* is a value of that type."""
         return bool(self.connection.scalar(_ACCEPTS, {"type": type_, "value": value}))
 
     def run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> list[Tried]:

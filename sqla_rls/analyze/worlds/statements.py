@@ -160,7 +160,7 @@ class Statements:
                 yield self._insert(undefaulted)
 
     def _conflicts(self, row: Row) -> Iterator[Statement]:
-        """An INSERT that finds *row* in its way, and changes it."""
+        """Yield an INSERT that finds *row* in its way, and changes it."""
         key = next((key for key in self.relation.keys if self.relation.has_primary_key), None)
         if key is None or not any(profile.inserts for profile in self.profiles):
             return
@@ -181,7 +181,7 @@ class Statements:
         return Statement("INSERT", text, Shape(inserted=values))
 
     def _new_values(self, values: Values) -> Iterator[tuple[str, Any]]:
-        """One column and its new value: first the value that it has, then others."""
+        """Yield one column and its new value: first the value that it has, then others."""
         updatable = [name for name in self._updatable() if name in values]
         deciding = self.universe.deciding[self.relation.name]
         key = self.relation.keys[0] if self.relation.keys else ()
@@ -214,7 +214,7 @@ class Statements:
         return self.universe.pools.values(self.relation, self.relation.columns[name])
 
     def _column_lists(self, kind: str) -> list[tuple[str, ...]]:
-        """The columns that the role has a privilege on, of each side, and each that differs."""
+        """Return the columns that the role has a privilege on, of each side, and each that differs."""
         lists = [
             tuple(name for name in getattr(profile, kind) if name in self.relation.columns)
             for profile in self.profiles

@@ -107,7 +107,7 @@ class Universe:
         return tuple(dict.fromkeys(rows))
 
     def _copied(self, relation: Relation, row: Row, copy: int, number: int) -> Iterator[Row]:
-        """The row again, with other values where a key needs them."""
+        """Yield the row again, with other values where a key needs them."""
         values, deciding = dict(row.values), self.deciding[relation.name]
         for key in relation.keys:
             free = [name for name in key if name not in deciding and not is_foreign(relation, name)]
@@ -179,7 +179,7 @@ def _deciding(schema: Schema, read: frozenset[str], name: str, parts: Sequence[s
 
 
 def reads_itself(schema: Schema, relation: Relation) -> bool:
-    """Whether other rows of the relation decide about access to a row of it."""
+    """Return whether other rows of the relation decide about access to a row of it."""
     others = (schema.reads(relation.name) | schema.calls(relation.name)) - {relation.name}
     if any(
         edge.reads == relation.name and edge.part in _DECIDING

@@ -69,7 +69,7 @@ def moments(base: str, constants: Iterable[Constant]) -> Iterator[str]:
 
 
 def _seconds(interval: str) -> float:
-    """The length of an interval in words, or as Postgres prints it; 0 for others."""
+    """Return the length of an interval in words, or as Postgres prints it; 0 for others."""
     total, words = 0.0, interval.split()
     for number, unit in zip(words, [*words[1:], ""], strict=True):
         if ":" in number:

@@ -28,7 +28,7 @@ def grouped(entries: Sequence[Entry]) -> Iterator[tuple[str, str]]:
 
 
 def has_privilege(entry: Entry) -> bool:
-    """Whether the role may try the command at all."""
+    """Return whether the role may try the command at all."""
     return entry.verdict != "never" or entry.basis != "privilege"
 
 
