@@ -10,7 +10,7 @@ from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.in_place.constraints import Constraints
 from sqla_rls.analyze.in_place.evaluate import Unit
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.schema import Profile, Relation
+from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.statements import Statement, Statements
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Values, World

@@ -39,8 +39,8 @@ from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexamp
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
 from sqla_rls.analyze.worlds.generate import generate_worlds
+from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Profile
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.catalog.query import pinned, undone

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from sqla_rls.analyze.in_place.splice import Expression, parsed, quoted
-from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema
+from sqla_rls.analyze.worlds.objects import Profile, Relation
+from sqla_rls.analyze.worlds.schema import Schema
 
 #: What row security asks of a row: to be read, changed, deleted; or, of a new row, to be inserted, or to
 #: be the result of an UPDATE.

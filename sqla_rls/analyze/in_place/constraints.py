@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 from sqla_rls.analyze.in_place.conditions import row_of
 from sqla_rls.analyze.in_place.evaluate import Evaluator, Question, Unit
 from sqla_rls.analyze.why.target import query
-from sqla_rls.analyze.worlds.schema import ForeignKey, Relation, Schema
+from sqla_rls.analyze.worlds.objects import ForeignKey, Relation
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.world import Row, Values, World
 
 #: Actions of foreign keys by which the rows that refer to a row go or change with it.

@@ -10,7 +10,8 @@ from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.analyze.in_place.sides import Side
 from sqla_rls.analyze.why.target import script
-from sqla_rls.analyze.worlds.schema import Edge, PolicyText, Profile, Relation, Schema, read_profiles
+from sqla_rls.analyze.worlds.objects import Edge, PolicyText, Profile, Relation
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.catalog.query import pinned, trying
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.policies import Changes

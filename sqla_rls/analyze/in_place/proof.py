@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqla_rls.analyze.in_place.splice import Expression
+from sqla_rls.analyze.worlds.objects import Column
 from sqla_rls.analyze.worlds.pools import SUBJECTS
-from sqla_rls.analyze.worlds.schema import Column
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.values import as_input
 

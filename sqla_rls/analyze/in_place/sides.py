@@ -9,7 +9,8 @@ from typing import Any
 
 from sqla_rls.analyze.in_place.conditions import Undecidable
 from sqla_rls.analyze.in_place.splice import Expression, parsed
-from sqla_rls.analyze.worlds.schema import Profile, Schema
+from sqla_rls.analyze.worlds.objects import Profile
+from sqla_rls.analyze.worlds.schema import Schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.schema import Relation
+from sqla_rls.analyze.worlds.objects import Relation
 
 #: The bits of CreateTrigStmt.events, of pg_trigger.h.
 _EVENTS: Final[Mapping[Command, int]] = {"INSERT": 1 << 2, "DELETE": 1 << 3, "UPDATE": 1 << 4}

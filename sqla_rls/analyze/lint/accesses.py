@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from sqla_rls.analyze.lint.database import Database
-from sqla_rls.analyze.worlds.schema import PolicyText, Profile, Relation
+from sqla_rls.analyze.worlds.objects import PolicyText, Profile, Relation
 
 Command: TypeAlias = Literal["SELECT", "INSERT", "UPDATE", "DELETE"]
 COMMANDS: Final[tuple[Command, ...]] = ("SELECT", "INSERT", "UPDATE", "DELETE")

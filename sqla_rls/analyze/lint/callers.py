@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Remedy
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression, read_query
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.objects import Relation
+from sqla_rls.analyze.worlds.schema import Schema
 
 
 def asks_for_caller(vocabulary: Vocabulary) -> bool:

@@ -13,14 +13,8 @@ from sqlalchemy import Connection, MetaData, RowMapping, text
 
 from sqla_rls.analyze.intent import everyone, intents
 from sqla_rls.analyze.lint.finding import Kind, Level
-from sqla_rls.analyze.worlds.schema import (
-    PolicyText,
-    Profile,
-    Relation,
-    RoleAttributes,
-    Schema,
-    read_profiles,
-)
+from sqla_rls.analyze.worlds.objects import PolicyText, Profile, Relation, RoleAttributes
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 

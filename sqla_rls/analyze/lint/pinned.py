@@ -9,7 +9,7 @@ from typing import Any
 from sqla_rls.analyze.lint.accesses import Access, Command
 from sqla_rls.analyze.lint.syntax import expression
 from sqla_rls.analyze.why.predicates import conjuncts
-from sqla_rls.analyze.worlds.schema import PolicyText
+from sqla_rls.analyze.worlds.objects import PolicyText
 
 
 def pinned_columns(access: Access, command: Command) -> frozenset[str]:

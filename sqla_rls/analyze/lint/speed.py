@@ -18,8 +18,8 @@ from sqla_rls.analyze.plans.changes import Kind, counted_policies
 from sqla_rls.analyze.plans.plan import Plan
 from sqla_rls.analyze.plans.rows import TIME_IS_OVER
 from sqla_rls.analyze.plans.search import Advice, causes, ratio
+from sqla_rls.analyze.worlds.objects import PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.statements import quoted
 from sqla_rls.exc import AnalysisError
 

@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
+from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Profile, Relation
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statement, Statements, quoted

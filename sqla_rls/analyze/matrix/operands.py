@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from sqla_rls.analyze.matrix.tree import bare, is_scalar, parse, spelled
-from sqla_rls.analyze.worlds.schema import Function
+from sqla_rls.analyze.worlds.objects import Function
 
 _CLAIMS: Final = "request.jwt.claims"
 _ONE_CLAIM: Final = "request.jwt.claim."

@@ -18,7 +18,8 @@ from sqla_rls.analyze.matrix.words import ConditionWords
 from sqla_rls.analyze.sides import Side
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.target import query
-from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
+from sqla_rls.analyze.worlds.objects import Profile, Relation
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 from sqla_rls.catalog.query import pinned
 from sqla_rls.exc import AnalysisError

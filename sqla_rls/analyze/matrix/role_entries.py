@@ -11,7 +11,7 @@ from sqla_rls.analyze.matrix.entry import COMMANDS, Entry
 from sqla_rls.analyze.matrix.ways import is_invoker
 from sqla_rls.analyze.matrix.words import ConditionWords
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.schema import PolicyText, Profile, Relation
+from sqla_rls.analyze.worlds.objects import PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 
 _KINDS: Final = {

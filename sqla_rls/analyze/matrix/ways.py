@@ -10,8 +10,9 @@ from sqlalchemy import ARRAY, RowMapping, Text, bindparam, text
 
 from sqla_rls.analyze.matrix.entry import COMMANDS, WayAround
 from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.rewrite_rules import RewriteRule, read_rules, tables_past_policies
-from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 from sqla_rls.catalog.query import pinned
 

@@ -29,7 +29,7 @@ from sqla_rls.analyze.matrix.tree import (
     parse,
     spelled,
 )
-from sqla_rls.analyze.worlds.schema import Function
+from sqla_rls.analyze.worlds.objects import Function
 
 _COMPARED: Final[Mapping[str, str]] = {
     "=": "is",

@@ -24,8 +24,9 @@ from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.acting import as_caller
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.generate import generate_worlds
+from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Profile, Schema, read_profiles
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, Trial
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statements

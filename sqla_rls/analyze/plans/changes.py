@@ -9,7 +9,8 @@ from typing import Final, Literal, TypeAlias
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.analyze.plans.forms import calls, compared, faster_forms
-from sqla_rls.analyze.worlds.schema import PolicyText, Relation, Schema
+from sqla_rls.analyze.worlds.objects import PolicyText, Relation
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.statements import quoted
 from sqla_rls.snapshot import PUBLIC
 

@@ -22,8 +22,9 @@ from sqla_rls.analyze.vocabulary import Claim, Setting, Subject, Term, Vocabular
 from sqla_rls.analyze.vocabulary import Column as ColumnTerm
 from sqla_rls.analyze.why.rows import quoted_literal
 from sqla_rls.analyze.why.target import first_line
+from sqla_rls.analyze.worlds.objects import Column, ForeignKey, Relation
 from sqla_rls.analyze.worlds.pools import Actor, Pools
-from sqla_rls.analyze.worlds.schema import Column, ForeignKey, Relation, Schema
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import quoted
 from sqla_rls.analyze.worlds.values import as_input

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.schema import Profile, Relation
+from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.statements import Statement, literal, quoted_list
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, World

@@ -15,8 +15,9 @@ from sqla_rls.analyze.prove.worlds import Tables, as_row, caller_of
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.counterexamples import VERBS, row_in_words
 from sqla_rls.analyze.worlds.generate import smaller_worlds
+from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Profile, Schema
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial
 from sqla_rls.analyze.worlds.statements import Statement
 from sqla_rls.analyze.worlds.universe import Universe

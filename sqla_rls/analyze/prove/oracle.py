@@ -19,7 +19,8 @@ from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary, read_expression
 from sqla_rls.analyze.why.explanation import Command, Part
 from sqla_rls.analyze.worlds.generate import generate_worlds
-from sqla_rls.analyze.worlds.schema import Edge, Relation, Schema
+from sqla_rls.analyze.worlds.objects import Edge, Relation
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.declare.base import kept_on

@@ -18,7 +18,8 @@ from sqla_rls.analyze.prove.proof import Kept, NotStated, Proof, Violation
 from sqla_rls.analyze.verdict import TIME_OVER, Budget, Scope
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
-from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
+from sqla_rls.analyze.worlds.objects import Profile, Relation
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, roles_of
 from sqla_rls.analyze.worlds.statements import quoted
 from sqla_rls.analyze.worlds.universe import Universe

@@ -11,7 +11,8 @@ from sqla_rls.analyze.prove.mutants import Mutant, mutants
 from sqla_rls.analyze.prove.proof import Proof, Score
 from sqla_rls.analyze.prove.prove import Progress, Prover
 from sqla_rls.analyze.worlds.generate import generate_worlds
-from sqla_rls.analyze.worlds.schema import Profile, read_profiles
+from sqla_rls.analyze.worlds.objects import Profile
+from sqla_rls.analyze.worlds.schema import read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, Trial, Tried
 from sqla_rls.analyze.worlds.statements import Statements
 from sqla_rls.analyze.worlds.universe import Universe

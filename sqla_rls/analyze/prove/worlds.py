@@ -11,8 +11,9 @@ from uuid import UUID
 
 from sqla_rls.analyze.intent import Row
 from sqla_rls.analyze.vocabulary import Constant
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens.caller import Caller
 

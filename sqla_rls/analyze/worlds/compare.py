@@ -21,8 +21,9 @@ from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
 from sqla_rls.analyze.worlds.definitions import is_changed, may_call, names_roles, uncompared
 from sqla_rls.analyze.worlds.generate import generate_worlds, smaller_worlds
+from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Profile, Relation, Schema, read_profiles
+from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statement, Statements

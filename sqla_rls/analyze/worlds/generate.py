@@ -14,6 +14,7 @@ from random import Random
 from typing import Final
 
 from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.samples import (
     compatible,
     fits,
@@ -22,7 +23,7 @@ from sqla_rls.analyze.worlds.samples import (
     related,
     sampled,
 )
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.universe import Universe, is_foreign, reads_itself
 from sqla_rls.analyze.worlds.world import Row, Values, World
 

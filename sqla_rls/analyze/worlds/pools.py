@@ -11,7 +11,8 @@ from uuid import UUID
 
 from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary
-from sqla_rls.analyze.worlds.schema import Column, Relation, Schema
+from sqla_rls.analyze.worlds.objects import Column, Relation
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.values import around, as_input, moments, natural, patterns
 

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from sqla_rls.analyze.why.target import query
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.objects import Relation
+from sqla_rls.analyze.worlds.schema import Schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,175 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 
-from sqla_rls.analyze.vocabulary import Vocabulary, read_function
 from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.objects import (
+    Column,
+    Edge,
+    ForeignKey,
+    Function,
+    PolicyText,
+    Profile,
+    Relation,
+    RoleAttributes,
+)
 from sqla_rls.catalog.query import pinned
-
-#: Bodies whose reads no parser finds, because they run text that they compute.
-_DYNAMIC = ("execute", "query_to_xml", "cursor_to_xml", "dblink")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A column; a domain has the kind and category of its base type."""
-
-    name: str
-    type: str
-    base: str
-    kind: str
-    category: str
-    element: Mapping[str, str] | None
-    labels: tuple[str, ...]
-    domain_checks: tuple[str, ...]
-    not_null: bool
-    default: str | None
-    generated: str | None
-    identity: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignKey:
-    """A foreign key; *target* is the name of a relation."""
-
-    name: str
-    columns: tuple[str, ...]
-    target: str
-    target_columns: tuple[str, ...]
-    is_deferrable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyText:
-    """A policy, with its expressions as Postgres prints them with every name qualified."""
-
-    name: str
-    permissive: bool
-    command: str
-    roles: tuple[str, ...]
-    using: str | None
-    check: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relation:
-    """A table, a view, or another relation with rows."""
-
-    oid: int
-    #: ``schema.name``, quoted.
-    name: str
-    schema: str
-    relname: str
-    #: pg_class.relkind: r, p, v, m or f.
-    kind: str
-    owner: str
-    row_security: bool
-    forced: bool
-    options: tuple[str, ...]
-    query: str | None
-    is_partition: bool
-    columns: Mapping[str, Column]
-    #: The columns of each unique key, the primary key first.
-    keys: tuple[tuple[str, ...], ...]
-    has_primary_key: bool
-    foreign_keys: tuple[ForeignKey, ...]
-    checks: tuple[str, ...]
-    #: The condition that a partition sets for its rows.
-    partition_check: str | None
-    policies: tuple[PolicyText, ...]
-    triggers: tuple[str, ...]
-    children: tuple[str, ...]
-    #: Everything that access depends on and that is the relation's own, as text.
-    definition: str
-
-    @property
-    def is_view(self) -> bool:
-        return self.kind in ("v", "m")
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether an owner can insert rows."""
-        return self.kind in ("r", "p")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Function:
-    """A function that isn't part of Postgres or of an extension."""
-
-    signature: str
-    schema: str
-    name: str
-    language: str
-    body: str
-    is_bound: bool
-    owner: str
-    definition: str
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return _read_function(self.language, self.body)
-
-    @property
-    def is_opaque(self) -> bool:
-        """Whether the function may read what its body doesn't name."""
-        body = self.body.lower()
-        return self.language not in ("sql", "plpgsql") or any(word in body for word in _DYNAMIC)
-
-
-_read_function = cache(read_function)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleAttributes:
-    """A role."""
-
-    name: str
-    is_superuser: bool
-    bypasses_row_security: bool
-    inherits: bool
-    may_login: bool
-    #: Whether the privileges of each role are inherited.
-    member_of: Mapping[str, bool]
-    settings: str
-
-    @property
-    def may_become(self) -> frozenset[str]:
-        """The roles whose privileges it has only after SET ROLE."""
-        return frozenset(name for name, is_inherited in self.member_of.items() if not is_inherited)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """The privileges of a role on a relation, before row security."""
-
-    role: str
-    usage: bool
-    delete: bool
-    selects: tuple[str, ...]
-    inserts: tuple[str, ...]
-    updates: tuple[str, ...]
-    #: Whether the role is a superuser or has BYPASSRLS.
-    bypasses: bool
-    owns: bool
-    #: The policies that are for the role.
-    policies: tuple[str, ...]
-
-    @property
-    def has_privileges(self) -> bool:
-        return self.usage and bool(self.delete or self.selects or self.inserts or self.updates)
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A part of a relation or function refers to a column, or to a function."""
-
-    part: str
-    reads: str | None
-    column: str | None
-    calls: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

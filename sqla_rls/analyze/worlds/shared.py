@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary
-from sqla_rls.analyze.worlds.schema import Column, Schema
+from sqla_rls.analyze.worlds.objects import Column
+from sqla_rls.analyze.worlds.schema import Schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

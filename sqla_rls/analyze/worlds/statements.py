@@ -16,7 +16,7 @@ from typing import Any, Final
 from psycopg import sql
 
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.schema import Column, Profile, Relation
+from sqla_rls.analyze.worlds.objects import Column, Profile, Relation
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.values import as_input
 from sqla_rls.analyze.worlds.world import Row, Values

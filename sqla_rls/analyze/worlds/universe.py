@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
+from sqla_rls.analyze.worlds.objects import ForeignKey, Relation
 from sqla_rls.analyze.worlds.pools import Pools
 from sqla_rls.analyze.worlds.samples import spread
-from sqla_rls.analyze.worlds.schema import ForeignKey, Relation, Schema
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.world import Row, Values
 

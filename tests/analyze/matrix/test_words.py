@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sqla_rls.analyze.matrix.words import ConditionWords
-from sqla_rls.analyze.worlds.schema import Function
+from sqla_rls.analyze.worlds.objects import Function
 
 pytestmark = pytest.mark.one_postgres
 

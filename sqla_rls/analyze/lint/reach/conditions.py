@@ -8,7 +8,7 @@ from typing import Final
 from sqla_rls.analyze.in_place.conditions import PARTS, Denied, Part
 from sqla_rls.analyze.in_place.evaluate import Answer
 from sqla_rls.analyze.lint.database import Database
-from sqla_rls.analyze.worlds.schema import Relation
+from sqla_rls.analyze.worlds.objects import Relation
 
 CONSTANTS: Final[Mapping[str, Answer]] = {"true": True, "false": False}
 

@@ -15,8 +15,9 @@ from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.reach.conditions import CONSTANTS, conditions_of
 from sqla_rls.analyze.lint.reach.reach import Reach
 from sqla_rls.analyze.lint.reach.worlds import Worlds
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.statements import insertion
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import World

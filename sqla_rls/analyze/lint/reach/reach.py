@@ -10,8 +10,8 @@ from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.in_place.evaluate import Answer
 from sqla_rls.analyze.lint.finding import Evidence
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Relation
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, World
 

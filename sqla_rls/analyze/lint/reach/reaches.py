@@ -15,7 +15,8 @@ from sqla_rls.analyze.lint.reach.in_scratch import InScratch
 from sqla_rls.analyze.lint.reach.reach import Reach
 from sqla_rls.analyze.lint.reach.shape import Shape, Shapes
 from sqla_rls.analyze.lint.reach.worlds import Worlds
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.objects import Relation
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 

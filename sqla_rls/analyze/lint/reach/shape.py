@@ -8,7 +8,8 @@ from typing import Any
 
 from sqla_rls.analyze.in_place.splice import parsed
 from sqla_rls.analyze.lint.database import Database
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.objects import Relation
+from sqla_rls.analyze.worlds.schema import Schema
 
 
 @dataclass(slots=True)

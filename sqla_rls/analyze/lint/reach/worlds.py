@@ -17,8 +17,9 @@ from sqla_rls.analyze.in_place.inputs import Inputs
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.generate import generate_worlds
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Relation, Schema
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import World

@@ -24,7 +24,7 @@ from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.lint.syntax import caller_parts, required_settings
 from sqla_rls.analyze.vocabulary import read_expression
-from sqla_rls.analyze.worlds.schema import Relation
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
-from sqla_rls.analyze.worlds.schema import Function
+from sqla_rls.analyze.worlds.objects import Function
 
 _OF_SESSION = frozenset({"current_setting", "current_user", "session_user", "now", "clock_timestamp"})
 

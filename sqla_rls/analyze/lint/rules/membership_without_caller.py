@@ -25,8 +25,8 @@ from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.vocabulary import Column, Subject, read_expression
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.pools import SUBJECTS
-from sqla_rls.analyze.worlds.schema import Relation
 from sqla_rls.analyze.worlds.world import Row
 
 _OTHERS: Final = dict(SUBJECTS.values())

@@ -13,7 +13,7 @@ from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.rule import rule
-from sqla_rls.analyze.worlds.schema import Relation
+from sqla_rls.analyze.worlds.objects import Relation
 
 
 @rule(

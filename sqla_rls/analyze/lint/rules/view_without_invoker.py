@@ -27,8 +27,8 @@ from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
 from sqla_rls.analyze.worlds.generate import generate_worlds
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Relation
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import World
 from sqla_rls.catalog.query import undone
