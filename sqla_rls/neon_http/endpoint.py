@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, MutableMapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeAlias
-from uuid import uuid4
+from typing import Any, Final
 
-import psycopg
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from sqla_rls.driver import psycopg as driver
-from sqla_rls.driver.base import NotDiscarded
 from sqla_rls.driver.psycopg_text import (
     ResultTooLarge,
     Statement,
     StatementFailed,
     StatementRefused,
     TextResult,
-    finish,
     run,
 )
 from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable, TransactionRefused
 from sqla_rls.http import bearer_token, detail, status_and_headers
+from sqla_rls.neon_http.asgi import Answer, Receive, Send, live, unless_disconnected
 from sqla_rls.neon_http.checks import require_separate_callers
 from sqla_rls.neon_http.errors import BadRequest
 from sqla_rls.neon_http.protocol import (
@@ -38,21 +34,13 @@ from sqla_rls.neon_http.protocol import (
     refusal_of,
     rows_writer,
 )
+from sqla_rls.neon_http.transactions import abandon, commit, driver_connection, undo
 from sqla_rls.session.enforce import enforce_row_security, identify
 from sqla_rls.session.options import BindHook, BindingOptions, Signing
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.provider import Provider
 from sqla_rls.tokens.signing import SigningKey
 from sqla_rls.tokens.verifier import Verifier
-
-_Message: TypeAlias = MutableMapping[str, Any]
-_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
-_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
-
-_REQUEST_HEADERS: Final = (
-    "Authorization, Content-Type, Neon-Array-Mode, Neon-Batch-Deferrable, Neon-Batch-Isolation-Level, "
-    "Neon-Batch-Read-Only, Neon-Connection-String, Neon-Pool-Opt-In, Neon-Raw-Text-Output"
-)
 
 #: The seconds after which a request ends that Postgres hasn't ended at its statement_timeout.
 _GRACE: Final = 0.5
@@ -98,17 +86,17 @@ class SqlEndpoint:
         #: The roles that are checked.
         self._checked: set[str] = set()
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await live(receive, send)
             return
         if scope["type"] != "http":
             # ASGI closes a WebSocket that nothing accepts.
             await send({"type": "websocket.close"})
             return
         headers = Headers(scope["headers"])
-        answer = _Answer(headers.all("origin"), self._options.cors_origins)
+        answer = Answer(headers.all("origin"), self._options.cors_origins)
         if not scope["path"].endswith("/sql") or scope["method"] not in ("POST", "OPTIONS"):
             await answer.send(send, 400, b'"query is not supported"')
         elif scope["method"] == "OPTIONS":
@@ -116,7 +104,7 @@ class SqlEndpoint:
         else:
             await self._post(headers, answer, receive, send)
 
-    async def _post(self, headers: Headers, answer: _Answer, receive: _Receive, send: _Send) -> None:
+    async def _post(self, headers: Headers, answer: Answer, receive: Receive, send: Send) -> None:
         extra: Mapping[str, str] = {}
         try:
             # The token comes first: without one, not even the body is read.
@@ -126,7 +114,7 @@ class SqlEndpoint:
                 return
             request = read_request(headers, body, max_queries=self._options.limits.max_queries)
             _require_role(request, caller)
-            found = await _unless_disconnected(self._answer(request, caller), receive)
+            found = await unless_disconnected(self._answer(request, caller), receive)
             if found is None:
                 return
             status, body, extra = 200, found, request.echoed
@@ -141,7 +129,7 @@ class SqlEndpoint:
             status, body = error.status, refusal_of(str(error), error.code)
         await answer.send(send, status, body, extra)
 
-    async def _read(self, headers: Headers, receive: _Receive) -> bytes | None:
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
         """Return the body; None if the client has gone."""
         limit = self._options.limits.max_request_bytes
         length = headers.one("content-length") or ""
@@ -171,7 +159,7 @@ class SqlEndpoint:
                     raise
                 except BaseException:
                     # The state of the connection is unknown.
-                    await _abandon(connection)
+                    await abandon(connection)
                     raise
         except TimeoutError:
             if not is_bound:
@@ -199,7 +187,7 @@ class SqlEndpoint:
             if self._options.check_login_role:
                 await require_separate_callers(session)
             self._checked.add(caller.role)
-        bound = _driver_connection(connection)
+        bound = driver_connection(connection)
         if not isinstance(bound, driver.AsyncConnection) or bound.autocommit:
             raise DeclarationError(
                 "the endpoint can't run statements: its engine is in AUTOCOMMIT, or has a creator or a "
@@ -223,9 +211,9 @@ class SqlEndpoint:
             body = answer_of(request, results)
             if len(body) > limits.max_response_bytes:
                 raise ResultTooLarge
-            await _commit(connection, bound)
+            await commit(connection, bound)
         except (StatementFailed, StatementRefused, ResultTooLarge):
-            await _undo(connection, bound)
+            await undo(connection, bound)
             raise
         return body
 
@@ -310,42 +298,6 @@ def sql_endpoint(
     )
 
 
-class _Answer:
-    """The answer to a request, with the headers for the page that has sent it."""
-
-    def __init__(self, origins: Sequence[str], allowed: frozenset[str]) -> None:
-        self._cors: dict[str, str] = {}
-        if allowed:
-            self._cors["vary"] = "Origin"
-        if "*" in allowed:
-            self._cors = {"access-control-allow-origin": "*"}
-        elif len(origins) == 1 and origins[0] in allowed:
-            self._cors["access-control-allow-origin"] = origins[0]
-
-    def preflight(self) -> dict[str, str]:
-        if "access-control-allow-origin" not in self._cors:
-            return {}
-        return {
-            "access-control-allow-methods": "POST",
-            "access-control-allow-headers": _REQUEST_HEADERS,
-            "access-control-max-age": "86400",
-        }
-
-    async def send(
-        self, send: _Send, status: int, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> None:
-        sent = {
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-            "neon-request-id": str(uuid4()),
-            **self._cors,
-            **(headers or {}),
-        }
-        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in sent.items()]
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": body})
-
-
 def _require_role(request: Request, caller: Caller) -> None:
     # Not one of the provider's roles: the token decides which of them its owner has.
     if request.role != caller.role:
@@ -361,69 +313,3 @@ def _too_large(name: str, limit: int, status: int) -> BadRequest:
 
 def _busy() -> BadRequest:
     return BadRequest("the request can't run: all connections are in use. Retry later", status=503)
-
-
-async def _unless_disconnected(answer: Coroutine[Any, Any, bytes], receive: _Receive) -> bytes | None:
-    """Return the result of *answer*; cancel it if the client goes away, and return None."""
-    running = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((running, gone), return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            return await running
-        return None
-    finally:
-        gone.cancel()
-        running.cancel()
-        if not running.done():
-            # psycopg cancels the statement in the server.
-            await asyncio.wait((running,))
-
-
-async def _disconnected(receive: _Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _driver_connection(connection: AsyncConnection) -> Any:
-    # get_raw_connection() returns the same, by way of a greenlet.
-    assert connection.sync_connection is not None
-    return connection.sync_connection.connection.driver_connection
-
-
-async def _commit(connection: AsyncConnection, bound: driver.AsyncConnection) -> None:
-    """Commit the transaction, and clean the connection or close it."""
-    try:
-        await finish(bound, commit=True)
-    except NotDiscarded:
-        await _abandon(connection)
-
-
-async def _undo(connection: AsyncConnection, bound: driver.AsyncConnection) -> None:
-    """Roll the transaction back, and clean the connection or close it."""
-    # It is active if a result wasn't read to its end.
-    if bound.pgconn.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
-        with suppress(psycopg.Error, StatementFailed, NotDiscarded):
-            await finish(bound, commit=False)
-            return
-    await _abandon(connection)
-
-
-async def _abandon(connection: AsyncConnection) -> None:
-    """Close the connection, and cancel a statement that is in progress."""
-    if connection.invalidated:
-        return
-    raw = _driver_connection(connection)
-    if isinstance(raw, driver.AsyncConnection) and not raw.closed:
-        with suppress(psycopg.Error):
-            await raw.cancel_safe(timeout=2.0)
-    await connection.invalidate()
-
-
-async def _live(receive: _Receive, send: _Send) -> None:
-    """Answer the lifespan of a server that runs the application alone."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
