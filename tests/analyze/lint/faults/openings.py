@@ -17,6 +17,7 @@ from tests.analyze.lint.faults.case import (
     ORG_DOCS,
     ORG_ROWS,
     OWN,
+    READ_DOCS,
     READ_OWN_DOCS,
     UNCLAIMED,
     Caller,
@@ -27,7 +28,6 @@ from tests.analyze.lint.faults.case import (
 _DOCS: Final = ("public.docs",)
 _ALL_FOR_ALICE: Final = (Look(statement=IDS, faulty=[1, 2], mended=[1]),)
 _LOGIN: Final = Caller(role=None, claims=None, login="app_login")
-_READ_DOCS: Final = DOCS.replace("SELECT, INSERT, UPDATE, DELETE", "SELECT")
 
 
 def _open(
@@ -39,7 +39,7 @@ def _open(
         group="openings",
         rule=rule,
         objects=_DOCS,
-        schema=_READ_DOCS
+        schema=READ_DOCS
         + helpers
         + f"CREATE POLICY own ON docs FOR SELECT TO authenticated USING ({using});",
         rows=DOCS_ROWS,
@@ -54,7 +54,7 @@ _READS: Final = [
         group="openings",
         rule="everyone-reads",
         objects=_DOCS,
-        schema=_READ_DOCS
+        schema=READ_DOCS
         + READ_OWN_DOCS
         + """
 GRANT SELECT ON docs TO anonymous;
@@ -69,7 +69,7 @@ CREATE POLICY all_rows ON docs FOR SELECT TO anonymous USING (true);
         group="openings",
         rule="everyone-reads",
         objects=_DOCS,
-        schema=_READ_DOCS
+        schema=READ_DOCS
         + """
 GRANT SELECT ON docs TO anonymous;
 CREATE POLICY own ON docs FOR SELECT USING (id > 0 OR true);
@@ -119,7 +119,7 @@ REVOKE SELECT ON docs FROM anonymous;
         group="openings",
         rule="everyone-reads",
         objects=_DOCS,
-        schema=_READ_DOCS
+        schema=READ_DOCS
         + READ_OWN_DOCS
         + """
 GRANT SELECT ON docs TO anonymous;
@@ -429,7 +429,7 @@ GRANT UPDATE (name) ON profiles TO authenticated;
         group="openings",
         rule="writable-claims",
         objects=_DOCS,
-        schema=_READ_DOCS
+        schema=READ_DOCS
         + READ_OWN_DOCS
         + """
 CREATE POLICY admin ON docs FOR SELECT TO authenticated
@@ -453,7 +453,7 @@ ALTER POLICY admin ON docs USING ((SELECT auth.jwt() -> 'app_metadata' ->> 'role
         group="openings",
         rule="writable-claims",
         objects=(*_DOCS, "public.is_admin()"),
-        schema=_READ_DOCS
+        schema=READ_DOCS
         + """
 CREATE FUNCTION is_admin() RETURNS boolean LANGUAGE sql STABLE
   AS $$ SELECT coalesce((auth.jwt() #>> '{user_metadata,is_admin}')::boolean, false) $$;
