@@ -24,6 +24,7 @@ from sqla_rls.analyze.why.explanation import Command, Reason
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
+from tests.support.scripts import database_of
 from tests.support.sessions import Todo
 from tests.support.signing import Signed
 from tests.support.suite import table
@@ -90,15 +91,8 @@ ALICE = Caller(role="why_reader", subject="alice")
 @pytest.fixture(scope="module")
 def owner(server: Server, template: str) -> Iterator[Engine]:
     """The superuser of a database with orgs, their members and documents."""
-    name = server.create_database(template=template)
-    engine = create_engine(server.url(name), poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "DO $$BEGIN CREATE ROLE why_reader; EXCEPTION WHEN duplicate_object THEN NULL; END$$"
-        )
-        connection.execute(text(SETUP.replace(":", r"\:")))
-    yield engine
-    server.drop_database(name)
+    with database_of(server, template, SETUP, role="why_reader") as engine:
+        yield engine
 
 
 @pytest.fixture

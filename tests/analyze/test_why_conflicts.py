@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from sqla_rls import Caller
 from sqla_rls.analyze import OnConflict, explain_access
@@ -18,6 +17,7 @@ from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
+from tests.support.scripts import database_of
 from tests.support.suite import table
 
 pytestmark = pytest.mark.every_postgres
@@ -71,15 +71,8 @@ MINE = {"slug": "new", "owner": "alice", "body": "y"}
 
 @pytest.fixture(scope="module")
 def owner(server: Server, template: str) -> Iterator[Engine]:
-    name = server.create_database(template=template)
-    engine = create_engine(server.url(name), poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "DO $$BEGIN CREATE ROLE conflict_writer; EXCEPTION WHEN duplicate_object THEN NULL; END$$"
-        )
-        connection.exec_driver_sql(SETUP)
-    yield engine
-    server.drop_database(name)
+    with database_of(server, template, SETUP, role="conflict_writer") as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -8,39 +8,28 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from sqlalchemy import ARRAY, JSON, Computed, Connection, Engine, Text, create_engine, func, text
+from sqlalchemy import ARRAY, JSON, Computed, Connection, Engine, Text, func, text
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.dialects.postgresql import INT4RANGE, Range
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool
 
 from sqla_rls import Caller
 from sqla_rls.analyze import explain_access
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
+from tests.support.scripts import database_of
 from tests.support.suite import table
-from tests.tables.why_inputs import ALICE, BOB, CASES, SETUP
+from tests.tables.why_inputs import ALICE, BOB, CASES, ROLE, SETUP
 
 pytestmark = pytest.mark.every_postgres
 
 
 @pytest.fixture(scope="module")
 def owner(server: Server, template: str) -> Iterator[Engine]:
-    name = server.create_database(template=template)
-    engine = create_engine(server.url(name), poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "DO $$BEGIN CREATE ROLE input_reader; EXCEPTION WHEN duplicate_object THEN NULL; END$$"
-        )
-        connection.exec_driver_sql(
-            "CREATE FUNCTION hidden_default() RETURNS int LANGUAGE sql AS 'SELECT 1';"
-            "REVOKE EXECUTE ON FUNCTION hidden_default() FROM PUBLIC"
-        )
-        connection.execute(text(SETUP.replace(":", r"\:")))
-    yield engine
-    server.drop_database(name)
+    with database_of(server, template, SETUP, role=ROLE) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ ROLE = "input_reader"
 ALICE = Caller(role=ROLE, subject="alice", claims={"number": 1})
 BOB = Caller(role=ROLE, subject="bob")
 SETUP = """
+CREATE FUNCTION hidden_default() RETURNS int LANGUAGE sql AS 'SELECT 1';
+REVOKE EXECUTE ON FUNCTION hidden_default() FROM PUBLIC;
 CREATE TYPE address AS (city text, zip text);
 CREATE DOMAIN mail AS text CHECK (VALUE LIKE '%@%');
 CREATE TYPE mood AS ENUM ('glad', 'sad');
