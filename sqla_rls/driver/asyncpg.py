@@ -7,7 +7,7 @@ other statement outside a transaction.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ from sqla_rls.driver.base import (
 )
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
 
+_execute: Final[Callable[..., CoroutineType[Any, Any, Any]]] = asyncpg.Connection.execute
+
 
 class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
     """An asyncpg connection that sends its binding with BEGIN."""
@@ -35,9 +37,13 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     _in_text = True
     #: Whether a transaction has begun with the binding.
     _has_begun = False
+    #: The modes of a binding, a BEGIN statement, and the latter with these modes.
+    _begun: tuple[Modes | None, str, str] = (None, "", "")
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
+        #: The settings that the server has reported last.
+        self._reports: Any = self.get_settings()
         self._choose_mark()
         self._encoding = self._reported_encoding
 
@@ -68,8 +74,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     def _reported(self) -> str | None:
         # A pooler may report fewer settings than Postgres does.
-        protocol: Any = self._protocol
-        return getattr(protocol.get_settings(), MARK, None)
+        return getattr(self._reports, MARK, None)
 
     @property
     def is_readable(self) -> bool:
@@ -82,7 +87,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     @property
     def _reported_encoding(self) -> str | None:
-        return getattr(self.get_settings(), "client_encoding", None)
+        return getattr(self._reports, "client_encoding", None)
 
     @property
     def is_lost(self) -> bool:
@@ -93,14 +98,14 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def _is_in_force(self) -> bool:
         """Whether no check is necessary; False if that is unknown."""
         bound = self.binding or self.executed
-        protocol: Any = self._protocol
         if bound is None:
             return True
+        protocol: Any = self._protocol
         return (
             protocol is not None
             and protocol.is_in_transaction()
             and bound.mark is not None
-            and getattr(protocol.get_settings(), MARK, None) == bound.mark
+            and getattr(self._reports, MARK, None) == bound.mark
         )
 
     def _require_transaction(self) -> None:
@@ -124,37 +129,35 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
         if query in _ENDS or self._is_in_force:
-            execution: Any = super().execute(query, *args, timeout=timeout)
-        else:
-            execution = self._execute_bound(query, *args, timeout=timeout)
-        coroutine: CoroutineType[Any, Any, Any] = execution
-        return coroutine
+            return _execute(self, query, *args, timeout=timeout)
+        return self._execute_bound(query, *args, timeout=timeout)
 
     async def _execute_bound(self, query: str, *args: Any, timeout: float | None) -> Any:
         binding = self.binding
         if binding is None or not self.idle:
             await self.require_in_force()
-            return await super().execute(query, *args, timeout=timeout)
+            return await _execute(self, query, *args, timeout=timeout)
         if args or not query.startswith("BEGIN"):
             self._require_transaction()
         if binding.modes is not None:
-            query = _with_modes(query, binding.modes)
-        require_unexpired(binding.expires_at)
-        if self.discards:
+            query = self._with_modes(query, binding.modes)
+        if binding.expires_at is not None:
+            require_unexpired(binding.expires_at)
+        if binding.discard_key is not None and self.discards:
             self.last_discard_key = None
             try:
                 # Postgres refuses DISCARD ALL in one message with BEGIN.
-                await super().execute("DISCARD ALL", timeout=timeout)
+                await _execute(self, "DISCARD ALL", timeout=timeout)
             except asyncpg.PostgresError as error:
                 if self.is_closed():
                     raise
                 raise NotDiscarded from error
         try:
             if self._in_text:
-                answer = await super().execute(query + binding.literal(), timeout=timeout)
+                answer = await _execute(self, query + binding.literal(), timeout=timeout)
             else:
                 parameters = binding.parameters()
-                answer = await super().execute(query, timeout=timeout)
+                answer = await _execute(self, query, timeout=timeout)
                 await super().fetchrow(binding.query(), *parameters, timeout=timeout)
         except asyncpg.PostgresError as error:
             if self.is_closed():
@@ -167,6 +170,12 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         self.last_discard_key = binding.discard_key
         self._has_begun = True
         return answer
+
+    def _with_modes(self, begin: str, modes: Modes) -> str:
+        if self._begun[0] is not modes or self._begun[1] != begin:
+            # If BEGIN names a mode twice, the last one counts: the one that asyncpg has written.
+            self._begun = modes, begin, f"{begin.replace('BEGIN', modes.begin(), 1)} RESET ALL; "
+        return self._begun[2]
 
     async def prepare(self, *args: Any, **kw: Any) -> Any:
         self._require_transaction()
@@ -182,12 +191,6 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if self.is_lost:
             raise TransactionRefused(ENDED)
         return super().cursor(*args, **kw)
-
-
-@cache
-def _with_modes(begin: str, modes: Modes) -> str:
-    # If BEGIN names a mode twice, the last one counts: the one that asyncpg has written.
-    return f"{begin.replace('BEGIN', modes.begin(), 1)} RESET ALL; "
 
 
 _NO_TRANSACTION: Final = (

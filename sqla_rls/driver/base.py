@@ -131,10 +131,8 @@ class Binding:
         """
         if self.expires_at is not None:
             require_unexpired(self.expires_at)
-        values = [self.role]
-        for value in self.settings.values():
-            values.append(value if isinstance(value, str) else value())
-        return values
+        given = (self.role, *self.settings.values())
+        return [value if isinstance(value, str) else value() for value in given]
 
     def refused(self, sqlstate: str | None) -> BindingError:
         """Return the error for the server's answer *sqlstate*."""
