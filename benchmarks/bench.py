@@ -114,7 +114,7 @@ class Bench:
             self.proxy.set_delay(delay / 2000)
             url = through(self.proxy, self.url) if delay else self.url
             for driver in ("psycopg_async", "asyncpg"):
-                found = client.tasks(driver, url, self._times(3), each=2)
+                found = client.tasks(driver, url, self._times(7), each=2)
                 yield Result(goal=f"tasks {name} {driver}", figure=found["ratio"])
         self.proxy.set_delay(0)
 

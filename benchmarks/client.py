@@ -125,16 +125,26 @@ def cpu(driver: str, url: URL, rounds: int = 200) -> dict[str, float]:
 def tasks(driver: str, url: URL, turns: int = 7, each: int = 5) -> dict[str, float]:
     """The transactions per second of 200 tasks on 20 connections, and their "ratio"."""
     with field(driver, url, CONNECTIONS) as runners:
+        for runner in runners.values():
+            _rate(runner, each)  # opens the connections
+        # A full collection falls on one of the two, and takes as long as a turn in a program with many objects.
+        gc.collect()
+        gc.freeze()
         rates: dict[str, list[float]] = {name: [] for name in runners}
-        for turn in range(turns + 1):
-            for name, runner in runners.items():
-                assert isinstance(runner, AsyncRunner)
-                began = time.perf_counter()
-                runner.concurrent(TASKS, each)
-                if turn:  # the first one opens the connections
-                    rates[name].append(TASKS * each / (time.perf_counter() - began))
+        for turn in range(turns):
+            order = list(runners)
+            for name in order if turn % 2 else reversed(order):
+                rates[name].append(_rate(runners[name], each))
+        gc.unfreeze()
     ratio = statistics.median(a / b for a, b in zip(rates["bound"], rates["plain"], strict=True))
     return {name: statistics.median(found) for name, found in rates.items()} | {"ratio": ratio}
+
+
+def _rate(runner: Runner, each: int) -> float:
+    assert isinstance(runner, AsyncRunner)
+    began = time.perf_counter()
+    runner.concurrent(TASKS, each)
+    return TASKS * each / (time.perf_counter() - began)
 
 
 def memory(url: URL, sessions: int = 10_000, tokens: int = 10_000) -> dict[str, float]:

@@ -128,7 +128,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         raise TransactionRefused(ENDED)
 
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
-        if query in _ENDS or self._is_in_force:
+        # BEGIN needs the longer way, if there is a binding.
+        if query in _ENDS or (not query.startswith("BEGIN") and self._is_in_force):
             return _execute(self, query, *args, timeout=timeout)
         return self._execute_bound(query, *args, timeout=timeout)
 
