@@ -131,7 +131,9 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         # BEGIN needs the longer way, if there is a binding.
         if query in _ENDS or (not query.startswith("BEGIN") and self._is_in_force):
             return _execute(self, query, *args, timeout=timeout)
-        return self._execute_bound(query, *args, timeout=timeout)
+        execution: Any = self._execute_bound(query, *args, timeout=timeout)
+        coroutine: CoroutineType[Any, Any, Any] = execution
+        return coroutine
 
     async def _execute_bound(self, query: str, *args: Any, timeout: float | None) -> Any:
         binding = self.binding
