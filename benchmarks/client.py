@@ -127,7 +127,7 @@ def tasks(driver: str, url: URL, turns: int = 7, each: int = 5) -> dict[str, flo
     with field(driver, url, CONNECTIONS) as runners:
         for runner in runners.values():
             _rate(runner, each)  # opens the connections
-        # A full collection falls on one of the two, and takes as long as a turn in a program with many objects.
+        # A full collection would fall on one of the two.
         gc.collect()
         gc.freeze()
         rates: dict[str, list[float]] = {name: [] for name in runners}

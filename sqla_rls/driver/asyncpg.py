@@ -7,7 +7,6 @@ other statement outside a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, Final
 
@@ -27,8 +26,6 @@ from sqla_rls.driver.base import (
     require_unexpired,
 )
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
-
-_execute: Final[Callable[..., CoroutineType[Any, Any, Any]]] = asyncpg.Connection.execute
 
 
 class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
@@ -130,8 +127,9 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
         # BEGIN needs the longer way, if there is a binding.
         if query in _ENDS or (not query.startswith("BEGIN") and self._is_in_force):
-            return _execute(self, query, *args, timeout=timeout)
-        execution: Any = self._execute_bound(query, *args, timeout=timeout)
+            execution: Any = super().execute(query, *args, timeout=timeout)
+        else:
+            execution = self._execute_bound(query, *args, timeout=timeout)
         coroutine: CoroutineType[Any, Any, Any] = execution
         return coroutine
 
@@ -139,7 +137,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         binding = self.binding
         if binding is None or not self.idle:
             await self.require_in_force()
-            return await _execute(self, query, *args, timeout=timeout)
+            return await super().execute(query, *args, timeout=timeout)
         if args or not query.startswith("BEGIN"):
             self._require_transaction()
         if binding.modes is not None:
@@ -150,17 +148,17 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             self.last_discard_key = None
             try:
                 # Postgres refuses DISCARD ALL in one message with BEGIN.
-                await _execute(self, "DISCARD ALL", timeout=timeout)
+                await super().execute("DISCARD ALL", timeout=timeout)
             except asyncpg.PostgresError as error:
                 if self.is_closed():
                     raise
                 raise NotDiscarded from error
         try:
             if self._in_text:
-                answer = await _execute(self, query + binding.literal(), timeout=timeout)
+                answer = await super().execute(query + binding.literal(), timeout=timeout)
             else:
                 parameters = binding.parameters()
-                answer = await _execute(self, query, timeout=timeout)
+                answer = await super().execute(query, timeout=timeout)
                 await super().fetchrow(binding.query(), *parameters, timeout=timeout)
         except asyncpg.PostgresError as error:
             if self.is_closed():
