@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import URL, create_engine, text
+from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
@@ -100,20 +100,26 @@ def test_what_is_left_by_who_fails_at_once_is_discarded(line: Line, alice: Calle
 
 
 @pytest.mark.exhaustive
-def test_where_discarding_fails_the_connection_ends(line: Line, alice: Caller, bob: Caller) -> None:
+def test_where_discarding_fails_the_connection_ends(
+    line: Line, admin: Engine, alice: Caller, bob: Caller
+) -> None:
     def leave(session: Session) -> None:
         lock(session)
-        tables = "FOR n IN 1..600 LOOP EXECUTE format('CREATE TEMP TABLE t%s (id text)', n); END LOOP"
-        session.execute(text(f"DO $$ BEGIN {tables}; END $$"))
+        session.execute(text("CREATE TEMP TABLE waited_for (id text)"))
         session.commit()
-        # Long enough for the COMMIT of an empty transaction, too short to drop the tables.
-        session.execute(text("SET statement_timeout = '10ms'"))
+        session.execute(text("SET statement_timeout = '1s'"))
         session.commit()
 
     line.visit(alice, leave)
     before = line.visit(bob, lambda session: session.connection().connection.driver_connection)
-    with pytest.raises(BindingError, match="discarded"):
-        line.visit(bob, locks)
+    with admin.begin() as connection:
+        schema = connection.scalar(
+            text("SELECT relnamespace::regnamespace FROM pg_class WHERE relname = 'waited_for'")
+        )
+        # DISCARD ALL waits to drop the table, longer than Alice's timeout.
+        connection.exec_driver_sql(f"LOCK TABLE {schema}.waited_for IN ACCESS SHARE MODE")
+        with pytest.raises(BindingError, match="discarded"):
+            line.visit(bob, locks)
     assert line.visit(bob, locks) == 0
     assert line.visit(bob, lambda session: session.connection().connection.driver_connection) is not before
 

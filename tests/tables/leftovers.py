@@ -207,8 +207,8 @@ LEFTOVERS = [
     ),
     Leftover(
         name="`statement_timeout`",
-        sql=("SET statement_timeout = '60ms'",),
-        look=scalar("SELECT true FROM pg_sleep(0.1)"),
+        sql=("SET statement_timeout = '1h'",),
+        look=settings("statement_timeout"),
         verdicts=_BY_BEGIN,
     ),
     Leftover(
