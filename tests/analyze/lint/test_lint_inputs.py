@@ -20,6 +20,7 @@ from sqla_rls.cli import main
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.server.postgres import Server
 from tests.analyze.lint.examples import run, shown
+from tests.support.modules import imported_anew
 from tests.support.suite import find_installation, newest
 
 LONG = "é" * 31 + "x"  # 63 bytes
@@ -207,5 +208,6 @@ def test_an_example_has_nothing_above_an_info(models: str, tmp_path: Path) -> No
         )
     config = str(tmp_path / "lint.toml")
     given = ["lint", "models", "--models", models, "--fail-on", "warning", "--config", config]
-    done = CliRunner().invoke(main, given)
+    with imported_anew("todos.models", "todos.lists"):
+        done = CliRunner().invoke(main, given)
     assert done.exit_code == 0, done.output

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,12 +30,9 @@ from sqla_rls.analyze.sides import Built, Side
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
+from tests.support.modules import imported_anew
 from tests.support.suite import table
-
-#: Models of their own: ``todos.lists``, which other tests import, adds tables to ``todos.models``.
-Todos = runpy.run_path(
-    str(Path(__file__).parents[3] / "examples" / "todos" / "models.py"), run_name="todos_alone"
-)["Base"]
+from todos.models import Base as Todos
 
 SELECT = '"crud-authenticated-policy-select" ON todos'
 UPDATE = '"crud-authenticated-policy-update" ON todos'
@@ -336,17 +332,10 @@ def test_the_documents_of_teams_are_proved() -> None:
     assert (proof.violations, proof.not_stated) == ((), ())
 
 
-def import_anew(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Other tests import modules that add tables to these."""
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-
-
 TODOS = ["prove", "--models", "todos.models:Base", "--worlds", "20"]
 
 
-def test_the_command_prints_the_proof_and_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    import_anew(monkeypatch, "todos.models")
+def test_the_command_prints_the_proof_and_the_score() -> None:
     found = CliRunner().invoke(main, [*TODOS, "--mutants"])
     assert found.exit_code == 0, found.output
     assert "authenticated: DELETE, INSERT, SELECT, UPDATE as declared" in found.output
@@ -354,8 +343,7 @@ def test_the_command_prints_the_proof_and_the_score(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.exhaustive
-def test_the_command_prints_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    import_anew(monkeypatch, "todos.models")
+def test_the_command_prints_json() -> None:
     told = CliRunner().invoke(main, [*TODOS, "--format", "json"])
     assert json.loads(told.output)["controls"] == 8
 
@@ -399,10 +387,10 @@ def test_the_guide_shows_real_output(tmp_path: Path, monkeypatch: pytest.MonkeyP
     guide = GUIDE.read_text(encoding="utf-8")
     (tmp_path / "models.py").write_text(guide.split("```python\n")[1].split("```")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
-    import_anew(monkeypatch, "models", "todos.models")
     written = guide
     for call in ("prove --models models:Base", "prove --models todos.models:Base --mutants"):
-        told = CliRunner().invoke(main, call.split())
+        with imported_anew("models"):
+            told = CliRunner().invoke(main, call.split())
         listing = re.compile(rf"```console\n\$ sqla-rls {re.escape(call)}\n.*?```", re.DOTALL)
         shown = f"```console\n$ sqla-rls {call}\n{told.output}```"
         assert listing.search(written)
