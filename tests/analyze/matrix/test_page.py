@@ -188,8 +188,8 @@ def test_a_large_matrix_stays_quick(pages: Pages, tmp_path: Path) -> None:
             }"""
         )
         assert page.locator(SHOWN).count() == 6 * 11
-        # A tenth of that where nothing else runs.
-        assert milliseconds < 3000
+        # A fiftieth of that where nothing else runs.
+        assert milliseconds < 15_000
 
 
 @pytest.mark.long
