@@ -396,6 +396,8 @@ class Snapshot:
 
     def before_making(self, objects: Collection[ObjectKey]) -> Self:
         """Return the snapshot from before *objects* are created: without their privileges and owners."""
+        if not objects:
+            return self
         return replace(
             self,
             privileges=frozenset(one for one in self.privileges if one.object not in objects),

@@ -20,8 +20,8 @@ def setup(plugin: Plugin) -> None:
     from alembic.util import DispatchPriority
 
     from sqla_rls.alembic.autogenerate.compare import (
+        collect_rarely,
         compare_row_security,
-        freeze_models,
         leave_out_schemas,
     )
 
@@ -38,7 +38,7 @@ def setup(plugin: Plugin) -> None:
     )
 
     plugin.add_autogenerate_comparator(
-        freeze_models, "schema", "models", qualifier="postgresql", priority=DispatchPriority.FIRST
+        collect_rarely, "schema", "models", qualifier="postgresql", priority=DispatchPriority.FIRST
     )
     plugin.add_autogenerate_comparator(
         leave_out_schemas, "schema", "secret", qualifier="postgresql", priority=DispatchPriority.FIRST

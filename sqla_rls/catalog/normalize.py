@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -57,36 +57,44 @@ def normalize(
     declared text, and counts as changed.  So do the policies *recreated*, whose columns will change.  The
     sequences are those of *live*, except for new tables and for columns with *new_defaults*.
     """
-    compared = [
-        policy
-        for policy in declared.policies.values()
-        if policy.table in live.row_security and policy.key not in recreated
-    ]
+    compared = {
+        key: policy
+        for key, policy in declared.policies.items()
+        if key.table in live.row_security and key not in recreated
+    }
     same = _same(connection, live, compared)
     gone: dict[TableKey, list[Policy]] = {}
-    for policy in live.policies.values():
-        if policy.key not in declared.policies:
+    for key, policy in live.policies.items():
+        if key not in declared.policies:
             gone.setdefault(policy.table, []).append(policy)
 
     def as_in(other: Policy, policy: Policy) -> Policy:
         """Return *policy* with the text of *other*, for equal parts."""
-        roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
+        roles = policy.roles
+        if roles != other.roles:
+            roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
         using, with_check = (
-            live_sql if live_sql in same.get(_Expression(policy.table, sql or ""), ()) else sql
-            for live_sql, sql in zip(_expressions(other), _expressions(policy), strict=True)
+            live_sql if sql and live_sql in same.get((policy.table, sql), ()) else sql
+            for live_sql, sql in ((other.using, policy.using), (other.with_check, policy.with_check))
         )
-        return replace(
-            policy, roles=roles if roles == other.roles else policy.roles, using=using, with_check=with_check
-        )
+        if roles != other.roles:
+            roles = policy.roles
+        found = policy.name, policy.permissive, policy.command, policy.imply_privileges, policy.comment
+        if (*found, roles, using, with_check) == (
+            *(other.name, other.permissive, other.command, other.imply_privileges, other.comment),
+            *(other.roles, other.using, other.with_check),
+        ):
+            return other
+        return replace(policy, roles=roles, using=using, with_check=with_check)
 
     policies = dict(declared.policies)
-    for policy in compared:
-        if live_policy := live.policies.get(policy.key):
-            policies[policy.key] = as_in(live_policy, policy)
+    for key, policy in compared.items():
+        if live_policy := live.policies.get(key):
+            policies[key] = as_in(live_policy, policy)
             continue
         for other in gone.get(policy.table, ()):
             if (renamed := as_in(other, policy)) == replace(other, name=policy.name):
-                policies[policy.key] = renamed
+                policies[key] = renamed
     return _with_sequences(connection, live, replace(declared, policies=policies), new_defaults)
 
 
@@ -147,19 +155,22 @@ def _called(
 
 
 def _same(
-    connection: Connection, live: DatabaseSnapshot, compared: Collection[Policy]
+    connection: Connection, live: DatabaseSnapshot, compared: Mapping[PolicyKey, Policy]
 ) -> dict[_Expression, set[str]]:
     """Return the equal expressions on the same table in *live*, for each expression of *compared*."""
     live_expressions: dict[TableKey, set[str]] = {}
-    for policy in live.policies.values():
-        live_expressions.setdefault(policy.table, set()).update(filter(None, _expressions(policy)))
+    for key, policy in live.policies.items():
+        live_expressions.setdefault(key.table, set()).update(filter(None, _expressions(policy)))
     # The live expression of the policy with the same name; empty if there is none, as after a rename.
     wanted: dict[_Expression, set[str]] = {}
-    for policy in compared:
-        live_policy = live.policies.get(policy.key)
-        for sql, live_sql in zip(_expressions(policy), _expressions(live_policy), strict=True):
-            if sql is not None and policy.table in live_expressions:
-                wanted.setdefault(_Expression(policy.table, sql), set()).update(filter(None, [live_sql]))
+    for key, policy in compared.items():
+        if key.table not in live_expressions:
+            continue
+        for sql, live_sql in zip(_expressions(policy), _expressions(live.policies.get(key)), strict=True):
+            if sql is not None:
+                found = wanted.setdefault(_Expression(key.table, sql), set())
+                if live_sql:
+                    found.add(live_sql)
     same = {one: {one.sql} & live_expressions[one.table] for one in wanted}
 
     refused: set[_Expression] = set()
@@ -178,10 +189,12 @@ def _same(
         spellings = _spell(connection, live.default_schema, asked | candidates, readings)
         refused |= asked - spellings.keys()
         by_spelling: dict[tuple[TableKey, str], set[str]] = {}
-        for one in candidates & spellings.keys():
-            by_spelling.setdefault((one.table, spellings[one]), set()).add(one.sql)
-        for one in asked & spellings.keys():
-            same[one] |= by_spelling.get((one.table, spellings[one]), set())
+        for one, spelling in spellings.items():
+            if one in candidates:
+                by_spelling.setdefault((one.table, spelling), set()).add(one.sql)
+        for one, spelling in spellings.items():
+            if one in asked:
+                same[one] |= by_spelling.get((one.table, spelling), set())
     return same
 
 

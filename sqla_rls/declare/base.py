@@ -33,6 +33,7 @@ anonymous = Role("anonymous")
 
 
 READY_MADE = {role.name: role for role in (authenticated, anonymous)}
+_BY_NAME: dict[str, Role | str] = {**READY_MADE, "PUBLIC": PUBLIC}
 
 
 class Declaration(SchemaItem):
@@ -47,14 +48,22 @@ class Declaration(SchemaItem):
             raise DeclarationError(
                 f"{self!r} can't be declared on {parent!r}: it belongs on a Table. Use __table_args__"
             )
-        if self.table is not None and self.table is not parent:
+        self.take(parent)
+        self.attach(TableDeclarations.of(parent, create=True))
+
+    def take(self, table: Table) -> None:
+        """Make *table* the table of this declaration.
+
+        Raises:
+            DeclarationError: it has another one.
+        """
+        if self.table is not None and self.table is not table:
             raise DeclarationError(
-                f"{self!r} can't be declared on {parent.fullname}: it is on table {self.table.fullname} "
+                f"{self!r} can't be declared on {table.fullname}: it is on table {self.table.fullname} "
                 "already. In a mixin, make __table_args__ a @declared_attr.directive, so that each class "
                 "gets its own"
             )
-        self.table = parent
-        self.attach(TableDeclarations.of(parent, create=True))
+        self.table = table
 
     def attach(self, declarations: TableDeclarations) -> None:
         declarations.items.append(self)
@@ -195,5 +204,4 @@ def as_roles(roles: Roles) -> list[Role | str]:
         raise DeclarationError(
             "the declaration can't be made: its list of roles is empty. Name a role, or PUBLIC for all roles"
         )
-    by_name: dict[str, Role | str] = {**READY_MADE, "PUBLIC": PUBLIC}
-    return [by_name.get(role, role) if isinstance(role, str) else role for role in listed]
+    return [_BY_NAME.get(role, role) if isinstance(role, str) else role for role in listed]

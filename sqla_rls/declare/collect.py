@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,6 +32,7 @@ from sqla_rls.snapshot import (
     Privilege,
     Role,
     RowSecurity,
+    SequenceKey,
     Snapshot,
     SQLFunction,
     TableKey,
@@ -109,15 +110,10 @@ def declared(
     auth_functions = _calls_auth([*found, *others], sql_functions.values(), models)
     if auth_functions and brings_anonymous_along(named):
         privileges.add(Privilege("SCHEMA", None, AUTH_SCHEMA, anonymous.name, "USAGE"))
-    sequences = {
-        is_identity: frozenset(
-            sequence
-            for one in found
-            for sequence, identity in serial_sequences(one.table, one.key)
-            if identity is is_identity
-        )
-        for is_identity in (False, True)
-    }
+    sequences: dict[bool, set[SequenceKey]] = {False: set(), True: set()}
+    for one in found:
+        for sequence, is_identity in serial_sequences(one.table, one.key):
+            sequences[is_identity].add(sequence)
     return Snapshot(
         roles=roles_to_make(named),
         auth_functions=auth_functions,
@@ -128,8 +124,8 @@ def declared(
         default_privileges=default_values,
         functions=sql_functions,
         views=views,
-        sequences=sequences[False],
-        identity_sequences=sequences[True],
+        sequences=frozenset(sequences[False]),
+        identity_sequences=frozenset(sequences[True]),
         roles_of_others=frozenset(others_roles),
         ungranted=frozenset(filter(Ignored.by(metadatas).role, others_roles)),
         called_sequences=frozenset(
@@ -179,10 +175,8 @@ def _policies(
     reads: dict[tuple[TableKey, str], set[Table]] = {}
     for table, key, _, declared_policies in tables:
         texts: dict[object, str] = {}
-        beside = [one.table for one in declared_views([table.metadata])]
-        beside += [one.name for one in kept_on([table.metadata], DeclaredFunction) if one.name is not None]
         for item, *pair in declared_policies:
-            copied = copies(item.table, table, table.metadata, beside)
+            copied = _copied(item.table, table)
             for expression in pair:
                 if expression is not None and (same := _as_key(expression)) not in texts:
                     read: set[Table] = set()
@@ -195,11 +189,20 @@ def _policies(
             policy = item.value(key, using, with_check)
             if is_false(*pair):
                 policy = replace(policy, imply_privileges=False)
-            policies[policy.key] = policy
+            policies[PolicyKey(key, policy.name)] = policy
     return policies, {
         on: {models.key(table) for table in behind_views(read, models.metadatas)}
         for on, read in reads.items()
     }
+
+
+def _copied(source: Table | None, table: Table) -> Callable[[Table], Table] | None:
+    """Return a function that maps the tables of *source* to those of its copy *table*; None without a copy."""
+    if source is None or source is table:
+        return None
+    beside = [one.table for one in declared_views([table.metadata])]
+    beside += [one.name for one in kept_on([table.metadata], DeclaredFunction) if one.name is not None]
+    return copies(source, table, table.metadata, beside)
 
 
 def _as_key(expression: ColumnElement[bool]) -> object:

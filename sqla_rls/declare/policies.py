@@ -5,7 +5,7 @@ Each is a SchemaItem for ``__table_args__`` or a Core Table.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
@@ -25,7 +25,7 @@ from sqlalchemy.sql.roles import WhereHavingRole
 
 from sqla_rls import snapshot as objects
 from sqla_rls.declare.base import Columns, Declaration, Roles, TableDeclarations, as_roles
-from sqla_rls.declare.expressions import OwnColumn
+from sqla_rls.declare.expressions import Condition, OwnColumn, auth_uid
 from sqla_rls.declare.membership import member_of
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import COMMAND_PRIVILEGES, MAX_NAME_BYTES, PUBLIC, TableKey
@@ -82,11 +82,9 @@ class Policy(Declaration):
         self._columns = Columns(
             self,
             (
-                element
+                column
                 for expression in ((using,) if with_check is using else (using, with_check))
-                if (whole := _element(expression)) is not None
-                for element in visitors.iterate(whole)
-                if isinstance(element, Column)
+                for column in _columns_in(expression)
             ),
         )
 
@@ -157,6 +155,10 @@ class Policy(Declaration):
             copied = element.table is self.table and table is not self.table
             return self._columns.on(table, element) if copied or element.table is None else None
 
+        if type(expression) is auth_uid and isinstance(expression.column, Column | OwnColumn):
+            # The most frequent condition, without the visits of its elements.
+            column = own(expression.column)
+            return expression if column is None else auth_uid(column)
         moved: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, own)
         for element in visitors.iterate(moved):
             if isinstance(element, member_of):
@@ -208,7 +210,8 @@ class crud_policy(Declaration):
     __visit_name__ = "crud_policy"
 
     def __init__(self, role: Roles, *, read: Expression | None, modify: Expression | None) -> None:
-        name = f"crud-{'-'.join(str(one) for one in as_roles(role))}-policy"
+        role = as_roles(role)
+        name = f"crud-{'-'.join(map(str, role))}-policy"
         self.policies: list[Policy] = []
         if read is not None:
             self.policies.append(Policy(f"{name}-select", "SELECT", role, using=read))
@@ -228,7 +231,8 @@ class crud_policy(Declaration):
 
     def attach(self, declarations: TableDeclarations) -> None:
         for policy in self.policies:
-            policy._set_parent_with_dispatch(declarations.table)
+            policy.take(declarations.table)
+            policy.attach(declarations)
 
 
 class enable_row_level_security(Declaration):
@@ -279,6 +283,8 @@ class disable_row_level_security(Declaration):
 
 def _element(expression: Expression | None) -> ColumnElement[bool] | None:
     """Return a SQLAlchemy expression; None for a function, which returns its expression later."""
+    if isinstance(expression, Condition):
+        return expression
     if isinstance(expression, bool):
         return true() if expression else false()
     if isinstance(expression, str):
@@ -287,6 +293,15 @@ def _element(expression: Expression | None) -> ColumnElement[bool] | None:
     if expression is None or _is_made_later(expression):
         return None
     return expect(WhereHavingRole, expression)
+
+
+def _columns_in(expression: Expression | None) -> Iterator[Column[Any]]:
+    whole = _element(expression)
+    if type(whole) is auth_uid and isinstance(whole.column, OwnColumn):
+        return
+    for element in () if whole is None else visitors.iterate(whole):
+        if isinstance(element, Column):
+            yield element
 
 
 def _is_made_later(expression: Any) -> bool:

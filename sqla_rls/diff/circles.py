@@ -13,6 +13,8 @@ def circles(snapshot: Snapshot) -> Iterator[list[Policy]]:
     For one role, Postgres follows the tables of a query, the subqueries of their policies, and so on.  It
     refuses a table for the second time, unless no policy for reading it has a subquery.
     """
+    if not any(snapshot.reads.values()):
+        return
     found: set[frozenset[PolicyKey]] = set()
     for role in sorted({role for policy in snapshot.policies.values() for role in policy.roles}):
         roles = _with_groups(role, snapshot)

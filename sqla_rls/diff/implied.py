@@ -22,6 +22,7 @@ def implied_privileges(
     *,
     default_schema: str,
     auth_functions: bool,
+    on_tables: bool = True,
 ) -> Iterator[Privilege]:
     """Yield the privileges that the roles need to use *policies*.
 
@@ -34,6 +35,7 @@ def implied_privileges(
         snapshot: the snapshot with the sequences.
         default_schema: the default schema.
         auth_functions: the database has the functions of schema ``auth``, or gets them.
+        on_tables: whether to yield those on tables.
     """
     sequences_of: dict[TableKey, list[SequenceKey]] = {}
     for owned in snapshot.sequences:
@@ -52,7 +54,7 @@ def implied_privileges(
                 yield Privilege("SCHEMA", None, schema or default_schema, role, "USAGE")
                 if auth_functions:
                     yield Privilege("SCHEMA", None, AUTH_SCHEMA, role, "USAGE")
-            for privilege in needed:
+            for privilege in needed if on_tables else ():
                 yield Privilege("TABLE", schema, table, role, privilege)
             if "INSERT" in needed:
                 for schema, name, column in sequences_of.get(policy.table, ()):
@@ -73,5 +75,7 @@ def wanted_privileges(snapshot: Snapshot, *, default_schema: str) -> frozenset[P
         default_schema=default_schema,
         auth_functions=snapshot.auth_functions,
     )
-    everything = snapshot.privileges.union(one for one in implied if one[:5] not in narrowed)
+    everything = snapshot.privileges.union(
+        (one for one in implied if one[:5] not in narrowed) if narrowed else implied
+    )
     return everything - {one._replace(grantable=False) for one in everything if one.grantable}

@@ -75,7 +75,7 @@ def diff(
         policies_only: the tables of other programs; of these, only the policies may change.
     """
     managed = {*declared.row_security, *dropped}
-    of_others = [policy for policy in live.policies.values() if policy.table in {*policies_only}]
+    of_others = [policy for policy in live.policies.values() if policy.table in policies_only]
     before = [policy for policy in live.policies.values() if policy.table in managed]
     elsewhere = [policy for policy in live.policies.values() if policy.table not in managed]
     after = list(declared.policies.values())
@@ -131,7 +131,7 @@ def _policy_changes(
             ),
             None,
         )
-        if live_policy == policy and key not in recreated:
+        if key not in recreated and (live_policy is policy or live_policy == policy):
             continue
         if live_policy is not None and key not in recreated and _can_be_altered(live_policy, policy):
             gone.pop(live_policy.key, None)

@@ -86,14 +86,20 @@ def diff_privileges(
     """
     auth_functions = declared.auth_functions or live.auth_functions
 
-    def implied(policies: Collection[Policy], auth_functions: bool = auth_functions) -> frozenset[Privilege]:
+    def implied(
+        policies: Collection[Policy], *, auth_functions: bool = auth_functions, on_tables: bool = True
+    ) -> frozenset[Privilege]:
         return frozenset(
             implied_privileges(
-                policies, declared, default_schema=default_schema, auth_functions=auth_functions
+                policies,
+                declared,
+                default_schema=default_schema,
+                auth_functions=auth_functions,
+                on_tables=on_tables,
             )
         )
 
-    there = {ObjectKey(*owner[:3]) for owner in live.owners}
+    there = {owner[:3] for owner in live.owners}
     managed = (
         live.objects_of(declared.managed) | declared.objects_of(declared.managed) | declared.managed_objects
     )
@@ -112,7 +118,7 @@ def diff_privileges(
     covered = {ObjectKey("TABLE", *heir) for heir in heirs}
     # On shared objects, grant options are left to the owner.
     whole_objects = managed | covered
-    held = {one if one.object in whole_objects else _plain(one) for one in live.privileges}
+    held = {one if one[:3] in whole_objects else _plain(one) for one in live.privileges}
     wanted = wanted_privileges(declared, default_schema=default_schema)
     allowed = implied(policies_elsewhere)
 
@@ -120,7 +126,7 @@ def diff_privileges(
         return {
             one
             for one in set(privileges) - wanted
-            if (one.object in managed or (one.object, one.grantee) in declared.managed_grantees)
+            if (one[:3] in managed or (one.object, one.grantee) in declared.managed_grantees)
             and not one.grantee.startswith("pg_")
             and _plain(one) not in allowed
         }
@@ -129,7 +135,7 @@ def diff_privileges(
     past_parents = {
         one
         for one in held
-        if one.object in covered
+        if one[:3] in covered
         and one.grantee in reached
         and not all(
             _is_open_to(one.grantee, parent, live, declared) and _is_wanted_on(parent, one, wanted)
@@ -138,7 +144,11 @@ def diff_privileges(
     }
 
     implying_nothing = {policy.key for policy in declared.policies.values() if not policy.imply_privileges}
-    before = implied([one for one in policies_before if one.key not in implying_nothing])
+    # Only shared objects need the privileges of before.
+    before = implied(
+        [one for one in policies_before if not implying_nothing or one.key not in implying_nothing],
+        on_tables=False,
+    )
     obsolete = {
         one
         for one in (_with_those_brought_along(before) & held)
@@ -153,12 +163,13 @@ def diff_privileges(
     needed_before = (
         before
         if not implying_nothing and made_auth_functions
-        else implied(policies_before, auth_functions=auth_functions and made_auth_functions)
+        else implied(policies_before, auth_functions=auth_functions and made_auth_functions, on_tables=False)
     )
     new_on_schemas = on_schemas - _with_those_brought_along(needed_before)
     first = {
         one
-        for one in new_on_schemas & (implied(declared.policies.values()) if new_on_schemas else set())
+        for one in new_on_schemas
+        & (implied(declared.policies.values(), on_tables=False) if new_on_schemas else set())
         if one.grantee not in declared.roles_of_others
     }
     to_grant = {

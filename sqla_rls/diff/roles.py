@@ -62,7 +62,7 @@ def diff_roles(
 def _known(live: Snapshot, declared: Snapshot) -> set[str]:
     """Return the roles that the database uses for the managed tables of *declared*."""
     objects = live.objects_of(declared.managed) | declared.managed_objects
-    if objects.isdisjoint(ObjectKey(*owner[:3]) for owner in live.owners):
+    if objects.isdisjoint(owner[:3] for owner in live.owners):
         return set()
     known = {
         role
@@ -73,7 +73,7 @@ def _known(live: Snapshot, declared: Snapshot) -> set[str]:
     known |= {
         one.grantee
         for one in live.privileges
-        if one.object in objects or (one.object, one.grantee) in declared.managed_grantees
+        if one[:3] in objects or (one.object, one.grantee) in declared.managed_grantees
     }
     known |= {
         one.grantee

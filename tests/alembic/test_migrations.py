@@ -355,28 +355,44 @@ def test_the_number_of_statements_does_not_grow_with_the_tables(project: Project
     assert statements(2) == statements(40) in (19, 23)
 
 
-def test_garbage_collection_leaves_the_models_alone_only_while_tables_are_compared(project: Project) -> None:
+def test_garbage_collection_is_rare_and_leaves_the_models_alone_only_while_tables_are_compared(
+    project: Project,
+) -> None:
     metadata = own_todos()
     project.migrate(metadata)
-    frozen: list[int] = []
+    seen: list[tuple[int, int]] = []
+    fails = False
 
     def reflected(*_: object) -> None:
-        frozen.append(gc.get_freeze_count())
+        seen.append((gc.get_freeze_count(), gc.get_threshold()[0]))
+        if fails:
+            raise ZeroDivisionError
 
     event.listen(Table, "column_reflect", reflected)
+    thresholds = gc.get_threshold()
     gc.unfreeze()  # conftest.py has frozen some
+    gc.set_threshold(700, 10, 11)
     try:
         with project.engine.connect() as connection:
             _compare(connection, metadata, ["alembic.autogenerate.*"])
-            assert frozen
-            assert all(frozen)
-            assert gc.get_freeze_count() == 0
-            # The application may have frozen objects itself.
+            assert seen
+            assert all(frozen and threshold == 100_000 for frozen, threshold in seen)
+            assert (gc.get_freeze_count(), gc.get_threshold()) == (0, (700, 10, 11))
+            fails = True
+            with pytest.raises(ZeroDivisionError):
+                _compare(connection, metadata, ["alembic.autogenerate.*"])
+            gc.collect()
+            assert (gc.get_freeze_count(), gc.get_threshold()) == (0, (700, 10, 11))
+            # The application may have frozen objects itself, and collect less often.
+            fails = False
             gc.freeze()
+            gc.set_threshold(200_000)
             _compare(connection, metadata, ["alembic.autogenerate.*"])
             assert gc.get_freeze_count() > 0
+            assert gc.get_threshold()[0] == seen[-1][1] == 200_000
     finally:
         gc.freeze()
+        gc.set_threshold(*thresholds)
         event.remove(Table, "column_reflect", reflected)
 
 

@@ -53,17 +53,24 @@ def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membersh
     ``DROP OWNED BY CURRENT_USER`` removes the role from every policy, and drops the policies for that role
     only.  It revokes only the privileges of the role itself, and doesn't change policies TO PUBLIC.
     """
-    policies = sorted(models.policies.values(), key=lambda policy: str(policy.key))
+    narrowing = [one for one in models.policies.values() if not (one.permissive or PUBLIC in one.roles)]
+    if not narrowing:
+        return
+    by_table: dict[TableKey, list[Policy]] = {}
+    for policy in sorted(models.policies.values(), key=lambda policy: str(policy.key)):
+        by_table.setdefault(policy.table, []).append(policy)
     groups: dict[str, set[str]] = {}
     for one in memberships:
         if one.inherit is not False:
             groups.setdefault(one.member, set()).add(one.role)
     for role in models.roles.values():
         groups.setdefault(role.name, set()).update(map(str, role.member_of or ()))
-    for restrictive in policies:
-        if restrictive.permissive or PUBLIC in restrictive.roles:
-            continue
-        staying = [one.name for one in policies if one.permissive and _stays(one, restrictive, groups)]
+    for restrictive in sorted(narrowing, key=lambda policy: str(policy.key)):
+        staying = [
+            one.name
+            for one in by_table[restrictive.table]
+            if one.permissive and _stays(one, restrictive, groups)
+        ]
         if staying:
             log.warning(
                 "restrictive policy %s on %s doesn't hold against injected SQL: %s can drop it by DROP OWNED "
@@ -92,8 +99,10 @@ def say_what_callers_hold_past_row_security(
     named = callers(role for policy in policies for role in policy.roles)
     found: dict[tuple[str, str, bool], set[str]] = {}
     for one in live.privileges:
-        flags = live.row_security.get(TableKey(one.schema, one.name)) if one.object_type == "TABLE" else None
-        if flags and flags.enabled and one.grantee in named and is_beyond_row_security(one):
+        if one.object_type != "TABLE" or one.grantee not in named or not is_beyond_row_security(one):
+            continue
+        flags = live.row_security.get(TableKey(one.schema, one.name))
+        if flags and flags.enabled:
             table = ".".join(filter(None, (one.schema, one.name)))
             found.setdefault((table, one.grantee, one in revoked), set()).add(one.privilege)
     together: dict[tuple[str, str, bool], list[str]] = {}

@@ -27,11 +27,12 @@ def kept_from_the_owner(live: DatabaseSnapshot, models: Snapshot) -> dict[TableK
     Only a policy that is constantly true counts: other policies may depend on the caller, and a migration has
     none.  Superusers and BYPASSRLS don't count, since owners differ between clusters.
     """
-    before, after = _by_table(live), _by_table(models)
+    forced = [table for table, flags in models.row_security.items() if flags.enabled and flags.forced]
     remarks: dict[TableKey | PolicyKey, str] = {}
-    for table, flags in models.row_security.items():
-        if not (flags.enabled and flags.forced):
-            continue
+    if not forced:
+        return remarks
+    before, after = _by_table(live), _by_table(models)
+    for table in forced:
         owners = set(_roles_of_owner(live, table))
         kept = _kept(after.get(table, ()), owners)
         was = live.row_security.get(table)

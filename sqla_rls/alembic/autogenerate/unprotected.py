@@ -18,10 +18,11 @@ def say_what_callers_reach(live: DatabaseSnapshot, models: Snapshot, left_out: C
     """
     if not models.managed:
         return
-    reached_by = _callers(live, models)
+    reached_by = {role for role in _callers(live, models) if not role.startswith("pg_")}
+    open_to_all = {ObjectKey("TABLE", *table) for table in live.without_row_security}
     held: dict[ObjectKey, dict[str, set[str]]] = {}
     for one in live.privileges:
-        if one.grantee in reached_by and not one.grantee.startswith("pg_"):
+        if one[:3] in open_to_all and one.grantee in reached_by:
             held.setdefault(one.object, {}).setdefault(one.grantee, set()).add(one.privilege)
     covered = live.heirs_of(models.managed)
     for table, kind in sorted(live.without_row_security.items(), key=str):
