@@ -1,9 +1,9 @@
 """What ``alembic check`` costs when nothing changed, beside Alembic alone.
 
 ``python -m benchmarks.autogenerate``.  Each table has four policies.  Alone means the same tables without
-them, and no plugin; the two take turns on one database in one run.  The command is a process of its own, with
-its imports and the making of the models; the comparison is what Alembic does in it.  Times are medians in
-milliseconds, ratios medians of each round's ratio, and the least.
+them, in a process that imports nothing of sqla_rls; the two take turns on one database in one run.  The
+command is a process of its own, with its imports and the making of the models; the comparison is what Alembic
+does in it.  Times are medians in milliseconds, ratios medians of each round's ratio, and the least.
 
 Other libraries take part where they are installed, each with a database of its own, as it spells its policies
 in its own way: ``uv run --with rls --with pgalchemy --with alembic_utils …``.  Differences are what a library
@@ -23,66 +23,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-from alembic import context
-from alembic.operations import ops
-from sqlalchemy import URL, create_engine, event
+from sqlalchemy import URL
 
 from benchmarks import peers
+from benchmarks.alembic_env import Run
 from sqla_rls.testing.postgres import Server, find_server
 
-_ENV = "from benchmarks.autogenerate import environment\n\nenvironment()\n"
-_PLUGINS, _OURS = ["alembic.autogenerate.*"], "alembic.autogenerate.sqla_rls"
-
-
-class Run(NamedTuple):
-    statements: int
-    differences: int
-    comparison: float  # seconds
-    command: float = 0
-
-
-def environment() -> None:
-    """What ``env.py`` does; it prints a Run."""
-    library = os.environ["LIBRARY"]
-    metadata, create = peers.LIBRARIES.get(library, peers.alone)(int(os.environ["TABLES"]))
-    statements = 0
-
-    def count(*_: object) -> None:
-        nonlocal statements
-        statements += 1
-
-    def report(_: object, __: object, scripts: list[ops.MigrationScript]) -> None:
-        taken = time.perf_counter() - begin
-        assert scripts[0].upgrade_ops
-        print(json.dumps(Run(statements, _operations(scripts[0].upgrade_ops), taken)))
-
-    engine = create_engine(os.environ["URL"])
-    if os.environ["CREATE"]:
-        create(engine)
-    with engine.connect() as connection:
-        event.listen(connection, "before_cursor_execute", count)
-        context.configure(
-            connection=connection,
-            target_metadata=metadata,
-            autogenerate_plugins=_PLUGINS if library == "sqla-rls" else [*_PLUGINS, f"~{_OURS}"],
-            process_revision_directives=report,
-        )
-        begin = time.perf_counter()
-        with context.begin_transaction():
-            context.run_migrations()
-
-
-def _operations(container: ops.OpContainer) -> int:
-    return sum(_operations(one) if isinstance(one, ops.OpContainer) else 1 for one in container.ops)
+_ENV = "from benchmarks.alembic_env import environment\n\nenvironment()\n"
 
 
 def check(folder: Path, url: URL, tables: int, library: str, *, create: bool = False) -> Run:
     """``alembic check`` with the models of *library*; with *create*, what they declare is made before."""
     begin = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(folder / "alembic.ini"), "check"],
+        [sys.executable, "-m", "benchmarks.alembic_command", "-c", str(folder / "alembic.ini"), "check"],
         env={
             **os.environ,
             "URL": url.render_as_string(hide_password=False),

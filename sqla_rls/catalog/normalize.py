@@ -71,19 +71,16 @@ def normalize(
     def as_in(other: Policy, policy: Policy) -> Policy:
         """Return *policy* with the text of *other*, for equal parts."""
         roles = policy.roles
-        if roles != other.roles:
-            roles = frozenset(live.role_keywords.get(role, role) for role in policy.roles)
+        if roles != other.roles and other.roles == {live.role_keywords.get(role, role) for role in roles}:
+            roles = other.roles
         using, with_check = (
-            live_sql if sql and live_sql in same.get((policy.table, sql), ()) else sql
+            live_sql if live_sql in same.get(_Expression(policy.table, sql or ""), ()) else sql
             for live_sql, sql in ((other.using, policy.using), (other.with_check, policy.with_check))
         )
-        if roles != other.roles:
-            roles = policy.roles
-        found = policy.name, policy.permissive, policy.command, policy.imply_privileges, policy.comment
-        if (*found, roles, using, with_check) == (
-            *(other.name, other.permissive, other.command, other.imply_privileges, other.comment),
-            *(other.roles, other.using, other.with_check),
-        ):
+        if (
+            (policy.name, policy.permissive, policy.command, roles, using, with_check)
+            == (other.name, other.permissive, other.command, other.roles, other.using, other.with_check)
+        ) and (policy.imply_privileges, policy.comment) == (other.imply_privileges, other.comment):
             return other
         return replace(policy, roles=roles, using=using, with_check=with_check)
 

@@ -197,7 +197,7 @@ def _policies(
 
 
 def _copied(source: Table | None, table: Table) -> Callable[[Table], Table] | None:
-    """Return a function that maps the tables of *source* to those of its copy *table*; None without a copy."""
+    """Return a function that maps the tables of *source* to those of its copy *table*; None if it is none."""
     if source is None or source is table:
         return None
     beside = [one.table for one in declared_views([table.metadata])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from sqla_rls.snapshot import BROUGHT_ALONG, Membership, ObjectKey, Role, Snapshot, members_last
+from sqla_rls.snapshot import BROUGHT_ALONG, Membership, Role, Snapshot, members_last
 
 
 @dataclass(frozen=True, slots=True)
