@@ -9,7 +9,8 @@ another question, whether callers can newly read or write rows of other tenants,
 pgrls takes part where it is installed: ``uv run --with pgrls python -m benchmarks.analyze``, or
 ``--pgrls COMMAND``.  Its configuration names the anonymous role and the columns of tenants.
 
-Then one policy changes in a schema of many tables.  At the end, ``sqla-rls lint``, pgrls, and splinter with
+Then one policy changes in a schema of many tables, and lint and the matrix look at such schemas (see
+benchmarks/many.py; ``--many`` is that part alone).  At the end, ``sqla-rls lint``, pgrls, and splinter with
 ``--splinter FILE`` look for faults of schemas (see benchmarks/faults.py); ``--faults`` is that part alone.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import os
 import statistics
 import subprocess
 import sys
@@ -26,13 +27,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import URL
 
 from benchmarks.faults import compare_faults
+from benchmarks.many import compare_many_shapes
+from sqla_rls.analyze.lint.others import pgrls_command
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.analyze.worlds.schema import Schema
 from tests.analyze.cases import CASES
@@ -185,12 +187,7 @@ def _truth(case: Case) -> bool:
 
 
 def _pgrls(command: str | None) -> list[str] | None:
-    if command:
-        return [command]
-    if find_spec("pgrls"):
-        return [sys.executable, "-m", "pgrls"]
-    found = shutil.which("pgrls")
-    return [found] if found else None
+    return [command] if command else pgrls_command()
 
 
 def _contenders(pgrls: Pgrls | None, with_verify: bool) -> Iterator[tuple[str, Callable[[Sides], Found]]]:
@@ -275,13 +272,24 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3, help="of the schema with many tables")
     parser.add_argument("--faults", action="store_true", help="only the faults of schemas")
+    parser.add_argument("--many", action="store_true", help="only lint and the matrix on many tables")
+    parser.add_argument("--matrix-tables", type=int, default=200, metavar="N")
+    parser.add_argument("--fault", default="", help="only the faults whose name has this word")
     parser.add_argument("--splinter", type=Path, metavar="FILE", help="splinter.sql of supabase/splinter")
     arguments = parser.parse_args()
-    if not arguments.faults:
+    if not arguments.faults and not arguments.many:
         _changes(arguments)
-    if not arguments.cases:
+    if not arguments.faults and not arguments.cases:
+        compare_many_shapes(arguments.tables, arguments.matrix_tables)
+    if not arguments.cases and not arguments.many:
+        if arguments.pgrls:
+            folder = str(Path(arguments.pgrls).resolve().parent)
+            os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
         compare_faults(
-            FAULTS, CLEAN, with_pgrls=_pgrls(arguments.pgrls) is not None, splinter=arguments.splinter
+            [fault for fault in FAULTS if arguments.fault in fault.name],
+            CLEAN,
+            with_pgrls=_pgrls(arguments.pgrls) is not None,
+            splinter_sql=arguments.splinter,
         )
 
 

@@ -43,6 +43,11 @@ class _Done:
     help="The file of sqla-rls matrix --write.",
 )
 @click.option("--skip", multiple=True, type=click.Choice(_CHECKS), help="A check to leave out.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(lint.FAIL_ON),
+    help="The findings of lint that fail, as of sqla-rls lint --fail-on.",
+)
 @click.option("--details", is_flag=True, help="Print the whole output of the checks that aren't ok, too.")
 @click.pass_context
 def command(
@@ -53,6 +58,7 @@ def command(
     owner: str | None,
     access: Path,
     skip: tuple[str, ...],
+    fail_on: str | None,
     details: bool,
 ) -> None:
     """Run lint, matrix --check and alembic check, and print a summary of at most ten lines.
@@ -68,8 +74,9 @@ def command(
     sides = [word for one in models for word in ("--models", one)]
     sides += [word for one in alembic_config for word in ("--alembic-config", one)]
     sides += [] if owner is None else ["--owner", owner]
+    levels = [] if fail_on is None else ["--fail-on", fail_on]
     run: dict[str, Callable[[], _Done]] = {
-        "lint": lambda: _called("lint", lint.command, [target, *sides]),
+        "lint": lambda: _called("lint", lint.command, [target, *sides, *levels]),
         "matrix": lambda: _called("matrix", matrix.command, [target, *sides, "--check", str(access)]),
         "alembic": lambda: _alembic(alembic_config),
     }

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sqla_rls.analyze.lint.run import Baseline, Report
 
 _FORMATS: Final = ("text", "json", "sarif", "github", "junit")
-_FAIL_ON: Final = ("error", "warning", "info", "never")
+#: For ``sqla-rls check``, too.
+FAIL_ON: Final = ("error", "warning", "info", "unknown", "never")
 
 
 @click.command("lint")
@@ -37,8 +38,11 @@ _FAIL_ON: Final = ("error", "warning", "info", "never")
 @click.option("--format", "format_", type=click.Choice(_FORMATS), default="text", show_default=True)
 @click.option(
     "--fail-on",
-    type=click.Choice(_FAIL_ON),
-    help="The lowest level that makes the exit code 1: `warning`, if pyproject.toml doesn't say.",
+    type=click.Choice(FAIL_ON),
+    help=(
+        "The lowest level that makes the exit code 1: `warning`, if pyproject.toml doesn't say. `unknown` is "
+        "`warning`, and parts without an answer at each level."
+    ),
 )
 @click.option(
     "--baseline", type=click.Path(dir_okay=False, path_type=Path), help="A file of reviewed findings."

@@ -12,9 +12,12 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.in_place import Side, compare_in_place
+from sqla_rls.analyze.in_place.conditions import row_of
+from sqla_rls.analyze.in_place.evaluate import Evaluator, Question, Unit
 from sqla_rls.analyze.in_place.splice import parsed
 from sqla_rls.analyze.verdict import Budget, Comparison
 from sqla_rls.analyze.worlds.compare import compare_databases
+from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.server.postgres import Server
 from tests.support.servers import cleared_server
@@ -364,6 +367,42 @@ def test_a_verdict_is_proved_where_every_class_of_values_was_tried(databases: Da
             proved = {(one.command, one.proved) for one in found.same if one.role == "reader" and one.worlds}
             # An UPDATE could change several columns at once.
             assert proved == {(command, expected and command != "UPDATE") for command in ALL}
+
+
+def test_the_error_of_a_row_counts_for_that_row_only(databases: Databases) -> None:
+    connection = databases.before
+    rows = [{"id": place, "org_id": 0 if place == 5 else 1, "age": place} for place in range(20)]
+    question = Question(
+        conditions=(
+            "10 / org_id > 1",
+            "age > 9",
+            "CAST(age::text || 'x' AS int) > 0",
+            "auth.user_id() = 'alice'",
+        ),
+        ctes={},
+        source=row_of(side(connection).schema.relations["public.docs"]),
+    )
+    expected = [(None if place == 5 else True, place > 9, None, True) for place in range(20)]
+    alice = Actor(role="reader", claims={"sub": "alice"}, settings={})
+
+    def answered(*, with_plpgsql: bool) -> tuple[list[Any], int]:
+        with connection.begin_nested() as undone:
+            if not with_plpgsql:
+                run(connection, "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC")
+            run(connection, "SET LOCAL transaction_read_only = on")
+            evaluator = Evaluator(connection)
+            with evaluator.units([Unit(row, {}) for row in rows]):
+                found = evaluator.answers(question, len(rows), alice, as_role=True)
+            undone.rollback()
+        return found, evaluator.statements
+
+    by_block, statements = answered(with_plpgsql=True)
+    by_halves, more = answered(with_plpgsql=False)
+    connection.rollback()
+
+    assert by_block == by_halves == expected
+    assert statements < 8
+    assert more > 40
 
 
 def test_a_table_keeps_its_alias_and_the_text_around_it() -> None:

@@ -1,6 +1,7 @@
 """Evaluates conditions on rows of no table, as a caller, in one statement for all rows.
 
-The error of one row counts for that row only: the statement is repeated with halves of the rows.
+The error of one row counts for that row only.  After an error, a block of PL/pgSQL evaluates row by row;
+without PL/pgSQL, the statement is repeated with halves of the rows.
 """
 
 # ruff: noqa: S608
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, NestedTransaction, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.conditions import Undecidable
+from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.values import as_input
 from sqla_rls.catalog.query import undone
@@ -24,11 +26,24 @@ from sqla_rls.catalog.query import undone
 #: The classes of errors that a command would raise, too: of data, of cardinality, and of functions.
 _ERRORS_OF_ROWS: Final = ("22", "21", "P0")
 _DENIED: Final = "42501"
+_CAUGHT: Final = (*_ERRORS_OF_ROWS, _DENIED)
 _UNITS: Final = "sqla_rls.units"
+#: u.u is a unit, and u.n its number.
+_ALL_UNITS: Final = (
+    f"pg_catalog.jsonb_array_elements(CAST(pg_catalog.current_setting('{_UNITS}') AS pg_catalog.jsonb)) "
+    "WITH ORDINALITY AS u (u, n)"
+)
+#: One text for all settings: SQLAlchemy and the driver have it ready.
+_SET: Final = text(
+    "SELECT pg_catalog.set_config(s.key, s.value, true) "
+    "FROM pg_catalog.jsonb_each_text(CAST(CAST(:settings AS text) AS pg_catalog.jsonb)) AS s"
+)
+_ANSWERS: Final = text("SELECT pg_catalog.current_setting('sqla_rls.answers')")
 
 #: None: the condition raises an error.
 Answer = bool | None
 Answers = tuple[Answer, ...]
+_LETTERS: Final[Mapping[str, Answer]] = {"t": True, "f": False, "e": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +64,24 @@ class Question:
 
     def statement(self, first: int, last: int, conditions: Sequence[str]) -> str:
         """Return the statement for the units *first* to *last*, counted from 1."""
-        ctes = ", ".join(f"{name} AS MATERIALIZED ({sql})" for name, sql in self.ctes.items())
-        columns = ", ".join(f"({condition}) IS TRUE" for condition in conditions)
         return (
-            f"SELECT x.answers FROM pg_catalog.jsonb_array_elements(CAST(pg_catalog.current_setting("
-            f"'{_UNITS}') AS pg_catalog.jsonb)) WITH ORDINALITY AS u (u, n) CROSS JOIN LATERAL ("
-            f"{f'WITH {ctes} ' if ctes else ''}SELECT ARRAY[{columns}] AS answers FROM {self.source}) AS x "
+            f"SELECT x.answers FROM {_ALL_UNITS} CROSS JOIN LATERAL ({self._answers(conditions)}) AS x "
             f"WHERE u.n BETWEEN {first} AND {last} ORDER BY u.n"
         )
+
+    def letters(self, condition: str) -> dict[str, str]:
+        """Return the statements for a word of t and f: for all units, and for the parameter $1 alone."""
+        lateral = f"CROSS JOIN LATERAL ({self._answers([condition])}) AS x"
+        letter = "CASE WHEN x.answers[1] THEN 't' ELSE 'f' END"
+        return {
+            "all": f"SELECT pg_catalog.string_agg({letter}, '' ORDER BY u.n) FROM {_ALL_UNITS} {lateral}",
+            "one": f"SELECT {letter} FROM (SELECT $1 AS u) AS u {lateral}",
+        }
+
+    def _answers(self, conditions: Sequence[str]) -> str:
+        ctes = ", ".join(f"{name} AS MATERIALIZED ({sql})" for name, sql in self.ctes.items())
+        columns = ", ".join(f"({condition}) IS TRUE" for condition in conditions)
+        return f"{f'WITH {ctes} ' if ctes else ''}SELECT ARRAY[{columns}] AS answers FROM {self.source}"
 
 
 class Evaluator:
@@ -137,6 +162,9 @@ class Evaluator:
             self._roll_back()
         with undone(self.connection):
             self._set({**self._units, **values})
+            found = self._by_row(question, number)
+            if found is not None:
+                return found
             columns = [self._column(question, 1, number, one) for one in question.conditions]
         return list(zip(*columns, strict=True))
 
@@ -146,12 +174,27 @@ class Evaluator:
             self._savepoint = None
 
     def _set(self, settings: Mapping[str, str]) -> None:
-        pairs = list(settings.items())
-        columns = ", ".join(f"pg_catalog.set_config(:n{i}, :v{i}, true)" for i in range(len(pairs)))
-        parameters = {f"n{i}": name for i, (name, _) in enumerate(pairs)}
-        parameters |= {f"v{i}": value for i, (_, value) in enumerate(pairs)}
         self.statements += 1
-        self.connection.execute(text(f"SELECT {columns}"), parameters)
+        self.connection.execute(_SET, {"settings": json.dumps(settings, ensure_ascii=False)})
+
+    def _by_row(self, question: Question, number: int) -> list[Answers] | None:
+        """Return the answers of a block of PL/pgSQL, which catches the errors; None if it can't run."""
+        asked = json.dumps([question.letters(one) for one in question.conditions])
+        try:
+            with undone(self.connection):
+                self._set({"sqla_rls.asked": asked, "sqla_rls.errors_of_rows": ",".join(_CAUGHT)})
+                self.statements += 2
+                self.connection.exec_driver_sql(
+                    script("answers_by_row"), execution_options={"no_parameters": True}
+                )
+                words = json.loads(self.connection.scalar(_ANSWERS))
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return None
+        if any(len(word) != number for word in words):
+            return None
+        return [tuple(_LETTERS[one] for one in letters) for letters in zip(*words, strict=True)]
 
     def _column(self, question: Question, first: int, last: int, condition: str) -> list[Answer]:
         try:
@@ -174,7 +217,7 @@ class Evaluator:
             if error.connection_invalidated:
                 raise
             state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None))
-            if state[:2] in _ERRORS_OF_ROWS or state == _DENIED:
+            if state[:2] in _CAUGHT or state in _CAUGHT:
                 raise _RowError from None
             reason = str(error.orig).partition("\n")[0]
             raise Undecidable(f"Postgres can't evaluate a policy on rows of no table: {reason}") from None

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Final
 
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
+from sqla_rls.analyze.vocabulary.trees import trees
 
 _PREFIX: Final = "SELECT "
 #: A table of no world: its reader can't be evaluated.
@@ -148,10 +149,8 @@ def _places(sql: str) -> Iterator[_Place]:
 
 def _range_vars(text: str) -> Iterator[tuple[Any, frozenset[str]]]:
     """Yield each RangeVar with the names of the CTEs around it."""
-    import pglast
-
-    for raw in pglast.parse_sql(text):
-        yield from _inside(raw.stmt, frozenset())
+    for statement in trees(text):
+        yield from _inside(statement, frozenset())
 
 
 def _inside(node: Any, scope: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
@@ -206,7 +205,6 @@ _ROLE_NAMES: Final = _ROLE_FUNCTIONS - {"current_setting"}
 
 def _named(sql: str) -> tuple[set[str], set[tuple[str, str]]]:
     """Return the schemas of functions, types and operators, and the operators outside ``pg_catalog``."""
-    import pglast
     from pglast.visitors import Visitor
 
     schemas: set[str] = set()
@@ -228,5 +226,5 @@ def _named(sql: str) -> tuple[set[str], set[tuple[str, str]]]:
             if names and len(names) > 1:
                 schemas.add(names[0].sval)
 
-    Names()(pglast.parse_sql(_PREFIX + sql))
+    Names()(trees(_PREFIX + sql))
     return schemas - {"pg_catalog"}, operators

@@ -100,8 +100,8 @@ def read_settings(path: Path) -> Settings:
                 raise _wrong(path, f"{name} isn't a list of texts", f'Write {name} = ["…"]')
             values[_LISTS[name]] = tuple(value)
         elif name == "fail-on":
-            if value not in ("error", "warning", "info", "never"):
-                raise _wrong(path, f"fail-on is {value!r}", "Give error, warning, info or never")
+            if value not in ("error", "warning", "info", "unknown", "never"):
+                raise _wrong(path, f"fail-on is {value!r}", "Give error, warning, info, unknown or never")
             values["fail_on"] = value
     exempt = tool.get("exempt", [])
     if not isinstance(exempt, list):

@@ -243,7 +243,9 @@ def _pgrls(database: Database) -> list[Finding]:
 
 def pgrls_command() -> list[str] | None:
     """Return the command of pgrls; None if it isn't installed."""
-    if find_spec("pgrls"):
+    spec = find_spec("pgrls")
+    # A folder of that name is a namespace package, without an origin.
+    if spec is not None and spec.origin is not None:
         return [sys.executable, "-m", "pgrls"]
     found = shutil.which("pgrls")
     return [found] if found else None

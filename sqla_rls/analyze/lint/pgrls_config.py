@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from sqla_rls.analyze.lint.accesses import Access, Command, accesses
-from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.database import KNOWN_CALLERS, PUBLIC, Database
 from sqla_rls.analyze.lint.finding import Finding
 from sqla_rls.analyze.lint.pinned import pinned_columns
 
@@ -17,9 +17,11 @@ _AUTH_FUNCTIONS: Final = ("auth.user_id", "auth.uid", "auth.jwt", "auth.session"
 #: The rules that take auth_functions, identity_columns, and the names of roles.
 _TAKE_FUNCTIONS: Final = ("PERF001", "SEC004", "SEC026", "SEC030", "SEC035", "SEC038", "SEC040")
 _TAKE_COLUMNS: Final = ("SEC021", "SEC030", "SEC040")
-_TAKE_ANONYMOUS: Final = ("SEC004", "SEC039", "SEC042")
+_TAKE_ANONYMOUS: Final = ("SEC004", "SEC042")
+_TAKE_GRANTEES: Final = ("SEC049", "SEC053", "SEC054")
 
-_DISABLED: Final[Mapping[str, str]] = {
+#: The rules of pgrls that are off, with the reasons.
+DISABLED: Final[Mapping[str, str]] = {
     "SEC007": "permissive policies alone are right for most tables",
     "SEC010": "USING (false) states that a command is for no one",
     "SEC022": "a table that callers only read",
@@ -28,7 +30,13 @@ _DISABLED: Final[Mapping[str, str]] = {
 }
 
 
-def pgrls_config(database: Database, findings: Sequence[Finding] = (), rules: Collection[str] = ()) -> str:
+def pgrls_config(
+    database: Database,
+    findings: Sequence[Finding] = (),
+    rules: Collection[str] = (),
+    *,
+    disabled: Mapping[str, str] = DISABLED,
+) -> str:
     """Return the text of a pgrls.toml for *database*.
 
     Args:
@@ -36,6 +44,7 @@ def pgrls_config(database: Database, findings: Sequence[Finding] = (), rules: Co
         findings: those of ``lint()``.
         rules: the names of the rules that ran.  An object that they looked at without a finding is in the
             allowlist of pgrls's rule about the same fault.
+        disabled: the rules of pgrls that are off, with the reasons.
     """
     schemas = sorted({table.schema for table in database.tables if table.schema != "auth"})
     columns = sorted({column for one in accesses(database) for column in _identity(one)})
@@ -49,12 +58,19 @@ def pgrls_config(database: Database, findings: Sequence[Finding] = (), rules: Co
     add(_TAKE_FUNCTIONS, "auth_functions", _functions(database))
     add(_TAKE_COLUMNS, "identity_columns", columns)
     anonymous = [name for name in database.anonymous_roles if name in database.schema.roles]
-    add(_TAKE_ANONYMOUS, "anon_roles", anonymous)
+    if anonymous:
+        # A list takes the place of pgrls's own, which has PUBLIC for all of these rules but SEC039.
+        add(["SEC039"], "anon_roles", anonymous)
+        add(_TAKE_ANONYMOUS, "anon_roles", [*anonymous, PUBLIC])
+        add(["SEC047"], "low_trust_roles", [*anonymous, PUBLIC])
+        add(["SEC045"], "grantees", [*anonymous, PUBLIC])
+        known = [name for name in KNOWN_CALLERS if name in database.schema.roles]
+        add(_TAKE_GRANTEES, "grantees", {*anonymous, *known, PUBLIC})
     for rule, names in _allowed(database, findings, rules).items():
         add([rule], "allowlist", names)
     lines = [HEADER, "", "[database]"]
     lines += [f"schemas = {_listed(schemas or ['public'])}", "", "[lint]", "disable = ["]
-    lines += [f'  "{rule}",  # {reason}' for rule, reason in _DISABLED.items()]
+    lines += [f'  "{rule}",  # {reason}' for rule, reason in disabled.items()]
     lines.append("]")
     for rule, values in sorted(options.items()):
         lines += ["", f"[lint.rules.{rule}]", *(f"{name} = {_listed(one)}" for name, one in values.items())]

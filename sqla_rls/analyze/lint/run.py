@@ -22,8 +22,8 @@ from sqla_rls.exc import AnalysisError
 Progress: TypeAlias = Callable[[int, int, str], None]
 #: The place of an object in the models, by its name and that of its policy.
 Locate: TypeAlias = Callable[[Finding], SourceLine | None]
-FailOn: TypeAlias = Level | Literal["never"]
-FAIL_ON: Final[tuple[FailOn, ...]] = (*LEVELS, "never")
+FailOn: TypeAlias = Level | Literal["unknown", "never"]
+FAIL_ON: Final[tuple[FailOn, ...]] = (*LEVELS, "unknown", "never")
 
 #: Milliseconds: a query of the catalog, or a policy, that never ends.
 STATEMENT_TIMEOUT: Final = 20_000
@@ -58,9 +58,16 @@ class Report:
     path: str | None = None
 
     def fails(self, fail_on: FailOn) -> bool:
-        """Return whether a finding is at least as severe as *fail_on*."""
+        """Return whether a finding is at least as severe as *fail_on*; reviewed and exempt ones don't count.
+
+        Args:
+            fail_on: a level; "unknown" fails on warnings, errors, and each part without an answer, whatever
+                its level; "never" fails on nothing.
+        """
         if fail_on == "never":
             return False
+        if fail_on == "unknown":
+            return self.fails("warning") or any(one.rule == "unknown" for one in self.findings)
         return any(one.rank <= LEVELS.index(fail_on) for one in self.findings)
 
 

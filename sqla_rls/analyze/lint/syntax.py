@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from sqla_rls.analyze.vocabulary.trees import trees
+
 
 def expression(sql: str) -> Any:
     """Return the node of the expression *sql*, as pglast has it."""
-    import pglast
-
-    select: Any = pglast.parse_sql(f"SELECT {sql}")[0].stmt
+    select = trees(f"SELECT {sql}")[0]
     return select.targetList[0].val
 
 
@@ -61,21 +61,29 @@ def caller_parts(sql: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(RawStream()(node)) for node in _caller_parts(expression(sql))))
 
 
-def _caller_parts(node: Any) -> Iterator[Any]:
+def _caller_parts(node: Any) -> list[Any]:
+    parts, _, _ = _parts_inside(node)
+    return parts
+
+
+def _parts_inside(node: Any) -> tuple[list[Any], bool, bool]:
+    """Return the parts in *node*, whether it calls a function, and whether it has no column and no table."""
     from pglast.ast import A_Const, BoolExpr, ColumnRef, FuncCall, Node, RangeVar, SQLValueFunction
 
-    if isinstance(node, tuple | list):
-        for part in node:
-            yield from _caller_parts(part)
-    elif isinstance(node, Node) and not isinstance(node, A_Const | ColumnRef | RangeVar):
-        inside = list(nodes(node))
-        is_alone = not any(isinstance(one, ColumnRef | RangeVar) for one in inside)
-        calls = any(isinstance(one, FuncCall | SQLValueFunction) for one in inside)
-        if is_alone and calls and _is_expression(node) and not isinstance(node, BoolExpr):
-            yield node
-        elif calls:
-            for name in node:
-                yield from _caller_parts(getattr(node, name))
+    if isinstance(node, ColumnRef | RangeVar):
+        return [], False, False
+    if isinstance(node, A_Const) or not isinstance(node, Node | tuple | list):
+        return [], False, True
+    is_node = isinstance(node, Node)
+    parts: list[Any] = []
+    calls, is_alone = isinstance(node, FuncCall | SQLValueFunction), True
+    for child in [getattr(node, name) for name in node] if is_node else node:
+        inside, child_calls, child_is_alone = _parts_inside(child)
+        parts += inside
+        calls, is_alone = calls or child_calls, is_alone and child_is_alone
+    if is_node and calls and is_alone and _is_expression(node) and not isinstance(node, BoolExpr):
+        parts = [node]
+    return parts, calls, is_alone
 
 
 def _is_expression(node: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqla_rls.analyze.vocabulary.expressions import Reader
 from sqla_rls.analyze.vocabulary.terms import Vocabulary
+from sqla_rls.analyze.vocabulary.trees import trees
 from sqla_rls.exc import AnalysisError
 
 # A body says RETURN in the way that its result has it, which the body alone doesn't tell.
@@ -76,7 +77,7 @@ def _pglast() -> Any:
 def _parsed(reader: Reader, sql: str) -> list[Any]:
     pglast = _pglast()
     try:
-        return [raw.stmt for raw in pglast.parse_sql(sql)]
+        return list(trees(sql))
     except pglast.parser.ParseError:
         # The server may know syntax that the parser doesn't.
         reader.words.is_complete = False

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from sqla_rls.analyze.vocabulary.trees import trees
+
 
 @dataclass(frozen=True, slots=True)
 class Conjunct:
@@ -31,7 +33,7 @@ def _split(predicate: str) -> list[Conjunct]:
     import pglast
 
     try:
-        select: Any = pglast.parse_sql(f"SELECT {predicate}")[0].stmt
+        select: Any = trees(f"SELECT {predicate}")[0]
         node = select.targetList[0].val
     except pglast.parser.ParseError:
         # The server may know syntax that the parser doesn't.

@@ -99,6 +99,27 @@ def test_only_a_reason_exempts_a_part_without_an_answer(undecidable: str) -> Non
     assert "exempt 1" in invoke(undecidable, *options, code=0).output
 
 
+def test_a_part_without_an_answer_fails_at_each_level_on_request(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> list[object]:
+        raise AnalysisError("no answer")
+
+    options = ["--select", "unique-reveals-rows"]
+    invoke(url, *options, "--fail-on", "unknown", code=0)
+    monkeypatch.setattr("sqla_rls.analyze.lint.rules.unique_reveals_rows.accesses", refuse)
+
+    # A note isn't an opening: the level of its unknown parts is info.
+    (one,) = findings(url, *options, code=0)
+    assert (one["rule"], one["level"], one["object"]) == ("unknown", "info", "unique-reveals-rows")
+    invoke(url, *options, "--fail-on", "unknown", code=1)
+    invoke(url, *options, "--fail-on", "unknown", "--ignore", "unknown", code=0)
+    # Warnings fail, too.
+    invoke(url, *ONE, "--fail-on", "unknown", code=1)
+    Path("pyproject.toml").write_text('[tool.sqla_rls.lint]\nfail-on = "unknown"\n')
+    invoke(url, *options, code=1)
+
+
 def test_a_rule_that_takes_too_long_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqla_rls.analyze.lint.run.STATEMENT_TIMEOUT", 1)
 

@@ -160,6 +160,15 @@ def test_findings_of_pgrls_are_about_the_same_objects(
     assert (tmp_path / "url").read_text().startswith("postgresql://")
 
 
+def test_a_folder_named_pgrls_isn_t_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pgrls").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    # The other folders may have the program.
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+
+    assert pgrls_command() is None
+
+
 def test_a_program_that_is_missing_or_fails_is_unknown(
     docs: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +224,11 @@ def test_the_exported_configuration_names_functions_columns_and_roles(docs: Data
     assert found["database"]["schemas"] == ["public"]
     rules = found["lint"]["rules"]
     assert rules["PERF001"]["auth_functions"] == ["current_setting", "public.me"]
-    assert rules["SEC004"]["anon_roles"] == ["anonymous"]
+    # These lists take the place of pgrls's own, which has PUBLIC for all rules but SEC039.
+    assert rules["SEC004"]["anon_roles"] == rules["SEC042"]["anon_roles"] == ["PUBLIC", "anonymous"]
+    assert rules["SEC039"]["anon_roles"] == ["anonymous"]
+    assert rules["SEC047"]["low_trust_roles"] == ["PUBLIC", "anonymous"]
+    assert rules["SEC049"]["grantees"] == ["PUBLIC", "anonymous", "authenticated"]
     assert rules["SEC002"]["allowlist"] == ["public.Docs"]
 
 

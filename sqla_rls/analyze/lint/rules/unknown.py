@@ -5,7 +5,8 @@ built. A fault may hide in that part. So the run fails, as with a finding, until
 review the part yourself.
 
 The evidence is the cause. The finding has the level of the rules that asked: it is an error if one of them
-looks for openings or dead ends. `--select` keeps this rule, and `--ignore unknown` leaves it out.
+looks for openings or dead ends. `--fail-on unknown` fails at each level. `--select` keeps this rule, and
+`--ignore unknown` leaves it out.
 """
 
 from __future__ import annotations
