@@ -23,7 +23,7 @@ CREATE POLICY "By dashboard" ON storage.objects FOR DELETE TO authenticated
 """
 
 
-@pytest.mark.parametrize("default_grants", [False, True])
+@pytest.mark.parametrize("default_grants", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_a_project_is_imported_with_the_preset(
     on_supabase: Supabase, tmp_path: Path, default_grants: bool
 ) -> None:

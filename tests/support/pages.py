@@ -261,6 +261,7 @@ class Page:
         self._runner = asyncio.Runner()
         self._processes: list[subprocess.Popen[str]] = []
         self._modules = set(sys.modules)
+        self._has_run_code = False
         self.begin(self._folder, "")
         owner = sql.Identifier(OWNER)
         with self._superuser() as connection:
@@ -366,6 +367,7 @@ class Page:
     def _python(self, block: Block) -> str:
         code = compile("\n" * block.line + block.code, "<document>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         written = io.StringIO()
+        self._has_run_code = True
         with redirect_stdout(written):
             if code.co_flags & inspect.CO_COROUTINE:
                 self._runner.run(eval(code, vars(self._module)))
@@ -378,6 +380,7 @@ class Page:
         test.globs = vars(self._module)
         told: list[str] = []
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+        self._has_run_code = True
         runner.run(test, out=told.append, clear_globs=False)
         return "".join(told) or None
 
@@ -482,6 +485,9 @@ class Page:
             paths = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
             if name == "__page__" or any(path and Path(path).is_relative_to(self._folder) for path in paths):
                 self._dispose(sys.modules.pop(name))
+        if not self._has_run_code:
+            return
+        self._has_run_code = False
         # Engines without a name of their own: collected later, they would fail the test that runs then.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)

@@ -203,7 +203,7 @@ def template(server: Server) -> Iterator[str]:
 
 @contextmanager
 def database_with_tables(server: Server, *statements: ExecutableDDLElement) -> Iterator[str]:
-    """One with the login roles beside it, made after *statements*."""
+    """One with the login roles beside it, made after *statements*; a copy of it has the rows of ``todos``."""
     admin = create_engine(server.url(), poolclass=NullPool)
     name = server.create_database()
     owner = create_engine(server.url(name), poolclass=NullPool)
@@ -220,14 +220,26 @@ def database_with_tables(server: Server, *statements: ExecutableDDLElement) -> I
                 connection.execute(text(f"CREATE ROLE {role} {attributes}"))
             option = f"WITH INHERIT {inherit}, SET TRUE" if server.version >= 16 else ""
             connection.execute(text(f"GRANT authenticated, anonymous TO {role} {option}"))
+    filled = server.create_database(_filled(name), template=name)
+    with Session(create_engine(server.url(filled), poolclass=NullPool)) as session:
+        for subject in ("alice", "bob"):
+            step = Step(user_id=subject, what=f"{subject}'s step")
+            session.add(Todo(user_id=subject, task=f"{subject}'s", steps=[step]))
+        session.commit()
     yield name
+    server.drop_database(filled)
     server.drop_database(name)
 
 
+def _filled(template: str) -> str:
+    return f"{template}_filled"
+
+
 @pytest.fixture
-def url(server: Server, template: str) -> Iterator[URL]:
+def url(request: pytest.FixtureRequest, server: Server, template: str) -> Iterator[URL]:
     """Of a database of its own, with the tables; logs in as ``app``, which may do nothing itself."""
-    name = server.create_database(template=template)
+    is_filled = "todos" in request.fixturenames
+    name = server.create_database(template=_filled(template) if is_filled else template)
     yield server.url(name, user="app", password="app")
     server.drop_database(name)
 
@@ -241,13 +253,8 @@ def admin(server: Server, url: URL) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def todos(admin: Engine) -> None:
-    """One of Alice's and one of Bob's, with a step each."""
-    with Session(admin) as session:
-        for name in ("alice", "bob"):
-            step = Step(user_id=name, what=f"{name}'s step")
-            session.add(Todo(user_id=name, task=f"{name}'s", steps=[step]))
-        session.commit()
+def todos(url: URL) -> None:
+    """One of Alice's and one of Bob's, with a step each: *url* copies them."""
 
 
 @pytest.fixture(scope="session")
