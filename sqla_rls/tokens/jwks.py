@@ -233,10 +233,7 @@ def download(uri: str, limits: FetchLimits) -> object:
     opener = urllib.request.OpenerDirector()
     if uri.lower().startswith("https:"):  # http: means this machine, without a proxy
         opener.add_handler(urllib.request.ProxyHandler())
-    # A new context, since a program may have turned off verification in http.client's default one.
-    handler = _Handler(context=ssl.create_default_context())
-    handler.deadline = time.monotonic() + limits.timeout
-    opener.add_handler(handler)
+    opener.add_handler(_Handler(time.monotonic() + limits.timeout))
     request = urllib.request.Request(uri, headers={"User-Agent": "sqla-rls"})  # noqa: S310 (checked)
     with opener.open(request, timeout=limits.timeout) as response:
         if response.status != 200:
@@ -247,13 +244,20 @@ def download(uri: str, limits: FetchLimits) -> object:
     return json.loads(body)
 
 
-class _Handler(urllib.request.HTTPSHandler):
-    deadline = 0.0
+class _Handler(urllib.request.AbstractHTTPHandler):
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self.deadline = deadline
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(http.client.HTTPConnection, request)
 
-    http_request = urllib.request.HTTPSHandler.https_request
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        # A new context, since a program may have turned off verification in http.client's default one.
+        return self.do_open(http.client.HTTPSConnection, request, context=ssl.create_default_context())
+
+    http_request = urllib.request.AbstractHTTPHandler.do_request_
+    https_request = urllib.request.AbstractHTTPHandler.do_request_
 
     def do_open(self, http_class: Any, req: urllib.request.Request, **kw: Any) -> http.client.HTTPResponse:
         def connection(host: str, **kw: Any) -> Any:
