@@ -65,7 +65,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if not self.idle:
             return False
         self._has_begun = False
-        self._in_text = not binding.confidential or (transport == "with_begin" and not binding.transferable)
+        template = binding.template
+        self._in_text = not template.confidential or (transport == "with_begin" and not template.transferable)
         self.binding = binding
         return True
 
@@ -101,8 +102,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         return (
             protocol is not None
             and protocol.is_in_transaction()
-            and bound.mark is not None
-            and getattr(self._reports, MARK, None) == bound.mark
+            and bound.template.mark is not None
+            and getattr(self._reports, MARK, None) == bound.template.mark
         )
 
     def _require_transaction(self) -> None:
@@ -140,8 +141,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             return await super().execute(query, *args, timeout=timeout)
         if args or not query.startswith("BEGIN"):
             self._require_transaction()
-        if binding.modes is not None:
-            query = self._with_modes(query, binding.modes)
+        if (modes := binding.template.modes) is not None:
+            query = self._with_modes(query, modes)
         if binding.expires_at is not None:
             require_unexpired(binding.expires_at)
         if binding.discard_key is not None and self.discards:
@@ -159,7 +160,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             else:
                 parameters = binding.parameters()
                 answer = await super().execute(query, timeout=timeout)
-                await super().fetchrow(binding.query(), *parameters, timeout=timeout)
+                await super().fetchrow(binding.template.query, *parameters, timeout=timeout)
         except asyncpg.PostgresError as error:
             if self.is_closed():
                 raise

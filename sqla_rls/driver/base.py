@@ -7,9 +7,9 @@ driver implements them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
 from sqla_rls.exc import BindingError, ExpiredToken
@@ -76,27 +76,70 @@ class Modes:
         return " ".join(parts)
 
 
-# Not frozen, though nothing changes it: frozen, it takes longer to make than the rest of a binding.
-@dataclass(slots=True, kw_only=True, eq=False)
-class Binding:
-    """The settings of one transaction, for a driver to send."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BindingTemplate:
+    """The part that all bindings of a connection have in common, and their statements, each spelled once."""
 
-    role: str
-    #: The other settings by their names.  A function makes its value, such as a token, when it is sent.
-    settings: Mapping[str, str | Callable[[], str]]
-    expires_at: float | None = None  # in seconds since the epoch
+    #: The settings that have a value of their own in each transaction.
+    names: tuple[str, ...]
+    #: The other settings.
+    fixed: Mapping[str, str] = field(default_factory=dict[str, str])
     #: With modes, BEGIN names them and RESET ALL follows, so that the session's defaults don't count.
     modes: Modes | None = None
-    #: DISCARD ALL goes first, unless the connection's last binding had this key; None never discards.
-    discard_key: Hashable = None
     #: Whether it holds a token.  pg_stat_activity and logs show statements, but no parameters.
     confidential: bool = False
     #: Whether its token is valid on other connections, too.  Then no statement contains it.
     transferable: bool = False
     #: The value of MARK among the settings.
     mark: str | None = None
-    #: Whether ``literal()`` is SET LOCAL, as ``can_be_set_locally()`` allows.
+    #: Whether ``Binding.literal()`` is SET LOCAL, as ``can_be_set_locally()`` allows.
     sets_locally: bool = False
+    _encoded: dict[str, list[bytes]] = field(init=False, default_factory=dict[str, list[bytes]])
+
+    @cached_property
+    def query(self) -> str:
+        """The SELECT that makes the settings, with the parameters $1, $2, …"""
+        names = ("role", *self.names, *self.fixed)
+        return _select({name: f"${number}" for number, name in enumerate(names, start=1)})
+
+    @cached_property
+    def encoded_query(self) -> bytes:
+        """``query`` in ASCII."""
+        return self.query.encode()
+
+    def encoded_fixed(self, encoding: str) -> list[bytes]:
+        """Return the values of ``fixed`` in a Python *encoding*."""
+        if encoding not in self._encoded:
+            self._encoded[encoding] = [value.encode(encoding) for value in self.fixed.values()]
+        return self._encoded[encoding]
+
+    @cached_property
+    def text(self) -> str:
+        """The text of ``Binding.literal()``, with %s for each value of ``Binding.own_values()``."""
+        own = dict.fromkeys(self.names, "E'%s'")
+        fixed = {name: f"E'{_escaped(value)}'".replace("%", "%%") for name, value in self.fixed.items()}
+        role = _set_local("role", "E'%s'")
+        if not self.sets_locally:
+            # The role comes last, in a statement of its own: pg_stat_statements keeps the values of a
+            # statement that begins as one role and ends as another.
+            return f"{_select(own | fixed)}; {role}"
+        if (path := self.fixed.get(PATH)) is not None:
+            fixed[PATH] = _quoted_path(path) or fixed[PATH]
+        return "; ".join([role, *(_set_local(name, value) for name, value in (own | fixed).items())])
+
+
+# Not frozen, though nothing changes it: frozen, it takes longer to make than the rest of a binding.
+@dataclass(slots=True, kw_only=True, eq=False)
+class Binding:
+    """The settings of one transaction, for a driver to send."""
+
+    role: str
+    #: The values of ``template.names``.  A function makes its value, such as a token, when it is sent.
+    values: Sequence[str | Callable[[], str]]
+    template: BindingTemplate
+    expires_at: float | None = None  # in seconds since the epoch
+    #: DISCARD ALL goes first, unless the connection's last binding had this key; None never discards.
+    discard_key: Hashable = None
 
     def literal(self) -> str:
         """Return SQL that makes the settings and returns none of their values.
@@ -107,37 +150,46 @@ class Binding:
         Raises:
             ExpiredToken: the caller has expired.
         """
-        # Postgres's texts hold no NUL, so that one call escapes them all.
-        values = "\0".join(self.parameters()).replace("\\", "\\\\").replace("'", "''").split("\0")
-        names = tuple(self.settings)
-        if self.sets_locally:
-            return _sets(names, self.settings.get(PATH)) % tuple(values)
-        role, *others = values
-        return _literals(names) % (*others, role)
+        role, *values = _escaped("\0".join(self.own_values())).split("\0")
+        template = self.template
+        return template.text % ((role, *values) if template.sets_locally else (*values, role))
 
-    def query(self) -> str:
-        """Return the SELECT of ``literal()`` with the parameters $1, $2, …"""
-        return _query(tuple(self.settings))
-
-    def encoded_query(self) -> bytes:
-        """Return ``query()`` in ASCII."""
-        return _encoded_query(tuple(self.settings))
-
-    def parameters(self) -> list[str]:
-        """Return the parameters of ``query()``.
+    def own_values(self) -> list[str]:
+        """Return the role and the values of ``template.names``.  Postgres's texts hold no NUL.
 
         Raises:
             ExpiredToken: the caller has expired.
         """
         if self.expires_at is not None:
             require_unexpired(self.expires_at)
-        given = (self.role, *self.settings.values())
-        return [value if isinstance(value, str) else value() for value in given]
+        return [value if isinstance(value, str) else value() for value in (self.role, *self.values)]
+
+    def parameters(self) -> list[str]:
+        """Return the parameters of ``template.query``.
+
+        Raises:
+            ExpiredToken: the caller has expired.
+        """
+        return [*self.own_values(), *self.template.fixed.values()]
+
+    def encoded_parameters(self, encoding: str) -> list[bytes]:
+        """Return ``parameters()`` in a Python *encoding*.
+
+        Raises:
+            ExpiredToken: the caller has expired.
+        """
+        own = "\0".join(self.own_values()).encode(encoding).split(b"\0")
+        return own + self.template.encoded_fixed(encoding)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all settings but the role."""
+        return (*self.template.names, *self.template.fixed)
 
     def refused(self, sqlstate: str | None) -> BindingError:
         """Return the error for the server's answer *sqlstate*."""
         hint = _HINTS.get(sqlstate or "", "the server refused. See the error that caused this one")
-        if own := [name for name in self.settings if name not in _OURS]:
+        if own := [name for name in self.names if name not in _OURS]:
             hint += f"; or check the settings {', '.join(own)}: the server may refuse one of them"
         return BindingError(f"role {self.role!r} can't be bound: {hint}")
 
@@ -154,35 +206,13 @@ def require_unexpired(expires_at: float | None) -> None:
         )
 
 
-@cache
-def _query(names: tuple[str, ...]) -> str:
-    return _select(("role", *names)) % tuple(f"${number + 1}" for number in range(len(names) + 1))
+def _escaped(text: str) -> str:
+    """Return *text* as it stands in E'…', which has one meaning whatever standard_conforming_strings is."""
+    return text.replace("\\", "\\\\").replace("'", "''")
 
 
-@cache
-def _encoded_query(names: tuple[str, ...]) -> bytes:
-    return _query(names).encode()
-
-
-@cache
-def _literals(names: tuple[str, ...]) -> str:
-    # The role comes in a statement of its own: pg_stat_statements keeps the values of a statement that begins
-    # as one role and ends as another.
-    select = _select(names) % (("E'%s'",) * len(names))
-    return f"{select}; {_set_local('role')}"
-
-
-@cache
-def _sets(names: tuple[str, ...], path: str | Callable[[], str] | None) -> str:
-    # %.0s takes a value and shows none of it.
-    spelled = f"{_quoted_path(path)}%.0s" if isinstance(path, str) else ""
-    return "; ".join(
-        _set_local(name, spelled) if name == PATH else _set_local(name) for name in ("role", *names)
-    )
-
-
-def _set_local(name: str, value: str = "E'%s'") -> str:
-    # E'…' has one meaning for both values of standard_conforming_strings.  A part of a name may be a keyword.
+def _set_local(name: str, value: str) -> str:
+    # A part of a name may be a keyword.
     return 'SET LOCAL "{}" TO {}'.format(name.replace(".", '"."'), value)
 
 
@@ -211,9 +241,9 @@ def _is_simple(name: str) -> bool:
     return name.isascii() and name.isidentifier() and name == name.lower()
 
 
-def _select(names: tuple[str, ...]) -> str:
+def _select(values: Mapping[str, str]) -> str:
     # Schema-qualified, since the last caller may have left another search_path.  The names are identifiers.
-    calls = [f"pg_catalog.set_config('{name}', %s, true)" for name in names]
+    calls = [f"pg_catalog.set_config('{name}', {value}, true)" for name, value in values.items()]
     return f"SELECT pg_catalog.num_nulls({', '.join(calls)})"
 
 
@@ -251,9 +281,9 @@ class DriverConnection:
     def is_lost(self) -> bool:
         """Whether the transaction in progress isn't the bound one, by the server's last report."""
         bound = self.binding or self.executed
-        if bound is None or bound.mark is None or (bound is self.binding and self.idle):
+        if bound is None or bound.template.mark is None or (bound is self.binding and self.idle):
             return False
-        return self._reported() != bound.mark
+        return self._reported() != bound.template.mark
 
     def _reported(self) -> str | None:
         """Return the value of MARK that the server has reported last."""

@@ -145,8 +145,9 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         if not self.idle:
             return False
         # A pipeline is no slower on a fast network, and its statements don't contain the claims.
-        better = binding.confidential or _HAS_PIPELINE
-        self._pipelined = transport == "pipeline" or binding.transferable or (transport == "auto" and better)
+        template = binding.template
+        better = template.confidential or _HAS_PIPELINE
+        self._pipelined = transport == "pipeline" or template.transferable or (transport == "auto" and better)
         self.binding = binding
         if self.is_clean:
             self.is_clean, self.last_discard_key = False, binding.discard_key
@@ -179,7 +180,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         return self.idle and (self.binding is not None or not self._asked_autocommit)
 
     def _begin(self) -> bytes:
-        modes = (self.binding and self.binding.modes) or _NO_MODES
+        modes = (self.binding and self.binding.template.modes) or _NO_MODES
         key = modes, self._isolation_level, self._read_only, self._deferrable
         if self._begun[0] != key:
             level, read_only, deferrable = key[1:]
@@ -195,13 +196,13 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _in_text(self) -> bool:
         """Whether BEGIN and the binding go as one text."""
         return not self.pgconn.pipeline_status and not (
-            self._pipelined and self.binding is not None and self.binding.confidential
+            self._pipelined and self.binding is not None and self.binding.template.confidential
         )
 
     def _text(self) -> str:
         if self.binding is None:
             return self._begin().decode()
-        reset = [] if self.binding.modes is None else [RESET]
+        reset = [] if self.binding.template.modes is None else [RESET]
         return "; ".join([self._begin().decode(), *reset, self.binding.literal()])
 
     def _start_query(self) -> PQGen[None]:
@@ -333,10 +334,9 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
         if binding is not None:
-            if binding.modes is not None:
+            if binding.template.modes is not None:
                 statements.append((_RESET, None))
-            values = [value.encode(encoding) for value in binding.parameters()]
-            statements.append((binding.encoded_query(), values))
+            statements.append((binding.template.encoded_query, binding.encoded_parameters(encoding)))
         return statements
 
     def _require_transaction(self) -> None:
@@ -364,12 +364,11 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _misread(self) -> bool:
         """Whether RESET ALL, which goes ahead, changes the client encoding."""
         binding = self.binding
-        if binding is None or binding.modes is None:
+        if binding is None or binding.template.modes is None:
             return False
-        reported = self.pgconn.parameter_status(_CLIENT_ENCODING)
-        if "client_encoding" in binding.settings:
-            return reported != str(binding.settings["client_encoding"]).encode()
-        return reported != self._encoding
+        encoding = binding.template.fixed.get("client_encoding")
+        reset = self._encoding if encoding is None else encoding.encode()
+        return self.pgconn.parameter_status(_CLIENT_ENCODING) != reset
 
     def _sent(self) -> None:
         if self.binding is not None:

@@ -15,10 +15,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, TextClause, func, literal_column, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
-from sqla_rls.driver.base import MARK, SEPARATE_CLAIMS, Binding, require_unexpired
+from sqla_rls.driver.base import SEPARATE_CLAIMS, Binding, require_unexpired
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.log import Unlogged, UnloggedText
-from sqla_rls.session.plan import SEED, ConnectionPlan, replace_later
+from sqla_rls.session.plan import SEED, ConnectionPlan, new_seed, replace_later
 from sqla_rls.session.principal import Principal, ServiceAccess, discard_key
 
 #: The claims of a caller without claims.  With a signature, such a caller has a token, too: it replaces one
@@ -63,7 +63,7 @@ def bind(
             raise UnsupportedTransaction(_RESETS_ALL)
         _require_transaction(connection)
         # Postgres doesn't show the seed, and a new one serves as well.
-        before = _settings_of(connection, ["role", *(name for name in binding.settings if name != SEED)])
+        before = _settings_of(connection, ["role", *(name for name in binding.names if name != SEED)])
         _execute(connection, binding, set_role=options.set_role or binding.role == "none")
         return partial(_restore, connection, before)
     if options.transport != "statement" and options.set_role:
@@ -100,34 +100,28 @@ def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Bindin
         claims_json = principal.claims_json if claims else ""
     if expires_at is not None:
         require_unexpired(expires_at)
-    signer, mark = plan.signer, plan.mark
-    settings: dict[str, str | Callable[[], str]] = {"request.jwt.claims": claims_json}
+    signer = plan.signer
+    # In the order of the template's names.
+    values: list[str | Callable[[], str]] = [claims_json if signer is None else ""]
     if plan.has_separate_claims:
-        settings |= _separate_claims(role, claims, claims_json if signer is None else None)
+        values += _separate_claims(role, claims, claims_json if signer is None else None)
     if signer is not None:
         # The driver makes the token when it sends it: in AUTOCOMMIT, a token made here could have expired.
-        token = partial(signer.token, claims, claims_json, expires_at)
-        settings |= {"request.jwt.claims": "", "pg_session_jwt.jwt": token}
-    settings |= plan.fixed
-    if joined and mark is not None:
-        del settings[MARK]
-        mark = None
+        values.append(partial(signer.token, claims, claims_json, expires_at))
+    if plan.has_seed:
+        values.append(new_seed)
     options = plan.options.binding
     return Binding(
         role=role,
-        settings=settings,
+        values=values,
+        template=plan.joined_template if joined else plan.template,
         expires_at=expires_at,
-        modes=plan.modes,
         discard_key=discard_key(principal, options.principal_claims) if options.reset == "all" else None,
-        confidential=signer is not None,
-        transferable=signer is not None and not signer.bound,
-        mark=mark,
-        sets_locally=plan.sets_locally,
     )
 
 
-def _separate_claims(role: str, claims: Mapping[str, Any], claims_json: str | None) -> dict[str, str]:
-    """Return the settings that functions of other programs prefer to ``request.jwt.claims``.
+def _separate_claims(role: str, claims: Mapping[str, Any], claims_json: str | None) -> list[str]:
+    """Return the values of SEPARATE_CLAIMS, which functions of other programs prefer.
 
     PostgREST once made these settings.  Without values, those that the last caller has left would count.
 
@@ -136,12 +130,11 @@ def _separate_claims(role: str, claims: Mapping[str, Any], claims_json: str | No
         claims: the claims.
         claims_json: the claims as text; None leaves the settings empty, for claims that are signed.
     """
+    if claims_json is None:
+        return [""] * len(SEPARATE_CLAIMS)
     found = {"role": "" if role == "none" else role}
     found |= {name: value for name in ("sub", "role", "email") if isinstance(value := claims.get(name), str)}
-    return {SEPARATE_CLAIMS[0]: claims_json or ""} | {
-        name: "" if claims_json is None else found.get(name.rpartition(".")[2], "")
-        for name in SEPARATE_CLAIMS[1:]
-    }
+    return [claims_json, *(found.get(name.rpartition(".")[2], "") for name in SEPARATE_CLAIMS[1:])]
 
 
 #: pg_session_jwt refuses an empty text.  RESET is the only statement that unsets a setting in a transaction.
@@ -179,7 +172,7 @@ def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> Non
     if set_role:
         parameters["role"] = role
     try:
-        answer = connection.execute(_select(tuple(binding.settings), set_role), parameters)
+        answer = connection.execute(_select(binding.names, set_role), parameters)
         bound = answer.scalar()
     except DBAPIError as error:
         if error.connection_invalidated:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from os import urandom
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine
 
 from sqla_rls.driver import connect, server_info
-from sqla_rls.driver.base import MARK, DriverConnection, Modes, can_be_set_locally
+from sqla_rls.driver.base import (
+    MARK,
+    SEPARATE_CLAIMS,
+    BindingTemplate,
+    DriverConnection,
+    Modes,
+    can_be_set_locally,
+)
 from sqla_rls.driver.connect import SERVER_INFO, SIGNER
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
@@ -40,36 +47,44 @@ class ConnectionPlan:
     pool: PoolFacts = field(default_factory=PoolFacts)
     #: The driver's connection, if it sends bindings.
     driver_connection: DriverConnection | None = None
-    #: The value of MARK for the transactions that a session begins.
-    mark: str | None = None
-    #: ``settings``, with the seed and the mark before them.
-    fixed: Mapping[str, str | Callable[[], str]] = field(init=False)
     #: Whether functions of the database may read claims one by one; True if that is unknown.
     has_separate_claims: bool = field(init=False)
-    #: Whether SET LOCAL can make the settings.
-    sets_locally: bool = field(init=False)
+    #: Whether a transaction gets a new seed of ``random()``.
+    has_seed: bool = field(init=False)
+    #: The template for the transactions that a session begins, and the one for those that it joins.
+    template: BindingTemplate = field(init=False)
+    joined_template: BindingTemplate = field(init=False)
 
     def __post_init__(self) -> None:
-        fixed: dict[str, str | Callable[[], str]] = {}
-        if self.modes is not None:
-            # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
-            fixed[SEED] = _seed
-        driver_connection = self.driver_connection
-        # Behind a pooler, the server may report a change to another client.
-        if driver_connection is not None and self.is_direct and MARK not in self.settings:
-            object.__setattr__(self, "mark", driver_connection.mark)
-        if self.mark is not None:
-            fixed[MARK] = self.mark
-        object.__setattr__(self, "fixed", {**fixed, **self.settings})
-        separate = self.server is None or self.server.separate_claims
+        server, signer, settings = self.server, self.signer, self.settings
+        separate = server is None or server.separate_claims
+        # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
+        seed = self.modes is not None and SEED not in settings
         object.__setattr__(self, "has_separate_claims", separate)
-        # The other servers of a pooler may have another version.
-        sets_locally = (
-            self.server is not None
-            and self.server.direct
-            and can_be_set_locally(self.settings, self.server.version)
+        object.__setattr__(self, "has_seed", seed)
+        template = BindingTemplate(
+            # In the order of the values that binding.py gives.
+            names=(
+                "request.jwt.claims",
+                *(SEPARATE_CLAIMS if separate else ()),
+                *(() if signer is None else ("pg_session_jwt.jwt",)),
+                *((SEED,) if seed else ()),
+            ),
+            fixed=settings,
+            modes=self.modes,
+            confidential=signer is not None,
+            transferable=signer is not None and not signer.bound,
+            # The other servers of a pooler may have another version.
+            sets_locally=(
+                server is not None and server.direct and can_be_set_locally(settings, server.version)
+            ),
         )
-        object.__setattr__(self, "sets_locally", sets_locally)
+        object.__setattr__(self, "joined_template", template)
+        # Behind a pooler, the server may report a change to another client.
+        mark = self.driver_connection.mark if self.is_direct and self.driver_connection is not None else None
+        if mark is not None and MARK not in settings:
+            template = replace(template, mark=mark, fixed={MARK: mark, **settings})
+        object.__setattr__(self, "template", template)
 
     @property
     def is_direct(self) -> bool:
@@ -80,7 +95,8 @@ class ConnectionPlan:
 SEED: Final = "seed"
 
 
-def _seed() -> str:
+def new_seed() -> str:
+    """Return a random value for SEED."""
     # The digits of an integer: those of a float take ten times as long.
     return f".{int.from_bytes(urandom(7), 'big')}"
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
-from sqla_rls.driver.base import Binding, Transport
+from sqla_rls.driver.base import Binding, BindingTemplate, Transport
 from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
 from tests.support.clocks import Clocks
 from tests.support.sessions import (
@@ -532,5 +532,9 @@ def test_a_transaction_in_progress_is_bound_by_a_statement(
 
 def test_a_binding_shows_no_claims() -> None:
     assert "secret" not in repr(
-        Binding(role="authenticated", settings={"request.jwt.claims": '{"sub":"secret"}'})
+        Binding(
+            role="authenticated",
+            values=['{"sub":"secret"}'],
+            template=BindingTemplate(names=("request.jwt.claims",)),
+        )
     )
