@@ -42,7 +42,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         #: The settings that the server has reported last.
         self._reports: Any = self.get_settings()
         self._choose_mark()
-        self._encoding = self._reported_encoding
+        self._encoding = getattr(self._reports, "client_encoding", None)
 
     @property
     def idle(self) -> bool:
@@ -81,11 +81,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         Python has no codec for some encodings of Postgres, such as EUC_TW.  asyncpg fails when the server
         reports such an encoding.
         """
-        return self._reported_encoding == self._encoding
-
-    @property
-    def _reported_encoding(self) -> str | None:
-        return getattr(self._reports, "client_encoding", None)
+        return bool(getattr(self._reports, "client_encoding", None) == self._encoding)
 
     @property
     def is_lost(self) -> bool:
@@ -283,9 +279,10 @@ def _discard(context: ExceptionContext) -> None:
 def _forget(connection: Any, record: Any) -> None:
     # If no statement was executed, the adapter sends no COMMIT, and the binding is still queued.
     # Not isinstance(…, Connection): asyncpg's metaclass counts its own connections as instances.
-    if connection is None or not isinstance(connection.driver_connection, DriverConnection):
+    found = None if connection is None else connection.driver_connection
+    if not isinstance(found, DriverConnection):
         return
-    driver_connection: Any = connection.driver_connection
+    driver_connection: Any = found
     driver_connection.binding = driver_connection.executed = None
     if not (driver_connection.idle and driver_connection.is_readable):
         # Its ROLLBACK has failed, so the next caller couldn't begin or end a transaction.

@@ -162,7 +162,7 @@ class Binding:
         """
         if self.expires_at is not None:
             require_unexpired(self.expires_at)
-        return [value if isinstance(value, str) else value() for value in (self.role, *self.values)]
+        return [self.role, *[value() if callable(value) else value for value in self.values]]
 
     def parameters(self) -> list[str]:
         """Return the parameters of ``template.query``.
@@ -208,7 +208,10 @@ def require_unexpired(expires_at: float | None) -> None:
 
 def _escaped(text: str) -> str:
     """Return *text* as it stands in E'…', which has one meaning whatever standard_conforming_strings is."""
-    return text.replace("\\", "\\\\").replace("'", "''")
+    # Claims seldom have one, and a search takes a tenth of the time of replace().
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return text.replace("'", "''") if "'" in text else text
 
 
 def _set_local(name: str, value: str) -> str:

@@ -377,10 +377,10 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
 def _discard(connection: Any, record: Any) -> None:
     # The connection is still in a transaction of the last caller, for example after an error in ROLLBACK.
     driver_connection = getattr(connection, "driver_connection", connection)
-    if isinstance(driver_connection, WaitingConnection) and (
-        not driver_connection.idle or driver_connection.pgconn.pipeline_status
-    ):
-        record.invalidate()
+    if isinstance(driver_connection, WaitingConnection):
+        pgconn = driver_connection.pgconn
+        if pgconn.transaction_status != IDLE or pgconn.pipeline_status:
+            record.invalidate()
 
 
 def _replace(context: ExceptionContext) -> None:

@@ -142,7 +142,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         )
 
     def queue(self, binding: Binding, transport: Transport) -> bool:
-        if not self.idle:
+        if self.pgconn.transaction_status != IDLE:
             return False
         # A pipeline is no slower on a fast network, and its statements don't contain the claims.
         template = binding.template

@@ -19,7 +19,8 @@ from sqla_rls.driver.base import SEPARATE_CLAIMS, Binding, require_unexpired
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.log import Unlogged, UnloggedText
 from sqla_rls.session.plan import SEED, ConnectionPlan, new_seed, replace_later
-from sqla_rls.session.principal import Principal, ServiceAccess, discard_key
+from sqla_rls.session.principal import Principal, discard_key
+from sqla_rls.tokens.caller import Caller
 
 #: The claims of a caller without claims.  With a signature, such a caller has a token, too: it replaces one
 #: that the last caller may have left.
@@ -92,12 +93,12 @@ _RESETS_ALL: Final = (
 
 
 def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Binding:
-    if isinstance(principal, ServiceAccess):
-        # SET ROLE none: ALTER ROLE … SET role, or the last caller, may have left another role.
-        role, claims, claims_json, expires_at = principal.role or "none", _NOTHING, "", None
-    else:
+    if isinstance(principal, Caller):
         role, claims, expires_at = principal.role, principal.claims, principal.expires_at
         claims_json = principal.claims_json if claims else ""
+    else:
+        # SET ROLE none: ALTER ROLE … SET role, or the last caller, may have left another role.
+        role, claims, claims_json, expires_at = principal.role or "none", _NOTHING, "", None
     if expires_at is not None:
         require_unexpired(expires_at)
     signer = plan.signer

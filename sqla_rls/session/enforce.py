@@ -154,7 +154,7 @@ def identify(session: AnySession, caller: Caller) -> None:
         TransactionInProgress: a transaction is bound to another caller.
         CallerChanged: changes of another caller aren't flushed yet.
     """
-    target = _enforced(session)
+    target = session if isinstance(session, RowSecuritySession) else _enforced(session)
     if not isinstance(caller, Caller):
         raise CallerRequired(
             f"the session can't be identified: identify() takes a Caller, not {type(caller).__name__}. "

@@ -22,7 +22,7 @@ from sqla_rls.session.checks import (
 )
 from sqla_rls.session.denials import name_denials
 from sqla_rls.session.plan import ConnectionPlan, plan_of
-from sqla_rls.session.principal import ServiceAccess, principal_key
+from sqla_rls.session.principal import principal_key
 from sqla_rls.session.row_security_session import RowSecuritySession
 from sqla_rls.tokens.caller import Caller
 
@@ -55,12 +55,13 @@ def after_begin(session: RowSecuritySession, transaction: SessionTransaction, co
                 "the caller can't change: the session holds objects that another caller loaded. "
                 "Close the session, or call identify()"
             )
-        share.require_one_caller(principal, names)
+        if share.sharers.members:
+            share.require_one_caller(principal, names)
         plan = info.get(options) or plan_of(connection, options)
         if not plan.pool.is_known:
             _look(connection, plan)
-        share.bound(bind(connection, principal, plan, joined=share.joined))
-        if isinstance(principal, ServiceAccess):
+        share.bound(principal, names, bind(connection, principal, plan, joined=share.joined))
+        if not isinstance(principal, Caller):
             _log.info("service session as role %r: %s", principal.role or "(login role)", principal.reason)
         elif principal.role not in plan.pool.safe:
             _check(connection, principal, plan)

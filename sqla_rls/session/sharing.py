@@ -78,9 +78,8 @@ class Share:
 
     def require_one_caller(self, principal: Principal, names: Sequence[str] | None) -> None:
         """Raise TransactionInProgress if another session is bound to another caller than *principal*."""
-        self.principal, self.names = principal, names
-        if self.sharers.members and any(
-            other.principal is not principal and other.key != self.key
+        if any(
+            other.principal is not principal and other.key != principal_key(principal, names)
             for other in self.sharers.members
             if other.is_in_force
         ):
@@ -96,13 +95,20 @@ class Share:
         assert self.principal is not None
         return principal_key(self.principal, self.names)
 
-    def bound(self, unbind: Callable[[], None]) -> None:
-        """Record that the principal is bound to the transaction; *unbind* undoes the binding."""
+    def bound(self, principal: Principal, names: Sequence[str] | None, unbind: Callable[[], None]) -> None:
+        """Record that *principal* is bound to the transaction; *unbind* undoes the binding."""
         sharers = self.sharers
         if self.joined and not sharers.in_force():
             sharers.restore = unbind
         self.unbind = unbind
-        self.transactions = _transactions_of(self.connection)
+        self.principal, self.names = principal, names
+        root, savepoint = self.connection._transaction, self.connection._nested_transaction
+        assert root is not None
+        transactions: list[Transaction] = [root]
+        while savepoint is not None:
+            transactions.append(savepoint)
+            savepoint = savepoint._previous_nested
+        self.transactions = transactions
         self.is_member = True
         sharers.members.append(self)
 
@@ -171,16 +177,6 @@ def sessions_on(connection: Connection | None) -> list[Any]:
     found: Sharers | None = connection.info.get(_SHARERS)
     sessions = [] if found is None else [share.session() for share in found.in_force()]
     return [session for session in sessions if session is not None]
-
-
-def _transactions_of(connection: Connection) -> list[Transaction]:
-    root, savepoint = connection._transaction, connection._nested_transaction
-    assert root is not None
-    found: list[Transaction] = [root]
-    while savepoint is not None:
-        found.append(savepoint)
-        savepoint = savepoint._previous_nested
-    return found
 
 
 def _refuse(*_: Any) -> None:
