@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,6 +35,15 @@ SELECT s.spelling, s.refusal
           FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY
                AS e (schema_name, table_name, expression, place)) AS asked,
        pg_temp.sqla_rls_spelling(asked.statements, :readings, :mark) AS s
+"""
+
+# The WHERE refuses text that isn't one expression.
+_EQUAL = """
+SELECT pg_temp.sqla_rls_equal(array_agg(query ORDER BY e.place), :mark)
+  FROM unnest(:schemas, :tables, :declared, :live) WITH ORDINALITY
+         AS e (schema_name, table_name, declared, live, place),
+       format(E'SELECT pg_catalog.bool_or(DISTINCT (%s\\n) ORDER BY (%s\\n)) FROM %I.%I WHERE (%s\\n)',
+              e.live, e.declared, e.schema_name, e.table_name, e.declared) AS query
 """
 
 
@@ -169,6 +178,9 @@ def _same(
                 if live_sql:
                     found.add(live_sql)
     same = {one: {one.sql} & live_expressions[one.table] for one in wanted}
+    pairs = [(one, live_sql) for one, found in wanted.items() for live_sql in found - same[one]]
+    for one, live_sql in _equal(connection, live.default_schema, pairs):
+        same[one].add(live_sql)
 
     refused: set[_Expression] = set()
     # One reading settles most spellings, since those of the catalog are read once; two settle all.
@@ -197,6 +209,29 @@ def _same(
 
 def _expressions(policy: Policy | None) -> tuple[str | None, str | None]:
     return (policy.using, policy.with_check) if policy else (None, None)
+
+
+def _equal(
+    connection: Connection, default_schema: str, pairs: Sequence[tuple[_Expression, str]]
+) -> list[tuple[_Expression, str]]:
+    """Return those of *pairs*, an expression and one in the database, that Postgres has found equal.
+
+    This takes a tenth of the time of ``_spell()``, which decides the others.
+    """
+    if not pairs:
+        return []
+    arrays = {
+        "schemas": schemas_of((one.table for one, _ in pairs), default_schema),
+        "tables": [one.table.name for one, _ in pairs],
+        "declared": [one.sql for one, _ in pairs],
+        "live": [live_sql for _, live_sql in pairs],
+    }
+    query = text(_EQUAL).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
+    places: list[int] = []
+    with trying(connection):
+        connection.execute(text(sql_file("equal_expressions")))
+        places = connection.scalars(query, {**arrays, "mark": f"m{secrets.token_hex(8)}_"}).one()
+    return [pairs[place - 1] for place in places]
 
 
 def _spell(

@@ -61,10 +61,10 @@ def undone(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def trying(connection: Connection, otherwise: str) -> Iterator[None]:
+def trying(connection: Connection, otherwise: str | None = None) -> Iterator[None]:
     """Roll back the block, as ``undone()`` does.
 
-    If the role may not create temporary objects, log the text *otherwise* instead of an error.
+    If the role may not create temporary objects, log the text *otherwise*, if any, instead of an error.
     """
     try:
         with undone(connection):
@@ -72,6 +72,8 @@ def trying(connection: Connection, otherwise: str) -> Iterator[None]:
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_TRY:
             raise
+        if otherwise is None:
+            return
         hint = "".join(connection.scalars(text(_MAY_MAKE_TEMPORARY)))
         log.warning(
             "%s: the role may not create the temporary objects of the comparison (%s)%s",
