@@ -88,6 +88,8 @@ def _selects_columns(query: Select[Any]) -> bool:
 
 
 _NEUTRAL.statement_compiler = _Literally
+#: A compiler for columns, which leave nothing in it.
+_OF_COLUMNS = _Literally(_NEUTRAL, None)
 
 
 def literally(
@@ -106,6 +108,11 @@ def literally(
     if schema_translate_map:
         options.update(schema_translate_map=schema_translate_map, render_schema_translate=True)
     return options
+
+
+def column_text(column: Column[Any]) -> str:
+    """Return *column* with its table, as in ``expression_text()``."""
+    return _OF_COLUMNS.visit_column(column)
 
 
 def expression_text(

@@ -12,7 +12,7 @@ from sqla_rls.ddl.compile import expression_text
 from sqla_rls.declare.base import TableDeclarations, anonymous, kept_on
 from sqla_rls.declare.copies import copies
 from sqla_rls.declare.default_privileges import DefaultPrivileges, RevokesPublicPrivileges
-from sqla_rls.declare.expressions import auth_uid
+from sqla_rls.declare.expressions import auth_uid, text_on
 from sqla_rls.declare.functions import DeclaredFunction
 from sqla_rls.declare.grantable import refuse_beyond_row_security
 from sqla_rls.declare.grants import Grant, grant
@@ -180,7 +180,8 @@ def _policies(
             for expression in pair:
                 if expression is not None and (same := _as_key(expression)) not in texts:
                     read: set[Table] = set()
-                    texts[same] = expression_text(
+                    as_usual = models.schema_translate_map is None and copied is None
+                    texts[same] = (text_on(expression, table) if as_usual else None) or expression_text(
                         expression, table, models.schema_translate_map, copied, read
                     )
                     if not may_read_tables(expression):

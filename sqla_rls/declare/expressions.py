@@ -7,13 +7,16 @@ search an index for its result.  A bare ``auth.user_id() = column`` may run once
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Column,
     ColumnElement,
     Integer,
+    Table,
     TypeDecorator,
     Uuid,
     case,
@@ -31,6 +34,7 @@ from sqlalchemy.sql.sqltypes import Enum, String
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import UserDefinedType
 
+from sqla_rls.ddl.compile import column_text, literally
 from sqla_rls.declare.auth import auth, scalar_subquery
 from sqla_rls.exc import DeclarationError
 
@@ -115,6 +119,22 @@ def _auth_uid(element: auth_uid, compiler: SQLCompiler, **kw: Any) -> str:
     return " = ".join(compiler.process(side, **kw) for side in sides)
 
 
+def text_on(condition: object, table: Table) -> str | None:
+    """Return *condition* as ``expression_text()`` does, if it is an ``auth_uid()`` of a column of *table*.
+
+    It is the most frequent condition, and takes a quarter of the time without a compilation of its own.
+    """
+    if type(condition) is not auth_uid or not isinstance(condition.column, Column):
+        return None
+    family = family_of(condition.column) if condition.column.table is table else None
+    return family and f"{_caller_text(family)} = {column_text(condition.column)}"
+
+
+@cache
+def _caller_text(family: Family) -> str:
+    return str(_CALLERS[family].compile(**literally(None), of_policy=True))
+
+
 def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
     family = family_of(column_)
     if family is not None:
@@ -136,7 +156,9 @@ _STRINGS: dict[str, Family] = {"CHAR": "char", "NCHAR": "char", "CITEXT": "citex
 
 def family_of(column_: ColumnElement[Any]) -> Family | None:
     """Return the family of types that Postgres compares with the column's; None for other types."""
-    implementation = column_.type.dialect_impl(_DIALECT)
+    implementation = column_.type
+    if isinstance(implementation, TypeDecorator) or implementation._variant_mapping:
+        implementation = implementation.dialect_impl(_DIALECT)
     while isinstance(implementation, TypeDecorator):
         implementation = implementation.impl_instance
     if isinstance(implementation, Uuid):

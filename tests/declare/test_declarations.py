@@ -93,6 +93,17 @@ def test_the_caller_is_compared_by_the_type_of_the_column(type_: Any, caller: st
     assert using(auth_uid("owner"), todos) == f"{caller} = todos.owner"
 
 
+@pytest.mark.parametrize("name", ['the "owner"', "Owner 100%", "owner:id", "Ö" * 31])
+def test_odd_names_are_quoted_in_a_condition_alone_as_in_a_longer_one(name: str) -> None:
+    alone, longer = (
+        using(condition, Table("My notes", MetaData(), Column(name, Text, key="owner"), schema="to do"))
+        for condition in (auth_uid("owner"), not_(auth_uid("owner")))
+    )
+    quoted = name.replace('"', '""')
+    assert alone == f'(SELECT auth.user_id()) = "to do"."My notes"."{quoted}"'
+    assert longer and alone in longer
+
+
 def test_a_column_of_another_type_is_refused_by_name() -> None:
     with pytest.raises(DeclarationError, match=r"todos\.document is JSON"):
         using(auth_uid("document"))
