@@ -35,11 +35,13 @@ _ENV = "from benchmarks.alembic_env import environment\n\nenvironment()\n"
 
 def check(folder: Path, url: URL, tables: int, library: str, *, create: bool = False) -> Run:
     """``alembic check`` with the models of *library*; with *create*, what they declare is made before."""
+    # An installed library has bytecode.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     begin = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.alembic_command", "-c", str(folder / "alembic.ini"), "check"],
         env={
-            **os.environ,
+            **inherited,
             "URL": url.render_as_string(hide_password=False),
             "TABLES": str(tables),
             "LIBRARY": library,
