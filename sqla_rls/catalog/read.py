@@ -146,28 +146,23 @@ def _relations(rows: Collection[RowMapping], default_schema: str) -> dict[str, A
 
 def _privileges(rows: Collection[RowMapping], default_schema: str) -> dict[str, Any]:
     """Return the privileges and the owners; the row of an owner has no privilege."""
-    found = [
-        Privilege(
-            row["object_type"],
-            *key_of(row, default_schema, name="name"),
-            row["grantee"],
-            row["privilege_type"],
-            row["attname"],
-            row["is_grantable"],
-            row["grantor"],
-        )
-        for row in rows
-    ]
+    privileges: set[Privilege] = set()
+    owners: set[tuple[str, str | None, str, str]] = set()
+    sequence_names: dict[TableKey, SequenceKey] = {}
+    for row in rows:
+        schema, name = key_of(row, default_schema, name="name")
+        one = row["object_type"], schema, name, row["grantee"]
+        if row["privilege_type"]:
+            held = row["privilege_type"], row["attname"], row["is_grantable"], row["grantor"]
+            privileges.add(Privilege(*one, *held))
+            continue
+        owners.add(one)
+        if row["sequence"] is not None:
+            sequence_names[TableKey(schema, row["sequence"])] = SequenceKey(schema, name, row["attname"])
     return {
-        "privileges": frozenset(one for one in found if one.privilege),
-        "owners": frozenset(one[:4] for one in found if not one.privilege),
-        "sequence_names": {
-            key_of(row, default_schema, name="sequence"): SequenceKey(
-                *key_of(row, default_schema, name="name"), row["attname"]
-            )
-            for row in rows
-            if row["sequence"] is not None
-        },
+        "privileges": frozenset(privileges),
+        "owners": frozenset(owners),
+        "sequence_names": sequence_names,
     }
 
 

@@ -192,7 +192,7 @@ def _policies(
                 policy = replace(policy, imply_privileges=False)
             policies[PolicyKey(key, policy.name)] = policy
     return policies, {
-        on: {models.key(table) for table in behind_views(read, models.metadatas)}
+        on: {models.key(table) for table in behind_views(read, models.metadatas)} if read else frozenset()
         for on, read in reads.items()
     }
 

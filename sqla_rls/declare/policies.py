@@ -5,7 +5,7 @@ Each is a SchemaItem for ``__table_args__`` or a Core Table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
@@ -79,14 +79,8 @@ class Policy(Declaration):
         self.roles = as_roles(roles)
         self.using, self.with_check = using, with_check
         self._check()
-        self._columns = Columns(
-            self,
-            (
-                column
-                for expression in ((using,) if with_check is using else (using, with_check))
-                for column in _columns_in(expression)
-            ),
-        )
+        others = () if with_check is using else _columns_in(with_check)
+        self._columns = Columns(self, [*_columns_in(using), *others])
 
     def __repr__(self) -> str:
         return f"policy {self.name!r}"
@@ -295,13 +289,11 @@ def _element(expression: Expression | None) -> ColumnElement[bool] | None:
     return expect(WhereHavingRole, expression)
 
 
-def _columns_in(expression: Expression | None) -> Iterator[Column[Any]]:
+def _columns_in(expression: Expression | None) -> list[Column[Any]]:
     whole = _element(expression)
-    if type(whole) is auth_uid and isinstance(whole.column, OwnColumn):
-        return
-    for element in () if whole is None else visitors.iterate(whole):
-        if isinstance(element, Column):
-            yield element
+    if whole is None or (type(whole) is auth_uid and isinstance(whole.column, OwnColumn)):
+        return []
+    return [element for element in visitors.iterate(whole) if isinstance(element, Column)]
 
 
 def _is_made_later(expression: Any) -> bool:

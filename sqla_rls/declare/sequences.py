@@ -21,11 +21,12 @@ from sqla_rls.snapshot import (
 
 def serial_sequences(table: Table, key: TableKey) -> Iterator[tuple[SequenceKey, bool]]:
     """Yield the sequences that columns of *table* own, and whether the column is an identity column."""
+    autoincrement = table.autoincrement_column
     for column in table.columns:
         default: Any = column.default
         is_made_by_default = default is not None and not (isinstance(default, Sequence) and default.optional)
         # SQLAlchemy writes SERIAL, even if a reflected column has a default.
-        if column.identity or (column is table.autoincrement_column and not is_made_by_default):
+        if column.identity or (column is autoincrement and not is_made_by_default):
             yield SequenceKey(*key, column.name), column.identity is not None
 
 
