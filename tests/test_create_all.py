@@ -53,6 +53,7 @@ def catalog(engine: Engine) -> list[tuple[str, str]]:
         return [line for line in state(connection) if line[0] not in ("role", "function", "extension")]
 
 
+@pytest.mark.exhaustive
 def test_create_all_twice_in_a_row(engine: Engine) -> None:
     metadata = two_tables()
     metadata.create_all(engine)

@@ -76,6 +76,7 @@ def test_every_public_name_is_there_without_an_import_before() -> None:
 
 # pg_session_jwt, where a server has it, needs a signing key, and so PyJWT.
 @pytest.mark.one_postgres
+@pytest.mark.exhaustive
 def test_threads_that_make_the_first_requests_import_neither_pyjwt_nor_migrations(url: URL) -> None:
     found = imported(_REQUESTS, url.render_as_string(hide_password=False))
     assert not found & (_TOKENS | _MIGRATIONS)

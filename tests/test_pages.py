@@ -99,11 +99,13 @@ postgresql…page_owner… blue
         "```text\nwithout a block that writes it\n```",
     ],
 )
+@pytest.mark.exhaustive
 def test_a_block_that_shows_something_else_is_a_failure(page: Page, text: str) -> None:
     assert all(run(page, text))
 
 
 @pytest.mark.parametrize("text", ["toml\na =", "json\n{", "yaml\na: [", "python\n1 / 0"])
+@pytest.mark.exhaustive
 def test_a_block_that_is_no_code_raises(page: Page, text: str) -> None:
     with pytest.raises((ValueError, YAMLError, ZeroDivisionError)):
         run(page, f"```{text}\n```")
@@ -127,6 +129,7 @@ def test_a_block_names_the_test_that_runs_it() -> None:
     assert [block.tested_by for block in blocks(text)] == ["tests/a.py", "tests/a.py"]
 
 
+@pytest.mark.exhaustive
 def test_an_exported_variable_stays(page: Page) -> None:
     text = """
 ```console
@@ -148,6 +151,7 @@ blue
     assert run(page, text) == [None] * 2
 
 
+@pytest.mark.exhaustive
 def test_a_server_has_started_when_it_writes_what_is_shown(page: Page) -> None:
     text = """
 ```console
@@ -186,6 +190,7 @@ def run_document(document: Namespace) -> list[str | None]:
 
 
 @pytest.mark.parametrize("ran", [True, False], ids=["after it", "alone"])
+@pytest.mark.exhaustive
 def test_a_document_continues_another(documents: Path, ran: bool) -> None:
     first = """
 ```console
@@ -246,6 +251,7 @@ blue
     assert made in (None, goes_on.namespace["page"])
 
 
+@pytest.mark.exhaustive
 def test_a_document_that_failed_is_run_again(documents: Path) -> None:
     first = document(documents, "first.md", "```console\n$ echo 1\n2\n```")
     assert all(run_document(first))

@@ -10,6 +10,8 @@ from sqla_rls.testing.postgres import Server
 from tests.support import pages
 from tests.support.suite import find_installation, newest
 
+pytestmark = pytest.mark.exhaustive
+
 # A slot returns changes that the log has on disk.
 SETTINGS = {"wal_level": "logical", "synchronous_commit": "on"}
 DOCUMENT = pages.ROOT / "docs" / "guide" / "replication.md"

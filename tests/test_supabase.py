@@ -57,6 +57,7 @@ def test_a_first_revision_has_our_tables_only_and_the_second_is_empty(
     assert on_supabase.state(name) == before
 
 
+@pytest.mark.exhaustive
 def test_service_role_keeps_its_privileges_and_callers_get_what_their_policies_need(
     project: Project, on_supabase: Supabase
 ) -> None:
@@ -73,6 +74,7 @@ def test_service_role_keeps_its_privileges_and_callers_get_what_their_policies_n
     assert {line for line in held if line.startswith("notices anon")} == {"notices anon SELECT"}
 
 
+@pytest.mark.exhaustive
 def test_only_policies_change_in_storage_and_realtime(project: Project, on_supabase: Supabase) -> None:
     name = database_of(project)
     project.migrate(models(storage=False))
@@ -135,6 +137,7 @@ def test_a_database_without_storage_gets_no_policies_there(project: Project, on_
     assert "realtime" in written
 
 
+@pytest.mark.exhaustive
 def test_grants_and_flags_can_not_be_declared_on_tables_of_supabase(project: Project) -> None:
     for item in (grant("SELECT", to="anon"), enable_row_level_security()):
         metadata = models(storage=False)
@@ -156,6 +159,7 @@ def test_a_project_without_default_grants_is_granted_what_policies_need(
     assert on_supabase.state(name) == before
 
 
+@pytest.mark.exhaustive
 def test_create_all_touches_nothing_of_supabase(project: Project, on_supabase: Supabase) -> None:
     name = database_of(project)
     before = on_supabase.state(name)
@@ -198,6 +202,7 @@ def test_the_roles_of_supabase_stay_as_they_are_also_by_the_ready_made_names(
     assert on_supabase.state(database_of(project)) == before
 
 
+@pytest.mark.exhaustive
 def test_a_role_of_another_program_takes_no_attributes(project: Project) -> None:
     with pytest.raises(DeclarationError, match="managed=False"):
         Role("anon", managed=False, login=True)
@@ -216,6 +221,7 @@ def test_text_columns_compare_with_the_uuid_and_other_columns_are_refused() -> N
         str(other)
 
 
+@pytest.mark.exhaustive
 def test_functions_that_supabase_lacks_are_refused_even_where_they_could_be_created(
     project: Project, on_supabase: Supabase
 ) -> None:
@@ -227,6 +233,7 @@ def test_functions_that_supabase_lacks_are_refused_even_where_they_could_be_crea
         project.revision(metadata)
 
 
+@pytest.mark.exhaustive
 def test_models_may_have_tables_of_supabase(project: Project) -> None:
     metadata = models(storage=False)
     Table("users", metadata, Column("id", Uuid, primary_key=True, index=True), schema="auth")

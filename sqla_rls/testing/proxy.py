@@ -6,8 +6,10 @@ delays.  The proxy reads no message, so encrypted connections, errors and pipeli
 
 from __future__ import annotations
 
+import heapq
 import os
 import select
+import selectors
 import socket
 import subprocess
 import sys
@@ -15,10 +17,11 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 _CHUNK: Final = 65536  # bytes
 _POLL: Final = 0.01  # seconds
+_RETRY: Final = 0.001  # seconds until a full socket is tried again
 
 
 class Proxy:
@@ -130,7 +133,9 @@ class _Pipe:
             if not data:
                 self.target.shutdown(socket.SHUT_WR)
             elif rest := data[self.target.send(data) :]:
-                self._waiting.appendleft((due, rest))
+                self._waiting.appendleft((due + _RETRY, rest))
+        except BlockingIOError:
+            self._waiting.appendleft((due + _RETRY, data))
         except OSError:
             # The target has closed its side, so the source gets the same error as without a proxy.
             self._waiting.clear()
@@ -142,23 +147,31 @@ class _Pipe:
         return self.ended and not self._waiting
 
 
-class _Network:
+class Network:
+    """What the separate process runs: the connections to a server, and their bytes on the way."""
+
     def __init__(self, target: tuple[str, int]) -> None:
+        """Listen on a free port of 127.0.0.1, for connections to *target*."""
         self.target = target
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.delay = 0.0
         self.stalled = False
         self.round_trips = 0
-        self.pipes: list[_Pipe] = []
+        self._pipes: list[_Pipe] = []
+        #: The pipes with bytes that wait, each by the time of its first ones.
+        self._dues: list[tuple[float, int, _Pipe]] = []
+        self._selector: Any = selectors.DefaultSelector()
+        self._selector.register(self.listener, selectors.EVENT_READ)
 
     def answer(self, question: str) -> int:
+        """Do what *question* says, and return a number; the methods of ``Proxy`` ask."""
         match question.split():
             case ["port"]:
                 return int(self.listener.getsockname()[1])
             case ["delay", seconds]:
                 self.delay = float(seconds)
             case ["drop"]:
-                for pipe in self.pipes:
+                for pipe in list(self._pipes):
                     with suppress(OSError):  # ended already
                         pipe.source.shutdown(socket.SHUT_RDWR)
             case ["stall" | "recover" as change]:
@@ -168,25 +181,44 @@ class _Network:
         return self.round_trips
 
     def run(self) -> None:
+        """Forward bytes for ever."""
+        waiting_for = [self._selector.fileno()]
         while True:
-            now = time.perf_counter()
-            dues = [pipe.due for pipe in self.pipes if pipe.due is not None]
-            readers = [self.listener, *(pipe.source for pipe in self.pipes if not pipe.ended)]
-            writers = [pipe.target for pipe in self.pipes if pipe.due is not None and pipe.due <= now]
-            wait = min((due for due in dues if due > now), default=None)
+            wait = self._send_due()
+            # select(), since the selector's own wait lasts for at least a millisecond.
+            if not select.select(waiting_for, [], [], wait)[0]:
+                continue
+            for key, _ in self._selector.select(0):
+                if key.data is None:
+                    self._accept()
+                else:
+                    self._receive(key.data)
+
+    def _send_due(self) -> float | None:
+        """Send what is due, and return the seconds until more is; None if nothing waits."""
+        while self._dues:
+            # recover() doesn't end the select().
             if self.stalled:
-                # recover() doesn't end the select().
-                writers, wait = [], now + _POLL
-            # select(), since epoll and poll wait for at least a millisecond.
-            readable, writable, _ = select.select(readers, writers, [], wait and wait - now)
-            for pipe in self.pipes:
-                if pipe.source in readable:
-                    self.round_trips += pipe.receive(self.delay)
-                if pipe.target in writable:
-                    pipe.send()
-            if self.listener in readable:
-                self._accept()
-            self._forget()
+                return _POLL
+            if (wait := self._dues[0][0] - time.perf_counter()) > 0:
+                return wait
+            pipe = heapq.heappop(self._dues)[2]
+            pipe.send()
+            self._wait_for(pipe)
+            self._forget(pipe)
+        return None
+
+    def _receive(self, pipe: _Pipe) -> None:
+        waits = pipe.due is not None
+        self.round_trips += pipe.receive(self.delay)
+        if pipe.ended:
+            self._selector.unregister(pipe.source)
+        if not waits:
+            self._wait_for(pipe)
+
+    def _wait_for(self, pipe: _Pipe) -> None:
+        if (due := pipe.due) is not None:
+            heapq.heappush(self._dues, (due, id(pipe), pipe))
 
     def _accept(self) -> None:
         client, _ = self.listener.accept()
@@ -195,23 +227,23 @@ class _Network:
         except OSError:
             client.close()
             return
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            end.setblocking(False)
         there, back = _Pipe(client, server), _Pipe(server, client)
         there.other, back.other, back.from_server = back, there, True
-        self.pipes += [there, back]
+        for pipe in (there, back):
+            pipe.source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pipe.source.setblocking(False)
+            self._selector.register(pipe.source, selectors.EVENT_READ, pipe)
+            self._pipes.append(pipe)
 
-    def _forget(self) -> None:
-        for pipe in self.pipes:
-            if pipe.from_server and pipe.over and pipe.other.over:
-                pipe.source.close()
-                pipe.target.close()
-        self.pipes = [pipe for pipe in self.pipes if pipe.source.fileno() >= 0]
+    def _forget(self, pipe: _Pipe) -> None:
+        if pipe.over and pipe.other.over:
+            for one in (pipe, pipe.other):
+                one.source.close()
+                self._pipes.remove(one)
 
 
 def _serve(host: str, port: str) -> None:
-    network = _Network((host, int(port)))
+    network = Network((host, int(port)))
     threading.Thread(target=network.run, daemon=True).start()
     # The loop ends when the parent process closes the pipe, or dies.
     for question in sys.stdin:

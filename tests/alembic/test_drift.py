@@ -12,7 +12,7 @@ from sqla_rls.testing.postgres import Server
 from tests.support.project import Project, execute, operations, own_todos, todos
 from tests.support.suite import table
 
-pytestmark = pytest.mark.sqlalchemy
+pytestmark = [pytest.mark.sqlalchemy, pytest.mark.exhaustive]
 
 
 USER_ID = "CREATE OR REPLACE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE"
@@ -58,7 +58,6 @@ def test_drift_by_hand_is_seen_and_mended(project: Project, drift: str) -> None:
         assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_a_role_that_was_dropped_by_hand_is_made_again(project: Project) -> None:
     metadata = todos(Policy("it", roles=Role("dropped_by_hand"), using=auth_uid("user_id")))
     project.migrate(metadata)
@@ -72,7 +71,6 @@ def test_a_role_that_was_dropped_by_hand_is_made_again(project: Project) -> None
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_roles_by_object_are_made_and_by_name_must_be_there(project: Project) -> None:
     before = project.state()
     project.revision(todos(Policy("it", roles="sqla_rls_nobody", using="true")))
@@ -81,7 +79,6 @@ def test_roles_by_object_are_made_and_by_name_must_be_there(project: Project) ->
     assert [line for line in project.state() if "alembic_version" not in line[1]] == before
 
 
-@pytest.mark.exhaustive
 def test_a_role_that_is_used_elsewhere_survives_the_downgrade(project: Project, server: Server) -> None:
     def models() -> MetaData:
         return todos(Policy("it", roles=Role("librarian"), using=auth_uid("user_id")))

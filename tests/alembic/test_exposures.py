@@ -13,6 +13,8 @@ from sqla_rls.exc import ExposureNotConfirmed
 from tests.support.project import Project, execute, operations, todos
 from tests.support.suite import table
 
+pytestmark = pytest.mark.exhaustive
+
 READER = Role("reporting")
 
 
@@ -40,7 +42,6 @@ def test_exposing_a_table_says_to_whom(project: Project, caplog: pytest.LogCaptu
     ]
 
 
-@pytest.mark.exhaustive
 def test_to_whom_not_is_said_too(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read()))
     project.revision(todos(disable_row_level_security()))
@@ -48,7 +49,6 @@ def test_to_whom_not_is_said_too(project: Project, caplog: pytest.LogCaptureFixt
     assert said.endswith("only its owner can reach every row")
 
 
-@pytest.mark.exhaustive
 def test_an_owner_who_is_no_longer_bound_is_named(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read(), force_row_level_security()))
     project.revision(todos(read()))
@@ -58,7 +58,6 @@ def test_an_owner_who_is_no_longer_bound_is_named(project: Project, caplog: pyte
     )
 
 
-@pytest.mark.exhaustive
 def test_a_restrictive_policy_that_goes_is_said_to_expose(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,7 +67,6 @@ def test_a_restrictive_policy_that_goes_is_said_to_expose(
     assert said.endswith("restrictive policy 'narrow' no longer limits authenticated")
 
 
-@pytest.mark.exhaustive
 def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.migrate(todos(read()))
     execute(project, "CREATE POLICY by_hand ON todos AS RESTRICTIVE USING (false)")
@@ -77,7 +75,6 @@ def test_one_that_was_made_by_hand_as_well(project: Project, caplog: pytest.LogC
     assert "restrictive policy 'by_hand' no longer limits public" in said
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "before",
     [lambda: todos(read(), narrow()), lambda: todos(read(), force_row_level_security())],
@@ -104,13 +101,11 @@ def test_what_opens_by_omission_is_done_when_it_is_confirmed(
     assert project.state() == before_it
 
 
-@pytest.mark.exhaustive
 def test_what_the_models_say_in_so_many_words_needs_no_other(project: Project) -> None:
     project.migrate(todos(read(), force_row_level_security()))
     assert "confirm_exposure" not in project.migrate(todos(disable_row_level_security()))
 
 
-@pytest.mark.exhaustive
 def test_the_way_back_is_not_asked_about(project: Project) -> None:
     project.migrate(todos(read()))
     opened = project.state()
@@ -119,7 +114,6 @@ def test_the_way_back_is_not_asked_about(project: Project) -> None:
     assert project.state() == opened
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "after",
     [
@@ -143,7 +137,6 @@ def test_nothing_is_said_of_what_closes_or_is_explicit(
 EDITOR = Role("rls_test_editor", member_of=[authenticated])
 
 
-@pytest.mark.exhaustive
 @table(
     ("restricted", "permitted", "command", "is_warned_of"),
     [
@@ -177,7 +170,6 @@ def test_a_restrictive_policy_that_a_caller_can_drop_is_warned_of(
     ] == [True] * is_warned_of
 
 
-@pytest.mark.exhaustive
 def test_what_callers_hold_past_row_security_is_warned_of(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

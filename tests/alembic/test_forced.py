@@ -117,6 +117,7 @@ def test_a_policy_that_shows_the_owner_everything_is_enough(
     assert f"{MISSED} SELECT or INSERT or UPDATE or DELETE every row" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_a_restrictive_policy_keeps_rows_from_the_owner(
     tmp_path: Path, owner: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -140,6 +141,7 @@ def test_the_block_reaches_every_row(connection: Connection) -> None:
     assert updated(connection) == 0
 
 
+@pytest.mark.exhaustive
 def test_the_outer_block_puts_it_back(connection: Connection) -> None:
     operations = operations_on(connection)
     with operations.without_forced_row_level_security("notes"):
@@ -159,6 +161,7 @@ def test_an_error_of_the_migration_puts_it_back(connection: Connection) -> None:
     assert is_forced(connection)
 
 
+@pytest.mark.exhaustive
 def test_an_error_of_postgres_is_the_one_that_shows(connection: Connection) -> None:
     with (
         pytest.raises(DBAPIError, match="division by zero"),
@@ -170,6 +173,7 @@ def test_an_error_of_postgres_is_the_one_that_shows(connection: Connection) -> N
     assert not connection.scalar(text("SELECT current_setting('sqla_rls.lifted', true)::jsonb ? 'notes'"))
 
 
+@pytest.mark.exhaustive
 def test_an_error_without_a_transaction_puts_it_back(connection: Connection) -> None:
     connection.rollback()
     connection = connection.execution_options(isolation_level="AUTOCOMMIT")

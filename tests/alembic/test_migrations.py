@@ -355,6 +355,7 @@ def test_the_number_of_statements_does_not_grow_with_the_tables(project: Project
     assert statements(2) == statements(40) in (19, 23)
 
 
+@pytest.mark.exhaustive
 def test_garbage_collection_is_rare_and_leaves_the_models_alone_only_while_tables_are_compared(
     project: Project,
 ) -> None:

@@ -144,6 +144,7 @@ def cookbook(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proj
     sys.modules.pop("cookbook", None)
 
 
+@pytest.mark.exhaustive
 def test_the_cookbooks_views_live_beside_ours(cookbook: Project) -> None:
     (cookbook.folder / "versions" / "theirs.py").write_text(_THEIR_VIEW)
     cookbook.upgrade()

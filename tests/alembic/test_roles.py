@@ -79,6 +79,7 @@ def membership(
     return " ".join([role, *(str(one).lower() for one in options)])
 
 
+@pytest.mark.exhaustive
 def test_a_role_is_made_with_all_that_is_said_after_those_it_belongs_to(project: Project) -> None:
     metadata = models(
         app(login=True, inherit=False, bypassrls=True, member_of=[GROUP, "rls_test_other"]), OTHER
@@ -227,6 +228,7 @@ def test_ignored_roles_keep_their_members(project: Project) -> None:
         project.check(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_role_to_belong_to_must_be_there(project: Project) -> None:
     project.revision(models(app(member_of=["rls_test_nobody"])))
     with pytest.raises(UnknownRole, match="no role rls_test_nobody"):

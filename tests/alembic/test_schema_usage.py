@@ -8,10 +8,9 @@ from sqlalchemy import Column, Integer, MetaData, Table
 from sqla_rls import Policy, anonymous, auth_uid, authenticated, crud_policy
 from tests.support.project import Project, execute, todos
 
-pytestmark = pytest.mark.sqlalchemy
+pytestmark = [pytest.mark.sqlalchemy, pytest.mark.exhaustive]
 
 
-@pytest.mark.exhaustive
 def test_a_schema_loses_what_the_roles_of_a_policy_no_longer_need(project: Project) -> None:
     def models(*roles: str) -> MetaData:
         metadata = MetaData()

@@ -29,6 +29,8 @@ from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.testing.postgres import Server
 from tests.support.project import Project, execute, notes, operations, own_todos, todos
 
+pytestmark = pytest.mark.exhaustive
+
 GROUP = Role("rls_test_group")
 READER = Role("rls_test_reader")
 _DROP_ROLES = """
@@ -114,7 +116,6 @@ def test_functions_and_roles_of_another_project(project: Project, cluster: Serve
     runs_elsewhere(project, cluster, own_todos())
 
 
-@pytest.mark.exhaustive
 def test_row_security_that_comes_later(project: Project, cluster: Server) -> None:
     with_auth_functions(project)
     project.migrate(notes(Policy("all", using=True)))
@@ -127,7 +128,6 @@ def test_row_security_that_comes_later(project: Project, cluster: Server) -> Non
     runs_elsewhere(project, cluster, metadata)
 
 
-@pytest.mark.exhaustive
 def test_functions_whose_bodies_ask_who_is_calling(project: Project, cluster: Server) -> None:
     def models() -> MetaData:
         metadata = MetaData()
@@ -142,7 +142,6 @@ def test_functions_whose_bodies_ask_who_is_calling(project: Project, cluster: Se
     runs_elsewhere(project, cluster, models())
 
 
-@pytest.mark.exhaustive
 def test_a_role_that_the_cluster_has_as_something_else(project: Project, cluster: Server) -> None:
     metadata = models(app(login=True, inherit=False, member_of=[GROUP]))
     execute(
@@ -164,7 +163,6 @@ def test_a_role_that_the_cluster_has_as_something_else(project: Project, cluster
     assert operations(written) == ["alter_rls_role", "revoke_role", "grant_role"]
 
 
-@pytest.mark.exhaustive
 def test_a_role_that_another_project_uses_in_the_same_database(project: Project, cluster: Server) -> None:
     execute(
         project,
@@ -180,7 +178,6 @@ def test_a_role_that_another_project_uses_in_the_same_database(project: Project,
     runs_elsewhere(project, cluster, metadata)
 
 
-@pytest.mark.exhaustive
 def test_a_database_that_was_made_without_revisions_needs_none(project: Project) -> None:
     metadata = todos(
         Policy("own", "SELECT", [authenticated, app(member_of=[GROUP])], using=auth_uid("user_id")),
@@ -190,7 +187,6 @@ def test_a_database_that_was_made_without_revisions_needs_none(project: Project)
     project.check(metadata)
 
 
-@pytest.mark.exhaustive
 def test_what_public_loses_although_it_holds_nothing_here(project: Project) -> None:
     def public(verb: str) -> None:
         name = project.engine.dialect.identifier_preparer.quote(project.url.database or "")
@@ -220,7 +216,6 @@ def test_what_public_loses_although_it_holds_nothing_here(project: Project) -> N
     assert project.migrate(closed()).count("op.") == 0
 
 
-@pytest.mark.exhaustive
 def test_default_privileges_that_are_here_already(project: Project, cluster: Server) -> None:
     def models(*privileges: str) -> MetaData:
         metadata = todos(Policy("all", using=True))
@@ -253,7 +248,6 @@ def test_default_privileges_that_are_here_already(project: Project, cluster: Ser
     runs_elsewhere(project, cluster, models("SELECT"))
 
 
-@pytest.mark.exhaustive
 def test_everybody_executes_no_declared_function_elsewhere(project: Project, cluster: Server) -> None:
     def models() -> MetaData:
         metadata = MetaData()
@@ -268,7 +262,6 @@ def test_everybody_executes_no_declared_function_elsewhere(project: Project, clu
     assert ("function privilege", "one() - EXECUTE") not in project.state()
 
 
-@pytest.mark.exhaustive
 def test_a_database_whose_default_privileges_came_without_revisions_needs_none(project: Project) -> None:
     metadata = todos(Policy("all", using=True))
     default_privileges(metadata, "SELECT", to=READER)
@@ -281,7 +274,6 @@ def test_a_database_whose_default_privileges_came_without_revisions_needs_none(p
     assert operations(project.migrate(metadata)) == ["revoke"]
 
 
-@pytest.mark.exhaustive
 def test_each_of_several_databases_has_a_history_of_its_own(cluster: Server, tmp_path: Path) -> None:
     names = [cluster.create_database() for _ in range(2)]
     settings, folder = tmp_path / "alembic.ini", tmp_path / "migrations"

@@ -15,6 +15,8 @@ from sqla_rls.exc import DeclarationError
 from tests.support.project import Project, execute, operations
 from tests.support.suite import table
 
+pytestmark = pytest.mark.exhaustive
+
 READER = Role("reporting")
 
 
@@ -71,7 +73,6 @@ def test_another_project_keeps_its_views_and_functions(
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_a_comment_by_hand_ends_nothing(project: Project) -> None:
     project.migrate(ours())
     execute(project, 'COMMENT ON FUNCTION f IS \'@graphql({"name": "f"})\'', "COMMENT ON VIEW v IS '@omit'")
@@ -90,7 +91,6 @@ def test_a_comment_by_hand_ends_nothing(project: Project) -> None:
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_no_comment_is_made(project: Project) -> None:
     project.migrate(ours())
     with project.engine.connect() as connection:
@@ -98,7 +98,6 @@ def test_no_comment_is_made(project: Project) -> None:
         assert connection.exec_driver_sql(query).scalar() == 0
 
 
-@pytest.mark.exhaustive
 def test_what_create_all_made_is_named_when_its_declaration_goes(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,7 +111,6 @@ def test_what_create_all_made_is_named_when_its_declaration_goes(
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_what_a_revision_made_in_a_schema_that_is_not_compared_is_named(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,7 +133,6 @@ def test_what_a_revision_made_in_a_schema_that_is_not_compared_is_named(
     assert about(project.revision(ours(made=False))) == ["drop_rls_function"]
 
 
-@pytest.mark.exhaustive
 def test_one_by_hand_in_place_of_one_that_a_revision_dropped_is_not_its_own(project: Project) -> None:
     project.migrate(ours())
     project.migrate(ours(made=False))
@@ -147,7 +144,6 @@ def test_one_by_hand_in_place_of_one_that_a_revision_dropped_is_not_its_own(proj
     project.check(ours(made=False))
 
 
-@pytest.mark.exhaustive
 def test_which_of_several_functions_is_its_own_is_not_guessed(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -158,7 +154,6 @@ def test_which_of_several_functions_is_its_own_is_not_guessed(
     assert "doesn't manage functions that callers may use" in caplog.text
 
 
-@pytest.mark.exhaustive
 def test_calls_whose_names_are_not_literals_prove_nothing(project: Project) -> None:
     project.migrate(ours(made=False))
     execute(
@@ -180,7 +175,6 @@ def test_calls_whose_names_are_not_literals_prove_nothing(project: Project) -> N
     project.check(ours(made=False))
 
 
-@pytest.mark.exhaustive
 @table("hook", ["include_name", "include_object"])
 def test_env_py_is_asked_for_views_and_functions(
     project: Project, hook: str, caplog: pytest.LogCaptureFixture
@@ -208,7 +202,6 @@ def test_env_py_is_asked_for_views_and_functions(
             assert f"Excluded {kind} {name!r}" in caplog.text
 
 
-@pytest.mark.exhaustive
 def test_a_view_that_env_py_leaves_out_is_not_warned_of(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,7 +216,6 @@ def test_a_view_that_env_py_leaves_out_is_not_warned_of(
     assert not caplog.records
 
 
-@pytest.mark.exhaustive
 @table("ignored", [{"functions": "f"}, {"views": ["v*"]}])
 def test_what_is_ignored_stays_and_is_not_declared_as_well(project: Project, ignored: dict[str, Any]) -> None:
     project.migrate(ours())

@@ -505,6 +505,7 @@ def test_offline_it_is_written_as_a_script(engine: Engine, signed: bool | None) 
         driver.execute(script)
 
 
+@pytest.mark.exhaustive
 def test_the_sql_can_be_run_by_hand(engine: Engine) -> None:
     create = CliRunner().invoke(main, ["auth-functions", "--signed"]).output
     drop = CliRunner().invoke(main, ["auth-functions", "--signed", "--drop"]).output

@@ -75,6 +75,7 @@ def test_it_is_alembics_proxy(first: str) -> None:
     assert op.__name__ == alembics.__name__
 
 
+@pytest.mark.exhaustive
 def test_a_migration_runs_with_it(project: Project) -> None:
     mako = project.folder / "script.py.mako"
     mako.write_text(mako.read_text().replace("from alembic import op", "from sqla_rls.alembic import op"))

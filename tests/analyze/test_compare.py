@@ -18,6 +18,8 @@ from sqla_rls.server.postgres import Server
 from tests.support.replay import replay
 from tests.support.servers import cleared_server
 
+pytestmark = pytest.mark.exhaustive
+
 ROLES = """
 CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE member IN ROLE reader;
 CREATE ROLE loner NOINHERIT IN ROLE reader;
@@ -148,7 +150,6 @@ def test_what_opens_is_shown_by_rows_that_replay(sides: Sides, name: str) -> Non
             assert one.counterexample.before != one.counterexample.after
 
 
-@pytest.mark.exhaustive
 def test_attributes_and_memberships_of_roles_count(sides: Sides) -> None:
     with administered(sides.after) as connection:
         connection.exec_driver_sql("ALTER ROLE reader BYPASSRLS; GRANT owner TO other")
@@ -167,7 +168,6 @@ def test_attributes_and_memberships_of_roles_count(sides: Sides) -> None:
     }
 
 
-@pytest.mark.exhaustive
 def test_a_superuser_may_do_everything_and_set_role_is_left_out(sides: Sides) -> None:
     with administered(sides.after) as connection:
         connection.exec_driver_sql("ALTER ROLE other SUPERUSER; GRANT owner TO loner")
@@ -183,7 +183,6 @@ def test_a_superuser_may_do_everything_and_set_role_is_left_out(sides: Sides) ->
     assert any(one.startswith("role loner is a member") for one in found.scope.left_out)
 
 
-@pytest.mark.exhaustive
 def test_a_result_of_the_moment_is_not_decided(sides: Sides) -> None:
     change = """
 CREATE SEQUENCE calls; GRANT USAGE ON SEQUENCE calls TO reader;
@@ -195,7 +194,6 @@ CREATE POLICY every_other ON docs FOR SELECT TO reader USING (nextval('calls') %
         }
 
 
-@pytest.mark.exhaustive
 def test_what_closes(sides: Sides) -> None:
     with sides.compared("REVOKE USAGE ON SEQUENCE docs_id_seq FROM reader;") as (found, *_):
         assert verdicts(found) == {("public.docs", role, "INSERT"): "closes" for role in ("member", "reader")}
@@ -204,7 +202,6 @@ def test_what_closes(sides: Sides) -> None:
         assert {"42P17"} == {one.counterexample.after[:5] for one in found.changes}
 
 
-@pytest.mark.exhaustive
 def test_a_body_of_text_needs_the_schema_of_the_functions_that_it_calls(sides: Sides) -> None:
     with sides.compared("REVOKE USAGE ON SCHEMA auth FROM PUBLIC;") as (found, *_):
         assert verdicts(found) == {
@@ -212,7 +209,6 @@ def test_a_body_of_text_needs_the_schema_of_the_functions_that_it_calls(sides: S
         }
 
 
-@pytest.mark.exhaustive
 def test_roles_with_the_same_privileges_may_have_other_defaults(sides: Sides) -> None:
     change = """
 CREATE TABLE notes (id int PRIMARY KEY, author text DEFAULT current_user);
@@ -224,7 +220,6 @@ GRANT INSERT (id) ON notes TO reader;
         assert verdicts(found) == {("public.notes", "member", "INSERT"): "opens"}
 
 
-@pytest.mark.exhaustive
 def test_an_opening_counts_though_the_closing_of_the_same_command_varies(
     sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,14 +236,12 @@ def test_an_opening_counts_though_the_closing_of_the_same_command_varies(
         assert reasons["public.docs", "reader", "SELECT"] == "the results vary from run to run"
 
 
-@pytest.mark.exhaustive
 def test_the_same_definitions_are_not_tried(sides: Sides) -> None:
     with sides.compared("CREATE TABLE unrelated (id int);") as (found, *_):
         assert (found.changes, found.unknown, found.same) == ((), (), ())
         assert found.scope.statements == 0
 
 
-@pytest.mark.exhaustive
 def test_four_policies_are_the_same_as_one(sides: Sides) -> None:
     four = "".join(
         f"CREATE POLICY mine_{command} ON docs FOR {command} TO reader {clauses};"
@@ -268,7 +261,6 @@ def test_four_policies_are_the_same_as_one(sides: Sides) -> None:
         assert min(one.worlds for one in found.same) > 10
 
 
-@pytest.mark.exhaustive
 def test_the_same_input_gives_the_same_output(sides: Sides) -> None:
     change = (
         "DROP POLICY mine ON docs; CREATE POLICY mine ON docs TO reader USING (user_id = auth.user_id());"
@@ -282,13 +274,11 @@ def test_the_same_input_gives_the_same_output(sides: Sides) -> None:
         assert {one.verdict for one in first.changes} == {"both"}
 
 
-@pytest.mark.exhaustive
 def test_a_small_budget_says_what_it_leaves_out(sides: Sides) -> None:
     with sides.compared("DROP POLICY not_secret ON docs;", budget=Budget(worlds=5)) as (found, *_):
         assert any("5 worlds were tried" in one for one in found.scope.left_out)
 
 
-@pytest.mark.exhaustive
 def test_without_time_nothing_is_decided(sides: Sides) -> None:
     change = "ALTER POLICY mine ON docs USING (true);"
     with sides.compared(change, budget=Budget(seconds=0)) as (found, *_):
@@ -297,7 +287,6 @@ def test_without_time_nothing_is_decided(sides: Sides) -> None:
         assert "public.docs: the time was over after 0 worlds" in found.scope.left_out
 
 
-@pytest.mark.exhaustive
 def test_no_row_stays(sides: Sides) -> None:
     with sides.compared("ALTER TABLE docs DISABLE ROW LEVEL SECURITY;") as (found, before, after):
         assert found.opens
@@ -305,7 +294,6 @@ def test_no_row_stays(sides: Sides) -> None:
             assert connection.scalar(text("SELECT count(*) FROM docs")) == 0
 
 
-@pytest.mark.exhaustive
 def test_computed_sql_is_not_decided(sides: Sides) -> None:
     dynamic = """
 CREATE OR REPLACE FUNCTION my_orgs() RETURNS SETOF int LANGUAGE plpgsql STABLE SECURITY DEFINER

@@ -59,6 +59,7 @@ def key_of(admin: Engine, user_id: str) -> int:
         return session.scalars(select(Todo.id).where(Todo.user_id == user_id)).one()
 
 
+@pytest.mark.exhaustive
 def test_a_flushed_object_is_explained(maker: sessionmaker[Session]) -> None:
     denial = denial_of(maker, lambda session: session.add(Todo(**FORGED)))
     told = str(denial)
@@ -195,6 +196,7 @@ def test_an_engine_that_hides_parameters_shows_no_values(url: URL, admin: Engine
     assert "'bob'" not in told
 
 
+@pytest.mark.exhaustive
 def test_no_log_and_no_answer_to_a_client_has_the_explanation(
     maker: sessionmaker[Session], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,6 +216,7 @@ def test_a_session_without_a_caller_is_not_explained(maker: sessionmaker[Session
         assert "lacks DELETE" not in str(denial.value)
 
 
+@pytest.mark.exhaustive
 def test_a_database_that_verifies_callers_gets_the_key_of_the_session(signed: Signed) -> None:
     maker = sessionmaker(signed.app)
     explain = DenialExplainer(signed.admin)
@@ -260,6 +263,7 @@ def owners(admin: Engine, runner: asyncio.Runner) -> Iterator[dict[str, Any]]:
 
 
 @table("kind", ["async", "sync", "url"])
+@pytest.mark.exhaustive
 async def test_asyncio_explains_too(
     async_pool: AsyncEngine, todos: None, owners: dict[str, Any], kind: str
 ) -> None:

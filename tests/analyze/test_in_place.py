@@ -250,6 +250,7 @@ def verdicts(found: Comparison) -> dict[Any, str]:
 
 
 @first_and_rest("names", CHANGES)
+@pytest.mark.exhaustive
 def test_a_verdict_needs_no_rows(
     databases: Databases, names: Sequence[str], subtests: pytest.Subtests
 ) -> None:
@@ -277,6 +278,7 @@ def test_real_commands_on_real_rows_have_the_same_verdicts(
             assert in_place == {key: one for key, one in real.items() if key[0] != "public.seen"}
 
 
+@pytest.mark.exhaustive
 def test_what_is_not_decided_has_a_reason(databases: Databases, subtests: pytest.Subtests) -> None:
     for name, (change, reason) in UNKNOWN.items():
         with subtests.test(name), databases.changed(change) as (before, after):

@@ -336,6 +336,7 @@ def test_a_clause_that_has_no_answer_says_why(
         explain_access(connection, ALICE, **arguments)
 
 
+@pytest.mark.exhaustive
 def test_the_command_line_takes_the_clause(owner: Engine) -> None:
     url = owner.url.render_as_string(hide_password=False)
     asked = ["why", url, "pages", "--as", "alice", "--role", "conflict_writer", "--command", "INSERT"]

@@ -61,6 +61,7 @@ def really(
     CASES,
     kind=lambda row: row[5],
 )
+@pytest.mark.exhaustive
 def test_the_answer_is_that_of_the_real_command(
     connection: Connection,
     caller: Caller,

@@ -61,6 +61,7 @@ def test_what_a_caller_leaves_in_the_search_path_changes_nothing(connection: Con
     assert connection.execute(text("SELECT auth.uid()::pg_catalog.text")).scalar() == UUID
 
 
+@pytest.mark.exhaustive
 def test_a_parallel_worker_asks_for_the_same_caller(connection: Connection, ask: Ask) -> None:
     assert ask(json.dumps({"sub": UUID}), "user_id") == UUID
     forced = connection.scalar(
@@ -118,6 +119,7 @@ def test_a_comment_by_hand_leaves_them_its_own(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "END $function$", " BEGIN RETURN NULL; END "])
+@pytest.mark.exhaustive
 def test_a_function_of_something_else_is_never_taken_for_its_own(engine: Engine, body: str) -> None:
     with engine.connect() as connection:
         connection.execute(text("CREATE SCHEMA auth"))

@@ -223,6 +223,7 @@ def test_rotating_under_load_refuses_nobody(signed: Signed) -> None:
     assert min(transactions) >= 20
 
 
+@pytest.mark.exhaustive
 def test_two_who_rotate_at_once_wait_for_each_other(signed: Signed) -> None:
     keys: list[str] = []
 

@@ -121,6 +121,7 @@ NO_LISTS: list[Any] = [
 
 
 @first_and_rest("rows", NO_LISTS)
+@pytest.mark.exhaustive
 def test_a_claim_that_is_no_list_shows_nothing_negated_or_not(
     connection: Connection, rows: list[Any], subtests: pytest.Subtests
 ) -> None:
@@ -171,6 +172,7 @@ def test_only_rows_that_are_in_the_list_are_seen(
         ("smalls", [], ["1", "2"]),
     ],
 )
+@pytest.mark.exhaustive
 def test_a_negation_shows_rows_beside_a_list_that_is_understood_only(
     connection: Connection, table: str, orgs: list[Any], rows: list[str]
 ) -> None:
@@ -218,6 +220,7 @@ def test_queries_may_ask_as_well(url: URL, driver: str) -> None:
 
 
 @pytest.mark.parametrize("table", TYPES)
+@pytest.mark.exhaustive
 def test_the_index_of_the_column_is_searched(connection: Connection, table: str) -> None:
     connection.execute(text("SET LOCAL enable_seqscan = off"))
     connection.execute(select(func.set_config("role", READER.name, True)))

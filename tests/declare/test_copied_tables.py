@@ -139,6 +139,7 @@ def connection(server: Server, request: pytest.FixtureRequest) -> Iterator[Conne
     "statement",
     ["SELECT title FROM {}", "UPDATE {} SET title = title RETURNING title", "DELETE FROM {} RETURNING title"],
 )
+@pytest.mark.exhaustive
 def test_who_is_a_member_of_nothing_sees_nothing(connection: Connection, statement: str) -> None:
     savepoint = connection.begin_nested()
     found = {

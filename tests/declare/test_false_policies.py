@@ -23,6 +23,7 @@ def privileges(project: Project) -> set[str]:
     return {" ".join(line.split()[:1] + line.split()[2:]) for line in lines}
 
 
+@pytest.mark.exhaustive
 def test_modify_false_makes_the_policies_and_no_privileges(project: Project) -> None:
     written = project.migrate(models(crud_policy(authenticated, read=True, modify=False)))
     assert operations(written).count("create_policy") == 4

@@ -14,6 +14,8 @@ from sqla_rls import Policy, Role, authenticated, crud_policy, grant, grant_on
 from sqla_rls.snapshot import PUBLIC
 from tests.support.project import Project, execute, operations, state, todos
 
+pytestmark = pytest.mark.exhaustive
+
 READER = Role("reporting")
 
 
@@ -50,7 +52,6 @@ def test_a_grant_on_columns(project: Project) -> None:
     assert database_of(project) == before
 
 
-@pytest.mark.exhaustive
 def test_a_grant_on_columns_narrows_what_a_policy_implies(project: Project) -> None:
     def models(*more: Any) -> MetaData:
         return todos(crud_policy(READER, read=True, modify=None), *more)
@@ -64,7 +65,6 @@ def test_a_grant_on_columns_narrows_what_a_policy_implies(project: Project) -> N
     assert project.state() == whole
 
 
-@pytest.mark.exhaustive
 def test_privileges_on_a_table_and_on_its_columns_do_not_disturb_each_other(project: Project) -> None:
     narrow = todos(grant("SELECT", columns=["id"], to=READER))
     both = todos(grant("SELECT", columns=["id"], to=READER), grant("SELECT", to=READER))
@@ -83,7 +83,6 @@ def test_privileges_on_a_table_and_on_its_columns_do_not_disturb_each_other(proj
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_a_column_privilege_that_nobody_declared_is_revoked_and_comes_back(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -101,7 +100,6 @@ def test_a_column_privilege_that_nobody_declared_is_revoked_and_comes_back(
     assert project.state() == drifted
 
 
-@pytest.mark.exhaustive
 def test_columns_are_names_columns_and_attributes(engine: Engine) -> None:
     class Base(DeclarativeBase):
         pass
@@ -135,7 +133,6 @@ def named(*privileges: str, to: Any = READER, **what: Any) -> MetaData:
 
 
 @pytest.mark.every_postgres
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("what", "privileges", "drift"),
     [
@@ -190,14 +187,12 @@ def test_what_is_granted_on_other_objects_is_compared_and_undone(
     project.check(MetaData())  # Nothing more is said, so nothing more is done.
 
 
-@pytest.mark.exhaustive
 def test_a_schema_is_shared_so_that_other_roles_keep_theirs(project: Project) -> None:
     execute(project, "CREATE SCHEMA app", "GRANT ALL ON SCHEMA app TO PUBLIC")
     project.migrate(named("USAGE", schema="app"))
     assert ("schema", "app - CREATE") in project.state()
 
 
-@pytest.mark.exhaustive
 def test_what_policies_imply_on_a_schema_is_kept(project: Project) -> None:
     metadata = todos(Policy("read", "SELECT", READER, using=True))
     grant_on(metadata, to=READER, schema="public")
@@ -205,7 +200,6 @@ def test_what_policies_imply_on_a_schema_is_kept(project: Project) -> None:
     assert ("schema", "public reporting USAGE") in project.state()
 
 
-@pytest.mark.exhaustive
 def test_a_sequence_and_its_privileges_in_one_migration(project: Project) -> None:
     metadata = MetaData()
     Sequence("numbers", metadata=metadata)
@@ -214,7 +208,6 @@ def test_a_sequence_and_its_privileges_in_one_migration(project: Project) -> Non
     assert "op.grant(['USAGE'], 'numbers', ['reporting'], object_type='SEQUENCE')" in written
 
 
-@pytest.mark.exhaustive
 def test_what_goes_past_row_security_is_declared_explicitly(project: Project) -> None:
     metadata = todos(
         Policy("read", "SELECT", authenticated, using=True),

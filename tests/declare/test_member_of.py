@@ -163,6 +163,7 @@ def test_members_see_their_organizations(run_as: As) -> None:
     assert run_as("bob").scalars(select(Organization.id)).all() == [GLOBEX]
 
 
+@pytest.mark.exhaustive
 def test_a_condition_narrows_the_memberships(run_as: As) -> None:
     alice = run_as("alice")
     renamed = alice.scalars(update(Document).values(title=Document.title + "!").returning(Document.title))

@@ -130,6 +130,7 @@ def assert_asked_once(plan: str) -> None:
 
 
 @first_and_rest("policies", POLICIES)
+@pytest.mark.exhaustive
 def test_reading_searches_the_index_of_the_column(
     connection: Connection, policies: list[tuple[str, str]], subtests: pytest.Subtests
 ) -> None:

@@ -319,6 +319,7 @@ TRAPS = {
 @by_statement
 @table("trap", TRAPS.values(), ids=TRAPS.keys())
 @pytest.mark.parametrize("as_login_role", [False, True], ids=["alice", "app"])
+@pytest.mark.exhaustive
 def test_no_caller_makes_anything(
     sessions: Sessions, admin: Engine, alice: Caller, todos: None, trap: str, as_login_role: bool
 ) -> None:

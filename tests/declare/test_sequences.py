@@ -25,7 +25,7 @@ from sqla_rls import Policy, grant_on
 from tests.support.project import Project, execute, operations
 from tests.support.suite import table
 
-pytestmark = pytest.mark.sqlalchemy
+pytestmark = [pytest.mark.sqlalchemy, pytest.mark.exhaustive]
 
 
 @pytest.fixture
@@ -92,7 +92,6 @@ def test_whoever_inserts_may_use_the_sequences_that_defaults_call(project: Proje
         assert "SEQUENCE" not in project.revision(metadata)
 
 
-@pytest.mark.exhaustive
 def test_a_sequence_that_the_migration_makes_is_found_by_its_column(project: Project) -> None:
     metadata = docs(Column("n", Integer, server_default=text("nextval('s')")))
     written = project.revision(metadata)
@@ -106,7 +105,6 @@ def test_a_sequence_that_the_migration_makes_is_found_by_its_column(project: Pro
     assert ("privilege", "s rls_writer USAGE") in project.state()
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("kind", "type_", "autoincrement"),
     [("int", Integer, "auto"), ("int", Integer, False), ("uuid", Uuid, "auto")],
@@ -119,7 +117,6 @@ def test_a_table_without_a_sequence_is_asked_and_not_guessed_about(
     assert "SEQUENCE" not in project.migrate(docs(key))
 
 
-@pytest.mark.exhaustive
 def test_a_sequence_whose_name_is_another_tables_is_known_by_its_own(project: Project) -> None:
     """A renamed table keeps the name of its sequence, and a new one gets another."""
     execute(
@@ -151,7 +148,6 @@ def test_a_sequence_whose_name_is_another_tables_is_known_by_its_own(project: Pr
     write(project, "docs")
 
 
-@pytest.mark.exhaustive
 def test_what_others_hold_on_a_sequence_is_taken_back(project: Project) -> None:
     metadata = docs(Column("id", Integer, primary_key=True))
     project.migrate(metadata)
@@ -161,7 +157,6 @@ def test_what_others_hold_on_a_sequence_is_taken_back(project: Project) -> None:
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_a_shared_sequence_is_left_to_those_who_still_need_it(project: Project) -> None:
     execute(project, "CREATE SEQUENCE s", "GRANT USAGE ON SEQUENCE s TO PUBLIC")
     n: dict[str, Any] = {"server_default": Sequence("s").next_value()}
@@ -182,7 +177,6 @@ def test_a_shared_sequence_is_left_to_those_who_still_need_it(project: Project) 
     assert ("privilege", "s - USAGE") in project.state()
 
 
-@pytest.mark.exhaustive
 def test_a_column_that_is_added_may_call_one(project: Project) -> None:
     execute(project, "CREATE SEQUENCE s")
     project.migrate(docs())
@@ -193,7 +187,6 @@ def test_a_column_that_is_added_may_call_one(project: Project) -> None:
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_as_a_script(project: Project) -> None:
     written = project.revision(docs(Column('i"d%', Integer, primary_key=True), name="Do c's %"))
     found = re.search(r"revision = '(\w+)'", written)

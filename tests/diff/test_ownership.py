@@ -23,6 +23,8 @@ from sqla_rls.snapshot import PUBLIC
 from tests.support.project import Project, execute, notes, operations, own_todos, todos
 from tests.support.suite import table
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture
 def reporting(project: Project) -> str:
@@ -73,7 +75,6 @@ def test_a_privilege_that_nobody_declared_is_revoked(
     assert project.state() == drifted
 
 
-@pytest.mark.exhaustive
 def test_what_was_passed_on_is_revoked_with_it(project: Project, reporting: str) -> None:
     metadata = own_notes()
     project.migrate(metadata)
@@ -92,7 +93,6 @@ def test_what_was_passed_on_is_revoked_with_it(project: Project, reporting: str)
     assert project.state() == drifted
 
 
-@pytest.mark.exhaustive
 def test_a_grant_taken_out_of_the_models_is_revoked(project: Project) -> None:
     def models(*grants: Any) -> MetaData:
         return todos(Policy("read", "SELECT", authenticated, using=True), *grants)
@@ -109,7 +109,6 @@ def test_a_grant_taken_out_of_the_models_is_revoked(project: Project) -> None:
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_a_table_that_only_grants_keeps_its_policies_and_what_they_imply(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,7 +117,6 @@ def test_a_table_that_only_grants_keeps_its_policies_and_what_they_imply(
     assert "autogenerate leaves table todos as it is: the table has policies in the database" in caplog.text
 
 
-@pytest.mark.exhaustive
 def test_the_owner_predefined_roles_and_other_tables_keep_what_they_hold(
     project: Project, reporting: str
 ) -> None:
@@ -134,7 +132,6 @@ def test_the_owner_predefined_roles_and_other_tables_keep_what_they_hold(
     project.check(metadata)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("schema", ["", "IN SCHEMA public"])
 def test_a_new_table_keeps_nothing_that_default_privileges_gave_it(
     project: Project, reporting: str, schema: str
@@ -153,7 +150,6 @@ def test_a_new_table_keeps_nothing_that_default_privileges_gave_it(
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_a_new_table_has_what_it_declares_whatever_default_privileges_give(project: Project) -> None:
     metadata = MetaData()
     default_privileges(metadata, "SELECT", to=Role("reporting"))
@@ -171,7 +167,6 @@ def defaults(*calls: tuple[Any, ...], **options: Any) -> MetaData:
     return metadata
 
 
-@pytest.mark.exhaustive
 def test_default_privileges_of_a_role_that_is_named_are_managed_whole(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,7 +184,6 @@ def test_default_privileges_of_a_role_that_is_named_are_managed_whole(
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_that_everybody_may_execute_new_functions_can_be_taken_away(project: Project) -> None:
     before = project.state()
     project.check(defaults((["EXECUTE"], PUBLIC), on="FUNCTIONS"))
@@ -199,7 +193,6 @@ def test_that_everybody_may_execute_new_functions_can_be_taken_away(project: Pro
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 def test_what_is_ignored_is_left_alone(project: Project, reporting: str) -> None:
     execute(project, "CREATE SCHEMA gis")
     project.options["include_schemas"] = True
@@ -222,7 +215,6 @@ def test_what_is_ignored_is_left_alone(project: Project, reporting: str) -> None
         project.check(metadata)
 
 
-@pytest.mark.exhaustive
 def test_what_is_ignored_comes_back_with_a_dropped_table(project: Project, reporting: str) -> None:
     metadata = own_todos()
     project.migrate(metadata)
@@ -239,7 +231,6 @@ def test_what_is_ignored_comes_back_with_a_dropped_table(project: Project, repor
     assert project.state() == before
 
 
-@pytest.mark.exhaustive
 @table(
     ("ignored", "message"),
     [
@@ -257,7 +248,6 @@ def test_what_is_ignored_and_declared_is_refused(
         project.revision(metadata)
 
 
-@pytest.mark.exhaustive
 def test_an_ignored_schema_auth_is_not_filled(project: Project) -> None:
     metadata = own_todos()
     ignore(metadata, schemas="auth")
@@ -272,7 +262,6 @@ def test_an_ignored_schema_auth_is_not_filled(project: Project) -> None:
     assert "'auth'" not in written
 
 
-@pytest.mark.exhaustive
 def test_exposing_a_table_leaves_no_privilege_behind(project: Project) -> None:
     project.migrate(own_todos())
     project.migrate(todos(disable_row_level_security()))

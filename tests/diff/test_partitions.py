@@ -77,6 +77,7 @@ def parted(project: Project) -> Project:
 
 
 @table("drift", DRIFT.values(), ids=DRIFT)
+@pytest.mark.exhaustive
 def test_what_callers_hold_on_a_partition_is_revoked(
     parted: Project, server: Server, tmp_path: Path, drift: tuple[str, str, str]
 ) -> None:

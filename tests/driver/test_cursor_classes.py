@@ -147,6 +147,7 @@ def test_in_autocommit_a_cursor_of_another_class_is_refused(url: URL, alice: Cal
 
 
 @pytest.mark.parametrize("transport", ["with_begin", "pipeline", "statement"])
+@pytest.mark.exhaustive
 async def test_a_cursor_factory_of_asyncio_is_bound(
     runner: asyncio.Runner, url: URL, transport: Transport, todos: None, alice: Caller, bob: Caller
 ) -> None:

@@ -117,6 +117,7 @@ def nothing(session: Session) -> None:
 
 @table("driver", [*PSYCOPG, "asyncpg"])
 @table("work", [one_select, two_selects, a_flush, a_bulk_insert])
+@pytest.mark.exhaustive
 def test_with_begin_a_binding_takes_no_round_trip_and_as_a_statement_one(
     count: Count, driver: str, work: Work
 ) -> None:

@@ -192,6 +192,7 @@ async def _leave(client: Client, admin: Engine, leftover: str) -> None:
 
 
 @first_and_rest("leftovers", LEFTOVERS)
+@pytest.mark.exhaustive
 async def test_nobody_inherits_anything(
     client: Client, signed: Signed, leftovers: list[str], subtests: pytest.Subtests, runner: asyncio.Runner
 ) -> None:
@@ -230,6 +231,7 @@ ROLE_CHANGES = (
 
 
 @first_and_rest("changes", ROLE_CHANGES)
+@pytest.mark.exhaustive
 async def test_nobody_changes_the_login_role(
     client: Client, signed: Signed, changes: list[str], subtests: pytest.Subtests, runner: asyncio.Runner
 ) -> None:
@@ -370,6 +372,7 @@ UNSAFE = {
 
 
 @table("reason", UNSAFE)
+@pytest.mark.exhaustive
 async def test_sql_of_callers_needs_a_login_role_of_its_own(
     client: Client, signed: Signed, reason: str, runner: asyncio.Runner
 ) -> None:

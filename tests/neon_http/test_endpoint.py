@@ -208,6 +208,7 @@ async def test_a_batch_has_modes(client: Client, runner: asyncio.Runner) -> None
     assert (answer.status_code, "invalid isolation level" in answer.text) == (400, True)
 
 
+@pytest.mark.exhaustive
 async def test_errors_have_the_fields_of_postgres(client: Client, runner: asyncio.Runner) -> None:
     denied = await client.error("INSERT INTO todos (user_id, task) VALUES ('bob', 'x')")
     assert (denied["code"], denied["routine"], denied["severity"]) == (

@@ -17,6 +17,8 @@ from tests.support.npm import Package
 from tests.support.signing import Signed
 from tests.support.suite import missing
 
+pytestmark = pytest.mark.exhaustive
+
 DRIVER: Final = Package(
     name="@neondatabase/serverless",
     release="1.2.0",
@@ -147,7 +149,6 @@ globalThis.fetch = (to, options) => send(to === "https://api.example.com/neon/sq
 """
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("guide", ["sql_over_http.md", "stack_auth.md"])
 def test_the_code_of_a_guide(guide: str, url: str, signed: Signed, issuer: Issuer, tmp_path: Path) -> None:
     with signed.admin.begin() as connection:
@@ -159,7 +160,6 @@ def test_the_code_of_a_guide(guide: str, url: str, signed: Signed, issuer: Issue
     ]
 
 
-@pytest.mark.exhaustive
 def test_drizzle(url: str, issuer: Issuer, tmp_path: Path) -> None:
     people = {name: issuer.token(name) for name in ("alice", "bob")}
     code = (SCRIPTS / "drizzle.mjs").read_text("utf-8")

@@ -301,6 +301,7 @@ def test_who_logs_in_as_another_role_is_refused(
 # What is logged
 
 
+@pytest.mark.exhaustive
 def test_the_debug_log_of_a_joined_connection_holds_no_claims(
     url: URL, issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -340,6 +340,7 @@ def test_the_hook_hears_who_is_bound_once_for_each_transaction(
     assert heard[-1] == (session, ServiceAccess(reason="repair"))
 
 
+@pytest.mark.exhaustive
 def test_the_hook_may_write_in_the_same_transaction(pool: Engine, admin: Engine, alice: Caller) -> None:
     def leave_a_trace(session: Session, connection: Connection, caller: object) -> None:
         assert isinstance(caller, Caller)

@@ -284,6 +284,7 @@ def test_who_gets_no_connection_waits_and_is_told(client: Client, alice: Caller,
 
 
 @table("name", ["after_begin", "on_bind", "begin", "checkout", "reset"])
+@pytest.mark.exhaustive
 def test_a_listener_that_fails(client: Client, admin: Engine, alice: Caller, bob: Caller, name: str) -> None:
     listened: Any = client.engine
     if name == "after_begin":

@@ -88,6 +88,7 @@ async def test_an_async_block_commits_or_leaves_nothing(
     assert all_todos(admin) == [("alice", "kept")]
 
 
+@pytest.mark.exhaustive
 async def test_sync_code_may_begin_and_end_transactions(
     async_pool: AsyncEngine, admin: Engine, alice: Caller
 ) -> None:
@@ -126,6 +127,7 @@ async def test_a_scope_that_is_removed_is_nobodys(async_pool: AsyncEngine, todos
         await scoped.remove()
 
 
+@pytest.mark.exhaustive
 async def test_inner_sessions_may_come_from_a_factory_with_listeners(
     async_pool: AsyncEngine, todos: None, alice: Caller
 ) -> None:

@@ -158,6 +158,7 @@ CURED = [leftover for leftover in LEFTOVERS if leftover.hint_sql]
 
 
 @table("leftover", CURED, ids=[leftover.name for leftover in CURED])
+@pytest.mark.exhaustive
 def test_what_else_closes_it_does(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, leftover: Leftover
 ) -> None:

@@ -186,6 +186,7 @@ def test_a_membership_that_is_named_is_meant_so(
             session.execute(ANYTHING)
 
 
+@pytest.mark.exhaustive
 def test_a_service_may_take_on_a_role_that_the_login_role_was_granted(
     login: Login, role: str, worker: str, alice: Caller
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_service_may_take_on_a_role_that_the_login_role_was_granted(
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+@pytest.mark.exhaustive
 def test_callers_with_a_role_of_their_own_may_be_members_of_the_ready_made_ones(
     admin: Engine, login: Login, role: str, todos: None
 ) -> None:
@@ -244,6 +246,7 @@ def as_authenticated(server: Server, url: URL, admin: Engine) -> Iterator[URL]:
 
 
 @pytest.mark.parametrize("set_role", [True, False])
+@pytest.mark.exhaustive
 def test_authenticated_itself_may_log_in(
     as_authenticated: URL, todos: None, alice: Caller, bob: Caller, set_role: bool
 ) -> None:

@@ -191,6 +191,7 @@ def test_a_path_from_the_options_is_kept(
 
 @by_some_transports
 @table("path", PATHS)
+@pytest.mark.exhaustive
 def test_a_path_from_settings_wins(
     lines: Lines, elsewhere: None, alice: Caller, bob: Caller, path: str
 ) -> None:
@@ -220,6 +221,7 @@ SPELLED = {
 
 
 @table("names", [["app.user", "datestyle", "statement_timeout"], ["search_path"], list(SPELLED)])
+@pytest.mark.exhaustive
 def test_values_of_every_kind_are_set_as_they_are(lines: Lines, alice: Caller, names: list[str]) -> None:
     settings = {name: SPELLED[name] for name in names}
     shown = select(*[func.current_setting(name) for name in settings])
@@ -232,6 +234,7 @@ def test_values_of_every_kind_are_set_as_they_are(lines: Lines, alice: Caller, n
 
 
 @by_some_transports
+@pytest.mark.exhaustive
 def test_temporary_tables_of_the_application_work_by_name(lines: Lines, alice: Caller) -> None:
     drafts = Table("drafts", MetaData(), Column("what", Text), prefixes=["TEMPORARY"])
     line = lines()

@@ -23,6 +23,8 @@ from sqla_rls.testing.proxy import Proxy
 from tests.support.base64url import decoded
 from tests.support.line import HOWS, How, Line, hows
 
+pytestmark = pytest.mark.exhaustive
+
 POLLS = 300
 BY_PARAMETERS = ["psycopg, pipeline", "psycopg, one-shot", "psycopg, statement", "asyncpg, statement"]
 WHO = text("SELECT auth.user_id(), pg_backend_pid()")
@@ -96,7 +98,6 @@ def test_a_token_in_a_parameter_is_never_seen(
     assert tokens_seen_over_a_network(signed, runner, alice, how) == set()
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("how", hows(["psycopg, with_begin", "asyncpg, with_begin"]))
 def test_one_in_a_text_is_and_is_good_for_that_connection_only(
     signed: Signed, runner: asyncio.Runner, alice: Caller, how: How
@@ -108,7 +109,6 @@ def test_one_in_a_text_is_and_is_good_for_that_connection_only(
         assert "pid" in loads(decoded(payload))
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("how", hows(name for name, how in HOWS.items() if not how.autocommit))
 def test_one_that_is_good_for_all_connections_of_a_pooler_is_never_seen(
     pgbouncer: None, signed: Signed, runner: asyncio.Runner, alice: Caller, how: How

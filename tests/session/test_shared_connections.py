@@ -169,6 +169,7 @@ def test_a_session_bound_to_the_connection_of_another_is_of_the_same_caller(
     run(work)
 
 
+@pytest.mark.exhaustive
 def test_jobs_do_not_run_in_the_transaction_of_a_caller(run: Run, alice: Caller) -> None:
     def work(connection: Connection, make: Maker) -> None:
         maker = make()
@@ -285,6 +286,7 @@ def test_a_savepoint_made_after_the_binding_takes_nothing_back(run: Run, alice: 
         ("rollback_only", "close"),
     ],
 )
+@pytest.mark.exhaustive
 def test_a_joined_connection_is_what_it_was_before(
     run: Run, alice: Caller, bob: Caller, mode: str, end: str
 ) -> None:
@@ -326,6 +328,7 @@ def test_of_two_sessions_that_share_the_last_puts_back_what_was_there(run: Run, 
     run(work)
 
 
+@pytest.mark.exhaustive
 def test_a_lost_connection_is_an_error_of_sqlalchemy_and_given_up(
     run: Run, alice: Caller, server: Server
 ) -> None:

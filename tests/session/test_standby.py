@@ -148,6 +148,7 @@ def test_nobody_is_refused_on_both(maker: sessionmaker[Session], pool: Engine, s
                 session.execute(CALLER, bind_arguments={"bind": then})
 
 
+@pytest.mark.exhaustive
 def test_who_cannot_be_bound_on_one_is_refused_on_both(
     maker: sessionmaker[Session], pool: Engine, standby: Engine
 ) -> None:
@@ -159,6 +160,7 @@ def test_who_cannot_be_bound_on_one_is_refused_on_both(
             session.execute(ANYTHING, bind_arguments={"bind": pool})
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_written_on_the_standby(
     maker: sessionmaker[Session],
     standby: Engine,

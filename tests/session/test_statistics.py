@@ -14,7 +14,7 @@ from sqla_rls.testing.postgres import Server
 from tests.support.line import How, Line, hows
 from tests.support.suite import table
 
-pytestmark = pytest.mark.every_postgres
+pytestmark = [pytest.mark.every_postgres, pytest.mark.exhaustive]
 
 KEPT = text("SELECT query FROM pg_stat_statements WHERE query LIKE '%request%jwt%claims%'")
 

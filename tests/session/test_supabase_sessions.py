@@ -134,6 +134,7 @@ def test_a_caller_without_a_token_sees_public_rows_only(
 
 @pytest.mark.parametrize("options", ON_SUPABASE)
 @pytest.mark.parametrize("setting", ["request.jwt.claim.sub", "request.jwt.claim", "request.jwt.claims"])
+@pytest.mark.exhaustive
 def test_settings_that_a_caller_leaves_make_the_next_one_no_other_person(
     factory: Factory, issuer: Issuer, options: BindingOptions, setting: str
 ) -> None:
@@ -151,6 +152,7 @@ def test_settings_that_a_caller_leaves_make_the_next_one_no_other_person(
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.exhaustive
 async def test_people_see_their_own_rows_only_under_asyncio(
     on_supabase: Supabase, filled: str, issuer: Issuer, driver: str, runner: asyncio.Runner
 ) -> None:
@@ -169,6 +171,7 @@ async def test_people_see_their_own_rows_only_under_asyncio(
     await engine.dispose()
 
 
+@pytest.mark.exhaustive
 def test_the_policies_of_storage_and_realtime_hold_for_sessions(
     on_supabase: Supabase, filled: str, factory: Factory, issuer: Issuer
 ) -> None:
@@ -191,6 +194,7 @@ def test_the_policies_of_storage_and_realtime_hold_for_sessions(
             assert len(session.execute(select(messages.c.id)).all()) == seen
 
 
+@pytest.mark.exhaustive
 def test_service_role_is_refused(factory: Factory, issuer: Issuer) -> None:
     sessions = factory()
     with pytest.raises(InvalidToken, match="names a role that isn't one of provider 'supabase'"):
@@ -210,6 +214,7 @@ def test_service_role_is_refused(factory: Factory, issuer: Issuer) -> None:
         ("supabase_admin", "is a superuser"),
     ],
 )
+@pytest.mark.exhaustive
 def test_the_login_roles_of_supabase_are_refused(
     factory: Factory, issuer: Issuer, user: str, reason: str
 ) -> None:

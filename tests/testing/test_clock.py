@@ -118,6 +118,7 @@ def test_a_verifier_has_the_frozen_time(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize("years", [-3, 0, 3])
+@pytest.mark.exhaustive
 def test_a_database_that_verifies_callers_has_its_own_clock(signed: Signed, years: int) -> None:
     at = datetime.now(UTC) + timedelta(days=365 * years)
     with (

@@ -155,6 +155,7 @@ def test_a_policy_is_exercised_by_command_and_role() -> None:
     "workers",
     [pytest.param((), id="alone"), pytest.param(("-n", "2"), id="xdist", marks=pytest.mark.exhaustive)],
 )
+@pytest.mark.exhaustive
 def test_the_summary_of_a_run(admin: Engine, tmp_path: Path, workers: tuple[str, ...]) -> None:
     url = admin.url.render_as_string(hide_password=False)
     (tmp_path / "app_of_coverage.py").write_text(APP)

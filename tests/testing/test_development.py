@@ -48,6 +48,7 @@ def test_the_quick_start_is_the_example_and_short() -> None:
     assert len(readme.splitlines()) <= 150
 
 
+@pytest.mark.exhaustive
 def test_the_quick_start_runs(shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with shared, development_database(shared) as database, Issuer() as issuer:
         point_to(database, issuer, monkeypatch)

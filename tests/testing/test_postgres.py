@@ -214,6 +214,7 @@ def cluster_of(server: Server) -> Any:
     return ask(server.url(), "SELECT system_identifier FROM pg_control_system()")
 
 
+@pytest.mark.exhaustive
 def test_servers_of_a_process_copy_the_files_of_the_first(server: Server) -> None:
     with connect(server) as connection:
         connection.execute("CREATE ROLE somebody")
@@ -443,6 +444,7 @@ def test_a_server_that_hangs_is_stopped_all_the_same(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg"])
+@pytest.mark.exhaustive
 def test_a_running_server_is_used_by_its_url(server: Server, scheme: str) -> None:
     with Server.connect(f"{scheme}://postgres@127.0.0.1:{server.port}/postgres") as guest:
         assert (guest.version, guest.host, guest.port) == (server.version, "127.0.0.1", server.port)

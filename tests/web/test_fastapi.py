@@ -321,6 +321,7 @@ def test_only_a_factory_makes_a_session_for_each_request(
 # After the endpoint has returned
 
 
+@pytest.mark.exhaustive
 def test_a_response_may_be_streamed_from_the_session(
     client: TestClient,
     app: FastAPI,
@@ -362,6 +363,7 @@ def test_a_background_task_still_runs_as_the_caller(
     assert seen == ["alice's"]
 
 
+@pytest.mark.exhaustive
 def test_nobody_goes_on_in_a_session_that_was_closed_before_the_response(
     client: TestClient, app: FastAPI, factory: sessionmaker[Session], caller: bearer_caller, issuer: Issuer
 ) -> None:

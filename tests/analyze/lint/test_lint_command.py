@@ -71,6 +71,7 @@ def undecidable(engine: Engine, url: str) -> Iterator[str]:
         run(connection, "DROP TABLE versions; DROP ROLE reader")
 
 
+@pytest.mark.exhaustive
 def test_a_part_without_an_answer_fails(undecidable: str) -> None:
     (one,) = findings(undecidable, "--select", "everyone-reads", code=1)
     assert (one["rule"], one["level"], one["object"], one["role"]) == (
@@ -120,6 +121,7 @@ def test_a_part_without_an_answer_fails_at_each_level_on_request(
     invoke(url, *options, code=1)
 
 
+@pytest.mark.exhaustive
 def test_a_rule_that_takes_too_long_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqla_rls.analyze.lint.run.STATEMENT_TIMEOUT", 1)
 

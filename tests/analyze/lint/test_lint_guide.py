@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from markdown_it import MarkdownIt
 
 from sqla_rls.analyze.lint.formats import FORMATS
@@ -22,6 +23,7 @@ IS_WRITING = bool(os.environ.get("SQLA_RLS_WRITE_REFERENCE"))
 CALL = '$ sqla-rls lint "$DATABASE_URL" --select openings\n'
 
 
+@pytest.mark.exhaustive
 def test_the_output_is_real() -> None:
     page = GUIDE.read_text(encoding="utf-8")
     blocks = {token.info: token.content for token in MarkdownIt().parse(page) if token.type == "fence"}

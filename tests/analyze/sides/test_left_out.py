@@ -157,6 +157,7 @@ def test_a_policy_that_cannot_be_created_makes_its_table_incomplete(
         assert built.connection.scalar(text("SELECT to_regclass('fine')")) == "fine"
 
 
+@pytest.mark.exhaustive
 def test_signed_claims_travel_unsigned(own_server: Server) -> None:
     url = own_server.url(own_server.create_database())
     with create_engine(url, poolclass=NullPool).begin() as connection:

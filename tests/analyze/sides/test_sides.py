@@ -167,6 +167,7 @@ def test_the_options_of_foreign_servers_stay_out_of_snapshots(own_server: Server
         assert "The options of the foreign server Far aren't copied." in built.left_out
 
 
+@pytest.mark.exhaustive
 def test_models_and_their_revisions_build_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     # env.py connects to DATABASE_URL.
@@ -370,6 +371,7 @@ def test_a_snapshot_of_another_format_is_an_error(by_hand: URL, tmp_path: Path) 
         Side.parse(str(path)).dump()
 
 
+@pytest.mark.exhaustive
 def test_a_side_never_writes_to_the_database(by_hand: URL) -> None:
     with create_engine(by_hand, poolclass=NullPool).begin() as connection:
         connection.exec_driver_sql("CREATE ROLE watcher LOGIN IN ROLE pg_read_all_data")

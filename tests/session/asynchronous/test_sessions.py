@@ -79,6 +79,7 @@ async def test_bob_cannot_write_in_the_name_of_alice(
     assert all_todos(admin) == [("alice", "alice's"), ("bob", "bob's")]
 
 
+@pytest.mark.exhaustive
 async def test_anonymous_may_not_touch_todos(sessions: AsyncSessions, todos: None) -> None:
     async with sessions(Caller.anonymous()) as session:
         assert await caller_of(session) == ("anonymous", None)
@@ -161,6 +162,7 @@ async def test_what_is_loaded_after_a_commit_is_ones_own(
         assert await session.run_sync(lambda _: [step.what for step in todo.steps]) == ["alice's step"]
 
 
+@pytest.mark.exhaustive
 async def test_a_savepoint_is_bound_already(
     async_pool: AsyncEngine, async_transport: Transport, sessions: AsyncSessions, todos: None, alice: Caller
 ) -> None:
@@ -290,6 +292,7 @@ async def test_core_and_bulk_statements_run_as_the_caller(
     assert all_todos(admin) == [("alice", "x")] * 300
 
 
+@pytest.mark.exhaustive
 async def test_a_session_may_join_a_transaction(
     async_pool: AsyncEngine, admin: Engine, alice: Caller, bob: Caller
 ) -> None:

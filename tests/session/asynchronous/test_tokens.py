@@ -26,6 +26,7 @@ def by_token(async_pool: AsyncEngine, issuer: Issuer) -> async_sessionmaker[Asyn
     return maker
 
 
+@pytest.mark.exhaustive
 async def test_a_token_is_who_it_says(
     by_token: async_sessionmaker[AsyncSession], issuer: Issuer, todos: None
 ) -> None:
@@ -93,6 +94,7 @@ async def test_a_token_that_expires_is_refused_in_the_next_transaction(
         await session.run_sync(assert_refused, ExpiredToken)
 
 
+@pytest.mark.exhaustive
 async def test_without_keys_nothing_is_read(
     by_token: async_sessionmaker[AsyncSession], issuer: Issuer
 ) -> None:

@@ -161,6 +161,7 @@ def test_nothing_stays_after_the_transaction(sessions: Sessions, pool: Engine, a
         assert connection.scalar(TOKEN) in ("", None)
 
 
+@pytest.mark.exhaustive
 def test_the_token_is_used_again_while_the_same_person_stays(
     sessions: Sessions, alice: Caller, bob: Caller
 ) -> None:
@@ -399,6 +400,7 @@ def test_claims_are_bound_where_that_is_said(by_extension: None, pool: Engine, a
 
 
 @pytest.mark.parametrize("signing", ["off", "required"])
+@pytest.mark.exhaustive
 def test_a_function_that_is_the_first_to_ask_knows_the_caller(
     by_extension: None, url: URL, admin: Engine, alice: Caller, signing: Signing
 ) -> None:
