@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_origin, is_typeddict
 
 from alembic.operations import Operations
 
@@ -42,12 +42,11 @@ def signature(member: object) -> str:
     """Without the annotations, which type checkers look at."""
     if not callable(member):
         return ""
+    if get_origin(member) is not None or is_typeddict(member):
+        return "(…)"  # versions of Python have different signatures of aliases
     if isinstance(member, type) and issubclass(member, Exception):
         return f" < {member.__bases__[0].__name__}"
-    try:
-        found = inspect.signature(member)
-    except ValueError:
-        return "(…)"
+    found = inspect.signature(member)
     plain = [one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()]
     return str(found.replace(parameters=plain, return_annotation=inspect.Signature.empty))
 
