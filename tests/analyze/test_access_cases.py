@@ -50,6 +50,12 @@ def test_the_verdict_of_a_case_is_that_of_real_commands(
             assert evidence.worlds
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement may take long: on a busy machine, a verdict must not become unknown."""
+    monkeypatch.setattr("sqla_rls.analyze.worlds.scratch.STATEMENT_TIMEOUT", 600_000)
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
     with Servers.start() as found:
