@@ -16,7 +16,7 @@ STYLES = {
     "plain": {"color": "black", "linestyle": "--", "label": "plain SQLAlchemy, unbound"},
     "two statements": {"color": "tab:red", "label": "two statements in after_begin"},
     "statement": {"color": "tab:orange"},
-    "message": {"color": "tab:blue"},
+    "with_begin": {"color": "tab:blue"},
     "pipeline": {"color": "tab:green"},
     "one-shot": {"color": "tab:purple", "label": "one-shot, in AUTOCOMMIT"},
 }
@@ -27,14 +27,14 @@ def draw(figures: list[dict], target: Path) -> None:
     mpl.rcParams |= {"svg.hashsalt": "sqla_rls", "svg.fonttype": "none"}
     lines = defaultdict(lambda: defaultdict(list))
     for each in figures:
-        lines[each["driver"]][each["way"]].append((each["delay"], each["median"]))
+        lines[each["driver"]][each["transport"]].append((each["delay"], each["median"]))
     sheet = Figure(figsize=(10, 4), layout="constrained")
     panels = sheet.subplots(1, len(lines), sharey=True, squeeze=False)[0]
-    for axes, (driver, ways) in zip(panels, lines.items(), strict=True):
-        for way, style in STYLES.items():
-            if way in ways:
-                delays, medians = zip(*sorted(ways[way]), strict=True)
-                axes.plot(delays, medians, marker="o", markersize=3, **{"label": way, **style})
+    for axes, (driver, transports) in zip(panels, lines.items(), strict=True):
+        for transport, style in STYLES.items():
+            if transport in transports:
+                delays, medians = zip(*sorted(transports[transport]), strict=True)
+                axes.plot(delays, medians, marker="o", markersize=3, **{"label": transport, **style})
         axes.set(title=TITLES[driver], xlabel="added to a round trip, ms")
         axes.grid(alpha=0.3)
     sheet.axes[0].set_ylabel("one SELECT, then COMMIT, ms")

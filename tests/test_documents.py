@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -111,3 +113,13 @@ def test_the_code_of_a_document_names_what_exists(path: Path) -> None:
 )
 def test_a_wrong_name_is_found(code: str, name: str) -> None:
     assert list(unknown(parse(code))) == [name]
+
+
+def test_the_figure_is_drawn_from_the_figures(tmp_path: Path) -> None:
+    """``make docs`` installs matplotlib."""
+    if find_spec("matplotlib") is None:
+        pytest.skip("the group docs isn't installed")
+    drawn = tmp_path / "roundtrips.svg"
+    command = [sys.executable, "docs/plot.py", "docs/roundtrips.json", str(drawn)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert drawn.read_text("utf-8") == (ROOT / "docs" / "roundtrips.svg").read_text("utf-8")
