@@ -77,7 +77,7 @@ class TableKey(NamedTuple):
     @classmethod
     def of(cls, schema: str | None, name: str, default_schema: str | None) -> TableKey:
         """Return the key of a table; *schema* may be None or *default_schema* for the default schema."""
-        return cls(None if schema == default_schema else schema, name)
+        return cls(unless_default(schema, default_schema), name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,14 +128,14 @@ class _Pipe:
         return begins
 
     def send(self) -> None:
-        due, data = self._waiting.popleft()
+        _, data = self._waiting.popleft()
         try:
             if not data:
                 self.target.shutdown(socket.SHUT_WR)
             elif rest := data[self.target.send(data) :]:
-                self._waiting.appendleft((due + _RETRY, rest))
+                self._waiting.appendleft((time.perf_counter() + _RETRY, rest))
         except BlockingIOError:
-            self._waiting.appendleft((due + _RETRY, data))
+            self._waiting.appendleft((time.perf_counter() + _RETRY, data))
         except OSError:
             # The target has closed its side, so the source gets the same error as without a proxy.
             self._waiting.clear()

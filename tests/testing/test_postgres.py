@@ -507,6 +507,18 @@ def test_where_there_is_none_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         find_server()
 
 
+@pytest.mark.exhaustive
+def test_the_later_databases_copy_the_cache_of_the_catalog() -> None:
+    """Nobody has connected to them yet."""
+    has_cache = (
+        "SELECT size IS NOT NULL FROM pg_database AS d, "
+        "pg_stat_file(format('base/%s/pg_internal.init', d.oid), true) WHERE datname = '{}'"
+    )
+    with Server.start() as server:
+        first, second = server.create_database(), server.create_database()
+        assert [ask(server.url(), has_cache.format(name)) for name in (first, second)] == [False, True]
+
+
 # The fixtures
 
 

@@ -212,5 +212,12 @@ def test_a_secure_server_that_drips_is_left_at_the_deadline(
 
 
 @pytest.mark.exhaustive
+def test_http_loads_no_certificates(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take 30 ms."""
+    monkeypatch.delattr(ssl, "create_default_context")
+
+    assert download(issuer.provider.jwks_uri, FetchLimits())
+
+
 def test_the_document_is_read_as_it_is(issuer: Issuer) -> None:
     assert download(issuer.jwks_uri, FetchLimits()) == json.loads(json.dumps(issuer.jwks()))
