@@ -216,7 +216,7 @@ def test_http_loads_no_certificates(issuer: Issuer, monkeypatch: pytest.MonkeyPa
     """They take 30 ms."""
     monkeypatch.delattr(ssl, "create_default_context")
 
-    assert download(issuer.provider.jwks_uri, FetchLimits())
+    assert download(issuer.jwks_uri, FetchLimits())
 
 
 def test_the_document_is_read_as_it_is(issuer: Issuer) -> None:
