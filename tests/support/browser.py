@@ -51,7 +51,7 @@ class Pages:
         context = self.browser.new_context(
             viewport={"width": size[0], "height": size[1]}, color_scheme=color_scheme, **options
         )
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))

@@ -136,7 +136,7 @@ def test_an_anonymous_visitor_sees_the_public_board_alone(pages: Pages, url: str
     assert board.get_by_role("checkbox").first.is_disabled()
     for hidden in ("My todos", "Try to read everyone's todos"):
         assert not page.get_by_role("region", name=hidden).is_visible()
-    assert page.locator("#role").inner_text() == "anonymous"
+    page.locator("#role", has_text="anonymous").wait_for()
     assert not {"Buy milk", "Water the plants", "alice (admin)"} & set(page.locator("main").all_inner_texts())
 
 

@@ -27,7 +27,8 @@ let person = JSON.parse(sessionStorage.getItem("person") ?? "null");
 let accessToken = null;
 let refreshing = null;
 
-async function auth(method, path, { body = {}, refreshToken } = {}) {
+/** Ask the provider; with *keepalive*, also if the person leaves the page meanwhile. */
+async function auth(method, path, { body = {}, refreshToken, keepalive = false } = {}) {
   const headers = {
     "content-type": "application/json",
     "x-stack-access-type": "client",
@@ -36,7 +37,7 @@ async function auth(method, path, { body = {}, refreshToken } = {}) {
   if (config.client_key) headers["x-stack-publishable-client-key"] = config.client_key;
   if (refreshToken) headers["x-stack-refresh-token"] = refreshToken;
   const answer = await fetch(`${config.auth_url}/api/v1/auth${path}`, {
-    method, headers, body: JSON.stringify(body), credentials: "omit",
+    method, headers, body: JSON.stringify(body), credentials: "omit", keepalive,
   });
   if (!answer.ok) throw new Error("The sign-in was refused.");
   return answer.json();
@@ -59,9 +60,10 @@ function forget() {
 async function signOut() {
   const { refreshToken } = person;
   forget();
+  const over = auth("DELETE", "/sessions/current", { refreshToken, keepalive: true })
+    .then(() => ["You are signed out."], (error) => [error.message, true]);
   await start("sign-in");
-  say("You are signed out.");
-  await auth("DELETE", "/sessions/current", { refreshToken }).catch((error) => say(error.message, true));
+  say(...await over);
 }
 
 /** Get another access token; requests that need one at the same time share the call. */
