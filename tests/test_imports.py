@@ -59,6 +59,7 @@ def imported(code: str, *arguments: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_postgres
 def test_declarations_import_no_session_no_migration_and_no_driver() -> None:
     found = imported("import sqla_rls")

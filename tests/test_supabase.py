@@ -39,6 +39,7 @@ def _is_ours(line: tuple[str, str]) -> bool:
     return any(word in line[1] for word in ("todos", "notices", "alembic_version"))
 
 
+@pytest.mark.exhaustive
 def test_a_first_revision_has_our_tables_only_and_the_second_is_empty(
     project: Project, on_supabase: Supabase
 ) -> None:

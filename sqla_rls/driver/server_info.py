@@ -9,22 +9,10 @@ from typing import Any, Final
 
 from sqla_rls.driver.base import Modes
 
-#: Loads the library of pg_session_jwt.  If a function's body loads it first, the function doesn't find claims
-#: that were set before (0.5.0, PostgreSQL 15).  A role that may call a function may call its validator, too.
-LOAD: Final = """
-SELECT pg_catalog.count(pg_catalog.fmgr_c_validator(p.oid))
-  FROM pg_catalog.pg_proc AS p
-  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
-  JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
- WHERE n.nspname OPERATOR(pg_catalog.=) 'auth' AND p.proname OPERATOR(pg_catalog.=) 'user_id'
-   AND l.lanname OPERATOR(pg_catalog.=) 'c' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
-"""
-
-# The verifier function and the key have the same owner: no caller can create both.
+#: Loads the library of pg_session_jwt, too.
 # reset_val is the value after RESET ALL.  On a server connection of a pooler, the current value may differ.
 # The search_path may differ, too, so every name has its schema.
-_SQL: Final = resources.files("sqla_rls.driver") / "sql" / "server_info.sql"
-QUERY: Final = _SQL.read_text(encoding="utf-8").replace("{load}", LOAD)
+QUERY: Final = (resources.files("sqla_rls.driver") / "sql" / "server_info.sql").read_text(encoding="utf-8")
 #: The settings that PgBouncer makes on a server connection for its client; RESET ALL undoes them.
 _POOLER_SETTINGS: Final = ("application_name", "client_encoding", "DateStyle", "TimeZone")
 

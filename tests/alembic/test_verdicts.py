@@ -86,6 +86,7 @@ def test_an_opening_has_an_example_and_must_be_confirmed(
     project.downgrade()
 
 
+@pytest.mark.exhaustive
 def test_the_same_rows_need_no_confirmation(project: Project) -> None:
     project.migrate(todos(read(OWN)))
 

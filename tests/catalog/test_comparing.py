@@ -121,6 +121,7 @@ NOT_EQUAL = [
 ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("checked", ["on", "off"])
 def test_another_expression_counts_as_changed_and_so_does_text_that_is_none(
     tmp_path: Path, database: URL, subtests: pytest.Subtests, checked: str

@@ -48,6 +48,7 @@ ATTACKS = [
 ]
 
 
+@pytest.mark.exhaustive
 def test_what_a_caller_injects_is_denied(
     admin: Engine, callers: sessionmaker[Session], todos: None, alice: Caller
 ) -> None:

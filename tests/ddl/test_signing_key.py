@@ -142,6 +142,7 @@ def test_a_key_is_32_random_bytes(signed: Signed) -> None:
     assert all(len(set(position)) > 1 for position in zip(*map(decoded, keys), strict=True))
 
 
+@pytest.mark.exhaustive
 def test_the_previous_key_stays_good_for_a_while(signed: Signed) -> None:
     def good(*keys: str) -> list[bool]:
         answers = []

@@ -150,6 +150,7 @@ def test_who_is_a_member_of_nothing_sees_nothing(connection: Connection, stateme
     assert found == {"tenant_a": [("plan",)], "tenant_b": []}
 
 
+@pytest.mark.exhaustive
 def test_every_policy_names_the_tables_of_its_own_schema(connection: Connection) -> None:
     named = connection.execute(
         text("SELECT schemaname, concat(qual, with_check) FROM pg_policies WHERE tablename = 'documents'")

@@ -49,6 +49,7 @@ def test_a_body_may_ask_who_is_calling(project: Project) -> None:
     project.migrate(metadata)
 
 
+@pytest.mark.exhaustive
 def test_a_function_and_the_policy_that_calls_it_in_one_migration(project: Project) -> None:
     before = database_of(project)
     written = project.migrate(with_function())

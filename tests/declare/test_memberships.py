@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import Policy, Role, authenticated, declare_on, force_row_level_security, member_of, memberships
 from sqla_rls.declare.collect import declared
-from sqla_rls.driver.server_info import LOAD
+from sqla_rls.driver import server_info
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
 from tests.support.project import Project
@@ -100,7 +100,7 @@ def teams(server: Server) -> Iterator[Engine]:
 def connection(teams: Engine) -> Iterator[Connection]:
     with teams.connect() as connection:
         # Sessions do it when a connection is opened.
-        connection.execute(text(LOAD))
+        connection.exec_driver_sql(server_info.QUERY)
         yield connection
 
 

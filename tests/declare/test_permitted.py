@@ -40,6 +40,7 @@ from sqla_rls import (
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
 from tests.support.sessions import Todo
+from tests.support.suite import table
 
 metadata = MetaData()
 editors = Table(
@@ -109,7 +110,7 @@ def run_as(connection: Connection, role: str, subject: str | None) -> None:
         ("authenticated", None),
     ],
 )
-@pytest.mark.parametrize("command", ["update", "delete"])
+@table("command", ["update", "delete"])
 def test_what_is_permitted_is_what_the_command_changes(
     owner: Engine, role: str, subject: str | None, command: str
 ) -> None:

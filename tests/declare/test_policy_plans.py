@@ -141,6 +141,7 @@ def test_reading_searches_the_index_of_the_column(
             assert f"Index Cond: ({column} = " in plan
 
 
+@pytest.mark.exhaustive
 @first_and_rest("policies", POLICIES)
 def test_what_has_a_key_is_found_by_an_index(
     connection: Connection, policies: list[tuple[str, str]], subtests: pytest.Subtests

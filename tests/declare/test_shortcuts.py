@@ -73,6 +73,7 @@ def test_other_roles_may_own_rows() -> None:
     assert policy.roles == {"editor", "author"}
 
 
+@pytest.mark.exhaustive
 def test_a_migration_of_them_is_clean(project: Project) -> None:
     project.migrate(Base.metadata)
 

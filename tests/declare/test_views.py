@@ -78,6 +78,7 @@ def read(project: Project) -> Any:
     return read
 
 
+@pytest.mark.exhaustive
 def test_alice_sees_only_her_rows_and_security_invoker_is_put_back(
     project: Project, alice: Caller, bob: Caller, read: Any
 ) -> None:

@@ -123,6 +123,7 @@ def statement_is_refused(engine: Engine, statement: str) -> bool:
         return False
 
 
+@pytest.mark.exhaustive
 @table("case", CASES)
 def test_autogenerate_names_what_postgres_will_refuse(
     tmp_path: Path, database: URL, case: str, caplog: pytest.LogCaptureFixture

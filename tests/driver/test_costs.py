@@ -27,6 +27,7 @@ def notes(server: Server) -> Iterator[URL]:
     server.drop_database(name)
 
 
+@pytest.mark.exhaustive
 @table("driver", list(CEILINGS))
 def test_a_bound_transaction_takes_few_calls_more_than_plain_sqlalchemy(notes: URL, driver: str) -> None:
     counted = calls(driver, notes)

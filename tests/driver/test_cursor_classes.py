@@ -39,7 +39,7 @@ def raw(session: Session) -> Any:
     return session.connection().connection.driver_connection
 
 
-@pytest.mark.parametrize("factory", [psycopg.ClientCursor, Own, psycopg.Cursor])
+@table("factory", [psycopg.ClientCursor, Own, psycopg.Cursor])
 def test_a_cursor_factory_that_is_set_later_is_bound(
     pool: Engine, transport: Transport, admin: Engine, todos: None, alice: Caller, bob: Caller, factory: Any
 ) -> None:

@@ -163,6 +163,7 @@ def test_the_round_trips_that_the_documentation_states(count: Count, driver: str
     assert {transport: count(driver, transport, one_select) for transport in stated} == stated
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("driver", PSYCOPG)
 def test_the_pipeline_is_chosen(count: Count, driver: str) -> None:
     assert count(driver, "auto", one_select) == 2

@@ -328,6 +328,7 @@ def test_a_connection_that_alice_lets_time_out_is_replaced_by_a_pool_that_pings(
         line.hang_up()
 
 
+@pytest.mark.exhaustive
 def test_a_table_that_alice_locks_is_bobs_again_when_her_transaction_ends(
     url: URL, todos: None, runner: asyncio.Runner, alice: Caller, bob: Caller
 ) -> None:

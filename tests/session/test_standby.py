@@ -91,6 +91,7 @@ def maker(pool: Engine, standby: Engine, transport: Transport) -> sessionmaker[S
     return maker
 
 
+@pytest.mark.exhaustive
 def test_what_one_writes_on_the_primary_one_reads_on_the_standby(
     maker: sessionmaker[Session], standby_server: Server, admin: Engine, alice: Caller, bob: Caller
 ) -> None:

@@ -122,6 +122,7 @@ def connections(lint_server: Server) -> Iterator[dict[bool, Connection]]:
         yield found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_postgres
 @pytest.mark.parametrize(
     "faults",

@@ -94,6 +94,7 @@ def access_state_of(connection: Connection) -> Any:
     return found
 
 
+@pytest.mark.exhaustive
 @table(
     ("statements", "expected"),
     [
