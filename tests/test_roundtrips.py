@@ -29,7 +29,8 @@ def test_every_way_spends_what_it_may(server: Server) -> None:
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = re.findall(r"^(psycopg|asyncpg) +(\S.*?) +0 +(\d+) ", ended.stdout, re.MULTILINE)
-    assert {(driver, transport): int(round_trips) for driver, transport, round_trips in rows} == {
+    found = {(driver, transport): int(round_trips) for driver, transport, round_trips in rows}
+    expected = {
         ("psycopg", "plain"): 3,
         ("psycopg", "with_begin"): 3,
         ("psycopg", "pipeline"): 2,
@@ -41,3 +42,5 @@ def test_every_way_spends_what_it_may(server: Server) -> None:
         ("asyncpg", "statement"): 4,
         ("asyncpg", "two statements"): 5,
     }
+    # Packages of others take part where they are installed.
+    assert found.items() >= expected.items()
