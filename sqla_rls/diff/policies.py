@@ -147,12 +147,17 @@ def _policy_changes(
 def _exposed(changes: Collection[PolicyChange]) -> set[TableKey]:
     """Return the tables that would be more open between two changes than before and after.
 
-    These are the tables where a restrictive policy changes together with another policy.  There, the
-    permissive policies are dropped first and created last, so that no caller sees more rows in between.
+    These are the tables where a restrictive policy changes together with another policy, or where a new one
+    comes with an altered policy.  There, the permissive policies are dropped first and created last, so that
+    no caller sees more rows in between.
     """
     changed = Counter(policy.table for change in changes if (policy := change.after or change.before))
-    narrowing = (change.before for change in changes if change.before and not change.before.permissive)
-    return {policy.table for policy in narrowing if changed[policy.table] > 1}
+    altered = {change.before.table for change in changes if change.before and change.after}
+    narrowing = [change.before for change in changes if change.before and not change.before.permissive]
+    added = [change.after for change in changes if change.after and not change.after.permissive]
+    return {one.table for one in narrowing if changed[one.table] > 1} | {
+        one.table for one in added if changed[one.table] > 1 and one.table in altered
+    }
 
 
 def _can_be_altered(before: Policy, after: Policy) -> bool:

@@ -66,6 +66,11 @@ CHANGES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "expression_taken_away": ([MINE], [{"with_check": "owner = 'me'"}]),
     "command": ([MINE], [{**YOURS, "command": "SELECT"}]),
     "permissive_to_restrictive": ([YOURS, OTHER], [ONLY_MINE, OTHER]),
+    "restrictive_added": ([MINE], [{"using": "true"}, {**ONLY_MINE, "name": "new"}]),
+    "restrictive_added_and_renamed": (
+        [MINE, OTHER],
+        [{**MINE, "name": "renamed"}, {**ALL, "name": "other"}, {**ONLY_MINE, "name": "new"}],
+    ),
     "restrictive_altered": ([ALL, ONLY_MINE], [ALL, ONLY_YOURS]),
     "restrictive_replaced": ([ALL, ONLY_MINE], [ALL, {**ONLY_MINE, "command": "SELECT"}]),
     "restrictive_and_permissive": (
