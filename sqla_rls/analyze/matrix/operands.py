@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from sqla_rls.analyze.matrix.tree import bare, is_scalar, parse, spelled
+from sqla_rls.analyze.matrix.tree import bare, is_scalar, operator, parse, spelled
 from sqla_rls.analyze.worlds.objects import Function
 
 _CLAIMS: Final = "request.jwt.claims"
@@ -93,8 +93,10 @@ class Operands:
             case "FuncCall":
                 return self._call(node)
             case "A_Expr" if node.kind.name == "AEXPR_NULLIF":
-                return self.of(node.lexpr, inside=inside)
-            case "A_Expr" if node.kind.name == "AEXPR_OP" and node.name[-1].sval in ("->", "->>"):
+                # Other values than the empty text may be those that a row has.
+                other = self.of(node.rexpr)
+                return self.of(node.lexpr, inside=inside) if other == Operand("constant", "") else None
+            case "A_Expr" if node.kind.name == "AEXPR_OP" and operator(node.name) in ("->", "->>"):
                 return self._part(node)
             case "SubLink" if node.subLinkType.name == "EXPR_SUBLINK" and is_scalar(node.subselect):
                 return self.of(node.subselect.targetList[0].val, inside=inside)

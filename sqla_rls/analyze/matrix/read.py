@@ -202,11 +202,12 @@ class _Reading:
             database=self.database, relation=relation, budget=self.budget, superuser=self.superuser
         )
         columns = set(relation.columns)
-        words = ConditionWords(columns, self.schema.functions)
+        required = {name for name, column in relation.columns.items() if column.not_null}
+        words = ConditionWords(columns, self.schema.functions, required=required)
         for policy in relation.policies:
             words.of([one for one in (policy.using, policy.check) if one is not None] or ["false"])
         if len(words.owners) > 1:
-            words = ConditionWords(columns, self.schema.functions, names_owner=True)
+            words = ConditionWords(columns, self.schema.functions, required=required, names_owner=True)
         constants: dict[str, bool | None] = {}
         read = sorted({relation.name, *self.schema.reads(relation.name)})
         is_asked = self._asks_for_role(read)

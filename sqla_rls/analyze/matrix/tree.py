@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqla_rls.exc import AnalysisError
 
@@ -32,10 +32,23 @@ def spelled(node: Any) -> str:
 
 
 def bare(node: Any) -> Any:
-    """Return *node* without casts and collations."""
-    while type(node).__name__ in ("TypeCast", "CollateClause"):
+    """Return *node* without collations, and without the casts that leave its value as it is."""
+    while type(node).__name__ == "CollateClause" or (
+        type(node).__name__ == "TypeCast" and not _changes_value(node)
+    ):
         node = node.arg
     return node
+
+
+def _changes_value(cast: Any) -> bool:
+    """Return whether a cast may cut a value: to a length, or to a part of a time."""
+    if cast.typeName.typmods:
+        return True
+    # Postgres prints a constant as a text of its own type.
+    return type(cast.arg).__name__ != "A_Const" and cast.typeName.names[-1].sval in _PARTS_OF_TIME
+
+
+_PARTS_OF_TIME: Final = ("date", "time", "timetz")
 
 
 def is_scalar(select: Any) -> bool:
@@ -45,16 +58,23 @@ def is_scalar(select: Any) -> bool:
         and len(select.targetList or ()) == 1
         and not select.fromClause
         and select.whereClause is None
+        and not _leaves_out(select)
     )
 
 
 def is_plain(select: Any) -> bool:
     """Return whether a query reads one table, without grouping."""
     return (
-        len(select.fromClause or ()) == 1
+        type(select).__name__ == "SelectStmt"
+        and len(select.fromClause or ()) == 1
         and type(select.fromClause[0]).__name__ == "RangeVar"
-        and not (select.groupClause or select.havingClause or select.limitCount or select.larg)
+        and not (select.groupClause or select.larg or select.withClause or _leaves_out(select))
     )
+
+
+def _leaves_out(select: Any) -> bool:
+    """Return whether a query leaves out rows by another clause than WHERE."""
+    return bool(select.havingClause or select.limitCount or select.limitOffset)
 
 
 def alias(node: Any) -> str:
@@ -63,9 +83,15 @@ def alias(node: Any) -> str:
     return name
 
 
+def operator(names: Any) -> str:
+    """Return the operator of these *names*; an empty text for one that Postgres doesn't bring."""
+    found: list[str] = [one.sval for one in names]
+    return found[-1] if found[:-1] in ([], ["pg_catalog"]) else ""
+
+
 def is_equality(node: Any) -> bool:
     """Return whether *node* compares by ``=``."""
-    return type(node).__name__ == "A_Expr" and node.kind.name == "AEXPR_OP" and node.name[-1].sval == "="
+    return type(node).__name__ == "A_Expr" and node.kind.name == "AEXPR_OP" and operator(node.name) == "="
 
 
 def correlation(node: Any, inner: str) -> str | None:

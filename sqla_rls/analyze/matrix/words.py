@@ -26,6 +26,7 @@ from sqla_rls.analyze.matrix.tree import (
     is_of,
     is_plain,
     is_scalar,
+    operator,
     parse,
     spelled,
 )
@@ -47,13 +48,20 @@ class ConditionWords:
     Args:
         columns: the columns of the relation.
         functions: the functions of the database: one without arguments may stand for its value.
+        required: the columns that are NOT NULL.
         names_owner: name the column of "own rows", since several columns hold callers.
     """
 
     def __init__(
-        self, columns: Collection[str], functions: Mapping[str, Function], *, names_owner: bool = False
+        self,
+        columns: Collection[str],
+        functions: Mapping[str, Function],
+        *,
+        required: Collection[str] = (),
+        names_owner: bool = False,
     ) -> None:
         self._operands = Operands(columns, functions)
+        self._required = required
         self._names_owner = names_owner
         #: The columns that were compared with the caller.
         self.owners: set[str] = set()
@@ -71,13 +79,7 @@ class ConditionWords:
     def of_query(self, sql: str) -> str | None:
         """Return the rows that the WHERE of a simple query admits; None if it has none, or isn't simple."""
         node = parse(sql)
-        if (
-            node is None
-            or type(node).__name__ != "SelectStmt"
-            or node.whereClause is None
-            or len(node.fromClause or ()) != 1
-            or type(node.fromClause[0]).__name__ != "RangeVar"
-        ):
+        if node is None or not is_plain(node) or node.whereClause is None:
             return None
         return self._condition(node.whereClause).noun
 
@@ -133,14 +135,16 @@ class ConditionWords:
         return rows_where(f"not {inner.clause if inner.clause.startswith('(') else f'({inner.clause})'}")
 
     def _test(self, node: Any) -> Phrase | None:
-        name = self._operands.column(node.arg)
-        kinds = {"IS_TRUE": True, "IS_NOT_FALSE": True, "IS_FALSE": False, "IS_NOT_TRUE": False}
-        is_set = kinds.get(node.booltesttype.name)
-        if is_set is None:
+        name, kind = self._operands.column(node.arg), node.booltesttype.name
+        if kind in ("IS_TRUE", "IS_FALSE"):
+            return self._condition(node.arg) if kind == "IS_TRUE" else self._negated(node.arg)
+        if name is None or kind not in ("IS_NOT_FALSE", "IS_NOT_TRUE"):
             return None
-        if name is not None:
-            return rows_with_flag(name, is_set=is_set)
-        return self._condition(node.arg) if is_set else self._negated(node.arg)
+        return self._or_empty(rows_with_flag(name, is_set=kind == "IS_NOT_FALSE"), name)
+
+    def _or_empty(self, phrase: Phrase, column: str) -> Phrase:
+        """Return the rows of *phrase*, and those without a value in *column*."""
+        return phrase if column in self._required else any_of([phrase, rows_where(f"{column} is empty")])
 
     def _null(self, node: Any) -> Phrase | None:
         operand, is_null = self._operands.of(node.arg), node.nulltesttype.name == "IS_NULL"
@@ -154,20 +158,28 @@ class ConditionWords:
         return all_rows_if(f"{operand.words} is {'missing' if is_null else 'there'}")
 
     def _comparison(self, node: Any) -> Phrase | None:
-        operator, kind = node.name[-1].sval, node.kind.name
+        sign, kind = operator(node.name), node.kind.name
         left, right = self._operands.of(node.lexpr), node.rexpr
-        if kind in ("AEXPR_IN", "AEXPR_OP_ANY") and operator == "=":
+        if kind in ("AEXPR_IN", "AEXPR_OP_ANY") and sign == "=":
             return self._among(left, right)
-        if kind == "AEXPR_DISTINCT":
-            operator = "<>"
-        elif kind == "AEXPR_NOT_DISTINCT":
-            operator = "="
-        elif kind != "AEXPR_OP":
-            return None
         other = self._operands.of(right)
-        if left is None or other is None or operator not in _COMPARED:
+        if left is None or other is None or sign not in _COMPARED:
             return None
-        return self._compared(left, operator, other)
+        if kind in ("AEXPR_DISTINCT", "AEXPR_NOT_DISTINCT"):
+            return self._distinct(left, other, is_distinct=kind == "AEXPR_DISTINCT")
+        return self._compared(left, sign, other) if kind == "AEXPR_OP" else None
+
+    def _distinct(self, left: Operand, right: Operand, *, is_distinct: bool) -> Phrase | None:
+        """Return a comparison for which NULL is a value; None if both sides may be NULL."""
+        if left.kind != "column":
+            left, right = right, left
+        is_required = left.kind == "column" and left.name in self._required
+        if not is_distinct:
+            return self._compared(left, "=", right) if is_required or right.kind == "constant" else None
+        found = self._compared(left, "<>", right)
+        if left.kind != "column" or right.kind != "constant" or found is None:
+            return None
+        return self._or_empty(found, left.name)
 
     def _compared(self, left: Operand, operator: str, right: Operand) -> Phrase | None:
         if right.kind == "column" and left.kind != "column":
@@ -218,7 +230,8 @@ class ConditionWords:
         select, kind = node.subselect, node.subLinkType.name
         if kind == "EXPR_SUBLINK" and is_scalar(select):
             return self._named(select.targetList[0].val)
-        if kind == "ANY_SUBLINK":
+        # IN has no name of an operator.
+        if kind == "ANY_SUBLINK" and (not node.operName or operator(node.operName) == "="):
             return self._in(self._operands.of(node.testexpr), select)
         if kind == "EXISTS_SUBLINK":
             return self._exists(select)
@@ -228,7 +241,7 @@ class ConditionWords:
         if left is None or left.kind != "column" or len(select.targetList or ()) != 1:
             return None
         target = bare(select.targetList[0].val)
-        if not select.fromClause and type(target).__name__ == "FuncCall":
+        if is_scalar(select) and type(target).__name__ == "FuncCall":
             call = call_in_words(target)
             return Phrase(f"rows of {call}", f"{left.name} is in {call}")
         if not is_plain(select) or type(target).__name__ != "ColumnRef":
@@ -291,11 +304,11 @@ class ConditionWords:
             return self._operands.column(node, inside=True)
         if type(node).__name__ != "A_Expr":
             return None
-        operator, left = node.name[-1].sval, self._operands.of(node.lexpr, inside=True)
-        if node.kind.name in ("AEXPR_IN", "AEXPR_OP_ANY") and operator == "=":
+        sign, left = operator(node.name), self._operands.of(node.lexpr, inside=True)
+        if node.kind.name in ("AEXPR_IN", "AEXPR_OP_ANY") and sign == "=":
             found = self._among(left, node.rexpr)
             return None if found is None else found.clause
         right = self._operands.of(node.rexpr, inside=True)
-        if left is None or right is None or operator not in _COMPARED or node.kind.name != "AEXPR_OP":
+        if left is None or right is None or sign not in _COMPARED or node.kind.name != "AEXPR_OP":
             return None
-        return f"{left.words} {_COMPARED[operator]} {right.words}"
+        return f"{left.words} {_COMPARED[sign]} {right.words}"

@@ -256,3 +256,18 @@ def test_objects_of_each_kind_have_entries() -> None:
         "DELETE sets columns to NULL in public.children, past its policies; "
         "UPDATE updates rows of public.children, past its policies"
     )
+
+
+def test_a_test_that_admits_null_says_so_where_the_column_may_be_null() -> None:
+    script = """
+    CREATE ROLE caller;
+    CREATE TABLE docs (id int PRIMARY KEY, is_open boolean, is_done boolean NOT NULL);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY read ON docs FOR SELECT TO caller USING (is_open IS NOT FALSE);
+    CREATE POLICY removed ON docs FOR DELETE TO caller USING (is_done IS NOT FALSE);
+    GRANT SELECT, DELETE ON docs TO caller;
+    """
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="null").by_key
+    assert found["public.docs", "caller", "SELECT"].words == "open rows or rows where is_open is empty"
+    assert found["public.docs", "caller", "DELETE"].words == "done rows"
