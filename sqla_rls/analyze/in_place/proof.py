@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from sqla_rls.analyze.in_place.splice import Expression
@@ -16,6 +17,8 @@ from sqla_rls.analyze.worlds.values import as_input
 _SUBJECT: Final = object()
 #: Types of which two different texts are two different values.
 _EXACT: Final = ("text", "character varying", "uuid", "integer", "bigint", "smallint", "boolean")
+#: Types without a length, to which a cast leaves a text as it is.
+_TEXTS: Final = (("text",), ("pg_catalog", "text"), ("varchar",), ("pg_catalog", "varchar"))
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ def is_proved(universe: Universe, expressions: Iterable[Expression]) -> bool:
     classes: dict[str, _Classes] = {}
     try:
         for expression in expressions:
-            _read(expression.sql, classes)
+            _Reader(relation.columns, classes).read(expression.sql)
         kinds = [list(_wanted(relation.columns[name], found)) for name, found in classes.items()]
     except (_Unlisted, KeyError):
         return False
@@ -83,73 +86,81 @@ def _class(value: Any, found: _Classes) -> Any:
     return "another"
 
 
-def _read(sql: str, classes: dict[str, _Classes]) -> None:
-    import pglast
+@dataclass(slots=True)
+class _Reader:
+    """Reads the values that expressions over *columns* are compared with, into *classes*."""
 
-    statement: Any = pglast.parse_sql(f"SELECT {sql}")[0].stmt
-    _condition(statement.targetList[0].val, classes)
+    columns: Mapping[str, Column]
+    classes: dict[str, _Classes]
 
+    def read(self, sql: str) -> None:
+        import pglast
 
-def _condition(node: Any, classes: dict[str, _Classes]) -> None:
-    match type(node).__name__:
-        case "BoolExpr":
-            for argument in node.args:
-                _condition(argument, classes)
-        case "BooleanTest":
-            _condition(node.arg, classes)
-        case "NullTest" if _is_column(node.arg):
-            classes.setdefault(_column(node.arg), _Classes())
-        case "NullTest" if _operand(node.arg) is _SUBJECT:
-            pass
-        case "A_Const" if type(node.val).__name__ == "Boolean":
-            pass
-        case "ColumnRef":
-            classes.setdefault(_column(node), _Classes())
-        case "A_Expr":
-            _comparison(node, classes)
-        case _:
+        statement: Any = pglast.parse_sql(f"SELECT {sql}")[0].stmt
+        self._condition(statement.targetList[0].val)
+
+    def _found(self, name: str) -> _Classes:
+        return self.classes.setdefault(name, _Classes())
+
+    def _condition(self, node: Any) -> None:
+        match type(node).__name__:
+            case "BoolExpr":
+                for argument in node.args:
+                    self._condition(argument)
+            case "BooleanTest":
+                self._condition(node.arg)
+            case "NullTest" if _is_column(node.arg):
+                self._found(_column(node.arg))
+            case "NullTest" if _operand(node.arg) is _SUBJECT:
+                pass
+            case "A_Const" if type(node.val).__name__ == "Boolean":
+                pass
+            case "ColumnRef":
+                self._found(_column(node))
+            case "A_Expr":
+                self._comparison(node)
+            case _:
+                raise _Unlisted
+
+    def _comparison(self, node: Any) -> None:
+        operator = tuple(each.sval for each in node.name)
+        kind = node.kind.name
+        if operator not in (("=",), ("<>",)) or kind not in ("AEXPR_OP", "AEXPR_IN", "AEXPR_OP_ANY"):
             raise _Unlisted
-
-
-def _comparison(node: Any, classes: dict[str, _Classes]) -> None:
-    operator = tuple(each.sval for each in node.name)
-    kind = node.kind.name
-    if operator not in (("=",), ("<>",)) or kind not in ("AEXPR_OP", "AEXPR_IN", "AEXPR_OP_ANY"):
-        raise _Unlisted
-    right = node.rexpr
-    if kind == "AEXPR_OP_ANY" and operator == ("=",):
-        right = _bare(right)
-        if type(right).__name__ != "A_ArrayExpr":
+        right = node.rexpr
+        if kind == "AEXPR_OP_ANY" and operator == ("=",):
+            right = _elements(right)
+        elif kind == "AEXPR_OP_ANY":
             raise _Unlisted
-        right = right.elements or ()
-    elif kind == "AEXPR_OP_ANY":
-        raise _Unlisted
-    for each in right if isinstance(right, tuple) else (right,):
-        sides = [node.lexpr, each]
-        columns = [side for side in sides if _is_column(side)]
-        if len(columns) != 1:
-            raise _Unlisted
-        found = classes.setdefault(_column(columns[0]), _Classes())
-        value = _operand(sides[1 - sides.index(columns[0])])
-        if value is _SUBJECT:
-            found.is_subject = True
-        elif value is not None:
-            found.constants.add(value)
+        for each in right if isinstance(right, tuple) else (right,):
+            sides = [node.lexpr, each]
+            columns = [side for side in sides if _is_column(side)]
+            if len(columns) != 1:
+                raise _Unlisted
+            name = _column(columns[0])
+            value = _operand(sides[1 - sides.index(columns[0])], self.columns[name])
+            if value is _SUBJECT:
+                self._found(name).is_subject = True
+            elif value is not None:
+                self._found(name).constants.add(value)
+            else:
+                self._found(name)
 
 
-def _operand(node: Any) -> Any:
-    """Return the text of a constant, None for NULL, or the subject."""
+def _operand(node: Any, column: Column | None = None) -> Any:
+    """Return the text of a constant that is compared with *column*, None for NULL, or the subject."""
     if type(node).__name__ == "SubLink" and node.subLinkType.name == "EXPR_SUBLINK":
         query = node.subselect
         others = (query.fromClause, query.whereClause, query.groupClause, query.havingClause, query.larg)
         if any(others) or len(query.targetList or ()) != 1:
             raise _Unlisted
-        return _operand(query.targetList[0].val)
+        return _operand(query.targetList[0].val, column)
     if type(node).__name__ == "FuncCall":
         if tuple(name.sval for name in node.funcname) in (("auth", "user_id"), ("auth", "uid")):
             return _SUBJECT
         raise _Unlisted
-    node = _bare(node)
+    if type(node).__name__ == "TypeCast":
+        return _cast(node, column)
     if type(node).__name__ != "A_Const":
         raise _Unlisted
     if node.isnull:
@@ -166,23 +177,66 @@ def _operand(node: Any) -> Any:
             raise _Unlisted
 
 
+def _cast(node: Any, column: Column | None) -> Any:
+    """Return the text of a constant under casts that leave it as it is."""
+    literal = node.arg
+    while type(literal).__name__ == "TypeCast" and _is_text(literal.typeName):
+        literal = literal.arg
+    if type(literal).__name__ != "A_Const":
+        raise _Unlisted
+    is_text = literal.isnull or type(literal.val).__name__ == "String"
+    if not (_is_text(node.typeName) and is_text):
+        # Postgres prints a literal of another type as that type writes it.
+        own = None if column is None else _type(column.base)
+        if literal is not node.arg or own is None or own != (_names(node.typeName), None):
+            raise _Unlisted
+    if node.typeName.typmods or node.typeName.arrayBounds:
+        raise _Unlisted
+    return _operand(literal)
+
+
+def _elements(node: Any) -> tuple[Any, ...]:
+    """Return the elements of an array, if no cast changes them."""
+    while type(node).__name__ == "TypeCast":
+        if _names(node.typeName) not in _TEXTS or node.typeName.typmods:
+            raise _Unlisted
+        node = node.arg
+    if type(node).__name__ != "A_ArrayExpr":
+        raise _Unlisted
+    return tuple(node.elements or ())
+
+
+def _is_text(type_: Any) -> bool:
+    return _names(type_) in _TEXTS and not type_.typmods and not type_.arrayBounds
+
+
+def _names(type_: Any) -> tuple[str, ...]:
+    return tuple(name.sval for name in type_.names)
+
+
+@cache
+def _type(name: str) -> tuple[tuple[str, ...], Any]:
+    """Return the names of a type, and its modifiers."""
+    import pglast
+
+    statement: Any = pglast.parse_sql(f"SELECT NULL::{name}")[0].stmt
+    type_ = statement.targetList[0].val.typeName
+    return _names(type_), type_.typmods
+
+
 def _is_column(node: Any) -> bool:
-    return type(_bare(node)).__name__ == "ColumnRef"
+    while type(node).__name__ == "TypeCast":
+        node = node.arg
+    return type(node).__name__ == "ColumnRef"
 
 
 def _column(node: Any) -> str:
     while type(node).__name__ == "TypeCast":
         # Other casts may make two values one.
-        if node.typeName.names[-1].sval not in ("text", "varchar") or node.typeName.typmods:
+        if not _is_text(node.typeName):
             raise _Unlisted
         node = node.arg
     if type(node).__name__ != "ColumnRef" or type(node.fields[-1]).__name__ != "String":
         raise _Unlisted
     name: str = node.fields[-1].sval
     return name
-
-
-def _bare(node: Any) -> Any:
-    while type(node).__name__ == "TypeCast":
-        node = node.arg
-    return node

@@ -51,9 +51,13 @@ class BothSides:
         """Return the roles that may have privileges on *name*, without superusers."""
         found = {role for side in self for relation, role in side.profiles if relation == name}
         attributes = [schema.roles for schema in self.schemas]
-        return sorted(
-            role for role in found if not all(one[role].is_superuser for one in attributes if role in one)
-        )
+
+        def is_superuser(role: str) -> bool:
+            # A role that the migration creates has no attributes on either side.
+            known = [one[role] for one in attributes if role in one]
+            return bool(known) and all(one.is_superuser for one in known)
+
+        return sorted(role for role in found if not is_superuser(role))
 
     def expressions(self, names: Iterable[str]) -> list[Expression]:
         """Return the expressions of all policies of *names*."""
