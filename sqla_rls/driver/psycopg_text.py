@@ -21,8 +21,7 @@ from sqla_rls.exc import TransactionRefused
 
 #: The rows of one part.
 _PART: Final = 100
-_HAS_PARTS: Final = hasattr(pq.PGconn, "set_chunked_rows_mode") and pq.version() >= 170000
-_ROWS: Final = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.TUPLES_OK)
+_ROWS: Final = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_OK)
 _COPIES: Final = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 _DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY, *_ROWS)
 
@@ -30,6 +29,32 @@ _DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY, *_ROWS)
 _TRANSACTION_COMMANDS: Final = frozenset(
     {"BEGIN", "COMMIT", "PREPARE TRANSACTION", "RELEASE", "ROLLBACK", "SAVEPOINT", "START TRANSACTION"}
 )
+
+#: Those that make the changes before them last.
+_COMMITS: Final = frozenset({"COMMIT", "PREPARE TRANSACTION"})
+
+#: Fails in a transaction that has changed a role, or the settings or members of one.  SQL that acts as the
+#: login role may change that role's password and settings, and so refuse the next connection to everyone.
+#: Postgres keeps the locks of such a change until the transaction ends.
+#: A function of the caller in a deferred trigger, or a cursor WITH HOLD, runs as late as COMMIT.
+#: The views over pg_cursor() and pg_lock_status() would be planned for each statement.
+_GUARD: Final = b"""
+SELECT 1 OPERATOR(pg_catalog./) CASE
+  WHEN EXISTS (SELECT FROM pg_catalog.pg_cursor() WHERE is_holdable) THEN 0
+  WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN 1
+  WHEN EXISTS (
+    SELECT FROM pg_catalog.pg_lock_status()
+     WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+       AND relation OPERATOR(pg_catalog.=) ANY (ARRAY[1260, 1261, 2964]::pg_catalog.oid[])
+       AND mode OPERATOR(pg_catalog.=) 'RowExclusiveLock') THEN 0
+  WHEN EXISTS (
+    SELECT FROM pg_catalog.pg_depend
+     WHERE refclassid OPERATOR(pg_catalog.=) 2615
+       AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()
+       AND classid OPERATOR(pg_catalog.=) 1255) THEN 0
+  ELSE 1 END
+"""
+_DIVISION_BY_ZERO: Final = b"22012"
 
 #: The fields of an error of Postgres, by their codes.
 ErrorFields: TypeAlias = dict[pq.DiagnosticField, str]
@@ -103,13 +128,14 @@ async def run(connection: AsyncConnection, statement: Statement) -> TextResult:
 
     Raises:
         StatementFailed: Postgres refuses the statement.
-        StatementRefused: the statement ends the transaction, copies, or changes the client's encoding.
+        StatementRefused: the statement ends the transaction, copies, changes a role or the client's encoding.
         ResultTooLarge: the written rows exceed the limit.
         TransactionRefused: the transaction in progress isn't the bound one.
         BindingError: the server refuses the binding.
 
     Emits:
-        BEGIN, the binding and the first statement, in one flush.
+        BEGIN, the binding, the first statement, and one SELECT over the changes of the transaction, in one
+        flush.  The SELECT follows each statement, so that a COMMIT of the caller finds a failed transaction.
     """
     if connection._waits:
         await connection.clear(in_text=False)
@@ -120,6 +146,12 @@ async def run(connection: AsyncConnection, statement: Statement) -> TextResult:
     if not isinstance(result, TextResult):
         raise StatementFailed(result)
     # A command in a function can't end the transaction.  COMMIT AND CHAIN begins another one at once.
+    if result.tag in _COMMITS:
+        raise StatementRefused(
+            "the statement is refused: a request is one transaction, and the statement has ended it. The "
+            "changes of the statements before it stay. Leave COMMIT out: a batch commits at its end",
+            "2D000",
+        )
     if result.tag in _TRANSACTION_COMMANDS or connection.is_lost:
         raise StatementRefused(
             "the statement is refused: a request is one transaction, and the statement divides or ends it. "
@@ -133,7 +165,7 @@ def _run(connection: AsyncConnection, statement: Statement) -> PQGen[TextResult 
     pgconn = connection.pgconn
     ahead = connection._encoded_statements() if connection._waits else []
     pgconn.enter_pipeline_mode()
-    for sql, values in (*ahead, (statement.sql, statement.params)):
+    for sql, values in (*ahead, (statement.sql, statement.params), (_GUARD, None)):
         pgconn.send_query_params(sql, values)
     pgconn.pipeline_sync()
     yield from generators.send(pgconn)
@@ -146,6 +178,7 @@ def _run(connection: AsyncConnection, statement: Statement) -> PQGen[TextResult 
         connection._sent()
     result = yield from _read(pgconn, statement)
     try:
+        guard = yield from _answer(pgconn)
         yield from generators.fetch(pgconn)  # of the sync
         pgconn.exit_pipeline_mode()
     except psycopg.OperationalError:
@@ -155,6 +188,14 @@ def _run(connection: AsyncConnection, statement: Statement) -> PQGen[TextResult 
         return result
     if pgconn.parameter_status(b"client_encoding") != b"UTF8":
         raise _misencoded()
+    if isinstance(result, TextResult) and guard.status not in _DONE:
+        if guard.error_field(pq.DiagnosticField.SQLSTATE) != _DIVISION_BY_ZERO:
+            return _error_of(guard)  # for example, the statement has set a short statement_timeout
+        raise StatementRefused(
+            "the transaction is refused: it changes a role, or the settings or members of one; or it could "
+            "while it commits, by a temporary function or a cursor WITH HOLD. Leave that out",
+            "42501",
+        )
     return result
 
 
@@ -169,41 +210,48 @@ def _answer(pgconn: PGconn) -> PQGen[PGresult]:
 
 
 def _read(pgconn: PGconn, statement: Statement) -> PQGen[TextResult | ErrorFields]:
-    if _HAS_PARTS:
-        pgconn.set_chunked_rows_mode(_PART)
-    else:
-        pgconn.set_single_row_mode()
+    # Not in chunks: libpq would hold a hundred rows of any size before the limit counts.
+    pgconn.set_single_row_mode()
     fields: list[Field] = []
     write: WriteRows | None = None
     parts: list[str] = []
-    count = size = 0
+    rows: list[Row] = []
+    columns = range(0)
+    count = size = waiting = 0  # rows, written characters, and characters that aren't written
     tag = b""
     last: PGresult | None = None
-    while (result := (yield from generators.fetch(pgconn))) is not None:
+    while True:
+        # For a row that has arrived, fetch() would be a third of the cost.
+        result = pgconn.get_result() if not pgconn.is_busy() else (yield from generators.fetch(pgconn))
+        if result is None:
+            break
         if result.status in _COPIES:
             raise StatementRefused(
                 "the statement is refused: a request can't copy from or to the client. Use INSERT and SELECT",
                 "0A000",
             )
         last = result
-        # The last part with rows has the tag, or the end without rows.
+        # The end has the tag, and no row.
         tag = result.command_status or tag
         if result.status not in _ROWS:
             continue
         if write is None:
             fields = _fields_of(result)
             write = statement.write(fields)
-        if (found := result.ntuples) == 0:
-            continue
-        part = write(_rows_of(result))
-        parts.append(part)
-        count, size = count + found, size + len(part)
-        if size > statement.max_size:
-            raise ResultTooLarge
-        if statement.max_rows is not None and count > statement.max_rows:
-            raise StatementRefused(
-                f"the result is refused: it has more than {statement.max_rows} rows. Add LIMIT", "54000"
-            )
+            columns = range(len(fields))
+        if result.ntuples:
+            row = _row_of(result, columns)
+            rows.append(row)
+            count, waiting = count + 1, waiting + sum([len(value) for value in row if value is not None])
+            if statement.max_rows is not None and count > statement.max_rows:
+                raise StatementRefused(
+                    f"the result is refused: it has more than {statement.max_rows} rows. Add LIMIT", "54000"
+                )
+        if rows and (len(rows) == _PART or size + waiting > statement.max_size or not result.ntuples):
+            parts.append(part := write(rows))
+            rows, waiting, size = [], 0, size + len(part)
+            if size > statement.max_size:
+                raise ResultTooLarge
     if last is None:
         raise psycopg.OperationalError("the statement failed: the server hasn't answered")
     if last.status not in _DONE:
@@ -211,12 +259,8 @@ def _read(pgconn: PGconn, statement: Statement) -> PQGen[TextResult | ErrorField
     return TextResult(fields=fields, parts=parts, tag=_text(tag))
 
 
-def _rows_of(result: PGresult) -> list[Row]:
-    columns = range(result.nfields)
-    return [
-        [None if (value := result.get_value(number, column)) is None else _text(value) for column in columns]
-        for number in range(result.ntuples)
-    ]
+def _row_of(result: PGresult, columns: range) -> Row:
+    return [None if (value := result.get_value(0, column)) is None else _text(value) for column in columns]
 
 
 def _text(value: bytes) -> str:
@@ -253,28 +297,13 @@ def _error_of(result: PGresult) -> ErrorFields:
     return {code: value.decode(errors="replace") for code, value in found.items() if value is not None}
 
 
-#: Fails in a transaction that has changed a role, or the settings or members of one.  SQL that acts as the
-#: login role may change that role's password and settings, and so refuse the next connection to everyone.
-#: Postgres keeps the locks of such a change until the transaction ends.
-_GUARD: Final = b"""
-SELECT 1 OPERATOR(pg_catalog./) CASE
-  WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN 1
-  WHEN EXISTS (
-    SELECT FROM pg_catalog.pg_locks
-     WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
-       AND relation OPERATOR(pg_catalog.=) ANY (ARRAY[1260, 1261, 2964]::pg_catalog.oid[])
-       AND mode OPERATOR(pg_catalog.=) 'RowExclusiveLock') THEN 0
-  ELSE 1 END
-"""
-_DIVISION_BY_ZERO: Final = b"22012"
-
 #: The parts of DISCARD ALL, without DISCARD PLANS.  The plans of functions hold no state of a caller, and
 #: planning again for each request doubles the time of a query.
 _CLEAN: Final = b"""
 ; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *
 ; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES
 """
-_COMMIT: Final = _GUARD + b"; COMMIT" + _CLEAN
+_COMMIT: Final = b"COMMIT" + _CLEAN
 _ROLLBACK: Final = b"ROLLBACK" + _CLEAN
 
 
@@ -284,14 +313,12 @@ async def finish(connection: AsyncConnection, *, commit: bool) -> None:
     After an error, the connection must be cleaned by ``finish(commit=False)``, or closed.
 
     Raises:
-        StatementRefused: the transaction has changed a role.
         StatementFailed: Postgres refuses to commit, for example for a deferred constraint.
         NotDiscarded: the transaction has ended, but something can't be discarded.
         psycopg.Error: the connection is lost, and the outcome is unknown.
 
     Emits:
-        One message: COMMIT after one SELECT over the locks of the transaction, or ROLLBACK; and the parts of
-        DISCARD ALL.
+        One message: COMMIT or ROLLBACK, and the parts of DISCARD ALL.
     """
     async with connection.lock:
         results = await connection.wait(_finish(connection.pgconn, _COMMIT if commit else _ROLLBACK))
@@ -299,15 +326,8 @@ async def finish(connection: AsyncConnection, *, commit: bool) -> None:
     if last.status in _DONE:
         connection.is_clean = True
         return
-    # The last result is the first error: of the SELECT, of COMMIT, or of a later statement.
-    failed = len(results) - 1
-    if commit and failed == 0 and last.error_field(pq.DiagnosticField.SQLSTATE) == _DIVISION_BY_ZERO:
-        raise StatementRefused(
-            "the transaction is refused: it changes a role, or the settings or members of one. "
-            "Leave that out",
-            "42501",
-        )
-    if failed < (2 if commit else 1):
+    # The last result is the first error: of COMMIT or ROLLBACK, or of a later statement.
+    if len(results) == 1:
         raise StatementFailed(_error_of(last))
     raise NotDiscarded
 

@@ -159,6 +159,9 @@ class Client:
     ) -> list[Result]:
         """Run statements in one transaction; an error undoes all of them.
 
+        The endpoint commits after the last statement.  It refuses COMMIT as a statement, which has then made
+        the statements before it last.
+
         Args:
             queries: the statements, each alone or with its parameters.
             isolation_level: the isolation level of the transaction; None is the database's.

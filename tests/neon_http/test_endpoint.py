@@ -170,6 +170,16 @@ async def test_a_batch_is_one_transaction(client: Client, runner: asyncio.Runner
     assert (await client.send({"queries": []})).json() == {"results": []}
 
 
+@pytest.mark.exhaustive
+async def test_a_batch_that_commits_says_what_stays(client: Client, runner: asyncio.Runner) -> None:
+    insert = "INSERT INTO todos (task) VALUES ('new')"
+    for end, stays in (("ROLLBACK", False), ("SAVEPOINT a", False), ("COMMIT", True)):
+        answer = await client.batch(insert, end, insert)
+        assert (answer.status_code, answer.json()["code"]) == (400, "2D000"), end
+        assert ("stay" in answer.json()["message"]) is stays
+        assert len(await client.rows("SELECT FROM todos")) == 1 + stays
+
+
 def _only(result: Any) -> Any:
     """The value of a result with one row and one column."""
     ((value,),) = (row.values() for row in result["rows"])
