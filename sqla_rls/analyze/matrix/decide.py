@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,16 +33,21 @@ _BATCH: Final = 16
 _CONDITIONS: Final = ("Filter", "One-Time Filter", "Index Cond", "Recheck Cond", "TID Cond", "Join Filter")
 
 
-def constant(connection: Connection, relation: Relation, expression: str) -> bool | None:
+def constant(
+    connection: Connection, relation: Relation, expression: str, immutable: Collection[str] = ()
+) -> bool | None:
     """Return what *expression* is for every row of *relation*, if the planner folds it; else None.
 
     Args:
         connection: a superuser's connection to a scratch database, in AUTOCOMMIT.
         relation: a table.
         expression: a condition on its rows, with every name qualified.
+        immutable: the signatures of functions that say IMMUTABLE.  The planner believes them, and would fold
+            a claim to the value that it has for no caller.  So they count as STABLE: the planner folds what
+            it can put in place of a call.
 
     Emits:
-        EXPLAIN; for a partitioned table, of a temporary table with its columns.
+        EXPLAIN; for a partitioned table, of a temporary table with its columns.  ALTER FUNCTION, undone.
     """
     name, is_copy = relation.name, relation.kind == "p"
 
@@ -50,6 +55,9 @@ def constant(connection: Connection, relation: Relation, expression: str) -> boo
         return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
     try:
+        run("BEGIN")
+        for signature in immutable:
+            run(f"ALTER FUNCTION {signature} STABLE")
         if is_copy:
             # The plan of a partitioned table without partitions has no rows for any condition.
             name = f"pg_temp.{quoted(relation.relname)}"
@@ -61,8 +69,8 @@ def constant(connection: Connection, relation: Relation, expression: str) -> boo
             raise
         return None
     finally:
-        if is_copy:
-            run(f"DROP TABLE IF EXISTS {name}")
+        if not connection.invalidated:
+            run("ROLLBACK")
     node = (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]
     if node["Node Type"] == "Result":
         return False if node.get("One-Time Filter") == "false" else None

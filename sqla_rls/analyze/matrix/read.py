@@ -107,6 +107,11 @@ def matrix_of(
 
 
 _PUBLIC_EXISTS: Final = text("SELECT true FROM pg_catalog.pg_roles WHERE rolname = 'PUBLIC'")
+_SEARCH_CATALOG: Final = text("SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)")
+_IMMUTABLE: Final = text(
+    "SELECT f.oid::pg_catalog.regprocedure::pg_catalog.text FROM pg_catalog.pg_proc AS f "
+    "WHERE f.oid >= 16384 AND f.provolatile = 'i' AND f.prokind IN ('f', 'w')"
+)
 
 
 @dataclass(kw_only=True)
@@ -118,6 +123,8 @@ class _Reading:
     incomplete: frozenset[str]
     #: What each role may do beside relations.
     rights: Mapping[str, object] = field(default_factory=dict[str, object])
+    #: The functions that say IMMUTABLE.
+    immutable: frozenset[str] = frozenset()
 
     @property
     def schema(self) -> Schema:
@@ -130,6 +137,9 @@ class _Reading:
         everything = list(self.schema.relations.values())
         with pinned(self.database.connection):
             profiles = read_profiles(self.database.connection, everything, names)
+            # The signatures are as the schema has them.
+            self.database.connection.execute(_SEARCH_CATALOG)
+            self.immutable = frozenset(self.database.connection.scalars(_IMMUTABLE))
         roles = self._roles(profiles, wanted)
         self._require_schemas(schemas)
         relations = [one for one in everything if not schemas or one.schema in schemas]
@@ -215,7 +225,15 @@ class _Reading:
         for role in roles:
             profile = profiles[relation.name, role]
             of_role = RoleEntries(
-                self.database, self.incomplete, relation, role, profile, worlds, words, constants
+                self.database,
+                self.incomplete,
+                relation,
+                role,
+                profile,
+                worlds,
+                words,
+                constants,
+                self.immutable,
             )
             held = [replace(profiles[one, role], role="") for one in read]
             # Roles with the same rights reach the same rows, unless the policies ask for the role.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,8 @@ class RoleEntries:
     worlds: Worlds
     words: ConditionWords
     constants: dict[str, bool | None]
+    #: The functions that say IMMUTABLE.
+    immutable: Collection[str]
 
     def entries(self) -> Iterator[Entry]:
         decided: dict[Command, Entry | None] = {command: self._by_catalog(command) for command in COMMANDS}
@@ -155,8 +157,8 @@ class RoleEntries:
 
     def _constant(self, expression: str) -> bool | None:
         if expression not in self.constants:
-            connection = self.database.connection
-            self.constants[expression] = constant(connection, self.relation, expression)
+            called = sorted(self.database.schema.calls(self.relation.name) & {*self.immutable})
+            self.constants[expression] = constant(self.database.connection, self.relation, expression, called)
         return self.constants[expression]
 
     def _by_worlds(self, command: Command, answer: Answer) -> Entry:

@@ -271,3 +271,32 @@ def test_a_test_that_admits_null_says_so_where_the_column_may_be_null() -> None:
         found = matrix_of(connection, name="null").by_key
     assert found["public.docs", "caller", "SELECT"].words == "open rows or rows where is_open is empty"
     assert found["public.docs", "caller", "DELETE"].words == "done rows"
+
+
+def test_what_a_function_says_of_itself_is_no_constant() -> None:
+    script = """
+    CREATE ROLE caller;
+    CREATE FUNCTION org() RETURNS text LANGUAGE sql IMMUTABLE AS
+      $$ SELECT current_setting('app.org', true) $$;
+    CREATE FUNCTION mine(org text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+      $$ BEGIN RETURN org = public.org(); END $$;
+    CREATE FUNCTION same(a text, b text) RETURNS boolean LANGUAGE sql IMMUTABLE AS
+      $$ SELECT a = b AND a = current_setting('app.org', true) $$;
+    CREATE FUNCTION never() RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT 1 > 2';
+    CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = same);
+    CREATE TABLE docs (id int, org text) PARTITION BY RANGE (id);
+    CREATE TABLE docs_1 PARTITION OF docs DEFAULT;
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY read ON docs FOR SELECT TO caller USING (org = org());
+    CREATE POLICY remove ON docs FOR DELETE TO caller USING (mine('a'));
+    CREATE POLICY change ON docs FOR UPDATE TO caller USING ('a' === 'a');
+    CREATE POLICY add ON docs FOR INSERT TO caller WITH CHECK (never());
+    GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO caller;
+    """
+    with scratch_database(script) as connection:
+        found = {
+            entry.command: entry for entry in matrix_of(connection, name="x").of("public.docs", "caller")
+        }
+    assert found["SELECT"].words == "rows where org is setting app.org"
+    assert (found["INSERT"].verdict, found["INSERT"].basis) == ("never", "constant")
+    assert {found[one].basis for one in ("UPDATE", "DELETE")} == {"worlds"}
