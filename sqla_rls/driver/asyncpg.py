@@ -36,6 +36,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     _has_begun = False
     #: The modes of a binding, a BEGIN statement, and the latter with these modes.
     _begun: tuple[Modes | None, str, str] = (None, "", "")
+    #: The query of the last binding with parameters, and its unnamed statement.
+    _unnamed: tuple[str, Any] | None = None
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -135,7 +137,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if binding is None or not self.idle:
             await self.require_in_force()
             return await super().execute(query, *args, timeout=timeout)
-        if args or not query.startswith("BEGIN"):
+        if args or query not in _BEGINS:
             self._require_transaction()
         if (modes := binding.template.modes) is not None:
             query = self._with_modes(query, modes)
@@ -156,7 +158,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             else:
                 parameters = binding.parameters()
                 answer = await super().execute(query, timeout=timeout)
-                await super().fetchrow(binding.template.query, *parameters, timeout=timeout)
+                await self._bind_by_parameters(binding.template.query, parameters, timeout)
         except asyncpg.PostgresError as error:
             if self.is_closed():
                 raise
@@ -168,6 +170,15 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         self.last_discard_key = binding.discard_key
         self._has_begun = True
         return answer
+
+    async def _bind_by_parameters(self, query: str, parameters: list[str], timeout: float | None) -> None:
+        # Unnamed: SQL of the last caller may have replaced a statement of asyncpg's cache.
+        if self._unnamed is None or self._unnamed[0] != query:
+            statement = await super().prepare(query, name="", timeout=timeout)
+            # From now on, each execution sends the text in one message with the parameters.
+            statement._state.mark_unprepared()
+            self._unnamed = query, statement
+        await self._unnamed[1].fetchrow(*parameters, timeout=timeout)
 
     def _with_modes(self, begin: str, modes: Modes) -> str:
         if self._begun[0] is not modes or self._begun[1] != begin:
@@ -194,6 +205,17 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 _NO_TRANSACTION: Final = (
     "the statement can't run: asyncpg binds a caller with BEGIN, and there is no transaction. "
     "Start a transaction first"
+)
+#: The statements that begin an asyncpg Transaction.  Another text could run statements before the binding.
+_BEGINS: Final = frozenset(
+    f"BEGIN{level}{read_only}{deferrable};"
+    for level in (
+        "",
+        *(" ISOLATION LEVEL READ COMMITTED", " ISOLATION LEVEL READ UNCOMMITTED"),
+        *(" ISOLATION LEVEL REPEATABLE READ", " ISOLATION LEVEL SERIALIZABLE"),
+    )
+    for read_only in ("", " READ ONLY")
+    for deferrable in ("", " DEFERRABLE")
 )
 #: The statements that end an asyncpg Transaction.
 _ENDS: Final = frozenset({"COMMIT;", "ROLLBACK;"})

@@ -17,6 +17,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqla_rls.driver import server_info
 from sqla_rls.driver.base import Reset
 from sqla_rls.driver.server_info import ServerInfo
+from sqla_rls.driver.unprepared import Unnamed, unprepared_by_driver
 from sqla_rls.exc import DeclarationError
 
 if TYPE_CHECKING:
@@ -169,10 +170,12 @@ class _Opening:
     ) -> tuple[DBAPIConnection, ServerInfo]:
         connection = self._connect(dialect, record, cargs, cparams)
         try:
-            cursor = connection.cursor()
-            cursor.execute(server_info.QUERY)
-            answer: Any = cursor.fetchone()
-            cursor.close()
+            # On a server connection of a pooler, a caller of another client may have been the last one.
+            with unprepared_by_driver(dialect, connection, Unnamed()):
+                cursor = connection.cursor()
+                cursor.execute(server_info.QUERY)
+                answer: Any = cursor.fetchone()
+                cursor.close()
             connection.rollback()
         except BaseException:
             dialect.do_terminate(connection)

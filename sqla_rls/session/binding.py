@@ -16,6 +16,7 @@ from sqlalchemy import Connection, TextClause, func, literal_column, select, tex
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sqla_rls.driver.base import SEPARATE_CLAIMS, Binding, require_unexpired
+from sqla_rls.driver.unprepared import unprepared
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.log import Unlogged, UnloggedText
 from sqla_rls.session.plan import SEED, ConnectionPlan, new_seed, replace_later
@@ -148,7 +149,8 @@ def _settings_of(connection: Connection, names: Sequence[str]) -> dict[str, str]
         type_coerce(func.pg_catalog.current_setting(literal_column(f"'{name}'"), true()), UnloggedText)
         for name in names
     ]
-    values = connection.execute(select(*columns)).one()
+    with unprepared(connection):
+        values = connection.execute(select(*columns)).one()
     return {name: value or "" for name, value in zip(names, values, strict=True)}
 
 
@@ -158,9 +160,10 @@ def _restore(connection: Connection, before: Mapping[str, str]) -> None:
     role = kept.pop("role")
     parameters = {f"value_{number}": Unlogged(value) for number, value in enumerate(kept.values())}
     try:
-        for name in before.keys() - kept.keys() - {"role"}:
-            connection.exec_driver_sql(f"RESET {name}")
-        connection.execute(_select(tuple(kept), True), {"role": role, **parameters})
+        with unprepared(connection):
+            for name in before.keys() - kept.keys() - {"role"}:
+                connection.exec_driver_sql(f"RESET {name}")
+            connection.execute(_select(tuple(kept), True), {"role": role, **parameters})
     except (DBAPIError, PendingRollbackError):
         # The transaction has failed or its connection is closed.  ROLLBACK follows, and undoes the binding.
         return
@@ -173,8 +176,8 @@ def _execute(connection: Connection, binding: Binding, *, set_role: bool) -> Non
     if set_role:
         parameters["role"] = role
     try:
-        answer = connection.execute(_select(binding.names, set_role), parameters)
-        bound = answer.scalar()
+        with unprepared(connection):
+            bound = connection.execute(_select(binding.names, set_role), parameters).scalar()
     except DBAPIError as error:
         if error.connection_invalidated:
             raise

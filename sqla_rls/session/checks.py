@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import ExceptionContext
 
+from sqla_rls.driver.unprepared import unprepared
 from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, SigningKeyRejected, UnsafeRole
 from sqla_rls.session.denials import listen_once
 from sqla_rls.session.options import SessionOptions
@@ -35,7 +36,8 @@ def require_safe_roles(connection: Connection, *, member_of: Collection[str] = (
     Emits:
         One SELECT over pg_roles, pg_policy, and the owners of objects.
     """
-    found = connection.execute(_UNSAFE, {"member_of": json.dumps(list(member_of))}).one_or_none()
+    with unprepared(connection):
+        found = connection.execute(_UNSAFE, {"member_of": json.dumps(list(member_of))}).one_or_none()
     if found is None:
         return
     if found.is_shared:
@@ -78,7 +80,8 @@ def require_declared_settings(connection: Connection, options: SessionOptions, *
     Emits:
         One SELECT over pg_settings; with *resets*, in a transaction of its own.
     """
-    names = connection.exec_driver_sql(_MADE_IN_SESSION).scalars().all()
+    with unprepared(connection):
+        names = connection.exec_driver_sql(_MADE_IN_SESSION).scalars().all()
     if resets:
         connection.dialect.do_rollback(connection.connection)
     else:
@@ -111,14 +114,16 @@ def require_verified(connection: Connection, *, must_ask: bool) -> None:
     Emits:
         Two SELECTs, as the caller.
     """
-    may_ask, role = connection.execute(_MAY_ASK).one()
+    with unprepared(connection):
+        may_ask, role = connection.execute(_MAY_ASK).one()
+        is_known = bool(may_ask) and connection.scalar(IS_KNOWN)
     if not may_ask:
         if must_ask:
             raise SignedBindingUnavailable(
                 f"callers can't be signed: role {role!r} may not use schema auth, so that sqla_rls can't "
                 "check the signature. Grant it USAGE; if a superuser owns the schema, a superuser must"
             )
-    elif not connection.scalar(IS_KNOWN):
+    elif not is_known:
         raise SigningKeyRejected(
             "the caller isn't verified: the database accepts signed callers only. Give your app the key, as "
             "signing_key= or in SQLA_RLS_SIGNING_KEY"

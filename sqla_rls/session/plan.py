@@ -20,6 +20,7 @@ from sqla_rls.driver.base import (
 )
 from sqla_rls.driver.connect import SERVER_INFO, SIGNER
 from sqla_rls.driver.server_info import ServerInfo
+from sqla_rls.driver.unprepared import unprepared
 from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
 from sqla_rls.session.options import PoolFacts, SessionOptions
 
@@ -173,7 +174,8 @@ def _server_of(connection: Connection, options: SessionOptions) -> ServerInfo:
     proxied = connection.connection
     if (found := proxied.info.get(SERVER_INFO)) is None:
         replace_later(connection, options)
-        answer: str = connection.exec_driver_sql(server_info.QUERY).scalar_one()
+        with unprepared(connection):
+            answer: str = connection.exec_driver_sql(server_info.QUERY).scalar_one()
         found = proxied.info[SERVER_INFO] = server_info.read(answer, proxied.driver_connection)
     server: ServerInfo = found
     return server

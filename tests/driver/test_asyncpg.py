@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from asyncpg.transaction import ISOLATION_LEVELS
 from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -63,6 +64,52 @@ async def test_asyncpg_refuses_what_would_run_before_begin(
         async with connection.transaction():
             assert tuple(await connection.fetchrow(WHO)) == ALICE
         assert (await session.execute(CALLER)).one() == ALICE
+
+
+@pytest.mark.parametrize(
+    "begin", [f"BEGIN{end}" for end in ("", "; ", "; SELECT 1;", " ISOLATION LEVEL SERIALIZABLE; SELECT 1;")]
+)
+async def test_asyncpg_runs_nothing_before_the_binding(
+    runner: asyncio.Runner,
+    asyncpg_maker: async_sessionmaker[AsyncSession],
+    todos: None,
+    alice: Caller,
+    bob: Caller,
+    begin: str,
+) -> None:
+    async with asyncpg_maker() as session:
+        identify(session, alice)
+        for sql in ("SET ROLE authenticated", 'SET request.jwt.claims = \'{"sub":"alice"}\''):
+            await session.execute(text(sql))
+        await session.commit()
+    async with asyncpg_maker() as session:
+        identify(session, bob)
+        connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        with pytest.raises(UnsupportedTransaction, match="Start a transaction"):
+            await connection.execute(begin.replace("SELECT 1", "INSERT INTO todos (task) VALUES ('bob''s')"))
+        assert (await session.scalars(TASKS)).all() == ["bob's"]
+    async with asyncpg_maker() as session:
+        identify(session, alice)
+        assert (await session.scalars(TASKS)).all() == ["alice's"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("isolation", [None, *sorted(ISOLATION_LEVELS)])
+async def test_asyncpg_binds_a_caller_in_each_transaction_of_its_own(
+    runner: asyncio.Runner,
+    asyncpg_maker: async_sessionmaker[AsyncSession],
+    alice: Caller,
+    isolation: str | None,
+) -> None:
+    for readonly in (False, True):
+        for deferrable in (False, True):
+            async with asyncpg_maker() as session:
+                identify(session, alice)
+                await session.execute(ANYTHING)
+                await session.commit()
+                raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+                async with raw.transaction(isolation=isolation, readonly=readonly, deferrable=deferrable):
+                    assert tuple(await raw.fetchrow(WHO)) == ALICE
 
 
 async def test_asyncpg_discards_a_connection_whose_binding_failed_and_no_other(
