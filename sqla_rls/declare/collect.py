@@ -24,6 +24,7 @@ from sqla_rls.declare.reading import behind_views, may_call_auth, may_read_table
 from sqla_rls.declare.roles import brings_anonymous_along, roles_of_others, roles_to_make
 from sqla_rls.declare.sequences import called_sequences, serial_sequences
 from sqla_rls.declare.views import declared_views
+from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import (
     AUTH_SCHEMA,
     ObjectKey,
@@ -41,6 +42,7 @@ from sqla_rls.snapshot import (
 )
 
 _T = TypeVar("_T")
+_K = TypeVar("_K", TableKey, PolicyKey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def declared(
     belong to another program, the Snapshot has the policies, and nothing that these imply.
 
     Raises:
-        DeclarationError: a policy can't have one of the expressions.
+        DeclarationError: a policy can't have one of the expressions, or two different objects have one name.
     """
     metadatas = list(metadatas)
     if tables is None:
@@ -160,18 +162,21 @@ def _declared_table(table: Table, models: _Models) -> _DeclaredTable:
 
 
 def _row_security(tables: Iterable[_DeclaredTable]) -> dict[TableKey, RowSecurity]:
-    return {
-        one.key: replace(flags, table=one.key)
-        for one in tables
-        if (flags := one.declarations.row_security) is not None
-    }
+    return _by_key(
+        (
+            (one.key, replace(flags, table=one.key))
+            for one in tables
+            if (flags := one.declarations.row_security) is not None
+        ),
+        "row security of table",
+    )
 
 
 def _policies(
     tables: Iterable[_DeclaredTable], models: _Models
 ) -> tuple[dict[PolicyKey, Policy], dict[tuple[TableKey, str], Collection[TableKey]]]:
     """Return the policies, and the tables that the subqueries of each expression read."""
-    policies: dict[PolicyKey, Policy] = {}
+    found: list[tuple[PolicyKey, Policy]] = []
     reads: dict[tuple[TableKey, str], set[Table]] = {}
     for table, key, _, declared_policies in tables:
         texts: dict[object, str] = {}
@@ -190,8 +195,8 @@ def _policies(
             policy = item.value(key, using, with_check)
             if is_false(*pair):
                 policy = replace(policy, imply_privileges=False)
-            policies[PolicyKey(key, policy.name)] = policy
-    return policies, {
+            found.append((PolicyKey(key, policy.name), policy))
+    return _by_key(found, "policy"), {
         on: {models.key(table) for table in behind_views(read, models.metadatas)} if read else frozenset()
         for on, read in reads.items()
     }
@@ -212,10 +217,13 @@ def _as_key(expression: ColumnElement[bool]) -> object:
 
 
 def _views(models: _Models) -> dict[TableKey, View]:
-    return {
-        (key := models.key(view.table)): view.value(key, models.schema_translate_map)
-        for view in declared_views(models.metadatas)
-    }
+    return _by_key(
+        (
+            (key := models.key(view.table), view.value(key, models.schema_translate_map))
+            for view in declared_views(models.metadatas)
+        ),
+        "view",
+    )
 
 
 def _privileges(tables: Iterable[_DeclaredTable], models: _Models, grants: Iterable[Grant]) -> set[Privilege]:
@@ -299,9 +307,30 @@ def functions(
     default_schema: str | None,
     schema_translate_map: Mapping[str | None, str | None] | None = None,
 ) -> list[SQLFunction]:
-    """Return the declared functions; the default schema becomes None."""
-    values = [one.value(schema_translate_map) for one in kept_on(metadatas, DeclaredFunction)]
-    return [replace(one, schema=unless_default(one.schema, default_schema)) for one in values]
+    """Return the declared functions; the default schema becomes None.
+
+    Raises:
+        DeclarationError: two different functions have one name.
+    """
+    values = (one.value(schema_translate_map) for one in kept_on(metadatas, DeclaredFunction))
+    found = (replace(one, schema=unless_default(one.schema, default_schema)) for one in values)
+    return list(_by_key(((one.key, one) for one in found), "function").values())
+
+
+def _by_key(found: Iterable[tuple[_K, _T]], kind: str) -> dict[_K, _T]:
+    """Return the values by their keys; several MetaData may repeat a declaration.
+
+    Raises:
+        DeclarationError: two different values have one key.
+    """
+    by_key: dict[_K, _T] = {}
+    for key, value in found:
+        if by_key.setdefault(key, value) != value:
+            raise DeclarationError(
+                f"{kind} {key.name!r} is declared twice, and the declarations differ. Give one another name, "
+                "or make both the same"
+            )
+    return by_key
 
 
 def _key(table: Table, default_schema: str | None) -> TableKey:

@@ -49,6 +49,7 @@ from sqla_rls import (
     jwt_claim,
     jwt_claim_contains,
     member_of,
+    view,
 )
 from sqla_rls.declare.collect import declared
 from sqla_rls.exc import DeclarationError
@@ -494,3 +495,22 @@ S = SequenceKey(None, "s")
 def test_which_sequences_defaults_call(said: dict[str, Any], sequence: SequenceKey) -> None:
     todos = Table("t", MetaData(), Column("n", Integer, **said), Policy("it", using=True))
     assert {one.sequence for one in declared([todos.metadata]).called_sequences} == {sequence}
+
+
+def test_two_metadata_may_repeat_a_declaration_but_not_change_it() -> None:
+    def models(schema: str | None, *items: Any, query: str = "SELECT 1 AS one") -> MetaData:
+        metadata = MetaData()
+        Table("t", metadata, Column("id", Integer), *items, schema=schema)
+        view("v", metadata, query, schema=schema)
+        return metadata
+
+    first = models(None, Policy("p", using="id = 1"))
+    both = declared([first, models("public", Policy("p", using="id = 1"))], default_schema="public")
+    assert len(both.policies) == len(both.views) == 1
+    for other, refused in (
+        (models("public", Policy("p", using="true")), "policy 'p'"),
+        (models("public", disable_row_level_security()), "row security of table 't'"),
+        (models("public", query="SELECT 2 AS one"), "view 'v'"),
+    ):
+        with pytest.raises(DeclarationError, match=f"{refused} is declared twice, and the declarations"):
+            declared([first, other], default_schema="public")

@@ -212,6 +212,40 @@ def test_it_is_declared_once() -> None:
 
 
 @pytest.mark.exhaustive
+def test_two_metadata_may_repeat_a_function_but_not_change_it(project: Project) -> None:
+    def also(**changed: Any) -> None:
+        other = MetaData()
+        sql_function("is_mine", other, to=READER, **{**IS_MINE, **changed})
+        project.options["target_metadata"] = [metadata, other]
+
+    metadata = with_function()
+    also()
+    project.migrate(metadata)
+    for different in ({"body": "SELECT true"}, {"body": "SELECT true", "schema": "public"}):
+        also(**different)
+        with pytest.raises(DeclarationError, match="function 'is_mine' is declared twice, and the decl"):
+            project.check(metadata)
+
+
+@pytest.mark.exhaustive
+def test_an_ignored_role_may_execute_it_after_it_is_recreated(project: Project) -> None:
+    def with_others(**changed: Any) -> MetaData:
+        metadata = with_function(**changed)
+        ignore(metadata, roles="rls_function_*")
+        return metadata
+
+    execute(project, "DO 'BEGIN CREATE ROLE rls_function_dba; EXCEPTION WHEN duplicate_object THEN END'")
+    project.migrate(with_others())
+    execute(project, "GRANT EXECUTE ON FUNCTION is_mine TO rls_function_dba WITH GRANT OPTION")
+    before = project.state()
+    project.migrate(with_others(arguments="who text, other text DEFAULT NULL"))
+    assert functions_of(project)[0][2] == ["reporting", "rls_function_dba"]
+    project.downgrade()
+    assert project.state() == before
+    execute(project, "DROP OWNED BY rls_function_dba", "DROP ROLE rls_function_dba")
+
+
+@pytest.mark.exhaustive
 def test_create_all_makes_it_and_drop_all_drops_it(engine: Engine) -> None:
     metadata = with_function(body=HAIRY)
     metadata.create_all(engine)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from sqla_rls.alembic.autogenerate.privileges import privileges_to_restore
+from sqla_rls.alembic.autogenerate.privileges import privileges_to_restore, restored_grants
 from sqla_rls.alembic.autogenerate.render import Call
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.functions import FunctionChange
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
+from sqla_rls.snapshot import ObjectKey, Privilege, SQLFunction, TableKey
 
 log = autogenerate_log(__name__)
 
@@ -26,8 +26,11 @@ def dropped_functions(
 
 
 def created_functions(
-    changes: Iterable[FunctionChange], unchecked: Collection[TableKey] = ()
+    changes: Iterable[FunctionChange],
+    left_alone: Collection[Privilege],
+    unchecked: Collection[TableKey] = (),
 ) -> Iterator[Call]:
+    """Yield the new, changed and recreated functions, with the privileges of ignored roles, *left_alone*."""
     for change in changes:
         if change.after is None:
             continue
@@ -35,6 +38,8 @@ def created_functions(
         if change.replaces and change.before is not None:
             call.undone_by(_create(change.before))
         yield call
+        if not change.replaces:
+            yield from restored_grants(left_alone, ObjectKey("FUNCTION", *change.after.key))
 
 
 def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> Iterator[Call]:

@@ -64,6 +64,7 @@ def order(
         for side in (False, True)
     )
     to_check = [change for change in beneath if change.key in unchecked]
+    left_alone = live.privileges - normalized.live.privileges
     operations: list[MigrateOperation] = [
         *warned.to_confirm,
         *_before_tables(
@@ -77,12 +78,12 @@ def order(
         *dropped_views(read.view_changes, live),
         *checked_functions(to_check, dropped=True),
         *dropped_functions(above, live),
-        *created_functions(beneath, unchecked),
+        *created_functions(beneath, left_alone, unchecked),
         *before_what_defaults_read(context.operations, [change.key.name for change in beneath if to_check]),
         *dropped_functions(beneath, live, unchecked),
-        *created_functions(above),
+        *created_functions(above, left_alone),
         *checked_functions(to_check, dropped=False),
-        *created_views(read.view_changes, live.privileges - normalized.live.privileges),
+        *created_views(read.view_changes, left_alone),
         *_remarked(_after_tables(changes, declared, context.tables.created, read.recreated), warned.remarks),
     ]
     if past is not None:

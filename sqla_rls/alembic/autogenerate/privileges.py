@@ -38,6 +38,14 @@ def revokes(privileges: Iterable[Privilege]) -> Iterator[Call]:
         yield call.undo
 
 
+def restored_grants(left_alone: Iterable[Privilege], recreated: ObjectKey) -> Iterator[Call]:
+    """Yield the grants of *left_alone* on an object that the migration has recreated."""
+    for call in grants(one for one in left_alone if one.object == recreated):
+        # The drop of the object revokes them.
+        call.undo.implicit = True
+        yield call
+
+
 def privileges_to_restore(
     live: DatabaseSnapshot, objects: Collection[ObjectKey], sequences: Iterable[SequenceKey] = ()
 ) -> Iterator[Call]:

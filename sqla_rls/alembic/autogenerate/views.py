@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from sqla_rls.alembic.autogenerate.privileges import grants, privileges_to_restore
+from sqla_rls.alembic.autogenerate.privileges import privileges_to_restore, restored_grants
 from sqla_rls.alembic.autogenerate.render import Call
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.views import ViewChanges
@@ -29,9 +29,7 @@ def created_views(views: ViewChanges, left_alone: Collection[Privilege]) -> Iter
             yield _call("replace_rls_view", change.after).undone_by(_call("replace_rls_view", change.before))
             continue
         yield _create(change.after)
-        for call in grants(one for one in left_alone if one.object == change.after.object):
-            call.undo.implicit = True
-            yield call
+        yield from restored_grants(left_alone, change.after.object)
 
 
 def log_views(views: ViewChanges, in_the_way: Collection[TableKey]) -> None:
