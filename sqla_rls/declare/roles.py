@@ -39,7 +39,7 @@ def declare_roles(metadata: MetaData, *roles: Role) -> None:
 
 def roles_to_make(named: Collection[Role | str]) -> dict[str, Role]:
     """Return the roles to create, with their groups, and the roles that are declared with others."""
-    made = _together_by_name(named)
+    made = together_by_name(named)
     if brings_anonymous_along(named):
         # A caller without a token needs a role, too.
         made.setdefault(anonymous.name, anonymous)
@@ -53,15 +53,15 @@ def roles_to_make(named: Collection[Role | str]) -> dict[str, Role]:
 
 def roles_of_others(named: Collection[Role | str]) -> list[str]:
     """Return the roles that another program creates."""
-    return [role.name for role in _together_by_name(named).values() if not role.managed]
+    return [role.name for role in together_by_name(named).values() if not role.managed]
 
 
 def brings_anonymous_along(named: Collection[Role | str]) -> bool:
     """Return whether *named* has ``authenticated``, and migrations create that role."""
-    return authenticated in named and _together_by_name(named)[authenticated.name].managed
+    return authenticated in named and together_by_name(named)[authenticated.name].managed
 
 
-def _together_by_name(named: Iterable[Role | str]) -> dict[str, Role]:
+def together_by_name(named: Iterable[Role | str]) -> dict[str, Role]:
     """Return the merged declarations of each role, and of its groups."""
     found: dict[str, Role] = {}
     waiting = list(dict.fromkeys(named))

@@ -29,6 +29,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import (
     Policy,
+    Role,
     anonymous,
     auth_uid,
     authenticated,
@@ -43,6 +44,12 @@ from tests.support.sessions import Todo
 from tests.support.suite import table
 
 metadata = MetaData()
+#: A member that inherits, and one that doesn't.
+helper, guest = Role("rls_helper", member_of=[authenticated]), Role("rls_guest", member_of=["rls_outer"])
+outer, noble = (
+    Role("rls_outer", member_of=[authenticated]),
+    Role("rls_noble", inherit=False, member_of=["rls_outer"]),
+)
 editors = Table(
     "editors",
     metadata,
@@ -71,6 +78,19 @@ shared = Table(
 )
 
 
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("is_locked", Boolean),
+    Policy("helpers", roles=[helper, guest, noble], using=True),
+    Policy("free", "ALL", outer, using="id < 3"),
+    Policy("unlocked", "UPDATE", authenticated, permissive=False, using=lambda: ~column("is_locked")),
+    Policy("kept", "DELETE", ["rls_guest", "CURRENT_USER"], permissive=False, using="id = 1"),
+    grant("SELECT", "UPDATE", "DELETE", to=[helper, guest, noble, authenticated]),
+)
+
+
 @pytest.fixture(scope="module")
 def owner(server: Server) -> Iterator[Engine]:
     name = server.create_database()
@@ -88,6 +108,10 @@ def owner(server: Server) -> Iterator[Engine]:
             ],
         )
         connection.execute(insert(editors).values(user_id="carol"))
+        connection.execute(
+            insert(tasks),
+            [{"id": number, "is_locked": locked} for number, locked in enumerate((False, True, None, False))],
+        )
         connection.execute(insert(shared).values(id=1))
     yield engine
     server.drop_database(name)
@@ -128,6 +152,20 @@ def test_what_is_permitted_is_what_the_command_changes(
             savepoint.rollback()
     assert said == {number: number in changed for number in said}
     assert said
+
+
+@pytest.mark.parametrize("role", [helper, guest, outer, noble, authenticated], ids=str)
+@pytest.mark.parametrize("by_name", [False, True], ids=["a Role", "a name"])
+@pytest.mark.parametrize("command", ["update", "delete"])
+def test_the_policies_of_groups_count_if_the_caller_inherits_them(
+    owner: Engine, role: Role, by_name: bool, command: str
+) -> None:
+    change: Any = update(tasks).values(id=tasks.c.id) if command == "update" else delete(tasks)
+    with owner.connect() as connection:
+        run_as(connection, str(role), None)
+        asked = select(tasks.c.id, permitted(tasks, command, str(role) if by_name else role))
+        said = {number for number, may in connection.execute(asked) if may}
+        assert said == set(connection.execute(change.returning(tasks.c.id)).scalars())
 
 
 def test_callers_of_another_role_are_asked_about_by_their_role(owner: Engine) -> None:
