@@ -32,8 +32,10 @@ from sqla_rls import (
     auth_uid,
     authenticated,
     crud_policy,
+    declare_roles,
     disable_row_level_security,
     grant,
+    sql_function,
 )
 from sqla_rls.exc import DeclarationError, ExposureNotConfirmed
 from sqla_rls.server.installation import Installation
@@ -111,6 +113,50 @@ def test_the_same_rows_need_no_confirmation(project: Project) -> None:
     ]
     assert "confirm_exposure" not in script
     project.upgrade()
+
+
+@pytest.mark.exhaustive
+def test_a_function_that_another_calls_changes(project: Project) -> None:
+    def models(using: str, body: str) -> MetaData:
+        found = todos(read(using))
+        sql_function("base", found, returns="int", arguments="n int", body=body, to=authenticated)
+        sql_function(
+            "is_open",
+            found,
+            returns="boolean",
+            arguments="task text",
+            body="SELECT public.base(length(task)) > 3",
+            to=authenticated,
+        )
+        return found
+
+    project.migrate(models("is_open(task)", "SELECT n"))
+
+    assert notes(project.revision(models("is_open(task) AND true", "SELECT 100"))) == [
+        "Not decided: public.todos for authenticated: function public.base(integer) changes"
+    ]
+
+
+@pytest.mark.exhaustive
+def test_other_roles_may_execute_a_function_that_a_policy_calls(project: Project) -> None:
+    def models(using: str, *roles: str) -> MetaData:
+        found = todos(read(using, "alpha", "beta"))
+        declare_roles(found, Role("alpha"), Role("beta"))
+        sql_function(
+            "is_open",
+            found,
+            returns="boolean",
+            arguments="task text",
+            body="SELECT task = 'a'",
+            to=[*roles],
+        )
+        return found
+
+    project.migrate(models("is_open(task)", "alpha"))
+
+    assert notes(project.revision(models("is_open(task) AND true", "alpha", "beta"))) == [
+        "Not decided: public.todos for alpha and beta: function public.is_open(text) changes"
+    ]
 
 
 @pytest.mark.exhaustive

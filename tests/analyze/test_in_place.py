@@ -32,6 +32,11 @@ CREATE SCHEMA auth; GRANT USAGE ON SCHEMA auth TO PUBLIC;
 CREATE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE
   RETURN nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
 CREATE FUNCTION is_grown(age int) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN RETURN age >= 18; END';
+CREATE FUNCTION is_boss() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT current_user = 'boss' $$;
+CREATE FUNCTION may_all() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT public.is_boss()';
+CREATE FUNCTION subject() RETURNS text LANGUAGE sql IMMUTABLE AS
+  $$ SELECT nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' $$;
+CREATE FUNCTION kept() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN public.subject(); END';
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE TABLE orgs (id int PRIMARY KEY, is_open boolean NOT NULL);
 CREATE TABLE members (org_id int REFERENCES orgs, user_id text, role text NOT NULL DEFAULT 'member',
@@ -153,6 +158,25 @@ CHANGES: dict[str, tuple[str, Mapping[Any, str]]] = {
     "current_user": (
         "ALTER POLICY d ON docs USING (current_user = 'boss' OR org_id IN (SELECT org_id FROM members))",
         on("docs", ("boss",), ALL, "opens"),
+    ),
+    "a setting with the role": (
+        (
+            "ALTER POLICY d ON docs USING (current_setting('role') = 'boss' OR org_id IN "
+            "(SELECT org_id FROM members))"
+        ),
+        on("docs", ("boss",), ALL, "opens"),
+    ),
+    "a function that calls one that asks for the role": (
+        "ALTER POLICY d ON docs USING (may_all() OR org_id IN (SELECT org_id FROM members))",
+        on("docs", ("boss",), ALL, "opens"),
+    ),
+    "a function that is wrongly IMMUTABLE": (
+        "ALTER POLICY p ON own USING (subject() = user_id)",
+        {},
+    ),
+    "a wrongly IMMUTABLE function of which a function keeps the plan": (
+        "ALTER POLICY p ON own USING (kept() = user_id)",
+        {},
     ),
     "a table that is read inside": (
         (

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.in_place.attempts import Attempt, Attempts
 from sqla_rls.analyze.in_place.conditions import (
     PARTS,
@@ -188,12 +189,16 @@ class _Comparing:
         read = self.sides.read(name)
         held = [side.profiles.get((one, role)) for side in self.sides for one in read]
         expressions = self.sides.expressions(read)
+        asks = any(
+            access_asks_for_role(schema, [one for one in read if one in schema.relations])
+            for schema in self.sides.schemas
+        )
         return repr(
             (
                 [None if profile is None else replace(profile, role="") for profile in held],
                 self.rights.of(role, expressions),
                 [side.doubts.get((one, role)) for side in self.sides for one in read],
-                role if any(one.depends_on_role for one in expressions) else "",
+                role if asks else "",
             )
         )
 
@@ -276,7 +281,12 @@ class _Comparing:
         asked = tuple(sql for sql in conditions if sql not in ("true", "false"))
         expressions = {one for part in needed for one in part.expressions}
         as_role = self.rights.evaluates_as(role, expressions)
-        question = Question(asked, tables.definitions, row_of(universe.relation))
+        question = Question(
+            asked,
+            tables.definitions,
+            row_of(universe.relation),
+            forgets_plans=self.functions.may_be_frozen(expressions),
+        )
         actors = universe.pools.actors([role])
         found: dict[tuple[Command, Direction], _Found] = {}
         is_pointwise = dict.fromkeys(PARTS, True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
+from sqla_rls.analyze.in_place.asking import function_asks_for_role
 from sqla_rls.analyze.in_place.conditions import Undecidable
 from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.vocabulary import read_function
@@ -39,6 +40,7 @@ class Functions:
     _known: dict[str, list[RowMapping]] = field(default_factory=dict)
     _reasons: dict[str, str | None] = field(default_factory=dict)
     _believing: dict[str, bool] = field(default_factory=dict)
+    _calls: dict[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
 
     def require_decidable(self, expressions: Iterable[Expression]) -> None:
         """Raise Undecidable if a function that *expressions* call may read a table."""
@@ -53,18 +55,67 @@ class Functions:
                 self._require_claims(name[-1])
 
     def signatures(self, expressions: Iterable[Expression]) -> list[str]:
-        """Return the signatures of the functions outside ``pg_catalog`` that *expressions* call."""
+        """Return the signatures of the functions outside ``pg_catalog`` that *expressions* reach.
+
+        They are those that the expressions call, those that the bodies of these may call, and so on.
+        """
+        return sorted(self._reached(expressions))
+
+    def executed(self, expressions: Iterable[Expression]) -> list[str]:
+        """Return the signatures of the functions on which a role needs EXECUTE for *expressions*."""
+        return sorted(self._reached(expressions, as_caller=True))
+
+    def ask_for_role(self, expressions: Iterable[Expression]) -> bool:
+        """Return whether *expressions*, or the functions that they reach, may ask for the role."""
         expressions = list(expressions)
-        self._look_up({name[-1] for one in expressions for name in one.vocabulary.functions})
-        return sorted(
-            {
-                row["signature"]
-                for one in expressions
-                for name in one.vocabulary.functions
-                for row in self._known.get(name[-1], ())
-                if len(name) > 1 and row["schema"] == name[0] != _CATALOG
-            }
+        return any(one.depends_on_role for one in expressions) or any(
+            function_asks_for_role(row["language"], row["body"])
+            for row in self._reached(expressions).values()
+            if not row["is_of_extension"]
         )
+
+    def may_be_frozen(self, expressions: Iterable[Expression]) -> bool:
+        """Return whether a plan may keep what a function returned to another caller."""
+        return any(
+            row["is_immutable"] and not row["is_of_extension"] for row in self._reached(expressions).values()
+        )
+
+    def _reached(
+        self, expressions: Iterable[Expression], *, as_caller: bool = False
+    ) -> Mapping[str, RowMapping]:
+        """Return the functions outside ``pg_catalog`` that *expressions* may call, by their signatures.
+
+        Args:
+            expressions: the expressions.
+            as_caller: leave out those that are called with the rights of the owner of another.
+        """
+        # Postgres prints the schema of each function of an expression; a body may leave it out.
+        waiting = {name for one in expressions for name in one.vocabulary.functions if len(name) > 1}
+        found: dict[str, RowMapping] = {}
+        while waiting:
+            self._look_up({name[-1] for name in waiting})
+            rows = {
+                row["signature"]: row
+                for name in waiting
+                for row in self._known[name[-1]]
+                if row["schema"] != _CATALOG and (len(name) == 1 or row["schema"] == name[-2])
+            }
+            new = [row for signature, row in rows.items() if signature not in found]
+            found |= rows
+            waiting = {
+                name
+                for row in new
+                if not (as_caller and row["is_definer"]) and not row["is_of_extension"]
+                for name in self._called(row)
+            }
+        return found
+
+    def _called(self, row: RowMapping) -> frozenset[tuple[str, ...]]:
+        """Return the names of the functions that the body of a function calls."""
+        signature = row["signature"]
+        if signature not in self._calls:
+            self._calls[signature] = frozenset(read_function(row["language"], row["body"]).functions)
+        return self._calls[signature]
 
     def _require_claims(self, name: str) -> None:
         if name not in self._believing:

@@ -53,6 +53,20 @@ class Migration:
         protected = {key for key, one in self.live.row_security.items() if one.enabled}
         return (policies | flags | (granted & protected)) & self.live.row_security.keys() - {*self.dropped}
 
+    @property
+    def changed_functions(self) -> set[tuple[str, str]]:
+        """The schema and name of the functions that change, or that other roles may execute afterwards."""
+        default = self.live.default_schema
+        privileges = self.changes.privileges.grants | self.changes.privileges.revokes
+        # The name of a privilege on a function may have the types of the arguments.
+        executed = {
+            (one.schema or default, name)
+            for one in privileges
+            if one.object_type == "FUNCTION"
+            for name in (one.name, one.name.rpartition("(")[0])
+        }
+        return executed | {(key.schema or default, key.name) for key in self.functions}
+
 
 @dataclass(slots=True)
 class _Expression:
@@ -132,10 +146,9 @@ class Sides:
                     row_security=change.after.enabled,
                     forced=change.after.forced,
                 )
-        default = self.migration.live.default_schema
-        replaced = {(key.schema or default, key.name) for key in self.migration.functions}
+        changed = self.migration.changed_functions
         functions = {
-            name: replace(one, definition="") if (one.schema, one.name) in replaced else one
+            name: replace(one, definition="") if (one.schema, one.name) in changed else one
             for name, one in schema.functions.items()
         }
         return replace(schema, relations=relations, edges=edges, functions=functions)

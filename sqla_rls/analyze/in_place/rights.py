@@ -33,7 +33,7 @@ class Rights:
         parameters = {
             "role": role,
             "schemas": sorted({schema for one in expressions for schema in one.schemas}),
-            "signatures": self.functions.signatures(expressions),
+            "signatures": self.functions.executed(expressions),
         }
         key = repr(parameters)
         if key not in self._known:
@@ -50,7 +50,7 @@ class Rights:
         may = self.of(role, expressions)
         if may["may_set_role"] and may["may_use_schemas"]:
             return True
-        if any(one.depends_on_role for one in expressions):
+        if self.functions.ask_for_role(expressions):
             raise Undecidable(f"a policy asks for the role, and {self.own_role} can't SET ROLE {role}")
         if not may["may_execute"]:
             raise Undecidable(f"role {role} may not execute a function that a policy calls")

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from sqla_rls.analyze.in_place.asking import asks_for_role
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
 from sqla_rls.analyze.vocabulary.trees import trees
 
 _PREFIX: Final = "SELECT "
 #: A table of no world: its reader can't be evaluated.
 SYSTEM_COLUMNS: Final = frozenset({"tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"})
-_OTHER_ROLES: Final = frozenset({"session_user", "current_user", "current_role", "user", "system_user"})
-_ROLE_FUNCTIONS: Final = frozenset({"pg_has_role", "row_security_active", "getpgusername", "current_setting"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Expression:
     places: tuple[_Place, ...]
     #: Why the expression can't be evaluated on rows of no table; None if it can.
     obstacle: str | None
-    #: Whether its value depends on the role that evaluates it.
+    #: Whether its own words ask for the role that evaluates it; its functions may, too.
     depends_on_role: bool
     words: frozenset[str]
     #: The schemas of functions, types and operators that the text names.
@@ -90,20 +89,13 @@ def parsed(sql: str) -> Expression:
         places = tuple(_places(sql))
         words = frozenset(_words(sql))
         obstacle = _obstacle(vocabulary, places)
-    functions = {name[-1] for name in vocabulary.functions}
-    depends = bool(
-        words & _OTHER_ROLES
-        or functions & (_ROLE_FUNCTIONS - {"current_setting"})
-        or any(name.startswith("has_") and name.endswith("_privilege") for name in functions)
-        or any(constant.value == "role" for constant in vocabulary.loose)
-    )
     schemas, operators = _named(sql) if vocabulary.is_complete else (set[str](), set[tuple[str, str]]())
     return Expression(
         sql=sql,
         vocabulary=vocabulary,
         places=places,
         obstacle=obstacle,
-        depends_on_role=depends,
+        depends_on_role=asks_for_role(sql),
         words=words,
         schemas=frozenset(schemas),
         operators=frozenset(operators),
@@ -180,27 +172,6 @@ def _words(sql: str) -> Iterator[str]:
     for token in scan(sql):
         if token.kind != "NO_KEYWORD":
             yield token.name.lower()
-
-
-def asks_for_role(sql: str) -> bool:
-    """Return whether *sql*, an expression or the body of a function, may depend on the role that runs it."""
-    import pglast
-    from pglast.parser import scan
-
-    try:
-        tokens = list(scan(sql))
-    except pglast.parser.ParseError:
-        return True
-    for token in tokens:
-        word = sql[token.start : token.end + 1].lower().strip("\"'")
-        if token.kind != "NO_KEYWORD" and token.name.lower() in _OTHER_ROLES:
-            return True
-        if word in (*_ROLE_NAMES, "role") or (word.startswith("has_") and word.endswith("_privilege")):
-            return True
-    return False
-
-
-_ROLE_NAMES: Final = _ROLE_FUNCTIONS - {"current_setting"}
 
 
 def _named(sql: str) -> tuple[set[str], set[tuple[str, str]]]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Final, TypeAlias
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
-from sqla_rls.analyze.in_place.splice import asks_for_role
+from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.matrix.decide import Worlds
 from sqla_rls.analyze.matrix.entry import COMMANDS, Entry, Matrix
 from sqla_rls.analyze.matrix.role_entries import RoleEntries
@@ -220,7 +219,7 @@ class _Reading:
             words = ConditionWords(columns, self.schema.functions, required=required, names_owner=True)
         constants: dict[str, bool | None] = {}
         read = sorted({relation.name, *self.schema.reads(relation.name)})
-        is_asked = self._asks_for_role(read)
+        is_asked = access_asks_for_role(self.schema, read)
         known: dict[object, list[Entry]] = {}
         for role in roles:
             profile = profiles[relation.name, role]
@@ -252,25 +251,6 @@ class _Reading:
             member_of = sorted(attributes.member_of.items())
             found[role] = (privileges, member_of, repr(replace(attributes, member_of={})))
         return found
-
-    def _asks_for_role(self, names: Iterable[str]) -> bool:
-        """Return whether a policy, a query, a function or a default of *names* may depend on the role."""
-        schema = self.schema
-        expressions: list[str | None] = []
-        for name in names:
-            relation = schema.relations[name]
-            for policy in relation.policies:
-                expressions += [policy.using, policy.check]
-            for column in relation.columns.values():
-                expressions += [column.default, column.generated, *column.domain_checks]
-            expressions += [relation.query, *relation.checks]
-            expressions += [
-                schema.functions[one].body for one in schema.calls(name) if one in schema.functions
-            ]
-        return any(_may_ask(one) for one in expressions if one is not None)
-
-
-_may_ask = cache(asks_for_role)
 
 
 def _order(entry: Entry) -> tuple[str, bool, str, int]:

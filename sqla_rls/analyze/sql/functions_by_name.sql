@@ -6,6 +6,7 @@ SELECT n.nspname AS schema,
        coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) AS body,
        p.provolatile = 'v' AS is_volatile,
        p.provolatile = 'i' AS is_immutable,
+       p.prosecdef AS is_definer,
        EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                 WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
                   AND d.deptype = 'e') AS is_of_extension

@@ -95,6 +95,16 @@ CASES = {
         [],
     ),
     "a setting that is empty": (policy("owner_id = current_setting('app.user', true)"), []),
+    "a function that asks for one of two roles": (
+        "CREATE FUNCTION is_user() RETURNS boolean LANGUAGE sql STABLE"
+        " AS $$ SELECT current_user = 'authenticated' $$;"
+        + policy("is_user()", to="anonymous, authenticated"),
+        ["info everyone-reads public.docs"],
+    ),
+    "a setting that is one of two roles": (
+        policy("current_setting('role') = 'authenticated'", to="anonymous, authenticated"),
+        ["info everyone-reads public.docs"],
+    ),
     "deleting all": (
         policy(OWN) + policy("true", command="DELETE", name="d"),
         ["error everyone-writes public.docs"],

@@ -48,7 +48,12 @@ class InPlace:
         worlds, unmet = self.worlds.allowed(universe, evaluator)
         units = [_unit(world) for world in worlds]
         spelled = tuple(dict.fromkeys(sql for sql in conditions.values() if sql not in CONSTANTS))
-        question = Question(spelled, tables.definitions, source_of(relation))
+        question = Question(
+            spelled,
+            tables.definitions,
+            source_of(relation),
+            forgets_plans=self._functions.may_be_frozen(asked.expressions),
+        )
         actors = self.worlds.actors(universe, role)
         rows = []
         with evaluator.units(units):

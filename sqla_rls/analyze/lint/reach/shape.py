@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from sqla_rls.analyze.in_place.splice import parsed
+from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.schema import Schema
@@ -35,14 +35,6 @@ class Shapes:
         """Return what decides which rows callers reach; tables with the same key are the same to them."""
         read = self.schema.reads(relation.name)
         others = sorted(read - {relation.name})
-        expressions = [
-            parsed(sql)
-            for one in read
-            for policy in self.schema.relations[one].policies
-            for sql in (policy.using, policy.check)
-            if sql is not None
-        ]
-        depends = any(one.depends_on_role for one in expressions)
         core = self._core(relation)
         policies = sorted(
             self.database.policies_of(relation, role),
@@ -65,7 +57,7 @@ class Shapes:
             [repr(replace(self.database.profiles_of(role)[one], role="")) for one in others],
             self.database.is_active(relation.name, role),
             relation.name if relation.children or relation.name in self._read_by_others else "",
-            role if depends else "",
+            role if access_asks_for_role(self.schema, read) else "",
             self.database.is_anonymous(role),
         ]
         return Shape(repr(parts), core, [one.name for one in policies])
