@@ -34,7 +34,7 @@ def require_safe_roles(connection: Connection, *, member_of: Collection[str] = (
         UnsafeRole: row security doesn't hold for one of the roles.
 
     Emits:
-        One SELECT over pg_roles, pg_policy, and the owners of objects.
+        One SELECT over pg_roles, pg_policy, and what depends on objects of these roles.
     """
     with unprepared(connection):
         found = connection.execute(_UNSAFE, {"member_of": json.dumps(list(member_of))}).one_or_none()

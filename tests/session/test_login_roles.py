@@ -109,6 +109,37 @@ def test_a_role_for_which_row_security_does_not_hold_is_refused_until_it_is_cure
         assert session.scalars(TASKS).all() == ["alice's"]
 
 
+def test_a_role_may_own_what_no_protected_table_uses(
+    admin: Engine, login: Login, role: str, todos: None, alice: Caller
+) -> None:
+    run(
+        admin,
+        f'CREATE SCHEMA "{role}" AUTHORIZATION "{role}"',
+        f'SET LOCAL search_path = "{role}", public',
+        "CREATE TYPE kind AS ENUM ('a', 'b')",
+        "CREATE DOMAIN short AS text CHECK (length(VALUE) < 9)",
+        "CREATE FUNCTION folded(text) RETURNS short IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)'",
+        """CREATE TABLE jobs (id serial PRIMARY KEY, todo bigint REFERENCES public.todos, kind kind,
+                              parent int REFERENCES jobs, name text UNIQUE CHECK (name <> ''))""",
+        "CREATE TABLE more_jobs () INHERITS (jobs)",
+        "CREATE VIEW all_jobs AS SELECT j.*, t.task FROM jobs AS j JOIN public.todos AS t ON t.id = j.todo",
+        "CREATE MATERIALIZED VIEW some_jobs AS SELECT * FROM all_jobs",
+        "CREATE FUNCTION job() RETURNS jobs STABLE BEGIN ATOMIC SELECT * FROM jobs; END",
+        "CREATE SEQUENCE numbers",
+        "ALTER TABLE public.todos ADD COLUMN number bigint DEFAULT nextval('numbers')",
+        "ALTER TABLE public.todos ADD COLUMN job int REFERENCES jobs ON DELETE CASCADE",
+        *(
+            f'ALTER {what} OWNER TO "{role}"'
+            for what in ("TYPE kind", "DOMAIN short", "FUNCTION folded", "TABLE jobs", "TABLE more_jobs")
+        ),
+        *(f'ALTER {what} OWNER TO "{role}"' for what in ("VIEW all_jobs", "FUNCTION job()")),
+        f'ALTER MATERIALIZED VIEW some_jobs OWNER TO "{role}"',
+    )
+    with login(role)() as session:
+        identify(session, alice)
+        assert session.scalars(TASKS).all() == ["alice's"]
+
+
 @pytest.mark.exhaustive
 def test_from_16_on_createrole_alone_grants_no_role(
     server: Server, admin: Engine, login: Login, role: str, todos: None, alice: Caller

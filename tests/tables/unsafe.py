@@ -38,6 +38,9 @@ _MEMBERS = (
          USING (auth.user_id() IN (SELECT user_id FROM members))""",
 )
 
+_SAME = "FUNCTION same(text, text) RETURNS bool IMMUTABLE LANGUAGE sql"
+_MORE = "CREATE POLICY more ON todos TO authenticated USING ((SELECT auth.user_id()) === user_id)"
+
 UNSAFE = [
     Unsafe(
         name="superuser",
@@ -218,6 +221,204 @@ UNSAFE = [
         ),
         why="it owns function public.touched(), which runs with the rights of its callers",
         hint="ALTER FUNCTION public.touched() OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of an operator's function",
+        sql=(
+            f"CREATE {_SAME} AS 'SELECT $1 = $2'",
+            "CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = same)",
+            _MORE,
+            _owned("FUNCTION same"),
+            'GRANT CREATE ON SCHEMA public TO "{role}"',
+        ),
+        why="it owns function public.same(pg_catalog.text,pg_catalog.text), which a policy depends on",
+        hint="ALTER FUNCTION public.same(pg_catalog.text,pg_catalog.text) OWNER TO CURRENT_USER",
+        attack=(f"CREATE OR REPLACE {_SAME} AS 'SELECT true'", "SET ROLE authenticated", _ROWS),
+    ),
+    Unsafe(
+        name="owner of a table below a view",
+        sql=(
+            "CREATE TABLE readers (owner text, reader text)",
+            "CREATE VIEW reading AS SELECT * FROM readers",
+            "CREATE MATERIALIZED VIEW kept AS SELECT * FROM reading",
+            """CREATE FUNCTION shared() RETURNS SETOF text STABLE SECURITY DEFINER
+                 BEGIN ATOMIC SELECT owner FROM reading WHERE reader = (SELECT auth.user_id()); END""",
+            "CREATE POLICY kept ON todos TO anonymous USING (user_id IN (SELECT owner FROM kept))",
+            "CREATE POLICY more ON todos TO authenticated USING (user_id IN (SELECT shared()))",
+            _owned("TABLE readers"),
+        ),
+        why="it owns table public.readers, which a policy depends on",
+        hint="ALTER TABLE public.readers OWNER TO CURRENT_USER",
+        attack=("INSERT INTO public.readers VALUES ('bob', 'alice')", "SET ROLE authenticated", _ROWS),
+    ),
+    Unsafe(
+        name="owner of a child of what a policy reads",
+        sql=(
+            *_MEMBERS,
+            "CREATE TABLE guests () INHERITS (members)",
+            _owned("TABLE guests"),
+        ),
+        why="it owns table public.guests, which a policy depends on",
+        hint="ALTER TABLE public.guests OWNER TO CURRENT_USER",
+        attack=("INSERT INTO public.guests VALUES ('alice')", "SET ROLE authenticated", _ROWS),
+    ),
+    Unsafe(
+        name="owner of a child",
+        sql=(
+            "CREATE TABLE later () INHERITS (todos)",
+            "INSERT INTO later VALUES (9, 'bob', 'bob''s')",
+            _owned("TABLE later"),
+        ),
+        why="it owns table public.later, which a protected table uses",
+        hint="ALTER TABLE public.later OWNER TO CURRENT_USER",
+        attack=("SELECT task FROM public.later",),
+    ),
+    Unsafe(
+        name="owner of a parent",
+        sql=(
+            "CREATE TABLE parent (task text)",
+            "CREATE TABLE child () INHERITS (parent)",
+            "ALTER TABLE child ENABLE ROW LEVEL SECURITY",
+            "INSERT INTO child VALUES ('bob''s')",
+            _owned("TABLE parent"),
+        ),
+        why="it owns table public.parent, which a protected table uses",
+        hint="ALTER TABLE public.parent OWNER TO CURRENT_USER",
+        attack=("SELECT task FROM public.parent",),
+    ),
+    Unsafe(
+        name="owner of the schema of what a policy calls",
+        sql=(
+            "CREATE SCHEMA helpers",
+            "CREATE FUNCTION helpers.me() RETURNS text STABLE RETURN auth.user_id()",
+            "CREATE POLICY never ON todos AS RESTRICTIVE USING (user_id = helpers.me())",
+            "CREATE POLICY more ON todos TO authenticated USING (true)",
+            "GRANT USAGE ON SCHEMA helpers TO authenticated",
+            _owned("SCHEMA helpers"),
+        ),
+        why="it owns schema helpers, which a policy depends on",
+        hint="ALTER SCHEMA helpers OWNER TO CURRENT_USER",
+        attack=("DROP FUNCTION helpers.me() CASCADE", "SET ROLE authenticated", _ROWS),
+    ),
+    Unsafe(
+        name="owner of an operator class's function",
+        sql=(
+            "CREATE FUNCTION rank(text, text) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 0'",
+            "CREATE FUNCTION below(text, text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1 < $2'",
+            "CREATE OPERATOR <<<< (LEFTARG = text, RIGHTARG = text, FUNCTION = below)",
+            """CREATE OPERATOR CLASS ranked FOR TYPE text USING btree AS
+                 OPERATOR 1 <<<<, FUNCTION 1 rank(text, text)""",
+            "CREATE POLICY more ON todos TO authenticated USING (user_id <<<< (SELECT auth.user_id()))",
+            _owned("FUNCTION rank(text, text)"),
+        ),
+        why="it owns function public.rank(pg_catalog.text,pg_catalog.text), which a policy depends on",
+        hint="ALTER FUNCTION public.rank(pg_catalog.text,pg_catalog.text) OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of an aggregate's function",
+        sql=(
+            "CREATE FUNCTION either(bool, bool) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1 OR $2'",
+            "CREATE AGGREGATE whether(bool) (SFUNC = either, STYPE = bool)",
+            "CREATE POLICY more ON todos TO authenticated USING ((SELECT whether(false)))",
+            _owned("FUNCTION either"),
+        ),
+        why="it owns function public.either(boolean,boolean), which a policy depends on",
+        hint="ALTER FUNCTION public.either(boolean,boolean) OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of an index's function",
+        sql=(
+            "CREATE FUNCTION folded(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)'",
+            "CREATE INDEX ON todos (folded(task))",
+            _owned("FUNCTION folded"),
+        ),
+        why="it owns function public.folded(pg_catalog.text), which runs with the rights of its callers",
+        hint="ALTER FUNCTION public.folded(pg_catalog.text) OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of a function of extended statistics",
+        sql=(
+            "CREATE FUNCTION folded(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)'",
+            "CREATE STATISTICS folding ON folded(task) FROM todos",
+            _owned("FUNCTION folded"),
+        ),
+        why="it owns function public.folded(pg_catalog.text), which runs with the rights of its callers",
+        hint="ALTER FUNCTION public.folded(pg_catalog.text) OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of a function of a partition key",
+        sql=(
+            "CREATE FUNCTION folded(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)'",
+            "CREATE TABLE parted (task text) PARTITION BY LIST (folded(task))",
+            _owned("FUNCTION folded"),
+        ),
+        why="it owns function public.folded(pg_catalog.text), which runs with the rights of its callers",
+        hint="ALTER FUNCTION public.folded(pg_catalog.text) OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of a cast's function",
+        sql=(
+            "CREATE TYPE level AS ENUM ('low')",
+            "CREATE FUNCTION level(int) RETURNS level IMMUTABLE LANGUAGE sql AS $$SELECT 'low'::level$$",
+            "CREATE CAST (int AS level) WITH FUNCTION level(int) AS IMPLICIT",
+            _owned("FUNCTION level"),
+        ),
+        why="it owns function public.level(integer), which runs with the rights of its callers",
+        hint="ALTER FUNCTION public.level(integer) OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of a function that a constraint's function calls",
+        sql=(
+            "CREATE FUNCTION inner_one() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'",
+            "CREATE FUNCTION outer_one() RETURNS int STABLE RETURN inner_one()",
+            "ALTER TABLE todos ADD CHECK (outer_one() = 1)",
+            _owned("FUNCTION inner_one()"),
+        ),
+        why="it owns function public.inner_one(), which runs with the rights of its callers",
+        hint="ALTER FUNCTION public.inner_one() OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of a table that a constraint's function reads",
+        sql=(
+            "CREATE TABLE words (word text)",
+            """CREATE FUNCTION allowed(text) RETURNS bool STABLE SECURITY DEFINER
+                 BEGIN ATOMIC SELECT NOT EXISTS (SELECT FROM words WHERE word = $1); END""",
+            "ALTER TABLE todos ADD CHECK (allowed(task))",
+            _owned("TABLE words"),
+        ),
+        why="it owns table public.words, which a protected table uses",
+        hint="ALTER TABLE public.words OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of a column's domain",
+        sql=(
+            "CREATE DOMAIN note AS text",
+            "CREATE DOMAIN short_note AS note",
+            "ALTER TABLE todos ADD COLUMN notes short_note[]",
+            _owned("DOMAIN note"),
+        ),
+        why="it owns type public.note, whose checks run with the rights of its users",
+        hint="ALTER TYPE public.note OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of a protected column's type",
+        sql=(
+            "CREATE TYPE pair AS (a text, b text)",
+            "ALTER TABLE todos ADD COLUMN pairs pair[]",
+            _owned("TYPE pair"),
+        ),
+        why="it owns type public.pair, which a protected table uses",
+        hint="ALTER TYPE public.pair OWNER TO CURRENT_USER",
+    ),
+    Unsafe(
+        name="owner of an event trigger's function",
+        sql=(
+            "CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
+            "CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION noted()",
+            _owned("FUNCTION noted()"),
+        ),
+        why="it owns function public.noted(), which an event trigger runs, for superusers, too",
+        hint="ALTER FUNCTION public.noted() OWNER TO CURRENT_USER",
     ),
     Unsafe(
         name="member of an owner",

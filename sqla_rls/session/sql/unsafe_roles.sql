@@ -1,7 +1,7 @@
 -- The first reason why row security doesn't hold for the login role, or for the role that it acts as; no row
 -- without a reason.  The parameter is a JSON list: the declared groups of the caller's role.  A membership without
 -- INHERIT counts, too, since SQL of a caller can SET ROLE.
-WITH acting AS (
+WITH RECURSIVE acting AS (
   SELECT current_user::text AS name, true AS is_caller
    UNION
   SELECT session_user::text, session_user = current_user
@@ -11,7 +11,61 @@ WITH acting AS (
 ), roles AS (
   SELECT DISTINCT oid, rolname, rolsuper, rolbypassrls, rolcreaterole, rolreplication FROM reachable
 ), in_policies AS (
-  SELECT DISTINCT role AS oid FROM pg_catalog.pg_policy, unnest(polroles) AS role WHERE role <> 0
+  SELECT DISTINCT role AS oid
+    FROM (SELECT DISTINCT polroles FROM pg_catalog.pg_policy) AS p, unnest(polroles) AS role
+   WHERE role <> 0
+), dependents AS (
+  -- What depends on an object of these roles, from the object upwards: they own little.  "runs" says that the object is
+  -- code, which its users run.  The bootstrap superuser owns nothing in pg_shdepend, but is itself a reason.
+  SELECT s.refobjid AS owner, s.classid AS owned_class, s.objid AS owned,
+         s.classid = 'pg_catalog.pg_proc'::regclass
+         OR s.classid = 'pg_catalog.pg_type'::regclass
+            AND EXISTS (SELECT FROM pg_catalog.pg_type AS t WHERE t.oid = s.objid AND t.typtype = 'd') AS runs,
+         s.classid AS class, s.objid AS object
+    FROM pg_catalog.pg_shdepend AS s
+   WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.deptype = 'o'
+     AND s.refobjid IN (SELECT oid FROM roles)
+     AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+     AND s.classid <> 'pg_catalog.pg_largeobject'::regclass
+   UNION
+  SELECT u.owner, u.owned_class, u.owned, u.runs, n.class, n.object
+    FROM dependents AS u, LATERAL (
+      -- Parts of a table, such as its indexes and foreign keys, decide about no policy.
+      SELECT d.classid AS class, d.objid AS object
+        FROM pg_catalog.pg_depend AS d
+       WHERE d.refclassid = u.class AND d.refobjid = u.object
+         AND (u.class <> 'pg_catalog.pg_class'::regclass
+              OR d.classid IN ('pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_proc'::regclass,
+                               'pg_catalog.pg_type'::regclass)
+              -- A child, or a partition.
+              OR d.classid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('n', 'a') AND d.refobjsubid = 0)
+       UNION ALL
+      -- From a part to its whole: from a rule to its view, and from code in a table to the table.
+      SELECT w.refclassid, w.refobjid
+        FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_depend AS w ON w.classid = d.classid AND w.objid = d.objid
+       WHERE d.refclassid = u.class AND d.refobjid = u.object
+         AND (d.classid = 'pg_catalog.pg_rewrite'::regclass
+              OR u.class NOT IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_namespace'::regclass))
+         AND (d.classid = 'pg_catalog.pg_rewrite'::regclass AND w.deptype = 'i'
+              OR u.class <> 'pg_catalog.pg_class'::regclass AND w.deptype IN ('a', 'i')
+                 AND w.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_type'::regclass)
+                 AND d.classid IN ('pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_attrdef'::regclass,
+                                   'pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_rewrite'::regclass,
+                                   'pg_catalog.pg_statistic_ext'::regclass, 'pg_catalog.pg_class'::regclass)
+              OR d.classid IN ('pg_catalog.pg_amop'::regclass, 'pg_catalog.pg_amproc'::regclass)
+                 AND w.refclassid IN ('pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass,
+                                      'pg_catalog.pg_operator'::regclass))
+       UNION ALL
+      -- From a child to its parents, which show its rows, and from an operator class to its type.
+      SELECT w.refclassid, w.refobjid
+        FROM pg_catalog.pg_depend AS w
+       WHERE u.class IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_opclass'::regclass)
+         AND w.classid = u.class AND w.objid = u.object
+         AND (u.class = 'pg_catalog.pg_class'::regclass AND w.refclassid = 'pg_catalog.pg_class'::regclass
+              AND w.deptype IN ('n', 'a') AND w.refobjsubid = 0
+              OR u.class = 'pg_catalog.pg_opclass'::regclass
+                 AND w.refclassid IN ('pg_catalog.pg_type'::regclass, 'pg_catalog.pg_opfamily'::regclass))
+    ) AS n
 ), owned AS (
   SELECT relowner AS oid, 'pg_catalog.pg_class'::regclass AS class, c.oid AS object, 1 AS rank,
          'and can switch its row security off' AS why
@@ -30,22 +84,31 @@ WITH acting AS (
   SELECT n.nspowner, 'pg_catalog.pg_namespace'::regclass, n.oid, 4, 'and can drop and replace its objects'
     FROM pg_catalog.pg_namespace AS n
    WHERE n.nspname = 'auth'
-      OR EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relnamespace = n.oid AND c.relrowsecurity)
+      OR n.oid IN (SELECT c.relnamespace FROM pg_catalog.pg_class AS c WHERE c.relrowsecurity)
    UNION ALL
-  -- The owner of another object that a policy depends on can replace it, or drop it with the policy; a function of a
-  -- trigger, a default, a constraint or a view runs as its callers.
-  SELECT s.refobjid, s.classid::regclass, s.objid, 5,
-         CASE WHEN d.classid = 'pg_catalog.pg_policy'::regclass THEN 'which a policy depends on'
+  SELECT owner, owned_class::regclass, owned, 5, 'which an event trigger runs, for superusers, too'
+    FROM dependents WHERE runs AND class = 'pg_catalog.pg_event_trigger'::regclass
+   UNION ALL
+  SELECT owner, owned_class::regclass, owned, 6,
+         CASE owned_class WHEN 'pg_catalog.pg_type'::regclass THEN 'whose checks run with the rights of its users'
               ELSE 'which runs with the rights of its callers' END
-    FROM pg_catalog.pg_shdepend AS s
-    JOIN pg_catalog.pg_depend AS d ON d.refclassid = s.classid AND d.refobjid = s.objid
-   WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.deptype = 'o'
-     AND s.refobjid IN (SELECT oid FROM roles)
-     AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-     AND (d.classid = 'pg_catalog.pg_policy'::regclass
-          OR s.classid = 'pg_catalog.pg_proc'::regclass AND d.classid IN (
-               'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_attrdef'::regclass,
-               'pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_rewrite'::regclass))
+    FROM dependents
+   WHERE runs AND (class IN ('pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_attrdef'::regclass,
+                             'pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_statistic_ext'::regclass,
+                             'pg_catalog.pg_cast'::regclass)
+                   -- A domain depends on none of its own constraints.
+                   OR class = 'pg_catalog.pg_constraint'::regclass AND owned_class = 'pg_catalog.pg_proc'::regclass
+                   OR class = 'pg_catalog.pg_class'::regclass AND EXISTS (
+                      SELECT FROM pg_catalog.pg_class AS c
+                       WHERE c.oid = object AND c.relkind IN ('r', 'p', 'f', 'i', 'I') AND c.relpersistence <> 't'))
+   UNION ALL
+  SELECT owner, owned_class::regclass, owned, 7, 'which a protected table uses'
+    FROM dependents JOIN pg_catalog.pg_class AS c ON c.oid = object AND c.relrowsecurity
+   WHERE class = 'pg_catalog.pg_class'::regclass
+   UNION ALL
+  -- The owner can replace it, or drop it with the policy.
+  SELECT owner, owned_class::regclass, owned, 8, 'which a policy depends on'
+    FROM dependents WHERE class = 'pg_catalog.pg_policy'::regclass
 ), reasons AS (
   SELECT r.oid, 1 AS kind, p.rank, p.what, format('ALTER ROLE %I %s', r.rolname, p.attribute) AS hint
     FROM roles AS r, LATERAL (VALUES
@@ -68,7 +131,9 @@ WITH acting AS (
     ) AS p (name, what) ON p.name = r.rolname
    UNION ALL
   SELECT o.oid, 1, 5 + o.rank, format('owns %s %s, %s', i.type, i.identity, o.why),
-         format('ALTER %s %s OWNER TO CURRENT_USER', upper(i.type), i.identity)
+         CASE i.type WHEN 'extension' THEN format('REASSIGN OWNED BY %I TO CURRENT_USER', r.rolname)
+              ELSE format('ALTER %s %s OWNER TO CURRENT_USER',
+                          replace(upper(i.type), '-', ' '), i.identity) END
     FROM owned AS o JOIN roles AS r USING (oid), pg_catalog.pg_identify_object(o.class, o.object, 0) AS i
 )
 SELECT f.name, f.rolname AS through, f.is_itself, f.name = session_user AS is_login, f.oid = 10 AS is_bootstrap,
