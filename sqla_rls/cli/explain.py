@@ -73,7 +73,7 @@ def command(
                 caller,
                 query,
                 where=where,
-                signing_key=os.environ.get("SQLA_RLS_SIGNING_KEY"),
+                signing_key=os.environ.get("SQLA_RLS_SIGNING_KEY") or None,
                 timeout=timeout,
             )
         if advice:

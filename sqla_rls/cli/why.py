@@ -83,7 +83,7 @@ def command(
                 on_conflict=(
                     None if on_conflict is None else OnConflict(on_conflict, conflict_columns)  # type: ignore[arg-type] # click has checked it
                 ),
-                signing_key=os.environ.get("SQLA_RLS_SIGNING_KEY"),
+                signing_key=os.environ.get("SQLA_RLS_SIGNING_KEY") or None,
             )
     except (DBAPIError, RowSecurityError) as error:
         raise Unanswered(str(getattr(error, "orig", error)).strip()) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import Engine, event
@@ -46,7 +46,7 @@ class DeniedStatement:
     hide_values: bool
     #: The settings and the key of the session.
     settings: Mapping[str, str]
-    signing_key: SigningKey | None
+    signing_key: SigningKey | None = field(repr=False)
 
     def __repr__(self) -> str:
         return f"DeniedStatement(command={self.command!r})"  # parameters and keys are confidential

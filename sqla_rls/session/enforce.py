@@ -89,7 +89,7 @@ def enforce_row_security(
         binding=options or BindingOptions(),
         verifier=verifier,
         token=token,
-        signing_key=signing_key or os.environ.get("SQLA_RLS_SIGNING_KEY"),
+        signing_key=signing_key or os.environ.get("SQLA_RLS_SIGNING_KEY") or None,
         settings=dict(settings or {}),
         check_login_role=check_login_role,
         on_bind=on_bind,

@@ -142,7 +142,7 @@ class SessionOptions:
     binding: BindingOptions = field(default_factory=BindingOptions)
     verifier: Verifier | None = None
     token: TokenCallback | None = None
-    signing_key: SigningKey | None = None
+    signing_key: SigningKey | None = field(default=None, repr=False)
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     check_login_role: bool = True
     on_bind: BindHook | None = None

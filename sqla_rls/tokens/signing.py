@@ -8,8 +8,9 @@ has, too.
 from __future__ import annotations
 
 import json
+import string
 import time
-from base64 import urlsafe_b64decode
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -101,6 +102,9 @@ class HS256Signer:
 
     def token(self, claims: Mapping[str, Any], claims_json: str, expires_at: float | None) -> str:
         key = self._key() if callable(self._key) else self._key
+        # A file of `sqla-rls rotate-key > signing.key` ends in a newline.
+        if isinstance(key, str):
+            key = key.strip(string.whitespace)
         if key != self._signed_by:
             self._signed_by, self._kept = key, {}
         now, last = time.time(), clock.machine_time(expires_at)
@@ -116,7 +120,7 @@ class HS256Signer:
 
 def _decoded(key: str) -> bytes:
     try:
-        secret = urlsafe_b64decode(key + "=" * (-len(key) % 4))
+        secret = b64decode(key + "=" * (-len(key) % 4), altchars="-_", validate=True)
     except (TypeError, ValueError):
         secret = b""
     if len(secret) != 32:

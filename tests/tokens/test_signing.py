@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import time
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import jwt
 import pytest
 
+import sqla_rls
+from sqla_rls.exc import SigningKeyRejected
+from sqla_rls.session.options import SessionOptions
 from sqla_rls.tokens.signing import KEPT, LIFETIME, RENEWAL, HS256Signer
+from tests.support.suite import table
 
 KEY = "A" * 43
 
@@ -50,6 +58,49 @@ def test_another_key_makes_other_tokens() -> None:
     signer = HS256Signer(lambda: keys.pop(0), None)
     first, again, other = (token(signer) for _ in range(3))
     assert first == again != other
+
+
+@table("around", ["{}\n", "{}\r\n", " {}\t", "{}="])
+def test_a_key_may_have_whitespace_and_padding_around_it(around: str) -> None:
+    keys = [KEY, around.format(KEY)]
+    signer = HS256Signer(lambda: keys.pop(0), None)
+    tokens = [claims_of(token(signer)) for _ in range(2)]
+    assert tokens[0]["sub"] == tokens[1]["sub"] == "alice"
+
+
+@table(
+    "key",
+    [
+        *("", "\n", KEY[:-1], f"{KEY}AAAA", f"{KEY}$$", 7),
+        *(f"{KEY[:20]}\n{KEY[20:]}", f"{KEY}\N{NO-BREAK SPACE}"),
+    ],
+    ids=range(8),
+)
+def test_another_text_is_no_key(key: Any) -> None:
+    with pytest.raises(SigningKeyRejected, match="isn't 32 bytes in base64url") as refused:
+        token(HS256Signer(lambda: key, None))
+    assert KEY[:20] not in str(refused.value)
+
+
+def _classes() -> Iterator[type]:
+    """The dataclasses of the package."""
+    for module in pkgutil.walk_packages(sqla_rls.__path__, "sqla_rls."):
+        if not module.name.endswith("__main__"):
+            for found in vars(importlib.import_module(module.name)).values():
+                if isinstance(found, type) and found.__module__ == module.name and is_dataclass(found):
+                    yield found
+
+
+def test_no_representation_shows_a_key() -> None:
+    keys = [
+        (found.__name__, field.repr)
+        for found in _classes()
+        for field in fields(found)
+        if "SigningKey" in str(field.type)
+    ]
+    assert {name for name, _ in keys} >= {"SessionOptions", "DeniedStatement", "Rows"}
+    assert [name for name, is_shown in keys if is_shown] == []
+    assert KEY not in repr(SessionOptions(signing_key=KEY))
 
 
 def test_no_more_tokens_are_kept_than_that() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from types import MappingProxyType
 from typing import Any
@@ -44,7 +44,7 @@ class Rows:
     connection: Connection
     table: Target
     caller: Caller
-    signing_key: SigningKey | None
+    signing_key: SigningKey | None = field(repr=False)
 
     def as_caller(self) -> AbstractContextManager[None]:
         """Inside, the transaction is the caller's."""

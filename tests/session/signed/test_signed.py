@@ -32,6 +32,7 @@ from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import DeclarationError, ExpiredToken
 from sqla_rls.session.options import Signing
+from sqla_rls.session.row_security_session import RowSecuritySession
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.tokens.signing import RENEWAL
@@ -386,6 +387,26 @@ def test_the_key_comes_from_the_environment(
 ) -> None:
     monkeypatch.setenv("SQLA_RLS_SIGNING_KEY", key)
     with signed_sessions(pool)() as session:
+        identify(session, alice)
+        assert session.scalar(USER) == "alice"
+
+
+@pytest.mark.exhaustive
+def test_an_empty_variable_is_no_key(pool: Engine, alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQLA_RLS_SIGNING_KEY", "")
+    maker = sessionmaker(pool)
+    enforce_row_security(maker)
+    with maker() as session:
+        assert isinstance(session, RowSecuritySession)
+        assert session._options.signing_key is None
+        identify(session, alice)
+        assert session.scalar(text("SELECT 1")) == 1
+
+
+def test_the_key_may_be_read_from_the_file_that_the_command_writes(
+    by_functions: None, pool: Engine, key: str, alice: Caller
+) -> None:
+    with signed_sessions(pool, lambda: f"{key}\n")() as session:
         identify(session, alice)
         assert session.scalar(USER) == "alice"
 
