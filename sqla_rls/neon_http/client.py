@@ -62,15 +62,19 @@ class _Requests:
             **headers,
         }
         path = self._parts.path or "/"
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise DeclarationError(_NOT_SENDABLE)
         try:
             connection.request(
                 "POST", f"{path}?{self._parts.query}" if self._parts.query else path, content, sent
             )
             answer = connection.getresponse()
             text = answer.read()
-        except (OSError, HTTPException) as error:
+        except BaseException as error:
             # The next request opens the connection again.
             connection.close()
+            if not isinstance(error, OSError | HTTPException):
+                raise
             raise SqlOverHttpError(
                 f"the endpoint can't be reached: {error}. Check the URL; the statement may have run"
             ) from error
@@ -107,6 +111,10 @@ def _result(found: Mapping[str, Any]) -> Result:
     return Result(rows=found["rows"], command=found["command"], row_count=found["rowCount"])
 
 
+_NOT_SENDABLE: Final = (
+    "the request can't be sent: its token has a space, a newline or another character that no token has. "
+    "Give the token alone"
+)
 _NO_TEXT: Final = "the request can't be sent: auth_token returned no text. Return the token"
 
 
@@ -146,6 +154,7 @@ class Client:
 
         Raises:
             SqlOverHttpError: the endpoint refuses the request, or can't be reached.
+            DeclarationError: the token is no text, or has a character that no token has.
         """
         return _result(self._send({"query": sql, "params": list(params)}, {}))
 
@@ -170,6 +179,7 @@ class Client:
 
         Raises:
             SqlOverHttpError: the endpoint refuses the request, or can't be reached.
+            DeclarationError: as for ``query()``.
         """
         headers = _batch_headers(isolation_level, read_only, deferrable)
         return [_result(one) for one in self._send(_batch_body(queries), headers)["results"]]

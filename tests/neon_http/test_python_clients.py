@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sqla_rls.neon_http import AsyncClient, Client
 from sqla_rls.testing.issuer import Issuer
 from tests.neon_http.conftest import CONNECTION_STRING
 from tests.support.signing import Signed
+from tests.support.suite import table
 
 COUNT = "SELECT count(*)::int AS n FROM todos"
 ENDED = text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
@@ -96,6 +98,33 @@ def test_what_a_client_can_not_do(url: str) -> None:
         ):
             client.query("SELECT 1")
         assert raised.value.status == status
+
+
+@table("token", ["secret\n", "secret\r\nX-Header: a", "sec ret", "secret\x7f", "secret\N{EM DASH}"])
+def test_an_error_shows_no_token(url: str, issuer: Issuer, token: str) -> None:
+    for request in (
+        Client(url, auth_token=token).query,
+        Client(url, auth_token=lambda: token).query,
+        lambda sql: asyncio.run(AsyncClient(url, auth_token=token).query(sql)),
+    ):
+        with pytest.raises(DeclarationError, match="its token has a space") as refused:
+            request("SELECT 1")
+        assert "secret" not in "".join(traceback.format_exception(refused.value))
+    tokens = iter([token, issuer.token("alice")])
+    with Client(url, auth_token=lambda: next(tokens)) as client:
+        with pytest.raises(DeclarationError):
+            client.query("SELECT 1")
+        assert client.query("SELECT 1 AS a").rows == [{"a": 1}]
+
+
+def test_an_error_of_a_request_closes_its_connection(url: str, issuer: Issuer) -> None:
+    with Client(url, auth_token=issuer.token("alice")) as client:
+        path = client._requests._parts
+        client._requests._parts = path._replace(path="/\N{EM DASH}")
+        with pytest.raises(ValueError, match="ascii"):
+            client.query("SELECT 1")
+        client._requests._parts = path
+        assert client.query("SELECT 1 AS a").rows == [{"a": 1}]
 
 
 @pytest.mark.exhaustive
