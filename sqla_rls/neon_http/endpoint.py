@@ -133,15 +133,18 @@ class SqlEndpoint:
         """Return the body; None if the client has gone."""
         limit = self._options.limits.max_request_bytes
         length = headers.one("content-length") or ""
-        if length.isdigit() and int(length) > limit:
+        # Python converts no number of thousands of digits.
+        if length.isascii() and length.isdigit() and (len(length) > 20 or int(length) > limit):
             raise _too_large("request", limit, 413)
         parts: list[bytes] = []
+        size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
-            if sum(map(len, parts)) > limit:
+            parts.append(part := message.get("body", b""))
+            size += len(part)
+            if size > limit:
                 raise _too_large("request", limit, 413)
             if not message.get("more_body", False):
                 return b"".join(parts)
@@ -272,13 +275,13 @@ def sql_endpoint(
         raise DeclarationError("cors_origins= can't be used: it isn't a list. Give ['https://…']")
     limits = limits or Limits()
     factory = async_sessionmaker(engine)
-    timeout = f"{limits.timeout * 1000:.0f}ms"
+    timeout = _milliseconds(limits.timeout)
     enforce_row_security(
         factory,
         signing_key=signing_key,
         settings={
             "statement_timeout": timeout,
-            "lock_timeout": f"{limits.lock_timeout * 1000:.0f}ms",
+            "lock_timeout": _milliseconds(limits.lock_timeout),
             "idle_in_transaction_session_timeout": timeout,
             **(settings or {}),
         },
@@ -296,6 +299,11 @@ def sql_endpoint(
             check_login_role=check_login_role,
         ),
     )
+
+
+def _milliseconds(seconds: float) -> str:
+    # 0 is no limit in Postgres, and the longest one is 24 days.
+    return f"{round(min(max(seconds * 1000, 1), 2**31 - 1))}ms"
 
 
 def _require_role(request: Request, caller: Caller) -> None:

@@ -62,12 +62,18 @@ def encoded(text: str, name: str) -> bytes:
 
 
 def parameter(value: Any) -> bytes | None:
-    """Return the text of the parameter *value*; None is NULL."""
-    if value is None:
-        return None
-    if isinstance(value, list):
-        return encoded(_array(value), "a parameter")
-    return encoded(value if isinstance(value, str) else _scalar(value), "a parameter")
+    """Return the text of the parameter *value*; None is NULL.
+
+    Raises:
+        BadRequest: Postgres can't hold the text, or the value is nested too deeply.
+    """
+    if value is None or isinstance(value, str):
+        return None if value is None else encoded(value, "a parameter")
+    try:
+        text = _array(value) if isinstance(value, list) else _scalar(value)
+    except RecursionError:
+        raise BadRequest("the request can't run: a parameter is nested too deeply. Send it as text") from None
+    return encoded(text, "a parameter")
 
 
 def _scalar(value: Any) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -38,8 +39,8 @@ class Caller:
             always count as such.  ``Verifier`` passes those of the provider.
 
     Raises:
-        DeclarationError: the role isn't a name of a role, Postgres can't hold the claims, or the subject
-            differs from claim ``sub``.
+        DeclarationError: the role isn't a name of a role, Postgres can't hold the claims, the subject differs
+            from claim ``sub``, or the end isn't a finite number.
     """
 
     role: str
@@ -51,6 +52,10 @@ class Caller:
     _sign_in: str | None = field(init=False, default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.expires_at is not None and not _is_time(self.expires_at):
+            raise DeclarationError(
+                "the caller has no valid end: expires_at= isn't a finite number. Give seconds since the epoch"
+            )
         claims = self.claims if self.subject is None else {"sub": self.subject, **self.claims}
         if self.subject == "" or claims.get("sub") != self.subject:
             raise DeclarationError(
@@ -98,6 +103,11 @@ class Caller:
         # Callers end up in logs, and claims are personal.
         subject = None if self.subject is None else "…"
         return f"Caller(role={self.role!r}, subject={subject}, expires_at={self.expires_at})"
+
+
+def _is_time(value: Any) -> bool:
+    # A comparison with NaN is false, so such a caller would never expire.
+    return isfinite(value) if isinstance(value, float) else type(value) is int
 
 
 def _without(claims: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
 import httpx2
@@ -312,6 +313,10 @@ async def test_the_role_of_the_url_is_that_of_the_token(client: Client, runner: 
 # Requests
 
 
+def _nested(depth: int, opened: str, closed: str) -> bytes:
+    return f'{{"query": "SELECT $1::text", "params": [{opened * depth}1{closed * depth}]}}'.encode()
+
+
 @table(
     "body",
     [
@@ -333,8 +338,11 @@ async def test_the_role_of_the_url_is_that_of_the_token(client: Client, runner: 
         b"[" * 100_000,
         json.dumps({"query": "SELECT 1", "params": [1] * 70_000}).encode(),
         json.dumps({"queries": [{"query": "SELECT 1"}] * 1001}).encode(),
+        _nested(600, "[", "]"),
+        _nested(5000, "[", "]"),
+        _nested(5000, '{"a":', "}"),
     ],
-    ids=range(18),
+    ids=range(21),
 )
 @pytest.mark.one_postgres
 async def test_a_request_that_is_not_of_the_protocol_is_refused(
@@ -353,6 +361,42 @@ async def test_a_large_request_is_refused(client: Client, runner: asyncio.Runner
     )
     large = "x" * 9 * 1024 * 1024
     assert await client.rows("SELECT length($1)", large) == [[len(large)]]
+
+
+@table("length", ["\N{SUPERSCRIPT TWO}", "9" * 5000])
+async def test_a_length_that_is_no_number_is_no_internal_error(
+    client: Client, length: str, runner: asyncio.Runner
+) -> None:
+    sent: Any = {"Content-Length": length.encode("latin-1")}
+    answer = await client.send({"query": "SELECT 1"}, headers=sent)
+    assert answer.status_code == (413 if length.isascii() else 200)
+
+
+async def test_a_request_in_many_parts_is_read_in_linear_time(
+    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
+) -> None:
+    class Part(bytes):
+        counted = 0
+
+        def __len__(self) -> int:
+            Part.counted += 1
+            return super().__len__()
+
+    left = iter(range(1000, -1, -1))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": Part(b" "), "more_body": next(left) > 0}
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {issuer.token('alice')}".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/sql", "headers": headers}
+    await make_endpoint()(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert Part.counted <= 1001
 
 
 @pytest.mark.exhaustive
@@ -422,6 +466,17 @@ async def test_a_statement_does_not_wait_long_for_a_lock(
     with signed.admin.begin() as connection:
         connection.execute(text("LOCK TABLE todos"))
         assert (await client.error("SELECT * FROM todos"))["code"] == "55P03"
+
+
+@table("limit", ["timeout", "lock_timeout"])
+@pytest.mark.exhaustive
+async def test_a_limit_below_a_millisecond_is_a_limit(
+    make_endpoint: MakeEndpoint, limit: str, runner: asyncio.Runner
+) -> None:
+    for seconds, setting in ((0.0004, "1ms"), (0.0015, "2ms"), (math.inf, f"{2**31 - 1}ms")):
+        limits: Any = {limit: seconds}
+        options = make_endpoint(limits=Limits(**limits))._factory.kw["sync_session_class"]._options
+        assert options.settings["statement_timeout" if limit == "timeout" else limit] == setting
 
 
 @pytest.mark.exhaustive

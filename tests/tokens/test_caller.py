@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -100,6 +101,11 @@ def test_nobody_can_change_a_caller_that_others_share() -> None:
         {"role": "none"},
         {"role": ""},
         {"role": "x" * 64},
+        {"expires_at": float("nan")},
+        {"expires_at": float("inf")},
+        {"expires_at": True},
+        {"expires_at": "9"},
+        {"expires_at": Decimal(9)},
     ],
 )
 def test_what_postgres_can_not_hold_or_would_misread_is_refused(options: dict[str, Any]) -> None:
