@@ -43,6 +43,7 @@ _OURS: Final = frozenset(
     }
 )
 
+RESET: Final = "RESET ALL"
 PATH: Final = "search_path"
 #: The other settings that are lists of names.  SET takes a text for one of them as one name.
 _OTHER_LISTS: Final = frozenset({"local_preload_libraries", "session_preload_libraries", "temp_tablespaces"})
@@ -51,8 +52,8 @@ _OTHER_LISTS: Final = frozenset({"local_preload_libraries", "session_preload_lib
 #: at COMMIT.  The value has no effect on the transaction in progress.
 MARK: Final = "default_transaction_read_only"
 ENDED: Final = (
-    "the statement can't run: a statement on the connection has ended the transaction, and its binding with "
-    "it. Call rollback() first; to end a transaction, use the session's commit() and rollback()"
+    "the statement can't run: SQL text or the connection has ended the transaction, and its binding with it. "
+    "Call the session's rollback() first; to end a transaction, use the session's commit() and rollback()"
 )
 
 
@@ -94,6 +95,12 @@ class BindingTemplate:
     mark: str | None = None
     #: Whether ``Binding.literal()`` is SET LOCAL, as ``can_be_set_locally()`` allows.
     sets_locally: bool = False
+    #: The settings that a transaction without a binding gets back after a reset.
+    unbound: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Whether such a reset includes every setting, as that of a bound transaction does.
+    resets_all: bool = True
+    #: Whether each transaction may run on another connection of the server.
+    pooled: bool = False
     _encoded: dict[str, list[bytes]] = field(init=False, default_factory=dict[str, list[bytes]])
 
     @cached_property
@@ -112,6 +119,21 @@ class BindingTemplate:
         if encoding not in self._encoded:
             self._encoded[encoding] = [value.encode(encoding) for value in self.fixed.values()]
         return self._encoded[encoding]
+
+    def resets(self, *, local: bool) -> list[str]:
+        """Return the statements that reset the last caller's role and settings, without a binding.
+
+        Args:
+            local: the settings of ``unbound`` end with the transaction.
+        """
+        # RESET ALL leaves the role.  Postgres resets no seed.
+        own = [f"RESET {name}" for name in (*self.names, PATH) if name != "seed"]
+        values = {name: f"E'{_escaped(value)}'" for name, value in self.unbound.items()}
+        return [
+            "RESET ROLE",
+            *([RESET] if self.resets_all else own),
+            *([_select(values, local=local)] if values else []),
+        ]
 
     @cached_property
     def text(self) -> str:
@@ -244,9 +266,9 @@ def _is_simple(name: str) -> bool:
     return name.isascii() and name.isidentifier() and name == name.lower()
 
 
-def _select(values: Mapping[str, str]) -> str:
+def _select(values: Mapping[str, str], *, local: bool = True) -> str:
     # Schema-qualified, since the last caller may have left another search_path.  The names are identifiers.
-    calls = [f"pg_catalog.set_config('{name}', {value}, true)" for name, value in values.items()]
+    calls = [f"pg_catalog.set_config('{name}', {value}, {local})" for name, value in values.items()]
     return f"SELECT pg_catalog.num_nulls({', '.join(calls)})"
 
 
@@ -274,6 +296,12 @@ class DriverConnection:
     mark: str | None = None
     #: The binding that a statement of its own has made for the transaction in progress.
     executed: Binding | None = None
+    #: Whether the driver has ended the transaction of the binding.  Until the session drops the binding, the
+    #: connection refuses every statement.
+    is_ended: bool = False
+    #: The template of the last binding, if the next transaction without a binding must reset what its caller
+    #: has left.
+    leftovers: BindingTemplate | None = None
 
     @property
     def idle(self) -> bool:
@@ -284,7 +312,11 @@ class DriverConnection:
     def is_lost(self) -> bool:
         """Whether the transaction in progress isn't the bound one, by the server's last report."""
         bound = self.binding or self.executed
-        if bound is None or bound.template.mark is None or (bound is self.binding and self.idle):
+        if bound is None:
+            return False
+        if self.is_ended:
+            return True
+        if bound.template.mark is None or (bound is self.binding and self.idle):
             return False
         return self._reported() != bound.template.mark
 
@@ -311,7 +343,10 @@ class DriverConnection:
 
     def unqueue(self, binding: Binding) -> None:
         """Drop *binding*, if it is queued or belongs to the last transaction."""
-        if self.binding is binding:
-            self.binding = None
-        if self.executed is binding:
-            self.executed = None
+        if self.binding is binding or self.executed is binding:
+            self.drop()
+
+    def drop(self) -> None:
+        """Drop every binding: the transaction has ended for all who share it."""
+        self.binding = self.executed = None
+        self.is_ended = False

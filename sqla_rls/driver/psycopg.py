@@ -42,10 +42,10 @@ class Cursor(psycopg.Cursor[Any]):
                     connection.wait(self._execute_gen(query, params, **kw))
                 finally:
                     connection._close_exchange()
-        except psycopg.errors.SyntaxError:
-            if params:
+        except psycopg.errors.SyntaxError as error:
+            # Postgres gives no position if it refuses several statements, which only a message accepts.
+            if params or error.diag.statement_position is not None:
                 raise
-            # It may be several statements, which only a message of their own accepts.
             psycopg.Connection.rollback(connection)
             connection.start()
             return super().execute(query, params, **kw)
@@ -152,22 +152,28 @@ class Connection(WaitingConnection, psycopg.Connection[Any]):
         self._asked_autocommit = value
 
     def commit(self) -> None:
-        self.binding = self.executed = None
+        self.is_ended = self.binding is not None or self.executed is not None
         super().commit()
 
     def rollback(self) -> None:
-        self.binding = self.executed = None
+        self.is_ended = self.binding is not None or self.executed is not None
         if not self._has_ended:
             super().rollback()
 
     @contextmanager
     def transaction(self, *args: Any, **kw: Any) -> Iterator[psycopg.Transaction]:
+        self._require_in_force()
         if self.binding is not None:
             self.start()
+        elif self.idle:
+            self._exchange_alone(self._reset_gen())
         with super().transaction(*args, **kw) as transaction:
             yield transaction
 
     def tpc_begin(self, xid: Any) -> None:
+        self._require_one_phase()
+        if self.idle:
+            self._exchange_alone(self._reset_gen())
         super().set_autocommit(False)
         super().tpc_begin(xid)
 
@@ -201,10 +207,10 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
                     await connection.wait(self._execute_gen(query, params, **kw))
                 finally:
                     connection._close_exchange()
-        except psycopg.errors.SyntaxError:
-            if params:
+        except psycopg.errors.SyntaxError as error:
+            # Postgres gives no position if it refuses several statements, which only a message accepts.
+            if params or error.diag.statement_position is not None:
                 raise
-            # It may be several statements, which only a message of their own accepts.
             await psycopg.AsyncConnection.rollback(connection)
             await connection.start()
             return await super().execute(query, params, **kw)
@@ -311,22 +317,28 @@ class AsyncConnection(WaitingConnection, psycopg.AsyncConnection[Any]):
         self._asked_autocommit = value
 
     async def commit(self) -> None:
-        self.binding = self.executed = None
+        self.is_ended = self.binding is not None or self.executed is not None
         await super().commit()
 
     async def rollback(self) -> None:
-        self.binding = self.executed = None
+        self.is_ended = self.binding is not None or self.executed is not None
         if not self._has_ended:
             await super().rollback()
 
     @asynccontextmanager
     async def transaction(self, *args: Any, **kw: Any) -> AsyncIterator[psycopg.AsyncTransaction]:
+        self._require_in_force()
         if self.binding is not None:
             await self.start()
+        elif self.idle:
+            await self._exchange_alone(self._reset_gen())
         async with super().transaction(*args, **kw) as transaction:
             yield transaction
 
     async def tpc_begin(self, xid: Any) -> None:
+        self._require_one_phase()
+        if self.idle:
+            await self._exchange_alone(self._reset_gen())
         await super().set_autocommit(False)
         await super().tpc_begin(xid)
 
@@ -378,6 +390,7 @@ def _discard(connection: Any, record: Any) -> None:
     # The connection is still in a transaction of the last caller, for example after an error in ROLLBACK.
     driver_connection = getattr(connection, "driver_connection", connection)
     if isinstance(driver_connection, WaitingConnection):
+        driver_connection.drop()
         pgconn = driver_connection.pgconn
         if pgconn.transaction_status != IDLE or pgconn.pipeline_status:
             record.invalidate()

@@ -10,13 +10,24 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Wait
 
-from sqla_rls.driver.base import ENDED, MARK, Binding, DriverConnection, Modes, NotDiscarded, Transport
+from sqla_rls.driver.base import (
+    ENDED,
+    MARK,
+    RESET,
+    Binding,
+    DriverConnection,
+    Modes,
+    NotDiscarded,
+    Transport,
+)
 from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
 
 #: False with a libpq before 14.
 _HAS_PIPELINE: Final = psycopg.Pipeline.is_supported()
 
 _Pipeline: TypeAlias = psycopg.Pipeline | psycopg.AsyncPipeline
+#: Statements, each with its parameters.
+_Statements: TypeAlias = list[tuple[bytes, list[bytes] | None]]
 
 #: The isolation levels by psycopg's values.
 _ISOLATION_LEVELS: Final = {level.value: level.name.replace("_", " ") for level in psycopg.IsolationLevel}
@@ -24,7 +35,6 @@ _ISOLATION_LEVELS: Final = {level.value: level.name.replace("_", " ") for level 
 
 _NO_MODES: Final = Modes()
 _DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
-RESET: Final = "RESET ALL"
 _RESET: Final = RESET.encode()
 _MARK: Final = MARK.encode()
 _CLIENT_ENCODING: Final = b"client_encoding"
@@ -34,6 +44,8 @@ _ACTIVE: Final = pq.TransactionStatus.ACTIVE
 _UNANSWERED: Final = "the statement failed: the server hasn't answered"
 #: Postgres refuses it in a transaction, also in the implicit one of a message with several statements.
 DISCARD: Final = "DISCARD ALL"
+#: The modes that the last caller has left could let it wait.
+_BEGIN_RESET: Final = "BEGIN ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE"
 
 
 class _Flush(psycopg.Pipeline):
@@ -46,6 +58,9 @@ class _Flush(psycopg.Pipeline):
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
 
+        #: BEGIN and the binding.
+        self.ahead: _Statements = []
+
     def clear(self) -> None:
         """Forget the commands of a statement that an error or an interrupt has ended."""
         self.command_queue.clear()
@@ -53,8 +68,7 @@ class _Flush(psycopg.Pipeline):
 
     def _communicate_gen(self) -> PQGen[None]:
         connection: Any = self._conn
-        pgconn = self.pgconn
-        ahead = connection._encoded_statements()
+        pgconn, ahead = self.pgconn, self.ahead
         pgconn.enter_pipeline_mode()
         for statement, values in ahead:
             pgconn.send_query_params(statement, values)
@@ -99,6 +113,8 @@ class _Flush(psycopg.Pipeline):
             except psycopg.Error as failure:
                 error = error or failure
         if error is not None:
+            # The server may not have prepared what psycopg believes.  In AUTOCOMMIT no rollback follows.
+            connection._prepared.clear()
             raise error
 
 
@@ -148,7 +164,9 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         template = binding.template
         better = template.confidential or _HAS_PIPELINE
         self._pipelined = transport == "pipeline" or template.transferable or (transport == "auto" and better)
-        self.binding = binding
+        self.binding, self.is_ended = binding, False
+        if template.modes is not None:
+            self.leftovers = template
         if self.is_clean:
             self.is_clean, self.last_discard_key = False, binding.discard_key
         return True
@@ -161,8 +179,11 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         """Raise TransactionRefused if the transaction in progress isn't the bound one."""
         # In a pipeline, the server's reports arrive at its end.  In a failed transaction, Postgres refuses
         # each statement itself.
-        if self.is_lost and not (
-            self.pgconn.pipeline_status or self.pgconn.transaction_status == pq.TransactionStatus.INERROR
+        if self.is_lost and (
+            self.is_ended
+            or not (
+                self.pgconn.pipeline_status or self.pgconn.transaction_status == pq.TransactionStatus.INERROR
+            )
         ):
             raise TransactionRefused(ENDED)
 
@@ -177,7 +198,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
 
     @property
     def _waits(self) -> bool:
-        return self.idle and (self.binding is not None or not self._asked_autocommit)
+        return self.idle and not self.is_ended and (self.binding is not None or not self._asked_autocommit)
 
     def _begin(self) -> bytes:
         modes = (self.binding and self.binding.template.modes) or _NO_MODES
@@ -195,15 +216,45 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     @property
     def _in_text(self) -> bool:
         """Whether BEGIN and the binding go as one text."""
-        return not self.pgconn.pipeline_status and not (
-            self._pipelined and self.binding is not None and self.binding.template.confidential
-        )
+        # A pipeline's claims are parameters, whatever the first statement is.
+        return not self.pgconn.pipeline_status and not (self._pipelined and self.binding is not None)
 
     def _text(self) -> str:
         if self.binding is None:
-            return self._begin().decode()
+            return "; ".join(self._unbound())
         reset = [] if self.binding.template.modes is None else [RESET]
         return "; ".join([self._begin().decode(), *reset, self.binding.literal()])
+
+    def _unbound(self) -> list[str]:
+        """Return BEGIN of a transaction without a binding, and the reset of the last caller's state."""
+        begin = self._begin().decode()
+        if self.leftovers is None:
+            return [begin]
+        if self.leftovers.pooled:
+            return [begin, *self.leftovers.resets(local=True)]
+        # Committed, so that the application's own settings stay, also after its rollback.
+        return [_BEGIN_RESET, *self.leftovers.resets(local=False), "COMMIT", begin]
+
+    def _reset_gen(self) -> PQGen[None]:
+        """Reset what the last caller has left, outside a transaction."""
+        if self.leftovers is None:
+            return
+        if self._codec is None:
+            yield from self._exchange(RESET)
+        statements = self.leftovers.resets(local=False)
+        if self._pipeline is None:
+            yield from self._exchange("; ".join(statements))
+        else:
+            encoding, pipeline = self._codec or self.info.encoding, self._pipeline
+            self._send_in(pipeline, [(statement.encode(encoding), None) for statement in statements])
+            pipeline.result_queue.extend([None] * len(statements))
+            yield from pipeline._sync_gen()
+            yield from pipeline._fetch_gen(flush=True)
+        self._has_reset()
+
+    def _has_reset(self) -> None:
+        if self.leftovers is not None and not self.leftovers.pooled:
+            self.leftovers = None
 
     def _start_query(self) -> PQGen[None]:
         """Send BEGIN and the binding ahead of the statement of a cursor of another class.
@@ -218,7 +269,10 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         if self._sends:
             return
         self._require_in_force()
-        if self.pgconn.transaction_status != IDLE or not self._waits:
+        if self.pgconn.transaction_status != IDLE:
+            return
+        if not self._waits:
+            yield from self._reset_gen()
             return
         self._require_transaction()
         if self._pipeline is None:
@@ -232,6 +286,9 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
             pipeline: Any = self._pipeline
             self._enqueue(pipeline, self.ahead)
             yield from pipeline._sync_gen()
+            if self.binding is None and self.leftovers is not None:
+                # The reset may change the encoding, in which the statement is sent.
+                yield from pipeline._fetch_gen(flush=True)
             self._sent()
 
     def _start_gen(self) -> PQGen[None]:
@@ -239,6 +296,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         in_text = self._in_text
         yield from self._clear_gen(in_text)
         if not in_text:
+            self._flush.ahead = self._encoded_statements()
             yield from self._flush._communicate_gen()
             return
         try:
@@ -250,7 +308,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _clear_gen(self, in_text: bool) -> PQGen[None]:
         """Send RESET ALL or DISCARD ALL outside a pipeline, if it must go before BEGIN."""
         try:
-            if self._is_unreadable:
+            if self._is_unreadable or (self.leftovers is not None and self._codec is None):
                 yield from self._exchange(RESET)
             if (first := self._first(in_text)) is not None:
                 yield from self._exchange(first)
@@ -260,7 +318,13 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
             self._sent()
 
     def _open_exchange(self) -> None:
-        """Let the next statement of a cursor be one exchange with BEGIN and the binding."""
+        """Let the next statement of a cursor be one exchange with BEGIN and the binding.
+
+        Raises:
+            ExpiredToken: the caller has expired.
+        """
+        # Before psycopg notes that it prepares the statement: a function of the binding may fail.
+        self._flush.ahead = self._encoded_statements()
         self._sends, self._pipeline = True, self._flush
 
     def _close_exchange(self) -> None:
@@ -316,27 +380,32 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         statement after a failed one.
         """
         encoded = self._encoded_statements()
-
-        def send() -> None:
-            for statement, values in encoded:
-                self.pgconn.send_query_params(statement, values)
-
-        pipeline.command_queue.append(send)
+        self._send_in(pipeline, encoded)
         # None: no cursor needs the result, only a failure counts.
         pipeline.result_queue.extend([None] * (len(encoded) - 1))
         ahead.pgresult = None
         pipeline.result_queue.append((ahead, None))
 
-    def _encoded_statements(self) -> list[tuple[bytes, list[bytes] | None]]:
+    def _send_in(self, pipeline: _Pipeline, statements: _Statements) -> None:
+        """Queue *statements*, as one command, for the next flush of *pipeline*."""
+
+        def send() -> None:
+            for statement, values in statements:
+                self.pgconn.send_query_params(statement, values)
+
+        pipeline.command_queue.append(send)
+
+    def _encoded_statements(self) -> _Statements:
         """Return BEGIN, RESET ALL and the binding as far as they are due, each with its parameters."""
         encoding, binding = self._codec or self.info.encoding, self.binding
-        statements: list[tuple[bytes, list[bytes] | None]] = []
+        if binding is None:
+            return [(statement.encode(encoding), None) for statement in self._unbound()]
+        statements: _Statements = []
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
-        if binding is not None:
-            if binding.template.modes is not None:
-                statements.append((_RESET, None))
-            statements.append((binding.template.encoded_query, binding.encoded_parameters(encoding)))
+        if binding.template.modes is not None:
+            statements.append((_RESET, None))
+        statements.append((binding.template.encoded_query, binding.encoded_parameters(encoding)))
         return statements
 
     def _require_transaction(self) -> None:
@@ -373,6 +442,16 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _sent(self) -> None:
         if self.binding is not None:
             self.last_discard_key = self.binding.discard_key
+        else:
+            self._has_reset()
+
+    def _require_one_phase(self) -> None:
+        """Raise UnsupportedTransaction if there is a binding, which PREPARE TRANSACTION would lose."""
+        if self.binding is not None or self.executed is not None:
+            raise UnsupportedTransaction(
+                "the transaction can't begin: PREPARE TRANSACTION loses the binding of the connection's "
+                "caller. Use a transaction of one phase, or a connection outside a session"
+            )
 
     def _in_one_flush(self, params: object) -> bool:
         # A query without parameters may hold several statements, which a pipeline doesn't accept.
@@ -383,6 +462,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         binding = self.binding
         return (
             binding is not None
+            and not self.is_ended
             and (self._pipelined or self._asked_autocommit)
             and params is not None
             and self._pipeline is None

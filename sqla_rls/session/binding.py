@@ -67,6 +67,7 @@ def bind(
         # Postgres doesn't show the seed, and a new one serves as well.
         before = _settings_of(connection, ["role", *(name for name in binding.names if name != SEED)])
         _execute(connection, binding, set_role=options.set_role or binding.role == "none")
+        _leave(binding, plan)
         return partial(_restore, connection, before)
     if options.transport != "statement" and options.set_role:
         if driver_connection is not None:
@@ -79,10 +80,13 @@ def bind(
     if options.reset == "all":
         raise UnsupportedTransaction(_RESETS_ALL)
     _require_transaction(connection)
+    if driver_connection is not None and driver_connection.is_ended:
+        driver_connection.drop()
     _execute(connection, binding, set_role=options.set_role or binding.role == "none")
     if driver_connection is None:
         return _nothing
     driver_connection.executed = binding
+    _leave(binding, plan)
     return partial(driver_connection.unqueue, binding)
 
 
@@ -199,6 +203,12 @@ def _select(names: tuple[str, ...], set_role: bool) -> TextClause:
         for number, name in enumerate(names)
     ]
     return text("SELECT " + ", ".join([role, *values]))
+
+
+def _leave(binding: Binding, plan: ConnectionPlan) -> None:
+    """Let the next transaction without a binding reset what the caller leaves."""
+    if plan.modes is not None and plan.driver_connection is not None:
+        plan.driver_connection.leftovers = binding.template
 
 
 def _nothing() -> None:

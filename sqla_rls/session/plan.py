@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqla_rls.driver import connect, server_info
 from sqla_rls.driver.base import (
     MARK,
+    PATH,
     SEPARATE_CLAIMS,
     BindingTemplate,
     DriverConnection,
@@ -79,6 +80,13 @@ class ConnectionPlan:
             sets_locally=(
                 server is not None and server.direct and can_be_set_locally(settings, server.version)
             ),
+            unbound={
+                name: value
+                for name, value in settings.items()
+                if (name in self.options.settings if name == PATH else self.options.goes_with_begin)
+            },
+            resets_all=self.options.goes_with_begin,
+            pooled=not self.is_direct,
         )
         object.__setattr__(self, "joined_template", template)
         # Behind a pooler, the server may report a change to another client.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Engine, create_engine, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
@@ -16,7 +17,7 @@ from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, ser
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
-from tests.support.sessions import ANYTHING, CALLER, TASKS, Sessions
+from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Sessions
 from tests.support.suite import table
 
 ALICE = ("authenticated", "alice")
@@ -70,6 +71,85 @@ def test_nothing_runs_in_a_transaction_that_sql_has_begun(
             session.rollback()
             assert session.execute(CALLER).one() == ALICE
             session.rollback()
+
+
+def commit_of_the_driver(connection: Connection) -> None:
+    raw_of(connection).commit()
+
+
+def rollback_of_the_driver(connection: Connection) -> None:
+    raw_of(connection).rollback()
+
+
+def raw_of(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+def with_a_server_cursor(connection: Connection) -> None:
+    with raw_of(connection).cursor("named") as cursor:
+        cursor.execute("SELECT 1")
+
+
+BELOW = [commit_of_the_driver, rollback_of_the_driver, Connection.commit, Connection.rollback]
+AFTER: list[Callable[[Connection], object]] = [
+    lambda connection: connection.execute(CALLER),
+    lambda connection: raw_of(connection).execute("SELECT 1"),
+    lambda connection: raw_of(connection).execute("SELECT %s", [1]),
+    lambda connection: raw_of(connection).cursor().executemany("SELECT %s", [[1]]),
+    lambda connection: list(raw_of(connection).cursor().stream("SELECT 1")),
+    with_a_server_cursor,
+    lambda connection: psycopg.ClientCursor(raw_of(connection)).execute("SELECT 1"),
+    lambda connection: raw_of(connection).cursor().copy("COPY (SELECT 1) TO STDOUT").__enter__(),
+    lambda connection: raw_of(connection).transaction().__enter__(),
+    lambda connection: raw_of(connection).tpc_begin("a name"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")
+@table("end", BELOW, kind=lambda end: end.__name__ == "commit")
+@pytest.mark.parametrize("runs_first", [True, False])
+def test_nothing_runs_after_the_transaction_was_ended_below_the_session(
+    pool: Engine,
+    sessions: Sessions,
+    alice: Caller,
+    bob: Caller,
+    end: Callable[[Connection], None],
+    runs_first: bool,
+) -> None:
+    for _ in range(2):
+        with sessions(alice) as session:
+            for statement in ("SET ROLE authenticated", """SET request.jwt.claims = '{"sub": "alice"}'"""):
+                session.execute(text(statement))
+            session.commit()
+        with sessions(bob) as session:
+            connection = session.connection()
+            if runs_first:
+                session.execute(ANYTHING)
+            end(connection)
+            for go_on in AFTER:
+                with pytest.raises(
+                    (TransactionRefused, UnsupportedTransaction), match=r"rollback\(\)|PREPARE"
+                ):
+                    go_on(connection)
+            with raw_of(connection).pipeline(), pytest.raises(TransactionRefused):
+                raw_of(connection).execute("SELECT 1")
+            session.rollback()
+            assert session.execute(CALLER).one() == ("authenticated", "bob")
+        with pool.connect() as connection:
+            assert connection.execute(CALLER).one() == NOBODY
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ COMMITTED"])
+def test_two_phases_are_refused_below_the_session(
+    pool: Engine, sessions: Sessions, alice: Caller, transport: Transport, level: str
+) -> None:
+    if level == "AUTOCOMMIT" and transport == "statement":
+        pytest.skip("AUTOCOMMIT is refused")
+    with sessions(alice) as session:
+        connection = session.connection(execution_options={"isolation_level": level})
+        with pytest.raises(UnsupportedTransaction, match="PREPARE TRANSACTION"):
+            raw_of(connection).tpc_begin("a name")
+        assert session.execute(CALLER).one() == ALICE
 
 
 @pytest.mark.exhaustive
@@ -196,6 +276,34 @@ def async_maker(async_pool: AsyncEngine, async_transport: Transport) -> async_se
     maker = async_sessionmaker(async_pool)
     enforce_row_security(maker, options=BindingOptions(transport=async_transport))
     return maker
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_nothing_runs_after_the_transaction_was_ended_below_the_session_under_asyncio(
+    runner: asyncio.Runner,
+    async_maker: async_sessionmaker[AsyncSession],
+    driver_and_transport: tuple[str, Transport],
+    alice: Caller,
+    end: str,
+) -> None:
+    if driver_and_transport[0] != "psycopg":
+        pytest.skip("asyncpg's connections have no commit()")
+    async with async_maker() as session:
+        identify(session, alice)
+        for _ in range(2):
+            connection = await session.connection()
+            driver_connection: Any = (await connection.get_raw_connection()).driver_connection
+            await getattr(driver_connection, end)()
+            for go_on in (session.execute, connection.execute):
+                with pytest.raises(TransactionRefused, match=r"rollback\(\)"):
+                    await go_on(CALLER)
+            with pytest.raises(TransactionRefused):
+                await driver_connection.execute("SELECT 1")
+            with pytest.raises(UnsupportedTransaction, match="PREPARE TRANSACTION"):
+                await driver_connection.tpc_begin("a name")
+            await session.rollback()
+            assert (await session.execute(CALLER)).one() == ALICE
+            await session.rollback()
 
 
 @table("end", CHAINED)

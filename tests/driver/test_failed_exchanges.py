@@ -1,0 +1,98 @@
+"""Statements that fail before, or together with, the binding that goes ahead of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.orm import Session, sessionmaker
+
+from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
+from sqla_rls.driver.base import Transport
+from sqla_rls.exc import BindingError, ExpiredToken
+from tests.support.clocks import Clocks
+from tests.support.sessions import TASKS, by_transports
+
+UNTIL_PREPARED = 5
+
+
+@pytest.fixture(params=["READ COMMITTED", "AUTOCOMMIT"])
+def engine(request: pytest.FixtureRequest, url: URL) -> Iterator[Engine]:
+    engine = create_engine(url, pool_size=1, max_overflow=0, isolation_level=request.param)
+    yield engine
+    engine.dispose()
+
+
+def reads(maker: sessionmaker[Session], caller: Caller) -> object:
+    with maker() as session:
+        identify(session, caller)
+        found = session.scalars(TASKS).all()
+        session.commit()
+    return found
+
+
+@by_transports("with_begin", "pipeline")
+def test_a_caller_who_expires_breaks_no_prepared_statement(
+    engine: Engine, todos: None, alice: Caller, clocks: Clocks, transport: Transport
+) -> None:
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+    for _ in range(UNTIL_PREPARED):
+        assert reads(maker, alice) == ["alice's"]
+    with maker() as session:
+        identify(session, Caller(role="authenticated", subject="alice", expires_at=time.time() + 60))
+        session.connection()
+        clocks.ahead = 60
+        with pytest.raises(ExpiredToken):
+            session.execute(TASKS)
+    for _ in range(3):
+        assert reads(maker, alice) == ["alice's"]
+
+
+@by_transports("with_begin", "pipeline")
+def test_a_caller_who_is_refused_breaks_no_prepared_statement(
+    engine: Engine, todos: None, alice: Caller, transport: Transport
+) -> None:
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+    for _ in range(UNTIL_PREPARED):
+        assert reads(maker, alice) == ["alice's"]
+    with pytest.raises(BindingError):
+        reads(maker, Caller(role="nobody_has_it", subject="alice"))
+    for _ in range(3):
+        assert reads(maker, alice) == ["alice's"]
+
+
+@by_transports("with_begin", "pipeline")
+def test_a_statement_that_cannot_be_prepared_may_be_later(
+    engine: Engine, admin: Engine, todos: None, alice: Caller, transport: Transport
+) -> None:
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+    for _ in range(UNTIL_PREPARED):
+        assert reads(maker, alice) == ["alice's"]
+    for name, other in (("todos", "gone"), ("gone", "todos")):
+        with admin.begin() as connection:
+            connection.execute(text(f"ALTER TABLE {name} RENAME TO {other}"))
+        if other == "gone":
+            with pytest.raises(ProgrammingError, match="does not exist"):
+                reads(maker, alice)
+    for _ in range(3):
+        assert reads(maker, alice) == ["alice's"]
+
+
+@by_transports("with_begin", "pipeline")
+def test_a_typo_is_a_syntax_error(engine: Engine, todos: None, alice: Caller, transport: Transport) -> None:
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(DBAPIError, match='syntax error at or near "SELEC"') as failed:
+            session.execute(text("SELEC 1"))
+        assert isinstance(failed.value.orig, psycopg.errors.SyntaxError)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
