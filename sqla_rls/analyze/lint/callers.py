@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Remedy
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression, read_query
+from sqla_rls.analyze.worlds.acting import reach_of
 from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.schema import Schema
 
@@ -69,6 +71,34 @@ def tables_read(schema: Schema, name: str) -> Iterator[Relation]:
                 if target is not None and target not in seen:
                     seen.add(target)
                     waiting.append(target)
+
+
+@dataclass(frozen=True, slots=True)
+class PastRowSecurity:
+    """The tables with row security that a view or function reads with rights for which it doesn't hold."""
+
+    tables: list[str]
+    #: The roles with these rights.
+    roles: list[str]
+    #: The roles in words.
+    whose: str
+
+
+def past_row_security(database: Database, name: str, owner: str) -> PastRowSecurity | None:
+    """Return what view or function *name* of *owner* reads past row security; None if it is nothing."""
+    relations = database.schema.relations
+    found = [
+        (table, role)
+        for table, role in reach_of(database.schema, name).relations
+        if relations[table].has_rows
+        and relations[table].row_security
+        and database.escapes(role, relations[table])
+    ]
+    if not found:
+        return None
+    roles = sorted({role for _, role in found})
+    whose = f"its owner {owner}" if roles == [owner] else f"{listed(roles)}, with whose rights it reads"
+    return PastRowSecurity(sorted({table for table, _ in found}), roles, whose)
 
 
 def compare_with_caller(database: Database, table: str, policy: str | None, command: str) -> Remedy:

@@ -8,7 +8,6 @@ from typing import Final
 
 from sqla_rls.analyze.matrix.decide import Answer, Worlds, all_of, constant
 from sqla_rls.analyze.matrix.entry import COMMANDS, Entry
-from sqla_rls.analyze.matrix.ways import is_invoker
 from sqla_rls.analyze.matrix.words import ConditionWords
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.objects import PolicyText, Profile, Relation
@@ -194,7 +193,7 @@ class RoleEntries:
         words = ConditionWords(columns, schema.functions)
         found = words.of_query(self.relation.query or "") if len(read) == 1 else None
         names = ", ".join(read)
-        if is_invoker(self.relation):
+        if self.relation.is_invoker:
             own = f"{found}, of those" if found is not None else "rows"
             return f"{own} that the role can read in {names}"
         return found or f"rows of {names}, by the query of the view"

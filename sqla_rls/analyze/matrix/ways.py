@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, RowMapping, Text, bindparam, text
 
 from sqla_rls.analyze.matrix.entry import COMMANDS, WayAround
 from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.acting import reach_of
 from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.rewrite_rules import RewriteRule, read_rules, tables_past_policies
 from sqla_rls.analyze.worlds.schema import Schema
@@ -49,7 +50,7 @@ def ways_around(
     ways = [
         *finder.views(),
         *finder.functions(found["definer_functions"]),
-        *finder.side_effects(found["side_effects"], found["definer_functions"]),
+        *finder.side_effects(found["side_effects"]),
         *finder.rules(rules),
         *finder.truncations(found["truncate_privileges"]),
         *finder.children(),
@@ -79,12 +80,10 @@ class _Finder:
 
     def views(self) -> Iterator[WayAround]:
         for relation in self._listed(("v", "m")):
-            if relation.kind == "v" and is_invoker(relation):
+            if relation.kind == "v" and relation.is_invoker:
                 continue
-            reached = sorted(
-                name for name in self._read(relation.name) if self._is_past(relation.owner, name)
-            )
-            if not reached:
+            reached = self._reached(relation.name)
+            if reached is None:
                 continue
             kind = "view" if relation.kind == "v" else "materialized view"
             for role in self.roles:
@@ -99,8 +98,8 @@ class _Finder:
                         object=relation.name,
                         role=role,
                         commands=tuple(commands),
-                        reaches=tuple(reached),
-                        text=f"{does} with the rights of {relation.owner}, whom the policies don't limit",
+                        reaches=reached.tables,
+                        text=f"{does} with the rights of {reached.roles}, whom the policies don't limit",
                         sql=(relation.query or "").strip(),
                     )
 
@@ -108,7 +107,7 @@ class _Finder:
         for row in rows:
             if row["is_trigger"]:
                 continue
-            reached = self._reached(row["signature"], row["owner"])
+            reached = self._reached(row["signature"])
             if reached is None:
                 continue
             for role in row["roles"]:
@@ -117,25 +116,24 @@ class _Finder:
                     object=row["signature"],
                     role=role,
                     commands=("EXECUTE",),
-                    reaches=reached,
-                    text=f"runs with the rights of {row['owner']}, whom the policies don't limit",
+                    reaches=reached.tables,
+                    text=f"runs with the rights of {reached.roles}, whom the policies don't limit",
                     sql=row["definition"].strip(),
                 )
 
-    def side_effects(
-        self, rows: Iterable[RowMapping], functions: Iterable[RowMapping]
-    ) -> Iterator[WayAround]:
-        owners = {row["signature"]: row["owner"] for row in functions}
+    def side_effects(self, rows: Iterable[RowMapping]) -> Iterator[WayAround]:
         for row in rows:
             relation = self._by_oid.get(row["oid"])
             if relation is None or relation.name not in self.names:
                 continue
             if row["kind"] == "trigger":
-                owner = owners.get(row["function"])
-                reached = None if owner is None else self._reached(row["function"], owner)
-                if reached is None:
+                found = self._reached(row["function"])
+                if found is None:
                     continue
-                text = f"calls {row['function']} with the rights of {owner}, whom the policies don't limit"
+                reached = found.tables
+                text = (
+                    f"calls {row['function']} with the rights of {found.roles}, whom the policies don't limit"
+                )
             else:
                 target = self._by_oid.get(row["target"])
                 if target is None or target.name not in self._protected:
@@ -192,21 +190,35 @@ class _Finder:
                 )
 
     def children(self) -> Iterator[WayAround]:
+        parents: dict[str, list[str]] = {}
         for parent in self._listed(("r", "p")):
-            if parent.name not in self._protected:
-                continue
-            for child in map(self.schema.relations.__getitem__, parent.children):
-                for role in self.roles:
-                    commands = self._commands(child.name, role)
-                    if commands and not child.row_security:
-                        yield WayAround(
-                            kind="child table",
-                            object=child.name,
-                            role=role,
-                            commands=tuple(commands),
-                            reaches=(parent.name,),
-                            text=f"the policies of {parent.name} don't hold for statements on the child",
-                        )
+            if parent.name in self._protected:
+                for name in self._descendants(parent):
+                    parents.setdefault(name, []).append(parent.name)
+        for name, found in parents.items():
+            for role in self.roles:
+                commands = self._commands(name, role)
+                if commands and not self.schema.relations[name].row_security:
+                    yield WayAround(
+                        kind="child table",
+                        object=name,
+                        role=role,
+                        commands=tuple(commands),
+                        reaches=tuple(sorted(found)),
+                        text=(
+                            f"the policies of {' and '.join(sorted(found))} don't hold for statements on the "
+                            "child"
+                        ),
+                    )
+
+    def _descendants(self, parent: Relation) -> set[str]:
+        found, waiting = set[str](), list(parent.children)
+        while waiting:
+            one = waiting.pop()
+            if one not in found:
+                found.add(one)
+                waiting += self.schema.relations[one].children
+        return found
 
     def unlimited(self) -> Iterator[WayAround]:
         """Yield the roles that no policy limits."""
@@ -257,45 +269,30 @@ class _Finder:
         is_forced = self.schema.relations[name].forced
         return profile is not None and (profile.bypasses or (profile.owns and not is_forced))
 
-    def _reached(self, signature: str, owner: str) -> tuple[str, ...] | None:
-        """Return the protected tables that a function reaches past their policies; None if there are none."""
-        read, is_opaque = self._read(signature), False
-        for one in self._called(signature):
-            is_opaque |= self.schema.functions[one].is_opaque
-        found = tuple(sorted(name for name in read if self._is_past(owner, name)))
-        if is_opaque:
-            # It may read any table.
-            return () if any(self._is_past(owner, name) for name in self._protected) else None
-        return found or None
+    def _reached(self, name: str) -> _Reached | None:
+        """Return the protected tables that a view or function reaches past their policies; None if none."""
+        reach = reach_of(self.schema, name)
+        found = {(table, role) for table, role in reach.relations if self._is_past(role, table)}
+        opaque = {
+            role
+            for function, role in reach.functions
+            if self.schema.functions[function].is_opaque
+            and any(self._is_past(role, table) for table in self._protected)
+        }
+        roles = opaque | {role for _, role in found}
+        if not roles:
+            return None
+        # An opaque function may read any table.
+        tables = () if opaque else tuple(sorted({table for table, _ in found}))
+        return _Reached(tables, " and ".join(sorted(roles)))
 
-    def _called(self, signature: str) -> set[str]:
-        found, waiting = set[str](), [signature]
-        while waiting:
-            one = waiting.pop()
-            if one in found or one not in self.schema.functions:
-                continue
-            found.add(one)
-            waiting += [edge.calls for edge in self.schema.edges.get(one, ()) if edge.calls is not None]
-        return found
 
-    def _read(self, name: str) -> set[str]:
-        """Return the relations that a view or a function reads itself, through other views and functions."""
-        found, done, waiting = set[str](), set[str](), [name]
-        while waiting:
-            one = waiting.pop()
-            if one in done:
-                continue
-            done.add(one)
-            for edge in self.schema.edges.get(one, ()):
-                if one in self.schema.relations and edge.part != "query":
-                    continue
-                if edge.reads is not None:
-                    found.add(edge.reads)
-                    if self.schema.relations[edge.reads].is_view:
-                        waiting.append(edge.reads)
-                if edge.calls is not None and one in self.schema.functions:
-                    waiting.append(edge.calls)
-        return found
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """Protected tables, none if any may be reached, and the roles whom their policies don't limit."""
+
+    tables: tuple[str, ...]
+    roles: str
 
 
 def _actions(row: RowMapping, target: str) -> Iterator[str]:
@@ -304,11 +301,3 @@ def _actions(row: RowMapping, target: str) -> Iterator[str]:
     for command, action in taken.items():
         does = f"{command.lower()}s rows of {target}" if action == "c" else f"{_ACTIONS[action]} in {target}"
         yield f"{f'{command} ' if len(taken) > 1 else ''}{does}, past its policies"
-
-
-def is_invoker(relation: Relation) -> bool:
-    """Return whether a view reads its tables with the rights of the caller."""
-    return bool({option.lower() for option in relation.options} & _INVOKER)
-
-
-_INVOKER: Final = {f"security_invoker={value}" for value in ("true", "on", "1", "yes")}

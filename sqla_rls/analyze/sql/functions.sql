@@ -5,6 +5,7 @@ SELECT f.oid::pg_catalog.int8 AS oid,
        l.lanname AS language,
        CASE WHEN f.prosqlbody IS NULL THEN f.prosrc ELSE pg_catalog.pg_get_function_sqlbody(f.oid) END AS body,
        f.prosqlbody IS NOT NULL AS is_bound,
+       f.prosecdef AS is_definer,
        pg_catalog.pg_get_userbyid(f.proowner) AS owner,
        pg_catalog.jsonb_build_array(
          f.prokind, f.prosecdef, f.provolatile, f.proisstrict, f.proleakproof, f.proconfig,

@@ -9,6 +9,8 @@ SELECT c.oid::pg_catalog.int8 AS oid,
        c.relrowsecurity AS row_security,
        c.relforcerowsecurity AS forced,
        coalesce(c.reloptions, '{}') AS options,
+       EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) AS o
+                WHERE o.option_name = 'security_invoker' AND o.option_value::pg_catalog.bool) AS is_invoker,
        CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) END AS query,
        pg_catalog.pg_get_partkeydef(c.oid) AS partition_key,
        pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS partition_bound,

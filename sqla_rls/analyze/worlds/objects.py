@@ -85,6 +85,8 @@ class Relation:
     children: tuple[str, ...]
     #: Everything that access depends on and that is the relation's own, as text.
     definition: str
+    #: Whether a view reads its tables with the rights of the current user.
+    is_invoker: bool = False
 
     @property
     def is_view(self) -> bool:
@@ -108,6 +110,8 @@ class Function:
     is_bound: bool
     owner: str
     definition: str
+    #: Whether it is SECURITY DEFINER.
+    is_definer: bool = False
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.acting import reach_of
 from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.schema import Schema
 
@@ -64,31 +65,13 @@ def read_rules(connection: Connection, schema: Schema) -> list[RewriteRule]:
 
 def tables_past_policies(schema: Schema, rule: RewriteRule) -> Iterator[tuple[str, str]]:
     """Yield each table that *rule* uses, also through views, with the role whose rights it has there."""
-    waiting: Sequence[tuple[str, str]] = [(name, rule.relation.owner) for name in sorted(rule.uses)]
-    seen = set[tuple[str, str]]()
-    while waiting:
-        (name, role), *waiting = waiting
-        if (name, role) in seen:
+    for name in sorted(rule.uses):
+        if not schema.relations[name].is_view:
+            yield name, rule.relation.owner
             continue
-        seen.add((name, role))
-        relation = schema.relations[name]
-        if not relation.is_view:
-            yield name, role
-            continue
-        reader = role if _is_invoker(relation) else relation.owner
-        reads = {
-            edge.reads
-            for edge in schema.edges.get(name, ())
-            if edge.part == "query" and edge.reads is not None and edge.reads in schema.relations
-        }
-        waiting = [*waiting, *((one, reader) for one in sorted(reads))]
-
-
-def _is_invoker(relation: Relation) -> bool:
-    return any(
-        name == "security_invoker" and value in ("true", "on", "1", "yes")
-        for name, _, value in (option.lower().partition("=") for option in relation.options)
-    )
+        for reached, role in sorted(reach_of(schema, name).relations):
+            if not schema.relations[reached].is_view:
+                yield reached, role
 
 
 def _places(definition: str) -> Iterator[tuple[tuple[str | None, str | None], bool]]:

@@ -179,7 +179,7 @@ def _relation(row: RowMapping, names: Mapping[int, str]) -> Relation:
     definition = {
         name: value
         for name, value in row.items()
-        if name not in ("oid", "name", "schema", "relname", "foreign_keys", "children")
+        if name not in ("oid", "name", "schema", "relname", "foreign_keys", "children", "is_invoker")
     }
     definition["foreign_keys"] = [key["definition"] for key in row["foreign_keys"]]
     definition["children"] = sorted(names.get(oid, "") for oid in row["children"])
@@ -188,6 +188,7 @@ def _relation(row: RowMapping, names: Mapping[int, str]) -> Relation:
         row_security=row["row_security"],
         forced=row["forced"],
         options=tuple(row["options"]),
+        is_invoker=row["is_invoker"],
         is_partition=row["is_partition"],
         columns=columns,
         keys=tuple(tuple(key["columns"]) for key in row["keys"] if key["columns"]),
@@ -227,6 +228,7 @@ def _function(row: RowMapping) -> Function:
     return Function(
         **{name: row[name] for name in ("signature", "schema", "name", "language", "body", "owner")},
         is_bound=row["is_bound"],
+        is_definer=row["is_definer"],
         definition=json.dumps(definition),
     )
 

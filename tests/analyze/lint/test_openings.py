@@ -164,3 +164,37 @@ def test_tables_of_one_shape_have_their_own_names(examples: Examples) -> None:
         "public.apples",
         "public.pears",
     ]
+
+
+def test_the_rights_of_inner_views_and_functions_count(examples: Examples) -> None:
+    sql = """
+    CREATE ROLE owner; CREATE ROLE middle;
+    GRANT CREATE ON SCHEMA public TO owner, middle;
+    SET ROLE owner;
+    CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON docs TO authenticated USING (owner_id = 'me');
+    CREATE VIEW invoker WITH (security_invoker = t) AS SELECT * FROM docs;
+    CREATE VIEW over_invoker AS SELECT * FROM invoker;
+    CREATE VIEW inner_docs AS SELECT * FROM docs;
+    CREATE FUNCTION inner_all() RETURNS SETOF docs LANGUAGE sql SECURITY DEFINER SET search_path = ''
+      AS 'SELECT * FROM public.docs';
+    REVOKE ALL ON FUNCTION inner_all() FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION inner_all() TO middle;
+    GRANT SELECT ON docs, invoker, over_invoker TO authenticated;
+    GRANT SELECT ON inner_docs TO middle;
+    SET ROLE middle;
+    CREATE VIEW outer_docs AS SELECT * FROM inner_docs;
+    GRANT SELECT ON outer_docs TO authenticated;
+    CREATE FUNCTION outer_all() RETURNS SETOF docs LANGUAGE sql SECURITY DEFINER SET search_path = ''
+      AS 'SELECT * FROM public.inner_all()';
+    RESET ROLE;
+    """
+    found = examples.look(sql, select=["definer-reads-protected", "view-without-invoker"])
+    assert shown(found) == [
+        "error definer-reads-protected public.outer_all()",
+        "error view-without-invoker public.outer_docs",
+    ]
+    for one in found.findings:
+        assert "doesn't hold for owner, with whose rights it reads" in one.evidence[-1].text
+        assert one.evidence[-1].data["acts_as"] == ["owner"]

@@ -300,3 +300,50 @@ def test_what_a_function_says_of_itself_is_no_constant() -> None:
     assert found["SELECT"].words == "rows where org is setting app.org"
     assert (found["INSERT"].verdict, found["INSERT"].basis) == ("never", "constant")
     assert {found[one].basis for one in ("UPDATE", "DELETE")} == {"worlds"}
+
+
+CHAINS = """
+CREATE ROLE caller; CREATE ROLE owner; CREATE ROLE middle;
+GRANT CREATE ON SCHEMA public TO owner, middle;
+SET ROLE owner;
+CREATE TABLE docs (id int, user_id text) PARTITION BY RANGE (id);
+CREATE TABLE docs_1 PARTITION OF docs DEFAULT PARTITION BY RANGE (id);
+CREATE TABLE docs_11 PARTITION OF docs_1 DEFAULT;
+INSERT INTO docs VALUES (1, 'bob');
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+CREATE POLICY mine ON docs TO caller USING (user_id = 'me');
+CREATE VIEW invoker WITH (security_invoker = t) AS SELECT * FROM docs;
+CREATE VIEW over_invoker AS SELECT * FROM invoker;
+CREATE VIEW definer AS SELECT * FROM docs;
+CREATE FUNCTION inner_docs() RETURNS SETOF docs LANGUAGE sql SECURITY DEFINER SET search_path = ''
+  AS 'SELECT * FROM public.docs';
+REVOKE ALL ON FUNCTION inner_docs() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION inner_docs() TO middle;
+GRANT SELECT ON docs, docs_11, invoker, over_invoker TO caller;
+GRANT SELECT ON definer TO middle;
+SET ROLE middle;
+CREATE VIEW over_definer AS SELECT * FROM definer;
+GRANT SELECT ON over_definer TO caller;
+CREATE FUNCTION outer_docs() RETURNS SETOF docs LANGUAGE sql SECURITY DEFINER SET search_path = ''
+  AS 'SELECT * FROM public.inner_docs()';
+REVOKE ALL ON FUNCTION outer_docs() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION outer_docs() TO caller;
+RESET ROLE;
+"""
+
+
+def test_the_ways_around_have_the_rights_of_each_view_and_function() -> None:
+    with scratch_database(CHAINS) as connection:
+        connection.exec_driver_sql("SET ROLE caller")
+        shown = {
+            name
+            for name in ("docs", "docs_11", "invoker", "over_invoker", "over_definer", "outer_docs()")
+            if connection.exec_driver_sql(f"SELECT FROM {name}").rowcount
+        }
+        connection.exec_driver_sql("RESET ROLE")
+        ways = {way.object: way for way in matrix_of(connection, name="x").ways if way.role == "caller"}
+    assert ways.keys() == {f"public.{name}" for name in shown}
+    assert shown == {"docs_11", "over_definer", "outer_docs()"}
+    assert {one.reaches for one in ways.values()} == {("public.docs",)}
+    assert "with the rights of owner," in ways["public.over_definer"].text
+    assert "with the rights of owner," in ways["public.outer_docs()"].text

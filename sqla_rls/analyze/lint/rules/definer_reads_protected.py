@@ -2,13 +2,15 @@
 
 Row security doesn't hold for the owner of the function, so that the body sees all rows. The result is the
 same for each caller. A function that filters by the caller, such as a membership test, isn't found.
+
+A view or a function that the body reads counts, too. It may have another owner, whose rights it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqla_rls.analyze.lint.callers import function_asks, tables_read
+from sqla_rls.analyze.lint.callers import function_asks, past_row_security
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
@@ -40,13 +42,10 @@ def check(database: Database) -> Iterator[Finding]:
         roles = [one.name for one in database.callers if database.may_execute(one.name, signature)]
         if not roles or not database.has_schema_of(signature) or function_asks(database.schema, signature):
             continue
-        read = [
-            one.name
-            for one in tables_read(database.schema, signature)
-            if one.row_security and database.escapes(row["owner"], one)
-        ]
-        if not read:
+        past = past_row_security(database, signature, row["owner"])
+        if past is None:
             continue
+        read = past.tables
         shows_rows = row["returns_set"] or row["kind"] == "c" or row["returns"] in ("record", "json", "jsonb")
         yield Finding(
             object=signature,
@@ -58,9 +57,9 @@ def check(database: Database) -> Iterator[Finding]:
                     kind="catalog",
                     text=(
                         f"{listed(roles)} may execute it; row security of {listed(read)} doesn't hold for "
-                        f"its owner {row['owner']}; its body reads no claim"
+                        f"{past.whose}; its body reads no claim"
                     ),
-                    data={"roles": roles, "tables": read, "owner": row["owner"]},
+                    data={"roles": roles, "tables": read, "owner": row["owner"], "acts_as": past.roles},
                 )
             ],
             remedy=Remedy(

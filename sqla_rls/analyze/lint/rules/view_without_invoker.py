@@ -18,7 +18,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.lint.callers import view_asks
+from sqla_rls.analyze.lint.callers import past_row_security, view_asks
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
 from sqla_rls.analyze.lint.reach import Reaches
@@ -35,7 +35,6 @@ from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 
 _BUDGET: Final = Budget(worlds=40, rows=2)
-_TRUE: Final = ("true", "on", "1", "yes")
 
 
 @rule(
@@ -59,12 +58,13 @@ _TRUE: Final = ("true", "on", "1", "yes")
 )
 def check(database: Database) -> Iterator[Finding]:
     for view in database.relations:
-        if view.kind != "v" or is_invoker(view):
+        if view.kind != "v" or view.is_invoker:
             continue
         roles = database.roles_with_privileges(view.name, "SELECT")
-        read = [one.name for one in _past_row_security(database, view) if one.row_security]
-        if not roles or not read:
+        past = past_row_security(database, view.name, view.owner)
+        if not roles or past is None:
             continue
+        read = past.tables
         found = _found(database, view, roles[0], read)
         if found is None:
             continue
@@ -81,9 +81,9 @@ def check(database: Database) -> Iterator[Finding]:
                     kind="catalog",
                     text=(
                         f"{listed(roles)} may SELECT; the view has no security_invoker; row security of "
-                        f"{listed(read)} doesn't hold for its owner {view.owner}"
+                        f"{listed(read)} doesn't hold for {past.whose}"
                     ),
-                    data={"roles": roles, "tables": read, "owner": view.owner},
+                    data={"roles": roles, "tables": read, "owner": view.owner, "acts_as": past.roles},
                 ),
             ],
             remedy=Remedy(
@@ -91,34 +91,6 @@ def check(database: Database) -> Iterator[Finding]:
                 python="view(…, security_invoker=True)",
             ),
         )
-
-
-def is_invoker(view: Relation) -> bool:
-    """Return whether *view* reads its tables with the rights of the caller."""
-    return any(
-        name == "security_invoker" and value in _TRUE
-        for name, _, value in (option.partition("=") for option in view.options)
-    )
-
-
-def _past_row_security(database: Database, view: Relation) -> Iterator[Relation]:
-    """Yield the tables that *view* reads with the rights of a role for which row security doesn't hold."""
-    waiting, seen = [(view, view.owner)], {(view.name, view.owner)}
-    while waiting:
-        one, reader = waiting.pop()
-        for edge in database.schema.edges.get(one.name, ()):
-            target = database.schema.relations.get(edge.reads or "")
-            if edge.part != "query" or target is None:
-                continue
-            if target.kind == "v":
-                # A view without security_invoker reads as its own owner.
-                key = (target, reader if is_invoker(target) else target.owner)
-                if (key[0].name, key[1]) not in seen:
-                    seen.add((key[0].name, key[1]))
-                    waiting.append(key)
-            elif target.has_rows and database.escapes(reader, target) and (target.name, "") not in seen:
-                seen.add((target.name, ""))
-                yield target
 
 
 def _found(
