@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Final
+from weakref import ReferenceType, ref
 
 from sqlalchemy import Connection, TextClause, func, literal_column, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
@@ -68,7 +69,7 @@ def bind(
         before = _settings_of(connection, ["role", *(name for name in binding.names if name != SEED)])
         _execute(connection, binding, set_role=options.set_role or binding.role == "none")
         _leave(binding, plan)
-        return partial(_restore, connection, before)
+        return partial(_restore, ref(connection), before)
     if options.transport != "statement" and options.set_role:
         if driver_connection is not None:
             if not driver_connection.autocommit_is_bound:
@@ -158,8 +159,11 @@ def _settings_of(connection: Connection, names: Sequence[str]) -> dict[str, str]
     return {name: value or "" for name, value in zip(names, values, strict=True)}
 
 
-def _restore(connection: Connection, before: Mapping[str, str]) -> None:
+def _restore(known: ReferenceType[Connection], before: Mapping[str, str]) -> None:
     """Restore the role and the settings of *before* in the transaction."""
+    # Weak: otherwise the pool would hold a connection that is dropped with its sessions.
+    if (connection := known()) is None:
+        return
     kept = {name: value for name, value in before.items() if value or name not in _UNSET_BY_RESET}
     role = kept.pop("role")
     parameters = {f"value_{number}": Unlogged(value) for number, value in enumerate(kept.values())}

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import SessionTransaction
 
-from sqla_rls.driver.base import DriverConnection
+from sqla_rls.driver.base import ENDED, DriverConnection
 from sqla_rls.exc import (
     CallerChanged,
+    TransactionRefused,
     UnsupportedTransaction,
 )
 from sqla_rls.session.binding import bind
@@ -68,8 +69,12 @@ def after_begin(session: RowSecuritySession, transaction: SessionTransaction, co
             plan.pool.safe.add(principal.role)
         session._bound = session._last = principal
         session._refused = False
+        if plan.driver_connection is None and not share.joined:
+            share.guard(plan.template.mark)
         if options.on_bind is not None:
             options.on_bind(session, connection, principal)
+            if not share.is_in_force:
+                raise TransactionRefused(ENDED)
     except BaseException as error:
         session._refused = True
         if isinstance(error, Exception):

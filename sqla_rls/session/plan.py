@@ -20,6 +20,7 @@ from sqla_rls.driver.base import (
     can_be_set_locally,
 )
 from sqla_rls.driver.connect import SERVER_INFO, SIGNER
+from sqla_rls.driver.reports import reported_mark
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.driver.unprepared import unprepared
 from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
@@ -49,6 +50,8 @@ class ConnectionPlan:
     pool: PoolFacts = field(default_factory=PoolFacts)
     #: The driver's connection, if it sends bindings.
     driver_connection: DriverConnection | None = None
+    #: The value of MARK in transactions of another connection; None if the driver doesn't expose it.
+    own_mark: str | None = None
     #: Whether functions of the database may read claims one by one; True if that is unknown.
     has_separate_claims: bool = field(init=False)
     #: Whether a transaction gets a new seed of ``random()``.
@@ -90,8 +93,8 @@ class ConnectionPlan:
         )
         object.__setattr__(self, "joined_template", template)
         # Behind a pooler, the server may report a change to another client.
-        mark = self.driver_connection.mark if self.is_direct and self.driver_connection is not None else None
-        if mark is not None and MARK not in settings:
+        mark = self.own_mark if self.driver_connection is None else self.driver_connection.mark
+        if self.is_direct and mark is not None and MARK not in settings:
             template = replace(template, mark=mark, fixed={MARK: mark, **settings})
         object.__setattr__(self, "template", template)
 
@@ -155,6 +158,7 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
         "options": options,
         "pool": options.pools.setdefault(connection.engine.pool, PoolFacts()),
         "driver_connection": driver_connection if isinstance(driver_connection, DriverConnection) else None,
+        "own_mark": {"on": "off", "off": "on"}.get(reported_mark(driver_connection) or ""),
     }
     if options.binding.signing == "off" and not resets:
         return ConnectionPlan(

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from weakref import ReferenceType
+from weakref import ReferenceType, ref
 
 from sqlalchemy import Connection, Transaction, event
 
+from sqla_rls.driver.base import ENDED
+from sqla_rls.driver.reports import reported_mark
 from sqla_rls.exc import TransactionInProgress, TransactionRefused
 from sqla_rls.session.principal import Principal, principal_key
 
@@ -26,7 +28,8 @@ class Sharers:
     """The sessions that are bound in the transaction of one driver connection."""
 
     def __init__(self) -> None:
-        self.members: list[Share] = []
+        #: Weak: otherwise the pool would hold the connection of a session that is dropped without close().
+        self.members: list[ReferenceType[Share]] = []
         #: Restores the settings from before the first session joined; None if no session has joined.
         self.restore: Callable[[], None] | None = None
         #: The number of shares that haven't ended.
@@ -47,17 +50,18 @@ class Sharers:
 
     def in_force(self) -> list[Share]:
         """Return the members whose transactions are in progress."""
-        return [member for member in self.members if member.is_in_force]
+        return [member for known in self.members if (member := known()) is not None and member.is_in_force]
 
     def clear(self) -> None:
         """Remove all members, when their transaction has ended."""
-        for member in self.members:
-            member.is_member = False
+        for known in self.members:
+            if (member := known()) is not None:
+                member.is_member = False
         self.members.clear()
         self.restore = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Share:
     """The part of one session in the transaction of one connection."""
 
@@ -75,13 +79,14 @@ class Share:
     unbind: Callable[[], None] | None = None
     is_member: bool = False
     is_refused: bool = False
+    #: Listens to statements, where the driver's connection doesn't check them.
+    _check: Callable[..., None] | None = None
 
     def require_one_caller(self, principal: Principal, names: Sequence[str] | None) -> None:
         """Raise TransactionInProgress if another session is bound to another caller than *principal*."""
         if any(
             other.principal is not principal and other.key != principal_key(principal, names)
-            for other in self.sharers.members
-            if other.is_in_force
+            for other in self.sharers.in_force()
         ):
             raise TransactionInProgress(
                 "the caller can't be bound: another session runs as another caller in this connection's "
@@ -110,7 +115,7 @@ class Share:
             savepoint = savepoint._previous_nested
         self.transactions = transactions
         self.is_member = True
-        sharers.members.append(self)
+        sharers.members.append(ref(self))
 
     @property
     def is_in_force(self) -> bool:
@@ -122,6 +127,32 @@ class Share:
                 return False
         return self.session() is not None
 
+    def guard(self, mark: str | None) -> None:
+        """Refuse statements on the connection from the end of its transaction to that of the session's.
+
+        The connections of sqla_rls do so themselves.
+
+        Args:
+            mark: the value of the setting MARK for the transaction; None if the server doesn't report it.
+        """
+        driver_connection, transactions = self.connection.connection.driver_connection, self.transactions
+
+        def check(*_: Any) -> None:
+            if (mark is not None and reported_mark(driver_connection) != mark) or not all(
+                transaction.is_active for transaction in transactions
+            ):
+                raise TransactionRefused(ENDED)
+
+        self._check = check
+        for name in _EVENTS:
+            event.listen(self.connection, name, check)
+
+    def _unguard(self) -> None:
+        if self._check is not None:
+            for name in _EVENTS:
+                event.remove(self.connection, name, self._check)
+            self._check = None
+
     def refuse(self) -> None:
         """Refuse all statements on the connection until the session has ended its transaction."""
         if self.joined:
@@ -129,6 +160,7 @@ class Share:
             self._leave()
             self._restore()
             return
+        self._unguard()
         self.is_refused = True
         for name in _EVENTS:
             event.listen(self.connection, name, _refuse)
@@ -147,6 +179,7 @@ class Share:
         if self.is_refused:
             for name in _EVENTS:
                 event.remove(self.connection, name, _refuse)
+        self._unguard()
         self.sharers.shares -= 1
         if self.joined:
             self._leave()
@@ -160,7 +193,7 @@ class Share:
     def _leave(self) -> None:
         if self.is_member:
             self.is_member = False
-            self.sharers.members.remove(self)
+            self.sharers.members.remove(ref(self))
 
     def _restore(self) -> None:
         restore = self.sharers.restore

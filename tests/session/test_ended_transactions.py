@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Connection, Engine, create_engine, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
@@ -150,6 +150,39 @@ def test_two_phases_are_refused_below_the_session(
         with pytest.raises(UnsupportedTransaction, match="PREPARE TRANSACTION"):
             raw_of(connection).tpc_begin("a name")
         assert session.execute(CALLER).one() == ALICE
+
+
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")
+@pytest.mark.parametrize("hook", ["on_bind", "after_begin"])
+def test_a_hook_that_commits_leaves_no_statement_unbound(
+    pool: Engine, transport: Transport, todos: None, alice: Caller, bob: Caller, hook: str
+) -> None:
+    ends: list[bool] = []
+
+    def end(*arguments: object) -> None:
+        for connection in arguments:
+            if ends and isinstance(connection, Connection):
+                connection.commit()
+
+    maker = sessionmaker(pool)
+    options = BindingOptions(transport=transport)
+    enforce_row_security(maker, on_bind=end if hook == "on_bind" else None, options=options)
+    if hook == "after_begin":
+        event.listen(maker, "after_begin", end)
+    with maker() as session:
+        identify(session, alice)
+        for sql in ("SET ROLE authenticated", 'SET request.jwt.claims = \'{"sub":"alice"}\''):
+            session.execute(text(sql))
+        session.commit()
+    with maker() as session:
+        identify(session, bob)
+        ends.append(True)
+        for _ in range(2):
+            with pytest.raises(TransactionRefused):
+                session.execute(CALLER)
+        session.rollback()
+        ends.clear()
+        assert session.execute(CALLER).one() == ("authenticated", "bob")
 
 
 @pytest.mark.exhaustive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
@@ -53,6 +54,18 @@ def test_a_todo_belongs_to_who_adds_it(sessions: Sessions, alice: Caller) -> Non
         session.commit()
         assert todo.user_id == "alice"
         assert session.scalars(TASKS).all() == ["buy milk"]
+
+
+def test_a_session_that_is_dropped_gives_its_connection_back(
+    pool: Engine, sessions: Sessions, alice: Caller
+) -> None:
+    session = sessions(alice)
+    session.execute(ANYTHING)
+    del session
+    gc.collect()
+    # The pool has one connection.
+    with sessions(alice) as another:
+        assert another.execute(CALLER).one() == ("authenticated", "alice")
 
 
 def test_bob_does_not_see_what_alice_wrote(sessions: Sessions, alice: Caller, bob: Caller) -> None:
