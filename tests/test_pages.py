@@ -116,6 +116,13 @@ def test_an_error_is_shown(page: Page) -> None:
     assert run(page, text) == [None]
 
 
+def test_an_error_is_no_output_of_a_block_that_prints(page: Page) -> None:
+    shown = "```text\nZeroDivisionError: division by zero\n```"
+    assert run(page, f"```python\n1 / 0\n```\n\n{shown}") == [None]
+    with pytest.raises(ZeroDivisionError):
+        run(page, f"```python\nfor _ in range(1):\n    print(1 / 0)\n```\n\n{shown}")
+
+
 def test_a_package_without_the_extra_is_a_failure(page: Page) -> None:
     assert run(page, "```console\n$ pip install 'sqla-rls[cli]'\n```") == [None]
     with pytest.raises(AssertionError, match="has no extra"):

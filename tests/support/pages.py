@@ -9,6 +9,8 @@
 | ``toml``, ``yaml``, ``json``, ``ini`` | parsed; a first line such as ``# pyproject.toml`` makes it a file |
 | ``text`` | compared with the output of the block before it; ``…`` stands for any text, or for any lines |
 
+An error is an output, too, but not of a block of ``python`` that ends with ``print()``.
+
 A comment ``<!-- invisible-code-block: python`` … ``-->`` runs and isn't shown.  The comment
 ``<!-- tested by: tests/x.py -->`` before a block names the test that runs it, and
 ``<!-- blocks tested by: tests/x.py -->`` does so for a document.
@@ -126,6 +128,13 @@ def blocks(text: str) -> Iterator[Block]:
             # The marker stands directly before its block.
             tested = tested if token.type == "html_block" else None
     yield from found
+
+
+def _ends_with_print(code: str) -> bool:
+    last: ast.AST = ast.parse(code).body[-1]
+    while isinstance(last, ast.With | ast.AsyncWith | ast.For | ast.AsyncFor):
+        last = last.body[-1]
+    return isinstance(last, ast.Expr) and ast.unparse(last).startswith("print(")
 
 
 def matches(output: str, shown: str) -> bool:
@@ -359,7 +368,7 @@ class Page:
         try:
             output = run(block)
         except Exception as error:
-            if block.shown is None:
+            if block.shown is None or (block.language == "python" and _ends_with_print(block.code)):
                 raise
             output = "".join(traceback.format_exception_only(error))
         return _difference(output, block.shown)
