@@ -395,6 +395,28 @@ def test_a_verdict_is_proved_where_every_class_of_values_was_tried(databases: Da
             assert proved == {(command, expected and command != "UPDATE") for command in ALL}
 
 
+def test_a_row_that_can_not_be_made_is_not_decided(databases: Databases) -> None:
+    connection = databases.before
+    run(
+        connection,
+        """
+        CREATE DOMAIN code AS text CHECK (value ~ '^[a-z][0-9]{9}$');
+        CREATE TABLE coded (id int PRIMARY KEY, code code NOT NULL);
+        ALTER TABLE coded ENABLE ROW LEVEL SECURITY; GRANT SELECT ON coded TO reader;
+        CREATE POLICY p ON coded FOR SELECT TO reader USING (code <> '')
+        """,
+    )
+    before = side(connection)
+    run(connection, "ALTER POLICY p ON coded USING (code IS DISTINCT FROM '')")
+
+    found = compare_in_place(connection, before, side(connection), names=["public.coded"])
+    connection.rollback()
+
+    assert not found.changes
+    assert not [one for one in found.same if one.worlds]
+    assert {one.reason for one in found.unknown} == {"no row of the worlds satisfies the constraints"}
+
+
 def test_the_error_of_a_row_counts_for_that_row_only(databases: Databases) -> None:
     connection = databases.before
     rows = [{"id": place, "org_id": 0 if place == 5 else 1, "age": place} for place in range(20)]

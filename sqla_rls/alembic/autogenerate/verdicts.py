@@ -42,7 +42,8 @@ class Verdicts(NamedTuple):
 def verdicts(context: Context, read: Read, normalized: Normalized, changes: Changes) -> Verdicts:
     """Log who can do what after the migration and couldn't before, and return it for the revision.
 
-    Nothing is compared unless policies or flags change, or privileges on tables with row security.
+    Nothing is compared unless policies or flags change, or privileges, roles or functions on which access to
+    tables with row security depends.
 
     Raises:
         DeclarationError: the option has another value than "confirm", "warn" and "ignore".
@@ -52,8 +53,7 @@ def verdicts(context: Context, read: Read, normalized: Normalized, changes: Chan
         raise DeclarationError(
             f"autogenerate failed: {OPTION}={choice!r} in env.py is no choice. Give one of {_CHOICES}"
         )
-    privileges = changes.privileges.grants or changes.privileges.revokes
-    if choice == "ignore" or not (changes.policies or changes.row_security or privileges):
+    if choice == "ignore":
         return Verdicts()
     try:
         from sqla_rls.analyze.in_place import Migration
@@ -65,7 +65,7 @@ def verdicts(context: Context, read: Read, normalized: Normalized, changes: Chan
             dropped=context.tables.dropped,
             altered={table for table, _ in context.tables.retyped_columns | context.tables.dropped_columns},
         )
-        if not migration.tables:
+        if not migration.may_open:
             return Verdicts()
         return _found(context, migration, read, choice)
     except (AnalysisError, DBAPIError) as error:
@@ -86,6 +86,7 @@ def _found(context: Context, migration: Any, read: Read, choice: str) -> Verdict
         sides.before,
         sides.after,
         names=sides.names,
+        roles=sides.roles,
         budget=Budget(worlds=_WORLDS, rows=_ROWS),
     )
     protected = {

@@ -66,6 +66,7 @@ def compare_in_place(
     after: Side,
     *,
     names: Collection[str],
+    roles: Mapping[str, Collection[str]] | None = None,
     budget: Budget | None = None,
 ) -> Comparison:
     """Compare who can do what with the relations *names* before and after a migration.
@@ -77,6 +78,7 @@ def compare_in_place(
         before: the database.
         after: the database after the migration.
         names: the tables and views, ``schema.name`` as Postgres quotes it.
+        roles: the only roles that are compared, of some of these.
         budget: how much is tried.
 
     Emits:
@@ -95,7 +97,8 @@ def compare_in_place(
             ),
             {"timeout": str(STATEMENT_TIMEOUT)},
         )
-        return _Comparing(connection, BothSides(before, after), budget or Budget()).run(sorted(names))
+        comparing = _Comparing(connection, BothSides(before, after), budget or Budget(), roles or {})
+        return comparing.run(sorted(names))
 
 
 @dataclass(slots=True)
@@ -129,8 +132,14 @@ class _Part:
 
 
 class _Comparing:
-    def __init__(self, connection: Connection, sides: BothSides, budget: Budget) -> None:
-        self.connection, self.sides, self.budget = connection, sides, budget
+    def __init__(
+        self,
+        connection: Connection,
+        sides: BothSides,
+        budget: Budget,
+        only: Mapping[str, Collection[str]],
+    ) -> None:
+        self.connection, self.sides, self.budget, self.only = connection, sides, budget, only
         self.evaluator = Evaluator(connection)
         self.functions = Functions(connection)
         self.joined = sides.joined
@@ -160,6 +169,8 @@ class _Comparing:
     def _compare(self, name: str) -> None:
         groups: dict[Any, _Likeness] = {}
         for role in self.sides.roles(name):
+            if name in self.only and role not in self.only[name]:
+                continue
             profiles = tuple(
                 side.profiles[name, role] for side in self.sides if (name, role) in side.profiles
             )
@@ -253,9 +264,19 @@ class _Comparing:
                 expressions |= asked.expressions
             self.functions.require_decidable(expressions)
             self.sides.require_same_functions(self.functions.signatures(expressions))
+            self._require_same_groups(role, expressions)
         except Undecidable as error:
             return _Part(("", ""), frozenset(), str(error))
         return _Part((conditions[0], conditions[1]), frozenset(expressions))
+
+    def _require_same_groups(self, role: str, expressions: Collection[Expression]) -> None:
+        """Raise Undecidable if the groups of *role* may decide, and the migration changes them."""
+        if role not in self.sides.after.regrouped:
+            return
+        if self.functions.ask_for_role(expressions):
+            raise Undecidable(f"a policy asks for the role, and role {role} gets other groups")
+        if not self.rights.of("", expressions)["may_execute"]:
+            raise Undecidable(f"role {role} gets other groups, which may execute other functions")
 
     def _try(
         self,
@@ -290,6 +311,7 @@ class _Comparing:
         actors = universe.pools.actors([role])
         found: dict[tuple[Command, Direction], _Found] = {}
         is_pointwise = dict.fromkeys(PARTS, True)
+        attempted = {attempt.statement.command for attempt in tried}
         settings = universe.pools.vocabulary.settings
         with self.evaluator.units(attempts.units):
             for place, actor in enumerate(actors):
@@ -313,9 +335,14 @@ class _Comparing:
                 exhausted
                 and command != "UPDATE"
                 and all(is_pointwise[part] for part in _PARTS_OF[command])
-                and is_proved(universe, {one for p in _PARTS_OF[command] for one in parts[p].expressions})
+                and is_proved(
+                    universe.relation,
+                    {one for p in _PARTS_OF[command] for one in parts[p].expressions},
+                    [unit.row for unit in attempts.units],
+                )
             )
-            self._conclude(universe, alike, command, found, attempts.worlds, proved)
+            worlds = attempts.worlds if command in attempted else 0
+            self._conclude(universe, alike, command, found, worlds, proved)
         self.verdicts.left_out += universe.left_out
 
     def _tally(

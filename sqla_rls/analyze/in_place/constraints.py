@@ -56,6 +56,8 @@ class Constraints:
 
     def allow(self, world: World) -> bool:
         """Return whether the rows of *world* can be in their tables together."""
+        if any(_lacks_value(self.schema.relations[row.relation], row.values) for row in world.all_rows):
+            return False
         self.learn(world.all_rows)
         if not all(map(self._is_valid, world.all_rows)):
             return False
@@ -101,11 +103,7 @@ class Constraints:
     def _fits(self, world: World, row: Row) -> bool:
         """Return whether the row satisfies the constraints of its table, and its foreign keys."""
         relation = self.relation
-        if any(
-            column.not_null and column.generated is None and row.values.get(name) is None
-            for name, column in relation.columns.items()
-            if name in row.values
-        ):
+        if _lacks_value(relation, row.values):
             return False
         self.learn([row])
         if not self._is_valid(row):
@@ -147,6 +145,15 @@ def read_actions(connection: Connection) -> Mapping[tuple[str, str, str], tuple[
         (row["schema"], row["name"], row["key"]): (row["on_delete"], row["on_update"])
         for row in connection.execute(query("referential_actions")).mappings()
     }
+
+
+def _lacks_value(relation: Relation, values: Values) -> bool:
+    """Return whether a column that is NOT NULL is NULL in *values*."""
+    return any(
+        column.not_null and column.generated is None and values[name] is None
+        for name, column in relation.columns.items()
+        if name in values
+    )
 
 
 def _key(relation: str, values: Values) -> str:

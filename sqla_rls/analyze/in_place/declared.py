@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
+from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.in_place.sides import Side
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.objects import Edge, PolicyText, Profile, Relation
@@ -15,7 +16,7 @@ from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.catalog.query import pinned, trying
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.policies import Changes
-from sqla_rls.snapshot import PUBLIC, Membership, Policy, Privilege, TableKey
+from sqla_rls.snapshot import PUBLIC, Membership, ObjectKey, Policy, Privilege, TableKey
 
 _DESCRIBE = text(
     "SELECT * FROM pg_temp.sqla_rls_described(ARRAY(SELECT pg_catalog.format("
@@ -67,6 +68,22 @@ class Migration:
         }
         return executed | {(key.schema or default, key.name) for key in self.functions}
 
+    @property
+    def changes_roles(self) -> bool:
+        """Whether roles may get other rights by groups, attributes or schemas, and not by a table."""
+        roles, privileges = self.changes.roles, self.changes.privileges
+        return bool(roles.created or roles.altered or roles.granted or roles.revoked) or any(
+            one.object_type == "SCHEMA" for one in privileges.grants | privileges.revokes
+        )
+
+    @property
+    def may_open(self) -> bool:
+        """Whether access to a table that exists may change."""
+        if self.tables:
+            return True
+        protected = {key for key, one in self.live.row_security.items() if one.enabled}
+        return bool(protected - {*self.dropped}) and (self.changes_roles or bool(self.changed_functions))
+
 
 @dataclass(slots=True)
 class _Expression:
@@ -84,7 +101,10 @@ class Sides:
     before: Side = field(init=False)
     after: Side = field(init=False)
     names: list[str] = field(init=False)
+    #: The tables on which only some roles get other rights, and these roles.
+    roles: Mapping[str, frozenset[str]] = field(init=False)
     _doubts: dict[tuple[str, str], str] = field(default_factory=dict)
+    _regrouped: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, connection: Connection, migration: Migration) -> Sides:
@@ -97,13 +117,34 @@ class Sides:
         schema = Schema.read(connection)
         changed = {relation.name for relation in map(self._finder(schema), migration.tables) if relation}
         later = self._later(schema)
-        self.names = sorted(
-            name
+        changed |= {name for name in schema.relations if _calls(later, name, migration.changed_functions)}
+        read = {name: later.reads(name) | schema.reads(name) for name in schema.relations}
+        names = {name for name in read if read[name] & changed}
+        model = _Privileges(migration)
+        self._regrouped = model.regrouped
+        affected = self._affected(model, schema, later) if migration.changes_roles else {}
+        self.roles = {
+            name: frozenset(roles)
             for name, relation in schema.relations.items()
-            if not relation.is_view and (later.reads(name) | schema.reads(name)) & changed
-        )
-        self._add_profiles(schema, later)
+            if name not in names and relation.row_security
+            if (roles := {role for one in read[name] for role in affected.get(one, ())})
+        }
+        self.names = sorted(name for name in names | self.roles.keys() if not schema.relations[name].is_view)
+        self._add_profiles(schema, later, model)
         return self
+
+    def _affected(self, model: _Privileges, schema: Schema, later: Schema) -> Mapping[str, set[str]]:
+        """Return the roles that get other rights on each relation, though nothing of its own changes."""
+        created = {role.name for role in self.migration.changes.roles.created}
+        roles = [one.name for one in schema.roles.values() if not one.is_superuser]
+        roles += sorted(created.difference(roles))
+        found: dict[str, set[str]] = {}
+        for name, relation in later.relations.items():
+            ones = {role for role in roles if len({*model.profiles(relation, role)}) > 1}
+            if model.regrouped and (later.calls(name) or access_asks_for_role(later, [name])):
+                ones |= model.regrouped
+            found[name] = ones
+        return found
 
     def _finder(self, schema: Schema) -> Any:
         by_key = {(one.schema, one.relname): one for one in schema.relations.values()}
@@ -181,12 +222,11 @@ class Sides:
                 found[asked[row.place - 1]] = _expression(row)
         return found
 
-    def _add_profiles(self, schema: Schema, later: Schema) -> None:
+    def _add_profiles(self, schema: Schema, later: Schema, model: _Privileges) -> None:
         read = sorted({one for name in self.names for each in (schema, later) for one in each.reads(name)})
         relations = [schema.relations[name] for name in read]
         roles = [role.name for role in schema.roles.values() if not role.is_superuser]
         held = read_profiles(self.connection, relations, roles)
-        model = _Privileges(self.migration)
         after: dict[tuple[str, str], Profile] = {}
         created = [role.name for role in self.migration.changes.roles.created if role.name not in roles]
         altered = {
@@ -195,14 +235,14 @@ class Sides:
         for relation in relations:
             for role in (*roles, *created):
                 key = (relation.name, role)
-                old, new = model.profiles(later.relations[relation.name], role, held.get(key))
+                old, new = model.profiles(later.relations[relation.name], role)
                 if key in held and not _is_as_modelled(held[key], old):
                     self._doubts[key] = "Postgres counts other privileges than those of the catalog"
                 elif (relation.schema, relation.relname) in altered:
                     self._doubts[key] = "the migration changes the type of a column, or drops one"
                 after[key] = new
         self.before = Side(schema=schema, profiles=held, doubts=self._doubts)
-        self.after = Side(schema=later, profiles=after)
+        self.after = Side(schema=later, profiles=after, regrouped=self._regrouped)
 
 
 class _Privileges:
@@ -212,42 +252,61 @@ class _Privileges:
         live, changes = migration.live, migration.changes
         self.default_schema = live.default_schema
         self.owners = live.owners
-        self.privileges = (
-            live.privileges,
-            (live.privileges - changes.privileges.revokes) | changes.privileges.grants,
+        self.privileges = tuple(
+            _by_object(privileges)
+            for privileges in (
+                live.privileges,
+                (live.privileges - changes.privileges.revokes) | changes.privileges.grants,
+            )
         )
-        memberships = (live.memberships - changes.roles.revoked) | changes.roles.granted
-        self.inherits = {role.name: role.inherit is not False for role in live.roles.values()}
-        self.inherits |= {role.name: role.inherit is not False for role in changes.roles.created}
+        granted = {(one.role, one.member) for one in changes.roles.granted}
+        kept = {one for one in live.memberships if (one.role, one.member) not in granted}
+        memberships = (kept - changes.roles.revoked) | changes.roles.granted
+        inherits = {role.name: role.inherit is not False for role in live.roles.values()}
+        later = inherits | {role.name: role.inherit is not False for role in changes.roles.created}
         for change in changes.roles.altered:
             if change.after.inherit is not None:
-                self.inherits[change.after.name] = change.after.inherit
+                later[change.after.name] = change.after.inherit
+        self.inherits = (inherits, later)
         memberships |= {
             Membership(str(group), role.name)
             for role in changes.roles.created
             for group in role.member_of or ()
         }
-        self.memberships = (live.memberships, memberships)
+        self.memberships = (frozenset(live.memberships), frozenset(memberships))
         self.bypasses = {role.name: bool(role.bypassrls) for role in live.roles.values()}
         self.bypasses_later = dict(self.bypasses)
         for role in (*changes.roles.created, *(change.after for change in changes.roles.altered)):
             if role.bypassrls is not None:
                 self.bypasses_later[role.name] = role.bypassrls
+        self._known: dict[tuple[str, int], set[str]] = {}
 
-    def profiles(self, relation: Relation, role: str, held: Profile | None) -> tuple[Profile, Profile]:
-        """Return the profile before and after, by the model; *held* is Postgres's answer before."""
+    @property
+    def regrouped(self) -> frozenset[str]:
+        """The roles of other groups afterwards, whether or not they inherit the rights of these."""
+        before, after = self.memberships
+        waiting = {one.member for one in before ^ after}
+        waiting |= {name for name, one in self.inherits[0].items() if self.inherits[1][name] != one}
+        found: set[str] = set()
+        while waiting:
+            found |= waiting
+            waiting = {one.member for one in before | after if one.role in waiting} - found
+        return frozenset(found)
+
+    def profiles(self, relation: Relation, role: str) -> tuple[Profile, Profile]:
+        """Return the profile before and after, by the model, both with the policies of *relation*."""
         old = self._profile(relation, role, 0, self.bypasses)
         new = self._profile(relation, role, 1, self.bypasses_later)
         return old, new
 
     def _profile(self, relation: Relation, role: str, side: int, bypasses: Mapping[str, bool]) -> Profile:
-        groups = self._groups(role, self.memberships[side])
+        groups = self._groups(role, side)
         owns = relation.owner in groups
         key = TableKey.of(relation.schema, relation.relname, self.default_schema)
         columns: dict[str, set[str]] = {"SELECT": set(), "INSERT": set(), "UPDATE": set()}
         deletes = owns
-        for one in self.privileges[side]:
-            if one.object_type != "TABLE" or (one.schema, one.name) != key or one.grantee not in groups:
+        for one in self.privileges[side].get(ObjectKey("TABLE", key.schema, key.name), ()):
+            if one.grantee not in groups:
                 continue
             if one.privilege == "DELETE":
                 deletes = True
@@ -259,7 +318,7 @@ class _Privileges:
         }
         return Profile(
             role=role,
-            usage=self._may_use(relation.schema, groups, self.privileges[side]),
+            usage=self._may_use(relation.schema, groups, side),
             delete=deletes,
             selects=ordered["SELECT"],
             inserts=ordered["INSERT"],
@@ -275,29 +334,55 @@ class _Privileges:
             ),
         )
 
-    def _may_use(self, schema: str, groups: set[str], privileges: Iterable[Privilege]) -> bool:
+    def _may_use(self, schema: str, groups: set[str], side: int) -> bool:
         if any(one[0] == "SCHEMA" and one[2] == schema and one[3] in groups for one in self.owners):
             return True
         return any(
-            one.object_type == "SCHEMA"
-            and one.name == schema
-            and one.privilege == "USAGE"
-            and one.grantee in groups
-            for one in privileges
+            one.privilege == "USAGE" and one.grantee in groups
+            for one in self.privileges[side].get(ObjectKey("SCHEMA", None, schema), ())
         )
 
-    def _groups(self, role: str, memberships: Iterable[Membership]) -> set[str]:
+    def _groups(self, role: str, side: int) -> set[str]:
         """Return the role, the roles whose privileges it has, and PUBLIC."""
+        if (role, side) in self._known:
+            return self._known[role, side]
         found, waiting = {role, PUBLIC}, [role]
-        memberships = list(memberships)
+        self._known[role, side] = found
         while waiting:
             member = waiting.pop()
-            for one in memberships:
-                inherits = self.inherits.get(member, True) if one.inherit is None else one.inherit
+            for one in self.memberships[side]:
+                inherits = self.inherits[side].get(member, True) if one.inherit is None else one.inherit
                 if one.member == member and inherits and one.role not in found:
                     found.add(one.role)
                     waiting.append(one.role)
         return found
+
+
+def _by_object(privileges: Iterable[Privilege]) -> Mapping[ObjectKey, list[Privilege]]:
+    found: dict[ObjectKey, list[Privilege]] = {}
+    for one in privileges:
+        found.setdefault(one.object, []).append(one)
+    return found
+
+
+def _calls(schema: Schema, name: str, functions: Collection[tuple[str, str]]) -> bool:
+    """Return whether the policies of a table with row security reach one of *functions*."""
+    if not functions or not schema.relations[name].row_security:
+        return False
+    waiting = {
+        edge.calls for edge in schema.edges.get(name, ()) if edge.part == "policy" and edge.calls is not None
+    }
+    found: set[str] = set()
+    while waiting:
+        found |= waiting
+        waiting = {
+            edge.calls for one in waiting for edge in schema.edges.get(one, ()) if edge.calls is not None
+        } - found
+    return any(
+        (schema.functions[one].schema, schema.functions[one].name) in functions
+        for one in found
+        if one in schema.functions
+    )
 
 
 def _is_as_modelled(held: Profile, model: Profile) -> bool:

@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any, Final
 
 from sqla_rls.analyze.in_place.splice import Expression
-from sqla_rls.analyze.worlds.objects import Column
+from sqla_rls.analyze.worlds.objects import Column, Relation
 from sqla_rls.analyze.worlds.pools import SUBJECTS
-from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.values import as_input
+from sqla_rls.analyze.worlds.world import Values
 
 _SUBJECT: Final = object()
 #: Types of which two different texts are two different values.
@@ -33,9 +33,11 @@ class _Unlisted(Exception):
     """The expression isn't one of those whose values fall into finitely many classes."""
 
 
-def is_proved(universe: Universe, expressions: Iterable[Expression]) -> bool:
-    """Return whether the rows of *universe* have each class of values that *expressions* can tell apart."""
-    relation = universe.relation
+def is_proved(relation: Relation, expressions: Iterable[Expression], rows: Iterable[Values]) -> bool:
+    """Return whether *rows* of *relation* have each class of values that *expressions* can tell apart.
+
+    The rows are those that were evaluated: a constraint may refuse others.
+    """
     classes: dict[str, _Classes] = {}
     try:
         for expression in expressions:
@@ -48,10 +50,7 @@ def is_proved(universe: Universe, expressions: Iterable[Expression]) -> bool:
         kind if relation.columns[name].not_null or name in key else [*kind, None]
         for name, kind in zip(classes, kinds, strict=True)
     ]
-    tried = {
-        tuple(_class(row.values.get(name), found) for name, found in classes.items())
-        for row in universe.rows[relation.name]
-    }
+    tried = {tuple(_class(row.get(name), found) for name, found in classes.items()) for row in rows}
     return set(itertools.product(*kinds)) <= tried
 
 

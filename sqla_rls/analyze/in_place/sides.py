@@ -22,6 +22,8 @@ class Side:
     profiles: Mapping[tuple[str, str], Profile]
     #: Why nothing can be said of a role on a relation, by the names of both; of all roles, by "".
     doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    #: The roles that get other groups in the database after a migration, where Postgres can't be asked yet.
+    regrouped: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
