@@ -1,6 +1,8 @@
 SELECT f.conname AS name,
        f.confrelid::pg_catalog.regclass::pg_catalog.text AS target,
        f.confmatchtype = 'f' AS is_full,
+       -- PostgreSQL 18.
+       coalesce(pg_catalog.to_jsonb(f) ->> 'conperiod', 'false') = 'true' AS is_period,
        pg_catalog.row_security_active(f.confrelid) AS hides_rows,
        (SELECT pg_catalog.jsonb_agg(pg_catalog.quote_ident(a.attname) ORDER BY k.place)
           FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)

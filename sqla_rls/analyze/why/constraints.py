@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from sqlalchemy import ColumnElement, RowMapping, Select, Text, literal, literal_column, select, text
 
+from sqla_rls.analyze.why.actions import Actions
 from sqla_rls.analyze.why.explanation import Reason
 from sqla_rls.analyze.why.rows import Rows, quoted_literal, without_parameters
 from sqla_rls.analyze.why.target import query
@@ -167,15 +168,17 @@ class Constraints:
             if key["hides_rows"]:
                 continue
             mine = [f"{self.source.table.alias}.{name}" for name in key["columns"]]
-            pairs = " AND ".join(
-                f"t.{theirs} = {ours}" for theirs, ours in zip(key["target_columns"], mine, strict=True)
-            )
+            theirs = [f"t.{name}" for name in key["target_columns"]]
+            signs = ["="] * len(mine)
+            found = f"EXISTS (SELECT FROM {key['target']} AS t WHERE "
+            if key["is_period"]:
+                signs[-1] = "&&"
+                found = f"(SELECT {mine[-1]} OPERATOR(pg_catalog.<@) pg_catalog.range_agg({theirs[-1]}) "
+                found += f"FROM {key['target']} AS t WHERE "
+            pairs = " AND ".join(map(" ".join, zip(theirs, signs, mine, strict=True)))
             nulls = " OR ".join(f"{name} IS NULL" for name in mine)
             all_null = " AND ".join(f"{name} IS NULL" for name in mine)
-            holds = (
-                f"({all_null if key['is_full'] else nulls}) "
-                f"OR EXISTS (SELECT FROM {key['target']} AS t WHERE {pairs})"
-            )
+            holds = f"({all_null if key['is_full'] else nulls}) OR coalesce({found}{pairs}), false)"
             statement: Select[Any] = select(literal_column(f"({holds})"))
             statement = statement.select_from(text(self.source.as_table()))
             if not self.source.connection.execute(statement, {"row": row}).scalar_one():
@@ -184,31 +187,17 @@ class Constraints:
         return None
 
     def still_referenced(self, row: str, becomes: str | None) -> Broken | None:
-        """Return the foreign key of another row that refers to *row*, and not to the row that it becomes.
+        """Return the foreign key by which the command can't delete *row*, or make another of it.
 
         Args:
             row: a row of the table.
             becomes: the new row of UPDATE; None for DELETE.
-        """
-        command = "DELETE" if becomes is None else "UPDATE"
-        for key in self._query("referencing_keys", command=command):
-            if key["hides_rows"] or not self._is_referenced(key, row):
-                continue
-            if becomes is None or not self._is_referenced(key, becomes):
-                return "foreign_key", f"A row of {key['source']} refers to the row, by {key['name']!r}."
-        return None
 
-    def _is_referenced(self, key: RowMapping, row: str) -> bool:
-        alias = self.source.table.alias
-        pairs = " AND ".join(
-            f"t.{theirs} = {alias}.{mine}"
-            for theirs, mine in zip(key["source_columns"], key["columns"], strict=True)
-        )
-        exists: ColumnElement[bool] = literal_column(
-            f"EXISTS (SELECT FROM {key['source']} AS t WHERE {pairs})"
-        )
-        statement: Select[Any] = select(exists).select_from(text(self.source.as_table()))
-        return bool(self.source.connection.scalar(statement, {"row": row}))
+        Raises:
+            AnalysisError: ON DELETE or ON UPDATE reaches rows, and its effect isn't known.
+        """
+        actions = Actions(self.source)
+        return actions.refused_delete(row) if becomes is None else actions.refused_update(row, becomes)
 
     def left_out(self, command: str) -> list[str]:
         """Return a sentence for each trigger and foreign key that the answer doesn't cover."""
