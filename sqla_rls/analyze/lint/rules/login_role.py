@@ -1,18 +1,18 @@
 """A role that logs in for callers has rights that row security doesn't limit.
 
 An app logs in with one role and acts as the caller's role. SQL that a caller injects can RESET ROLE or SET
-ROLE. So the login role must not be a superuser, have BYPASSRLS or own protected tables, and no role that it
-can become may. It must not inherit the privileges of a caller's role: a statement without a caller would run
-with them.
+ROLE. So the login role must not be a superuser, have BYPASSRLS, own protected tables or own what policies
+use, and no role that it can become may. It must not inherit the privileges of a caller's role: a statement
+without a caller would run with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, text
 
-from sqla_rls.analyze.lint.database import Database, listed
+from sqla_rls.analyze.lint.database import Database, listed, query_text
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
 from sqla_rls.analyze.lint.rule import rule
 
@@ -43,14 +43,19 @@ def check(database: Database) -> Iterator[Finding]:
     reached: dict[str, list[RowMapping]] = {}
     for row in database.fetch("login_roles"):
         reached.setdefault(row["login"], []).append(row)
-    for login, rows in reached.items():
-        if login in database.made_up_roles or not any(
+    acting = {
+        login: rows
+        for login, rows in reached.items()
+        if login not in database.made_up_roles
+        and any(
             row["role"] in callers and (row["role"] == login or row["sets"] or row["inherits"])
             for row in rows
-        ):
-            continue
+        )
+    }
+    used = _owned_and_used(database, [row for rows in acting.values() for row in rows], owners)
+    for login, rows in acting.items():
         for row in rows:
-            for level, reason, sql in _reasons(row, owners, callers):
+            for level, reason, sql in _reasons(row, owners, used, callers):
                 yield Finding(
                     object=login,
                     kind="role",
@@ -71,8 +76,23 @@ def check(database: Database) -> Iterator[Finding]:
                 )
 
 
+def _owned_and_used(
+    database: Database, rows: Iterable[RowMapping], owners: Collection[str]
+) -> Mapping[str, list[RowMapping]]:
+    """Return what the roles own, and policies use: of the roles for which there is no other reason."""
+    roles = {
+        row["role"] for row in rows if not (row["is_superuser"] or row["bypasses"] or row["role"] in owners)
+    }
+    used: dict[str, list[RowMapping]] = {}
+    if roles:
+        found = database.connection.execute(text(query_text("owned_and_used")), {"roles": sorted(roles)})
+        for row in found.mappings():
+            used.setdefault(row["role"], []).append(row)
+    return used
+
+
 def _reasons(
-    row: RowMapping, owners: Mapping[str, Level], callers: set[str]
+    row: RowMapping, owners: Mapping[str, Level], used: Mapping[str, list[RowMapping]], callers: set[str]
 ) -> Iterator[tuple[Level, str, str]]:
     is_itself = row["role"] == row["login"]
     way = "it" if is_itself else f"it can become {row['role']}, which"
@@ -85,6 +105,11 @@ def _reasons(
         step = "ALTER TABLE … OWNER TO …;" if is_itself else revoke
         # With FORCE, an owner must switch row security off first.
         yield owners[row["role"]], f"{way} owns protected tables", step
+    elif row["role"] in used:
+        first, *others = used[row["role"]]
+        more = f", and {len(others)} more such objects" if others else ""
+        step = "REASSIGN OWNED BY {role} TO …;" if is_itself or row["role"] in callers else revoke
+        yield "error", f"{way} owns {first['type']} {first['identity']}, {first['why']}{more}", step
     elif row["role"] in callers and row["inherits"] and not is_itself:
         yield "warning", f"it inherits the privileges of {row['role']}", "ALTER ROLE {login} NOINHERIT;"
 

@@ -76,6 +76,45 @@ GRANT authenticated TO app_login;
         ),
     ),
     _login(
+        "The login role owns a table below a view that a policy reads",
+        """
+CREATE TABLE shared (id int);
+CREATE VIEW shown AS SELECT id FROM shared;
+GRANT SELECT ON shown TO authenticated;
+CREATE POLICY shown ON docs FOR SELECT TO authenticated USING (id IN (SELECT id FROM shown));
+ALTER TABLE shared OWNER TO app_login;
+""",
+        "ALTER TABLE shared OWNER TO app_owner;",
+        look=Look(
+            statement=IDS,
+            first=("INSERT INTO shared VALUES (2)", "SET ROLE authenticated"),
+            faulty=[2],
+            mended=DENIED,
+            caller=_LOGIN,
+        ),
+    ),
+    _login(
+        "The login role owns the function of an operator that a policy uses",
+        """
+CREATE FUNCTION same(text, text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1 = $2';
+CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = same);
+CREATE POLICY same ON docs FOR SELECT TO authenticated USING (body === '');
+GRANT CREATE ON SCHEMA public TO app_login;
+ALTER FUNCTION same OWNER TO app_login;
+""",
+        "ALTER FUNCTION same OWNER TO app_owner;",
+        look=Look(
+            statement=IDS,
+            first=(
+                "CREATE OR REPLACE FUNCTION same(text, text) RETURNS bool LANGUAGE sql AS 'SELECT true'",
+                "SET ROLE authenticated",
+            ),
+            faulty=[1, 2],
+            mended=DENIED,
+            caller=_LOGIN,
+        ),
+    ),
+    _login(
         "The login role can SET ROLE to the owner",
         "GRANT app_owner TO app_login;",
         "REVOKE app_owner FROM app_login;",
