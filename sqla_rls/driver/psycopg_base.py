@@ -48,6 +48,12 @@ DISCARD: Final = "DISCARD ALL"
 _BEGIN_RESET: Final = "BEGIN ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE"
 
 
+#: Fails outside the bound transaction, with a division by zero.
+_GUARD: Final = (
+    f"SELECT 1 OPERATOR(pg_catalog./) CASE pg_catalog.current_setting('{MARK}') WHEN '%s' THEN 1 ELSE 0 END"
+).encode()
+
+
 class _Flush(psycopg.Pipeline):
     """One exchange: BEGIN, the binding, and what a cursor has queued, in one flush with one Sync.
 
@@ -116,6 +122,34 @@ class _Flush(psycopg.Pipeline):
             # The server may not have prepared what psycopg believes.  In AUTOCOMMIT no rollback follows.
             connection._prepared.clear()
             raise error
+
+
+class _EndedInPipeline(TransactionRefused, psycopg.OperationalError):
+    """An earlier statement of a pipeline has ended the transaction."""
+
+
+# A traceback shows the name, and the address of the documented error.
+_EndedInPipeline.__name__ = TransactionRefused.__name__
+
+
+class _Guard:
+    """Stands for the cursor of _GUARD in a pipeline.
+
+    A pipeline reads on after errors of psycopg alone.
+    """
+
+    def _check_results(self, results: list[PGresult]) -> None:
+        (result,) = results
+        if result.status == pq.ExecStatus.PIPELINE_ABORTED:
+            raise psycopg.errors.PipelineAborted("pipeline aborted")
+        if result.status not in _DONE:
+            error = psycopg.errors.error_from_result(result)
+            if error.sqlstate == "22012":
+                raise _EndedInPipeline(ENDED) from error
+            raise error
+
+    def _set_results(self, results: list[PGresult]) -> None:
+        pass
 
 
 class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
@@ -269,6 +303,8 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         if self._sends:
             return
         self._require_in_force()
+        if self.pgconn.transaction_status == _ACTIVE and self._pipeline is not None:
+            yield from self._guard_gen()
         if self.pgconn.transaction_status != IDLE:
             return
         if not self._waits:
@@ -290,6 +326,19 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
                 # The reset may change the encoding, in which the statement is sent.
                 yield from pipeline._fetch_gen(flush=True)
             self._sent()
+
+    def _guard_gen(self) -> PQGen[None]:
+        """Let the next statement of a pipeline fail if an earlier one ends the transaction, unanswered."""
+        bound, pipeline = self.binding or self.executed, self._pipeline
+        if bound is None:
+            return
+        if (mark := bound.template.mark) is None:
+            # Only the state after a Sync tells.
+            yield from pipeline._sync_gen()
+            yield from pipeline._fetch_gen(flush=True)
+            return
+        self._send_in(pipeline, [(_GUARD % mark.encode(), None)])
+        pipeline.result_queue.append((_Guard(), None))
 
     def _start_gen(self) -> PQGen[None]:
         """Send BEGIN and the binding outside a pipeline, and take the answers."""

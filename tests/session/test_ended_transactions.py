@@ -17,7 +17,7 @@ from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, ser
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
-from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Sessions
+from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Sessions, all_todos
 from tests.support.suite import table
 
 ALICE = ("authenticated", "alice")
@@ -137,6 +137,53 @@ def test_nothing_runs_after_the_transaction_was_ended_below_the_session(
             assert session.execute(CALLER).one() == ("authenticated", "bob")
         with pool.connect() as connection:
             assert connection.execute(CALLER).one() == NOBODY
+
+
+@table("end", ["COMMIT", "ROLLBACK", "COMMIT AND CHAIN"])
+@pytest.mark.parametrize("runs_first", [True, False])
+def test_nothing_runs_in_a_pipeline_after_sql_that_ends_the_transaction(
+    sessions: Sessions, admin: Engine, todos: None, alice: Caller, bob: Caller, end: str, runs_first: bool
+) -> None:
+    with sessions(alice) as session:
+        session.execute(text("SET ROLE authenticated"))
+        session.commit()
+    before = all_todos(admin)
+    with sessions(bob) as session:
+        if runs_first:
+            session.execute(ANYTHING)
+        raw = raw_of(session.connection())
+        first = raw.cursor()
+
+        def run() -> None:
+            with raw.pipeline():
+                first.execute("SELECT current_user::text")
+                for statement in (end, *["INSERT INTO todos (task, user_id) VALUES ('x', 'x')"] * 2):
+                    raw.execute(statement)
+
+        with pytest.raises(TransactionRefused, match=r"rollback\(\)"):
+            run()
+        assert first.fetchall() == [("authenticated",)]
+        session.rollback()
+        assert session.execute(CALLER).one() == ("authenticated", "bob")
+    assert all_todos(admin) == before
+
+
+@pytest.mark.exhaustive
+def test_a_pipeline_in_which_nothing_marks_the_transaction_is_bound_again(
+    pool: Engine, transport: Transport, alice: Caller
+) -> None:
+    maker = sessionmaker(pool)
+    settings = {"default_transaction_read_only": "off"}
+    enforce_row_security(maker, settings=settings, options=BindingOptions(transport=transport))
+    with maker() as session:
+        identify(session, alice)
+        raw = raw_of(session.connection())
+        with raw.pipeline():
+            raw.execute("SELECT 1")
+            raw.execute("COMMIT")
+            found = raw.execute("SELECT current_user::text")
+        expected = "app" if transport == "statement" else "authenticated"
+        assert found.fetchall() == [(expected,)]
 
 
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ COMMITTED"])
