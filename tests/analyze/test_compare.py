@@ -59,10 +59,12 @@ class Sides:
     after: Server
 
     @contextmanager
-    def compared(self, change: str, **options: Any) -> Iterator[tuple[Comparison, Connection, Connection]]:
+    def compared(
+        self, change: str, *, setup: str = "", **options: Any
+    ) -> Iterator[tuple[Comparison, Connection, Connection]]:
         with (
-            self._database(self.before, SETUP) as before,
-            self._database(self.after, SETUP + change) as after,
+            self._database(self.before, SETUP + setup) as before,
+            self._database(self.after, SETUP + setup + change) as after,
         ):
             options = {"budget": Budget(worlds=60), **options}
             yield compare_databases(before, after, **options), before, after
@@ -234,6 +236,14 @@ def test_an_opening_counts_though_the_closing_of_the_same_command_varies(
         assert verdicts(found)["public.docs", "reader", "SELECT"] == "opens"
         reasons = {(one.object, one.role, one.command): one.reason for one in found.unknown}
         assert reasons["public.docs", "reader", "SELECT"] == "the results vary from run to run"
+
+
+def test_a_null_in_a_unique_key_is_a_row(sides: Sides) -> None:
+    setup = """CREATE TABLE codes (code text UNIQUE); ALTER TABLE codes ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY known ON codes TO other USING (code = 'x'); GRANT SELECT, DELETE ON codes TO other;"""
+    change = "ALTER POLICY known ON codes USING (code = 'x' OR code IS NULL);"
+    with sides.compared(change, setup=setup) as (found, *_):
+        assert verdicts(found) == {("public.codes", "other", one): "opens" for one in ("SELECT", "DELETE")}
 
 
 def test_the_same_definitions_are_not_tried(sides: Sides) -> None:

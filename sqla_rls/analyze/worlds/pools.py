@@ -125,7 +125,7 @@ class Pools:
         """Return the values that the policies can tell apart; NULL is the last, where it is allowed."""
         found = [value for value in self._candidates(column) if self._is_valid(column, value)]
         found = found or [value for value in self._guesses(column) if self._is_valid(column, value)]
-        if not column.not_null and not any(column.name in key for key in relation.keys[:1]):
+        if not column.not_null:
             found.append(None)
         return tuple({repr(value): value for value in found}.values()) or (None,)
 

@@ -227,7 +227,11 @@ class Statements:
         return " AND ".join(self._equals(name, row.values[name]) for name in self._identifying(row))
 
     def _identifying(self, row: Row) -> tuple[str, ...]:
-        names: Iterable[str] = self.relation.keys[0] if self.relation.keys else row.values
+        # A unique key with NULL finds more than one row.
+        keys = (
+            key for key in self.relation.keys if all(row.values.get(name, "") is not None for name in key)
+        )
+        names: Iterable[str] = next(keys, tuple(row.values))
         names = [name for name in names if name in row.values] or list(row.values)
         return tuple(name for name in names if self._has_equality(name))
 
