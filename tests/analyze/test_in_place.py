@@ -417,6 +417,36 @@ def test_a_row_that_can_not_be_made_is_not_decided(databases: Databases) -> None
     assert {one.reason for one in found.unknown} == {"no row of the worlds satisfies the constraints"}
 
 
+def test_a_constraint_that_rows_may_break_proves_nothing(
+    databases: Databases, subtests: pytest.Subtests
+) -> None:
+    heir = "CREATE TABLE heir () INHERITS (own);"
+    nullable = "ALTER TABLE own ALTER user_id DROP NOT NULL;"
+    for constraint, refused in (
+        ("ALTER TABLE own ADD CHECK (user_id <> 'secret') NOT VALID;", "user_id = 'secret'"),
+        ("ALTER TABLE own ADD CHECK (user_id <> 'secret') NOT ENFORCED;", "user_id = 'secret'"),
+        (f"ALTER TABLE own ADD CHECK (user_id <> 'secret') NO INHERIT; {heir}", "user_id = 'secret'"),
+        (
+            """CREATE TABLE people (id text PRIMARY KEY CHECK (id <> 'secret'));
+            ALTER TABLE own ADD FOREIGN KEY (user_id) REFERENCES people NOT VALID;""",
+            "user_id = 'secret'",
+        ),
+        (f"{nullable} ALTER TABLE own ADD CONSTRAINT n NOT NULL user_id NOT VALID;", "user_id IS NULL"),
+        (
+            f"{nullable} ALTER TABLE own ADD CONSTRAINT n NOT NULL user_id NO INHERIT; {heir}",
+            "user_id IS NULL",
+        ),
+    ):
+        setup = f"{constraint} ALTER POLICY p ON own USING (user_id = 'public');"
+        change = f"ALTER POLICY p ON own USING (user_id = 'public' OR {refused});"
+        with subtests.test(constraint):
+            run(databases.before, setup)
+            with databases.changed(setup + change) as (before, after):
+                assert not [
+                    one for one in decided(before, after).same if one.proved and one.object == "public.own"
+                ]
+
+
 def test_the_error_of_a_row_counts_for_that_row_only(databases: Databases) -> None:
     connection = databases.before
     rows = [{"id": place, "org_id": 0 if place == 5 else 1, "age": place} for place in range(20)]

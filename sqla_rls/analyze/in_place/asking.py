@@ -68,7 +68,7 @@ def access_asks_for_role(schema: Schema, names: Iterable[str]) -> bool:
             expressions += [policy.using, policy.check]
         for column in relation.columns.values():
             expressions += [column.default, column.generated, *column.domain_checks]
-        expressions += [relation.query, *relation.checks]
+        expressions += [relation.query, *relation.checks, *relation.new_checks]
         called |= schema.calls(name)
     return any(asks_for_role(one) for one in expressions if one is not None) or any(
         function_asks_for_role(schema.functions[one].language, schema.functions[one].body) for one in called

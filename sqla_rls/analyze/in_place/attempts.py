@@ -166,7 +166,7 @@ class Attempts:
             values[name] = None
             if column.identity:
                 values[name] = self.universe.pools.distinct(column, 1)
-            elif column.default is not None and column.not_null:
+            elif column.default is not None and column.needs_value:
                 values[name] = self.universe.pools.filler(self.relation, column)
         return values
 

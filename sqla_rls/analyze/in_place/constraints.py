@@ -103,7 +103,7 @@ class Constraints:
     def _fits(self, world: World, row: Row) -> bool:
         """Return whether the row satisfies the constraints of its table, and its foreign keys."""
         relation = self.relation
-        if _lacks_value(relation, row.values):
+        if _lacks_value(relation, row.values, is_new=True):
             return False
         self.learn([row])
         if not self._is_valid(row):
@@ -147,10 +147,12 @@ def read_actions(connection: Connection) -> Mapping[tuple[str, str, str], tuple[
     }
 
 
-def _lacks_value(relation: Relation, values: Values) -> bool:
+def _lacks_value(relation: Relation, values: Values, *, is_new: bool = False) -> bool:
     """Return whether a column that is NOT NULL is NULL in *values*."""
     return any(
-        column.not_null and column.generated is None and values[name] is None
+        (column.needs_value if is_new else column.not_null)
+        and column.generated is None
+        and values[name] is None
         for name, column in relation.columns.items()
         if name in values
     )

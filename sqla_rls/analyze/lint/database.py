@@ -93,7 +93,7 @@ class Database:
     @cached_property
     def schema(self) -> Schema:
         """The catalog: relations, functions, roles, and what they refer to."""
-        return Schema.read(self.connection)
+        return Schema.read(self.connection, of_new_rows=True)
 
     @cached_property
     def relations(self) -> Sequence[Relation]:

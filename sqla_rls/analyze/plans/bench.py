@@ -82,7 +82,7 @@ class Bench:
             # A caller's statements resolve names as in the database.
             connection.execute(_SEARCH_PATH)
             _set(connection, "statement_timeout", "0")
-            schema = Schema.read(connection)
+            schema = Schema.read(connection, of_new_rows=True)
             rows = Rows.of(connection, schema, names, size)
             # Triggers and foreign keys take time that no policy can save.
             _set(connection, "session_replication_role", "replica")
@@ -172,7 +172,7 @@ class Bench:
         with undone(self.connection):
             for change in changes:
                 self.run(change.statement)
-            later = Schema.read(self.connection)
+            later = Schema.read(self.connection, of_new_rows=True)
             after = Side(schema=later, profiles=self._profiles(later, names))
         found = compare_in_place(self.connection, before, after, names=names, budget=Budget(worlds=_WORLDS))
         if found.changes:

@@ -216,7 +216,7 @@ def advised(
     """
     side = Side.parse(url.render_as_string(hide_password=False))
     with side.build() as built:
-        schema = Schema.read(built.connection)
+        schema = Schema.read(built.connection, of_new_rows=True)
         built.connection.rollback()
         scanned = {(scan.schema, scan.table) for scan in explained.under_policies.scans}
         names = [

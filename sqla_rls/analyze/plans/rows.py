@@ -129,7 +129,7 @@ class Rows:
         """Return the value of *column* in the row of that number, as SQL."""
         key = next((one for one in relation.foreign_keys if column.name in one.columns), None)
         if key is not None and steps < _MOST_STEPS:
-            if key.target == relation.name and not column.not_null:
+            if key.target == relation.name and not column.needs_value:
                 return f"CAST(NULL AS {column.type})"
             value = self._parent(relation, column, key, number, steps)
             if value is not None:
@@ -282,7 +282,10 @@ class Rows:
     def _insert_into(self, relation: Relation) -> tuple[int, str | None]:
         reason = None
         for varied in (False, True):
-            for checks in ((*relation.checks, *filter(None, [relation.partition_check])), ()):
+            for checks in (
+                (*relation.checks, *relation.new_checks, *filter(None, [relation.partition_check])),
+                (),
+            ):
                 try:
                     with self.connection.begin_nested():
                         found = self._run(self._insertion(relation, checks, varied=varied))

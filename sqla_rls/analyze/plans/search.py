@@ -108,7 +108,7 @@ class _Search:
                     self.bench.run(change.statement)
                 steps += [self._advice(change, current, after, evidence) for change in changes]
                 current = after
-                schema = Schema.read(connection)
+                schema = Schema.read(connection, of_new_rows=True)
         return steps
 
     def alone(self, known: Collection[Kind]) -> list[Advice]:

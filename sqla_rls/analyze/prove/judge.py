@@ -17,6 +17,7 @@ from sqla_rls.analyze.worlds.counterexamples import VERBS, row_in_words
 from sqla_rls.analyze.worlds.generate import smaller_worlds
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.refused import Met
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial
 from sqla_rls.analyze.worlds.statements import Statement
@@ -43,6 +44,9 @@ class Tally:
     left_out: list[str] = field(default_factory=list)
     #: The budget's time was over before all worlds were tried.
     is_cut: bool = False
+    met: Met = field(default_factory=Met)
+    #: The rows that were not tried, since constraints refused them; a sentence for each table.
+    untried: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,7 +137,9 @@ class Judge:
         )
         found: list[list[tuple[Actor, list[Outcome], _Seen]] | None] = []
         for trial, (_, tried), seen, owned, own in zip(asked, trials, rows, owners, done, strict=True):
-            if rejected := seen.rejected or owned.rejected or own.rejected:
+            rejected = seen.rejected or owned.rejected or own.rejected
+            self.tally.met.note(self.universe, trial.world, rejected)
+            if rejected:
                 self.tally.rejections[rejected] += 1
                 found.append(None)
                 continue

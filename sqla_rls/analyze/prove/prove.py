@@ -19,10 +19,12 @@ from sqla_rls.analyze.verdict import TIME_OVER, Budget, Scope
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Profile, Relation
+from sqla_rls.analyze.worlds.refused import refused_rows, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, roles_of
 from sqla_rls.analyze.worlds.statements import quoted
 from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import Row
 from sqla_rls.exc import AnalysisError
 
 #: The most worlds that are sent together.
@@ -74,6 +76,8 @@ class Prover:
     #: The tables and views that lack a part.
     incomplete: frozenset[str] = frozenset()
     _accepted: dict[tuple[str, str], bool] = field(default_factory=dict)
+    #: The tables and views of which constraints refuse rows, unless the columns in constraints vary, too.
+    _varied: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -139,6 +143,13 @@ class Prover:
                 reason = f"no world satisfies the constraints: {most[0][0] if most else 'no value fits'}"
                 reason = TIME_OVER if tally.is_cut else reason
                 not_stated += [NotStated(object=name, role=r, command=c, reason=reason) for r, c in decided]
+                continue
+            if tally.untried:
+                not_stated += [
+                    NotStated(object=name, role=r, command=c, reason="; ".join(tally.untried))
+                    for r, c in decided
+                    if (r, c) not in broken
+                ]
                 continue
             noticed = self._control(name, decided, tally)
             for (role, command), decision in decided.items():
@@ -250,7 +261,7 @@ class Prover:
         connection.execution_options(isolation_level="READ COMMITTED")
         try:
             run(connection, statements)
-            yield Schema.read(connection)
+            yield Schema.read(connection, of_new_rows=True)
         finally:
             connection.rollback()
             connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -286,6 +297,7 @@ class Prover:
         groups: dict[Any, list[str]] = {}
         for role in roles:
             groups.setdefault(repr(replace(profiles[name, role], role="", policies=())), []).append(role)
+        universes: list[Universe] = []
         for varies in (False, True):
             universe = Universe.of(relation, joined, shared, self.accepts, varies_checked=varies)
             judge = Judge(
@@ -297,10 +309,11 @@ class Prover:
                 decided=decided,
                 tally=tally,
             )
+            universes.append(universe)
             worlds = generate_worlds(universe, self.budget)
-            size = 1
+            size, earlier = 1, tally.worlds
             while batch := list(islice(worlds, size)):
-                if tally.worlds >= self.budget.worlds:
+                if tally.worlds - earlier >= self.budget.worlds:
                     tally.left_out.append(
                         f"{name}: {self.budget.worlds} worlds were tried, and there are more within "
                         f"{self.budget.rows} rows per table"
@@ -318,10 +331,20 @@ class Prover:
                     return tally
                 size = min(2 * size, _BATCH)
             tally.left_out += universe.left_out
-            if tally.worlds or tally.is_cut:
-                # Otherwise, only some values of the columns in constraints may be valid.
+            if tally.is_cut:
                 break
+            # Otherwise, only some values of the columns in constraints may be valid.
+            if tally.worlds and not varies:
+                if not controls and not first and self._refused(universe, tally):
+                    self._varied.add(name)
+                if name not in self._varied:
+                    break
+        if not controls and not first and tally.worlds and not tally.is_cut:
+            tally.untried += sentences(universes[0], self._refused(universes[0], tally), tally.met)
         return tally
+
+    def _refused(self, universe: Universe, tally: Tally) -> dict[Row, str]:
+        return refused_rows([self.scratch], universe, tally.met)
 
     def accepts(self, type_: str, value: str) -> bool:
         """Whether *value* is a value of that type."""

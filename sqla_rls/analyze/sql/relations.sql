@@ -43,7 +43,28 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                      SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_expr(k.conbin, 0) ORDER BY k.conname)
                        FROM unnest(based.path) AS one (oid)
                        JOIN pg_catalog.pg_constraint AS k ON k.contypid = one.oid) END,
-                  'not_null', a.attnotnull OR t.typnotnull,
+                  'needs_value', a.attnotnull OR t.typnotnull,
+                  -- Rows from before NOT VALID may have NULL, and so may the rows of children.
+                  'not_null', t.typnotnull OR a.attnotnull
+                    AND NOT EXISTS (
+                      SELECT FROM pg_catalog.pg_constraint AS k
+                       WHERE k.conrelid = c.oid AND k.contype = 'n' AND k.conkey[1] = a.attnum AND NOT k.convalidated)
+                    AND CASE WHEN c.relhassubclass THEN NOT EXISTS (
+                      WITH RECURSIVE heir (oid) AS (
+                        SELECT h.inhrelid FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid
+                        UNION
+                        SELECT h.inhrelid FROM heir JOIN pg_catalog.pg_inherits AS h ON h.inhparent = heir.oid)
+                      SELECT FROM heir
+                        JOIN pg_catalog.pg_attribute AS i
+                          ON i.attrelid = heir.oid AND i.attname = a.attname AND NOT i.attisdropped
+                       WHERE NOT i.attnotnull OR EXISTS (
+                         SELECT FROM pg_catalog.pg_constraint AS k
+                          WHERE k.conrelid = i.attrelid AND k.contype = 'n' AND k.conkey[1] = i.attnum
+                                AND NOT k.convalidated)) ELSE true END,
+                  'domain_holds', NOT EXISTS (
+                     SELECT FROM unnest(based.path) AS one (oid)
+                       JOIN pg_catalog.pg_constraint AS k ON k.contypid = one.oid
+                      WHERE NOT k.convalidated),
                   'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
                   'generated', CASE WHEN a.attgenerated <> ''
                                     THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
@@ -75,13 +96,16 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.number))
                 ORDER BY i.indisprimary DESC, pg_catalog.pg_get_indexdef(i.indexrelid))
            FROM pg_catalog.pg_index AS i
-          WHERE i.indrelid = c.oid AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL), '[]') AS keys,
+          WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indexprs IS NULL AND i.indpred IS NULL), '[]') AS keys,
        coalesce((
          SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                   'name', f.conname,
                   'target', f.confrelid::pg_catalog.int8,
                   'is_deferrable', f.condeferrable,
                   'definition', pg_catalog.pg_get_constraintdef(f.oid),
+                  -- The rows of children have no foreign keys of their parent, but those of partitions do.
+                  'holds', f.convalidated AND NOT (c.relkind = 'r' AND EXISTS (
+                     SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid)),
                   'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY k.place)
                                 FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)
                                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.number),
@@ -89,10 +113,19 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                                 FROM unnest(f.confkey) WITH ORDINALITY AS k (number, place)
                                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.confrelid AND a.attnum = k.number))
                 ORDER BY f.conname)
-           FROM pg_catalog.pg_constraint AS f WHERE f.conrelid = c.oid AND f.contype = 'f'), '[]') AS foreign_keys,
+           FROM pg_catalog.pg_constraint AS f
+          WHERE f.conrelid = c.oid AND f.contype = 'f'
+                -- Before PostgreSQL 18 every constraint is enforced.
+                AND coalesce(pg_catalog.to_jsonb(f) ->> 'conenforced', 'true') = 'true'), '[]') AS foreign_keys,
        coalesce((
-         SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_expr(k.conbin, k.conrelid) ORDER BY k.conname)
-           FROM pg_catalog.pg_constraint AS k WHERE k.conrelid = c.oid AND k.contype = 'c'), '[]') AS checks,
+         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                  'expression', pg_catalog.pg_get_expr(k.conbin, k.conrelid),
+                  'holds', k.convalidated AND NOT (k.connoinherit AND EXISTS (
+                     SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid)))
+                ORDER BY k.conname)
+           FROM pg_catalog.pg_constraint AS k
+          WHERE k.conrelid = c.oid AND k.contype = 'c'
+                AND coalesce(pg_catalog.to_jsonb(k) ->> 'conenforced', 'true') = 'true'), '[]') AS checks,
        pg_catalog.pg_get_partition_constraintdef(c.oid) AS partition_check,
        coalesce((
          SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(

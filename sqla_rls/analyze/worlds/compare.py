@@ -23,12 +23,13 @@ from sqla_rls.analyze.worlds.definitions import is_changed, may_call, names_role
 from sqla_rls.analyze.worlds.generate import generate_worlds, smaller_worlds
 from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.refused import Met, refused_rows, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statement, Statements
 from sqla_rls.analyze.worlds.universe import Universe
-from sqla_rls.analyze.worlds.world import World
+from sqla_rls.analyze.worlds.world import Row, World
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 
@@ -75,6 +76,7 @@ def compare_databases(
 class _Difference:
     """A world in which a statement does more on one side."""
 
+    universe: Universe
     world: World
     actor: Actor
     statement: Statement
@@ -94,6 +96,17 @@ class _Tally:
     rejections: dict[str, int] = field(default_factory=dict)
     #: The budget's time was over before all worlds were tried.
     is_cut: bool = False
+    met: Met = field(default_factory=Met)
+
+    def add(self, earlier: _Tally) -> None:
+        """Add the worlds of another universe; their differences are known."""
+        self.worlds += earlier.worlds
+        self.has_row |= earlier.has_row
+        self.has_insert |= earlier.has_insert
+        self.is_cut |= earlier.is_cut
+        self.met.add(earlier.met)
+        for rejected, number in earlier.rejections.items():
+            self.rejections[rejected] = self.rejections.get(rejected, 0) + number
 
     def is_about(self, universe: Universe, *commands: Command) -> bool:
         """Return whether the constraints left rows for *commands*."""
@@ -194,24 +207,32 @@ class _Comparing:
         side = self.sides[name in self.schemas[1].relations]
         shared = Shared.of(self.schemas, name)
         universe = Universe.of(relation, self.joined, shared, side.accepts)
+        varied: Universe | None = None
         for alike in groups.values():
             held = tuple(each[name, alike[0]] for each in profiles if (name, alike[0]) in each)
             statements = Statements(universe=universe, profiles=held)
+            commands = statements.commands()
             try:
                 tally = self._tally(universe, alike[0], statements)
-                if not tally.is_about(universe, *statements.commands()):
+                if not tally.is_about(universe, *commands) or self._refused(universe, tally):
                     # Only some values of the columns in constraints may be valid.
-                    universe = Universe.of(relation, self.joined, shared, side.accepts, varies_checked=True)
-                    statements = Statements(universe=universe, profiles=held)
-                    tally = self._tally(universe, alike[0], statements)
-                self._conclude(universe, alike, statements.commands(), tally)
+                    if varied is None:
+                        varied = Universe.of(relation, self.joined, shared, side.accepts, varies_checked=True)
+                    statements = Statements(universe=varied, profiles=held)
+                    tally = self._tally(varied, alike[0], statements, tally)
+                if tally.is_about(universe, *commands) and not tally.is_cut:
+                    self.verdicts.left_out += sentences(universe, self._refused(universe, tally), tally.met)
+                self._conclude(universe, alike, commands, tally)
             except DBAPIError as error:
                 if error.connection_invalidated:
                     raise
                 reason = f"the statements can't be tried: {str(error.orig).partition(chr(10))[0]}"
-                for command in statements.commands():
+                for command in commands:
                     self.verdicts.add_unknown(name, alike, command, reason)
-        self.verdicts.left_out += universe.left_out
+        self.verdicts.left_out += [*universe.left_out, *(varied.left_out if varied is not None else ())]
+
+    def _refused(self, universe: Universe, tally: _Tally) -> dict[Row, str]:
+        return {} if tally.is_cut else refused_rows(self.sides, universe, tally.met)
 
     def _not_tried(
         self, name: str, groups: Mapping[Any, Sequence[str]], profiles: tuple[Any, Any], reason: str
@@ -239,33 +260,43 @@ class _Comparing:
             calls.append(attributes is not None and may_call(side.connection, role, signatures))
         return repr((own, calls))
 
-    def _tally(self, universe: Universe, role: str, statements: Statements) -> _Tally:
+    def _tally(
+        self, universe: Universe, role: str, statements: Statements, earlier: _Tally | None = None
+    ) -> _Tally:
+        tally = _Tally(found={} if earlier is None else dict(earlier.found))
+        self._fill(tally, universe, role, statements)
+        if earlier is not None:
+            tally.add(earlier)
+        return tally
+
+    def _fill(self, tally: _Tally, universe: Universe, role: str, statements: Statements) -> None:
         name, commands = universe.relation.name, statements.commands()
         actors = universe.pools.actors([role])
-        tally = _Tally()
         worlds = generate_worlds(universe, self.budget)
         while batch := list(itertools.islice(worlds, min(_BATCH, self.budget.worlds - tally.worlds))):
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.verdicts.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
                 tally.is_cut = True
-                return tally
+                return
             if all(_is_settled(tally, command) for command in commands):
-                return tally
+                return
             trials = [
                 Trial(world, [one for one in statements.on(world.row) if not _is_settled(tally, one.command)])
                 for world in batch
             ]
-            self._try([trial for trial in trials if trial.statements], actors, tally)
+            self._try([trial for trial in trials if trial.statements], actors, universe, tally)
         if next(worlds, None) is not None:
             self.verdicts.left_out.append(
                 f"{name}: {self.budget.worlds} worlds were tried, and there are more within "
                 f"{self.budget.rows} rows per table"
             )
-        return tally
 
-    def _try(self, trials: Sequence[Trial], actors: Sequence[Actor], tally: _Tally) -> None:
+    def _try(
+        self, trials: Sequence[Trial], actors: Sequence[Actor], universe: Universe, tally: _Tally
+    ) -> None:
         for trial, before, after in zip(trials, *self._run(trials, actors), strict=True):
             rejected = before.rejected or after.rejected
+            tally.met.note(universe, trial.world, rejected)
             if rejected is not None:
                 tally.rejections[rejected] = tally.rejections.get(rejected, 0) + 1
                 continue
@@ -281,10 +312,10 @@ class _Comparing:
                 if not _is_comparable(trial.world, statement, old, new):
                     continue
                 if new.permits_more_than(old):
-                    difference = _Difference(trial.world, actor, statement, (old, new))
+                    difference = _Difference(universe, trial.world, actor, statement, (old, new))
                     tally.found.setdefault((statement.command, "opens"), difference)
                 if old.permits_more_than(new):
-                    difference = _Difference(trial.world, actor, statement, (old, new))
+                    difference = _Difference(universe, trial.world, actor, statement, (old, new))
                     tally.found.setdefault((statement.command, "closes"), difference)
 
     def _run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> tuple[list[Tried], list[Tried]]:
@@ -303,12 +334,12 @@ class _Comparing:
             for direction in ("opens", "closes"):
                 found = tally.found.get((command, direction))
                 if found is not None:
-                    smallest = self._smallest(universe, found, direction)
+                    smallest = self._smallest(found, direction)
                     if smallest is None:
                         varies = True
                         continue
                     examples[direction] = counterexample(
-                        universe,
+                        smallest.universe,
                         smallest.world,
                         smallest.actor,
                         smallest.statement,
@@ -347,12 +378,12 @@ class _Comparing:
         for role in roles:
             self.verdicts.add_change(name, role, command, examples)
 
-    def _smallest(self, universe: Universe, found: _Difference, direction: Direction) -> _Difference | None:
+    def _smallest(self, found: _Difference, direction: Direction) -> _Difference | None:
         """Leave out rows and claims as long as the difference stays; None: it doesn't come again."""
         current = self._again(found, found.world, found.actor, direction)
         if current is None:
             return None
-        for actor in universe.pools.actors([found.actor.role]):
+        for actor in found.universe.pools.actors([found.actor.role]):
             if size_of(actor) < size_of(current.actor):
                 simpler = self._again(current, current.world, actor, direction)
                 if simpler is not None:
@@ -361,7 +392,7 @@ class _Comparing:
         shrunk = True
         while shrunk:
             shrunk = False
-            for world in smaller_worlds(universe, current.world):
+            for world in smaller_worlds(found.universe, current.world):
                 simpler = self._again(current, world, current.actor, direction)
                 if simpler is not None:
                     current, shrunk = simpler, True
@@ -380,7 +411,7 @@ class _Comparing:
         if not _is_comparable(world, found.statement, old, new):
             return None
         differs = new.permits_more_than(old) if direction == "opens" else old.permits_more_than(new)
-        return _Difference(world, actor, found.statement, (old, new)) if differs else None
+        return replace(found, world=world, actor=actor, outcomes=(old, new)) if differs else None
 
 
 def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tried) -> bool:

@@ -26,7 +26,12 @@ class Column:
     element: Mapping[str, str] | None
     labels: tuple[str, ...]
     domain_checks: tuple[str, ...]
+    #: Whether each value satisfies the checks of its domain; values from before NOT VALID may not.
+    domain_holds: bool
+    #: Whether no row has NULL, not even one from before NOT VALID, or one of a child.
     not_null: bool
+    #: Whether a new row needs a value.
+    needs_value: bool
     default: str | None
     generated: str | None
     identity: str
@@ -41,6 +46,8 @@ class ForeignKey:
     target: str
     target_columns: tuple[str, ...]
     is_deferrable: bool
+    #: Whether each row satisfies it, not only each new one.
+    holds: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,10 @@ class Relation:
     keys: tuple[tuple[str, ...], ...]
     has_primary_key: bool
     foreign_keys: tuple[ForeignKey, ...]
+    #: The CHECK constraints that each row satisfies.
     checks: tuple[str, ...]
+    #: The CHECK constraints that new rows satisfy, and older rows or those of children may not.
+    new_checks: tuple[str, ...]
     #: The condition that a partition sets for its rows.
     partition_check: str | None
     policies: tuple[PolicyText, ...]

@@ -131,7 +131,7 @@ class Pools:
 
     def filler(self, relation: Relation, column: Column) -> Any:
         """Return a value for a column that decides nothing."""
-        return self.values(relation, column)[0] if column.not_null else None
+        return self.values(relation, column)[0] if column.needs_value else None
 
     def distinct(self, column: Column, number: int) -> Any:
         """Return value *number* of those that a key column has."""

@@ -37,8 +37,13 @@ class Schema:
     version: int
 
     @classmethod
-    def read(cls, connection: Connection) -> Schema:
+    def read(cls, connection: Connection, *, of_new_rows: bool = False) -> Schema:
         """Read the catalog; user data isn't read.
+
+        Args:
+            connection: a connection to the database.
+            of_new_rows: the rows of worlds are inserted.  So they need the foreign keys that older rows, or
+                the rows of children, may break.
 
         Emits:
             SELECT statements over the catalog, with ``search_path = pg_catalog`` in a savepoint.
@@ -60,7 +65,7 @@ class Schema:
             if source is not None and (reads or calls) and not (row["part"] == "query" and reads == source):
                 edges.setdefault(source, []).append(Edge(row["part"], reads, row["column"], calls))
         functions = {row["signature"]: _function(row) for row in found["functions"]}
-        relations = {row["name"]: _relation(row, names) for row in found["relations"]}
+        relations = {row["name"]: _relation(row, names, of_new_rows) for row in found["relations"]}
         for function in functions.values():
             edges.setdefault(function.signature, []).extend(_mentioned(function, relations, functions))
         return cls(
@@ -161,12 +166,15 @@ def read_profiles(
     }
 
 
-def _relation(row: RowMapping, names: Mapping[int, str]) -> Relation:
+def _relation(row: RowMapping, names: Mapping[int, str], of_new_rows: bool) -> Relation:
     columns = {
         column["name"]: Column(
             **{
                 name: column[name]
-                for name in ("name", "type", "base", "kind", "category", "element", "not_null")
+                for name in (
+                    *("name", "type", "base", "kind", "category", "element"),
+                    *("domain_holds", "not_null", "needs_value"),
+                )
             },
             labels=tuple(column["labels"] or ()),
             domain_checks=tuple(column["domain_checks"] or ()),
@@ -200,11 +208,13 @@ def _relation(row: RowMapping, names: Mapping[int, str]) -> Relation:
                 target=names[key["target"]],
                 target_columns=tuple(key["target_columns"]),
                 is_deferrable=key["is_deferrable"],
+                holds=key["holds"],
             )
             for key in row["foreign_keys"]
-            if key["target"] in names
+            if key["target"] in names and (key["holds"] or of_new_rows)
         ),
-        checks=tuple(row["checks"]),
+        checks=tuple(one["expression"] for one in row["checks"] if one["holds"]),
+        new_checks=tuple(one["expression"] for one in row["checks"] if not one["holds"]),
         partition_check=row["partition_check"],
         policies=tuple(
             PolicyText(

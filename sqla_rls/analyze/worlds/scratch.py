@@ -100,7 +100,7 @@ class ScratchDatabase:
             text("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
         ):
             raise AnalysisError("statements can't be tried: the role isn't a superuser. Connect as one")
-        schema = Schema.read(connection)
+        schema = Schema.read(connection, of_new_rows=True)
         connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT}"))
         for name in ("try_statements", "accepts"):
             connection.exec_driver_sql(script(name))

@@ -54,7 +54,7 @@ def _vocabulary(schema: Schema, relation: str) -> Vocabulary:
                     found = found.merged(terms.read_expression(expression))
         if one.query is not None:
             found = found.merged(terms.read_query(one.query))
-        for expression in (*one.checks, *filter(None, [one.partition_check])):
+        for expression in (*one.checks, *one.new_checks, *filter(None, [one.partition_check])):
             found = found.merged(terms.read_expression(expression))
         for child in one.children:
             if (check := schema.relations[child].partition_check) is not None:
