@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,6 +183,57 @@ def test_a_superuser_may_do_everything_and_set_role_is_left_out(sides: Sides) ->
         (table, "other") for table in ("public.docs", "public.drafts", "public.members", "public.seen")
     }
     assert any(one.startswith("role loner is a member") for one in found.scope.left_out)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("GRANT TRUNCATE ON docs TO other;", "TRUNCATE on public.docs of other"),
+        (
+            "GRANT TRUNCATE ON docs TO PUBLIC;",
+            "TRUNCATE on public.docs of loner, TRUNCATE on public.docs of member, ",
+        ),
+        ("GRANT TRIGGER, MAINTAIN ON docs TO other;", "MAINTAIN, TRIGGER on public.docs of other"),
+        ("GRANT REFERENCES (id) ON docs TO other;", "REFERENCES on public.docs of other"),
+        (
+            "GRANT SELECT ON docs TO other WITH GRANT OPTION;",
+            "SELECT WITH GRANT OPTION on public.docs of other",
+        ),
+        (
+            """ALTER TABLE pages DROP CONSTRAINT k;
+            ALTER TABLE pages ADD CONSTRAINT k FOREIGN KEY (id) REFERENCES docs ON DELETE CASCADE;""",
+            "k of public.pages",
+        ),
+        ("ALTER TABLE pages DROP CONSTRAINT k;", "k of public.pages"),
+        (
+            "CREATE TABLE names (id int CONSTRAINT n REFERENCES docs ON DELETE SET NULL);",
+            "n of public.names",
+        ),
+    ],
+)
+def test_what_no_statement_tries_is_left_out(sides: Sides, change: str, sentence: str) -> None:
+    setup = "CREATE TABLE pages (id int CONSTRAINT k REFERENCES docs);"
+    with sides.compared(change, setup=setup, budget=Budget(worlds=5)) as (found, *_):
+        assert any(f"These differ: {sentence}" in one for one in found.scope.left_out)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("reader TO other WITH INHERIT FALSE, SET FALSE", "reader TO other WITH SET TRUE"),
+        ("reader TO other WITH INHERIT FALSE, SET FALSE", "reader TO other WITH ADMIN TRUE"),
+        ("free TO other WITH INHERIT TRUE, SET FALSE", "free TO other WITH SET TRUE"),
+    ],
+)
+def test_what_a_role_can_do_as_another_is_left_out(sides: Sides, before: str, after: str) -> None:
+    with ExitStack() as undo:
+        for server in (sides.before, sides.after):
+            connection = undo.enter_context(administered(server))
+            undo.callback(connection.exec_driver_sql, "REVOKE reader FROM other; DROP ROLE free")
+            connection.exec_driver_sql(f"CREATE ROLE free BYPASSRLS; GRANT {before}")
+        connection.exec_driver_sql(f"GRANT {after}")
+        with sides.compared("") as (found, *_):
+            assert any(one.startswith("role other ") for one in found.scope.left_out)
 
 
 def test_a_result_of_the_moment_is_not_decided(sides: Sides) -> None:

@@ -17,7 +17,9 @@ SELECT c.oid::pg_catalog.int8 AS oid,
        (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
                  pg_catalog.pg_get_userbyid(x.grantor),
                  CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
-                 x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type, x.grantor)
+                 x.privilege_type,
+                 CASE WHEN x.is_grantable THEN 'WITH GRANT OPTION' END], ' ')
+                 ORDER BY x.grantee, x.privilege_type, x.grantor)
           FROM pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) AS x) AS privileges,
        (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
                  CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
@@ -72,7 +74,9 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                   'privileges', (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
                                           CASE WHEN x.grantee = 0 THEN 'PUBLIC'
                                                ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
-                                          x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
+                                          x.privilege_type,
+                                          CASE WHEN x.is_grantable THEN 'WITH GRANT OPTION' END], ' ')
+                                          ORDER BY x.grantee, x.privilege_type)
                                    FROM pg_catalog.aclexplode(a.attacl) AS x))
                 ORDER BY a.attnum)
            FROM pg_catalog.pg_attribute AS a

@@ -5,10 +5,20 @@ SELECT r.rolname AS name,
        r.rolcanlogin AS may_login,
        coalesce((
          -- Before PostgreSQL 16 a membership has no options of its own.
-         SELECT pg_catalog.jsonb_object_agg(
-                  pg_catalog.pg_get_userbyid(m.roleid),
-                  coalesce(pg_catalog.to_jsonb(m) -> 'inherit_option', pg_catalog.to_jsonb(r.rolinherit)))
-           FROM pg_catalog.pg_auth_members AS m WHERE m.member = r.oid), '{}') AS member_of,
+         SELECT pg_catalog.jsonb_object_agg(pg_catalog.pg_get_userbyid(g.roleid), g.is_inherited)
+           FROM (SELECT m.roleid, pg_catalog.bool_or(coalesce(
+                          (pg_catalog.to_jsonb(m) ->> 'inherit_option')::pg_catalog.bool, r.rolinherit)) AS is_inherited
+                   FROM pg_catalog.pg_auth_members AS m WHERE m.member = r.oid
+                  GROUP BY m.roleid) AS g), '{}') AS member_of,
+       ARRAY(SELECT DISTINCT pg_catalog.pg_get_userbyid(m.roleid)::pg_catalog.text
+               FROM pg_catalog.pg_auth_members AS m
+              WHERE m.member = r.oid
+                    AND coalesce(pg_catalog.to_jsonb(m) ->> 'set_option', 'true') = 'true'
+              ORDER BY 1) AS may_set,
+       ARRAY(SELECT DISTINCT pg_catalog.pg_get_userbyid(m.roleid)::pg_catalog.text
+               FROM pg_catalog.pg_auth_members AS m
+              WHERE m.member = r.oid AND m.admin_option
+              ORDER BY 1) AS may_grant,
        coalesce((
          SELECT pg_catalog.jsonb_agg(s.setconfig ORDER BY s.setdatabase)
            FROM pg_catalog.pg_db_role_setting AS s WHERE s.setrole = r.oid), '[]') AS settings

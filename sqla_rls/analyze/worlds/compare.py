@@ -151,7 +151,9 @@ class _Comparing:
             candidates = [
                 name for name in names if name in set(changed) or self._profiles_differ(name, roles, profiles)
             ]
-        self.verdicts.left_out += uncompared(self.schemas)
+        self.verdicts.left_out += uncompared(
+            (self.sides[0].connection, self.sides[1].connection), self.schemas, names
+        )
         for number, name in enumerate(candidates):
             if progress is not None:
                 progress(number, len(candidates), name)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
+from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.objects import RoleAttributes
 from sqla_rls.analyze.worlds.schema import Schema
 
 #: Words of a definition to which roles with the same privileges are not the same.
@@ -29,8 +31,16 @@ def is_changed(schemas: tuple[Schema, Schema], name: str) -> bool:
     return before.is_opaque(name) and _everything(before) != _everything(after)
 
 
-def uncompared(schemas: tuple[Schema, Schema]) -> Iterator[str]:
-    """Yield sentences about the differences that no comparison of tables and views covers."""
+def uncompared(
+    connections: tuple[Connection, Connection], schemas: tuple[Schema, Schema], names: Sequence[str]
+) -> Iterator[str]:
+    """Yield sentences about the differences that no comparison of tables and views covers.
+
+    Args:
+        connections: a connection to each side.
+        schemas: the schema of each side.
+        names: the tables and views that are compared.
+    """
     before, after = schemas
     differing = [
         signature
@@ -42,15 +52,79 @@ def uncompared(schemas: tuple[Schema, Schema]) -> Iterator[str]:
             "what a caller can do by calling a function directly isn't compared. These differ: "
             + ", ".join(differing)
         )
-    for name in sorted(before.roles.keys() & after.roles.keys()):
-        old, new = before.roles[name], after.roles[name]
-        if old.settings != new.settings:
+    if keys := sorted(_differing_keys(before, after, names)):
+        yield (
+            "what foreign keys refuse, and what they change in the rows that refer to others, isn't "
+            f"compared. These differ: {', '.join(keys)}"
+        )
+    if held := sorted(_differing_privileges(connections, schemas, names)):
+        yield (
+            "the privileges TRUNCATE, REFERENCES, TRIGGER and MAINTAIN, and grant options, aren't compared. "
+            f"These differ: {', '.join(held)}"
+        )
+    yield from _roles(before, after)
+
+
+def _roles(before: Schema, after: Schema) -> Iterator[str]:
+    for name in sorted(after.roles):
+        new = after.roles[name]
+        if (old := before.roles.get(name)) is not None and old.settings != new.settings:
             yield f"the settings of role {name} differ: they count at login, and aren't tried"
-        if old.may_become != new.may_become:
+        if _becomes(before, old) != _becomes(after, new):
             yield (
-                f"role {name} is a member of other roles without their privileges: what it can do after "
-                "SET ROLE isn't compared"
+                f"role {name} is a member of roles with rights that it doesn't inherit: what it can do "
+                "after SET ROLE isn't compared"
             )
+        if (() if old is None else old.may_grant) != new.may_grant:
+            yield f"role {name} may grant other roles to itself: what it can do after that isn't compared"
+
+
+def _becomes(schema: Schema, role: RoleAttributes | None) -> set[str]:
+    """Return the roles of which *role* has a right only after SET ROLE."""
+    if role is None or role.is_superuser:
+        return set()
+    # No role inherits these attributes.
+    above = {one.name for one in schema.roles.values() if one.is_superuser or one.bypasses_row_security}
+    return {name for name in role.may_set if name in above or not role.member_of[name]}
+
+
+def _differing_keys(before: Schema, after: Schema, names: Sequence[str]) -> Iterator[str]:
+    for name in {*before.relations, *after.relations}:
+        sides = [schema.relations.get(name) for schema in (before, after)]
+        keys = [{} if one is None else {key.name: key for key in one.foreign_keys} for one in sides]
+        for each in keys[0].keys() | keys[1].keys():
+            found = [one.get(each) for one in keys]
+            if not any(key is not None and key.target in names for key in found):
+                continue
+            old, new = (None if key is None else key.definition for key in found)
+            # In a table of one side, a key without an action refuses rows of that table only.
+            if old != new and (None not in sides or " ON " in (old or new or "")):
+                yield f"{each} of {name}"
+
+
+def _differing_privileges(
+    connections: tuple[Connection, Connection], schemas: tuple[Schema, Schema], names: Sequence[str]
+) -> Iterator[str]:
+    before, after = schemas
+    if before.definition_of_roles == after.definition_of_roles:
+        # Others have the same privileges.
+        names = [
+            name
+            for name in names
+            if name not in before.relations
+            or name not in after.relations
+            or before.relations[name].privileges != after.relations[name].privileges
+        ]
+    held = []
+    for connection, schema in zip(connections, schemas, strict=True):
+        oids = {schema.relations[name].oid: name for name in names if name in schema.relations}
+        statement = query("other_privileges").bindparams(bindparam("oids", type_=ARRAY(Text())))
+        rows = connection.execute(statement, {"oids": [str(oid) for oid in oids]}) if oids else ()
+        held.append({(oids[row.oid], row.role): row.privileges for row in rows})
+    for name, role in held[0].keys() | held[1].keys():
+        old, new = (frozenset(side.get((name, role), ())) for side in held)
+        if old != new:
+            yield f"{', '.join(sorted(old ^ new))} on {name} of {role}"
 
 
 def _everything(schema: Schema) -> Any:

@@ -48,6 +48,7 @@ class ForeignKey:
     is_deferrable: bool
     #: Whether each row satisfies it, not only each new one.
     holds: bool
+    definition: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,8 @@ class Relation:
     policies: tuple[PolicyText, ...]
     triggers: tuple[str, ...]
     children: tuple[str, ...]
+    #: The privileges on the relation and its columns, with their grantees, as text.
+    privileges: str
     #: Everything that access depends on and that is the relation's own, as text.
     definition: str
     #: Whether a view reads its tables with the rights of the current user.
@@ -145,12 +148,11 @@ class RoleAttributes:
     may_login: bool
     #: Whether the privileges of each role are inherited.
     member_of: Mapping[str, bool]
+    #: The roles to which it may SET ROLE.
+    may_set: tuple[str, ...]
+    #: The roles that it may grant, to itself, too.
+    may_grant: tuple[str, ...]
     settings: str
-
-    @property
-    def may_become(self) -> frozenset[str]:
-        """The roles whose privileges it has only after SET ROLE."""
-        return frozenset(name for name, is_inherited in self.member_of.items() if not is_inherited)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,6 +209,7 @@ def _relation(row: RowMapping, names: Mapping[int, str], of_new_rows: bool) -> R
                 target_columns=tuple(key["target_columns"]),
                 is_deferrable=key["is_deferrable"],
                 holds=key["holds"],
+                definition=key["definition"],
             )
             for key in row["foreign_keys"]
             if key["target"] in names and (key["holds"] or of_new_rows)
@@ -229,6 +230,7 @@ def _relation(row: RowMapping, names: Mapping[int, str], of_new_rows: bool) -> R
         ),
         triggers=tuple(row["triggers"]),
         children=tuple(names[oid] for oid in row["children"] if oid in names),
+        privileges=json.dumps([row["privileges"], [column["privileges"] for column in row["columns"]]]),
         definition=json.dumps(definition, sort_keys=True, default=str),
     )
 
@@ -251,6 +253,8 @@ def _role(row: RowMapping) -> RoleAttributes:
         inherits=row["inherits"],
         may_login=row["may_login"],
         member_of=row["member_of"],
+        may_set=tuple(row["may_set"]),
+        may_grant=tuple(row["may_grant"]),
         settings=json.dumps(row["settings"]),
     )
 
