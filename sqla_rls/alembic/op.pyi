@@ -133,6 +133,7 @@ def revoke(
     object_type: str = "TABLE",
     schema: str | None = None,
     cascade: bool = False,
+    granted_by: Sequence[str] = (),
 ) -> None: ...
 def revoke_default_privileges(
     privileges: Sequence[str],

@@ -56,6 +56,17 @@ class GrantOrRevoke(ExecutableDDLElement):
         self.option, self.revoke = option, revoke
 
 
+class RevokeOfGrantors(ExecutableDDLElement):
+    """Executes *revoke* for the privileges that roles *grantors* have granted.
+
+    REVOKE itself reaches only the privileges that the owner has granted.  This statement needs the privileges
+    of the owner.  The owner grants again what the script takes away from other roles.
+    """
+
+    def __init__(self, revoke: GrantOrRevoke, grantors: Sequence[str]) -> None:
+        self.revoke, self.grantors = revoke, grantors
+
+
 class AlterDefaultPrivileges(ExecutableDDLElement):
     """Grants or revokes default privileges of the current role.
 
@@ -79,19 +90,77 @@ class AlterDefaultPrivileges(ExecutableDDLElement):
 def _grant_or_revoke(grant: GrantOrRevoke, compiler: DDLCompiler, **kw: Any) -> str:
     if grant.object_type == "SCHEMA":
         return _on_schema(grant, compiler)
+    name = _qualified(grant, compiler)
+    option = _option(grant)
+    if grant.object_type == "SEQUENCE" and grant.columns:
+        return _sequence_privileges(grant, name, option, compiler)
+    return privilege_text(grant, f"ON {grant.object_type} {name}", compiler) + option
+
+
+def _qualified(grant: GrantOrRevoke, compiler: DDLCompiler) -> str:
     if grant.object_name is None:
         raise DeclarationError(
             f"the privileges can't be changed: a {grant.object_type} needs a name. Give object_name"
         )
     if grant.object_type == "FUNCTION":
         function, parenthesis, arguments = grant.object_name.partition("(")
-        name = f"{qualified(TableKey(grant.schema, function), compiler)}{parenthesis}{arguments}"
+        return f"{qualified(TableKey(grant.schema, function), compiler)}{parenthesis}{arguments}"
+    return qualified(TableKey(grant.schema, grant.object_name), compiler)
+
+
+@compiles(RevokeOfGrantors, "postgresql")
+def _revoke_of_grantors(statement: RevokeOfGrantors, compiler: DDLCompiler, **kw: Any) -> str:
+    revoke = statement.revoke
+    literal = compiler.sql_compiler.render_literal_value
+    columns = _text_array((literal(one, String()) for one in revoke.columns or ()), "name")
+    relation = "NULL"
+    if revoke.object_type == "SCHEMA":
+        name = "current_schema()" if revoke.object_name is None else literal(revoke.object_name, String())
+        shown = compiler.preparer.quote(revoke.object_name) if revoke.object_name else name
+        target = f"quote_ident({name})::regnamespace"
     else:
-        name = qualified(TableKey(grant.schema, grant.object_name), compiler)
-    option = _option(grant)
-    if grant.object_type == "SEQUENCE" and grant.columns:
-        return _sequence_privileges(grant, name, option, compiler)
-    return privilege_text(grant, f"ON {grant.object_type} {name}", compiler) + option
+        shown = _qualified(revoke, compiler)
+        kind = "regclass"
+        if revoke.object_type == "FUNCTION":
+            kind = "regprocedure" if "(" in shown else "regproc"
+        target = f"{dollar_quoted(shown)}::{kind}"
+    of_columns = revoke.object_type == "SEQUENCE" and bool(revoke.columns)
+    if of_columns:
+        relation, target = target, ""
+    words = {
+        "object_type": f"{literal(revoke.object_type, String())}::text",
+        "kind": revoke.object_type,
+        "relation": relation,
+        "targets": f"ARRAY[{f'{target}::oid' if target else ''}]::oid[]",
+        "sequence_columns": columns if of_columns else "ARRAY[]::name[]",
+        "columns": columns if revoke.columns and not of_columns else "NULL::name[]",
+        "privileges": _text_array(literal(one.upper(), String()) for one in revoke.privileges),
+        "grantors": _text_array(literal(one, String()) for one in statement.grantors),
+        "cascade": str(revoke.option).lower(),
+        **_grantees(revoke, compiler),
+    }
+    subject = f"ON {revoke.object_type} {'of ' * of_columns}{shown}"
+    by = f" -- granted by {', '.join(statement.grantors)}"
+    plain = f"{privilege_text(revoke, subject, compiler)}{_option(revoke)}{by}"
+    tag = dollar_tag("".join(words.values()), "sqla_rls")
+    return filled_script("revoke_of_grantors.sql", compiler, plain, tag=tag, **words)
+
+
+def _text_array(values: Iterable[str], kind: str = "text") -> str:
+    return f"ARRAY[{', '.join(values)}]::{kind}[]"
+
+
+def _grantees(grant: GrantOrRevoke, compiler: DDLCompiler) -> dict[str, str]:
+    literal = compiler.sql_compiler.render_literal_value
+    return {
+        "grantees": _text_array(
+            one if one in ROLE_KEYWORDS else literal(one, String()) for one in grant.grantees
+        ),
+        # The policies of the declared role call auth functions, which the role declared with it needs, too.
+        "bringing": _text_array(
+            literal(one, String()) for one, other in BROUGHT_ALONG.items() if other in grant.grantees
+        ),
+    }
 
 
 def _option(grant: GrantOrRevoke) -> str:
@@ -99,22 +168,15 @@ def _option(grant: GrantOrRevoke) -> str:
 
 
 def _on_schema(grant: GrantOrRevoke, compiler: DDLCompiler) -> str:
-    def array(values: Iterable[str]) -> str:
-        return f"ARRAY[{', '.join(values)}]::text[]"
-
     literal = compiler.sql_compiler.render_literal_value
     head, tail = privilege_text(grant, "ON SCHEMA <schema>", compiler).split("<schema>", 1)
     words = {
         "schema": "current_schema()" if grant.object_name is None else literal(grant.object_name, String()),
-        "privileges": array(literal(one, String()) for one in grant.privileges),
+        "privileges": _text_array(literal(one, String()) for one in grant.privileges),
         "head": dollar_quoted(head),
         "tail": dollar_quoted(f"{tail}{_option(grant)}"),
         "revoke": str(grant.revoke).lower(),
-        "grantees": array(one if one in ROLE_KEYWORDS else literal(one, String()) for one in grant.grantees),
-        # The policies of the declared role call auth functions, which the role declared with it needs, too.
-        "bringing": array(
-            literal(one, String()) for one, other in BROUGHT_ALONG.items() if other in grant.grantees
-        ),
+        **_grantees(grant, compiler),
     }
     named = compiler.preparer.quote(grant.object_name) if grant.object_name else "current_schema()"
     tag = dollar_tag("".join(words.values()), "sqla_rls")

@@ -43,7 +43,9 @@ _PARTS = (
     "auth_readers",
     "keyholder_borrowed",
     "made_auth_functions",
+    "policies_call_auth",
     "secret_dropped",
+    "sequences_of_column",
     "signed_functions",
 )
 

@@ -181,9 +181,16 @@ def diff_privileges(
     left_out = {one for one in to_grant - held - first if one.object in beyond}
     grants = (to_grant & ((wanted - held) | first)) - left_out
     revokes = {one for one in undeclared(held) | past_parents | obsolete if one.object not in gone | beyond}
+    revokes = _of_every_grantor(revokes, live)
     # REVOKE on a table also revokes the privilege on each column, and so does the downgrade of a GRANT.
     whole = {one[:5] for one in grants | revokes if one.column is None}
-    again = {one for one in held & wanted if one.column is not None and one[:5] in whole}
+    # The revoke of what another role has granted also revokes what the owner has granted.
+    granted_twice = {_plain(one) for one in revokes if one.grantor is not None}
+    again = {
+        one
+        for one in held & wanted
+        if _plain(one) in granted_twice or (one.column is not None and one[:5] in whole)
+    }
     return PrivilegeChanges(
         grants=frozenset(grants | again),
         revokes=frozenset(revokes | again),
@@ -233,6 +240,19 @@ def _with_those_brought_along(implied: frozenset[Privilege]) -> frozenset[Privil
         one._replace(grantee=BROUGHT_ALONG[one.grantee])
         for one in implied
         if one.object == ObjectKey("SCHEMA", None, AUTH_SCHEMA) and one.grantee in BROUGHT_ALONG
+    }
+
+
+def _of_every_grantor(revokes: Iterable[Privilege], live: Snapshot) -> set[Privilege]:
+    """Return *revokes* with those of other grantors: on shared objects, the comparison ignores grantors."""
+    grantors: dict[Privilege, list[str]] = {}
+    for one in live.privileges:
+        if one.grantor is not None:
+            grantors.setdefault(_plain(one), []).append(one.grantor)
+    return {
+        found
+        for one in revokes
+        for found in (one, *(one._replace(grantor=name) for name in grantors.get(_plain(one), ())))
     }
 
 

@@ -18,6 +18,18 @@ log = autogenerate_log(__name__)
 
 
 def grants(privileges: Iterable[Privilege]) -> Iterator[Call]:
+    """Yield grants by the owner, each undone by the revoke of the same privilege of every grantor."""
+    grantors: dict[Privilege, set[str]] = {}
+    for one in privileges:
+        grantors.setdefault(one._replace(grantor=None), set()).update([one.grantor] if one.grantor else [])
+    together: dict[tuple[str, ...], list[Privilege]] = {}
+    for one, names in grantors.items():
+        together.setdefault(tuple(sorted(names)), []).append(one)
+    for names_of_grantors in sorted(together):
+        yield from _grants_by(together[names_of_grantors], names_of_grantors)
+
+
+def _grants_by(privileges: Iterable[Privilege], grantors: Collection[str]) -> Iterator[Call]:
     for one in granted_together(privileges):
         object_type, schema, name = one.object
         args = one.privileges, name, [one.grantee]
@@ -29,7 +41,7 @@ def grants(privileges: Iterable[Privilege]) -> Iterator[Call]:
         # CASCADE also revokes the undeclared privileges that the grantee has granted to others.
         option = one.grantable or None
         yield Call("grant", *args, **options, grant_option=option).undone_by(
-            Call("revoke", *args, **options, cascade=option)
+            Call("revoke", *args, **options, cascade=option, granted_by=list(grantors) or None)
         )
 
 
@@ -53,14 +65,15 @@ def privileges_to_restore(
 
     The downgrade also revokes the effects of default privileges on them.
     """
-    held = {one for one in live.privileges if one.object in objects}
+    # The owner grants them in the downgrade.
+    held = {one._replace(grantor=None) for one in live.privileges if one.object in objects}
     given = given_by_default(
         live.default_privileges,
         (one for one in objects if one.object_type != "SEQUENCE"),
         sequences,
         live.default_schema,
     )
-    kept = {one._replace(grantable=False, grantor=None) for one in held}
+    kept = {one._replace(grantable=False) for one in held}
     # The downgrade runs in reverse: a later revoke on the table would revoke grants on columns.
     for call in (*revokes(held), *grants(set(given) - kept)):
         call.implicit = True

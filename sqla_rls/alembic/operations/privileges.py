@@ -9,7 +9,7 @@ from alembic.operations import Operations
 from sqla_rls.alembic.operations.base import RowSecurityOp
 from sqla_rls.alembic.operations.registered import register
 from sqla_rls.ddl.conditional import IfExists
-from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke
+from sqla_rls.ddl.privileges import AlterDefaultPrivileges, GrantOrRevoke, RevokeOfGrantors
 from sqla_rls.snapshot import DEFAULT_SCHEMA
 
 
@@ -72,12 +72,19 @@ class PrivilegeOp(RowSecurityOp):
         object_type: str = "TABLE",
         schema: str | None = None,
         cascade: bool = False,
+        granted_by: Sequence[str] = (),
     ) -> None:
         """Revoke privileges; the arguments are those of ``op.grant()``.
 
         If the object or a grantee is missing, a notice says so and nothing changes.
 
-        Emits: ``REVOKE privileges [(columns)] ON object_type object_name FROM grantees [CASCADE]``.
+        Args:
+            cascade: also revoke what the grantees have granted to others.
+            granted_by: also revoke the privileges that these roles have granted, which the owner's REVOKE
+                leaves.  It needs the privileges of the owner; else a warning says so.
+
+        Emits: ``REVOKE privileges [(columns)] ON object_type object_name FROM grantees [CASCADE]``.  For
+        *granted_by*, first ``REVOKE … FROM granted_by CASCADE``, and ``GRANT`` of what others lose by it.
 
         Reverse: ``op.grant()``.
         """
@@ -91,7 +98,8 @@ class PrivilegeOp(RowSecurityOp):
             option=cascade,
             revoke=True,
         )
-        operations.invoke(cls(IfExists(statement)))
+        of_grantors = [RevokeOfGrantors(statement, granted_by)] if granted_by else []
+        operations.invoke(cls(*map(IfExists, [*of_grantors, statement])))
 
     @classmethod
     def grant_default_privileges(

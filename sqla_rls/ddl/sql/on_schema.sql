@@ -6,14 +6,7 @@ DECLARE
   privileges constant text[] := {privileges};
   statement  constant text   := {head} || quote_ident(target) || {tail};
 BEGIN
-  IF {revoke} AND target = 'auth' AND EXISTS (
-       SELECT FROM pg_catalog.pg_policy AS p
-         JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
-         JOIN pg_catalog.pg_proc AS f ON f.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_proc'::regclass
-        -- Restrictive policies imply no privilege.
-        WHERE p.polpermissive AND f.pronamespace = pg_catalog.to_regnamespace('auth')
-          AND p.polroles && ARRAY(SELECT coalesce(to_regrole(quote_ident(grantee))::oid, 0)
-                                    FROM unnest({grantees} || {bringing}) AS grantee)) THEN
+  IF {revoke} AND target = 'auth' AND {policies_call_auth} THEN
     RAISE NOTICE 'nothing to do: policies of another project or tenant still call functions of schema auth';
   ELSIF (SELECT bool_and(has_schema_privilege(target, one || ' WITH GRANT OPTION')) FROM unnest(privileges) AS one) THEN
     EXECUTE statement;
