@@ -285,6 +285,11 @@ def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str
     return {**cparams, "server_settings": {**settings, **(cparams.get("server_settings") or {})}}
 
 
+def startup(driver_connection: Any) -> dict[str, Any]:
+    """Return nothing: ``with_settings()`` overrides no setting."""
+    return {}
+
+
 def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
     """Open a ``Connection``, unless *cparams* name a connection class of the application."""
     return dialect.connect(*cargs, **{"connection_class": Connection, **cparams})

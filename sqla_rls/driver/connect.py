@@ -43,6 +43,10 @@ class DriverModule(Protocol):
         """Return *cparams* with *settings* added to the startup parameters; existing parameters win."""
         ...
 
+    def startup(self, driver_connection: Any) -> dict[str, Any]:
+        """Return the arguments of connect() that ``with_settings()`` overrides, as a connection has them."""
+        ...
+
     def listen(self, engine: Engine) -> None:
         """Listen to the events of *engine* that the driver needs."""
 
@@ -101,6 +105,8 @@ class _Opening:
         self._libraries = ""
         #: Whether the database has had pg_session_jwt.  Without it, a connection needs no key.
         self._extension = False
+        #: Arguments that the driver has read from elsewhere, such as a service file.
+        self._startup: dict[str, Any] = {}
 
     def open(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
         if self._reset == "all":
@@ -136,7 +142,7 @@ class _Opening:
             signer = Ed25519Signer()
             settings["pg_session_jwt.jwk"] = signer.jwk
         try:
-            with_settings = self.driver.with_settings(cparams, settings)
+            with_settings = self.driver.with_settings({**self._startup, **cparams}, settings)
             return *self._asked(dialect, record, cargs, with_settings), signer
         except dialect.loaded_dbapi.Error:
             # A pooler that QUERY doesn't reveal may have refused the parameters.  If the server has
@@ -152,7 +158,9 @@ class _Opening:
         self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]
     ) -> tuple[DBAPIConnection, ServerInfo]:
         try:
-            return self._asked(dialect, record, cargs, cparams)
+            connection, found = self._asked(dialect, record, cargs, cparams)
+            self._startup = self.driver.startup(dialect.get_driver_connection(connection))
+            return connection, found
         except Exception:
             with suppress(Exception):
                 none = self.driver.with_settings(cparams, {"local_preload_libraries": ""})

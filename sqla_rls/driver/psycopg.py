@@ -369,6 +369,15 @@ def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str
     return {**cparams, "options": " ".join(options)}
 
 
+def startup(driver_connection: Any) -> dict[str, Any]:
+    """Return the options of *driver_connection*, which may come from a service file."""
+    if not isinstance(driver_connection, psycopg.BaseConnection):
+        return {}
+    found = {option.keyword: option.val for option in driver_connection.pgconn.info}
+    options = found.get(b"options")
+    return {"options": options.decode()} if options else {}
+
+
 def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
     """Open a ``Connection``, unless *cparams* name a cursor or connection class of the application."""
     if "cursor_factory" in cparams:
