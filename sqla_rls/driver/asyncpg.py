@@ -16,9 +16,11 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver.base import (
+    BEGIN_RESET,
     ENDED,
     MARK,
     Binding,
+    BindingTemplate,
     DriverConnection,
     Modes,
     NotDiscarded,
@@ -66,8 +68,10 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             )
         if not self.idle:
             return False
-        self._has_begun = False
+        self._has_begun = self.is_ended = False
         template = binding.template
+        if template.modes is not None:
+            self.leftovers = template
         self._in_text = not template.confidential or (transport == "with_begin" and not template.transferable)
         self.binding = binding
         return True
@@ -95,10 +99,11 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         """Whether no check is necessary; False if that is unknown."""
         bound = self.binding or self.executed
         if bound is None:
-            return True
+            return self.leftovers is None or not self.idle
         protocol: Any = self._protocol
         return (
             protocol is not None
+            and not self.is_ended
             and protocol.is_in_transaction()
             and bound.template.mark is not None
             and getattr(self._reports, MARK, None) == bound.template.mark
@@ -112,10 +117,19 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             raise UnsupportedTransaction(_NO_TRANSACTION)
 
     async def require_in_force(self) -> None:
-        """Raise TransactionRefused if the transaction in progress isn't the bound one."""
+        """Raise TransactionRefused if the transaction in progress isn't the bound one.
+
+        Emits:
+            The reset of what the last caller has left, outside a transaction and without a binding.
+        """
+        if self.binding is None and self.executed is None:
+            if (left := self.leftovers) is not None and self.idle:
+                await super().execute("; ".join(left.resets(local=False)))
+                self._has_reset(left)
+            return
         if not self.is_lost:
             return
-        if not self.idle:
+        if not self.idle and not self.is_ended:
             try:
                 await super().execute("SELECT 1")
             except asyncpg.InFailedSQLTransactionError:
@@ -126,6 +140,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
         # BEGIN needs the longer way, if there is a binding.
         if query in _ENDS or (not query.startswith("BEGIN") and self._is_in_force):
+            if self.executed is not None and query in _ENDS:
+                self.is_ended = True
             execution: Any = super().execute(query, *args, timeout=timeout)
         else:
             execution = self._execute_bound(query, *args, timeout=timeout)
@@ -135,6 +151,15 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     async def _execute_bound(self, query: str, *args: Any, timeout: float | None) -> Any:
         binding = self.binding
         if binding is None or not self.idle:
+            left = self.leftovers
+            if (
+                binding is None
+                and self.executed is None
+                and left is not None
+                and query in _BEGINS
+                and self.idle
+            ):
+                return await self._begin_unbound(query, left, timeout)
             await self.require_in_force()
             return await super().execute(query, *args, timeout=timeout)
         if args or query not in _BEGINS:
@@ -170,6 +195,20 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         self.last_discard_key = binding.discard_key
         self._has_begun = True
         return answer
+
+    async def _begin_unbound(self, begin: str, left: BindingTemplate, timeout: float | None) -> Any:
+        if left.pooled:
+            text = "; ".join([begin.removesuffix(";"), *left.resets(local=True)])
+        else:
+            # Committed, so that the application's own settings stay, also after its rollback.
+            text = "; ".join([BEGIN_RESET, *left.resets(local=False), "COMMIT", begin])
+        answer = await super().execute(text, timeout=timeout)
+        self._has_reset(left)
+        return answer
+
+    def _has_reset(self, left: BindingTemplate) -> None:
+        if not left.pooled:
+            self.leftovers = None
 
     async def _bind_by_parameters(self, query: str, parameters: list[str], timeout: float | None) -> None:
         # Unnamed: SQL of the last caller may have replaced a statement of asyncpg's cache.
@@ -310,7 +349,7 @@ def _forget(connection: Any, record: Any) -> None:
     if not isinstance(found, DriverConnection):
         return
     driver_connection: Any = found
-    driver_connection.binding = driver_connection.executed = None
+    driver_connection.drop()
     if not (driver_connection.idle and driver_connection.is_readable):
         # Its ROLLBACK has failed, so the next caller couldn't begin or end a transaction.
         record.invalidate()

@@ -44,6 +44,8 @@ _OURS: Final = frozenset(
 )
 
 RESET: Final = "RESET ALL"
+#: The modes that the last caller has left could let it wait.
+BEGIN_RESET: Final = "BEGIN ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE"
 PATH: Final = "search_path"
 #: The other settings that are lists of names.  SET takes a text for one of them as one name.
 _OTHER_LISTS: Final = frozenset({"local_preload_libraries", "session_preload_libraries", "temp_tablespaces"})

@@ -11,6 +11,7 @@ from psycopg.pq.abc import PGresult
 from psycopg.waiting import Wait
 
 from sqla_rls.driver.base import (
+    BEGIN_RESET,
     ENDED,
     MARK,
     RESET,
@@ -44,8 +45,6 @@ _ACTIVE: Final = pq.TransactionStatus.ACTIVE
 _UNANSWERED: Final = "the statement failed: the server hasn't answered"
 #: Postgres refuses it in a transaction, also in the implicit one of a message with several statements.
 DISCARD: Final = "DISCARD ALL"
-#: The modes that the last caller has left could let it wait.
-_BEGIN_RESET: Final = "BEGIN ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE"
 
 
 #: Fails outside the bound transaction, with a division by zero.
@@ -267,7 +266,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         if self.leftovers.pooled:
             return [begin, *self.leftovers.resets(local=True)]
         # Committed, so that the application's own settings stay, also after its rollback.
-        return [_BEGIN_RESET, *self.leftovers.resets(local=False), "COMMIT", begin]
+        return [BEGIN_RESET, *self.leftovers.resets(local=False), "COMMIT", begin]
 
     def _reset_gen(self) -> PQGen[None]:
         """Reset what the last caller has left, outside a transaction."""

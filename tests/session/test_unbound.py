@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
@@ -151,22 +151,80 @@ def test_whatever_comes_first_runs_as_the_login_role(
                 raw.autocommit = False
 
 
-@pytest.mark.parametrize("driver", ["psycopg"])
-@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+@pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE", "AUTOCOMMIT"])
 async def test_a_connection_outside_a_session_is_not_the_last_callers_under_asyncio(
-    runner: asyncio.Runner, url: URL, alice: Caller, driver: str, level: str
+    runner: asyncio.Runner, async_pool: AsyncEngine, async_transport: Transport, alice: Caller, level: str
 ) -> None:
-    engine = create_async_engine(url.set(drivername=f"postgresql+{driver}"), pool_size=1, max_overflow=0)
-    maker = async_sessionmaker(engine)
+    maker = async_sessionmaker(async_pool)
+    enforce_row_security(maker, options=BindingOptions(transport=async_transport))
+    for end in (AsyncConnection.commit, AsyncConnection.rollback):
+        async with maker() as session:
+            identify(session, alice)
+            for statement in LEAVE:
+                await session.execute(text(statement))
+            await session.commit()
+        for _ in range(2):
+            async with async_pool.connect() as plain:
+                connection = await plain.execution_options(isolation_level=level)
+                for _ in range(2):
+                    assert (await connection.execute(CALLER)).one() == NOBODY
+                    await end(connection)
+
+
+async def test_a_begin_listener_does_not_turn_the_reset_off_under_asyncio(
+    runner: asyncio.Runner, async_pool: AsyncEngine, alice: Caller, bob: Caller
+) -> None:
+    seen = []
+
+    def note(connection: Connection) -> None:
+        seen.append(connection.execute(CALLER).one())
+
+    event.listen(async_pool.sync_engine, "begin", note)
+    maker = async_sessionmaker(async_pool)
     enforce_row_security(maker)
     async with maker() as session:
         identify(session, alice)
-        for statement in LEAVE:
+        for statement in ("SET statement_timeout = 4321", *LEAVE):
             await session.execute(text(statement))
         await session.commit()
-    async with engine.connect() as plain:
-        connection = await plain.execution_options(isolation_level=level)
-        assert (await connection.execute(CALLER)).one() == NOBODY
+    async with maker() as session:
+        identify(session, bob)
+        assert (await session.execute(CALLER)).one() == ("authenticated", "bob")
+        assert await session.scalar(text("SHOW statement_timeout")) == "0"
+    assert set(seen) == {NOBODY}
+
+
+async def test_the_methods_of_asyncpg_run_as_the_login_role_outside_sessions(
+    runner: asyncio.Runner, url: URL, alice: Caller
+) -> None:
+    address = url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"})
+    engine = create_async_engine(address, pool_size=1, max_overflow=0)
+    maker = async_sessionmaker(engine)
+    enforce_row_security(maker)
+
+    async def by_a_prepared_statement(connection: Any) -> Any:
+        return await (await connection.prepare(WHO)).fetchrow()
+
+    async def by_fetchrow(connection: Any) -> Any:
+        return await connection.fetchrow(WHO)
+
+    async def after_execute(connection: Any) -> Any:
+        await connection.execute("SELECT 1")
+        return await by_fetchrow(connection)
+
+    async def in_a_transaction(connection: Any) -> Any:
+        async with connection.transaction():
+            return await by_fetchrow(connection)
+
+    for method in (by_a_prepared_statement, by_fetchrow, after_execute, in_a_transaction):
+        async with maker() as session:
+            identify(session, alice)
+            for statement in LEAVE:
+                await session.execute(text(statement))
+            await session.commit()
+        async with engine.connect() as plain:
+            raw: Any = (await plain.get_raw_connection()).driver_connection
+            assert tuple(await method(raw)) == NOBODY
     await engine.dispose()
 
 
@@ -269,3 +327,27 @@ def test_through_pgbouncer_the_next_transaction_is_nobodys(
                         assert connection.scalar(text("SHOW lock_timeout")) == "9s"
                     connection.commit()
         engine.dispose()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+async def test_through_pgbouncer_the_next_transaction_is_nobodys_on_asyncpg(
+    runner: asyncio.Runner, pgbouncer: None, url: URL, alice: Caller, level: str
+) -> None:
+    with PgBouncer(url, pool_size=1) as bouncer:
+        address = bouncer.url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"})
+        engine = create_async_engine(address, connect_args=CONNECT_ARGS["asyncpg"], pool_size=1)
+        maker = async_sessionmaker(engine)
+        enforce_row_security(maker)
+        async with maker() as session:
+            identify(session, alice)
+            for statement in LEAVE:
+                await session.execute(text(statement))
+            await session.commit()
+        for _ in range(2):
+            async with engine.connect() as plain:
+                connection = await plain.execution_options(isolation_level=level)
+                for _ in range(2):
+                    assert (await connection.execute(CALLER)).one() == NOBODY
+                    await connection.rollback()
+        await engine.dispose()
