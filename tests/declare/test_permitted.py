@@ -45,7 +45,10 @@ from tests.support.suite import table
 
 metadata = MetaData()
 #: A member that inherits, and one that doesn't.
-helper, guest = Role("rls_helper", member_of=[authenticated]), Role("rls_guest", member_of=["rls_outer"])
+assistant, guest = (
+    Role("rls_assistant", member_of=[authenticated]),
+    Role("rls_guest", member_of=["rls_outer"]),
+)
 outer, noble = (
     Role("rls_outer", member_of=[authenticated]),
     Role("rls_noble", inherit=False, member_of=["rls_outer"]),
@@ -83,11 +86,11 @@ tasks = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("is_locked", Boolean),
-    Policy("helpers", roles=[helper, guest, noble], using=True),
+    Policy("assistants", roles=[assistant, guest, noble], using=True),
     Policy("free", "ALL", outer, using="id < 3"),
     Policy("unlocked", "UPDATE", authenticated, permissive=False, using=lambda: ~column("is_locked")),
     Policy("kept", "DELETE", ["rls_guest", "CURRENT_USER"], permissive=False, using="id = 1"),
-    grant("SELECT", "UPDATE", "DELETE", to=[helper, guest, noble, authenticated]),
+    grant("SELECT", "UPDATE", "DELETE", to=[assistant, guest, noble, authenticated]),
 )
 
 
@@ -154,7 +157,7 @@ def test_what_is_permitted_is_what_the_command_changes(
     assert said
 
 
-@pytest.mark.parametrize("role", [helper, guest, outer, noble, authenticated], ids=str)
+@pytest.mark.parametrize("role", [assistant, guest, outer, noble, authenticated], ids=str)
 @pytest.mark.parametrize("by_name", [False, True], ids=["a Role", "a name"])
 @pytest.mark.parametrize("command", ["update", "delete"])
 def test_the_policies_of_groups_count_if_the_caller_inherits_them(
