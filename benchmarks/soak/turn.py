@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from benchmarks.soak.world import NOTICES, auditor, facts_of, person
 from sqla_rls import Caller, identify
+from sqla_rls.driver.base import DriverConnection
 from sqla_rls.exc import KeysUnavailable
 
 #: By kind and name, as in ("refusal", "no caller").
@@ -189,6 +190,10 @@ def check_nothing_left(
     connection: Connection, chance: Random, tally: Tally, *, in_transaction: bool = False
 ) -> None:
     """Nobody is bound to *connection*, fresh from the pool, and nothing may be read through it."""
+    driver_connection = connection.connection.driver_connection
+    if isinstance(driver_connection, DriverConnection):
+        # The reset ahead of a transaction without a binding would hide what a binding has left.
+        driver_connection.leftovers = None
     left = tuple(connection.execute(_LEFT).one())
     if left != (True, "none", ""):
         raise Violation(f"left on a connection: {left}")
