@@ -12,7 +12,7 @@ from sqla_rls.analyze.sides.side import Side, build_sides
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.compare import compare_databases
 
-pytestmark = [pytest.mark.exhaustive, pytest.mark.one_postgres]
+pytestmark = [pytest.mark.long, pytest.mark.one_postgres]
 
 _READERS = """ALTER POLICY readers ON documents USING (
     (SELECT auth.user_id()) = author OR team_id = ANY (ARRAY(SELECT my_teams())) OR is_public
