@@ -15,8 +15,12 @@ from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, SigningKeyR
 from sqla_rls.session.denials import listen_once
 from sqla_rls.session.options import SessionOptions
 
+_SQL: Final = resources.files("sqla_rls.session") / "sql"
 _UNSAFE: Final = text(
-    (resources.files("sqla_rls.session") / "sql" / "unsafe_roles.sql").read_text(encoding="utf-8")
+    (_SQL / "unsafe_roles.sql")
+    .read_text(encoding="utf-8")
+    # The rule login-role of lint follows the same dependencies.
+    .replace("{dependents}", (_SQL / "dependents.sql").read_text(encoding="utf-8"))
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 
 import pytest
 
@@ -199,17 +198,3 @@ def test_the_rights_of_inner_views_and_functions_count(examples: Examples) -> No
     for one in found.findings:
         assert "doesn't hold for owner, with whose rights it reads" in one.evidence[-1].text
         assert one.evidence[-1].data["acts_as"] == ["owner"]
-
-
-def test_the_session_and_the_rule_follow_the_same_dependencies() -> None:
-    session, rule = (
-        (resources.files(room) / "sql" / name)
-        .read_text("utf-8")
-        .split("dependents AS (")[1]
-        .split("\n), ")[0]
-        for room, name in (
-            ("sqla_rls.session", "unsafe_roles.sql"),
-            ("sqla_rls.analyze.lint", "owned_and_used.sql"),
-        )
-    )
-    assert rule == session

@@ -9,6 +9,7 @@ without a caller would run with them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib import resources
 
 from sqlalchemy import RowMapping, text
 
@@ -76,6 +77,11 @@ def check(database: Database) -> Iterator[Finding]:
                 )
 
 
+def _used_query() -> str:
+    dependents = resources.files("sqla_rls.session") / "sql" / "dependents.sql"
+    return query_text("owned_and_used").replace("{dependents}", dependents.read_text(encoding="utf-8"))
+
+
 def _owned_and_used(
     database: Database, rows: Iterable[RowMapping], owners: Collection[str]
 ) -> Mapping[str, list[RowMapping]]:
@@ -85,7 +91,7 @@ def _owned_and_used(
     }
     used: dict[str, list[RowMapping]] = {}
     if roles:
-        found = database.connection.execute(text(query_text("owned_and_used")), {"roles": sorted(roles)})
+        found = database.connection.execute(text(_used_query()), {"roles": sorted(roles)})
         for row in found.mappings():
             used.setdefault(row["role"], []).append(row)
     return used
