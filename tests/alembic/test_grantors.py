@@ -111,7 +111,9 @@ def grant_by_hand(project: Project) -> None:
             )
 
 
-@pytest.mark.parametrize("offline", [False, True], ids=["online", "offline"])
+@pytest.mark.parametrize(
+    "offline", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["online", "offline"]
+)
 def test_what_others_have_granted_is_revoked_from_every_object(project: Project, offline: bool) -> None:
     project.migrate(models())
     declared = held(project)
@@ -138,6 +140,7 @@ def test_what_others_have_granted_is_revoked_from_every_object(project: Project,
     project.check(models())
 
 
+@pytest.mark.exhaustive
 def test_a_declared_privilege_that_another_role_has_granted_too_stays(project: Project) -> None:
     def with_deputy() -> MetaData:
         metadata = models()
@@ -156,6 +159,7 @@ def test_a_declared_privilege_that_another_role_has_granted_too_stays(project: P
     project.check(with_deputy())
 
 
+@pytest.mark.exhaustive
 def test_another_role_than_the_owner_is_warned(project: Project) -> None:
     project.migrate(models())
     grant_by_hand(project)
@@ -172,6 +176,7 @@ def test_another_role_than_the_owner_is_warned(project: Project) -> None:
     assert f"role {DEPUTY} may not change what {REP} granted. Have the owner postgres" in notices[0]
 
 
+@pytest.mark.exhaustive
 def test_cascade_revokes_what_the_grantees_have_granted(project: Project) -> None:
     project.migrate(models())
     grant_by_hand(project)

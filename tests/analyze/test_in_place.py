@@ -417,6 +417,7 @@ def test_a_row_that_can_not_be_made_is_not_decided(databases: Databases) -> None
     assert {one.reason for one in found.unknown} == {"no row of the worlds satisfies the constraints"}
 
 
+@pytest.mark.exhaustive
 def test_a_constraint_that_rows_may_break_proves_nothing(
     databases: Databases, subtests: pytest.Subtests
 ) -> None:

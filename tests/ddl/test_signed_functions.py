@@ -115,6 +115,7 @@ def test_claims_that_are_not_signed_are_ignored(connection: Connection, signed: 
     assert tasks(connection) == ["alice's"]
 
 
+@pytest.mark.exhaustive
 def test_a_forged_token_is_nobodys(connection: Connection, signed: Signed, subtests: pytest.Subtests) -> None:
     for name, (forge, message) in FORGED.items():
         with subtests.test(name), undone(connection):

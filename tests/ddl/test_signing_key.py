@@ -296,6 +296,7 @@ def test_the_command_prints_the_key_and_nothing_else(signed: Signed) -> None:
         assert "Traceback" not in refused.output
 
 
+@pytest.mark.exhaustive
 def test_asyncpg_rotates_as_well(signed: Signed) -> None:
     import asyncio
 

@@ -101,6 +101,7 @@ def test_alice_sees_only_her_rows_and_security_invoker_is_put_back(
     assert read(alice, tasks) == ["alice's"]
 
 
+@pytest.mark.exhaustive
 def test_the_migration_says_what_the_view_is(project: Project) -> None:
     written = project.migrate(models(security_barrier=True, check_option="local"))
     assert (

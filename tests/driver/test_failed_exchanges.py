@@ -53,6 +53,7 @@ def test_a_caller_who_expires_breaks_no_prepared_statement(
         assert reads(maker, alice) == ["alice's"]
 
 
+@pytest.mark.exhaustive
 @by_transports("with_begin", "pipeline")
 def test_a_caller_who_is_refused_breaks_no_prepared_statement(
     engine: Engine, todos: None, alice: Caller, transport: Transport
@@ -67,6 +68,7 @@ def test_a_caller_who_is_refused_breaks_no_prepared_statement(
         assert reads(maker, alice) == ["alice's"]
 
 
+@pytest.mark.exhaustive
 @by_transports("with_begin", "pipeline")
 def test_a_statement_that_cannot_be_prepared_may_be_later(
     engine: Engine, admin: Engine, todos: None, alice: Caller, transport: Transport
@@ -85,6 +87,7 @@ def test_a_statement_that_cannot_be_prepared_may_be_later(
         assert reads(maker, alice) == ["alice's"]
 
 
+@pytest.mark.exhaustive
 @by_transports("with_begin", "pipeline")
 def test_a_typo_is_a_syntax_error(engine: Engine, todos: None, alice: Caller, transport: Transport) -> None:
     maker = sessionmaker(engine)

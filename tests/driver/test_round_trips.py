@@ -175,6 +175,7 @@ def test_a_transaction_that_does_nothing_takes_none(count: Count, driver: str) -
     assert count(driver, "with_begin", nothing) == 0
 
 
+@pytest.mark.exhaustive
 def test_a_delay_is_that_of_each_way(proxy: Proxy, url: URL) -> None:
     engine = create_engine(url.set(host=proxy.host, port=proxy.port))
     with engine.connect() as connection:

@@ -186,6 +186,7 @@ def test_a_pipeline_in_which_nothing_marks_the_transaction_is_bound_again(
         assert found.fetchall() == [(expected,)]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ COMMITTED"])
 def test_two_phases_are_refused_below_the_session(
     pool: Engine, sessions: Sessions, alice: Caller, transport: Transport, level: str
@@ -199,6 +200,7 @@ def test_two_phases_are_refused_below_the_session(
         assert session.execute(CALLER).one() == ALICE
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:transaction already deassociated")
 @pytest.mark.parametrize("hook", ["on_bind", "after_begin"])
 def test_a_hook_that_commits_leaves_no_statement_unbound(
@@ -247,6 +249,7 @@ def test_nothing_follows_the_end_of_a_transaction_that_a_statement_has_bound(
         assert session.execute(CALLER).one() == ALICE
 
 
+@pytest.mark.exhaustive
 def test_the_connection_of_a_refused_transaction_serves_others(
     pool: Engine, sessions: Sessions, alice: Caller
 ) -> None:

@@ -76,6 +76,7 @@ def test_alice_cannot_replace_the_binding_by_a_statement(
         assert session.execute(CALLER).one() == BOB
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("joins", [False, True])
 async def test_no_driver_prepares_a_statement_of_sqla_rls(
     runner: asyncio.Runner,

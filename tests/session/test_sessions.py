@@ -56,6 +56,7 @@ def test_a_todo_belongs_to_who_adds_it(sessions: Sessions, alice: Caller) -> Non
         assert session.scalars(TASKS).all() == ["buy milk"]
 
 
+@pytest.mark.exhaustive
 def test_a_session_that_is_dropped_gives_its_connection_back(
     pool: Engine, sessions: Sessions, alice: Caller
 ) -> None:

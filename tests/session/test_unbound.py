@@ -171,6 +171,7 @@ async def test_a_connection_outside_a_session_is_not_the_last_callers_under_asyn
                     await end(connection)
 
 
+@pytest.mark.exhaustive
 async def test_a_begin_listener_does_not_turn_the_reset_off_under_asyncio(
     runner: asyncio.Runner, async_pool: AsyncEngine, alice: Caller, bob: Caller
 ) -> None:
@@ -228,6 +229,7 @@ async def test_the_methods_of_asyncpg_run_as_the_login_role_outside_sessions(
     await engine.dispose()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("event_name", ["begin", "checkout"])
 @pytest.mark.parametrize("reset", ["settings", pytest.param("all", marks=pytest.mark.exhaustive)])
 def test_a_listener_that_runs_ahead_of_the_binding_runs_as_the_login_role(
@@ -288,6 +290,7 @@ def test_without_a_reset_all_stays(pool: Engine, transport: Transport, alice: Ca
         assert connection.execute(CALLER).one() == ("authenticated", "alice")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("ends", [Session.commit, Session.rollback])
 def test_what_a_session_leaves_in_a_transaction_that_it_joined_is_reset(
     pool: Engine, transport: Transport, alice: Caller, ends: Callable[[Session], None]

@@ -160,6 +160,7 @@ def test_a_slow_key_is_made_only_when_needed(issuer: Issuer) -> None:
     assert [key["kty"] for key in fetch(issuer)["keys"]] == ["EC", "RSA"]
 
 
+@pytest.mark.exhaustive
 def test_the_tokens_of_one_issuer_are_not_those_of_another(issuer: Issuer) -> None:
     with Issuer(issuer.project_id) as other:
         for algorithm in ALGORITHMS:
@@ -237,6 +238,7 @@ def test_who_does_not_wait_for_the_answer_does_no_harm(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.exhaustive
 def test_many_ask_at_the_same_time(issuer: Issuer) -> None:
     issuer.delay = 1
     threads = [threading.Thread(target=fetch, args=(issuer,)) for _ in range(40)]

@@ -57,6 +57,7 @@ def test_each_direction_is_delayed(network: Network) -> None:
         assert time.monotonic() - before >= 0.1
 
 
+@pytest.mark.exhaustive
 def test_many_connections_take_turns(network: Network) -> None:
     network.answer("delay 0.001")
     clients = [connect(network) for _ in range(20)]

@@ -129,6 +129,7 @@ def test_the_run_is_read_only_and_takes_no_lock_above_access_share(hard: URL) ->
         assert set(modes) == {"AccessShareLock"}
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_found_in_an_empty_database(server: Server) -> None:
     with connected(server.url(server.create_database())) as connection:
         found = lint(Database(connection=connection), target="empty")

@@ -258,6 +258,7 @@ def test_objects_of_each_kind_have_entries() -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_a_test_that_admits_null_says_so_where_the_column_may_be_null() -> None:
     script = """
     CREATE ROLE caller;

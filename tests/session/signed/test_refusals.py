@@ -39,6 +39,7 @@ def test_without_the_key_it_says_so(by_functions: None, pool: Engine, key: str, 
     refusal(auto, "signed callers only.*SQLA_RLS_SIGNING_KEY", SigningKeyRejected)
 
 
+@pytest.mark.exhaustive
 @table("wrong", ["A" * 43, "not base64!", "c2hvcnQ"])
 def test_with_another_key_it_says_so(by_functions: None, pool: Engine, key: str, wrong: str) -> None:
     refusal(signed_sessions(pool, wrong), "rotate-key", SigningKeyRejected)
@@ -127,6 +128,7 @@ def test_a_pooler_that_drops_the_key_is_told_apart(
         engine.dispose()
 
 
+@pytest.mark.exhaustive
 def test_nobody_is_bound_by_less_where_startup_parameters_fail(by_extension: None, url: URL) -> None:
     engine = create_engine(url)
     maker = sessionmaker(engine)
