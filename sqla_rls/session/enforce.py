@@ -22,7 +22,7 @@ from sqla_rls.exc import (
 )
 from sqla_rls.session.hook import after_begin, after_transaction_end
 from sqla_rls.session.options import BindHook, BindingOptions, SessionOptions, TokenCallback
-from sqla_rls.session.plan import install
+from sqla_rls.session.plan import install, require_own_connections
 from sqla_rls.session.principal import ServiceAccess, principal_key
 from sqla_rls.session.row_security_session import RowSecuritySession
 from sqla_rls.tokens.caller import Caller
@@ -73,7 +73,8 @@ def enforce_row_security(
         options: how the caller is bound; None is ``BindingOptions()``.
 
     Raises:
-        DeclarationError: row security is enforced on the factory already, or an argument is wrong.
+        DeclarationError: row security is enforced on the factory already, an argument is wrong, or the pool
+            of its engine lends one connection several times.
 
     Emits:
         One SELECT of ``set_config(…, true)``, or SET LOCAL, at the beginning of each transaction.
@@ -85,6 +86,10 @@ def enforce_row_security(
             "row security can't be enforced: it is enforced on this session factory already. "
             "Call enforce_row_security() once"
         )
+    binds = (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values())
+    engines = [engine for bind in binds if isinstance(engine := getattr(bind, "sync_engine", bind), Engine)]
+    for engine in engines:
+        require_own_connections(engine)
     known = SessionOptions(
         binding=options or BindingOptions(),
         verifier=verifier,
@@ -105,9 +110,8 @@ def enforce_row_security(
     else:
         # async_sessionmaker has no events, but its sync session class has.
         maker.configure(sync_session_class=enforced)
-    for bound_to in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
-        if isinstance(engine := getattr(bound_to, "sync_engine", bound_to), Engine):
-            install(engine, known)
+    for engine in engines:
+        install(engine, known)
 
 
 def is_enforced(factory: Factory) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import urandom
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, SingletonThreadPool, StaticPool
 
 from sqla_rls.driver import connect, server_info
 from sqla_rls.driver.base import (
@@ -23,7 +24,7 @@ from sqla_rls.driver.connect import SERVER_INFO, SIGNER
 from sqla_rls.driver.reports import reported_mark
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.driver.unprepared import unprepared
-from sqla_rls.exc import SignedBindingUnavailable, UnsupportedTransaction
+from sqla_rls.exc import DeclarationError, SignedBindingUnavailable, UnsupportedTransaction
 from sqla_rls.session.options import PoolFacts, SessionOptions
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def plan_of(connection: Connection, options: SessionOptions) -> ConnectionPlan:
     """Return the plan of *connection*.
 
     Raises:
+        DeclarationError: another borrower may use the driver's connection at the same time.
         UnsupportedTransaction: the connection isn't one to Postgres.
         SignedBindingUnavailable: the options require a signature, and nothing can sign.
 
@@ -138,6 +140,43 @@ def install(engine: Engine, options: SessionOptions) -> bool:
     return False
 
 
+#: The pools that lend one connection several times.  Each return ends the transaction of all borrowers.
+_LENDING_TWICE: Final = (StaticPool, SingletonThreadPool)
+#: The entry of a pool that holds each driver connection.
+_HOLDERS: Final[WeakKeyDictionary[Any, ReferenceType[Any]]] = WeakKeyDictionary()
+
+
+def require_own_connections(engine: Engine) -> None:
+    """Check that the pool of *engine* lends each connection once.
+
+    Raises:
+        DeclarationError: it lends one connection several times.
+    """
+    if isinstance(engine.pool, _LENDING_TWICE):
+        name = type(engine.pool).__name__
+        queue = "AsyncAdaptedQueuePool" if engine.dialect.is_async else "QueuePool"
+        raise DeclarationError(
+            f"row security can't be enforced: {name} lends one connection several times, and a "
+            f" transaction has one caller. Use {queue} or NullPool, as poolclass="
+        )
+
+
+def _require_one_holder(connection: Connection) -> None:
+    """Check that no other entry of a pool holds the driver's connection of *connection*."""
+    proxied: Any = connection.connection
+    driver_connection, entry = proxied.driver_connection, proxied._connection_record
+    if entry is None:  # detached from its pool
+        return
+    known = _HOLDERS.get(driver_connection)
+    other = None if known is None else known()
+    if other is not None and other is not entry and other.driver_connection is driver_connection:
+        raise DeclarationError(
+            "the caller can't be bound: the creator= of the engine has returned a connection that is in use "
+            "already, and a transaction has one caller. Open a new connection each time"
+        )
+    _HOLDERS[driver_connection] = ref(entry)
+
+
 def replace_later(connection: Connection, options: SessionOptions) -> None:
     """Let the pool replace *connection* later: it was opened before its engine was enforced."""
     kept = connection.connection.record_info
@@ -152,6 +191,8 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
         raise UnsupportedTransaction(
             f"row security can't be enforced: {connection.dialect.name} has none. Connect to Postgres"
         )
+    require_own_connections(connection.engine)
+    _require_one_holder(connection)
     resets = options.binding.reset != "none"
     driver_connection = connection.connection.driver_connection
     of_connection: dict[str, Any] = {

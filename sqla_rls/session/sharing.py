@@ -1,8 +1,7 @@
 """Sessions that share the transaction of one driver connection; all of them have one caller.
 
 A session joins the transaction of another session, or one that the application has begun on a connection.
-Some pools lend one connection twice.  The last session that leaves a joined transaction restores the earlier
-role and settings.
+The last session that leaves a joined transaction restores the earlier role and settings.
 """
 
 from __future__ import annotations

@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+import psycopg
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
-from sqlalchemy.pool import NullPool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import AssertionPool, NullPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, service_session
-from sqla_rls.driver.base import Transport
-from sqla_rls.exc import CallerRequired, TransactionInProgress, TransactionRefused
+from sqla_rls.driver.base import Reset, Transport
+from sqla_rls.exc import CallerRequired, DeclarationError, TransactionInProgress, TransactionRefused
+from sqla_rls.session.enforce import is_enforced
 from sqla_rls.testing.postgres import Server
 from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Todo, all_todos
 from tests.support.signing import Signed
@@ -200,34 +202,85 @@ def test_callers_take_turns_by_whole_transactions(run: Run, alice: Caller, bob: 
     run(work)
 
 
+# Pools
+
+
+@table("pool", [StaticPool, SingletonThreadPool])
+def test_a_pool_that_lends_one_connection_twice_is_refused(url: URL, alice: Caller, pool: type[Pool]) -> None:
+    engine = create_engine(url, poolclass=pool)
+    bound, unbound = sessionmaker(engine), sessionmaker()
+    with pytest.raises(DeclarationError, match=rf"{pool.__name__}.*Use QueuePool or NullPool"):
+        enforce_row_security(bound)
+    assert not is_enforced(bound)
+    enforce_row_security(unbound)
+    with engine.connect() as connection:
+        for bind in (engine, connection):
+            with unbound(bind=bind) as session:
+                identify(session, alice)
+                with pytest.raises(DeclarationError, match=pool.__name__):
+                    session.execute(ANYTHING)
+                with pytest.raises(TransactionRefused):
+                    session.execute(ANYTHING)
+    engine.dispose()
+
+
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("pool", [StaticPool, SingletonThreadPool])
-def test_a_pool_that_lends_one_connection_twice_serves_one_caller(
-    url: URL, transport: Transport, admin: Engine, todos: None, alice: Caller, bob: Caller, pool: Any
+async def test_a_pool_that_lends_one_connection_twice_is_refused_under_asyncio(
+    runner: asyncio.Runner, async_url: URL, alice: Caller
+) -> None:
+    engine = create_async_engine(async_url, poolclass=StaticPool)
+    with pytest.raises(DeclarationError, match="Use AsyncAdaptedQueuePool or NullPool"):
+        enforce_row_security(async_sessionmaker(engine))
+    maker = async_sessionmaker()
+    enforce_row_security(maker)
+    async with maker(bind=engine) as session:
+        identify(session, alice)
+        with pytest.raises(DeclarationError, match="StaticPool"):
+            await session.execute(ANYTHING)
+    await engine.dispose()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("pool", [QueuePool, NullPool, AssertionPool])
+def test_a_pool_that_lends_each_connection_once_keeps_a_binding_from_other_connections(
+    url: URL, transport: Transport, todos: None, alice: Caller, pool: type[Pool]
 ) -> None:
     engine = create_engine(url, poolclass=pool)
     maker = sessionmaker(engine)
     enforce_row_security(maker, options=BindingOptions(transport=transport))
-    with maker() as hers, maker() as his, maker() as also_hers:
+    for _ in range(2):
+        with maker() as session:
+            identify(session, alice)
+            assert session.scalars(TASKS).all() == ["alice's"]
+            if pool is AssertionPool:
+                with pytest.raises(AssertionError, match="already checked out"):
+                    engine.connect()
+            else:
+                with engine.connect() as connection:
+                    assert as_whom(connection) == NOBODY
+            assert session.scalars(TASKS).all() == ["alice's"]
+    engine.dispose()
+
+
+@table("reset", ["settings", "none"])
+@pytest.mark.exhaustive
+def test_a_creator_that_returns_one_connection_twice_serves_one_caller(
+    url: URL, todos: None, alice: Caller, bob: Caller, reset: Reset
+) -> None:
+    opened = psycopg.connect(
+        host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database
+    )
+    engine = create_engine("postgresql+psycopg://", creator=lambda: opened)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(reset=reset))
+    with maker() as hers, maker() as his:
         identify(hers, alice)
         identify(his, bob)
-        identify(also_hers, alice)
         assert hers.scalars(TASKS).all() == ["alice's"]
-        assert also_hers.scalars(TASKS).all() == ["alice's"]
-        with pytest.raises(TransactionInProgress):
+        with pytest.raises(DeclarationError, match="Open a new connection each time"):
             his.scalars(TASKS).all()
-        his.close()
-        # The pool has rolled back the one transaction that there is.
-        for session in (hers, also_hers):
-            with pytest.raises(TransactionRefused, match="ended"):
-                session.scalars(TASKS).all()
-            session.rollback()
-        assert hers.scalars(TASKS).all() == ["alice's"]
-        hers.add(Todo(task="hers"))
-        hers.commit()
-        identify(his, bob)
-        assert his.scalars(TASKS).all() == ["bob's"]
-    assert all_todos(admin) == [*UNTOUCHED, ("alice", "hers")]
+        with pytest.raises(TransactionRefused):
+            hers.scalars(TASKS).all()
     engine.dispose()
 
 
