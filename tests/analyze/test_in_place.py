@@ -224,10 +224,12 @@ class Databases:
     @contextmanager
     def changed(self, change: str) -> Iterator[tuple[Connection, Connection]]:
         """Change the second one, for the block."""
-        run(self.after, change)
-        yield self.before, self.after
-        self.after.rollback()
-        self.before.rollback()
+        try:
+            run(self.after, change)
+            yield self.before, self.after
+        finally:
+            self.after.rollback()
+            self.before.rollback()
 
 
 @contextmanager
@@ -417,27 +419,29 @@ def test_a_row_that_can_not_be_made_is_not_decided(databases: Databases) -> None
     assert {one.reason for one in found.unknown} == {"no row of the worlds satisfies the constraints"}
 
 
+HEIR = "CREATE TABLE heir () INHERITS (own);"
+NULLABLE = "ALTER TABLE own ALTER user_id DROP NOT NULL;"
+PEOPLE = "CREATE TABLE people (id text PRIMARY KEY CHECK (id <> 'secret'));"
+# Constraints of new rows, and the rows from before that break them.
+OF_NEW_ROWS = (
+    ("ALTER TABLE own ADD CHECK (user_id <> 'secret') NOT VALID;", "user_id = 'secret'"),
+    (f"ALTER TABLE own ADD CHECK (user_id <> 'secret') NO INHERIT; {HEIR}", "user_id = 'secret'"),
+    (
+        f"{PEOPLE} ALTER TABLE own ADD FOREIGN KEY (user_id) REFERENCES people NOT VALID;",
+        "user_id = 'secret'",
+    ),
+    (f"{PEOPLE} ALTER TABLE own ADD FOREIGN KEY (user_id) REFERENCES people; {HEIR}", "user_id = 'secret'"),
+    (f"{NULLABLE} ALTER TABLE own ADD CONSTRAINT n NOT NULL user_id NOT VALID;", "user_id IS NULL"),
+    (f"{NULLABLE} ALTER TABLE own ADD CONSTRAINT n NOT NULL user_id NO INHERIT; {HEIR}", "user_id IS NULL"),
+)
+NOT_ENFORCED = ("ALTER TABLE own ADD CHECK (user_id <> 'secret') NOT ENFORCED;", "user_id = 'secret'")
+
+
 @pytest.mark.exhaustive
 def test_a_constraint_that_rows_may_break_proves_nothing(
     databases: Databases, subtests: pytest.Subtests
 ) -> None:
-    heir = "CREATE TABLE heir () INHERITS (own);"
-    nullable = "ALTER TABLE own ALTER user_id DROP NOT NULL;"
-    for constraint, refused in (
-        ("ALTER TABLE own ADD CHECK (user_id <> 'secret') NOT VALID;", "user_id = 'secret'"),
-        ("ALTER TABLE own ADD CHECK (user_id <> 'secret') NOT ENFORCED;", "user_id = 'secret'"),
-        (f"ALTER TABLE own ADD CHECK (user_id <> 'secret') NO INHERIT; {heir}", "user_id = 'secret'"),
-        (
-            """CREATE TABLE people (id text PRIMARY KEY CHECK (id <> 'secret'));
-            ALTER TABLE own ADD FOREIGN KEY (user_id) REFERENCES people NOT VALID;""",
-            "user_id = 'secret'",
-        ),
-        (f"{nullable} ALTER TABLE own ADD CONSTRAINT n NOT NULL user_id NOT VALID;", "user_id IS NULL"),
-        (
-            f"{nullable} ALTER TABLE own ADD CONSTRAINT n NOT NULL user_id NO INHERIT; {heir}",
-            "user_id IS NULL",
-        ),
-    ):
+    for constraint, refused in (*OF_NEW_ROWS, NOT_ENFORCED):
         setup = f"{constraint} ALTER POLICY p ON own USING (user_id = 'public');"
         change = f"ALTER POLICY p ON own USING (user_id = 'public' OR {refused});"
         with subtests.test(constraint):
@@ -446,6 +450,45 @@ def test_a_constraint_that_rows_may_break_proves_nothing(
                 assert not [
                     one for one in decided(before, after).same if one.proved and one.object == "public.own"
                 ]
+
+
+@pytest.mark.exhaustive
+def test_a_new_row_satisfies_a_constraint_that_older_rows_may_break(
+    databases: Databases, subtests: pytest.Subtests
+) -> None:
+    for constraint, refused in (*OF_NEW_ROWS, NOT_ENFORCED):
+        # Of the row that ON CONFLICT DO UPDATE doesn't insert, Postgres checks no foreign key.
+        commands = {"SELECT", "DELETE"} | (set() if "REFERENCES" in constraint else {"UPDATE"})
+        setup = f"{constraint} ALTER POLICY p ON own USING (user_id = 'public');"
+        setup += "" if "UPDATE" in commands else "REVOKE UPDATE ON own FROM reader, loner;"
+        expected = on("own", ("boss", "loner", "reader"), sorted(commands), "opens")
+        expected |= on("own", ("other",), ("SELECT", "UPDATE", "DELETE"), "opens")
+        if "ENFORCED" in constraint:
+            expected |= on("own", ("boss", "loner", "reader"), ("INSERT",), "opens")
+        change = f"ALTER POLICY p ON own USING (user_id = 'public' OR {refused});"
+        with subtests.test(constraint):
+            run(databases.before, setup)
+            with databases.changed(setup + change) as (before, after):
+                found = decided(before, after)
+
+                assert not found.unknown
+                assert verdicts(found) == expected
+
+
+@pytest.mark.exhaustive
+def test_a_changed_row_satisfies_a_constraint_that_older_rows_may_break(
+    databases: Databases, subtests: pytest.Subtests
+) -> None:
+    for constraint, refused in OF_NEW_ROWS:
+        policy = "ALTER POLICY p ON own USING (user_id = 'public') WITH CHECK (user_id = 'public'"
+        setup = f"{constraint} REVOKE INSERT ON own FROM reader, loner; {policy});"
+        with subtests.test(constraint):
+            run(databases.before, setup)
+            with databases.changed(f"{setup} {policy} OR {refused});") as (before, after):
+                found = decided(before, after)
+
+                assert not found.unknown
+                assert not verdicts(found)
 
 
 def test_the_error_of_a_row_counts_for_that_row_only(databases: Databases) -> None:

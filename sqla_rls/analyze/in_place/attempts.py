@@ -113,6 +113,8 @@ class Attempts:
         new = {**world.row.values, name: value}
         if not self.constraints.allow_change(world, world.row.values, new):
             return
+        if statement.command == "INSERT" and not self.constraints.allow_proposed(world.row.values):
+            return
         number = self._unit(new, rows)
         needs = ((old, "update"), (number, "update_check"), *reading)
         if read:

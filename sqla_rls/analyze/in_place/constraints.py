@@ -26,7 +26,8 @@ class Constraints:
     relation: Relation
     evaluator: Evaluator
     actions: Mapping[tuple[str, str, str], tuple[str, str]]
-    _valid: dict[str, bool] = field(default_factory=dict)
+    #: Whether a row can be in its table, and whether it can be a new one.
+    _valid: dict[str, tuple[bool, bool]] = field(default_factory=dict)
 
     def learn(self, rows: Iterable[Row]) -> None:
         """Ask Postgres which of *rows* satisfy the constraints of their own tables."""
@@ -41,18 +42,20 @@ class Constraints:
             relation = self.schema.relations[name]
             checks = [f"({check}) IS NOT FALSE" for check in relation.checks]
             checks += [f"({relation.partition_check})"] if relation.partition_check else []
+            new_checks = [f"({check}) IS NOT FALSE" for check in relation.new_checks]
             units = [Unit(row.values, {}) for row in unknown.values()]
-            question = Question((" AND ".join(checks),), {}, row_of(relation))
+            conditions = tuple(" AND ".join(each) or "true" for each in (checks, new_checks))
             with self.evaluator.units(units):
-                answers = self.evaluator.answers(question, len(units))
-            self._valid |= {key: answer[0] is True for key, answer in zip(unknown, answers, strict=True)}
+                answers = self.evaluator.answers(Question(conditions, {}, row_of(relation)), len(units))
+            for key, (held, held_by_new) in zip(unknown, answers, strict=True):
+                self._valid[key] = held is True, held is held_by_new is True
 
     def _has_conditions(self, name: str) -> bool:
         relation = self.schema.relations[name]
-        return bool(relation.checks or relation.partition_check)
+        return bool(relation.checks or relation.new_checks or relation.partition_check)
 
-    def _is_valid(self, row: Row) -> bool:
-        return not self._has_conditions(row.relation) or self._valid[_key(row.relation, row.values)]
+    def _is_valid(self, row: Row, *, is_new: bool = False) -> bool:
+        return not self._has_conditions(row.relation) or self._valid[_key(row.relation, row.values)][is_new]
 
     def allow(self, world: World) -> bool:
         """Return whether the rows of *world* can be in their tables together."""
@@ -71,15 +74,19 @@ class Constraints:
 
     def allow_new(self, world: World, values: Values) -> bool:
         """Return whether a row with *values* can be inserted in *world*."""
-        row = Row(self.relation.name, values)
-        return self._fits(world, row) and not (
-            set(self._keys(self.relation, values))
-            & {
-                key
-                for one in world.all_rows
-                if one.relation == self.relation.name
-                for key in self._keys(self.relation, one.values)
-            }
+        keys = (*self.relation.foreign_keys, *self.relation.new_foreign_keys)
+        return (
+            self.allow_proposed(values)
+            and self._has_parents(world, keys, values)
+            and not (
+                set(self._keys(self.relation, values))
+                & {
+                    key
+                    for one in world.all_rows
+                    if one.relation == self.relation.name
+                    for key in self._keys(self.relation, one.values)
+                }
+            )
         )
 
     def allow_change(self, world: World, old: Values, new: Values) -> bool:
@@ -88,7 +95,13 @@ class Constraints:
         taken = {key for row in others for key in self._keys(self.relation, row.values)}
         if taken & set(self._keys(self.relation, new)):
             return False
-        if not self._fits(world, Row(self.relation.name, new)):
+        # Postgres looks for the parent of a changed key only.
+        keys = [
+            key
+            for key in (*self.relation.foreign_keys, *self.relation.new_foreign_keys)
+            if any(old.get(name) != new.get(name) for name in key.columns)
+        ]
+        if not (self.allow_proposed(new) and self._has_parents(world, keys, new)):
             return False
         return not any(
             old.get(name) != new.get(name)
@@ -100,22 +113,26 @@ class Constraints:
         """Return whether the row in question can be deleted."""
         return not self._referring(world, values, 0)
 
-    def _fits(self, world: World, row: Row) -> bool:
-        """Return whether the row satisfies the constraints of its table, and its foreign keys."""
-        relation = self.relation
-        if _lacks_value(relation, row.values, is_new=True):
+    def allow_proposed(self, values: Values) -> bool:
+        """Return whether a new row with *values* satisfies the constraints that ask for no other row.
+
+        INSERT … ON CONFLICT asks for these also if another row is in the way.
+        """
+        row = Row(self.relation.name, values)
+        if _lacks_value(self.relation, values, is_new=True):
             return False
         self.learn([row])
-        if not self._is_valid(row):
-            return False
-        return all(self._has_parent(world, key, row) for key in relation.foreign_keys)
+        return self._is_valid(row, is_new=True)
 
-    def _has_parent(self, world: World, key: ForeignKey, row: Row) -> bool:
-        wanted = [row.values.get(name) for name in key.columns]
+    def _has_parents(self, world: World, keys: Iterable[ForeignKey], values: Values) -> bool:
+        return all(self._has_parent(world, key, values) for key in keys)
+
+    def _has_parent(self, world: World, key: ForeignKey, values: Values) -> bool:
+        wanted = [values.get(name) for name in key.columns]
         if any(value is None for value in wanted):
-            return True
+            return not key.is_full or all(value is None for value in wanted)
         parents = [one.values for one in world.all_rows if one.relation == key.target]
-        parents += [row.values] if key.target == row.relation else []
+        parents += [values] if key.target == self.relation.name else []
         return any([parent.get(name) for name in key.target_columns] == wanted for parent in parents)
 
     def _referring(self, world: World, values: Values, action: int) -> list[ForeignKey]:
@@ -123,7 +140,7 @@ class Constraints:
         found = []
         for row in world.rows:
             relation = self.schema.relations[row.relation]
-            for key in relation.foreign_keys:
+            for key in (*relation.foreign_keys, *relation.new_foreign_keys):
                 if key.target != self.relation.name:
                     continue
                 refers = [row.values.get(name) for name in key.columns]

@@ -106,6 +106,7 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                   'name', f.conname,
                   'target', f.confrelid::pg_catalog.int8,
                   'is_deferrable', f.condeferrable,
+                  'is_full', f.confmatchtype = 'f',
                   'definition', pg_catalog.pg_get_constraintdef(f.oid),
                   -- The rows of children have no foreign keys of their parent, but those of partitions do.
                   'holds', f.convalidated AND NOT (c.relkind = 'r' AND EXISTS (

@@ -119,7 +119,7 @@ class _Generator:
         """Return the rows that foreign keys need before one of *rows* can be inserted."""
         found: dict[tuple[Row, ...], None] = {}
         for row in rows:
-            completed = self.universe.complete((row,)) or ()
+            completed = self.universe.complete((row,), new=row) or ()
             if len(completed) > 1:
                 found[tuple(one for one in completed if one != row)] = None
         return list(found)[:_MOST_PARENTS]

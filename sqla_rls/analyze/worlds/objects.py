@@ -46,6 +46,8 @@ class ForeignKey:
     target: str
     target_columns: tuple[str, ...]
     is_deferrable: bool
+    #: MATCH FULL: all columns are NULL, or none.
+    is_full: bool
     #: Whether each row satisfies it, not only each new one.
     holds: bool
     definition: str
@@ -84,7 +86,10 @@ class Relation:
     #: The columns of each unique key, the primary key first.
     keys: tuple[tuple[str, ...], ...]
     has_primary_key: bool
+    #: Those that each row satisfies, or, in a Schema of new rows, all of them.
     foreign_keys: tuple[ForeignKey, ...]
+    #: Those that new rows satisfy, and older rows or those of children may not.
+    new_foreign_keys: tuple[ForeignKey, ...]
     #: The CHECK constraints that each row satisfies.
     checks: tuple[str, ...]
     #: The CHECK constraints that new rows satisfy, and older rows or those of children may not.

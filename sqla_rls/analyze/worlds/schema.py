@@ -191,6 +191,20 @@ def _relation(row: RowMapping, names: Mapping[int, str], of_new_rows: bool) -> R
     }
     definition["foreign_keys"] = [key["definition"] for key in row["foreign_keys"]]
     definition["children"] = sorted(names.get(oid, "") for oid in row["children"])
+    keys = [
+        ForeignKey(
+            name=key["name"],
+            columns=tuple(key["columns"]),
+            target=names[key["target"]],
+            target_columns=tuple(key["target_columns"]),
+            is_deferrable=key["is_deferrable"],
+            is_full=key["is_full"],
+            holds=key["holds"],
+            definition=key["definition"],
+        )
+        for key in row["foreign_keys"]
+        if key["target"] in names
+    ]
     return Relation(
         **{name: row[name] for name in ("oid", "name", "schema", "relname", "kind", "owner", "query")},
         row_security=row["row_security"],
@@ -201,19 +215,8 @@ def _relation(row: RowMapping, names: Mapping[int, str], of_new_rows: bool) -> R
         columns=columns,
         keys=tuple(tuple(key["columns"]) for key in row["keys"] if key["columns"]),
         has_primary_key=any(key["is_primary"] for key in row["keys"]),
-        foreign_keys=tuple(
-            ForeignKey(
-                name=key["name"],
-                columns=tuple(key["columns"]),
-                target=names[key["target"]],
-                target_columns=tuple(key["target_columns"]),
-                is_deferrable=key["is_deferrable"],
-                holds=key["holds"],
-                definition=key["definition"],
-            )
-            for key in row["foreign_keys"]
-            if key["target"] in names and (key["holds"] or of_new_rows)
-        ),
+        foreign_keys=tuple(key for key in keys if key.holds or of_new_rows),
+        new_foreign_keys=tuple(key for key in keys if not (key.holds or of_new_rows)),
         checks=tuple(one["expression"] for one in row["checks"] if one["holds"]),
         new_checks=tuple(one["expression"] for one in row["checks"] if not one["holds"]),
         partition_check=row["partition_check"],

@@ -133,14 +133,22 @@ class Universe:
                 values[name] = self.pools.filler(relation, column)
         return values
 
-    def complete(self, rows: Sequence[Row]) -> tuple[Row, ...] | None:
-        """Add the rows that the foreign keys of *rows* need, and sort them; None if there is no such row."""
+    def complete(self, rows: Sequence[Row], *, new: Row | None = None) -> tuple[Row, ...] | None:
+        """Add the rows that the foreign keys of *rows* need, and sort them; None if there is no such row.
+
+        Args:
+            rows: the rows of a world.
+            new: one of them, which needs what a new row needs.
+        """
         found = list(dict.fromkeys(rows))
         waiting = list(found)
         while waiting:
             row = waiting.pop()
             relation = self.schema.relations[row.relation]
-            for key in relation.foreign_keys:
+            keys = (
+                (*relation.foreign_keys, *relation.new_foreign_keys) if row == new else relation.foreign_keys
+            )
+            for key in keys:
                 wanted = tuple(row.values.get(name) for name in key.columns)
                 if any(value is None for value in wanted) or _has(found, key, wanted, self.schema):
                     continue
