@@ -13,6 +13,7 @@ from typing import Any, Final
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement as _PreparedStatement
 from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver.base import (
@@ -112,7 +113,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     def _require_transaction(self) -> None:
         """Raise an error if the binding waits for a transaction."""
         if self.binding is not None and self.idle:
-            if self._has_begun:
+            if self._has_begun or self.is_ended:
                 raise TransactionRefused(ENDED)
             raise UnsupportedTransaction(_NO_TRANSACTION)
 
@@ -150,6 +151,10 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     async def _execute_bound(self, query: str, *args: Any, timeout: float | None) -> Any:
         binding = self.binding
+        if self.is_ended and self.idle:
+            # asyncpg keeps the Transaction whose BEGIN it sends here, also if that fails.
+            self._top_xact = None
+            raise TransactionRefused(ENDED)
         if binding is None or not self.idle:
             left = self.leftovers
             if (
@@ -331,7 +336,28 @@ def startup(driver_connection: Any) -> dict[str, Any]:
 
 def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
     """Open a ``Connection``, unless *cparams* name a connection class of the application."""
-    return dialect.connect(*cargs, **{"connection_class": Connection, **cparams})
+    adapter: Any = dialect.connect(*cargs, **{"connection_class": Connection, **cparams})
+    # Not isinstance(…, Connection): asyncpg's metaclass counts its own connections as instances.
+    if isinstance(adapter.driver_connection, DriverConnection):
+        # A Transaction of the application's own doesn't end the transaction of the session.
+        adapter.__class__ = Adapter
+    return adapter
+
+
+class Adapter(AsyncAdapt_asyncpg_connection):
+    """SQLAlchemy's adapter of a ``Connection``, which refuses statements after a commit or rollback."""
+
+    __slots__ = ()
+
+    def commit(self) -> None:
+        connection: Any = self._connection
+        connection.is_ended = connection.binding is not None or connection.executed is not None
+        super().commit()  # type: ignore[no-untyped-call] # in SQLAlchemy
+
+    def rollback(self) -> None:
+        connection: Any = self._connection
+        connection.is_ended = connection.binding is not None or connection.executed is not None
+        super().rollback()  # type: ignore[no-untyped-call] # in SQLAlchemy
 
 
 def _discard(context: ExceptionContext) -> None:
@@ -344,12 +370,11 @@ def _discard(context: ExceptionContext) -> None:
 
 def _forget(connection: Any, record: Any) -> None:
     # If no statement was executed, the adapter sends no COMMIT, and the binding is still queued.
-    # Not isinstance(…, Connection): asyncpg's metaclass counts its own connections as instances.
-    found = None if connection is None else connection.driver_connection
-    if not isinstance(found, DriverConnection):
+    if not isinstance(connection, Adapter):
         return
-    driver_connection: Any = found
-    driver_connection.drop()
+    driver_connection: Any = connection._connection
+    if driver_connection.binding is not None or driver_connection.executed is not None:
+        driver_connection.drop()
     if not (driver_connection.idle and driver_connection.is_readable):
         # Its ROLLBACK has failed, so the next caller couldn't begin or end a transaction.
         record.invalidate()

@@ -157,7 +157,7 @@ def require_own_connections(engine: Engine) -> None:
         queue = "AsyncAdaptedQueuePool" if engine.dialect.is_async else "QueuePool"
         raise DeclarationError(
             f"row security can't be enforced: {name} lends one connection several times, and a "
-            f" transaction has one caller. Use {queue} or NullPool, as poolclass="
+            f"transaction has one caller. Use {queue} or NullPool, as poolclass="
         )
 
 

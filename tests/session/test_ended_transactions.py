@@ -389,6 +389,47 @@ async def test_nothing_runs_after_the_transaction_was_ended_below_the_session_un
             await session.rollback()
 
 
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")
+@table("end", ["commit", "rollback"])
+@table("runs_first", [True, False])
+async def test_nothing_runs_after_the_connection_has_ended_the_transaction_under_asyncio(
+    runner: asyncio.Runner,
+    async_maker: async_sessionmaker[AsyncSession],
+    driver_and_transport: tuple[str, Transport],
+    todos: None,
+    alice: Caller,
+    bob: Caller,
+    end: str,
+    runs_first: bool,
+) -> None:
+    for caller in (alice, bob):
+        async with async_maker() as session:
+            identify(session, caller)
+            for _ in range(2):
+                connection = await session.connection()
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                if runs_first:
+                    assert (await session.scalars(TASKS)).all() == [f"{caller.subject}'s"]
+                await getattr(connection, end)()
+                for go_on in (connection.execute, session.execute, connection.execute):
+                    with pytest.raises(TransactionRefused, match=r"rollback\(\)"):
+                        await go_on(CALLER)
+                with pytest.raises(TransactionRefused):
+                    await connection.begin_nested()
+                with pytest.raises(TransactionRefused):
+                    async with raw.transaction():
+                        pytest.fail("the transaction has begun")
+                with pytest.raises(TransactionRefused):
+                    await raw.execute("SELECT 1")
+                if driver_and_transport[0] == "asyncpg":
+                    for method in (raw.fetch, raw.prepare):
+                        with pytest.raises(TransactionRefused):
+                            await method("SELECT 1")
+                await session.rollback()
+                assert (await session.execute(CALLER)).one() == ("authenticated", caller.subject)
+                await session.commit()
+
+
 @table("end", CHAINED)
 async def test_nothing_runs_in_a_transaction_that_sql_has_begun_under_asyncio(
     runner: asyncio.Runner,
