@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -197,7 +197,7 @@ class Database:
     def rights_of(self, role: str) -> frozenset[str]:
         """Return *role*, PUBLIC, and the roles whose privileges it has without SET ROLE."""
         if role not in self._rights:
-            self._rights[role] = self._closure(role, inherited_only=True)
+            self._rights[role] = self._closure(role, _inherited)
         return self._rights[role]
 
     @cached_property
@@ -206,14 +206,15 @@ class Database:
 
     def reachable(self, role: str) -> frozenset[str]:
         """Return *role*, PUBLIC, and the roles that it may become by SET ROLE."""
-        return self._closure(role, inherited_only=False)
+        # Each membership of the way needs SET, and none needs INHERIT.
+        return self._closure(role, lambda attributes: attributes.may_set)
 
-    def _closure(self, role: str, *, inherited_only: bool) -> frozenset[str]:
+    def _closure(self, role: str, groups: Callable[[RoleAttributes], Iterable[str]]) -> frozenset[str]:
         found, waiting = {role, PUBLIC}, [role]
         while waiting:
             attributes = self.schema.roles.get(waiting.pop())
-            for name, is_inherited in (attributes.member_of if attributes else {}).items():
-                if name not in found and (is_inherited or not inherited_only):
+            for name in groups(attributes) if attributes else ():
+                if name not in found:
                     found.add(name)
                     waiting.append(name)
         return frozenset(found)
@@ -343,6 +344,10 @@ class Database:
         if self.asking is not None:
             rule, level = self.asking
             rules[rule] = level
+
+
+def _inherited(role: RoleAttributes) -> Iterator[str]:
+    return (name for name, is_inherited in role.member_of.items() if is_inherited)
 
 
 @cache

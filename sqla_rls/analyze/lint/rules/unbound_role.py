@@ -1,8 +1,8 @@
 """A policy is for a role that no caller is bound to.
 
 A caller has the role of a policy by SET ROLE from the login role, by membership, or by logging in as that
-role. A policy for another role never holds. A policy for the login role itself holds before SET ROLE only,
-when no caller is known.
+role. A membership WITH SET FALSE counts only if it is inherited. A policy for another role never holds. A
+policy for the login role itself holds before SET ROLE only, when no caller is known.
 
 The rule is silent if no login role can become any role of a policy: then the roles that log in are made
 elsewhere.
@@ -10,11 +10,12 @@ elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.worlds.objects import RoleAttributes
 from sqla_rls.snapshot import PUBLIC
 
 
@@ -53,7 +54,8 @@ def check(database: Database) -> Iterator[Finding]:
     callers = {role.name for role in database.callers}
     # These run the statements of callers as other roles.
     switching = {name for name in logins if (reachable[name] - database.rights_of(name)) & callers}
-    bound = {role for name in logins for role in reachable[name]} & (named | callers)
+    acting = {role for name in logins for role in reachable[name]}
+    bound = {role for one in acting for role in database.rights_of(one)} & (named | callers)
     if not (bound - switching):
         return
     for table in database.tables:
@@ -70,7 +72,7 @@ def check(database: Database) -> Iterator[Finding]:
                     fact = f"{role} is a member of {others}, without inheriting"
                 elif role not in bound:
                     text = f"Policy {policy.name} is for {role}, and no login role can become {role}."
-                    fact = f"no role with LOGIN is a member of {role}"
+                    fact = f"no role with LOGIN is a member of {role} with SET or INHERIT"
                 else:
                     continue
                 yield Finding(
@@ -84,8 +86,15 @@ def check(database: Database) -> Iterator[Finding]:
                         sql=(
                             f"ALTER POLICY {quote(policy.name)} ON {table.name} TO …;"
                             if role in switching
-                            else f"GRANT {quote(role)} TO {', '.join(map(quote, sorted(switching))) or '…'};"
+                            else _grant(quote, role, [roles[one] for one in sorted(switching)])
                         ),
                         text="Or drop the policy, if the role isn't used any more.",
                     ),
                 )
+
+
+def _grant(quote: Callable[[str], str], role: str, logins: Sequence[RoleAttributes]) -> str:
+    """Return the statement by which *logins* may become *role*."""
+    # Without options, GRANT leaves a membership as it is.
+    option = " WITH SET TRUE" if any(role in one.member_of for one in logins) else ""
+    return f"GRANT {quote(role)} TO {', '.join(quote(one.name) for one in logins) or '…'}{option};"
