@@ -90,7 +90,7 @@ def grant_on(
     """Declare privileges on a sequence, a function or a schema.
 
     All privileges on the sequence or function are managed, so that autogenerate revokes EXECUTE from PUBLIC.
-    On a schema, only the privileges of the roles in *to* are managed.
+    On a schema, only the privileges and grant options of the roles in *to* are managed.
 
     Args:
         metadata: the MetaData of the models.

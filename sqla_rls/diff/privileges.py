@@ -116,9 +116,16 @@ def diff_privileges(
     gone = live.objects_of(dropped)
     heirs = live.heirs_of(declared.managed)
     covered = {ObjectKey("TABLE", *heir) for heir in heirs}
-    # On shared objects, grant options are left to the owner.
+    # On shared objects, grantors are left to the owner, and so are the grant options of undeclared roles.
     whole_objects = managed | covered
-    held = {one if one[:3] in whole_objects else _plain(one) for one in live.privileges}
+    held = {
+        one
+        if one[:3] in whole_objects
+        else one._replace(grantor=None)
+        if (one.object, one.grantee) in declared.managed_grantees
+        else _plain(one)
+        for one in live.privileges
+    }
     wanted = wanted_privileges(declared, default_schema=default_schema)
     allowed = implied(policies_elsewhere)
 
