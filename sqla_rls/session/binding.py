@@ -17,6 +17,7 @@ from sqlalchemy import Connection, TextClause, func, literal_column, select, tex
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sqla_rls.driver.base import SEPARATE_CLAIMS, Binding, require_unexpired
+from sqla_rls.driver.returned import reset_when_returned
 from sqla_rls.driver.unprepared import unprepared
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.log import Unlogged, UnloggedText
@@ -68,7 +69,7 @@ def bind(
         # Postgres doesn't show the seed, and a new one serves as well.
         before = _settings_of(connection, ["role", *(name for name in binding.names if name != SEED)])
         _execute(connection, binding, set_role=options.set_role or binding.role == "none")
-        _leave(binding, plan)
+        _leave(connection, binding, plan)
         return partial(_restore, ref(connection), before)
     if options.transport != "statement" and options.set_role:
         if driver_connection is not None:
@@ -84,10 +85,10 @@ def bind(
     if driver_connection is not None and driver_connection.is_ended:
         driver_connection.drop()
     _execute(connection, binding, set_role=options.set_role or binding.role == "none")
+    _leave(connection, binding, plan)
     if driver_connection is None:
         return _nothing
     driver_connection.executed = binding
-    _leave(binding, plan)
     return partial(driver_connection.unqueue, binding)
 
 
@@ -209,9 +210,13 @@ def _select(names: tuple[str, ...], set_role: bool) -> TextClause:
     return text("SELECT " + ", ".join([role, *values]))
 
 
-def _leave(binding: Binding, plan: ConnectionPlan) -> None:
-    """Let the next transaction without a binding reset what the caller leaves."""
-    if plan.modes is not None and plan.driver_connection is not None:
+def _leave(connection: Connection, binding: Binding, plan: ConnectionPlan) -> None:
+    """Let the connection reset what the caller leaves, before it runs a transaction without a binding."""
+    if plan.modes is None:
+        return
+    if plan.driver_connection is None:
+        reset_when_returned(connection, binding.template)
+    else:
         plan.driver_connection.leftovers = binding.template
 
 

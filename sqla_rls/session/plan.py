@@ -10,7 +10,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Engine, SingletonThreadPool, StaticPool
 
-from sqla_rls.driver import connect, server_info
+from sqla_rls.driver import connect, returned, server_info
 from sqla_rls.driver.base import (
     MARK,
     PATH,
@@ -211,6 +211,8 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
         return ConnectionPlan(
             **of_connection, server=server, signer=signer, settings=options.settings, modes=None
         )
+    if of_connection["driver_connection"] is None:
+        returned.listen(connection)
     path = options.settings.get("search_path", server.search_path)
     # Postgres searches pg_temp first, unless the path names it.
     ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}

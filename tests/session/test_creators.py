@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import asyncpg
 import psycopg
 import pytest
-from sqlalchemy import URL, create_engine, text
+from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import Caller, enforce_row_security, identify
 from sqla_rls.exc import TransactionRefused
-from tests.support.sessions import ANYTHING, CALLER
+from tests.support.sessions import ANYTHING, CALLER, NOBODY
 from tests.support.suite import table
 
 pytestmark = [
@@ -95,17 +95,86 @@ def test_what_ends_no_transaction_is_not_refused(maker: sessionmaker[Session], a
         assert connection.execute(ANYTHING).one() == (1,)
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-@table("end", ["COMMIT", "COMMIT AND CHAIN", None])
-async def test_nothing_runs_after_the_end_of_its_transaction_under_asyncio(
-    runner: asyncio.Runner, url: URL, alice: Caller, driver: str, end: str | None
+@pytest.mark.filterwarnings("ignore:The garbage collector")
+def test_outside_a_session_it_is_not_the_last_callers(maker: sessionmaker[Session], alice: Caller) -> None:
+    engine = maker.kw["bind"]
+    path = ""
+    for end in (Session.commit, Session.rollback, Session.close):
+        for _ in range(2):
+            with maker() as session:
+                identify(session, alice)
+                for sql in (*LEAVE, "SET search_path = pg_temp", "COMMIT"):
+                    session.execute(text(sql))
+                end(session)
+            with engine.connect() as connection:
+                assert connection.execute(CALLER).one() == NOBODY
+                path = path or connection.scalar(text("SHOW search_path"))
+                assert connection.scalar(text("SHOW search_path")) == path != "pg_temp"
+                assert not connection.connection.driver_connection.autocommit
+        with maker() as session:
+            identify(session, alice)
+            session.execute(text(LEAVE[0]))
+            session.commit()
+        raw = engine.raw_connection()
+        assert raw.cursor().execute("SELECT current_user").fetchone() == ("app",)
+        raw.close()
+
+
+@pytest.mark.exhaustive
+def test_a_connection_that_cannot_be_reset_is_given_up(
+    maker: sessionmaker[Session], admin: Engine, alice: Caller
 ) -> None:
+    engine = maker.kw["bind"]
+    with maker() as session:
+        identify(session, alice)
+        session.execute(ANYTHING)
+        session.commit()
+        lost = session.scalar(text("SELECT pg_backend_pid()"))
+        event.listen(engine, "checkin", lambda *_: end_process(admin, lost), insert=True)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) != lost
+
+
+def end_process(admin: Engine, pid: int) -> None:
+    with admin.connect() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_outside_a_session_it_is_not_the_last_callers_under_asyncio(
+    runner: asyncio.Runner, url: URL, alice: Caller, driver: str
+) -> None:
+    engine = create_async_engine(f"postgresql+{driver}://", async_creator=creator(driver, url), pool_size=1)
+    maker = async_sessionmaker(engine)
+    enforce_row_security(maker)
+    for _ in range(3):
+        async with maker() as session:
+            identify(session, alice)
+            for sql in LEAVE:
+                await session.execute(text(sql))
+            await session.commit()
+        async with engine.connect() as connection:
+            assert (await connection.execute(CALLER)).one() == NOBODY
+            await connection.commit()
+            assert (await connection.execute(CALLER)).one() == NOBODY
+    await engine.dispose()
+
+
+def creator(driver: str, url: URL) -> Callable[[], Awaitable[Any]]:
     async def connect() -> Any:
         if driver == "asyncpg":
             return await asyncpg.connect(**address(url), database=url.database, ssl="disable")
         return await psycopg.AsyncConnection.connect(**address(url), dbname=url.database)
 
-    engine = create_async_engine(f"postgresql+{driver}://", async_creator=connect)
+    return connect
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@table("end", ["COMMIT", "COMMIT AND CHAIN", None])
+async def test_nothing_runs_after_the_end_of_its_transaction_under_asyncio(
+    runner: asyncio.Runner, url: URL, alice: Caller, driver: str, end: str | None
+) -> None:
+    engine = create_async_engine(f"postgresql+{driver}://", async_creator=creator(driver, url))
     maker = async_sessionmaker(engine)
     enforce_row_security(maker)
     for _ in range(3):
