@@ -429,10 +429,12 @@ def test_what_was_edited_by_hand_is_seen_and_mended(signed_project: Project, edi
     keys = text("SELECT slot, encode(inner_pad, 'hex') FROM sqla_rls_secret.signing_key")
     with project.engine.connect() as connection:
         before = connection.execute(keys).all()
+    made = project.state()
     execute(project, edit)
     written = project.migrate(own_todos())
     assert "op.create_auth_functions(signed=True)" in written
     assert operations(written, "downgrade") == []
+    assert project.state() == made
     with project.engine.begin() as connection:
         after = connection.execute(keys).all()
         assert after == ([] if edit.startswith(("DROP TABLE", "DROP SCHEMA")) else before)

@@ -95,6 +95,12 @@ BEGIN
     ALTER TABLE sqla_rls_secret.signing_key
       ALTER inner_pad SET STORAGE PLAIN, ALTER outer_pad SET STORAGE PLAIN,
       ALTER inner_pad SET STATISTICS 0, ALTER outer_pad SET STATISTICS 0;
+    -- Functions that verify had a key to read: without it, they accept no caller.
+    IF EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+                WHERE n.nspname = 'auth' AND p.proname = 'session' AND p.pronargs = 0 AND p.prosecdef
+                  AND strpos(p.prosrc, 'sqla_rls_secret.signing_key') > 0) THEN
+      COMMENT ON TABLE sqla_rls_secret.signing_key IS 'callers are verified';
+    END IF;
   END IF;
   FOR made IN
 {signed_functions}
