@@ -7,6 +7,7 @@ its answer tells whether a pooler is in between.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -15,7 +16,7 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from sqla_rls.driver import server_info
-from sqla_rls.driver.base import Reset
+from sqla_rls.driver.base import BindingTemplate, DriverConnection, Reset
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.driver.unprepared import Unnamed, unprepared_by_driver
 from sqla_rls.exc import DeclarationError
@@ -51,7 +52,9 @@ class DriverModule(Protocol):
         """Listen to the events of *engine* that the driver needs."""
 
 
-def install(engine: Engine, *, sign: bool, reset: Reset) -> bool:
+def install(
+    engine: Engine, *, sign: bool, reset: Reset, leftovers: Callable[[ServerInfo], BindingTemplate]
+) -> bool:
     """Let *engine* open connections that send bindings; return False if its driver can't.
 
     Open connections don't change.  The creator or the connection class of an application stays in use.
@@ -61,6 +64,8 @@ def install(engine: Engine, *, sign: bool, reset: Reset) -> bool:
         sign: whether each connection gets a key for pg_session_jwt.
         reset: "settings" and "all" give each connection the role ``none``.  With "all" the driver prepares
             no statement.
+        leftovers: returns the template by which a connection resets what the caller of another client has
+            left.  A connection through a pooler does so from its first transaction on.
 
     Raises:
         DeclarationError: the engine is enforced with another *sign* or *reset* already.
@@ -76,7 +81,7 @@ def install(engine: Engine, *, sign: bool, reset: Reset) -> bool:
                     "of signing= and reset=. Give both the same values, or engines of their own"
                 )
             return True
-    event.listen(engine, "do_connect", _Opening(driver, wanted).open)
+    event.listen(engine, "do_connect", _Opening(driver, wanted, leftovers).open)
     driver.listen(engine)
     return True
 
@@ -95,8 +100,13 @@ def _module(driver: str) -> DriverModule | None:
 
 
 class _Opening:
-    def __init__(self, driver: DriverModule, wanted: tuple[bool, Reset]) -> None:
-        self.driver, self.wanted = driver, wanted
+    def __init__(
+        self,
+        driver: DriverModule,
+        wanted: tuple[bool, Reset],
+        leftovers: Callable[[ServerInfo], BindingTemplate],
+    ) -> None:
+        self.driver, self.wanted, self._leftovers = driver, wanted, leftovers
         self._sign, self._reset = wanted
         #: None until the first connection has answered.
         self._direct: bool | None = None
@@ -117,18 +127,18 @@ class _Opening:
             connection, found = self._first(dialect, record, cargs, cparams)
             if not found.direct:
                 self._direct = False
-                return self._kept(record, connection, found)
+                return self._kept(dialect, record, connection, found)
             dialect.do_close(connection)
             self._direct, self._libraries, self._extension = True, found.libraries, found.extension
         if not self._direct:
-            return self._kept(record, *self._asked(dialect, record, cargs, cparams))
+            return self._kept(dialect, record, *self._asked(dialect, record, cargs, cparams))
         connection, found, signer = self._with_parameters(dialect, record, cargs, cparams)
         if self._sign and found.extension and not self._extension:
             # The extension is new, and this connection has no key.
             dialect.do_close(connection)
             self._extension = True
             connection, found, signer = self._with_parameters(dialect, record, cargs, cparams)
-        return self._kept(record, connection, found, signer)
+        return self._kept(dialect, record, connection, found, signer)
 
     def _with_parameters(
         self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]
@@ -168,9 +178,17 @@ class _Opening:
             raise
 
     def _kept(
-        self, record: Any, connection: Any, found: ServerInfo, signer: Ed25519Signer | None = None
+        self,
+        dialect: Dialect,
+        record: Any,
+        connection: Any,
+        found: ServerInfo,
+        signer: Ed25519Signer | None = None,
     ) -> Any:
         record.info[SERVER_INFO], record.info[SIGNER] = found, signer
+        driver_connection = dialect.get_driver_connection(connection)
+        if self._reset != "none" and not found.direct and isinstance(driver_connection, DriverConnection):
+            driver_connection.leftovers = self._leftovers(found)
         return connection
 
     def _asked(

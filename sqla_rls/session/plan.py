@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import urandom
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -53,6 +54,8 @@ class ConnectionPlan:
     driver_connection: DriverConnection | None = None
     #: The value of MARK in transactions of another connection; None if the driver doesn't expose it.
     own_mark: str | None = None
+    #: Whether a transaction resets every setting, and not only those that a binding makes.
+    resets_all: bool = False
     #: Whether functions of the database may read claims one by one; True if that is unknown.
     has_separate_claims: bool = field(init=False)
     #: Whether a transaction gets a new seed of ``random()``.
@@ -87,9 +90,9 @@ class ConnectionPlan:
             unbound={
                 name: value
                 for name, value in settings.items()
-                if (name in self.options.settings if name == PATH else self.options.goes_with_begin)
+                if (name in self.options.settings if name == PATH else self.resets_all)
             },
-            resets_all=self.options.goes_with_begin,
+            resets_all=self.resets_all,
             pooled=not self.is_direct,
         )
         object.__setattr__(self, "joined_template", template)
@@ -136,8 +139,22 @@ def install(engine: Engine, options: SessionOptions) -> bool:
     """Let *engine* open connections that send bindings; return False if the options need none."""
     sign, reset = options.binding.signing != "off", options.binding.reset
     if sign or reset != "none" or options.binding.transport != "statement":
-        return connect.install(engine, sign=sign, reset=reset)
+        return connect.install(engine, sign=sign, reset=reset, leftovers=partial(_of_others, options))
     return False
+
+
+def _of_others(options: SessionOptions, server: ServerInfo) -> BindingTemplate:
+    """Return the template by which a connection resets what the caller of another client has left."""
+    settings = _with_path(server, options)
+    template = ConnectionPlan(
+        options=options,
+        server=server,
+        signer=None,
+        settings=settings,
+        modes=server.modes,
+        resets_all=options.goes_with_begin,
+    ).joined_template
+    return replace(template, names=(*template.names, "pg_session_jwt.jwt"))
 
 
 #: The pools that lend one connection several times.  Each return ends the transaction of all borrowers.
@@ -199,6 +216,7 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
         "options": options,
         "pool": options.pools.setdefault(connection.engine.pool, PoolFacts()),
         "driver_connection": driver_connection if isinstance(driver_connection, DriverConnection) else None,
+        "resets_all": options.goes_with_begin and isinstance(driver_connection, DriverConnection),
         "own_mark": {"on": "off", "off": "on"}.get(reported_mark(driver_connection) or ""),
     }
     if options.binding.signing == "off" and not resets:
@@ -213,16 +231,21 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
         )
     if of_connection["driver_connection"] is None:
         returned.listen(connection)
-    path = options.settings.get("search_path", server.search_path)
-    # Postgres searches pg_temp first, unless the path names it.
-    ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
     return ConnectionPlan(
         **of_connection,
         server=server,
         signer=signer,
-        settings={**server.pooler_settings, **options.settings, **ours},
+        settings=_with_path(server, options),
         modes=server.modes,
     )
+
+
+def _with_path(server: ServerInfo, options: SessionOptions) -> dict[str, str]:
+    """Return the settings of every transaction, with a search_path that ends with pg_temp."""
+    path = options.settings.get("search_path", server.search_path)
+    # Postgres searches pg_temp first, unless the path names it.
+    ours = {"search_path": f"{path}, pg_temp" if path else "pg_temp"}
+    return {**server.pooler_settings, **options.settings, **ours}
 
 
 def _server_of(connection: Connection, options: SessionOptions) -> ServerInfo:

@@ -354,3 +354,55 @@ async def test_through_pgbouncer_the_next_transaction_is_nobodys_on_asyncpg(
                     assert (await connection.execute(CALLER)).one() == NOBODY
                     await connection.rollback()
         await engine.dispose()
+
+
+@table("level", ["READ COMMITTED", "SERIALIZABLE", "AUTOCOMMIT"])
+def test_through_pgbouncer_a_connection_that_never_had_a_caller_is_nobodys(
+    pgbouncer: None, url: URL, transport: Transport, alice: Caller, level: str
+) -> None:
+    with PgBouncer(url, pool_size=1) as bouncer:
+        # Another client, whose connection to the server is the only one.
+        hers = create_engine(bouncer.url, connect_args=CONNECT_ARGS["psycopg"])
+        left = enforced(hers, transport)
+        arguments = {**CONNECT_ARGS["psycopg"], "application_name": "mine"}
+        ours = create_engine(bouncer.url, connect_args=arguments, isolation_level=level)
+        maker = sessionmaker(ours)
+        enforce_row_security(
+            maker, settings={"lock_timeout": "9s"}, options=BindingOptions(transport=transport)
+        )
+        for _ in range(2):
+            leave(left, alice, "SET lock_timeout = '1s'")
+            with ours.connect() as connection:
+                assert connection.execute(CALLER).one() == NOBODY
+                connection.rollback()
+                assert connection.execute(CALLER).one() == NOBODY
+                if transport != "statement":
+                    assert connection.scalar(text("SHOW application_name")) == "mine"
+                    assert connection.scalar(text("SHOW lock_timeout")) == "9s"
+        hers.dispose()
+        ours.dispose()
+
+
+@pytest.mark.exhaustive
+async def test_through_pgbouncer_a_connection_that_never_had_a_caller_is_nobodys_under_asyncio(
+    pgbouncer: None,
+    runner: asyncio.Runner,
+    url: URL,
+    driver_and_transport: tuple[str, Transport],
+    alice: Caller,
+) -> None:
+    driver, transport = driver_and_transport
+    with PgBouncer(url, pool_size=1) as bouncer:
+        hers = create_engine(bouncer.url, connect_args=CONNECT_ARGS["psycopg"])
+        left = enforced(hers, "auto")
+        address = bouncer.url.set(drivername=f"postgresql+{driver}")
+        ours = create_async_engine(address, connect_args=CONNECT_ARGS[driver])
+        enforce_row_security(async_sessionmaker(ours), options=BindingOptions(transport=transport))
+        for _ in range(2):
+            leave(left, alice)
+            async with ours.connect() as connection:
+                assert (await connection.execute(CALLER)).one() == NOBODY
+                await connection.rollback()
+                assert (await connection.execute(CALLER)).one() == NOBODY
+        hers.dispose()
+        await ours.dispose()
