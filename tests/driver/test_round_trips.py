@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import pytest
@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security
 from sqla_rls.driver.base import Transport
+from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 from tests.support.sessions import TASKS, Todo
+from tests.support.signing import Signed
 from tests.support.suite import table
 
 pytestmark = pytest.mark.sqlalchemy
@@ -37,18 +39,18 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def count(proxy: Proxy, runner: asyncio.Runner, url: URL, todos: None, alice: Caller) -> Iterator[Count]:
-    through = url.set(host=proxy.host, port=proxy.port)
-    # Logged in as the role, with the claims that Alice's sessions bind.
-    plain = through.set(username="authenticated_login", password="authenticated_login")
+def measure(runner: asyncio.Runner, alice: Caller) -> Iterator[Count]:
+    """``measure(proxy, url, work, enforced, **options)``: the last two are arguments of
+    ``enforce_row_security()``, which isn't called without any, and of the engine.
+    """
     ends: list[Callable[[], None]] = []
 
-    def count(driver: str, transport: Transport | None, work: Work, **options: Any) -> int:
-        url = (plain if transport is None else through).set(drivername=f"postgresql+{driver}")
-        if transport is None:
-            options["connect_args"] = fixed_claims(driver, alice)
+    def measure(
+        proxy: Proxy, url: URL, work: Work, enforced: Mapping[str, Any] | None = None, **options: Any
+    ) -> int:
+        url = url.set(host=proxy.host, port=proxy.port)
         maker: sessionmaker[Session] | async_sessionmaker[AsyncSession]
-        if driver == "psycopg":
+        if url.drivername == "postgresql+psycopg":
             engine = create_engine(url, **options)
             maker = sync_maker = sessionmaker(engine)
             ends.append(engine.dispose)
@@ -64,17 +66,33 @@ def count(proxy: Proxy, runner: asyncio.Runner, url: URL, todos: None, alice: Ca
             def transaction() -> None:
                 runner.run(in_async_session(async_maker, work))
 
-        if transport is not None:
-            enforce_row_security(maker, token=lambda: alice, options=BindingOptions(transport=transport))
+        if enforced is not None:
+            enforce_row_security(maker, token=lambda: alice, **enforced)
         for _ in range(UNTIL_PREPARED):
             transaction()
         before = proxy.round_trips
         transaction()
         return proxy.round_trips - before
 
-    yield count
+    yield measure
     for end in ends:
         end()
+
+
+@pytest.fixture
+def count(proxy: Proxy, measure: Count, url: URL, todos: None, alice: Caller) -> Count:
+    # Logged in as the role, with the claims that Alice's sessions bind.
+    plain = url.set(username="authenticated_login", password="authenticated_login")
+
+    def count(driver: str, transport: Transport | None, work: Work, **options: Any) -> int:
+        name = f"postgresql+{driver}"
+        if transport is None:
+            arguments = fixed_claims(driver, alice)
+            return measure(proxy, plain.set(drivername=name), work, connect_args=arguments, **options)
+        enforced = {"options": BindingOptions(transport=transport)}
+        return measure(proxy, url.set(drivername=name), work, enforced, **options)
+
+    return count
 
 
 def fixed_claims(driver: str, caller: Caller) -> dict[str, Any]:
@@ -161,6 +179,36 @@ def test_the_round_trips_that_the_documentation_states(count: Count, driver: str
     if driver == "asyncpg":
         del stated["pipeline"]
     assert {transport: count(driver, transport, one_select) for transport in stated} == stated
+
+
+@table("driver", ["asyncpg", *PSYCOPG])
+def test_the_round_trips_of_a_signed_binding(
+    proxy: Proxy, measure: Count, signed: Signed, driver: str
+) -> None:
+    url = signed.app.url.set(drivername=f"postgresql+{driver}")
+    # On asyncpg, a token is a parameter of its own statement, unless the application wants it in the text.
+    stated: dict[Transport, int] = {"auto": 4, "with_begin": 3, "statement": 4}
+    if driver != "asyncpg":
+        stated |= {"auto": 2, "pipeline": 2}
+    for transport, expected in stated.items():
+        options = BindingOptions(transport=transport, signing="required")
+        assert measure(proxy, url, one_select, {"signing_key": signed.key, "options": options}) == expected
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("transport", ["auto", "with_begin"])
+def test_through_pgbouncer_no_message_of_asyncpg_holds_a_token(
+    pgbouncer: None, measure: Count, signed: Signed, transport: Transport
+) -> None:
+    # The token is valid on other connections there.
+    options = BindingOptions(transport=transport, signing="required")
+    with (
+        PgBouncer(signed.app.url, pool_size=1) as bouncer,
+        Proxy(bouncer.url.host, bouncer.url.port) as proxy,
+    ):
+        url = bouncer.url.set(drivername="postgresql+asyncpg")
+        enforced = {"signing_key": signed.key, "options": options}
+        assert measure(proxy, url, one_select, enforced, connect_args=CONNECT_ARGS["asyncpg"]) == 4
 
 
 @pytest.mark.exhaustive
