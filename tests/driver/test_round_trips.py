@@ -204,7 +204,7 @@ def test_through_pgbouncer_no_message_of_asyncpg_holds_a_token(
     options = BindingOptions(transport=transport, signing="required")
     with (
         PgBouncer(signed.app.url, pool_size=1) as bouncer,
-        Proxy(bouncer.url.host, bouncer.url.port) as proxy,
+        Proxy(str(bouncer.url.host), bouncer.url.port or 0) as proxy,
     ):
         url = bouncer.url.set(drivername="postgresql+asyncpg")
         enforced = {"signing_key": signed.key, "options": options}
