@@ -33,12 +33,17 @@ SELECT format('. Have the owner of the database run: GRANT TEMPORARY ON DATABASE
 """
 
 
+def is_autocommit(connection: Connection) -> bool:
+    """Return whether each statement of *connection* commits by itself."""
+    dbapi_connection = connection.connection.dbapi_connection
+    return dbapi_connection is not None and connection.dialect.detect_autocommit_setting(dbapi_connection)
+
+
 @contextmanager
 def pinned(connection: Connection) -> Iterator[None]:
     """Make Postgres read and spell expressions independently of the session's settings, in the block."""
     # undone() needs a transaction.
-    dbapi_connection = connection.connection.dbapi_connection
-    autocommit = dbapi_connection and connection.dialect.detect_autocommit_setting(dbapi_connection)
+    autocommit = is_autocommit(connection)
     if autocommit:
         connection.exec_driver_sql("BEGIN")
     try:

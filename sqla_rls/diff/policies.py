@@ -53,6 +53,7 @@ def diff(
     made_auth_functions: bool = True,
     out_of_reach: Collection[str] = (),
     policies_only: Collection[TableKey] = (),
+    is_stepwise: bool = False,
 ) -> Changes:
     """Return the changes that turn *live* into *declared*.
 
@@ -73,6 +74,7 @@ def diff(
         made_auth_functions: whether an earlier revision creates the auth functions.
         out_of_reach: the schemas on which the migrating role may not grant.
         policies_only: the tables of other programs; of these, only the policies may change.
+        is_stepwise: whether other sessions see the database between two statements.
     """
     managed = {*declared.row_security, *dropped}
     of_others = [policy for policy in live.policies.values() if policy.table in policies_only]
@@ -88,6 +90,8 @@ def diff(
             *(one.key for one in old_policies if one.permissive and one.table in exposed),
         }
         policy_changes = list(_policy_changes(old_policies, new_policies, recreated))
+    if is_stepwise and (combined := _combined(policy_changes)):
+        policy_changes = list(_policy_changes(old_policies, new_policies, {*recreated, *combined}))
     privileges = diff_privileges(
         live.before_making(recreated_objects),
         declared,
@@ -157,6 +161,31 @@ def _exposed(changes: Collection[PolicyChange]) -> set[TableKey]:
     added = [change.after for change in changes if change.after and not change.after.permissive]
     return {one.table for one in narrowing if changed[one.table] > 1} | {
         one.table for one in added if changed[one.table] > 1 and one.table in altered
+    }
+
+
+def _combined(changes: Collection[PolicyChange]) -> set[PolicyKey]:
+    """Return the altered policies of which a statement needs several, so that two states would mix.
+
+    UPDATE also needs the policies for SELECT, for example.  After the first of two ALTER POLICY, it could
+    reach rows that it reaches neither before nor after.  If all are dropped first and created last, no state
+    between permits more than both ends.
+    """
+    altered: dict[TableKey, list[Policy]] = {}
+    for change in changes:
+        if (
+            (before := change.before)
+            and (after := change.after)
+            and replace(before, name=after.name) != after
+        ):
+            altered.setdefault(before.table, []).append(before)
+    # Of several policies for one command, a row passes one.  But those for UPDATE have two expressions.
+    return {
+        policy.key
+        for policies in altered.values()
+        if len(policies) > 1
+        and {policy.command for policy in policies} not in ({"SELECT"}, {"INSERT"}, {"DELETE"})
+        for policy in policies
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeEngine
 
 from sqla_rls import Policy
 from sqla_rls.testing.postgres import Server
-from tests.support.project import Project
+from tests.support.project import Project, operations
 
 pytestmark = pytest.mark.exhaustive
 
@@ -90,24 +90,26 @@ def models(step: int) -> MetaData:
     return metadata
 
 
-def seen(watcher: Engine, table: str) -> set[str]:
+def seen(watcher: Engine, table: str, statement: str = "SELECT owner FROM {}") -> set[str]:
     """Whose notes the reader sees; none where the migration keeps everybody waiting."""
     with watcher.connect() as connection:
         try:
-            return set(connection.scalars(text(f"SELECT owner FROM {table}")))
+            return set(connection.scalars(text(statement.format(table))))
         except DBAPIError:
             return set()
 
 
 @contextmanager
-def watching(watcher: Engine) -> Iterator[dict[str, list[set[str]]]]:
+def watching(
+    watcher: Engine, statements: Mapping[str, str] = dict.fromkeys(CHANGES, "SELECT owner FROM {}")
+) -> Iterator[dict[str, list[set[str]]]]:
     """What the reader sees after every statement of somebody else."""
-    looks: dict[str, list[set[str]]] = {name: [] for name in CHANGES}
+    looks: dict[str, list[set[str]]] = {name: [] for name in statements}
 
     def look(connection: Connection, *_: Any) -> None:
         if connection.engine.url != watcher.url:
             for name, found in looks.items():
-                found.append(seen(watcher, name))
+                found.append(seen(watcher, name, statements[name]))
 
     event.listen(Engine, "after_cursor_execute", look)
     try:
@@ -152,3 +154,72 @@ def test_nobody_sees_more_than_before_or_after(
     for name, found in looks.items():
         assert len(found) > 10
         assert set().union(*found) <= before[name] | after[name], name
+
+
+def one_each(command: str, *, read: str, write: str, is_read_first: bool) -> list[dict[str, Any]]:
+    """A policy for SELECT, and one for *command*."""
+    found = [
+        {"name": "read", "command": "SELECT", "using": read},
+        {"name": "write", "command": command, "using": write},
+    ]
+    return found if is_read_first else found[::-1]
+
+
+UPDATED, DELETED = (
+    "UPDATE {} SET owner = owner WHERE owner <> '' RETURNING owner",
+    "DELETE FROM {} RETURNING owner",
+)
+ENDS = ("true", "owner = 'me'")
+#: The statement of the reader, and the policies before and after: one is widened, and one narrowed.
+TWO_COMMANDS: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = {
+    f"{command.lower()}_{'narrows' if is_narrower else 'widens'}_{'second' if is_read_first else 'first'}": (
+        statement,
+        one_each(command, read=ENDS[is_narrower], write=ENDS[not is_narrower], is_read_first=is_read_first),
+        one_each(command, read=ENDS[not is_narrower], write=ENDS[is_narrower], is_read_first=is_read_first),
+    )
+    for command, statement in (("UPDATE", UPDATED), ("DELETE", DELETED))
+    for is_narrower in (False, True)
+    for is_read_first in (False, True)
+}
+
+
+def test_nobody_writes_more_than_before_or_after(project: Project, server: Server) -> None:
+    def models(step: int) -> MetaData:
+        metadata = MetaData()
+        for name, (_, *steps) in TWO_COMMANDS.items():
+            notes(metadata, name, *steps[step])
+        return metadata
+
+    project.engine_options["isolation_level"] = "AUTOCOMMIT"
+    project.migrate(models(0))
+    with project.engine.begin() as connection:
+        for name in TWO_COMMANDS:
+            connection.execute(text(f"INSERT INTO {name} VALUES ('me'), ('you')"))
+    project.revision(models(1))
+    url = server.url(project.url.database, user=READER)
+    watcher = create_engine(
+        url.update_query_dict({"options": "-c lock_timeout=2ms"}), pool_size=1, max_overflow=0
+    )
+    statements = {name: statement for name, (statement, *_) in TWO_COMMANDS.items()}
+
+    with watching(watcher, statements) as looks:
+        project.upgrade()
+        after = {name: seen(watcher, name, statement) for name, statement in statements.items()}
+        project.downgrade()
+    watcher.dispose()
+
+    for name, found in looks.items():
+        assert after[name] == {"me"}
+        assert len(found) > 10
+        assert set().union(*found) == {"me"}, name
+
+
+def test_policies_are_altered_in_a_transaction(project: Project) -> None:
+    """Nobody else sees the states in between, and a revision has less text."""
+    _, before, after = TWO_COMMANDS["update_widens_first"]
+    for policies in (before, after):
+        metadata = MetaData()
+        notes(metadata, "two", *policies)
+        written = project.migrate(metadata)
+
+    assert operations(written) == ["alter_policy", "alter_policy"]

@@ -202,10 +202,11 @@ def _reset(connection: Any, record: object, state: PoolResetState) -> None:
     if state.terminate_only:
         return
     connection.rollback()
+    asked = connection.autocommit
     connection.autocommit = True
     for statement in ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL", "DISCARD TEMP"):
         connection.execute(statement)
-    connection.autocommit = False
+    connection.autocommit = asked
 
 
 _ONE_CONNECTION = _OneConnection()

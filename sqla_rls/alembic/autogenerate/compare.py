@@ -22,7 +22,7 @@ from sqla_rls.alembic.autogenerate.render import Call, Notes, Remarks
 from sqla_rls.alembic.autogenerate.tables import without_tables_of_others
 from sqla_rls.alembic.autogenerate.verdicts import verdicts
 from sqla_rls.alembic.autogenerate.warn import warn
-from sqla_rls.catalog.query import pinned
+from sqla_rls.catalog.query import is_autocommit, pinned
 from sqla_rls.declare.ignore import Ignored
 from sqla_rls.diff.policies import Changes
 from sqla_rls.diff.policies import diff as diff_snapshots
@@ -169,4 +169,6 @@ def diff(context: Context, read: Read, normalized: Normalized) -> Changes:
         made_auth_functions=normalized.auth_is_made,
         out_of_reach=live.out_of_reach,
         policies_only=read.policies_only,
+        # env.py runs the migrations as it runs this.
+        is_stepwise=is_autocommit(context.connection),
     )
