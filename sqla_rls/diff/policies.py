@@ -38,6 +38,11 @@ class Changes:
     policies: list[PolicyChange] = field(default_factory=list)
     privileges: PrivilegeChanges = field(default_factory=PrivilegeChanges)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the Snapshots are equal."""
+        return replace(self, privileges=replace(self.privileges, on_schemas={})) == Changes()
+
 
 def diff(
     live: Snapshot,

@@ -53,7 +53,8 @@ def verdicts(context: Context, read: Read, normalized: Normalized, changes: Chan
         raise DeclarationError(
             f"autogenerate failed: {OPTION}={choice!r} in env.py is no choice. Give one of {_CHOICES}"
         )
-    if choice == "ignore":
+    # Without changes, the analysis isn't imported.
+    if choice == "ignore" or (changes.is_empty and not read.function_changes):
         return Verdicts()
     try:
         from sqla_rls.analyze.in_place import Migration
