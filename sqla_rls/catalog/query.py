@@ -18,7 +18,7 @@ from sqla_rls.snapshot import ObjectKey, TableKey
 log = autogenerate_log(__name__)
 
 #: Queries that are parts of others.
-_PARTS = ("dropped_columns", "functions", "grown_tables", "policies", "sequence_owners")
+_PARTS = ("dropped_columns", "functions", "grown_tables", "policies", "sequence_owner")
 
 
 # insufficient_privilege, read_only_sql_transaction

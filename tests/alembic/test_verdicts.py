@@ -42,7 +42,7 @@ from sqla_rls import (
 from sqla_rls.exc import DeclarationError, ExposureNotConfirmed
 from sqla_rls.server.installation import Installation
 from sqla_rls.server.postgres import Server
-from tests.support.project import Project, execute, operations, todos
+from tests.support.project import Project, execute, operations, own_todos, todos
 from tests.support.servers import cleared_server
 
 OWN = "auth.user_id() = user_id"
@@ -380,6 +380,18 @@ def test_a_new_column_can_not_be_decided(project: Project) -> None:
     )
     project.upgrade()
     project.check(todos(read("other = 1"), other=BigInteger()))
+
+
+@pytest.mark.exhaustive
+def test_the_analysis_is_imported_only_if_something_changes(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.migrate(own_todos())
+    monkeypatch.setitem(sys.modules, "sqla_rls.analyze.in_place", None)
+    project.check(own_todos())
+    execute(project, "ALTER TABLE todos DISABLE ROW LEVEL SECURITY")
+    with pytest.raises(ModuleNotFoundError, match=r"sqla_rls\.analyze\.in_place"):
+        project.check(own_todos())
 
 
 @pytest.mark.exhaustive

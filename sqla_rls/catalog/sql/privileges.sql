@@ -1,16 +1,16 @@
 -- relacl is NULL until something was granted or revoked.
-WITH sequence_owner AS (
-{sequence_owners}
-), object AS (
-  SELECT t.object_type, n.nspname, coalesce(o.relname, c.relname) AS name, o.attname, c.relowner AS owner,
-         coalesce(c.relacl, pg_catalog.acldefault(t.letter, c.relowner)) AS acl,
-         CASE WHEN o.sequence IS NOT NULL THEN c.relname END AS sequence
+WITH object AS (
+  SELECT t.object_type, n.nspname, coalesce(o.relname, s.relname) AS name, o.attname, s.relowner AS owner,
+         coalesce(s.relacl, pg_catalog.acldefault(t.letter, s.relowner)) AS acl,
+         CASE WHEN o.relid IS NOT NULL THEN s.relname END AS sequence
     FROM (VALUES ('r'::"char", 'TABLE', 'r'::"char"), ('p', 'TABLE', 'r'), ('v', 'TABLE', 'r'),
                  ('m', 'TABLE', 'r'), ('f', 'TABLE', 'r'), ('S', 'SEQUENCE', 's'))
            AS t (relkind, object_type, letter)
-    JOIN pg_catalog.pg_class AS c USING (relkind)
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    LEFT JOIN sequence_owner AS o ON o.sequence = c.oid
+    JOIN pg_catalog.pg_class AS s USING (relkind)
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = s.relnamespace
+    LEFT JOIN LATERAL (
+{sequence_owner}
+         ) AS o ON true
    WHERE n.nspname = ANY (:schemas)
   UNION ALL
   SELECT 'TABLE', n.nspname, c.relname, a.attname, c.relowner, a.attacl, NULL

@@ -1,8 +1,10 @@
 -- Those that columns own, and those that their defaults call.
-WITH sequence_owner AS (
-{sequence_owners}
-), called AS (
-  SELECT sequence, relid, attnum FROM sequence_owner
+WITH called AS (
+  SELECT s.oid AS sequence, o.relid, o.attnum
+    FROM pg_catalog.pg_class AS s
+    JOIN LATERAL (
+{sequence_owner}
+         ) AS o ON true
    UNION
   SELECT s.oid, f.adrelid, f.adnum
     FROM pg_catalog.pg_attrdef AS f
@@ -17,5 +19,7 @@ SELECT n.nspname, c.relname, (o.relid, o.attnum) = (u.relid, u.attnum) AS is_own
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_class AS s ON s.oid = u.sequence
   JOIN pg_catalog.pg_namespace AS sn ON sn.oid = s.relnamespace
-  LEFT JOIN sequence_owner AS o ON o.sequence = u.sequence
+  LEFT JOIN LATERAL (
+{sequence_owner}
+       ) AS o ON true
  WHERE n.nspname = ANY (:schemas)
