@@ -11,13 +11,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqla_rls import BindingOptions, enforce_row_security
 from sqla_rls.driver.base import Transport
 from sqla_rls.rotation import rotate_signing_key
-from tests.support.sessions import by_transports, on_signing_servers
+from tests.support.sessions import by_transports
 
 FUNCTIONS = "functions"
 TOKEN = text("SELECT current_setting('pg_session_jwt.jwt', true)")
 CLAIMS = text("SELECT auth.session()")
 USER = text("SELECT auth.user_id()")
-VERIFIERS: list[Any] = on_signing_servers(FUNCTIONS)
 
 
 def make_key(admin: Engine, grace: float = 3600) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from _pytest.mark import ParameterSet
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import CreateSchema
@@ -13,22 +14,24 @@ from sqla_rls import BindingOptions, enforce_row_security
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.driver.base import Transport
 from sqla_rls.testing.postgres import Server
-from tests.support.sessions import database_with_tables, start_signing_server
-from tests.support.verified import FUNCTIONS, VERIFIERS, make_key
+from tests.support.sessions import database_with_tables, on_signing_servers, start_signing_server
+from tests.support.verified import FUNCTIONS, make_key
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Try each test with all that verify a signature, or with those that it is about."""
+    # pytest reads this file before the options of the command line, if an argument names its directory.
+    servers = on_signing_servers(FUNCTIONS)
     for about in ("by_functions", "by_extension"):
         if about in metafunc.fixturenames:
-            servers = [
-                one for one in VERIFIERS if (one.values[0][0] == FUNCTIONS) == (about == "by_functions")
-            ]
-            break
-    else:
-        servers = VERIFIERS
+            servers = [one for one in servers if is_functions(one) == (about == "by_functions")]
     if "verified_by" in metafunc.fixturenames:
         metafunc.parametrize("verified_by", servers, indirect=True, scope="session")
+
+
+def is_functions(server: ParameterSet) -> bool:
+    name, _ = server.values[0]  # type: ignore[misc]
+    return bool(name == FUNCTIONS)
 
 
 @pytest.fixture(scope="session")
