@@ -169,6 +169,9 @@ def require_own_connections(engine: Engine) -> None:
     Raises:
         DeclarationError: it lends one connection several times.
     """
+    if engine.dialect.name != "postgresql":
+        # Its first transaction says so.
+        return
     if isinstance(engine.pool, _LENDING_TWICE):
         name = type(engine.pool).__name__
         queue = "AsyncAdaptedQueuePool" if engine.dialect.is_async else "QueuePool"
