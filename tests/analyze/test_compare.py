@@ -404,3 +404,19 @@ CREATE OR REPLACE FUNCTION my_orgs() RETURNS SETOF int LANGUAGE plpgsql STABLE S
     with sides.compared(dynamic) as (found, *_):
         assert found.same == ()
         assert {one.object for one in found.unknown} == {"public.docs", "public.seen"}
+
+
+def test_the_plan_of_a_function_keeps_no_caller(sides: Sides) -> None:
+    setup = """
+    CREATE FUNCTION subject() RETURNS text LANGUAGE sql IMMUTABLE
+      AS $$ SELECT nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' $$;
+    CREATE FUNCTION kept() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN public.subject(); END';
+    CREATE TABLE notes (id int PRIMARY KEY, user_id text);
+    ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
+    GRANT SELECT ON notes TO reader;
+    CREATE POLICY own ON notes TO reader USING ((SELECT auth.user_id()) = user_id);
+    """
+
+    with sides.compared("ALTER POLICY own ON notes USING (kept() = user_id);", setup=setup) as (found, *_):
+        assert not found.unknown
+        assert verdicts(found) == {}

@@ -41,6 +41,16 @@ CASES = {
         ["error no-subject public.docs"],
     ),
     "a member, by a function": (IS_MEMBER + policy("is_member(org_id)"), []),
+    "a member, by a function that keeps the plan of another": (
+        """
+        CREATE FUNCTION subject() RETURNS text LANGUAGE sql IMMUTABLE
+          AS $$ SELECT nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' $$;
+        CREATE FUNCTION kept() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN public.subject(); END';
+        """
+        + IS_MEMBER.replace("auth.user_id()", "public.kept()")
+        + policy("(SELECT public.kept()) IS NULL OR is_member(org_id)"),
+        ["error no-subject public.docs"],
+    ),
     "a function that admits those without a subject": (
         IS_MEMBER + policy("(SELECT auth.user_id()) IS NULL OR is_member(org_id)"),
         ["error no-subject public.docs"],

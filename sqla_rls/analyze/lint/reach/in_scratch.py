@@ -10,7 +10,9 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.conditions import Access, Part, Undecidable
 from sqla_rls.analyze.in_place.conditions import row_of as source_of
+from sqla_rls.analyze.in_place.decidable import Functions
 from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question, Unit
+from sqla_rls.analyze.in_place.splice import parsed
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.reach.conditions import CONSTANTS, conditions_of
 from sqla_rls.analyze.lint.reach.reach import Reach
@@ -61,7 +63,12 @@ class InScratch:
         evaluator = Evaluator(connection)
         worlds, unmet = self.worlds.allowed(universe, evaluator)
         spelled = tuple(dict.fromkeys(sql for sql in conditions.values() if sql not in CONSTANTS))
-        question = Question(spelled, {}, source_of(relation))
+        question = Question(
+            spelled,
+            {},
+            source_of(relation),
+            forgets_plans=Functions(connection).may_be_frozen(map(parsed, spelled)),
+        )
         actors = self.worlds.actors(universe, role)
         kept: list[World] = []
         columns: list[list[dict[str, Answer]]] = []
