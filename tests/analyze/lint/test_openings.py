@@ -208,3 +208,60 @@ def test_the_rights_of_inner_views_and_functions_count(examples: Examples) -> No
     for one in found.findings:
         assert "doesn't hold for owner, with whose rights it reads" in one.evidence[-1].text
         assert one.evidence[-1].data["acts_as"] == ["owner"]
+
+
+#: A view of the table docs, which has no row security, its privileges, and the level of the finding.
+VIEWS = {
+    "signed-in callers read": (
+        "CREATE VIEW v AS SELECT * FROM docs; GRANT SELECT ON v TO authenticated",
+        "info",
+    ),
+    "all callers read": ("CREATE VIEW v AS SELECT * FROM docs; GRANT SELECT ON v TO anonymous", "warning"),
+    "callers write": ("CREATE VIEW v AS SELECT * FROM docs; GRANT UPDATE ON v TO authenticated", "warning"),
+    "the view can't be written": (
+        "CREATE VIEW v AS SELECT count(*) FROM docs; GRANT SELECT, UPDATE ON v TO authenticated",
+        "info",
+    ),
+    "a view of a view": (
+        """CREATE VIEW below AS SELECT * FROM docs; CREATE VIEW v AS SELECT * FROM below;
+        GRANT SELECT ON v TO anonymous""",
+        "warning",
+    ),
+    "with the rights of the caller": (
+        "CREATE VIEW v WITH (security_invoker) AS SELECT * FROM docs; GRANT SELECT ON v TO anonymous",
+        None,
+    ),
+    "a filter by the caller": (
+        "CREATE VIEW v AS SELECT * FROM docs WHERE owner_id = auth.user_id(); GRANT SELECT ON v TO anonymous",
+        None,
+    ),
+    "a filter by the caller in the view below": (
+        """CREATE VIEW below AS SELECT * FROM docs WHERE owner_id = auth.user_id();
+        CREATE VIEW v AS SELECT * FROM below; GRANT SELECT ON v TO anonymous""",
+        None,
+    ),
+    "an owner who may not read": (
+        "CREATE VIEW v AS SELECT * FROM docs; GRANT SELECT ON v TO anonymous; ALTER VIEW v OWNER TO stranger",
+        None,
+    ),
+}
+
+
+@pytest.mark.exhaustive
+def test_a_view_reaches_a_table_without_row_security(examples: Examples, subtests: pytest.Subtests) -> None:
+    table = """
+    CREATE ROLE back; CREATE ROLE stranger; CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
+    ALTER TABLE docs OWNER TO back;
+    """
+    for name, (sql, level) in VIEWS.items():
+        with subtests.test(name):
+            found = examples.look(f"{table} {sql};", select=["table-without-row-security"])
+
+            assert shown(found) == (
+                [] if level is None else [f"{level} table-without-row-security public.docs"]
+            )
+            if level is not None:
+                (remedy,) = [one.remedy for one in found.findings]
+                assert remedy is not None
+                mended = examples.look(f"{table} {sql}; {remedy.sql}")
+                assert [one for one in mended.findings if one.rule == "table-without-row-security"] == []
