@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 Group: TypeAlias = Literal["openings", "dead-ends", "speed", "notes"]
+Work: TypeAlias = Literal["rows", "pages", "calls"]
 Claims: TypeAlias = Mapping[str, Any] | None
 #: The first values of the rows; the number of rows that a statement writes; "done"; or an SQLSTATE.
 Outcome: TypeAlias = list[Any] | int | str
@@ -49,12 +50,15 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slow:
-    """A statement of a caller, whose plan reads more rows, or takes longer, with the fault than without."""
+    """A statement of a caller that does more work with the fault than without.
+
+    The work is the rows or the pages that its plan reads, or the functions that it calls.
+    """
 
     statement: str
-    #: The fault's rows or milliseconds, divided by those without it, are at least this.
+    #: The number with the fault, divided by the one without it, is at least this.
     factor: float
-    by: Literal["rows", "time"] = "rows"
+    by: Work = "rows"
     caller: Caller = AS_ALICE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -20,7 +19,6 @@ GRANT anonymous, authenticated TO app_login;
 """
 _AUTH: Final = "GRANT USAGE ON SCHEMA auth TO anonymous, authenticated, app_owner;\n"
 _OWNER: Final = "GRANT CREATE, USAGE ON SCHEMA public TO app_owner;\nSET LOCAL ROLE app_owner;\n"
-_TIMES: Final = 3
 
 
 def prepare(connection: psycopg.Connection[Any], case: Fault | Clean) -> None:
@@ -56,16 +54,31 @@ def outcome(connection: psycopg.Connection[Any], look: Look | Works) -> Outcome:
 
 
 def work(connection: psycopg.Connection[Any], slow: Slow) -> float:
-    """Return the rows that the plan of the statement reads, or the least milliseconds of some runs."""
-    with connection.transaction(force_rollback=True), _as(connection, slow.caller):
-        if slow.by == "time":
-            return min(_milliseconds(connection, slow.statement) for _ in range(_TIMES))
-        explained = connection.execute(
-            f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {slow.statement}".encode()
-        )
-        found = explained.fetchone()
+    """Return the rows or pages that the plan of the statement reads, or the functions that it calls."""
+    with connection.transaction(force_rollback=True):
+        connection.execute("SET LOCAL track_functions = 'all'")
+        # A rollback keeps the numbers.
+        earlier = _calls(connection)
+        with _as(connection, slow.caller):
+            explained = connection.execute(
+                f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {slow.statement}".encode()
+            )
+            found = explained.fetchone()
         assert found
-        return float(sum(_rows(found[0][0]["Plan"])))
+        plan = found[0][0]["Plan"]
+        match slow.by:
+            case "rows":
+                return float(sum(_rows(plan)))
+            case "pages":
+                return float(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+            case "calls":
+                return _calls(connection) - earlier
+
+
+def _calls(connection: psycopg.Connection[Any]) -> float:
+    found = connection.execute("SELECT coalesce(sum(calls), 0) FROM pg_stat_xact_user_functions").fetchone()
+    assert found
+    return float(found[0])
 
 
 def _rows(plan: dict[str, Any]) -> Iterator[float]:
@@ -74,12 +87,6 @@ def _rows(plan: dict[str, Any]) -> Iterator[float]:
     yield loops * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + 1)
     for part in plan.get("Plans", ()):
         yield from _rows(part)
-
-
-def _milliseconds(connection: psycopg.Connection[Any], statement: str) -> float:
-    begin = time.perf_counter()
-    connection.execute(statement.encode()).fetchall()
-    return 1000 * (time.perf_counter() - begin)
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
-from tests.analyze.lint.faults.case import MEMBERS, OWN, Fault, Slow
+from tests.analyze.lint.faults.case import MEMBERS, OWN, Fault, Slow, Work
 
 _DOCS: Final = ("public.docs",)
 _MANY: Final = """
@@ -31,7 +31,7 @@ def _slow(
     mend: str = f"ALTER POLICY own ON docs USING ({OWN});",
     statement: str = _COUNT,
     factor: float = 20,
-    by: Literal["rows", "time"] = "rows",
+    by: Work = "rows",
     objects: tuple[str, ...] = _DOCS,
 ) -> Fault:
     return Fault(
@@ -64,9 +64,7 @@ ALTER POLICY own ON docs USING (
 """
 
 
-def _team(
-    name: str, rule: str, using: str, *, helpers: str = "", by: Literal["rows", "time"] = "rows"
-) -> Fault:
+def _team(name: str, rule: str, using: str, *, helpers: str = "", by: Work = "rows") -> Fault:
     return _slow(
         name,
         rule,
@@ -90,8 +88,7 @@ FAULTS: Final = [
         "owner = auth.user_id()",
         schema=_TABLE,
         mend=f"CREATE INDEX docs_owner ON docs (owner); ALTER POLICY own ON docs USING ({OWN});",
-        factor=3,
-        by="time",
+        by="calls",
     ),
     _slow(
         "The claims are read for each row",
@@ -101,8 +98,7 @@ FAULTS: Final = [
 CREATE INDEX docs_body ON docs (body);
 ALTER POLICY own ON docs USING ({OWN} OR body = (SELECT auth.jwt() ->> 'body'));
 """,
-        factor=3,
-        by="time",
+        by="calls",
     ),
     _slow(
         "A function decides about each row",
@@ -179,8 +175,7 @@ ANALYZE docs;
         OWN,
         schema=_TABLE + "CREATE INDEX docs_body_owner ON docs (body, owner);",
         mend="CREATE INDEX docs_owner_body ON docs (owner, body);",
-        factor=2,
-        by="time",
+        by="pages",
         statement="SELECT count(*) FROM docs WHERE id >= 0",
     ),
     _slow(
