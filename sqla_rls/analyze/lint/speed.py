@@ -28,8 +28,9 @@ ROWS: Final = 20_000
 #: A plan without advice is slow, if it takes so many times longer than another, and so many milliseconds.
 _SLOW: Final = 10.0
 _LEAST: Final = 1.0
-#: The least ratio of an index that callers can't use.
+#: Callers can't use an index if they read so many times the rows that it finds, and so many rows.
 _UNUSED: Final = 5.0
+_LEAST_ROWS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +232,9 @@ class _Measured:
             uses, may_use = (
                 any(row["index"] in (scan.index or "") for scan in one.scans) for one in (plan, fast)
             )
-            if may_use and not uses and ratio(plan, fast) >= _UNUSED and (plan.milliseconds or 0) >= _LEAST:
+            # Rows, since the times are a millisecond and less.
+            reads_all = plan.timed_out or _read(plan) >= max(_UNUSED * _read(fast), _LEAST_ROWS)
+            if may_use and not uses and reads_all:
                 self.survey.unused.append(
                     UnusedIndex(
                         relation=self.relation.name,
@@ -274,6 +277,10 @@ def _operators(connection: Connection, relation: Relation) -> Sequence[RowMappin
 
 def _rows(plan: Plan) -> float:
     return sum(scan.rows for scan in plan.scans)
+
+
+def _read(plan: Plan) -> float:
+    return sum(scan.rows + (scan.removed or 0) for scan in plan.scans)
 
 
 def slow(database: Database, kind: Kind, sentence: str) -> Iterator[Finding]:

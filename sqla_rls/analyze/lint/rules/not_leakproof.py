@@ -5,8 +5,8 @@ row, for example by an error. So an index can serve a condition of a query only 
 leakproof. Those of text, numbers, uuid and timestamptz are. Those of enums, arrays, jsonb, numeric
 and full-text search aren't.
 
-The rule runs a query by each such index as a caller and as superuser. It is silent where the
-policies find few rows first.
+The rule runs a query by each such index as a caller and as superuser, and counts the rows that both read.
+It is silent where the policies find few rows first.
 """
 
 from __future__ import annotations
