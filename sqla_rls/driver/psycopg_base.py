@@ -8,7 +8,6 @@ import psycopg
 from psycopg import generators, pq
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGresult
-from psycopg.waiting import Wait
 
 from sqla_rls.driver.base import (
     BEGIN_RESET,
@@ -21,134 +20,26 @@ from sqla_rls.driver.base import (
     NotDiscarded,
     Transport,
 )
+from sqla_rls.driver.psycopg_pipeline import GUARD, UNANSWERED, Flush, Guard, Statements
 from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
 
 #: False with a libpq before 14.
 _HAS_PIPELINE: Final = psycopg.Pipeline.is_supported()
 
 _Pipeline: TypeAlias = psycopg.Pipeline | psycopg.AsyncPipeline
-#: Statements, each with its parameters.
-_Statements: TypeAlias = list[tuple[bytes, list[bytes] | None]]
 
 #: The isolation levels by psycopg's values.
 _ISOLATION_LEVELS: Final = {level.value: level.name.replace("_", " ") for level in psycopg.IsolationLevel}
 
 
 _NO_MODES: Final = Modes()
-_DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
 _RESET: Final = RESET.encode()
 _MARK: Final = MARK.encode()
 _CLIENT_ENCODING: Final = b"client_encoding"
-_READABLE: Final = Wait.R
 IDLE: Final = pq.TransactionStatus.IDLE
 _ACTIVE: Final = pq.TransactionStatus.ACTIVE
-_UNANSWERED: Final = "the statement failed: the server hasn't answered"
 #: Postgres refuses it in a transaction, also in the implicit one of a message with several statements.
 DISCARD: Final = "DISCARD ALL"
-
-
-#: Fails outside the bound transaction, with a division by zero.
-_GUARD: Final = (
-    f"SELECT 1 OPERATOR(pg_catalog./) CASE pg_catalog.current_setting('{MARK}') WHEN '%s' THEN 1 ELSE 0 END"
-).encode()
-
-
-class _Flush(psycopg.Pipeline):
-    """One exchange: BEGIN, the binding, and what a cursor has queued, in one flush with one Sync.
-
-    It stands for psycopg's pipeline while a cursor executes the first statement of a transaction.  psycopg's
-    own waits for the socket before each command and after it; this one waits for the answers alone.
-    """
-
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection)
-
-        #: BEGIN and the binding.
-        self.ahead: _Statements = []
-
-    def clear(self) -> None:
-        """Forget the commands of a statement that an error or an interrupt has ended."""
-        self.command_queue.clear()
-        self.result_queue.clear()
-
-    def _communicate_gen(self) -> PQGen[None]:
-        connection: Any = self._conn
-        pgconn, ahead = self.pgconn, self.ahead
-        pgconn.enter_pipeline_mode()
-        for statement, values in ahead:
-            pgconn.send_query_params(statement, values)
-        commands, queue = self.command_queue, self.result_queue
-        while commands:
-            commands.popleft()()
-        pgconn.pipeline_sync()
-        refused: PGresult | None = None
-        answers: list[list[PGresult]] = []
-        try:
-            if pgconn.flush():
-                yield from generators.send(pgconn)
-            for _ in ahead:
-                # As generators.fetch_many(), for the one result of a statement; that takes twice the time.
-                while pgconn.is_busy():
-                    while not (yield _READABLE):
-                        continue
-                    pgconn.consume_input()
-                if (result := pgconn.get_result()) is None:
-                    raise psycopg.InternalError(_UNANSWERED)
-                if result.status not in _DONE:
-                    refused = refused or result
-                pgconn.get_result()  # the end of the statement
-            for _ in queue:
-                answers.append((yield from generators.fetch_many(pgconn)))
-            yield from generators.fetch_many(pgconn)  # of the Sync
-            pgconn.exit_pipeline_mode()
-        except psycopg.OperationalError:
-            # An answer may say why the server has closed the connection.  After COPY, libpq can't go on; the
-            # pool gives such a connection up.
-            if refused is None and all(result.status in _DONE for answer in answers for result in answer):
-                raise
-        connection._pipeline = None
-        error: Exception | None = None
-        if refused is None:
-            connection._sent()
-        else:
-            error = connection._refused(refused)
-        for answer in answers:
-            try:
-                self._process_results(queue.popleft(), answer)
-            except psycopg.Error as failure:
-                error = error or failure
-        if error is not None:
-            # The server may not have prepared what psycopg believes.  In AUTOCOMMIT no rollback follows.
-            connection._prepared.clear()
-            raise error
-
-
-class _EndedInPipeline(TransactionRefused, psycopg.OperationalError):
-    """An earlier statement of a pipeline has ended the transaction."""
-
-
-# A traceback shows the name, and the address of the documented error.
-_EndedInPipeline.__name__ = TransactionRefused.__name__
-
-
-class _Guard:
-    """Stands for the cursor of _GUARD in a pipeline.
-
-    A pipeline reads on after errors of psycopg alone.
-    """
-
-    def _check_results(self, results: list[PGresult]) -> None:
-        (result,) = results
-        if result.status == pq.ExecStatus.PIPELINE_ABORTED:
-            raise psycopg.errors.PipelineAborted("pipeline aborted")
-        if result.status not in _DONE:
-            error = psycopg.errors.error_from_result(result)
-            if error.sqlstate == "22012":
-                raise _EndedInPipeline(ENDED) from error
-            raise error
-
-    def _set_results(self, results: list[PGresult]) -> None:
-        pass
 
 
 class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
@@ -173,7 +64,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         self._begun: tuple[Any, bytes] = (None, b"")
         #: Python's codecs by the names that Postgres has reported for the client encoding.
         self._codecs: dict[bytes | None, str | None] = {}
-        self._flush = _Flush(self)
+        self._flush = Flush(self)
         self._choose_mark()
 
     @property
@@ -336,8 +227,8 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
             yield from pipeline._sync_gen()
             yield from pipeline._fetch_gen(flush=True)
             return
-        self._send_in(pipeline, [(_GUARD % mark.encode(), None)])
-        pipeline.result_queue.append((_Guard(), None))
+        self._send_in(pipeline, [(GUARD % mark.encode(), None)])
+        pipeline.result_queue.append((Guard(), None))
 
     def _start_gen(self) -> PQGen[None]:
         """Send BEGIN and the binding outside a pipeline, and take the answers."""
@@ -398,7 +289,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         self.pgconn.send_query(text.encode(encoding))
         results = yield from generators.execute(self.pgconn)
         if not results:
-            raise psycopg.InternalError(_UNANSWERED)
+            raise psycopg.InternalError(UNANSWERED)
         for result in results:
             if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
                 raise psycopg.errors.error_from_result(result, encoding)
@@ -434,7 +325,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         ahead.pgresult = None
         pipeline.result_queue.append((ahead, None))
 
-    def _send_in(self, pipeline: _Pipeline, statements: _Statements) -> None:
+    def _send_in(self, pipeline: _Pipeline, statements: Statements) -> None:
         """Queue *statements*, as one command, for the next flush of *pipeline*."""
 
         def send() -> None:
@@ -443,12 +334,12 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
 
         pipeline.command_queue.append(send)
 
-    def _encoded_statements(self) -> _Statements:
+    def _encoded_statements(self) -> Statements:
         """Return BEGIN, RESET ALL and the binding as far as they are due, each with its parameters."""
         encoding, binding = self._codec or self.info.encoding, self.binding
         if binding is None:
             return [(statement.encode(encoding), None) for statement in self._unbound()]
-        statements: _Statements = []
+        statements: Statements = []
         if not self._asked_autocommit:
             statements.append((self._begin(), None))
         if binding.template.modes is not None:
