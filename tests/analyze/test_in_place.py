@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 from sqla_rls.analyze.in_place import Side, compare_in_place
 from sqla_rls.analyze.in_place.conditions import row_of
 from sqla_rls.analyze.in_place.evaluate import Evaluator, Question, Unit
+from sqla_rls.analyze.in_place.proof import is_proved
 from sqla_rls.analyze.in_place.splice import parsed
 from sqla_rls.analyze.verdict import Budget, Comparison
 from sqla_rls.analyze.worlds.compare import compare_databases
@@ -21,7 +22,7 @@ from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.server.postgres import Server
 from tests.support.servers import cleared_server
-from tests.support.suite import first_and_rest
+from tests.support.suite import find_installation, first_and_rest
 
 ROLES = """
 CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE boss IN ROLE reader;
@@ -537,3 +538,46 @@ def test_a_table_keeps_its_alias_and_the_text_around_it() -> None:
         '("ä ö" = ANY (ARRAY( WITH c AS (SELECT 1) SELECT m.a FROM <public.members> AS "members", c, '
         "<pü b.M x> m WHERE (members.note = 'public.members'))))"
     )
+
+
+@pytest.fixture
+def postgres_15() -> Iterator[Connection]:
+    with cleared_server(find_installation(15)) as server:
+        with create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT").connect() as roles:
+            roles.exec_driver_sql(ROLES)
+        with database(server) as connection:
+            yield connection
+
+
+@pytest.mark.exhaustive
+def test_a_child_may_have_null_in_the_key_of_its_parent(postgres_15: Connection) -> None:
+    """Since PostgreSQL 18, a child can't drop this constraint."""
+    run(
+        postgres_15,
+        """
+        CREATE TABLE heir () INHERITS (own);
+        ALTER TABLE heir ALTER id DROP NOT NULL;
+        INSERT INTO heir (user_id, shared) VALUES ('bob', false);
+        ALTER POLICY p ON own USING (id = 1);
+        """,
+    )
+    before = side(postgres_15)
+    run(postgres_15, "ALTER POLICY p ON own USING (id = 1 OR id IS NULL)")
+
+    found = compare_in_place(postgres_15, before, side(postgres_15), names=["public.own"])
+
+    run(postgres_15, "SET ROLE reader")
+    assert postgres_15.scalar(text("SELECT user_id FROM own")) == "bob"
+    assert verdicts(found)["public.own", "reader", "SELECT"] == "opens"
+
+
+@pytest.mark.exhaustive
+def test_rows_without_a_null_that_a_child_may_have_prove_nothing(postgres_15: Connection) -> None:
+    def proves(*ids: int | None) -> bool:
+        relation = side(postgres_15).schema.relations["public.own"]
+        return is_proved(relation, [parsed("(id = 1)")], [{"id": number} for number in ids])
+
+    assert proves(1, 2)
+    run(postgres_15, "CREATE TABLE heir () INHERITS (own); ALTER TABLE heir ALTER id DROP NOT NULL")
+    assert not proves(1, 2)
+    assert proves(1, 2, None)
