@@ -105,6 +105,29 @@ def test_an_opening_has_an_example_and_must_be_confirmed(
 
 
 @pytest.mark.exhaustive
+def test_a_policy_for_public_opens_rows_though_no_role_exists_yet(project: Project) -> None:
+    def models(using: str, *, is_granted: bool) -> MetaData:
+        return todos(Policy("p", "SELECT", ["public"], using=using, imply_privileges=is_granted))
+
+    project.migrate(models("true", is_granted=False))
+    assert notes(project.migrate(models("task = 'public'", is_granted=False))) == []
+    granted = project.revision(models("task = 'public'", is_granted=True))
+    assert notes(granted)[0].startswith("Opens: PUBLIC can SELECT public.todos, for example ")
+    project.confirm()
+    project.upgrade()
+
+    script = project.revision(models("true", is_granted=True))
+
+    (note,) = notes(script)
+    assert note.startswith(
+        "Opens: PUBLIC can SELECT public.todos, for example PUBLIC without claims can read"
+    )
+    assert operations(script)[0] == "confirm_exposure"
+    with project.engine.connect() as connection:
+        assert not connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = 'PUBLIC'"))
+
+
+@pytest.mark.exhaustive
 def test_the_same_rows_need_no_confirmation(project: Project) -> None:
     project.migrate(todos(read(OWN)))
 

@@ -191,7 +191,7 @@ def test_a_superuser_may_do_everything_and_set_role_is_left_out(sides: Sides) ->
         ("GRANT TRUNCATE ON docs TO other;", "TRUNCATE on public.docs of other"),
         (
             "GRANT TRUNCATE ON docs TO PUBLIC;",
-            "TRUNCATE on public.docs of loner, TRUNCATE on public.docs of member, ",
+            "TRUNCATE on public.docs of PUBLIC, TRUNCATE on public.docs of loner, ",
         ),
         ("GRANT TRIGGER, MAINTAIN ON docs TO other;", "MAINTAIN, TRIGGER on public.docs of other"),
         ("GRANT REFERENCES (id) ON docs TO other;", "REFERENCES on public.docs of other"),

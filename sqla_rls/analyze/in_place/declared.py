@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.in_place.sides import Side
 from sqla_rls.analyze.why.target import script
+from sqla_rls.analyze.worlds.objects import PUBLIC as EVERY_ROLE
 from sqla_rls.analyze.worlds.objects import Edge, PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.catalog.query import pinned, trying
@@ -136,7 +137,7 @@ class Sides:
     def _affected(self, model: _Privileges, schema: Schema, later: Schema) -> Mapping[str, set[str]]:
         """Return the roles that get other rights on each relation, though nothing of its own changes."""
         created = {role.name for role in self.migration.changes.roles.created}
-        roles = [one.name for one in schema.roles.values() if not one.is_superuser]
+        roles = _roles(schema)
         roles += sorted(created.difference(roles))
         found: dict[str, set[str]] = {}
         for name, relation in later.relations.items():
@@ -225,7 +226,7 @@ class Sides:
     def _add_profiles(self, schema: Schema, later: Schema, model: _Privileges) -> None:
         read = sorted({one for name in self.names for each in (schema, later) for one in each.reads(name)})
         relations = [schema.relations[name] for name in read]
-        roles = [role.name for role in schema.roles.values() if not role.is_superuser]
+        roles = _roles(schema)
         held = read_profiles(self.connection, relations, roles)
         after: dict[tuple[str, str], Profile] = {}
         created = [role.name for role in self.migration.changes.roles.created if role.name not in roles]
@@ -385,6 +386,11 @@ def _calls(schema: Schema, name: str, functions: Collection[tuple[str, str]]) ->
     )
 
 
+def _roles(schema: Schema) -> list[str]:
+    """Return the roles that aren't superusers, and PUBLIC for those that don't exist yet."""
+    return sorted({EVERY_ROLE, *(role.name for role in schema.roles.values() if not role.is_superuser)})
+
+
 def _is_as_modelled(held: Profile, model: Profile) -> bool:
     # The policies of the model are those after the migration.
     return replace(held, policies=()) == replace(model, policies=())
@@ -401,7 +407,7 @@ def _text(
         permissive=policy.permissive,
         command=policy.command,
         roles=tuple(
-            "PUBLIC" if role == PUBLIC else live.role_keywords.get(role, role)
+            EVERY_ROLE if role == PUBLIC else live.role_keywords.get(role, role)
             for role in sorted(policy.roles)
         ),
         using=sql(policy.using),

@@ -13,13 +13,13 @@ from sqlalchemy import Connection, MetaData, RowMapping, text
 
 from sqla_rls.analyze.intent import everyone, intents
 from sqla_rls.analyze.lint.finding import Kind, Level
-from sqla_rls.analyze.worlds.objects import PolicyText, Profile, Relation, RoleAttributes
+from sqla_rls.analyze.worlds.objects import PUBLIC, PolicyText, Profile, Relation, RoleAttributes
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
+from sqla_rls.analyze.worlds.scratch import create_stand_in
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
+from sqla_rls.snapshot import PUBLIC as DECLARED_PUBLIC
 
-#: All roles, as the queries of analyze/ name them.
-PUBLIC: Final = "PUBLIC"
 #: The roles of callers without a token, in sqla_rls, in Supabase and in PostgREST's manual.
 ANONYMOUS_ROLES: Final = ("anonymous", "anon", "web_anon")
 #: The roles that callers have, whether or not a policy names them.
@@ -225,6 +225,7 @@ class Database:
 
         These are the roles that policies name, anonymous and authenticated, and the roles that hold a
         privilege on a table with a policy for PUBLIC.  Superusers and roles with BYPASSRLS are none.
+        If PUBLIC holds such a privilege, it is the last one: it stands for roles that don't exist yet.
         """
         named = {role for one in self.relations for policy in one.policies for role in policy.roles}
         named |= {*KNOWN_CALLERS, *self.anonymous_roles}
@@ -240,12 +241,12 @@ class Database:
             if role.is_superuser or role.bypasses_row_security:
                 continue
             rights = self.rights_of(role.name)
-            held = {name for one in rights - {PUBLIC} for name in holders.get(one, ())}
+            held = {name for one in rights for name in holders.get(one, ())}
             if role.name in named or any(
                 public[name].forced or public[name].owner not in rights for name in held
             ):
                 found.append(role)
-        return found
+        return [*found, _ANY_ROLE] if PUBLIC in holders and PUBLIC not in self.schema.roles else found
 
     def is_anonymous(self, role: str) -> bool:
         """Return whether callers without a token have *role*."""
@@ -304,6 +305,8 @@ class Database:
             AnalysisError: none can be built.
         """
         with undone(self._scratch):
+            if _ANY_ROLE in self.callers:
+                create_stand_in(self._scratch)
             yield self._scratch
 
     def require_complete(self, name: str) -> None:
@@ -328,13 +331,17 @@ class Database:
         """Return *name* as an identifier, quoted if Postgres needs it."""
         return self.connection.dialect.identifier_preparer.quote(name)
 
+    def quoted_role(self, name: str) -> str:
+        """Return PUBLIC, or the name of a role as an identifier."""
+        return name if name == PUBLIC else self.quoted(name)
+
     def is_intended(self, relation: Relation, command: str, role: str) -> bool:
         """Return whether the models state that callers of *role* may run *command* on each row."""
         return any(
             one.test is everyone
             and (one.table.schema or "public", one.table.name) == (relation.schema, relation.relname)
             and command in one.commands
-            and role in one.roles
+            and not {role, DECLARED_PUBLIC}.isdisjoint(one.roles)
             for one in intents(*self.models)
         )
 
@@ -348,6 +355,20 @@ class Database:
 
 def _inherited(role: RoleAttributes) -> Iterator[str]:
     return (name for name, is_inherited in role.member_of.items() if is_inherited)
+
+
+#: A role that doesn't exist yet.
+_ANY_ROLE: Final = RoleAttributes(
+    name=PUBLIC,
+    is_superuser=False,
+    bypasses_row_security=False,
+    inherits=True,
+    may_login=False,
+    member_of={},
+    may_set=(),
+    may_grant=(),
+    settings="[]",
+)
 
 
 @cache

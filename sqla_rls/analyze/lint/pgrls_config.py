@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from sqla_rls.analyze.lint.accesses import Access, Command, accesses
-from sqla_rls.analyze.lint.database import KNOWN_CALLERS, PUBLIC, Database
+from sqla_rls.analyze.lint.database import KNOWN_CALLERS, Database
 from sqla_rls.analyze.lint.finding import Finding
 from sqla_rls.analyze.lint.pinned import pinned_columns
+from sqla_rls.analyze.worlds.objects import PUBLIC
 
 #: The first line.
 HEADER: Final = "# Written by: sqla-rls lint TARGET --export pgrls"

@@ -17,7 +17,7 @@ from sqla_rls.analyze.matrix.words import ConditionWords
 from sqla_rls.analyze.sides import Side
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.target import query
-from sqla_rls.analyze.worlds.objects import Profile, Relation
+from sqla_rls.analyze.worlds.objects import PUBLIC, Profile, Relation
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 from sqla_rls.catalog.query import pinned
@@ -25,8 +25,6 @@ from sqla_rls.exc import AnalysisError
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 
-#: Stands for every role that has no privileges of its own.
-PUBLIC: Final = "PUBLIC"
 #: Most conditions are settled by the first few worlds.
 BUDGET: Final = Budget()
 
@@ -93,8 +91,6 @@ def matrix_of(
     connection.commit()
     connection = connection.execution_options(isolation_level="AUTOCOMMIT")
     superuser = str(connection.scalar(text("SELECT current_user")))
-    if not connection.scalar(_PUBLIC_EXISTS):
-        connection.execute(text(f'CREATE ROLE "{PUBLIC}"'))
     database = ScratchDatabase.open(connection)
     return _Reading(
         database=database,
@@ -105,7 +101,6 @@ def matrix_of(
     ).run(name, roles, schemas, progress)
 
 
-_PUBLIC_EXISTS: Final = text("SELECT true FROM pg_catalog.pg_roles WHERE rolname = 'PUBLIC'")
 _SEARCH_CATALOG: Final = text("SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)")
 _IMMUTABLE: Final = text(
     "SELECT f.oid::pg_catalog.regprocedure::pg_catalog.text FROM pg_catalog.pg_proc AS f "

@@ -19,13 +19,14 @@ from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary, read_expression
 from sqla_rls.analyze.why.explanation import Command, Part
 from sqla_rls.analyze.worlds.generate import generate_worlds
-from sqla_rls.analyze.worlds.objects import Edge, Relation
+from sqla_rls.analyze.worlds.objects import PUBLIC, Edge, Relation
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.declare.base import kept_on
 from sqla_rls.declare.collect import declared
 from sqla_rls.declare.views import declared_views
+from sqla_rls.snapshot import PUBLIC as DECLARED_PUBLIC
 from sqla_rls.snapshot import Role
 from sqla_rls.tokens.caller import Caller
 
@@ -44,6 +45,15 @@ class Decision:
     #: Whether a role that may do less is a violation.
     is_exact: bool = True
 
+    @property
+    def needs_privilege(self) -> bool:
+        """Whether a role without the privilege may be a violation."""
+        if self.source == "stated":
+            return True
+        return self.is_exact and any(
+            isinstance(one, Declared) and one.permissive for one in (self.test, self.new)
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle:
@@ -56,7 +66,7 @@ class Oracle:
     @cached_property
     def _stated(self) -> dict[tuple[str, str, Command, str], Intent]:
         return {
-            (*self._key(intent.table), command, role): intent
+            (*self._key(intent.table), command, PUBLIC if role == DECLARED_PUBLIC else role): intent
             for intent in intents(*self.metadatas, *self._metadatas_of_views)
             for command in intent.commands
             for role in intent.roles
@@ -92,10 +102,22 @@ class Oracle:
         key = (relation.schema, relation.relname)
         return key in self._tables or any(one[:2] == key for one in self._stated)
 
-    def decide(self, relation: Relation, command: Command, role: str) -> Decision | str:
-        """Return the intent, or how to state it."""
+    def decide(
+        self, relation: Relation, command: Command, role: str, *, is_like_public: bool = False
+    ) -> Decision | str:
+        """Return the intent, or how to state it.
+
+        Args:
+            relation: the table or view.
+            command: the command.
+            role: the role.
+            is_like_public: whether the role has the privileges and the policies of PUBLIC alone, and so the
+                stated intent for PUBLIC.
+        """
         key = (relation.schema, relation.relname)
         stated = self._stated.get((*key, command, role))
+        if stated is None and is_like_public:
+            stated = self._stated.get((*key, command, PUBLIC))
         if stated is not None:
             return Decision(stated.test, stated.new, "stated")
         how = f'State it: intends({relation.relname}, "{command}", role="{role}", rows=…)'

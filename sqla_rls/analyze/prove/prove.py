@@ -18,7 +18,7 @@ from sqla_rls.analyze.prove.proof import Kept, NotStated, Proof, Violation
 from sqla_rls.analyze.verdict import TIME_OVER, Budget, Scope
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
-from sqla_rls.analyze.worlds.objects import Profile, Relation
+from sqla_rls.analyze.worlds.objects import PUBLIC, Profile, Relation
 from sqla_rls.analyze.worlds.refused import refused_rows, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, roles_of
@@ -201,17 +201,21 @@ class Prover:
         profiles = read_profiles(self.scratch.connection, [relation], self.roles)
         decided: dict[Pair, Decision] = {}
         undecided: list[NotStated] = []
+        of_public = profiles.get((name, PUBLIC))
         for role in self.roles:
             profile = profiles[name, role]
+            is_like_public = replace(profile, role=PUBLIC) == of_public
             if profile.owns and not relation.forced:
                 continue
             for command in COMMANDS:
                 if relation.is_view and command != "SELECT":
                     continue
-                found = self.oracle.decide(relation, command, role)
+                found = self.oracle.decide(relation, command, role, is_like_public=is_like_public)
+                has_privilege = _has_privilege(profile, command)
                 if isinstance(found, Decision):
-                    decided[role, command] = found
-                elif _has_privilege(profile, command):
+                    if role != PUBLIC or has_privilege or found.needs_privilege:
+                        decided[role, command] = found
+                elif has_privilege:
                     undecided.append(NotStated(object=name, role=role, command=command, reason=found))
         return decided, undecided
 
@@ -380,5 +384,5 @@ def _opening(relation: Relation, roles: Iterable[str]) -> list[str]:
 
 def _closing(relation: Relation, schema: Schema) -> list[str]:
     """Take the privileges on a table from every role."""
-    grantees = ", ".join(["PUBLIC", *(quoted(role) for role in schema.roles if role != relation.owner)])
+    grantees = ", ".join([PUBLIC, *(quoted(role) for role in schema.roles if role != relation.owner)])
     return [f"REVOKE ALL ON {relation.name} FROM {grantees}"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sqla_rls.analyze.prove.proof import Violation
+from sqla_rls.analyze.worlds.objects import PUBLIC
 
 _IMPORTS = "from sqla_rls.testing.access import Access\n"
+_STAND_IN = f'PUBLIC stands for any role. The test needs one without privileges: CREATE ROLE "{PUBLIC}".'
 
 
 def failing_tests(violations: Iterable[Violation]) -> str:
@@ -26,6 +28,8 @@ def _test(violation: Violation) -> str:
     words = f"{violation.role}_{may}_{violation.command.lower()}_{violation.object}"
     name = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in words)
     lines = [f"def test_{name}(access: Access) -> None:", f"    # {_in_one_line(violation.text)}."]
+    if violation.role == PUBLIC:
+        lines.append(f"    # {_STAND_IN}")
     for table, rows in violation.rows.items():
         lines += [f"    access.add_rows({table!r}, {dict(row)!r})" for row in rows]
     claims = dict(violation.claims or {})

@@ -12,8 +12,8 @@ from sqla_rls.analyze.sides.side import Built, Side, build_sides
 from sqla_rls.analyze.verdict import Budget, Change, Comparison, Same, Unknown
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.compare import compare_databases
+from sqla_rls.analyze.worlds.objects import PUBLIC
 from sqla_rls.analyze.worlds.schema import Schema
-from sqla_rls.snapshot import PUBLIC
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 

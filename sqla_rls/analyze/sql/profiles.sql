@@ -1,4 +1,10 @@
--- What each role may do with each relation, before row security.
+-- What each role may do with each relation, before row security.  Functions of Postgres take 0 for PUBLIC.
+WITH r (oid, rolname, rolsuper, rolbypassrls) AS (
+  SELECT e.oid, e.rolname::pg_catalog.text, e.rolsuper, e.rolbypassrls FROM pg_catalog.pg_roles AS e
+   UNION ALL
+  SELECT 0::pg_catalog.oid, 'PUBLIC', false, false
+   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS e WHERE e.rolname = 'PUBLIC')
+)
 SELECT c.oid::pg_catalog.int8 AS oid,
        r.rolname AS role,
        pg_catalog.has_schema_privilege(r.oid, c.relnamespace, 'USAGE') AS usage,
@@ -15,7 +21,7 @@ SELECT c.oid::pg_catalog.int8 AS oid,
             SELECT FROM unnest(p.polroles) AS named (oid)
              WHERE named.oid <> 0 AND pg_catalog.pg_has_role(r.oid, named.oid, 'USAGE')))), '{}') AS policies
   FROM pg_catalog.pg_class AS c
- CROSS JOIN pg_catalog.pg_roles AS r
+ CROSS JOIN r
  CROSS JOIN LATERAL (
    SELECT pg_catalog.array_agg(a.attname::pg_catalog.text ORDER BY a.attnum)
             FILTER (WHERE pg_catalog.has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT')) AS selects,

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from sqla_rls.analyze.vocabulary import Vocabulary, read_function
+
+#: All roles, as the queries name them, and the role that stands for one without privileges of its own.
+PUBLIC: Final = "PUBLIC"
 
 #: Bodies whose reads no parser finds, because they run text that they compute.
 _DYNAMIC = ("execute", "query_to_xml", "cursor_to_xml", "dblink")

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 
 from sqla_rls.analyze.why.target import script
+from sqla_rls.analyze.worlds.objects import PUBLIC
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.statements import Statement, insertion
@@ -20,6 +21,18 @@ from sqla_rls.exc import AnalysisError
 #: Milliseconds: a policy that never ends is an error of that statement.
 STATEMENT_TIMEOUT: Final = 20_000
 _TRY: Final = text(script("try_worlds"))
+_CREATE_STAND_IN: Final = f"""
+DO $$
+BEGIN
+  IF pg_catalog.to_regrole('"{PUBLIC}"') IS NULL THEN
+    CREATE ROLE "{PUBLIC}";
+  END IF;
+EXCEPTION
+  -- Another connection creates it.
+  WHEN duplicate_object OR unique_violation THEN
+    NULL;
+END $$
+"""
 _ACCEPTS: Final = text("SELECT pg_temp.sqla_rls_accepts(:type, :value)")
 
 
@@ -91,8 +104,11 @@ class ScratchDatabase:
         """Read the catalog, and make the functions that try statements, in schema ``pg_temp``.
 
         Args:
-            connection: a superuser's connection with psycopg.  Its transaction is committed, and it is put
-                into AUTOCOMMIT.
+            connection: a superuser's connection with psycopg, to a server whose roles have no use.  Its
+                transaction is committed, and it is put into AUTOCOMMIT.
+
+        Emits:
+            ``CREATE ROLE "PUBLIC"`` and ``CREATE FUNCTION``.
         """
         connection.commit()
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -100,6 +116,7 @@ class ScratchDatabase:
             text("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
         ):
             raise AnalysisError("statements can't be tried: the role isn't a superuser. Connect as one")
+        create_stand_in(connection)
         schema = Schema.read(connection, of_new_rows=True)
         connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT}"))
         for name in ("try_statements", "accepts"):
@@ -131,6 +148,15 @@ class ScratchDatabase:
             Tried(results=tuple(found["results"] or ()), rejected=found["rejected"])
             for found in self.connection.execute(_TRY, parameters).scalars()
         ]
+
+
+def create_stand_in(connection: Connection) -> None:
+    """Create role ``"PUBLIC"``, unless it exists: its statements are those of any role, also of a future one.
+
+    Args:
+        connection: a superuser's connection to a scratch server.  Roles belong to all databases of a server.
+    """
+    connection.exec_driver_sql(_CREATE_STAND_IN, execution_options={"no_parameters": True})
 
 
 def _settings(actor: Actor) -> dict[str, Any]:

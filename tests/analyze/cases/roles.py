@@ -191,7 +191,9 @@ CASES = [
         before=_PLAIN,
         after="GRANT SELECT ON docs TO PUBLIC;",
         rows=DOCS_ROWS,
-        expected=opens("docs", "SELECT", "anonymous", "authenticated"),
+        # A role of this name, without privileges, stands for all roles.
+        others=("PUBLIC",),
+        expected=opens("docs", "SELECT", "anonymous", "authenticated", "PUBLIC"),
     ),
     Case(
         name="The role's own privilege goes, that of PUBLIC stays",

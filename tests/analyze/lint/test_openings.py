@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
-from tests.analyze.lint.examples import Examples, shown, unknown
+from sqla_rls.analyze.lint.run import lint
+from sqla_rls.analyze.lint.target import open_target
+from sqla_rls.analyze.sides import Side
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
+from tests.analyze.lint.examples import Examples, run, shown, unknown
+from tests.support.servers import cleared_server
 
 TABLE = """
 CREATE TABLE docs (
@@ -154,6 +161,46 @@ def test_a_counterexample_has_its_row(examples: Examples) -> None:
 
     assert found.evidence[0].text == "authenticated without claims reads public.docs(id=2, owner_id=bob)"
     assert found.evidence[0].data["rows"]["public.docs"][-1]["owner_id"] == "bob"
+
+
+@pytest.mark.exhaustive
+def test_rows_that_public_reads_are_found_without_any_role() -> None:
+    tables = "".join(
+        f"CREATE TABLE {name} (id int PRIMARY KEY, owner_id text NOT NULL);"
+        f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {name} USING (true);"
+        for name in ("docs", "notes", "secrets")
+    )
+    # Only the scratch database decides about rows that a function reads.
+    in_scratch = """
+    CREATE FUNCTION is_shown() RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+      AS 'SELECT (SELECT count(*) FROM public.secrets) >= 0';
+    ALTER POLICY p ON notes USING (auth.user_id() IS NOT NULL AND is_shown());
+    GRANT SELECT, DELETE ON docs TO PUBLIC; GRANT SELECT ON notes TO PUBLIC;
+    """
+    with cleared_server() as server:
+        url = server.url(server.create_database())
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            connection.execute(CreateAuthFunctions())
+            run(connection, tables + in_scratch)
+        target = url.render_as_string()
+        with open_target(target, Side.parse(target)) as database:
+            found = lint(database, target=target, select=WORLDS)
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            run(connection, "CREATE ROLE owner; CREATE ROLE app; ALTER TABLE docs OWNER TO owner;")
+        with open_target(target, Side.parse(target)) as database:
+            with_roles = lint(database, target=target, select=["everyone-writes"])
+        with create_engine(url, poolclass=NullPool).connect() as connection:
+            roles = connection.scalars(text("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_'")).all()
+
+    assert [(one.level, one.rule, one.object, one.role) for one in found.findings] == [
+        ("error", "everyone-reads", "public.docs", "PUBLIC"),
+        ("error", "everyone-writes", "public.docs", "PUBLIC"),
+        ("info", "everyone-reads", "public.notes", "PUBLIC"),
+    ]
+    assert found.findings[0].evidence[0].text == "alice as PUBLIC reads public.docs(id=1)"
+    # A role that has the privilege by PUBLIC reaches the same rows.
+    assert {one.role for one in with_roles.findings} == {"app", "PUBLIC"}
+    assert sorted(roles) == ["app", "owner", "postgres"]
 
 
 def test_tables_of_one_shape_have_their_own_names(examples: Examples) -> None:

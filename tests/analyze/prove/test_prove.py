@@ -14,7 +14,19 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Connection, MetaData, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    text,
+)
+from sqlalchemy.pool import NullPool
 from teams.models import Base as Teams
 
 from sqla_rls import Caller, Policy, anonymous, auth_uid, authenticated
@@ -31,6 +43,7 @@ from sqla_rls.analyze.verdict import Budget
 from sqla_rls.cli import main
 from sqla_rls.exc import AnalysisError
 from tests.support.modules import imported_anew
+from tests.support.servers import cleared_server
 from tests.support.suite import table
 from todos.models import Base as Todos
 
@@ -269,6 +282,38 @@ def test_a_public_table_is_controlled_by_a_privilege_that_is_taken() -> None:
         proof = prove(built.connection, [table.metadata])
     assert {one.command: one.control for one in proof.kept}["SELECT"] == "revoked"
     assert not proof.violations
+
+
+@pytest.mark.exhaustive
+def test_an_intent_for_public_holds_for_roles_that_do_not_exist_yet() -> None:
+    metadata = MetaData()
+    docs, drafts = (
+        Table(name, metadata, Column("id", BigInteger, primary_key=True), Column("author", Text))
+        for name in ("docs", "drafts")
+    )
+    intends(docs, "SELECT", role="public", rows=owner("author"))
+    own = "author = current_setting('request.jwt.claims', true)::json ->> 'sub'"
+    with cleared_server() as server:
+        url = server.url(server.create_database())
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            for one in (docs, drafts):
+                connection.exec_driver_sql(
+                    f"CREATE TABLE {one.name} (id bigint PRIMARY KEY, author text);"
+                    f"ALTER TABLE {one.name} ENABLE ROW LEVEL SECURITY;"
+                    f"CREATE POLICY p ON {one.name} USING ({own})"
+                )
+            connection.exec_driver_sql("GRANT SELECT ON docs TO PUBLIC")
+        with Side.parse(url.render_as_string()).build() as built:
+            proof = prove(built.connection, [metadata])
+            assert [(one.object, one.role, one.command, one.source) for one in proof.kept] == [
+                ("public.docs", "PUBLIC", "SELECT", "stated")
+            ]
+            assert (proof.violations, proof.not_stated) == ((), ())
+            run(built.connection, ["ALTER POLICY p ON docs USING (true)", "CREATE ROLE later"])
+            proof = prove(built.connection, [metadata])
+    assert keys(proof) == {("PUBLIC", "SELECT", "more"), ("later", "SELECT", "more")}
+    assert 'CREATE ROLE "PUBLIC"' in failing_tests(proof.violations)
+    assert proof.not_stated == ()
 
 
 @pytest.mark.exhaustive

@@ -45,6 +45,16 @@ CREATE POLICY own ON notes TO app_user USING (user_id = me());
 GRANT SELECT, INSERT, UPDATE, DELETE ON members, "Docs", notes TO app_user;
 """
 
+OPEN_TO_PUBLIC = """
+CREATE TABLE docs (id int PRIMARY KEY);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+CREATE POLICY p ON docs USING ({using});
+GRANT SELECT ON docs TO PUBLIC;
+CREATE TABLE secrets (id int PRIMARY KEY);
+ALTER TABLE secrets ENABLE ROW LEVEL SECURITY;
+CREATE POLICY p ON secrets USING ({using});
+"""
+
 
 def run(*arguments: str, code: int) -> Result:
     done = CliRunner().invoke(main, [*arguments])
@@ -113,6 +123,25 @@ def test_what_opens_closes_the_gate(snapshot: str, change: Callable[[str], str])
         "opens",
     )
     assert found["unknown"] == []
+
+
+@pytest.mark.exhaustive
+def test_a_policy_opens_rows_to_public_though_no_role_exists_yet() -> None:
+    with cleared_server() as server:
+        urls = []
+        for using in ("id = 1", "true"):
+            url = server.url(server.create_database())
+            with create_engine(url, poolclass=NullPool).begin() as connection:
+                connection.exec_driver_sql(OPEN_TO_PUBLIC.format(using=using))
+            urls.append(url.render_as_string())
+        found = json.loads(run("diff", *urls, "--format", "json", code=1).stdout)
+        with create_engine(url, poolclass=NullPool).connect() as connection:
+            roles = connection.scalars(text("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_'")).all()
+    assert [(one["object"], one["role"], one["command"], one["verdict"]) for one in found["changes"]] == [
+        ("public.docs", "PUBLIC", "SELECT", "opens")
+    ]
+    assert found["unknown"] == []
+    assert roles == ["postgres"]
 
 
 @pytest.mark.exhaustive

@@ -20,7 +20,7 @@ from sqla_rls.analyze.lint.reach.worlds import Worlds
 from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema
-from sqla_rls.analyze.worlds.statements import insertion
+from sqla_rls.analyze.worlds.statements import insertion, quoted, quoted_list
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import World
 from sqla_rls.catalog.query import undone
@@ -44,7 +44,24 @@ class InScratch:
         """Evaluate the policies as they are, on real rows of the scratch database."""
         with self.database.scratch() as connection:
             self.database.require_complete(relation.name)
+            self._grant_usage(connection, relation, role)
             return self._with_real_rows(connection, relation, role)
+
+    def _grant_usage(self, connection: Connection, relation: Relation, role: str) -> None:
+        """Grant USAGE on the schemas that policies name: their text needs it, and a policy itself doesn't."""
+        expressions = [
+            parsed(sql)
+            for policy in self.database.policies_of(relation, role)
+            for sql in (policy.using, policy.check)
+            if sql is not None
+        ]
+        named = {schema for one in expressions for schema in one.schemas}
+        named |= {schema for one in expressions for schema, _ in one.relations if schema}
+        if named:
+            connection.exec_driver_sql(
+                f"GRANT USAGE ON SCHEMA {quoted_list(sorted(named))} TO {quoted(role)}",
+                execution_options={"no_parameters": True},
+            )
 
     def _with_real_rows(self, connection: Connection, relation: Relation, role: str) -> Reach:
         access = Access(self.schema, role, self.database.profiles_of(role))

@@ -57,7 +57,7 @@ def check(database: Database) -> Iterator[Finding]:
         names = ", ".join(dict.fromkeys(privileges))
         on = "" if kind == "relation" else f"{kind.upper()} "
         quoted = name if kind == "relation" else database.quoted(name)
-        role = "PUBLIC" if grantee == "PUBLIC" else database.quoted(grantee)
+        role = database.quoted_role(grantee)
         yield Finding(
             object=name,
             kind=_KINDS[kind],

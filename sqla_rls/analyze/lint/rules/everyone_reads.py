@@ -18,6 +18,7 @@ from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Finding, Remedy
 from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.worlds.objects import PUBLIC
 
 
 @rule(
@@ -42,11 +43,11 @@ def check(database: Database) -> Iterator[Finding]:
         name, role = reach.relation.name, reach.role
         if not database.roles_with_privileges(name, "SELECT").count(role):
             continue
-        is_anonymous = database.is_anonymous(role)
         found = reach.once("everyone-reads", _open)
         if found is None:
             continue
         case, policy = found[0], reach.policy(found[1])
+        is_anonymous = database.is_anonymous(role) or (role == PUBLIC and _is_open_without_token(reach))
         is_open = is_anonymous and not database.is_intended(reach.relation, "SELECT", role)
         yield Finding(
             object=name,
@@ -67,6 +68,11 @@ def check(database: Database) -> Iterator[Finding]:
                 python='using=auth_uid("…")',
             ),
         )
+
+
+def _is_open_without_token(reach: Reach) -> bool:
+    """Return whether a caller without a token reads each row: PUBLIC is the role of these, too."""
+    return all(reach.is_true("select", case) for case in reach.cases(reach.unidentified))
 
 
 def _open(reach: Reach) -> tuple[Case, str | None] | None:

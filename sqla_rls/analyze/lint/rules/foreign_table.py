@@ -41,7 +41,7 @@ def check(database: Database) -> Iterator[Finding]:
                 Evidence(kind="catalog", text=f"{listed(roles)} hold privileges on it", data={"roles": roles})
             ],
             remedy=Remedy(
-                sql=f"REVOKE ALL ON {table.name} FROM {', '.join(map(database.quoted, roles))};",
+                sql=f"REVOKE ALL ON {table.name} FROM {', '.join(map(database.quoted_role, roles))};",
                 text="Read it through a function that filters by the caller, if callers need it.",
             ),
         )

@@ -52,7 +52,7 @@ def check(database: Database) -> Iterator[Finding]:
                 )
             ],
             remedy=Remedy(
-                sql=f"REVOKE ALL ON {view.name} FROM {', '.join(map(database.quoted, roles))};",
+                sql=f"REVOKE ALL ON {view.name} FROM {', '.join(map(database.quoted_role, roles))};",
                 text="Read it through a function or a view that filters by the caller, if callers need it.",
             ),
         )

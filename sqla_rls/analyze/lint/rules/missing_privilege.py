@@ -16,7 +16,7 @@ from sqla_rls.analyze.lint.accesses import COMMANDS, Access, Command, accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
-from sqla_rls.snapshot import PUBLIC
+from sqla_rls.analyze.worlds.objects import PUBLIC
 
 
 @rule(

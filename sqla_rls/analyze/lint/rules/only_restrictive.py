@@ -57,7 +57,7 @@ def check(database: Database) -> Iterator[Finding]:
                     ],
                     remedy=Remedy(
                         sql=(
-                            f"CREATE POLICY … ON {table.name} FOR {command} TO {database.quoted(role)} "
+                            f"CREATE POLICY … ON {table.name} FOR {command} TO {database.quoted_role(role)} "
                             f"{'WITH CHECK' if command == 'INSERT' else 'USING'} (…);"
                         ),
                         python=f'Policy("…", "{command}", {role}, …)',

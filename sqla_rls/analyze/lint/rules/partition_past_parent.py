@@ -67,7 +67,7 @@ def check(database: Database) -> Iterator[Finding]:
                 ],
                 remedy=Remedy(
                     sql=(
-                        f"REVOKE ALL ON {child.name} FROM {', '.join(map(database.quoted, roles))}; "
+                        f"REVOKE ALL ON {child.name} FROM {', '.join(map(database.quoted_role, roles))}; "
                         f"ALTER TABLE {child.name} ENABLE ROW LEVEL SECURITY;"
                     ),
                     text="Statements that name the parent need no privilege on its partitions.",
@@ -97,7 +97,7 @@ def _wider(database: Database, parent: Relation, child: Relation) -> Iterator[Fi
                 text=f"Callers read each row of {child.name} past the policies of its parent {parent.name}.",
                 evidence=[inner.evidence(cases[-1], "{who} reads {row}")],
                 remedy=Remedy(
-                    sql=f"REVOKE ALL ON {child.name} FROM {database.quoted(role)};",
+                    sql=f"REVOKE ALL ON {child.name} FROM {database.quoted_role(role)};",
                     text="Statements that name the parent need no privilege on its partitions.",
                 ),
             )

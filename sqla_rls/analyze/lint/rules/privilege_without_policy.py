@@ -70,7 +70,6 @@ def _of_no_policy(database: Database) -> Iterator[Finding]:
 
 
 def _finding(database: Database, name: str, role: str, lacking: Sequence[str]) -> Finding:
-    quote = database.connection.dialect.identifier_preparer.quote
     commands = ", ".join(lacking)
     return Finding(
         object=name,
@@ -86,7 +85,7 @@ def _finding(database: Database, name: str, role: str, lacking: Sequence[str]) -
             )
         ],
         remedy=Remedy(
-            sql=f"REVOKE {commands} ON {name} FROM {quote(role)};",
+            sql=f"REVOKE {commands} ON {name} FROM {database.quoted_role(role)};",
             text="Or create the policy, if callers are meant to do it.",
         ),
     )

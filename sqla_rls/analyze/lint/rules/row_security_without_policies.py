@@ -45,7 +45,7 @@ def check(database: Database) -> Iterator[Finding]:
                 )
             ],
             remedy=Remedy(
-                sql=f"REVOKE ALL ON {table.name} FROM {', '.join(map(database.quoted, roles))};",
+                sql=f"REVOKE ALL ON {table.name} FROM {', '.join(map(database.quoted_role, roles))};",
                 python="own_rows(…), crud_policy(…) or Policy(…) in __table_args__",
                 text="Add a policy, or revoke the privileges.",
             ),

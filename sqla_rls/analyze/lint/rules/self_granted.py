@@ -86,10 +86,10 @@ def check(database: Database) -> Iterator[Finding]:
                 ],
                 remedy=Remedy(
                     sql=(
-                        f"REVOKE INSERT ON {name} FROM {database.quoted(reach.role)};"
+                        f"REVOKE INSERT ON {name} FROM {database.quoted_role(reach.role)};"
                         if command == "INSERT"
-                        else f"REVOKE UPDATE ON {name} FROM {database.quoted(reach.role)}; "
-                        f"GRANT UPDATE (…) ON {name} TO {database.quoted(reach.role)};"
+                        else f"REVOKE UPDATE ON {name} FROM {database.quoted_role(reach.role)}; "
+                        f"GRANT UPDATE (…) ON {name} TO {database.quoted_role(reach.role)};"
                     ),
                     python=f'Policy(…, "{command}", with_check=member_of(…, my_teams("owner")))',
                 ),

@@ -21,7 +21,7 @@ from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.worlds.acting import CALLER, reach_of
-from sqla_rls.analyze.worlds.objects import Relation
+from sqla_rls.analyze.worlds.objects import PUBLIC, Relation
 
 _IS_UPDATABLE: Final = text(
     "SELECT pg_catalog.pg_relation_is_updatable(CAST(:oid AS pg_catalog.oid), false) <> 0"
@@ -55,7 +55,7 @@ def check(database: Database) -> Iterator[Finding]:
             continue
         writers = database.roles_with_privileges(table.name, "INSERT", "UPDATE", "DELETE")
         readers = database.roles_with_privileges(table.name, "SELECT")
-        is_open = bool(writers) or any(map(database.is_anonymous, readers))
+        is_open = bool(writers) or _have_anonymous(database, readers)
         verb = "change" if writers else "read"
         yield Finding(
             object=table.name,
@@ -80,6 +80,11 @@ def check(database: Database) -> Iterator[Finding]:
                 text="Add the policies, too: without one, callers reach no row.",
             ),
         )
+
+
+def _have_anonymous(database: Database, roles: Sequence[str]) -> bool:
+    # PUBLIC is the role of callers without a token, too.
+    return PUBLIC in roles or any(map(database.is_anonymous, roles))
 
 
 def _views_by_table(database: Database) -> Mapping[str, list[Relation]]:
@@ -118,7 +123,7 @@ def _through_views(database: Database, table: Relation, views: Sequence[Relation
         if not (readers or writers):
             continue
         verb = "change" if writers else "read"
-        is_open = bool(writers) or any(map(database.is_anonymous, readers))
+        is_open = bool(writers) or _have_anonymous(database, readers)
         yield Finding(
             object=table.name,
             kind="table",

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
-from sqla_rls.analyze.worlds.objects import RoleAttributes
-from sqla_rls.snapshot import PUBLIC
+from sqla_rls.analyze.worlds.objects import PUBLIC, RoleAttributes
 
 
 @rule(
@@ -51,7 +50,7 @@ def check(database: Database) -> Iterator[Finding]:
     }
     logins = {name: role for name, role in roles.items() if role.may_login and not role.is_superuser}
     reachable = {name: database.reachable(name) for name in logins}
-    callers = {role.name for role in database.callers}
+    callers = {role.name for role in database.callers} - {PUBLIC}
     # These run the statements of callers as other roles.
     switching = {name for name in logins if (reachable[name] - database.rights_of(name)) & callers}
     acting = {role for name in logins for role in reachable[name]}

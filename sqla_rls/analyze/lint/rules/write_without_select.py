@@ -34,9 +34,9 @@ _COMMANDS: tuple[Command, ...] = ("UPDATE", "DELETE")
     """,
 )
 def check(database: Database) -> Iterator[Finding]:
-    quote = database.connection.dialect.identifier_preparer.quote
     for access in accesses(database):
         name, role = access.table.name, access.role
+        grantee = database.quoted_role(role)
         if access.works("SELECT"):
             continue
         for command in _COMMANDS:
@@ -65,9 +65,9 @@ def check(database: Database) -> Iterator[Finding]:
                 ],
                 remedy=Remedy(
                     sql=(
-                        f"GRANT SELECT ON {name} TO {quote(role)};"
+                        f"GRANT SELECT ON {name} TO {grantee};"
                         if lacks_privilege
-                        else f"CREATE POLICY … ON {name} FOR SELECT TO {quote(role)} USING (…);"
+                        else f"CREATE POLICY … ON {name} FOR SELECT TO {grantee} USING (…);"
                     ),
                     python='crud_policy(…, read=auth_uid("…"))',
                 ),
