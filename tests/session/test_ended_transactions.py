@@ -139,6 +139,7 @@ def test_nothing_runs_after_the_transaction_was_ended_below_the_session(
             assert connection.execute(CALLER).one() == NOBODY
 
 
+@pytest.mark.exhaustive
 @table("end", ["COMMIT", "ROLLBACK", "COMMIT AND CHAIN"])
 @pytest.mark.parametrize("runs_first", [True, False])
 def test_nothing_runs_in_a_pipeline_after_sql_that_ends_the_transaction(

@@ -223,6 +223,7 @@ def test_the_login_roles_of_supabase_are_refused(
         session.scalars(TASKS)
 
 
+@pytest.mark.exhaustive
 def test_a_session_may_be_service_role_where_the_login_role_is_its_member(factory: Factory) -> None:
     """As a job's own factory has it: it logs in as another role than the app."""
     sessions = factory(user="authenticator")

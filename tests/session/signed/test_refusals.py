@@ -85,6 +85,7 @@ def test_where_nothing_verifies_it_says_what_to_install(another_database: URL) -
     engine.dispose()
 
 
+@pytest.mark.exhaustive
 def test_a_key_of_somebody_elses_is_no_key(by_extension: None, url: URL) -> None:
     jwk = Ed25519Signer().jwk
     signings: list[Signing] = ["required", "auto", "off"]
