@@ -33,9 +33,13 @@ _TRANSACTION_COMMANDS: Final = frozenset(
 #: Those that make the changes before them last.
 _COMMITS: Final = frozenset({"COMMIT", "PREPARE TRANSACTION"})
 
-#: Fails in a transaction that has changed a role, or the settings or members of one.  SQL that acts as the
-#: login role may change that role's password and settings, and so refuse the next connection to everyone.
-#: Postgres keeps the locks of such a change until the transaction ends.
+#: Fails in a transaction that has changed a role, or the settings or members of one; a policy; or default
+#: privileges.  SQL that acts as the login role may change that role's password and settings, and so refuse
+#: the next connection to everyone.  DROP OWNED takes the caller's role out of every policy, and out of
+#: default privileges.  The default privileges of the caller's role hold for all its callers.
+#: Postgres keeps the locks of such a change until the transaction ends, except those on pg_policy and
+#: pg_default_acl.  A deleted row there leaves the lock of its object.  A changed one is as young as the
+#: transaction, or younger: it has the number of a subtransaction.  Ten seconds use up fewer numbers than that.
 #: A function of the caller in a deferred trigger, or a cursor WITH HOLD, runs as late as COMMIT.
 #: The views over pg_cursor() and pg_lock_status() would be planned for each statement.
 _GUARD: Final = b"""
@@ -43,10 +47,21 @@ SELECT 1 OPERATOR(pg_catalog./) CASE
   WHEN EXISTS (SELECT FROM pg_catalog.pg_cursor() WHERE is_holdable) THEN 0
   WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN 1
   WHEN EXISTS (
-    SELECT FROM pg_catalog.pg_lock_status()
+    SELECT FROM pg_catalog.pg_lock_status() AS l
      WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
-       AND relation OPERATOR(pg_catalog.=) ANY (ARRAY[1260, 1261, 2964]::pg_catalog.oid[])
-       AND mode OPERATOR(pg_catalog.=) 'RowExclusiveLock') THEN 0
+       AND (mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'
+            AND relation OPERATOR(pg_catalog.=) ANY (ARRAY[1260, 1261, 2964]::pg_catalog.oid[])
+            OR mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'
+            AND (classid OPERATOR(pg_catalog.=) ANY (ARRAY[826, 3256]::pg_catalog.oid[])
+                 OR EXISTS (
+                   SELECT FROM pg_catalog.pg_policy AS p
+                    WHERE polrelid OPERATOR(pg_catalog.=) l.relation
+                      AND pg_catalog.age(p.xmin) OPERATOR(pg_catalog.<=) 0
+                      AND pg_catalog.age(p.xmin) OPERATOR(pg_catalog.>) -16777216)))) THEN 0
+  WHEN EXISTS (
+    SELECT FROM pg_catalog.pg_default_acl
+     WHERE pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) 0
+       AND pg_catalog.age(xmin) OPERATOR(pg_catalog.>) -16777216) THEN 0
   WHEN EXISTS (
     SELECT FROM pg_catalog.pg_depend
      WHERE refclassid OPERATOR(pg_catalog.=) 2615
@@ -128,7 +143,8 @@ async def run(connection: AsyncConnection, statement: Statement) -> TextResult:
 
     Raises:
         StatementFailed: Postgres refuses the statement.
-        StatementRefused: the statement ends the transaction, copies, changes a role or the client's encoding.
+        StatementRefused: the statement ends the transaction, copies, changes a role, policies or the client's
+            encoding.
         ResultTooLarge: the written rows exceed the limit.
         TransactionRefused: the transaction in progress isn't the bound one.
         BindingError: the server refuses the binding.
@@ -192,8 +208,9 @@ def _run(connection: AsyncConnection, statement: Statement) -> PQGen[TextResult 
         if guard.error_field(pq.DiagnosticField.SQLSTATE) != _DIVISION_BY_ZERO:
             return _error_of(guard)  # for example, the statement has set a short statement_timeout
         raise StatementRefused(
-            "the transaction is refused: it changes a role, or the settings or members of one; or it could "
-            "while it commits, by a temporary function or a cursor WITH HOLD. Leave that out",
+            "the transaction is refused: it changes a role, or the settings or members of one, a policy or "
+            "default privileges; or it could while it commits, by a temporary function or a cursor WITH "
+            "HOLD. Leave that out",
             "42501",
         )
     return result

@@ -317,6 +317,47 @@ async def test_a_batch_that_commits_changes_no_login_role(
                 before = _roles(signed.admin)
 
 
+def _shared(admin: Engine) -> list[Any]:
+    """What one role's callers share: the policies, and the default privileges."""
+    with admin.connect() as connection:
+        policies = text("SELECT tablename, policyname, roles::text FROM pg_policies ORDER BY 1, 2")
+        defaults = text("SELECT defaclrole::regrole::text, defaclacl::text FROM pg_default_acl ORDER BY 1, 2")
+        return [*connection.execute(policies), *connection.execute(defaults)]
+
+
+#: Batches that change what every caller of the role has.  PostgreSQL 15 leaves the policies alone.
+SHARED_CHANGES: dict[str, list[str]] = {
+    "DROP OWNED": ["DROP OWNED BY CURRENT_USER"],
+    "DROP OWNED and COMMIT": ["DROP OWNED BY CURRENT_USER", "COMMIT"],
+    "DROP OWNED of another role": ["SET ROLE anonymous", "DROP OWNED BY CURRENT_USER", "COMMIT"],
+    "DROP OWNED in a subtransaction": [
+        """DO $$ BEGIN BEGIN EXECUTE 'DROP OWNED BY CURRENT_USER';
+           EXCEPTION WHEN division_by_zero THEN END; END $$""",
+        "COMMIT",
+    ],
+    "default privileges": ["ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM CURRENT_USER", "COMMIT"],
+}
+
+
+@first_and_rest("batches", SHARED_CHANGES)
+@pytest.mark.exhaustive
+async def test_nobody_changes_the_policies_and_default_privileges_of_a_role(
+    client: Client, signed: Signed, batches: list[str], subtests: pytest.Subtests, runner: asyncio.Runner
+) -> None:
+    with signed.admin.begin() as connection:
+        connection.exec_driver_sql(
+            "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO authenticated, anonymous"
+        )
+    before = _shared(signed.admin)
+    for batch in batches:
+        with subtests.test(batch):
+            answer = await client.batch(*SHARED_CHANGES[batch])
+            assert (answer.status_code, answer.json()["code"]) == (400, "42501"), answer.text
+            assert "default privileges" in answer.json()["message"]
+            assert _shared(signed.admin) == before
+            assert await client.rows(ALL_TODOS, subject="bob") == [["bob's"]]
+
+
 @pytest.mark.exhaustive
 async def test_a_small_limit_bounds_the_memory_of_a_result(
     make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
@@ -446,6 +487,11 @@ UNSAFE = {
         "REVOKE TRIGGER ON todos FROM authenticated",
     ),
 }
+#: A restrictive policy that names the role of the caller, where a permissive one doesn't.
+DROPPABLE = (
+    "CREATE POLICY a ON todos TO PUBLIC USING (true); "
+    "CREATE POLICY own ON todos AS RESTRICTIVE TO authenticated USING (user_id = auth.user_id())"
+)
 
 
 @table("reason", UNSAFE)
@@ -463,3 +509,38 @@ async def test_sql_of_callers_needs_a_login_role_of_its_own(
         with signed.admin.begin() as connection:
             connection.execute(text(undo))
     assert await client.rows("SELECT 1") == [[1]]
+
+
+@pytest.mark.exhaustive
+async def test_a_restrictive_policy_that_callers_can_drop_is_refused(
+    client: Client, signed: Signed, server: Server, runner: asyncio.Runner
+) -> None:
+    with signed.admin.begin() as connection:
+        connection.exec_driver_sql(DROPPABLE)
+    reading = """DO $$ BEGIN EXECUTE 'DROP OWNED BY CURRENT_USER';
+    RAISE EXCEPTION '%', (SELECT string_agg(task, ',') FROM todos); END $$"""
+    if server.version < 16:
+        # It leaves the policies of other owners.
+        assert (await client.error(reading))["message"] == "alice's"
+        return
+    with pytest.raises(UnsafeRole, match="restrictive policy own of table todos") as refused:
+        await client.send({"query": reading})
+    remedy = str(refused.value).partition("superuser: ")[2].partition(";")[0]
+    with signed.admin.begin() as connection:
+        connection.exec_driver_sql(remedy)
+    assert (await client.error(reading))["message"] == "alice's"
+
+
+@pytest.mark.exhaustive
+async def test_a_restrictive_policy_that_the_hardened_database_keeps_is_no_reason(
+    client: Client, signed: Signed, runner: asyncio.Runner
+) -> None:
+    with signed.admin.begin() as connection:
+        connection.exec_driver_sql(DROPPABLE)
+        connection.exec_driver_sql(
+            "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$; "
+            "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('DROP OWNED') "
+            "EXECUTE FUNCTION refuse()"
+        )
+    assert await client.rows(ALL_TODOS) == [["alice's"]]
+    assert (await client.error("DROP OWNED BY CURRENT_USER"))["message"] == "no"

@@ -44,15 +44,34 @@ SELECT login.name AS login, current_user::text AS role, found.is_fatal, found.wh
     SELECT 5, true, 'a transaction may be prepared, and keep its locks', 'ALTER SYSTEM RESET max_prepared_transactions'
      WHERE pg_catalog.current_setting('max_prepared_transactions') <> '0'
      UNION ALL
-    SELECT 6, false, 'end the sessions of others', format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure)
+    -- From PostgreSQL 16 on, DROP OWNED takes the caller's role out of a policy.  The statement that reads the rows
+    -- may be in the same block, and return them in an error.
+    SELECT 6, true, format('role %I can drop restrictive policy %I of table %s by DROP OWNED, and permissive policy %I stays',
+                           current_user, r.polname, c.oid::regclass, p.polname),
+           format('ALTER POLICY %I ON %s TO PUBLIC', r.polname, c.oid::regclass)
+      FROM pg_catalog.pg_policy AS r
+      JOIN pg_catalog.pg_class AS c ON c.oid = r.polrelid
+      JOIN pg_catalog.pg_policy AS p ON p.polrelid = r.polrelid AND p.polpermissive
+     WHERE NOT r.polpermissive AND 0 <> ALL (r.polroles) AND c.relrowsecurity AND c.relpersistence <> 't'
+       AND (p.polcmd IN (r.polcmd, '*') OR r.polcmd = '*')
+       AND EXISTS (SELECT FROM unnest(r.polroles) AS a (role) WHERE pg_catalog.pg_has_role(a.role, 'USAGE'))
+       AND EXISTS (SELECT FROM unnest(p.polroles) AS b (role)
+                    WHERE b.role = 0 OR b.role <> ALL (r.polroles) AND pg_catalog.pg_has_role(b.role, 'USAGE'))
+       AND (pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE')
+            OR pg_catalog.has_table_privilege(c.oid, 'DELETE'))
+       AND pg_catalog.current_setting('server_version_num')::int >= 160000
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger
+                        WHERE evtevent = 'ddl_command_start' AND evtenabled IN ('O', 'A') AND 'DROP OWNED' = ANY (evttags))
+     UNION ALL
+    SELECT 7, false, 'end the sessions of others', format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure)
       FROM pg_catalog.pg_proc AS p
      WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN ('pg_cancel_backend', 'pg_terminate_backend')
        AND pg_catalog.has_function_privilege(login.name, p.oid, 'EXECUTE')
      UNION ALL
-    SELECT 7, false, 'read the statements of others', format('ALTER ROLE %I SET track_activities = off', login.name)
+    SELECT 8, false, 'read the statements of others', format('ALTER ROLE %I SET track_activities = off', login.name)
      WHERE pg_catalog.current_setting('track_activities') = 'on'
      UNION ALL
-    SELECT 8, false, 'share large objects', format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure)
+    SELECT 9, false, 'share large objects', format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure)
       FROM pg_catalog.pg_proc AS p
      WHERE p.pronamespace = 'pg_catalog'::regnamespace
        AND p.proname IN ('lo_create', 'lo_creat', 'lo_from_bytea', 'lo_open', 'lo_get', 'lo_put', 'lo_unlink')
