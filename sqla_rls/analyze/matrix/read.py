@@ -12,7 +12,7 @@ from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.matrix.decide import Worlds
 from sqla_rls.analyze.matrix.entry import COMMANDS, Entry, Matrix
 from sqla_rls.analyze.matrix.role_entries import RoleEntries
-from sqla_rls.analyze.matrix.ways import ways_around
+from sqla_rls.analyze.matrix.ways import rights_beside_relations, ways_around
 from sqla_rls.analyze.matrix.words import ConditionWords
 from sqla_rls.analyze.sides import Side
 from sqla_rls.analyze.verdict import Budget
@@ -41,7 +41,7 @@ def read_matrix(
 
     Args:
         side: the side.
-        roles: the roles; without them, those with privileges on objects of others, and those of policies.
+        roles: the roles; without them, those with rights to objects of others, and those of policies.
         schemas: the schemas of the objects; without them, all.
         budget: how much is tried where Postgres doesn't fold a condition to a constant.
         progress: is called with the number of objects done, their number, and the next object.
@@ -134,7 +134,8 @@ class _Reading:
             # The signatures are as the schema has them.
             self.database.connection.execute(_SEARCH_CATALOG)
             self.immutable = frozenset(self.database.connection.scalars(_IMMUTABLE))
-        roles = self._roles(profiles, wanted)
+            others = rights_beside_relations(self.database, names)
+        roles = self._roles(profiles, wanted, others)
         self._require_schemas(schemas)
         relations = [one for one in everything if not schemas or one.schema in schemas]
         self.rights = self._rights(roles)
@@ -167,7 +168,12 @@ class _Reading:
                 f"the matrix can't be made: there is no schema {missing[0]!r}. Correct --schema"
             )
 
-    def _roles(self, profiles: Mapping[tuple[str, str], Profile], wanted: Sequence[str]) -> list[str]:
+    def _roles(
+        self,
+        profiles: Mapping[tuple[str, str], Profile],
+        wanted: Sequence[str],
+        others: Mapping[str, frozenset[str]],
+    ) -> list[str]:
         if missing := sorted(set(wanted) - self.schema.roles.keys()):
             raise AnalysisError(
                 f"the matrix can't be made: there is no role {missing[0]!r}. "
@@ -188,7 +194,14 @@ class _Reading:
             if profile.has_privileges and not profile.owns and not profile.bypasses
         }
         # A role of no privileges but those of every role is no column of its own, unless it is PUBLIC.
-        held = {role: self._held(role, profiles) for role in found}
+        found |= {
+            role
+            for role, held in others.items()
+            if held - others.get(PUBLIC, frozenset())
+            and not self.schema.roles[role].is_superuser
+            and not self.schema.roles[role].bypasses_row_security
+        }
+        held = {role: (self._held(role, profiles), others.get(role)) for role in found}
         found = {role for role in found if role == PUBLIC or held[role] != held.get(PUBLIC)}
         return sorted((found | named) & self.schema.roles.keys(), key=lambda one: (one == PUBLIC, one))
 

@@ -8,15 +8,21 @@ from typing import Any, Final
 
 from sqlalchemy import ARRAY, RowMapping, Text, bindparam, text
 
+from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.matrix.entry import COMMANDS, WayAround
 from sqla_rls.analyze.why.target import query
-from sqla_rls.analyze.worlds.acting import reach_of
-from sqla_rls.analyze.worlds.objects import Profile, Relation
+from sqla_rls.analyze.worlds.acting import CALLER, reach_of
+from sqla_rls.analyze.worlds.objects import Profile, Relation, RoleAttributes
 from sqla_rls.analyze.worlds.rewrite_rules import RewriteRule, read_rules, tables_past_policies
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 from sqla_rls.catalog.query import pinned
 
+#: The privileges that no policy limits: the kind of the way, and its text.
+_UNLIMITED: Final = {
+    "TRUNCATE": ("truncate", "removes all rows: no policy limits TRUNCATE"),
+    "TRIGGER": ("trigger", "creates triggers, which see the rows that other roles change"),
+}
 _ACTIONS: Final = {"c": "cascades", "n": "sets columns to NULL", "d": "sets columns to their defaults"}
 
 
@@ -42,7 +48,7 @@ def ways_around(
         database.connection.execute(text("SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)"))
         found = {
             name: database.connection.execute(_with_roles(name), {"roles": list(roles)}).mappings().all()
-            for name in ("definer_functions", "truncate_privileges")
+            for name in ("definer_functions", "unlimited_privileges")
         }
         found["side_effects"] = database.connection.execute(query("side_effects")).mappings().all()
         rules = read_rules(database.connection, database.schema)
@@ -52,11 +58,38 @@ def ways_around(
         *finder.functions(found["definer_functions"]),
         *finder.side_effects(found["side_effects"]),
         *finder.rules(rules),
-        *finder.truncations(found["truncate_privileges"]),
+        *finder.privileges(found["unlimited_privileges"]),
         *finder.children(),
         *finder.unlimited(),
+        *finder.roles_to_become(),
     ]
     return [way for way in ways if way is not None]
+
+
+def rights_beside_relations(database: ScratchDatabase, roles: Sequence[str]) -> Mapping[str, frozenset[str]]:
+    """Return the rights of *roles* by which they have ways, other than SELECT, INSERT, UPDATE and DELETE."""
+    found: dict[str, set[str]] = {}
+    for row in database.connection.execute(
+        _with_roles("definer_functions"), {"roles": list(roles)}
+    ).mappings():
+        for role in (
+            {*row["roles"]} - {*row["owners"]} if _may_reach(database.schema, row["signature"]) else ()
+        ):
+            found.setdefault(role, set()).add(row["signature"])
+    for row in database.connection.execute(
+        _with_roles("unlimited_privileges"), {"roles": list(roles)}
+    ).mappings():
+        if not row["owns"]:
+            found.setdefault(row["role"], set()).add(f"{row['privilege']} {row['oid']}")
+    return {role: frozenset(rights) for role, rights in found.items()}
+
+
+def _may_reach(schema: Schema, signature: str) -> bool:
+    """Return whether a function may reach tables with row security."""
+    reach = reach_of(schema, signature)
+    return any(schema.relations[name].row_security for name, _ in reach.relations) or any(
+        schema.functions[name].is_opaque for name, _ in reach.functions
+    )
 
 
 def _with_roles(name: str) -> Any:
@@ -82,11 +115,10 @@ class _Finder:
         for relation in self._listed(("v", "m")):
             if relation.kind == "v" and relation.is_invoker:
                 continue
-            reached = self._reached(relation.name)
-            if reached is None:
-                continue
             kind = "view" if relation.kind == "v" else "materialized view"
             for role in self.roles:
+                if (reached := self._reached(relation.name, role)) is None:
+                    continue
                 commands = self._commands(relation.name, role)
                 if relation.kind == "m":
                     commands = [one for one in commands if one == "SELECT"]
@@ -99,7 +131,7 @@ class _Finder:
                         role=role,
                         commands=tuple(commands),
                         reaches=reached.tables,
-                        text=f"{does} with the rights of {reached.roles}, whom the policies don't limit",
+                        text=f"{does} with the rights of {reached.roles}",
                         sql=(relation.query or "").strip(),
                     )
 
@@ -107,17 +139,16 @@ class _Finder:
         for row in rows:
             if row["is_trigger"]:
                 continue
-            reached = self._reached(row["signature"])
-            if reached is None:
-                continue
             for role in row["roles"]:
+                if (reached := self._reached(row["signature"], role)) is None:
+                    continue
                 yield WayAround(
                     kind="function",
                     object=row["signature"],
                     role=role,
                     commands=("EXECUTE",),
                     reaches=reached.tables,
-                    text=f"runs with the rights of {reached.roles}, whom the policies don't limit",
+                    text=f"runs with the rights of {reached.roles}",
                     sql=row["definition"].strip(),
                 )
 
@@ -126,21 +157,18 @@ class _Finder:
             relation = self._by_oid.get(row["oid"])
             if relation is None or relation.name not in self.names:
                 continue
-            if row["kind"] == "trigger":
-                found = self._reached(row["function"])
-                if found is None:
-                    continue
-                reached = found.tables
-                text = (
-                    f"calls {row['function']} with the rights of {found.roles}, whom the policies don't limit"
-                )
-            else:
-                target = self._by_oid.get(row["target"])
-                if target is None or target.name not in self._protected:
-                    continue
-                reached = (target.name,)
-                text = "; ".join(_actions(row, target.name))
             for role in self.roles:
+                if row["kind"] == "trigger":
+                    if (found := self._reached(row["function"], role)) is None:
+                        continue
+                    reached = found.tables
+                    text = f"calls {row['function']} with the rights of {found.roles}"
+                else:
+                    target = self._by_oid.get(row["target"])
+                    if target is None or target.name not in self._protected:
+                        continue
+                    reached = (target.name,)
+                    text = "; ".join(_actions(row, target.name))
                 held = self._commands(relation.name, role)
                 commands = tuple(one for one in row["commands"] if one in held)
                 if commands:
@@ -160,33 +188,31 @@ class _Finder:
             if relation.name not in self.names:
                 continue
             used = list(tables_past_policies(self.schema, rule))
-            reached = {name: owner for name, owner in used if self._is_past(owner, name)}
-            for role in self.roles if reached else ():
-                if self._holds(relation.name, role, rule.command):
+            for role in self.roles:
+                reached = self._past(used, role)
+                if reached is not None and self._holds(relation.name, role, rule.command):
                     yield WayAround(
                         kind="rule",
                         object=f"{rule.name} on {relation.name}",
                         role=role,
                         commands=(rule.command,),
-                        reaches=tuple(sorted(reached)),
-                        text=(
-                            f"runs with the rights of {' and '.join(sorted({*reached.values()}))}, whom the "
-                            "policies don't limit"
-                        ),
+                        reaches=reached.tables,
+                        text=f"runs with the rights of {reached.roles}",
                         sql=rule.definition,
                     )
 
-    def truncations(self, rows: Iterable[RowMapping]) -> Iterator[WayAround]:
+    def privileges(self, rows: Iterable[RowMapping]) -> Iterator[WayAround]:
         for row in rows:
             relation = self._by_oid.get(row["oid"])
             if relation is not None and relation.name in self.names:
+                kind, text = _UNLIMITED[row["privilege"]]
                 yield WayAround(
-                    kind="truncate",
+                    kind=kind,
                     object=relation.name,
                     role=row["role"],
-                    commands=("TRUNCATE",),
+                    commands=(row["privilege"],),
                     reaches=(relation.name,),
-                    text="removes all rows: no policy limits TRUNCATE",
+                    text=text,
                 )
 
     def children(self) -> Iterator[WayAround]:
@@ -223,22 +249,37 @@ class _Finder:
     def unlimited(self) -> Iterator[WayAround]:
         """Yield the roles that no policy limits."""
         for role in self.schema.roles.values():
-            if role.name == self.superuser:
-                continue
-            reached = sorted(
-                name for name in self._protected & set(self.names) if self._is_past(role.name, name)
-            )
-            if not reached:
-                continue
+            reached = self._unlimited(role.name)
+            if role.name != self.superuser and reached:
+                yield WayAround(
+                    kind="role",
+                    object=role.name,
+                    role=role.name,
+                    commands=(),
+                    reaches=tuple(sorted(reached)),
+                    text=_without_limits(role),
+                )
+
+    def roles_to_become(self) -> Iterator[WayAround]:
+        """Yield the roles that no policy limits, for each role that can SET ROLE to them."""
+        for role in self.schema.roles.values():
             if role.is_superuser:
-                text = "is a superuser"
-            elif role.bypasses_row_security:
-                text = "has BYPASSRLS"
-            else:
-                text = "owns tables, or is a member of their owner, and their row security isn't forced"
-            yield WayAround(
-                kind="role", object=role.name, role=role.name, commands=(), reaches=tuple(reached), text=text
-            )
+                continue
+            own = self._unlimited(role.name)
+            for other in roles_after_set_role(self.schema, role):
+                if reached := self._unlimited(other.name) - own:
+                    yield WayAround(
+                        kind="role",
+                        object=other.name,
+                        role=role.name,
+                        commands=("SET ROLE",),
+                        reaches=tuple(sorted(reached)),
+                        text=f"becomes a role that {_without_limits(other)}",
+                    )
+
+    def _unlimited(self, role: str) -> set[str]:
+        """Return the tables of the matrix whose policies don't limit *role*."""
+        return {name for name in self._protected & set(self.names) if self._is_past(role, name)}
 
     def _listed(self, kinds: Collection[str]) -> Iterator[Relation]:
         for relation in self.schema.relations.values():
@@ -269,30 +310,90 @@ class _Finder:
         is_forced = self.schema.relations[name].forced
         return profile is not None and (profile.bypasses or (profile.owns and not is_forced))
 
-    def _reached(self, name: str) -> _Reached | None:
-        """Return the protected tables that a view or function reaches past their policies; None if none."""
+    def _is_other(self, owner: str, role: str, name: str) -> bool:
+        """Return whether the policies of *name* may admit rows to *owner* that they don't admit to *role*."""
+        if name not in self._protected or owner == CALLER or self._is_past(role, name):
+            return False
+        theirs, own = self.profiles.get((name, owner)), self.profiles.get((name, role))
+        if theirs is None or not theirs.has_privileges:
+            return False
+        permissive, restrictive = (
+            {one.name for one in self.schema.relations[name].policies if one.permissive is side}
+            for side in (True, False)
+        )
+        of_owner, of_role = {*theirs.policies}, {*(() if own is None else own.policies)}
+        if not of_owner & permissive:
+            return False
+        if not of_owner & permissive <= of_role or not of_role & restrictive <= of_owner:
+            return True
+        return owner != role and access_asks_for_role(self.schema, [name])
+
+    def _reached(self, name: str, role: str) -> _Reached | None:
+        """Return the tables that a view or function reaches for *role*, past their policies or by others."""
         reach = reach_of(self.schema, name)
-        found = {(table, role) for table, role in reach.relations if self._is_past(role, table)}
         opaque = {
-            role
-            for function, role in reach.functions
+            owner
+            for function, owner in reach.functions
             if self.schema.functions[function].is_opaque
-            and any(self._is_past(role, table) for table in self._protected)
+            and self._past(((table, owner) for table in self._protected), role)
         }
-        roles = opaque | {role for _, role in found}
-        if not roles:
-            return None
-        # An opaque function may read any table.
-        tables = () if opaque else tuple(sorted({table for table, _ in found}))
-        return _Reached(tables, " and ".join(sorted(roles)))
+        return self._past(reach.relations, role, opaque)
+
+    def _past(
+        self, used: Iterable[tuple[str, str]], role: str, opaque: Collection[str] = ()
+    ) -> _Reached | None:
+        """Return the tables of *used* whose policies don't limit the rights beside them as those of *role*.
+
+        Args:
+            used: tables and views, each with the role whose rights count there.
+            role: the caller.
+            opaque: the roles with whose rights a function may read any table.
+        """
+        past, other, tables = set[str](), set[str](), set[str]()
+        for name, owner in [*used, *((name, owner) for owner in opaque for name in self._protected)]:
+            if self._is_past(owner, name):
+                past.add(owner)
+                tables.add(name)
+            elif self._is_other(owner, role, name):
+                other.add(owner)
+                tables.add(name)
+        rights = [
+            f"{' and '.join(sorted(found))}, {limit}"
+            for found, limit in (
+                (past, "whom the policies don't limit"),
+                (other - past, "to whom other policies apply"),
+            )
+            if found
+        ]
+        return _Reached(() if opaque else tuple(sorted(tables)), "; and of ".join(rights)) if rights else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Reached:
-    """Protected tables, none if any may be reached, and the roles whom their policies don't limit."""
+    """Tables, none if any may be reached, and the roles with whose rights, in words."""
 
     tables: tuple[str, ...]
     roles: str
+
+
+def roles_after_set_role(schema: Schema, role: RoleAttributes) -> list[RoleAttributes]:
+    """Return the roles that *role* can become by SET ROLE, also those that it can grant to itself."""
+    found, waiting = dict[str, RoleAttributes](), [role]
+    while waiting:
+        one = waiting.pop()
+        for name in {*one.may_set, *one.may_grant}:
+            if name in schema.roles and name not in found and name != role.name:
+                found[name] = schema.roles[name]
+                waiting.append(schema.roles[name])
+    return [found[name] for name in sorted(found)]
+
+
+def _without_limits(role: RoleAttributes) -> str:
+    if role.is_superuser:
+        return "is a superuser"
+    if role.bypasses_row_security:
+        return "has BYPASSRLS"
+    return "owns tables, or is a member of their owner, and their row security isn't forced"
 
 
 def _actions(row: RowMapping, target: str) -> Iterator[str]:

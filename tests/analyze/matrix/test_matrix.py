@@ -348,3 +348,159 @@ def test_the_ways_around_have_the_rights_of_each_view_and_function() -> None:
     assert {one.reaches for one in ways.values()} == {("public.docs",)}
     assert "with the rights of owner," in ways["public.over_definer"].text
     assert "with the rights of owner," in ways["public.outer_docs()"].text
+
+
+#: Each role reaches all rows of docs after the statements beside it.
+AFTER_STATEMENTS = {
+    "not_inherited": ["SET ROLE owner"],
+    "bypassing": ["SET ROLE auditor"],
+    "indirect": ["SET ROLE auditor"],
+    "granting": ["GRANT owner TO granting WITH SET TRUE", "SET ROLE owner"],
+}
+
+
+@pytest.mark.exhaustive
+def test_a_role_that_a_role_can_become_is_a_way_around() -> None:
+    script = """
+    CREATE ROLE owner; CREATE ROLE auditor BYPASSRLS; CREATE ROLE caller;
+    CREATE ROLE not_inherited NOINHERIT IN ROLE owner, caller;
+    CREATE ROLE bypassing IN ROLE auditor;
+    CREATE ROLE indirect NOINHERIT IN ROLE bypassing;
+    CREATE ROLE granting; GRANT owner TO granting WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;
+    CREATE ROLE neither; GRANT owner TO neither WITH INHERIT FALSE, SET FALSE;
+    CREATE TABLE docs (id int PRIMARY KEY);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    INSERT INTO docs VALUES (1);
+    GRANT SELECT ON docs TO caller, auditor;
+    ALTER TABLE docs OWNER TO owner;
+    """
+    with scratch_database(script) as connection:
+        ways = {way.key: way for way in matrix_of(connection, name="x").ways if way.commands == ("SET ROLE",)}
+        for role, statements in AFTER_STATEMENTS.items():
+            connection.exec_driver_sql("BEGIN")
+            for statement in (f"SET SESSION AUTHORIZATION {role}", *statements):
+                connection.exec_driver_sql(statement)
+            assert connection.exec_driver_sql("SELECT FROM docs").rowcount == 1
+            connection.exec_driver_sql("ROLLBACK")
+
+    assert ways.keys() == {
+        ("role", statements[-1].removeprefix("SET ROLE "), role)
+        for role, statements in AFTER_STATEMENTS.items()
+    }
+    assert {way.reaches for way in ways.values()} == {("public.docs",)}
+    assert ways["role", "auditor", "indirect"].text == "becomes a role that has BYPASSRLS"
+
+
+@pytest.mark.exhaustive
+def test_rights_of_a_role_that_other_policies_admit_are_a_way_around() -> None:
+    script = """
+    CREATE ROLE caller; CREATE ROLE auditor; CREATE ROLE colleague;
+    GRANT USAGE, CREATE ON SCHEMA public TO auditor, colleague;
+    CREATE TABLE docs (id int PRIMARY KEY, owner text);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    INSERT INTO docs VALUES (1, 'bob');
+    CREATE TABLE inbox (id int);
+    CREATE POLICY own ON docs TO caller, colleague USING (owner = current_setting('app.user', true));
+    CREATE POLICY strict ON docs AS RESTRICTIVE TO colleague USING (id > 0);
+    CREATE POLICY everything ON docs TO auditor USING (true);
+    GRANT SELECT ON docs TO caller, auditor, colleague;
+    GRANT INSERT ON inbox TO caller;
+    SET ROLE auditor;
+    CREATE FUNCTION found() RETURNS SETOF docs SECURITY DEFINER LANGUAGE sql AS 'SELECT * FROM public.docs';
+    CREATE FUNCTION noted() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS $$
+      BEGIN new.id := (SELECT count(*) FROM public.docs); RETURN new; END $$;
+    SET ROLE colleague;
+    CREATE FUNCTION mine() RETURNS SETOF docs SECURITY DEFINER LANGUAGE sql AS 'SELECT * FROM public.docs';
+    RESET ROLE;
+    CREATE TRIGGER noted BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION noted();
+    """
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="x", roles=["caller", "auditor"])
+        connection.exec_driver_sql("SET ROLE caller")
+        assert connection.exec_driver_sql("SELECT FROM docs").rowcount == 0
+        assert connection.exec_driver_sql("SELECT FROM mine()").rowcount == 0
+        assert connection.exec_driver_sql("SELECT FROM found()").rowcount == 1
+
+    ways = {way.key: way for way in found.ways if way.kind != "role"}
+    assert ways.keys() == {
+        ("function", "public.found()", "caller"),
+        ("trigger", "noted on public.inbox", "caller"),
+        # Its own policies admit all rows, and those of the colleague others.
+        ("function", "public.mine()", "auditor"),
+    }
+    way = ways["function", "public.found()", "caller"]
+    assert way.text == "runs with the rights of auditor, to whom other policies apply"
+    assert way.reaches == ("public.docs",)
+
+
+@pytest.mark.exhaustive
+def test_triggers_that_a_role_creates_are_a_way_around() -> None:
+    script = """
+    CREATE ROLE snoop; CREATE ROLE bob;
+    CREATE TABLE docs (id int PRIMARY KEY, owner text);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON docs USING (owner = current_user);
+    GRANT INSERT ON docs TO bob; GRANT TRIGGER ON docs TO snoop;
+    """
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="x")
+        for statement in (
+            "SET ROLE snoop",
+            "CREATE TEMPORARY TABLE seen (owner text)",
+            """CREATE FUNCTION pg_temp.see() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO pg_temp.seen VALUES (new.owner); RETURN new; END'""",
+            "CREATE TRIGGER see AFTER INSERT ON docs FOR EACH ROW EXECUTE FUNCTION pg_temp.see()",
+            "SET ROLE bob",
+            "INSERT INTO docs VALUES (1, 'bob')",
+            "SET ROLE snoop",
+        ):
+            connection.exec_driver_sql(statement)
+        assert connection.exec_driver_sql("SELECT owner FROM seen").all() == [("bob",)]
+
+    (way,) = [way for way in found.ways if way.role == "snoop"]
+    assert (way.kind, way.object, way.commands) == ("trigger", "public.docs", ("TRIGGER",))
+
+
+@pytest.mark.exhaustive
+def test_an_aggregate_of_a_security_definer_function_is_a_way_around() -> None:
+    script = """
+    CREATE ROLE caller;
+    CREATE TABLE docs (id int PRIMARY KEY);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    INSERT INTO docs VALUES (1);
+    CREATE POLICY none ON docs TO caller USING (false);
+    CREATE FUNCTION add(bigint, int) RETURNS bigint SECURITY DEFINER LANGUAGE sql AS
+      'SELECT count(*) FROM public.docs';
+    REVOKE EXECUTE ON FUNCTION add FROM PUBLIC;
+    CREATE AGGREGATE added(int) (sfunc = add, stype = bigint, initcond = '0');
+    """
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="x")
+        connection.exec_driver_sql("SET ROLE caller")
+        assert connection.exec_driver_sql("SELECT added(1)").scalar() == 1
+
+    (way,) = [way for way in found.ways if way.role == "caller"]
+    assert (way.kind, way.object) == ("function", "public.add(bigint,integer)")
+
+
+@pytest.mark.exhaustive
+def test_a_role_with_execute_alone_has_its_ways() -> None:
+    script = """
+    CREATE ROLE bot; CREATE ROLE other;
+    CREATE TABLE docs (id int PRIMARY KEY);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    INSERT INTO docs VALUES (1);
+    CREATE FUNCTION found() RETURNS SETOF docs SECURITY DEFINER LANGUAGE sql AS 'SELECT * FROM public.docs';
+    REVOKE EXECUTE ON FUNCTION found FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION found TO bot;
+    CREATE FUNCTION two() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 2';
+    REVOKE EXECUTE ON FUNCTION two FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION two TO other;
+    """
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="x")
+        connection.exec_driver_sql("SET ROLE bot")
+        assert connection.exec_driver_sql("SELECT FROM found()").rowcount == 1
+
+    assert found.roles == ("bot",)
+    assert {way.key for way in found.ways} == {("function", "public.found()", "bot")}
