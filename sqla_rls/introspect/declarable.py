@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.ddl.privileges import granted_together
@@ -38,8 +39,9 @@ class Declarable:
         functions: IntrospectedFunctions,
         schemas: Collection[str],
     ) -> None:
-        self.live, self.views, self.functions = live, views, functions
+        self.views, self.functions = views, functions
         self.remarks = [*functions.remarks]
+        self.live = live = self._with_expressions(live)
         self.tables = sorted(filter(self._is_declared, live.row_security), key=str)
         self.policies = [policy for table in self.tables for policy in live.policies_of(table)]
         self.callers = callers(role for policy in self.policies for role in policy.roles)
@@ -55,6 +57,20 @@ class Declarable:
         }
         self.privileges = self._beyond_the_implied()
         self.on_schemas = list(self._on_schemas(schemas))
+
+    def _with_expressions(self, live: DatabaseSnapshot) -> DatabaseSnapshot:
+        """Return *live* without the policies that have no expression; add a remark for each."""
+        without = {
+            key: one for key, one in live.policies.items() if one.using is None and one.with_check is None
+        }
+        for key, policy in sorted(without.items(), key=str):
+            if live.row_security[key.table].enabled:
+                effect = "admits" if policy.permissive else "limits"
+                self.remarks.append(
+                    f"autogenerate will drop policy {policy.name} on {table_name(key.table)}: it has no "
+                    f"expression, and {effect} no row"
+                )
+        return replace(live, policies={key: one for key, one in live.policies.items() if key not in without})
 
     def _called_sequences(self) -> set[TableKey]:
         """Return the sequences that defaults of the tables call.

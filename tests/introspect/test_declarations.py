@@ -419,3 +419,31 @@ def test_a_partition_that_callers_reach_is_said_and_revoked(project: Project) ->
     assert f"# autogenerate will revoke {said}" in written
     revokes = project.migrate(metadata)
     assert "op.revoke(['SELECT'], 'parts_1', ['rls_adopt_app'])" in revokes
+
+
+@pytest.mark.exhaustive
+def test_a_policy_without_an_expression_is_said_and_dropped(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY small ON todos TO rls_adopt_app USING (id < 10)",
+        "CREATE POLICY bare ON todos FOR SELECT TO rls_adopt_app",
+        "CREATE POLICY loose ON todos AS RESTRICTIVE TO rls_adopt_etl",
+        "GRANT SELECT, DELETE ON todos TO rls_adopt_app",
+        "INSERT INTO todos VALUES (1), (20)",
+    )
+    written, metadata = introspected(project)
+    assert "# autogenerate will drop policy bare on todos: it has no expression, and admits no row" in written
+    assert (
+        "# autogenerate will drop policy loose on todos: it has no expression, and limits no row" in written
+    )
+
+    def seen() -> list[int]:
+        with project.engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL ROLE rls_adopt_app")
+            return list(connection.exec_driver_sql("SELECT id FROM todos").scalars())
+
+    before = seen()
+    assert "confirm_exposure" not in project.migrate(metadata)
+    assert seen() == before == [1]

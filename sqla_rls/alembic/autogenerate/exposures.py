@@ -159,6 +159,9 @@ def _restrictive_policies(changes: Changes, dropped: Collection[TableKey]) -> It
     stays = {change.after.key for change in changes.policies if change.after}
     for change in changes.policies:
         gone = change.before
-        if gone and not (gone.permissive or change.after or gone.key in stays or gone.table in dropped):
+        # Without an expression, it limited no row.
+        if gone is None or gone.permissive or (gone.using is None and gone.with_check is None):
+            continue
+        if not (change.after or gone.key in stays or gone.table in dropped):
             roles = ", ".join(sorted(gone.roles))
             yield gone.table, f"restrictive policy {gone.name!r} no longer limits {roles}"
