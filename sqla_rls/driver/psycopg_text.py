@@ -39,7 +39,7 @@ _COMMITS: Final = frozenset({"COMMIT", "PREPARE TRANSACTION"})
 #: default privileges.  The default privileges of the caller's role hold for all its callers.
 #: Postgres keeps the locks of such a change until the transaction ends, except those on pg_policy and
 #: pg_default_acl.  A deleted row there leaves the lock of its object.  A changed one is as young as the
-#: transaction, or younger: it has the number of a subtransaction.  Ten seconds use up fewer numbers than that.
+#: transaction, or younger: it has the number of a subtransaction.  Ten seconds use up fewer numbers.
 #: A function of the caller in a deferred trigger, or a cursor WITH HOLD, runs as late as COMMIT.
 #: The views over pg_cursor() and pg_lock_status() would be planned for each statement.
 _GUARD: Final = b"""
@@ -234,7 +234,7 @@ def _read(pgconn: PGconn, statement: Statement) -> PQGen[TextResult | ErrorField
     parts: list[str] = []
     rows: list[Row] = []
     columns = range(0)
-    count = size = waiting = 0  # rows, written characters, and characters that aren't written
+    count = size = waiting = 0  # rows, written characters, and bytes that aren't written
     tag = b""
     last: PGresult | None = None
     while True:
@@ -257,9 +257,12 @@ def _read(pgconn: PGconn, statement: Statement) -> PQGen[TextResult | ErrorField
             write = statement.write(fields)
             columns = range(len(fields))
         if result.ntuples:
-            row = _row_of(result, columns)
-            rows.append(row)
-            count, waiting = count + 1, waiting + sum([len(value) for value in row if value is not None])
+            values = [result.get_value(0, column) for column in columns]
+            count, waiting = count + 1, waiting + sum([len(value) for value in values if value is not None])
+            # Before the work of writing them.  No value is written in less than half of its text.
+            if waiting > 2 * (statement.max_size - size):
+                raise ResultTooLarge
+            rows.append([None if value is None else _text(value) for value in values])
             if statement.max_rows is not None and count > statement.max_rows:
                 raise StatementRefused(
                     f"the result is refused: it has more than {statement.max_rows} rows. Add LIMIT", "54000"
@@ -274,10 +277,6 @@ def _read(pgconn: PGconn, statement: Statement) -> PQGen[TextResult | ErrorField
     if last.status not in _DONE:
         return _error_of(last)
     return TextResult(fields=fields, parts=parts, tag=_text(tag))
-
-
-def _row_of(result: PGresult, columns: range) -> Row:
-    return [None if (value := result.get_value(0, column)) is None else _text(value) for column in columns]
 
 
 def _text(value: bytes) -> str:

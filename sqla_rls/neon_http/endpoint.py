@@ -17,7 +17,6 @@ from sqla_rls.driver.psycopg_text import (
     Statement,
     StatementFailed,
     StatementRefused,
-    TextResult,
     run,
 )
 from sqla_rls.exc import AuthenticationError, DeclarationError, KeysUnavailable, TransactionRefused
@@ -33,6 +32,7 @@ from sqla_rls.neon_http.protocol import (
     read_request,
     refusal_of,
     rows_writer,
+    written,
 )
 from sqla_rls.neon_http.transactions import abandon, commit, driver_connection, undo
 from sqla_rls.session.enforce import enforce_row_security, identify
@@ -124,10 +124,17 @@ class SqlEndpoint:
             # The drivers read the body of an answer with this status only.
             status, body = 400, refusal_of(detail(error))
         except StatementFailed as error:
-            status, body = 400, error_of(error.fields)
+            status, body = self._failure(error)
         except BadRequest as error:
             status, body = error.status, refusal_of(str(error), error.code)
         await answer.send(send, status, body, extra)
+
+    def _failure(self, error: StatementFailed) -> tuple[int, bytes]:
+        limit = self._options.limits.max_response_bytes
+        # The message may be as long as a value, and holds data.
+        if sum(map(len, error.fields.values())) <= limit and len(body := error_of(error.fields)) <= limit:
+            return 400, body
+        return 507, refusal_of(str(_too_large("response", limit, 507)))
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
         """Return the body; None if the client has gone."""
@@ -197,7 +204,7 @@ class SqlEndpoint:
                 "connection class of its own. Leave them out"
             )
         limits = self._options.limits
-        results: list[TextResult] = []
+        results: list[str] = []
         remaining = limits.max_response_bytes
         try:
             for query in request.queries:
@@ -208,8 +215,9 @@ class SqlEndpoint:
                     max_rows=limits.max_rows,
                     max_size=remaining,
                 )
-                result = await run(bound, statement)
-                remaining -= sum(map(len, result.parts))
+                result = written(await run(bound, statement), array_mode=query.array_mode)
+                if (remaining := remaining - len(result)) < 0:
+                    raise ResultTooLarge
                 results.append(result)
             body = answer_of(request, results)
             if len(body) > limits.max_response_bytes:

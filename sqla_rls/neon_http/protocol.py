@@ -171,15 +171,13 @@ def _modes(headers: Headers) -> tuple[dict[str, Any], dict[str, str]]:
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def answer_of(request: Request, results: Sequence[TextResult]) -> bytes:
-    """Return the body of the answer."""
-    bodies = [
-        _result(result, query.array_mode) for query, result in zip(request.queries, results, strict=True)
-    ]
-    return (f'{{"results":[{",".join(bodies)}]}}' if request.is_batch else bodies[0]).encode()
+def answer_of(request: Request, results: Sequence[str]) -> bytes:
+    """Return the body of the answer with the written *results*."""
+    return (f'{{"results":[{",".join(results)}]}}' if request.is_batch else results[0]).encode()
 
 
-def _result(result: TextResult, array_mode: bool) -> str:
+def written(result: TextResult, *, array_mode: bool) -> str:
+    """Return the JSON of *result*."""
     words = result.tag.split(" ")
     head = _encode(
         {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final
 
 from psycopg.postgres import types
@@ -115,7 +116,8 @@ _WRITERS: Final[dict[str, Writer]] = {
 }
 
 
-@cache
+# A caller may create any number of types, each with another oid.
+@lru_cache(maxsize=1024)
 def writer(oid: int) -> Writer:
     """Return the writer of values of the type with *oid*.
 
@@ -131,38 +133,33 @@ def writer(oid: int) -> Writer:
     return lambda text: _read_array(text, element, found.delimiter)
 
 
+_BRACKETS: Final = str.maketrans("{}", "[]")
+
+
+@lru_cache(maxsize=16)
+def _unquoted(delimiter: str) -> re.Pattern[str]:
+    """Return the pattern of a value that isn't quoted, or of the characters between two values."""
+    between = "{}" + re.escape(delimiter)
+    return re.compile(f"([^{between}]+)|[{between}]+")
+
+
 def _read_array(text: str, element: Writer, delimiter: str) -> str:
     """Return the JSON array of Postgres's array *text*; the bounds of the array are dropped."""
-    parts: list[str] = []
-    position = text.index("{")
-    while position < len(text):
-        character = text[position]
-        if character == '"':
-            value, position = _read_quoted(text, position + 1)
-            parts.append(element(value))
-        elif character in "{}":
-            parts.append("[" if character == "{" else "]")
-            position += 1
-        elif character == delimiter:
-            parts.append(",")
-            position += 1
-        else:
-            end = position
-            while text[end] not in (delimiter, "}"):
-                end += 1
-            value = text[position:end]
-            parts.append("null" if value == "NULL" else element(value))
-            position = end
+    # Not character by character, since a value may have millions.  No text of Postgres has a NUL.
+    text = text[text.index("{") :].replace("\\\\", "\0b").replace('\\"', "\0q")
+    parts = text.split('"')
+    parts[::2] = [_read_unquoted(part, element, delimiter) for part in parts[::2]]
+    parts[1::2] = [element(part.replace("\0q", '"').replace("\0b", "\\")) for part in parts[1::2]]
     return "".join(parts)
 
 
-def _read_quoted(text: str, position: int) -> tuple[str, int]:
-    """Return the quoted value that begins at *position*, and the position after its closing quote."""
-    value: list[str] = []
-    while (character := text[position]) != '"':
-        if character == "\\":
-            position += 1
-            character = text[position]
-        value.append(character)
-        position += 1
-    return "".join(value), position + 1
+def _read_unquoted(text: str, element: Writer, delimiter: str) -> str:
+    if element is str or (element is _json_number and "NaN" not in text and "Infinity" not in text):
+        return text.translate(_BRACKETS).replace("NULL", "null")
+
+    def part(found: re.Match[str]) -> str:
+        if (value := found[1]) is None:
+            return found[0].translate(_BRACKETS).replace(delimiter, ",")
+        return "null" if value == "NULL" else element(value)
+
+    return _unquoted(delimiter).sub(part, text)

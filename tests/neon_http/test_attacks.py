@@ -16,6 +16,8 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls.exc import UnsafeRole
 from sqla_rls.neon_http import Limits, sql_endpoint
+from sqla_rls.neon_http import endpoint as endpoint_module
+from sqla_rls.neon_http.values import writer
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 from tests.neon_http.conftest import Client, MakeEndpoint
@@ -380,6 +382,8 @@ async def test_a_huge_result_ends_at_its_limit(
         "SELECT generate_series(1, 100000000)",
         "SELECT FROM generate_series(1, 100000)",
         "SELECT repeat('x', 100000)",
+        "DO $$ BEGIN RAISE EXCEPTION '%', repeat('x', 100000); END $$",
+        "DO $$ BEGIN RAISE EXCEPTION '%', repeat('x', 60000) USING DETAIL = repeat('x', 60000); END $$",
     ):
         answer = await client.send({"query": sql})
         assert answer.status_code == 507, answer.text
@@ -389,6 +393,48 @@ async def test_a_huge_result_ends_at_its_limit(
     assert (await client.send({"query": insert})).status_code == 507
     assert (await client.batch("SELECT repeat('x', 60000)", "SELECT repeat('x', 60000)")).status_code == 507
     assert await client.rows(ALL_TODOS) == [["alice's"]]
+
+
+@pytest.mark.exhaustive
+async def test_the_columns_of_a_batch_count_as_its_results_arrive(
+    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
+) -> None:
+    client = Client(make_endpoint(limits=Limits(max_response_bytes=1_000_000)), issuer)
+    columns = ", ".join(["1"] * 1600)
+    # Of a result without rows, too.  The setting would fail the batch in another way.
+    answer = await client.batch(*[f"SELECT {columns} LIMIT 0"] * 8, "SET client_encoding = 'LATIN1'")
+    assert (answer.status_code, "too large" in answer.text) == (507, True)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("sql", ["SELECT ARRAY[repeat('\"', 2000000)]", "SELECT repeat('x', 3000000)"])
+async def test_a_value_above_the_limit_is_not_written(
+    make_endpoint: MakeEndpoint,
+    issuer: Issuer,
+    sql: str,
+    monkeypatch: pytest.MonkeyPatch,
+    runner: asyncio.Runner,
+) -> None:
+    written: list[int] = []
+
+    def note(rows: list[Any]) -> str:
+        written.append(len(rows))
+        return ""
+
+    monkeypatch.setattr(endpoint_module, "rows_writer", lambda *_, **__: note)
+    client = Client(make_endpoint(limits=Limits(max_response_bytes=1_000_000)), issuer)
+    answer = await client.send({"query": sql})
+    assert (answer.status_code, written) == (507, [])
+
+
+@pytest.mark.exhaustive
+async def test_types_of_callers_fill_no_memory(client: Client, runner: asyncio.Runner) -> None:
+    for number in range(3):
+        names = [f"pg_temp.e{number}_{one}" for one in range(500)]
+        create = "DO $$ BEGIN " + "".join(f"CREATE TYPE {name} AS ENUM ('a');" for name in names) + " END $$"
+        answer = await client.batch(create, "SELECT " + ", ".join(f"'a'::{name}" for name in names))
+        assert answer.status_code == 200, answer.text
+    assert writer.cache_info().currsize <= 1024
 
 
 @pytest.mark.exhaustive

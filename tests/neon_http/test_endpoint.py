@@ -619,3 +619,30 @@ async def test_a_lost_connection_is_replaced(client: Client, signed: Signed, run
     answer = await running
     assert (answer.status_code, answer.json()["code"]) == (400, "57P01")
     assert await client.rows("SELECT auth.user_id()") == [["alice"]]
+
+
+@pytest.mark.exhaustive
+async def test_arrays_are_those_of_postgres_in_json(client: Client, runner: asyncio.Runner) -> None:
+    texts = ["a", "", "NULL", "null", '"', "\\", '\\"', "{", "}", ",", "a b", "\n", "\x01", "ü", "[1]", "x,y"]
+    values: list[Any] = [
+        *([one] for one in texts),
+        *([one, other] for one in texts for other in ("b", '"', None)),
+        [texts, texts[::-1]],
+        [["a", None], [None, '"']],
+        [],
+    ]
+    for value in values:
+        sql = "SELECT $1::text[], array_to_json($1::text[])"
+        assert await client.rows(sql, value) == [[value, value]]
+    for array in (
+        "'[0:1]={1,NULL}'::int[]",
+        "'{1.5,NaN,-Infinity,NULL}'::float8[]",
+        "'{{1.5},{2}}'::float8[]",
+        "'{t,NULL,f}'::bool[]",
+        """ARRAY['{"a": "\\\\"}', '1', 'null', NULL]::jsonb[]""",
+    ):
+        ((found, expected),) = await client.rows(f"SELECT {array}, array_to_json({array})")
+        assert found == expected
+    assert await client.rows("SELECT '{(1,2),(0,0);(3,4),(0,0)}'::box[]") == [
+        [["(1,2),(0,0)", "(3,4),(0,0)"]]
+    ]
