@@ -50,6 +50,20 @@ REVOKE EXECUTE ON FUNCTION pg_stat_get_activity(integer), pg_stat_get_backend_ac
 GRANT EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint), pg_cancel_backend(integer) TO pg_signal_backend;
 GRANT EXECUTE ON FUNCTION pg_stat_get_activity(integer), pg_stat_get_backend_activity(integer) TO pg_read_all_stats;
 
+DO $do$
+DECLARE
+  function regprocedure;
+BEGIN
+  FOR function IN
+    SELECT p.oid FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid JOIN pg_proc AS p ON p.oid = d.objid
+     WHERE d.refclassid = 'pg_extension'::regclass AND e.extname = 'pg_stat_statements'
+       AND d.classid = 'pg_proc'::regclass AND p.proname = 'pg_stat_statements'
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', function);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_read_all_stats', function);
+  END LOOP;
+END$do$;
+
 -- Connections from within the server.
 DO $do$
 DECLARE

@@ -71,6 +71,17 @@ SELECT login.name AS login, current_user::text AS role, found.is_fatal, found.wh
     SELECT 8, false, 'read the statements of others', format('ALTER ROLE %I SET track_activities = off', login.name)
      WHERE pg_catalog.current_setting('track_activities') = 'on'
      UNION ALL
+    -- It shows the texts of a role's statements to the role.  Those of commands such as DO have their literals.
+    SELECT 8, false, 'read the statements of others',
+           format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO pg_read_all_stats',
+                  p.oid::regprocedure)
+      FROM pg_catalog.pg_proc AS p
+      JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
+      JOIN pg_catalog.pg_extension AS e ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid
+     WHERE e.extname = 'pg_stat_statements' AND p.proname = 'pg_stat_statements'
+       AND (pg_catalog.has_function_privilege(login.name, p.oid, 'EXECUTE')
+            OR pg_catalog.has_function_privilege(current_user, p.oid, 'EXECUTE'))
+     UNION ALL
     SELECT 9, false, 'share large objects', format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', p.oid::regprocedure)
       FROM pg_catalog.pg_proc AS p
      WHERE p.pronamespace = 'pg_catalog'::regnamespace
