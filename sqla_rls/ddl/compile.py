@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Column, ColumnElement, Table, delete, literal_column
+from sqlalchemy import Boolean, ClauseElement, Column, ColumnElement, Table, delete, literal_column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import CompileError
 from sqlalchemy.sql import operators, visitors
-from sqlalchemy.sql.elements import BindParameter, ColumnClause, UnaryExpression
+from sqlalchemy.sql.elements import (
+    BinaryExpression,
+    BindParameter,
+    ColumnClause,
+    ExpressionClauseList,
+    Grouping,
+    TextClause,
+    UnaryExpression,
+)
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import Exists, ReturnsRows, Select
 
 from sqla_rls.exc import (
     DeclarationError,
 )
+
+_Element = TypeVar("_Element", bound=ClauseElement)
 
 # "%" isn't doubled, as in a migration or a script; a driver's escaping is added when the statement runs.
 _NEUTRAL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
@@ -108,6 +119,50 @@ def literally(
     if schema_translate_map:
         options.update(schema_translate_map=schema_translate_map, render_schema_translate=True)
     return options
+
+
+#: SQL text that an operator beside it can't split.
+_ONE_NAME = re.compile(r"[\w.]+")
+
+
+def with_whole_text(element: _Element) -> _Element:
+    """Return *element* with its SQL text in parentheses, where an operator stands beside the text.
+
+    SQLAlchemy writes ``and_(text("a OR b"), c)`` as ``a OR b AND c``, which is true for each ``a``.
+    """
+    whole = {
+        id(one) for parent in visitors.iterate(element) for one in _operands(parent) if _is_splittable(one)
+    }
+    if not whole:
+        return element
+
+    def grouped(element: Any, **kw: Any) -> Any:
+        return Grouping(element) if id(element) in whole else None
+
+    return cast(_Element, visitors.replacement_traverse(cast(Any, element), {}, grouped))
+
+
+def _operands(parent: object) -> Sequence[Any]:
+    match parent:
+        case ExpressionClauseList():
+            return parent.clauses
+        case UnaryExpression():
+            return [parent.element]
+        case BinaryExpression():
+            # Other text may be a part of the operator, such as the ANY of "= ANY".
+            return [one for one in (parent.left, parent.right) if isinstance(one.type, Boolean)]
+        case Select() if len(parent._where_criteria) > 1:
+            return parent._where_criteria
+    return ()
+
+
+def _is_splittable(one: Any) -> bool:
+    match one:
+        case TextClause():
+            return not _ONE_NAME.fullmatch(one.text)
+        case ColumnClause(is_literal=True):
+            return not _ONE_NAME.fullmatch(one.name)
+    return False
 
 
 def column_text(column: Column[Any]) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import DDLCompiler
 from sqlalchemy.sql.selectable import SelectBase
 
-from sqla_rls.ddl.compile import literally
+from sqla_rls.ddl.compile import literally, with_whole_text
 from sqla_rls.ddl.script import dollar_quoted, made_twice, qualified, sql
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import TableKey, View
@@ -30,7 +30,7 @@ def query_text(
         DeclarationError: the query can't be written as SQL text.
     """
     try:
-        return str(query.compile(**literally(schema_translate_map, copied)))
+        return str(with_whole_text(query).compile(**literally(schema_translate_map, copied)))
     except CompileError as error:
         raise DeclarationError(f"the query of view {name!r} can't be written as SQL text: {error}") from error
 

@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 
+from sqla_rls.ddl.compile import with_whole_text
 from sqla_rls.declare.base import TableDeclarations, authenticated, kept_on
 from sqla_rls.declare.policies import Policy
 from sqla_rls.declare.roles import together_by_name
@@ -92,7 +93,7 @@ def permitted(target: Any, command: str, role: Role | str = authenticated) -> Co
                 restrictive.append(or_(not_(_inherits(inherited)), using))
     has_role = _once(func.pg_catalog.pg_has_role(_CALLER, cast(str(role), Text), "USAGE"))
     allowed = and_(_has_privilege(asked, command), has_role, or_(*permissive), *restrictive)
-    return func.coalesce(allowed, false())
+    return func.coalesce(with_whole_text(allowed), false())
 
 
 def _table(target: Any) -> Table:

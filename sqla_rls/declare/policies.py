@@ -24,6 +24,7 @@ from sqlalchemy.sql.elements import False_
 from sqlalchemy.sql.roles import WhereHavingRole
 
 from sqla_rls import snapshot as objects
+from sqla_rls.ddl.compile import with_whole_text
 from sqla_rls.declare.base import Columns, Declaration, Roles, TableDeclarations, as_roles
 from sqla_rls.declare.expressions import Condition, OwnColumn, auth_uid
 from sqla_rls.declare.membership import member_of
@@ -153,7 +154,7 @@ class Policy(Declaration):
             # The most frequent condition, without the visits of its elements.
             column = own(expression.column)
             return expression if column is None else auth_uid(column)
-        moved: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, own)
+        moved: ColumnElement[bool] = visitors.replacement_traverse(with_whole_text(expression), {}, own)
         for element in visitors.iterate(moved):
             if isinstance(element, member_of):
                 # Both the copy and its source must pass the check.

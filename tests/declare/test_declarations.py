@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import (
     CHAR,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Identity,
@@ -23,10 +24,14 @@ from sqlalchemy import (
     Uuid,
     and_,
     bindparam,
+    case,
     column,
     exists,
+    false,
     func,
+    literal_column,
     not_,
+    or_,
     select,
     text,
 )
@@ -169,6 +174,37 @@ def test_a_column_that_is_not_there_is_refused_by_name() -> None:
 )
 def test_expressions_become_sql_text(expression: Any, text: str) -> None:
     assert using(expression) == text
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("expression", "sql"),
+    [
+        (and_(text("a OR b"), auth_uid("user_id")), "(a OR b) AND (SELECT auth.user_id()) = todos.user_id"),
+        (and_(auth_uid("user_id"), text("a OR b")), "(SELECT auth.user_id()) = todos.user_id AND (a OR b)"),
+        (or_(text("a AND b"), text("c")), "(a AND b) OR c"),
+        (~literal_column("a OR b", Boolean), "NOT (a OR b)"),
+        (literal_column("a OR b", Boolean).is_(True), "(a OR b) IS true"),
+        (literal_column("a OR b", Boolean) == false(), "(a OR b) = false"),
+        (
+            exists(text("1")).select_from(text("t")).where(text("a OR b"), text("c")),
+            "EXISTS (SELECT 1 \nFROM t \nWHERE (a OR b) AND c)",
+        ),
+        (case((text("a OR b"), text("c OR d")), else_=False), "CASE WHEN a OR b THEN c OR d ELSE false END"),
+    ],
+)
+def test_sql_text_beside_another_condition_is_in_parentheses(expression: Any, sql: str) -> None:
+    assert using(expression) == sql
+
+
+@pytest.mark.exhaustive
+def test_sql_text_of_a_view_is_in_parentheses() -> None:
+    metadata = MetaData()
+    todos = Table("todos", metadata, Column("id", Integer, primary_key=True), Column("task", Text))
+    open_todos = view("v", metadata, select(todos.c.id).where(text("id = 1 OR id = 2"), todos.c.task == "a"))
+    (found,) = declared([metadata]).views.values()
+    assert found.definition.endswith("WHERE (id = 1 OR id = 2) AND todos.task = 'a'")
+    assert open_todos.c.id.name == "id"
 
 
 def test_a_class_body_knows_its_columns_before_they_have_a_type() -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    and_,
     column,
     create_engine,
     delete,
@@ -93,6 +94,17 @@ tasks = Table(
     grant("SELECT", "UPDATE", "DELETE", to=[assistant, guest, noble, authenticated]),
 )
 
+drafts = Table(
+    "drafts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("is_locked", Boolean),
+    Policy("read", "SELECT", [authenticated, anonymous], using=True),
+    Policy("some", "UPDATE", authenticated, using="id = 1 OR id = 2"),
+    Policy("mixed", "UPDATE", authenticated, using=and_(text("id = 1 OR id = 3"), column("is_locked"))),
+    Policy("strict", "UPDATE", authenticated, using="NOT is_locked OR id = 4", permissive=False),
+)
+
 
 @pytest.fixture(scope="module")
 def owner(server: Server) -> Iterator[Engine]:
@@ -116,6 +128,9 @@ def owner(server: Server) -> Iterator[Engine]:
             [{"id": number, "is_locked": locked} for number, locked in enumerate((False, True, None, False))],
         )
         connection.execute(insert(shared).values(id=1))
+        connection.execute(
+            insert(drafts), [{"id": number, "is_locked": number % 2 == 0} for number in range(1, 6)]
+        )
     yield engine
     server.drop_database(name)
 
@@ -177,6 +192,19 @@ def test_callers_of_another_role_are_asked_about_by_their_role(owner: Engine) ->
         asked = select(permitted(notes, "update", anonymous), permitted(notes, "delete", anonymous))
         assert set(connection.execute(asked.select_from(notes)).all()) == {(False, False)}
         assert not connection.scalar(select(permitted(notes, "delete")).select_from(notes))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("role", "ids"), [("authenticated", {1}), ("anonymous", set())])
+def test_policies_of_sql_text_keep_their_own_or(owner: Engine, role: str, ids: set[int]) -> None:
+    with owner.connect() as connection:
+        run_as(connection, role, "alice")
+        rows = connection.execute(select(drafts.c.id, permitted(drafts, "update"))).all()
+        assert len(rows) == 5
+        assert {number for number, may in rows if may} == ids
+        if ids:
+            change = update(drafts).values(id=drafts.c.id).returning(drafts.c.id)
+            assert set(connection.execute(change).scalars()) == ids
 
 
 def test_without_row_security_the_privilege_decides(owner: Engine) -> None:
