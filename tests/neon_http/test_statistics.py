@@ -1,4 +1,4 @@
-"""SQL of callers on a server with pg_stat_statements, which shows a role the statements of all its callers."""
+"""SQL of callers on a server with pg_stat_statements, which shows a role the statements of its callers."""
 
 from __future__ import annotations
 

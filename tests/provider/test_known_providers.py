@@ -21,6 +21,7 @@ from sqla_rls.exc import DeclarationError, InvalidToken
 from sqla_rls.provider import Provider
 from sqla_rls.testing.issuer import ALGORITHMS, Issuer, Key
 from sqla_rls.tokens.jwks import FetchLimits
+from tests.support.suite import table
 from tests.tables.known_providers import CASES, STYTCH, TENANT, Case, Claims
 
 
@@ -427,3 +428,35 @@ def test_supabase_chooses_no_role_once_you_said_which() -> None:
     ):
         typed: Any = options
         assert provider.supabase("a.example", **typed).role_for({"role": "service_role"}) == role
+
+
+#: The claims of a program's token, and the requirement that only the tokens of people fulfil.
+PROGRAMS: dict[str, tuple[Provider, Claims, Any]] = {
+    "auth0": (
+        provider.auth0("example.eu.auth0.com", audience="api"),
+        {"sub": "program@clients", "azp": "program", "gty": "client-credentials"},
+        {"gty": (None,)},
+    ),
+    "cognito": (
+        provider.cognito("eu-west-1_AbCdEf", client_id="program"),
+        {"sub": "program", "token_use": "access", "client_id": "program"},
+        {"username": ()},
+    ),
+    "keycloak": (
+        provider.keycloak("https://login.example.com", "todos", audience="api"),
+        {"sub": "b9f5", "azp": "program", "client_id": "program", "typ": "Bearer"},
+        {"client_id": (None,)},
+    ),
+}
+
+
+@table("name", PROGRAMS)
+@pytest.mark.exhaustive
+def test_a_token_of_a_program_is_one_of_a_subject_unless_a_claim_is_required(name: str) -> None:
+    known, claims, required = PROGRAMS[name]
+    with Issuer(imitate=known) as issuer:
+        token = issuer.token("alice", claims=claims)
+        assert Verifier(issuer.provider).verify(token).subject == claims["sub"]
+        people = replace(issuer.provider, required_claims={**known.required_claims, **required})
+        with pytest.raises(InvalidToken, match="doesn't accept the value"):
+            Verifier(people).verify(token)
