@@ -18,6 +18,7 @@ from sqla_rls.catalog.views import views_in
 from sqla_rls.ddl.privileges import Grants, granted_together
 from sqla_rls.declare.base import READY_MADE, anonymous, authenticated
 from sqla_rls.declare.grantable import GRANTABLE, is_beyond_row_security
+from sqla_rls.diff.privileges import BUILT_IN
 from sqla_rls.introspect import functions as function_declarations
 from sqla_rls.introspect.declarable import Declarable
 from sqla_rls.introspect.preset import Preset
@@ -74,9 +75,11 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     body = list(_Module(live, declared_views, functions, asked, preset, on_tables).lines())
     if all(line.startswith("#") for line in body):
         body.append("pass")
-    run_first = ""
-    if functions.run_first:
-        listed = "".join(indent(f"{literal(one)},\n", INDENT) for one in functions.run_first)
+    run_first, statements = "", [*functions.run_first]
+    if BUILT_IN.name in asked and BUILT_IN not in live.privileges:
+        statements.append(f"REVOKE USAGE ON SCHEMA {BUILT_IN.name} FROM PUBLIC")
+    if statements:
+        listed = "".join(indent(f"{literal(one)},\n", INDENT) for one in statements)
         run_first = f"{RUN_FIRST_HEAD}RUN_FIRST = [\n{listed}]\n\n\n"
     more = ", supabase" if preset else ""
     head = HEAD.format(database=connection.engine.url.database, more=more, run_first=run_first)

@@ -65,7 +65,7 @@ from sqla_rls.exc import DeclarationError
 '''
 
 
-RUN_FIRST_HEAD = """#: SQL of functions that models can't declare.  Run it first in the first migration:
+RUN_FIRST_HEAD = """#: SQL that models can't declare.  Run it first in the first migration:
 #: for statement in RUN_FIRST: op.execute(text(statement.replace(":", r"\\:")))
 """
 

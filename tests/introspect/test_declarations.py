@@ -447,3 +447,26 @@ def test_a_policy_without_an_expression_is_said_and_dropped(project: Project) ->
     before = seen()
     assert "confirm_exposure" not in project.migrate(metadata)
     assert seen() == before == [1]
+
+
+@pytest.mark.exhaustive
+def test_a_schema_that_public_may_not_use_stays_closed_in_a_new_database(
+    project: Project, server: Server
+) -> None:
+    execute_raw(
+        project,
+        "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+        "CREATE TABLE todos (id int PRIMARY KEY)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON todos TO rls_adopt_app USING (true)",
+        "GRANT SELECT ON todos TO PUBLIC",
+    )
+    before = project.state()
+    written, metadata = introspected(project)
+    project.check(metadata)
+    found: dict[str, Any] = {}
+    exec(written, found)
+    assert rebuilt(project, server, metadata, *found["RUN_FIRST"]) == before
+    # Other schemas are closed in a new database, too.
+    execute_raw(project, "CREATE SCHEMA other")
+    assert "RUN_FIRST" not in introspected(project, "other")[0]
