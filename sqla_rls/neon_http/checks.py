@@ -26,8 +26,9 @@ async def require_separate_callers(session: AsyncSession) -> None:
     statements of a superuser that end them.
 
     Raises:
-        UnsafeRole: the login role can become another role, or has privileges of its own; or one caller can
-            create objects that other callers use.
+        UnsafeRole: the login role can become another role, or has privileges of its own; one caller can
+            create objects that other callers use, or truncate their tables; or it can drop a restrictive
+            policy.
 
     Emits:
         One SELECT over the roles and privileges of the caller.

@@ -532,6 +532,11 @@ UNSAFE = {
         "create triggers on table todos",
         "REVOKE TRIGGER ON todos FROM authenticated",
     ),
+    "truncation": (
+        "GRANT TRUNCATE ON todos TO authenticated",
+        "may truncate table todos",
+        "REVOKE TRUNCATE ON todos FROM authenticated",
+    ),
 }
 #: A restrictive policy that names the role of the caller, where a permissive one doesn't.
 DROPPABLE = (

@@ -40,6 +40,13 @@ SELECT login.name AS login, current_user::text AS role, found.is_fatal, found.wh
      WHERE c.relkind IN ('r', 'p', 'v', 'f') AND c.relpersistence <> 't'
        AND pg_catalog.has_table_privilege(a.name, c.oid, 'TRIGGER')
      UNION ALL
+    -- TRUNCATE asks no policy.
+    SELECT 4, true, format('role %I may truncate table %s, past its policies', a.name, c.oid::regclass),
+           format('REVOKE TRUNCATE ON %s FROM PUBLIC, %I', c.oid::regclass, a.name)
+      FROM acting AS a, pg_catalog.pg_class AS c
+     WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND c.relpersistence <> 't'
+       AND pg_catalog.has_table_privilege(a.name, c.oid, 'TRUNCATE')
+     UNION ALL
     -- A prepared transaction keeps its locks when its connection has ended.
     SELECT 5, true, 'a transaction may be prepared, and keep its locks', 'ALTER SYSTEM RESET max_prepared_transactions'
      WHERE pg_catalog.current_setting('max_prepared_transactions') <> '0'
