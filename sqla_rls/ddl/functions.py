@@ -81,6 +81,7 @@ def _create_function(create: CreateFunction, compiler: DDLCompiler, **kw: Any) -
         "create_function.sql",
         compiler,
         statement,
+        name=compiler.sql_compiler.render_literal_value(create.function.name, String()),
         statement=_in_current_schema(statement),
         check_body="on" if create.check_body else "off",
         if_possible=_IF_POSSIBLE.format(function=name) if create.if_possible else "",

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
-from sqla_rls import Policy
+from sqla_rls import Policy, sql_function
 from sqla_rls.testing.postgres import Server
 from tests.support.project import Project, operations
 
@@ -223,3 +223,41 @@ def test_policies_are_altered_in_a_transaction(project: Project) -> None:
         written = project.migrate(metadata)
 
     assert operations(written) == ["alter_policy", "alter_policy"]
+
+
+@pytest.mark.parametrize("arguments", ["", "a integer DEFAULT 1"])
+def test_public_executes_no_function_in_between(project: Project, server: Server, arguments: str) -> None:
+    def models(step: int) -> MetaData:
+        metadata = MetaData()
+        notes(metadata, "notes", MINE)
+        if step:
+            sql_function(
+                'My "f" 100%',
+                metadata,
+                arguments=arguments if step == 2 else "b integer DEFAULT 2",
+                returns="bigint",
+                body="SELECT count(*) FROM public.notes",
+                security_definer=True,
+                to="pg_monitor",
+            )
+        return metadata
+
+    project.engine_options["isolation_level"] = "AUTOCOMMIT"
+    project.migrate(models(0))
+    with project.engine.begin() as connection:
+        connection.execute(text("INSERT INTO notes VALUES ('you')"))
+    url = server.url(project.url.database, user=READER)
+    watcher = create_engine(url, pool_size=1, max_overflow=0)
+    counted = {"notes": 'SELECT "My ""f"" 100%"()::text'}
+
+    for step in (1, 2, 0):
+        project.revision(models(step))
+        project.confirm()
+        with watching(watcher, counted) as looks:
+            project.upgrade()
+        assert set().union(*looks["notes"]) == set()
+    for _ in (0, 2):
+        with watching(watcher, counted) as looks:
+            project.downgrade()
+        assert set().union(*looks["notes"]) == set()
+    watcher.dispose()

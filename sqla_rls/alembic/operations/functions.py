@@ -44,7 +44,9 @@ class FunctionOp(RowSecurityOp):
                 ``op.check_rls_function()`` after these tables.
             comment: without it, a replaced function keeps its comment.
 
-        Emits: ``CREATE OR REPLACE FUNCTION``, and ``COMMENT ON FUNCTION`` for a *comment*.
+        Emits: ``CREATE OR REPLACE FUNCTION``.  For a new function, ``REVOKE EXECUTE … FROM PUBLIC`` in the
+            same statement: ``op.grant()`` names those who may execute it.  ``COMMENT ON FUNCTION`` for a
+            *comment*.
 
         Reverse: ``op.drop_rls_function()``; for a replaced function, ``op.create_rls_function()`` with its
         earlier definition.
