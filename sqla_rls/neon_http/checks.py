@@ -26,9 +26,8 @@ async def require_separate_callers(session: AsyncSession) -> None:
     statements of a superuser that end them.
 
     Raises:
-        UnsafeRole: the login role can become another role, or has privileges of its own; one caller can
-            create objects that other callers use, or truncate their tables; or it can drop a restrictive
-            policy.
+        UnsafeRole: the login role can become another role, or has privileges of its own.  Or one caller can
+            create objects that other callers use, truncate their tables, or drop a restrictive policy.
 
     Emits:
         One SELECT over the roles and privileges of the caller.

@@ -42,6 +42,8 @@ from sqla_rls.tokens.provider import Provider
 from sqla_rls.tokens.signing import SigningKey
 from sqla_rls.tokens.verifier import Verifier
 
+#: The bytes of a body that takes longer to read than a thread to start.
+_LARGE: Final = 64 * 1024
 #: The seconds after which a request ends that Postgres hasn't ended at its statement_timeout.
 _GRACE: Final = 0.5
 
@@ -112,7 +114,9 @@ class SqlEndpoint:
             body = await self._read(headers, receive)
             if body is None:
                 return
-            request = read_request(headers, body, max_queries=self._options.limits.max_queries)
+            read = partial(read_request, headers, body, max_queries=self._options.limits.max_queries)
+            # In a thread, a body with millions of values doesn't stop the event loop.
+            request = await asyncio.to_thread(read) if len(body) > _LARGE else read()
             _require_role(request, caller)
             found = await unless_disconnected(self._answer(request, caller), receive)
             if found is None:

@@ -19,6 +19,8 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separator
 class _Number(float):
     """A number with a fraction or an exponent, in its own spelling."""
 
+    __slots__ = ("text",)  # a request may have millions
+
     text: str
 
 
@@ -78,7 +80,9 @@ def parameter(value: Any) -> bytes | None:
 
 
 def _scalar(value: Any) -> str:
-    return value.text if isinstance(value, _Number) else _encode(value)
+    if isinstance(value, _Number):
+        return value.text
+    return str(value) if type(value) is int else _encode(value)
 
 
 def _array(values: list[Any]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import threading
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -17,7 +19,8 @@ from sqlalchemy.pool import NullPool
 from sqla_rls.exc import UnsafeRole
 from sqla_rls.neon_http import Limits, sql_endpoint
 from sqla_rls.neon_http import endpoint as endpoint_module
-from sqla_rls.neon_http.values import writer
+from sqla_rls.neon_http.protocol import read_request
+from sqla_rls.neon_http.values import loads, writer
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 from tests.neon_http.conftest import Client, MakeEndpoint
@@ -425,6 +428,35 @@ async def test_a_value_above_the_limit_is_not_written(
     client = Client(make_endpoint(limits=Limits(max_response_bytes=1_000_000)), issuer)
     answer = await client.send({"query": sql})
     assert (answer.status_code, written) == (507, [])
+
+
+@pytest.mark.exhaustive
+async def test_a_large_request_is_read_beside_the_event_loop(
+    client: Client, monkeypatch: pytest.MonkeyPatch, runner: asyncio.Runner
+) -> None:
+    threads: list[int] = []
+    read = read_request
+
+    def note(*args: Any, **kw: Any) -> Any:
+        threads.append(threading.get_ident())
+        return read(*args, **kw)
+
+    monkeypatch.setattr(endpoint_module, "read_request", note)
+    for numbers in ([1.5], [1.5] * 100_000):
+        assert await client.rows("SELECT cardinality($1::float8[])", numbers) == [[len(numbers)]]
+    small, large = threads
+    assert small == threading.get_ident() != large
+
+
+@pytest.mark.exhaustive
+def test_the_numbers_of_a_request_take_little_memory() -> None:
+    body = b"[" + b",".join([b"1.5"] * 100_000) + b"]"
+    tracemalloc.start()
+    try:
+        numbers = loads(body)
+        assert tracemalloc.get_traced_memory()[1] < 200 * len(numbers)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.exhaustive
