@@ -41,14 +41,20 @@ def bare(node: Any) -> Any:
 
 
 def _changes_value(cast: Any) -> bool:
-    """Return whether a cast may cut a value: to a length, or to a part of a time."""
+    """Return whether a cast may cut a value: to a length, to a part of a time, or to fewer values."""
     if cast.typeName.typmods:
         return True
+    name, inner = cast.typeName.names[-1].sval, bare(cast.arg)
+    if type(inner).__name__ == "ColumnRef" and name in _FEWER_VALUES:
+        return True
     # Postgres prints a constant as a text of its own type.
-    return type(cast.arg).__name__ != "A_Const" and cast.typeName.names[-1].sval in _PARTS_OF_TIME
+    return type(cast.arg).__name__ != "A_Const" and name in _PARTS
 
 
-_PARTS_OF_TIME: Final = ("date", "time", "timetz")
+#: Parts of a time, and the first byte or bytes of a text.
+_PARTS: Final = ("date", "time", "timetz", "char", "name")
+#: A cast of a column to these may make one value of several: 2 and 3 are both true, and 0.6 and 1 both 1.
+_FEWER_VALUES: Final = ("bool", "float4", "float8", "int2", "int4", "int8")
 
 
 def is_scalar(select: Any) -> bool:

@@ -142,6 +142,28 @@ def test_a_condition_has_words(subtests: pytest.Subtests) -> None:
             assert words.of([expression]) == expected
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (f'((user_id)::"char" = ({ME})::"char")', """rows where CAST(user_id AS "char") = CAST"""),
+        (f'(user_id = ({ME})::"char")', "rows where user_id = CAST("),
+        ("((status)::name = ('a'::text)::name)", "rows where CAST(status AS name) = "),
+        ("((id)::real = (1)::real)", "rows where CAST(id AS real) = "),
+        ("((id)::integer = 1)", "rows where CAST(id AS integer) = 1"),
+        (
+            "(EXISTS (SELECT FROM ms m WHERE m.user_id = auth.user_id() AND m.id::bool = docs.id::bool))",
+            "rows where EXISTS ",
+        ),
+        # These casts leave each value apart from the others.
+        ("((status)::text = 'a'::text)", "rows with status a"),
+        (f"(user_id = ({ME})::bigint)", "own rows"),
+    ],
+)
+def test_a_cast_that_joins_values_stays_in_the_words(expression: str, expected: str) -> None:
+    assert ConditionWords(COLUMNS, {}).of([expression]).startswith(expected)
+
+
 def test_restrictive_policies_follow_the_others() -> None:
     words = ConditionWords(COLUMNS, {}, required=("published", "team_id")).of(
         [f"(user_id = {ME})", "is_public"], ["(NOT in_trash)"]
