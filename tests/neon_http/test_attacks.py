@@ -564,6 +564,11 @@ UNSAFE = {
         "create triggers on table todos",
         "REVOKE TRIGGER ON todos FROM authenticated",
     ),
+    "triggers of another role": (
+        "GRANT TRIGGER ON todos TO anonymous",
+        "role anonymous may create triggers on table todos",
+        "REVOKE TRIGGER ON todos FROM anonymous",
+    ),
     "truncation": (
         "GRANT TRUNCATE ON todos TO authenticated",
         "may truncate table todos",

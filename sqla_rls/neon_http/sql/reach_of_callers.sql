@@ -3,7 +3,10 @@
 WITH login AS (
   SELECT oid, rolname AS name FROM pg_catalog.pg_roles WHERE rolname = session_user
 ), acting AS (
-  SELECT DISTINCT name::text FROM (VALUES (session_user), (current_user)) AS v (name)
+  -- SET ROLE reaches anonymous, too.
+  SELECT DISTINCT r.rolname::text AS name FROM pg_catalog.pg_roles AS r
+   WHERE r.rolname IN (session_user, current_user)
+      OR r.rolname = 'anonymous' AND pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER')
 )
 SELECT login.name AS login, current_user::text AS role, found.is_fatal, found.what, found.hint
   FROM login, LATERAL (
@@ -54,18 +57,18 @@ SELECT login.name AS login, current_user::text AS role, found.is_fatal, found.wh
     -- From PostgreSQL 16 on, DROP OWNED takes the caller's role out of a policy.  The statement that reads the rows
     -- may be in the same block, and return them in an error.
     SELECT 6, true, format('role %I can drop restrictive policy %I of table %s by DROP OWNED, and permissive policy %I stays',
-                           current_user, r.polname, c.oid::regclass, p.polname),
+                           acting.name, r.polname, c.oid::regclass, p.polname),
            format('ALTER POLICY %I ON %s TO PUBLIC', r.polname, c.oid::regclass)
-      FROM pg_catalog.pg_policy AS r
+      FROM acting CROSS JOIN pg_catalog.pg_policy AS r
       JOIN pg_catalog.pg_class AS c ON c.oid = r.polrelid
       JOIN pg_catalog.pg_policy AS p ON p.polrelid = r.polrelid AND p.polpermissive
      WHERE NOT r.polpermissive AND 0 <> ALL (r.polroles) AND c.relrowsecurity AND c.relpersistence <> 't'
        AND (p.polcmd IN (r.polcmd, '*') OR r.polcmd = '*')
-       AND EXISTS (SELECT FROM unnest(r.polroles) AS a (role) WHERE pg_catalog.pg_has_role(a.role, 'USAGE'))
+       AND EXISTS (SELECT FROM unnest(r.polroles) AS a (role) WHERE pg_catalog.pg_has_role(acting.name, a.role, 'USAGE'))
        AND EXISTS (SELECT FROM unnest(p.polroles) AS b (role)
-                    WHERE b.role = 0 OR b.role <> ALL (r.polroles) AND pg_catalog.pg_has_role(b.role, 'USAGE'))
-       AND (pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE')
-            OR pg_catalog.has_table_privilege(c.oid, 'DELETE'))
+                    WHERE b.role = 0 OR b.role <> ALL (r.polroles) AND pg_catalog.pg_has_role(acting.name, b.role, 'USAGE'))
+       AND (pg_catalog.has_any_column_privilege(acting.name, c.oid, 'SELECT, INSERT, UPDATE')
+            OR pg_catalog.has_table_privilege(acting.name, c.oid, 'DELETE'))
        AND pg_catalog.current_setting('server_version_num')::int >= 160000
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger
                         WHERE evtevent = 'ddl_command_start' AND evtenabled IN ('O', 'A') AND 'DROP OWNED' = ANY (evttags))
