@@ -96,6 +96,31 @@ def views_in(
     return found
 
 
+def triggers_and_rules(
+    connection: Connection, keys: Collection[TableKey], *, default_schema: str
+) -> dict[TableKey, list[str]]:
+    """Return the triggers and rules of each view of *keys* that has some: ``trigger guard``."""
+    found: dict[TableKey, list[str]] = {}
+    rows = fetch_rows(connection, _TRIGGERS_AND_RULES, _named(keys, default_schema)) if keys else ()
+    for row in rows:
+        found.setdefault(key_of(row, default_schema), []).append(f"{row['kind']} {row['name']}")
+    return found
+
+
+_TRIGGERS_AND_RULES = """
+SELECT n.nspname, c.relname, x.kind, x.name
+  FROM unnest(CAST(:schemas AS text[]), CAST(:views AS text[])) AS asked (nspname, relname)
+  JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.nspname
+  JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relname
+ CROSS JOIN LATERAL (
+   SELECT 'trigger', t.tgname FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+    UNION ALL
+   SELECT 'rule', r.rulename FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid AND r.ev_type <> '1'
+ ) AS x (kind, name)
+ ORDER BY 1, 2, 3, 4
+"""
+
+
 class PastRowSecurity(NamedTuple):
     """A view that shows other roles rows of *tables* that its owner reads without row security."""
 

@@ -40,7 +40,7 @@ from sqla_rls import (
     view,
 )
 from sqla_rls.declare.collect import declared
-from sqla_rls.exc import DeclarationError
+from sqla_rls.exc import DeclarationError, ExposureNotConfirmed
 from tests.support.project import Project, execute, operations, own_todos
 from tests.support.suite import table
 from tests.support.views import READER, about_views, models
@@ -171,6 +171,43 @@ def test_one_that_is_replaced_stays_the_same_view(project: Project, caplog: pyte
 
 
 @pytest.mark.exhaustive
+@pytest.mark.exhaustive
+def test_a_view_that_would_lose_its_trigger_stops_the_migration(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The trigger refuses changes that the owner's rights allow."""
+
+    def with_view(query: str) -> MetaData:
+        metadata = own_todos()
+        view("v", metadata, query, grant("SELECT", "UPDATE", to=READER), security_invoker=False)
+        return metadata
+
+    project.migrate(with_view("SELECT id, task FROM todos"))
+    execute(
+        project,
+        "INSERT INTO todos (user_id, task) VALUES ('bob', 'a')",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        'CREATE TRIGGER "re fuse" INSTEAD OF UPDATE ON v FOR EACH ROW EXECUTE FUNCTION refuse()',
+        "CREATE RULE silent AS ON DELETE TO v DO INSTEAD NOTHING",
+    )
+    # A view that Postgres replaces keeps them.
+    assert "confirm_exposure" not in project.migrate(with_view("SELECT id, task FROM todos WHERE id > 0"))
+    written = project.revision(with_view("SELECT id, user_id, task FROM todos"))
+    assert operations(written)[0] == "confirm_exposure"
+    said = "the view is created again without its rule silent, trigger re fuse"
+    assert said in written
+    assert f"may expose view v: {said}" in caplog.text
+    with pytest.raises(ExposureNotConfirmed, match="without its rule silent, trigger re fuse"):
+        project.upgrade()
+    with project.engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL ROLE {READER}"))
+        connection.execute(text("UPDATE v SET task = 'b'"))
+        assert connection.scalars(text("SELECT task FROM v")).all() == ["a"]
+    project.confirm()
+    project.upgrade()
+    assert "confirm_exposure" not in project.migrate(with_view("SELECT id FROM todos"))
+
+
 def test_policies_that_read_it_make_room(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 

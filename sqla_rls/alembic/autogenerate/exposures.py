@@ -47,6 +47,17 @@ def say_which_views_expose(views: ViewChanges) -> None:
             )
 
 
+def views_without_triggers(lost: Mapping[TableKey, Collection[str]]) -> Iterator[Call]:
+    """Warn of views that lose triggers or rules, by which they may refuse changes; yield confirmations."""
+    for view, names in lost.items():
+        exposure = (
+            f"the view is created again without its {', '.join(names)}. Create them again below the view, in "
+            "the upgrade and in the downgrade"
+        )
+        log.warning("this migration may expose view %s: %s", view.name, exposure)
+        yield confirmed(view, exposure)
+
+
 def say_what_callers_can_drop(models: Snapshot, memberships: Collection[Membership]) -> None:
     """Warn of restrictive policies that a caller can drop while a permissive one stays.
 

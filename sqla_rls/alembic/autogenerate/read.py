@@ -17,7 +17,13 @@ from sqla_rls.catalog.functions import Functions, read_functions
 from sqla_rls.catalog.granted import GrantedObject, granted_functions_and_views
 from sqla_rls.catalog.read import DatabaseSnapshot, policies_on, read_database, row_security_of
 from sqla_rls.catalog.reads import with_reads_of_text
-from sqla_rls.catalog.views import PastRowSecurity, Views, read_views, views_past_row_security
+from sqla_rls.catalog.views import (
+    PastRowSecurity,
+    Views,
+    read_views,
+    triggers_and_rules,
+    views_past_row_security,
+)
 from sqla_rls.declare.collect import declared, functions, grants_on
 from sqla_rls.declare.ignore import Ignored
 from sqla_rls.declare.policies_only import tables_with_policies_only
@@ -140,6 +146,8 @@ class Read:
     function_changes: list[FunctionChange]
     views: Views
     view_changes: ViewChanges
+    #: The triggers and rules of the views that the migration drops and creates again.
+    lost_with_views: Mapping[TableKey, list[str]]
     dependents: Dependents
     past_row_security: list[PastRowSecurity]
     unmanaged: list[GrantedObject]
@@ -194,6 +202,11 @@ def read(context: Context) -> Read:
         function_changes=function_changes,
         views=views,
         view_changes=view_changes,
+        lost_with_views=triggers_and_rules(
+            connection,
+            [one.after.key for one in view_changes.created if one.before is not None and not one.replaces],
+            default_schema=default_schema,
+        ),
         dependents=Dependents(*_dependents(context, function_changes, views, view_changes)),
         past_row_security=views_past_row_security(
             connection,

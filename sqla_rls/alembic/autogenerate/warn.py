@@ -12,6 +12,7 @@ from sqla_rls.alembic.autogenerate.exposures import (
     say_what_callers_can_drop,
     say_what_callers_hold_past_row_security,
     say_which_views_expose,
+    views_without_triggers,
 )
 from sqla_rls.alembic.autogenerate.forced import kept_from_the_owner
 from sqla_rls.alembic.autogenerate.functions import (
@@ -73,7 +74,10 @@ def warn(context: Context, read: Read, normalized: Normalized, changes: Changes)
         changes.privileges.default_revokes,
     )
     say_what_callers_hold_past_row_security(live, declared, changes.privileges.revokes)
-    to_confirm = list(exposures(changes, live, tables.dropped))
+    to_confirm = [
+        *exposures(changes, live, tables.dropped),
+        *views_without_triggers(read.lost_with_views),
+    ]
     say_which_views_expose(read.view_changes)
     return Warned(to_confirm, kept_from_the_owner(live, declared) | _circles(read.declared))
 
