@@ -68,20 +68,40 @@ def ways_around(
 
 def rights_beside_relations(database: ScratchDatabase, roles: Sequence[str]) -> Mapping[str, frozenset[str]]:
     """Return the rights of *roles* by which they have ways, other than SELECT, INSERT, UPDATE and DELETE."""
-    found: dict[str, set[str]] = {}
-    for row in database.connection.execute(
-        _with_roles("definer_functions"), {"roles": list(roles)}
-    ).mappings():
-        for role in (
-            {*row["roles"]} - {*row["owners"]} if _may_reach(database.schema, row["signature"]) else ()
-        ):
-            found.setdefault(role, set()).add(row["signature"])
-    for row in database.connection.execute(
-        _with_roles("unlimited_privileges"), {"roles": list(roles)}
-    ).mappings():
-        if not row["owns"]:
+    schema, found = database.schema, dict[str, set[str]]()
+    by_oid, tables = {one.oid: one.name for one in schema.relations.values()}, _with_rows_of(schema)
+    functions, privileges = (
+        database.connection.execute(_with_roles(name), {"roles": list(roles)}).mappings().all()
+        for name in ("definer_functions", "unlimited_privileges")
+    )
+    for row in functions:
+        if _may_reach(schema, row["signature"]):
+            for role in {*row["roles"]} - {*row["owners"]}:
+                found.setdefault(role, set()).add(row["signature"])
+    for row in privileges:
+        if by_oid.get(row["oid"]) in tables and not row["owns"]:
             found.setdefault(row["role"], set()).add(f"{row['privilege']} {row['oid']}")
     return {role: frozenset(rights) for role, rights in found.items()}
+
+
+def _with_rows_of(schema: Schema) -> dict[str, list[str]]:
+    """Return each protected table, partition and child with the protected tables whose rows it has."""
+    found: dict[str, list[str]] = {}
+    for name, relation in schema.relations.items():
+        if relation.row_security and relation.has_rows:
+            for one in (name, *_descendants(schema, relation)):
+                found.setdefault(one, []).append(name)
+    return found
+
+
+def _descendants(schema: Schema, parent: Relation) -> set[str]:
+    found, waiting = set[str](), list(parent.children)
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += schema.relations[one].children
+    return found
 
 
 def _may_reach(schema: Schema, signature: str) -> bool:
@@ -202,16 +222,17 @@ class _Finder:
                     )
 
     def privileges(self, rows: Iterable[RowMapping]) -> Iterator[WayAround]:
+        tables = _with_rows_of(self.schema)
         for row in rows:
             relation = self._by_oid.get(row["oid"])
-            if relation is not None and relation.name in self.names:
+            if relation is not None and relation.name in tables and relation.name in self.names:
                 kind, text = _UNLIMITED[row["privilege"]]
                 yield WayAround(
                     kind=kind,
                     object=relation.name,
                     role=row["role"],
                     commands=(row["privilege"],),
-                    reaches=(relation.name,),
+                    reaches=tuple(sorted(tables[relation.name])),
                     text=text,
                 )
 
@@ -219,7 +240,7 @@ class _Finder:
         parents: dict[str, list[str]] = {}
         for parent in self._listed(("r", "p")):
             if parent.name in self._protected:
-                for name in self._descendants(parent):
+                for name in _descendants(self.schema, parent):
                     parents.setdefault(name, []).append(parent.name)
         for name, found in parents.items():
             for role in self.roles:
@@ -236,15 +257,6 @@ class _Finder:
                             "child"
                         ),
                     )
-
-    def _descendants(self, parent: Relation) -> set[str]:
-        found, waiting = set[str](), list(parent.children)
-        while waiting:
-            one = waiting.pop()
-            if one not in found:
-                found.add(one)
-                waiting += self.schema.relations[one].children
-        return found
 
     def unlimited(self) -> Iterator[WayAround]:
         """Yield the roles that no policy limits."""

@@ -462,6 +462,28 @@ def test_triggers_that_a_role_creates_are_a_way_around() -> None:
 
 
 @pytest.mark.exhaustive
+def test_truncate_on_a_partition_of_a_protected_table_is_a_way_around() -> None:
+    script = """
+    CREATE ROLE cleaner; CREATE ROLE other;
+    CREATE TABLE docs (id int) PARTITION BY RANGE (id);
+    CREATE TABLE docs_1 PARTITION OF docs FOR VALUES FROM (0) TO (10);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+    INSERT INTO docs VALUES (1);
+    CREATE TABLE scratch (id int);
+    GRANT TRUNCATE ON docs_1 TO cleaner; GRANT TRUNCATE ON scratch TO other;
+    """
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="x")
+        for statement in ("SET ROLE cleaner", "TRUNCATE docs_1", "RESET ROLE"):
+            connection.exec_driver_sql(statement)
+        assert connection.exec_driver_sql("SELECT FROM docs").rowcount == 0
+
+    assert found.roles == ("cleaner",)
+    (way,) = found.ways
+    assert (way.key, way.reaches) == (("truncate", "public.docs_1", "cleaner"), ("public.docs",))
+
+
+@pytest.mark.exhaustive
 def test_an_aggregate_of_a_security_definer_function_is_a_way_around() -> None:
     script = """
     CREATE ROLE caller;
