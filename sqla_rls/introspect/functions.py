@@ -82,7 +82,7 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
         {key: arguments for key, arguments in said.items() if key not in obstacles},
         [
             *(_remark(key, why) for key, why in obstacles.items()),
-            *(_remark_on_path(one) for one in declarable if one.key not in obstacles and _is_lured(one)),
+            *(_remark_on_path(one) for one in found if _is_lured(one)),
         ],
         # Their bodies may read tables.
         ["SET LOCAL check_function_bodies = off", *dict.fromkeys(statements)] if statements else [],
@@ -152,14 +152,23 @@ def _remark(key: TableKey, why: str) -> str:
     return f"function {'.'.join(filter(None, key))} isn't declared: {why}"
 
 
-def _is_lured(function: SQLFunction) -> bool:
-    """Return whether the function runs as its owner while callers choose its search_path."""
-    return function.security_definer and not any(one.startswith("search_path=") for one in function.settings)
-
-
-def _remark_on_path(function: SQLFunction) -> str:
+def _is_lured(one: _Found) -> bool:
+    """Return whether callers choose the search_path of a function that has rights or decides about rows."""
+    function = one.value
     return (
-        f"function {'.'.join(filter(None, function.key))} is unsafe: it runs as its owner, with the "
-        "search_path of the caller, who can shadow the tables and functions that its body names. Give it a "
-        "search_path"
+        (function.security_definer or one.is_called)
+        and not one.is_of_extension
+        # A body that isn't a string has bound its names.
+        and bool(function.body)
+        and function.language in ("sql", "plpgsql")
+        and not any(setting.startswith("search_path=") for setting in function.settings)
+    )
+
+
+def _remark_on_path(one: _Found) -> str:
+    function = one.value
+    runs = "it runs as its owner" if function.security_definer else "policies, views or defaults call it"
+    return (
+        f"function {'.'.join(filter(None, function.key))} is unsafe: {runs}, with the search_path of the "
+        "caller, who can shadow the tables and functions that its body names. Give it a search_path"
     )

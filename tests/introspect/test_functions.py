@@ -170,3 +170,43 @@ def test_models_alone_rebuild_a_database_with_functions(
     assert rebuilt(project, server, metadata) == [
         line for line in project.state() if "helper" not in line[1] or "helper(" in definition
     ]
+
+
+@pytest.mark.exhaustive
+def test_a_function_of_a_policy_whose_tables_a_caller_can_shadow_is_said(project: Project) -> None:
+    body = "'BEGIN RETURN EXISTS (SELECT FROM allowed WHERE allowed.id = $1); END'"
+    execute_raw(
+        project,
+        "CREATE TABLE allowed (id int)",
+        f"CREATE FUNCTION lured(int) RETURNS boolean LANGUAGE plpgsql STABLE AS {body}",
+        "CREATE FUNCTION pinned(int) RETURNS boolean LANGUAGE plpgsql STABLE "
+        f"SET search_path = public, pg_temp AS {body}",
+        f"CREATE FUNCTION costly(int) RETURNS boolean LANGUAGE plpgsql STABLE COST 7 AS {body}",
+        "CREATE FUNCTION bound(int) RETURNS boolean LANGUAGE sql STABLE "
+        "RETURN EXISTS (SELECT FROM allowed WHERE allowed.id = $1)",
+        "GRANT SELECT ON allowed TO rls_adopt_app",
+    )
+    for name in ("lured", "pinned", "costly", "bound"):
+        execute_raw(
+            project,
+            f"CREATE TABLE {name} (id int)",
+            f"INSERT INTO {name} VALUES (1)",
+            f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
+            f"CREATE POLICY it ON {name} TO rls_adopt_app USING ({name}(id))",
+            f"GRANT SELECT ON {name} TO rls_adopt_app",
+        )
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL ROLE rls_adopt_app")
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE allowed ON COMMIT DROP AS SELECT 1 AS id")
+        opened = {
+            name
+            for name in ("lured", "pinned", "costly", "bound")
+            if connection.exec_driver_sql(f"SELECT FROM {name}").rowcount
+        }
+    written, _ = introspected(project)
+
+    assert opened == {"lured", "costly"}
+    assert {
+        name for name in ("lured", "pinned", "costly", "bound") if f"# function {name} is unsafe: " in written
+    } == opened
+    assert "policies, views or defaults call it, with the search_path of the caller" in written
