@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy import CursorResult, delete, select, text, update
+from sqlalchemy import CursorResult, delete, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from starlette.routing import Route
@@ -36,10 +36,11 @@ POLICIES: Final = text(
     "ORDER BY tablename, policyname"
 )
 
-# psycopg, since SQL over HTTP needs it.  The endpoint has an engine of its own.
-psycopg_url = url.set(drivername="postgresql+psycopg")
-engine = create_async_engine(psycopg_url)
-sql_engine = create_async_engine(psycopg_url, pool_size=2, max_overflow=3)
+# psycopg, since SQL over HTTP needs it.
+engine = create_async_engine(url.set(drivername="postgresql+psycopg"))
+# A login role of its own, since the SQL of a caller can act as the login role, and see its other sessions.
+sql_url = make_url(os.environ.get("DATABASE_SQL_URL", url))
+sql_engine = create_async_engine(sql_url.set(drivername="postgresql+psycopg"), pool_size=2, max_overflow=3)
 watch(engine)
 watch(sql_engine)
 

@@ -387,6 +387,7 @@ def test_a_database_and_a_provider_of_ones_own() -> None:
         variables = {
             "DATABASE_URL": owner,
             "DATABASE_AUTHENTICATED_URL": here("DATABASE_AUTHENTICATED_URL"),
+            "DATABASE_SQL_URL": here("DATABASE_SQL_URL"),
             "STACK_PROJECT_ID": issuer.project_id,
             "STACK_BASE_URL": issuer.base_url,
             "STACK_PUBLISHABLE_CLIENT_KEY": "pck_1",
@@ -411,6 +412,9 @@ def test_a_database_and_a_provider_of_ones_own() -> None:
                 body = {"query": "SELECT task FROM todos", "params": []}
                 answer = client.post("/sql", json=body, headers={**headers, **connection})
                 assert answer.json()["rowCount"] == count
+                body = {"query": "SELECT session_user", "params": []}
+                answer = client.post("/sql", json=body, headers={**headers, **connection})
+                assert answer.json()["rows"] == [{"session_user": "sql_http"}]
 
         def alembic(*arguments: str) -> str:
             command = [sys.executable, "-m", "alembic", "-c", str(TODOS / "alembic.ini"), *arguments]
