@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from sqla_rls.exc import DeclarationError, SqlOverHttpError
+from sqla_rls.tokens.names import is_loopback
 
 IsolationLevel: TypeAlias = Literal["ReadUncommitted", "ReadCommitted", "RepeatableRead", "Serializable"]
 #: A statement, or a statement and its parameters.
@@ -36,11 +37,16 @@ class Result:
 class _Requests:
     """The common part of both clients: the URL, the headers, and the reading of answers."""
 
-    def __init__(self, url: str, *, role: str, timeout: float) -> None:
+    def __init__(self, url: str, *, role: str, timeout: float, plain_http: bool) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DeclarationError(
                 "the client can't be made: the URL isn't one of HTTP. Give https://example.com/sql"
+            )
+        if parts.scheme == "http" and not plain_http and not is_loopback(parts.hostname):
+            raise DeclarationError(
+                "the client can't be made: its URL isn't https, so that others on the network can read the "
+                "token. Give an https URL, or plain_http=True in a network that you trust"
             )
         self._parts, self._timeout = parts, timeout
         host = quote(parts.hostname, safe=".")
@@ -128,9 +134,10 @@ class Client:
         auth_token: the token, or a function that returns the present one; each request calls it.
         role: the Postgres role of the token.
         timeout: the seconds that an answer may take.
+        plain_http: whether the token may go to another machine by http.
 
     Raises:
-        DeclarationError: the URL isn't one of HTTP.
+        DeclarationError: the URL isn't one of HTTP, or is http to another machine without *plain_http*.
     """
 
     def __init__(
@@ -140,8 +147,9 @@ class Client:
         auth_token: str | Callable[[], str],
         role: str = "authenticated",
         timeout: float = 30.0,
+        plain_http: bool = False,
     ) -> None:
-        self._requests = _Requests(url, role=role, timeout=timeout)
+        self._requests = _Requests(url, role=role, timeout=timeout, plain_http=plain_http)
         self._auth_token = auth_token
         self._connection = self._requests._open()
 
@@ -211,9 +219,10 @@ class AsyncClient:
         auth_token: the token, or a function or coroutine function that returns the present one.
         role: the Postgres role of the token.
         timeout: the seconds that an answer may take.
+        plain_http: whether the token may go to another machine by http.
 
     Raises:
-        DeclarationError: the URL isn't one of HTTP.
+        DeclarationError: the URL isn't one of HTTP, or is http to another machine without *plain_http*.
     """
 
     def __init__(
@@ -223,8 +232,9 @@ class AsyncClient:
         auth_token: str | Callable[[], str | Awaitable[str]],
         role: str = "authenticated",
         timeout: float = 30.0,
+        plain_http: bool = False,
     ) -> None:
-        self._requests = _Requests(url, role=role, timeout=timeout)
+        self._requests = _Requests(url, role=role, timeout=timeout, plain_http=plain_http)
         self._auth_token = auth_token
 
     async def query(self, sql: str, *params: Any) -> Result:

@@ -22,3 +22,13 @@ def check_role(role: object) -> None:
 
 def is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether *host* is this machine."""
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from sqla_rls.tokens.jwks import ALGORITHMS, PRIVATE_MEMBERS, Key, algorithms_of, keys_in
-from sqla_rls.tokens.names import check_role, is_text
+from sqla_rls.tokens.names import check_role, is_loopback, is_text
 
-_LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _WRITTEN_BY_USERS: Final = frozenset({"user_metadata", "unsafe_metadata"})  # Supabase and Auth0; Clerk
 #: Claims about the token, the sign-in, the application or the issuer.
 _OF_NO_PERSON: Final = """
@@ -100,17 +98,10 @@ def check_uri(what: str, uri: str) -> None:
         raise ValueError(f"{what} isn't a URL. Give one of the form https://host/path") from None
     if not usable or not parts.hostname or "@" in parts.netloc:
         raise ValueError(f"{what} isn't a URL. Give one of the form https://host/path")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         raise ValueError(
             f"{what} isn't https, so that others on the network can replace the keys. Give an https URL"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return any(ip_address(host) in network for network in _LOOPBACK)
-    except ValueError:
-        return host == "localhost"
 
 
 def keys_in_pem(pem: str | bytes) -> tuple[Key, ...]:

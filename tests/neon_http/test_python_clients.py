@@ -84,6 +84,12 @@ def test_functions_under_asyncio_send_requests_at_once(url: str, issuer: Issuer)
 def test_what_a_client_can_not_do(url: str) -> None:
     with pytest.raises(DeclarationError, match="isn't one of HTTP"):
         Client("postgresql://example.com/app", auth_token="x")
+    for make in (Client, AsyncClient):
+        with pytest.raises(DeclarationError, match="can read the token"):
+            make("http://example.com/sql", auth_token="x")
+        for address in ("http://localhost/sql", "http://[::1]/sql", "https://example.com/sql"):
+            make(address, auth_token="x")
+        make("http://example.com/sql", auth_token="x", plain_http=True)
     nothing: Any = None
     with pytest.raises(DeclarationError, match="returned no text"):
         Client(url, auth_token=lambda: nothing).query("SELECT 1")
