@@ -254,13 +254,17 @@ class Database:
 
     @cached_property
     def profiles(self) -> Mapping[tuple[str, str], Profile]:
-        """The privileges of each caller's role on each relation, by the names of relation and role."""
-        return read_profiles(
-            self.connection, self.schema.relations.values(), [role.name for role in self.callers]
-        )
+        """The privileges of roles on each relation, by the names of relation and role.
+
+        The roles are those of callers, and those with whose rights views and functions reach rows.
+        """
+        owners = {one.owner for one in self.schema.relations.values() if one.is_view}
+        owners |= {one.owner for one in self.schema.functions.values() if one.is_definer}
+        roles = dict.fromkeys([*(role.name for role in self.callers), *sorted(owners)])
+        return read_profiles(self.connection, self.schema.relations.values(), list(roles))
 
     def profiles_of(self, role: str) -> Mapping[str, Profile]:
-        """Return the privileges of a caller's role by the names of relations."""
+        """Return the privileges of a role of ``profiles`` by the names of relations."""
         return self._profiles_by_role.get(role, {})
 
     @cached_property

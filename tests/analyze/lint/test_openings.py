@@ -257,6 +257,93 @@ def test_the_rights_of_inner_views_and_functions_count(examples: Examples) -> No
         assert one.evidence[-1].data["acts_as"] == ["owner"]
 
 
+#: Policies and privileges of the table docs beside the own rows of authenticated; whether the view and the
+#: function of reporting are found, and the parts without an answer.
+OTHER_POLICIES = {
+    "all rows": ("CREATE POLICY r ON docs TO reporting USING (true)", "error", 0),
+    "all rows of a caller without a subject": (
+        "CREATE POLICY r ON docs TO reporting USING (auth.user_id() IS NULL)",
+        "error",
+        0,
+    ),
+    "all rows, by the policy of a group": (
+        "CREATE ROLE readers; GRANT readers TO reporting; CREATE POLICY r ON docs TO readers USING (true)",
+        "error",
+        0,
+    ),
+    "callers without a privilege": (
+        "CREATE POLICY r ON docs TO reporting USING (true); REVOKE ALL ON docs FROM authenticated",
+        "warning",
+        0,
+    ),
+    "a restrictive policy of the callers": (
+        f"""CREATE POLICY r ON docs TO reporting USING ({OWN});
+        CREATE POLICY s ON docs AS RESTRICTIVE TO authenticated USING (is_public)""",
+        "error",
+        0,
+    ),
+    "policies of a table that a policy reads": (
+        """ALTER TABLE members ENABLE ROW LEVEL SECURITY; GRANT SELECT ON members TO authenticated, reporting;
+        CREATE POLICY a ON members TO authenticated USING (user_id = auth.user_id());
+        CREATE POLICY r ON members TO reporting USING (true);
+        CREATE POLICY t ON docs TO authenticated, reporting USING (org_id IN (SELECT m.org_id FROM members m))
+        """,
+        "error",
+        0,
+    ),
+    "the same condition": (f"CREATE POLICY r ON docs TO reporting USING ({OWN} AND id > 0)", None, 0),
+    "the same policy, and callers without a privilege": (
+        f"CREATE POLICY r ON docs USING ({OWN}); REVOKE ALL ON docs FROM authenticated",
+        None,
+        0,
+    ),
+    "fewer rows": (f"CREATE POLICY r ON docs TO reporting USING ({OWN} AND is_public)", None, 0),
+    "no policy": ("", None, 0),
+    "no privilege": (
+        "CREATE POLICY r ON docs TO reporting USING (true); REVOKE ALL ON docs FROM reporting",
+        None,
+        0,
+    ),
+    "what no small world decides": ("CREATE POLICY r ON docs TO reporting USING (age(xmin) < 9)", None, 2),
+}
+
+
+@pytest.mark.exhaustive
+def test_policies_of_the_owner_of_a_view_or_function_count(
+    examples: Examples, subtests: pytest.Subtests
+) -> None:
+    before = f"""
+    CREATE ROLE reporting; GRANT SELECT ON docs TO reporting;
+    CREATE POLICY own ON docs TO authenticated USING ({OWN});
+    """
+    after = """
+    CREATE VIEW every_doc AS SELECT * FROM docs; ALTER VIEW every_doc OWNER TO reporting;
+    GRANT SELECT ON every_doc TO authenticated;
+    CREATE FUNCTION all_docs() RETURNS SETOF docs LANGUAGE sql SECURITY DEFINER SET search_path = ''
+      AS 'SELECT * FROM public.docs';
+    ALTER FUNCTION all_docs() OWNER TO reporting;
+    REVOKE ALL ON FUNCTION all_docs() FROM PUBLIC; GRANT EXECUTE ON FUNCTION all_docs() TO authenticated;
+    """
+    for name, (sql, level, undecided) in OTHER_POLICIES.items():
+        with subtests.test(name):
+            found = examples.look(
+                f"{TABLE}{before}{sql};{after}", select=["definer-reads-protected", "view-without-invoker"]
+            )
+            assert [one for one in shown(found) if " unknown " not in one] == (
+                []
+                if level is None
+                else [
+                    f"{level} definer-reads-protected public.all_docs()",
+                    f"{level} view-without-invoker public.every_doc",
+                ]
+            )
+            assert len(unknown(found)) == undecided
+            for one in found.findings[: 0 if level is None else None]:
+                assert one.evidence[0].kind == "counterexample"
+                assert one.evidence[-1].data["roles"] == ["authenticated"]
+                assert one.evidence[-1].data["acts_as"] == ["reporting"]
+
+
 #: A view of the table docs, which has no row security, its privileges, and the level of the finding.
 VIEWS = {
     "signed-in callers read": (

@@ -28,6 +28,7 @@ class Reaches:
     database: Database
     _known: dict[str, tuple[Reach | str, Shape]] = field(default_factory=dict)
     _found: dict[tuple[str, str], Reach | str] = field(default_factory=dict)
+    _of_this_table: dict[tuple[str, str], Reach | str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, database: Database) -> Reaches:
@@ -43,6 +44,15 @@ class Reaches:
             self.database.note_unknown(name, found, role=role)
             return None
         return found
+
+    def of_this_table(self, name: str, role: str) -> Reach | str:
+        """Return the reach of *role* on rows of table *name* itself, or why it can't be decided.
+
+        The worlds are the same for each role, so that two roles can be compared.
+        """
+        if (name, role) not in self._of_this_table:
+            self._of_this_table[name, role] = self._evaluated(self.schema.relations[name], role)
+        return self._of_this_table[name, role]
 
     def all(self) -> Iterator[Reach]:
         """Yield the reach of each caller's role in each table whose row security holds for it."""

@@ -4,15 +4,23 @@ Row security doesn't hold for the owner of the function, so that the body sees a
 same for each caller. A function that filters by the caller, such as a membership test, isn't found.
 
 A view or a function that the body reads counts, too. It may have another owner, whose rights it has.
+
+Row security may hold for the owner by other policies than those of the callers, such as
+`TO reporting USING (true)`. Then small worlds decide: the function is found if these policies admit a row
+that those of a caller don't. The finding is a warning if callers have no privilege on the tables: then the
+rows may be what they are meant to see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from sqla_rls.analyze.lint.callers import function_asks, past_row_security
+from sqlalchemy import RowMapping
+
+from sqla_rls.analyze.lint.callers import PastRowSecurity, function_asks, past_row_security
 from sqla_rls.analyze.lint.database import Database, listed
-from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
+from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
+from sqla_rls.analyze.lint.other_policies import OtherPolicies, Undecided, other_policies
 from sqla_rls.analyze.lint.rule import rule
 
 
@@ -43,28 +51,84 @@ def check(database: Database) -> Iterator[Finding]:
         if not roles or not database.has_schema_of(signature) or function_asks(database.schema, signature):
             continue
         past = past_row_security(database, signature, row["owner"])
-        if past is None:
-            continue
-        read = past.tables
-        shows_rows = row["returns_set"] or row["kind"] == "c" or row["returns"] in ("record", "json", "jsonb")
-        yield Finding(
-            object=signature,
-            kind="function",
-            level="error" if shows_rows else "warning",
-            text=f"Function {signature} reads {listed(read)} past row security, for each caller alike.",
-            evidence=[
-                Evidence(
-                    kind="catalog",
-                    text=(
-                        f"{listed(roles)} may execute it; row security of {listed(read)} doesn't hold for "
-                        f"{past.whose}; its body reads no claim"
-                    ),
-                    data={"roles": roles, "tables": read, "owner": row["owner"], "acts_as": past.roles},
-                )
-            ],
-            remedy=Remedy(
-                sql=f"ALTER FUNCTION {signature} SECURITY INVOKER;",
-                python="sql_function(…, security_definer=False)",
-                text="Or filter by the caller in the body, or revoke EXECUTE from callers and PUBLIC.",
+        if past is not None:
+            yield _past(row, past, roles)
+        else:
+            yield from _by_others(database, row, roles)
+
+
+def _past(row: RowMapping, past: PastRowSecurity, roles: Sequence[str]) -> Finding:
+    read = past.tables
+    return _finding(
+        row,
+        level="error" if _shows_rows(row) else "warning",
+        text=f"Function {row['signature']} reads {listed(read)} past row security, for each caller alike.",
+        evidence=[
+            Evidence(
+                kind="catalog",
+                text=(
+                    f"{listed(roles)} may execute it; row security of {listed(read)} doesn't hold for "
+                    f"{past.whose}; its body reads no claim"
+                ),
+                data={"roles": roles, "tables": read, "owner": row["owner"], "acts_as": past.roles},
+            )
+        ],
+    )
+
+
+def _by_others(database: Database, row: RowMapping, roles: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding if policies of other roles admit more rows than those of the callers."""
+    found: list[OtherPolicies] = []
+    for role in roles:
+        one = other_policies(database, row["signature"], role)
+        if isinstance(one, Undecided):
+            database.note_unknown(row["signature"], one.reason, kind="function", role=role)
+        elif one is not None:
+            found.append(one)
+    if not found:
+        return
+    tables = sorted({table for one in found for table in one.tables})
+    readers = sorted({reader for one in found for reader in one.readers})
+    callers = [one.role for one in found]
+    # Without a privilege on the table, the rows may be what callers are meant to see.
+    is_beside = any(
+        one.role in database.roles_with_privileges(table) for one in found for table in one.tables
+    )
+    yield _finding(
+        row,
+        level="error" if _shows_rows(row) and is_beside else "warning",
+        text=(
+            f"Function {row['signature']} reaches rows of {listed(tables)} that the policies of its callers "
+            "don't admit."
+        ),
+        evidence=[
+            found[0].evidence,
+            Evidence(
+                kind="catalog",
+                text=(
+                    f"{listed(callers)} may execute it; it has the rights of {listed(readers)}, to whom "
+                    f"other policies of {listed(tables)} apply; its body reads no claim"
+                ),
+                data={"roles": callers, "tables": tables, "owner": row["owner"], "acts_as": readers},
             ),
-        )
+        ],
+    )
+
+
+def _shows_rows(row: RowMapping) -> bool:
+    return row["returns_set"] or row["kind"] == "c" or row["returns"] in ("record", "json", "jsonb")
+
+
+def _finding(row: RowMapping, *, level: Level, text: str, evidence: list[Evidence]) -> Finding:
+    return Finding(
+        object=row["signature"],
+        kind="function",
+        level=level,
+        text=text,
+        evidence=evidence,
+        remedy=Remedy(
+            sql=f"ALTER FUNCTION {row['signature']} SECURITY INVOKER;",
+            python="sql_function(…, security_definer=False)",
+            text="Or filter by the caller in the body, or revoke EXECUTE from callers and PUBLIC.",
+        ),
+    )

@@ -1,7 +1,8 @@
 """A view without security_invoker shows rows that the policies of its tables hide.
 
 A view reads its tables with the rights of its owner, who is often the owner of the tables too: row security
-doesn't hold. With security_invoker (PostgreSQL 15), the policies hold for the caller.
+doesn't hold. For another owner, row security holds by the policies of that role, which may admit more rows
+than those of the callers. With security_invoker (PostgreSQL 15), the policies hold for the caller.
 
 Small worlds decide: rows are inserted in the scratch database, and the same caller reads the view as it is,
 and with security_invoker. A view that filters by the caller itself shows the same rows, and isn't found. The
@@ -13,14 +14,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.lint.callers import past_row_security, view_asks
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
+from sqla_rls.analyze.lint.other_policies import OtherPolicies, Undecided, other_policies
 from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.reach.in_scratch import fill
 from sqla_rls.analyze.lint.rule import rule
@@ -62,28 +66,47 @@ def check(database: Database) -> Iterator[Finding]:
             continue
         roles = database.roles_with_privileges(view.name, "SELECT")
         past = past_row_security(database, view.name, view.owner)
-        if not roles or past is None:
+        if not roles:
             continue
-        read = past.tables
-        found = _found(database, view, roles[0], read)
+        others = _others(database, view, roles) if past is None else []
+        if past is not None:
+            suspect = _Suspect(
+                roles,
+                past.tables,
+                past.roles,
+                f"row security of {listed(past.tables)} doesn't hold for {past.whose}",
+            )
+        elif others:
+            suspect = _suspect(others)
+        else:
+            continue
+        found = _found(database, view, suspect)
         if found is None:
             continue
-        level, evidence = found
+        role, level, evidence = found
         yield Finding(
             object=view.name,
             kind="view",
-            role=roles[0],
+            role=role,
             level=level,
-            text=f"View {view.name} shows rows of {listed(read)} that row security hides from its callers.",
+            text=(
+                f"View {view.name} shows rows of {listed(suspect.tables)} that row security hides from its "
+                "callers."
+            ),
             evidence=[
                 *evidence,
                 Evidence(
                     kind="catalog",
                     text=(
-                        f"{listed(roles)} may SELECT; the view has no security_invoker; row security of "
-                        f"{listed(read)} doesn't hold for {past.whose}"
+                        f"{listed(suspect.roles)} may SELECT; the view has no security_invoker; "
+                        f"{suspect.reason}"
                     ),
-                    data={"roles": roles, "tables": read, "owner": view.owner, "acts_as": past.roles},
+                    data={
+                        "roles": suspect.roles,
+                        "tables": suspect.tables,
+                        "owner": view.owner,
+                        "acts_as": suspect.acts_as,
+                    },
                 ),
             ],
             remedy=Remedy(
@@ -93,34 +116,92 @@ def check(database: Database) -> Iterator[Finding]:
         )
 
 
-def _found(
-    database: Database, view: Relation, role: str, read: Sequence[str]
-) -> tuple[Level, list[Evidence]] | None:
-    """Return the level and a counterexample; None if the view hides what the policies hide."""
-    readable = [one for one in read if role in database.roles_with_privileges(one, "SELECT")]
-    level: Level = "error" if readable else "warning"
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """The callers to whom a view may show more rows than their policies admit, and why."""
+
+    roles: Sequence[str]
+    tables: Sequence[str]
+    acts_as: Sequence[str]
+    reason: str
+    #: Callers for whom the policies differ.
+    actors: Sequence[Actor] = ()
+
+
+def _others(database: Database, view: Relation, roles: Sequence[str]) -> list[OtherPolicies]:
+    """Return the callers to whom policies of other roles admit more rows."""
+    found: list[OtherPolicies] = []
+    for role in roles:
+        one = other_policies(database, view.name, role)
+        if isinstance(one, Undecided):
+            database.note_unknown(view.name, one.reason, kind="view", role=role)
+        elif one is not None:
+            found.append(one)
+    return found
+
+
+def _suspect(others: Sequence[OtherPolicies]) -> _Suspect:
+    tables = sorted({table for one in others for table in one.tables})
+    readers = sorted({reader for one in others for reader in one.readers})
+    return _Suspect(
+        [one.role for one in others],
+        tables,
+        readers,
+        f"it has the rights of {listed(readers)}, to whom other policies of {listed(tables)} apply",
+        [
+            Actor(role=one.role, claims=one.evidence.data["claims"], settings=one.evidence.data["settings"])
+            for one in others
+        ],
+    )
+
+
+def _found(database: Database, view: Relation, suspect: _Suspect) -> tuple[str, Level, list[Evidence]] | None:
+    """Return a role, the level and a counterexample; None if the view hides what the policies hide."""
+    readers = {role for one in suspect.tables for role in database.roles_with_privileges(one, "SELECT")}
+    groups: list[tuple[Level, list[str]]] = [
+        ("error", [one for one in suspect.roles if one in readers]),
+        ("warning", [one for one in suspect.roles if one not in readers]),
+    ]
     try:
         with database.scratch() as connection:
             database.require_complete(view.name)
-            evidence = _shown(database, connection, view, role)
+            for level, roles in groups:
+                evidence = _shown(database, connection, view, suspect, roles)
+                if evidence is not None:
+                    return evidence.data["role"], level, [evidence]
     except (AnalysisError, DBAPIError) as error:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise
         if view_asks(database.schema, view):
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            database.note_unknown(view.name, reason, kind="view", role=role)
+            database.note_unknown(view.name, reason, kind="view", role=suspect.roles[0])
             return None
-        return "warning", []
-    return None if evidence is None else (level, [evidence])
+        return suspect.roles[0], "warning", []
+    return None
 
 
-def _shown(database: Database, connection: Connection, view: Relation, role: str) -> Evidence | None:
+def _distinct(database: Database, view: Relation, roles: Sequence[str]) -> list[str]:
+    """Return one of the roles with the same privileges and policies, unless the view asks for the role."""
+    read = database.schema.reads(view.name)
+    if access_asks_for_role(database.schema, read):
+        return list(roles)
+    found: dict[str, str] = {}
+    for role in roles:
+        profiles = [replace(database.profiles[name, role], role="") for name in sorted(read)]
+        found.setdefault(repr((database.is_anonymous(role), profiles)), role)
+    return list(found.values())
+
+
+def _shown(
+    database: Database, connection: Connection, view: Relation, suspect: _Suspect, roles: Sequence[str]
+) -> Evidence | None:
     """Return a world in which the view shows a caller more than it does with security_invoker."""
+    if not roles:
+        return None
     universe = Reaches.of(database).worlds.universe(view, connection, database.schema)
-    actors = universe.pools.actors([role])
-    chosen = [one for one in actors if one.claims and "sub" in one.claims][:2] or actors[:2]
-    if database.is_anonymous(role):
-        chosen = actors[:1]
+    distinct = _distinct(database, view, roles)
+    chosen = [actor for role in distinct for actor in _actors(database, universe, role)]
+    chosen += [actor for actor in suspect.actors if actor.role in distinct and actor not in chosen]
     for world in generate_worlds(universe, _BUDGET):
         if not world.all_rows:
             continue
@@ -134,6 +215,13 @@ def _shown(database: Database, connection: Connection, view: Relation, role: str
             if error.connection_invalidated:
                 raise
     return None
+
+
+def _actors(database: Database, universe: Universe, role: str) -> Sequence[Actor]:
+    actors = universe.pools.actors([role])
+    if database.is_anonymous(role):
+        return actors[:1]
+    return [one for one in actors if one.claims and "sub" in one.claims][:2] or actors[:2]
 
 
 def _count(connection: Connection, view: Relation, actor: Actor, *, is_invoker: bool = False) -> int:

@@ -98,6 +98,43 @@ CREATE POLICY nobody ON admins USING (false);
     ),
 )
 
+_OWNERS: Final = Clean(
+    name="Views and functions of a role whose policies admit no more than those of the callers",
+    schema=f"""
+CREATE TABLE members (user_id text, org_id int, PRIMARY KEY (user_id, org_id));
+CREATE TABLE docs (id int PRIMARY KEY, owner text NOT NULL, org_id int NOT NULL, body text);
+CREATE INDEX docs_owner ON docs (owner);
+CREATE INDEX docs_org_id ON docs (org_id);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE members ENABLE ROW LEVEL SECURITY;
+RESET ROLE; CREATE ROLE reporting; GRANT reporting TO app_login;
+GRANT USAGE, CREATE ON SCHEMA public TO reporting;
+GRANT USAGE ON SCHEMA auth TO reporting; SET ROLE app_owner;
+GRANT SELECT ON docs, members TO authenticated, reporting;
+CREATE POLICY mine ON members FOR SELECT TO authenticated, reporting
+  USING (user_id = (SELECT auth.user_id()));
+CREATE POLICY team ON docs FOR SELECT TO authenticated USING (
+  {OWN} OR org_id = ANY (ARRAY(SELECT m.org_id FROM members AS m WHERE m.user_id = (SELECT auth.user_id()))));
+CREATE POLICY own ON docs FOR SELECT TO reporting USING ({OWN} AND id > 0);
+RESET ROLE; SET ROLE reporting;
+CREATE VIEW own_docs AS SELECT id, body FROM docs;
+GRANT SELECT ON own_docs TO authenticated;
+CREATE FUNCTION count_docs() RETURNS SETOF bigint LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+  AS 'SELECT count(*) FROM public.docs';
+REVOKE EXECUTE ON FUNCTION count_docs() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION count_docs() TO authenticated;
+RESET ROLE; REVOKE CREATE ON SCHEMA public FROM reporting;
+""",
+    rows="INSERT INTO docs VALUES (1, 'alice', 10, 'a'), (2, 'bob', 10, 'b');"
+    "INSERT INTO members VALUES ('alice', 10);",
+    works=(
+        Works(statement=IDS, outcome=[1, 2]),
+        Works(statement="SELECT id FROM own_docs", outcome=[1]),
+        Works(statement="SELECT count_docs()", outcome=[1]),
+        Works(statement="SELECT count_docs()", outcome=[0], caller=UNCLAIMED),
+    ),
+)
+
 _UUIDS: Final = Clean(
     name="Subjects and keys are uuids",
     schema="""
@@ -276,6 +313,7 @@ CLEAN: Final = [
     _PARTITIONS,
     _VIEWS,
     _HELPERS,
+    _OWNERS,
     _UUIDS,
     _SUPABASE,
     _DRIZZLE,

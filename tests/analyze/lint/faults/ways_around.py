@@ -57,7 +57,88 @@ CREATE POLICY own ON docs FOR SELECT TO authenticated
     )
 
 
+#: The owner of a view or a function, who reads each document by a policy of its own.
+_REPORTING: Final = """
+RESET ROLE;
+CREATE ROLE reporting;
+GRANT USAGE, CREATE ON SCHEMA public TO reporting;
+GRANT SELECT ON docs TO reporting;
+CREATE POLICY all_rows ON docs FOR SELECT TO reporting USING (true);
+"""
+
 FAULTS: Final = [
+    beside_docs(
+        name="A function runs as a role that reads more rows than its callers",
+        rule="definer-reads-protected",
+        objects=("public.all_docs()",),
+        schema=_REPORTING
+        + """
+SET ROLE reporting;
+CREATE FUNCTION all_docs() RETURNS SETOF docs LANGUAGE sql STABLE SECURITY DEFINER
+  SET search_path = '' AS 'SELECT * FROM public.docs';
+""",
+        mend="RESET ROLE; ALTER FUNCTION all_docs() SECURITY INVOKER;",
+        shows=(Look(statement="SELECT id FROM all_docs() ORDER BY id", faulty=[1, 2], mended=[1]),),
+    ),
+    beside_docs(
+        name="A view runs as a role that reads more rows than its callers",
+        rule="view-without-invoker",
+        objects=("public.titles",),
+        schema=_REPORTING
+        + """
+SET ROLE reporting;
+CREATE VIEW titles AS SELECT id, body FROM docs;
+GRANT SELECT ON titles TO authenticated;
+""",
+        mend="RESET ROLE; ALTER VIEW titles SET (security_invoker = true);",
+        shows=(Look(statement="SELECT id FROM titles ORDER BY id", faulty=[1, 2], mended=[1]),),
+    ),
+    beside_docs(
+        name="A view shows one role of several more rows than its policies",
+        rule="view-without-invoker",
+        objects=("public.titles",),
+        schema="""
+RESET ROLE;
+CREATE ROLE all_reader;
+GRANT SELECT ON docs TO all_reader;
+CREATE POLICY all_rows ON docs FOR SELECT TO all_reader USING (true);
+SET ROLE app_owner;
+CREATE VIEW titles AS SELECT id, body FROM docs;
+GRANT SELECT ON titles TO all_reader, authenticated;
+""",
+        mend="ALTER VIEW titles SET (security_invoker = true);",
+        shows=(Look(statement="SELECT id FROM titles ORDER BY id", faulty=[1, 2], mended=[1]),),
+    ),
+    beside_docs(
+        name="A function runs as a role that deletes more rows than its callers",
+        rule="definer-reads-protected",
+        objects=("public.remove(integer)",),
+        schema="""
+RESET ROLE;
+CREATE ROLE janitor;
+GRANT USAGE, CREATE ON SCHEMA public TO janitor;
+GRANT SELECT, DELETE ON docs TO janitor;
+GRANT DELETE ON docs TO authenticated;
+CREATE POLICY own_too ON docs FOR DELETE TO authenticated USING (owner = (SELECT auth.user_id()));
+CREATE POLICY readable ON docs FOR SELECT TO janitor USING (owner = (SELECT auth.user_id()));
+CREATE POLICY all_rows ON docs FOR DELETE TO janitor USING (true);
+SET ROLE janitor;
+CREATE FUNCTION remove(doc_id int) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+  AS $$ BEGIN DELETE FROM public.docs; END $$;
+""",
+        mend="RESET ROLE; ALTER FUNCTION remove(int) SECURITY INVOKER;",
+        shows=(
+            Look(
+                statement="SELECT count(*) FROM docs",
+                faulty=[0],
+                mended=[1],
+                first=(
+                    "SELECT remove(2)",
+                    """SELECT set_config('request.jwt.claims', '{"sub": "bob"}', true)""",
+                ),
+            ),
+        ),
+    ),
     beside_docs(
         name="A view runs as its owner",
         rule="view-without-invoker",
