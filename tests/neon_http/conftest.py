@@ -18,6 +18,7 @@ from tests.support.signing import Signed
 from tests.support.web import served
 
 CONNECTION_STRING = "postgresql://authenticated@ep-todos.example.com/app"
+ALL_TODOS = "SELECT task FROM todos ORDER BY id"
 
 #: ``make_endpoint(**options)``: an endpoint with these options of ``sql_endpoint()``.
 MakeEndpoint: TypeAlias = Callable[..., SqlEndpoint]
@@ -105,3 +106,8 @@ def url(signed: Signed, sql_url: URL, issuer: Issuer) -> Iterator[str]:
     with served(endpoint) as address:
         yield f"{address}/sql"
     asyncio.run(engine.dispose())
+
+
+def in_do_block(*statements: str) -> str:
+    """A DO block that leaves the role and runs *statements*."""
+    return f"DO $$ BEGIN PERFORM set_config('role', 'none', true); {' '.join(statements)} END $$"

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import resource
-import threading
-import time
-import tracemalloc
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from sqla_rls.exc import UnsafeRole
-from sqla_rls.neon_http import Limits, sql_endpoint
-from sqla_rls.neon_http import endpoint as endpoint_module
-from sqla_rls.neon_http.protocol import read_request
-from sqla_rls.neon_http.values import loads, writer
+from sqla_rls.neon_http import sql_endpoint
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
-from tests.neon_http.conftest import Client, MakeEndpoint
-from tests.prose import ROOT
+from tests.neon_http.conftest import ALL_TODOS, Client, in_do_block
 from tests.support.sessions import Todo, database_with_tables
 from tests.support.signing import Signed
-from tests.support.suite import first_and_rest, table
-
-ALL_TODOS = "SELECT task FROM todos ORDER BY id"
-
-
-def _in_do_block(*statements: str) -> str:
-    """A DO block that leaves the role and runs *statements*."""
-    return f"DO $$ BEGIN PERFORM set_config('role', 'none', true); {' '.join(statements)} END $$"
-
+from tests.support.suite import first_and_rest
 
 #: Batches whose last query reads the todos, or raises an error.
 ESCAPES: dict[str, list[str]] = {
@@ -58,8 +40,8 @@ ESCAPES: dict[str, list[str]] = {
     "ROLLBACK AND CHAIN": ["ROLLBACK AND CHAIN", ALL_TODOS],
     "a savepoint": ["SAVEPOINT a", "ROLLBACK TO a", ALL_TODOS],
     "PREPARE TRANSACTION": ["PREPARE TRANSACTION 'a'", ALL_TODOS],
-    "COMMIT in DO": [_in_do_block("COMMIT;"), ALL_TODOS],
-    "DO": [_in_do_block("RAISE EXCEPTION '%', (SELECT string_agg(task, ',') FROM todos);")],
+    "COMMIT in DO": [in_do_block("COMMIT;"), ALL_TODOS],
+    "DO": [in_do_block("RAISE EXCEPTION '%', (SELECT string_agg(task, ',') FROM todos);")],
     "a function of one's own": [
         """CREATE FUNCTION pg_temp.leak() RETURNS SETOF text SECURITY DEFINER
            BEGIN ATOMIC SELECT task FROM public.todos; END""",
@@ -81,7 +63,7 @@ ESCAPES: dict[str, list[str]] = {
     "the file system": ["SELECT pg_read_file('/etc/passwd') AS task"],
     "the signing key": ["SELECT encode(inner_key, 'hex') AS task FROM sqla_rls_secret.signing_key"],
     "the key, as the login role": [
-        _in_do_block("RAISE EXCEPTION '%', (SELECT count(*) FROM sqla_rls_secret.signing_key);")
+        in_do_block("RAISE EXCEPTION '%', (SELECT count(*) FROM sqla_rls_secret.signing_key);")
     ],
 }
 
@@ -253,7 +235,7 @@ async def test_nobody_changes_the_login_role(
         with subtests.test(change):
             statement = change.format(database=signed.admin.url.database)
             back = "PERFORM set_config('role', 'authenticated', true);"
-            answer = await client.batch("SELECT 1", _in_do_block(f"EXECUTE $s${statement}$s$;", back))
+            answer = await client.batch("SELECT 1", in_do_block(f"EXECUTE $s${statement}$s$;", back))
             assert (answer.status_code, answer.json()["code"]) == (400, "42501"), answer.text
             assert "changes a role" in answer.json()["message"]
             assert _roles(signed.admin) == before
@@ -361,274 +343,3 @@ async def test_nobody_changes_the_policies_and_default_privileges_of_a_role(
             assert "default privileges" in answer.json()["message"]
             assert _shared(signed.admin) == before
             assert await client.rows(ALL_TODOS, subject="bob") == [["bob's"]]
-
-
-@pytest.mark.exhaustive
-async def test_a_small_limit_bounds_the_memory_of_a_result(
-    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
-) -> None:
-    client = Client(make_endpoint(limits=Limits(max_response_bytes=100_000)), issuer)
-    await client.rows("SELECT 1")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answer = await client.send({"query": "SELECT repeat('x', 1000000) FROM generate_series(1, 99)"})
-    assert answer.status_code == 507
-    # In KiB: a hundred rows would be 100,000.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
-
-
-@pytest.mark.exhaustive
-async def test_a_huge_result_ends_at_its_limit(
-    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
-) -> None:
-    client = Client(make_endpoint(limits=Limits(max_response_bytes=100_000)), issuer)
-    for sql in (
-        "SELECT generate_series(1, 100000000)",
-        "SELECT FROM generate_series(1, 100000)",
-        "SELECT repeat('x', 100000)",
-        "DO $$ BEGIN RAISE EXCEPTION '%', repeat('x', 100000); END $$",
-        "DO $$ BEGIN RAISE EXCEPTION '%', repeat('x', 60000) USING DETAIL = repeat('x', 60000); END $$",
-    ):
-        answer = await client.send({"query": sql})
-        assert answer.status_code == 507, answer.text
-        assert answer.json() == {"message": "response is too large (max is 100000 bytes)"}
-    # Nothing is written whose answer can't be read.
-    insert = "INSERT INTO todos (task) SELECT repeat('x', 1000) FROM generate_series(1, 200) RETURNING task"
-    assert (await client.send({"query": insert})).status_code == 507
-    assert (await client.batch("SELECT repeat('x', 60000)", "SELECT repeat('x', 60000)")).status_code == 507
-    assert await client.rows(ALL_TODOS) == [["alice's"]]
-
-
-@pytest.mark.exhaustive
-async def test_the_columns_of_a_batch_count_as_its_results_arrive(
-    make_endpoint: MakeEndpoint, issuer: Issuer, runner: asyncio.Runner
-) -> None:
-    client = Client(make_endpoint(limits=Limits(max_response_bytes=1_000_000)), issuer)
-    columns = ", ".join(["1"] * 1600)
-    # Of a result without rows, too.  The setting would fail the batch in another way.
-    answer = await client.batch(*[f"SELECT {columns} LIMIT 0"] * 8, "SET client_encoding = 'LATIN1'")
-    assert (answer.status_code, "too large" in answer.text) == (507, True)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("sql", ["SELECT ARRAY[repeat('\"', 2000000)]", "SELECT repeat('x', 3000000)"])
-async def test_a_value_above_the_limit_is_not_written(
-    make_endpoint: MakeEndpoint,
-    issuer: Issuer,
-    sql: str,
-    monkeypatch: pytest.MonkeyPatch,
-    runner: asyncio.Runner,
-) -> None:
-    written: list[int] = []
-
-    def note(rows: list[Any]) -> str:
-        written.append(len(rows))
-        return ""
-
-    monkeypatch.setattr(endpoint_module, "rows_writer", lambda *_, **__: note)
-    client = Client(make_endpoint(limits=Limits(max_response_bytes=1_000_000)), issuer)
-    answer = await client.send({"query": sql})
-    assert (answer.status_code, written) == (507, [])
-
-
-@pytest.mark.exhaustive
-async def test_a_large_request_is_read_beside_the_event_loop(
-    client: Client, monkeypatch: pytest.MonkeyPatch, runner: asyncio.Runner
-) -> None:
-    threads: list[int] = []
-    read = read_request
-
-    def note(*args: Any, **kw: Any) -> Any:
-        threads.append(threading.get_ident())
-        return read(*args, **kw)
-
-    monkeypatch.setattr(endpoint_module, "read_request", note)
-    for numbers in ([1.5], [1.5] * 100_000):
-        assert await client.rows("SELECT cardinality($1::float8[])", numbers) == [[len(numbers)]]
-    small, large = threads
-    assert small == threading.get_ident() != large
-
-
-@pytest.mark.exhaustive
-def test_the_numbers_of_a_request_take_little_memory() -> None:
-    body = b"[" + b",".join([b"1.5"] * 100_000) + b"]"
-    tracemalloc.start()
-    try:
-        numbers = loads(body)
-        assert tracemalloc.get_traced_memory()[1] < 200 * len(numbers)
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.exhaustive
-async def test_types_of_callers_fill_no_memory(client: Client, runner: asyncio.Runner) -> None:
-    for number in range(3):
-        names = [f"pg_temp.e{number}_{one}" for one in range(500)]
-        create = "DO $$ BEGIN " + "".join(f"CREATE TYPE {name} AS ENUM ('a');" for name in names) + " END $$"
-        answer = await client.batch(create, "SELECT " + ", ".join(f"'a'::{name}" for name in names))
-        assert answer.status_code == 200, answer.text
-    assert writer.cache_info().currsize <= 1024
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(
-    "queries",
-    [
-        ["SET LOCAL statement_timeout = 0", "SELECT pg_sleep(60)"],
-        ["SELECT pg_sleep(60)"],
-        ["SELECT pg_sleep(0.4)"] * 100,
-    ],
-    ids=["without its timeout", "one statement", "many statements"],
-)
-async def test_nobody_keeps_a_connection(
-    make_endpoint: MakeEndpoint, issuer: Issuer, queries: list[str], signed: Signed, runner: asyncio.Runner
-) -> None:
-    client = Client(make_endpoint(limits=Limits(timeout=0.5)), issuer)
-    await client.rows("SELECT 1")
-    began = time.monotonic()
-    answer = await client.batch(*queries)
-    assert (answer.status_code, answer.json()["code"]) == (400, "57014")
-    assert time.monotonic() - began < 30
-    assert await client.rows(ALL_TODOS, subject="bob") == [["bob's"]]
-    with signed.admin.connect() as connection:
-        sleeping = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
-        assert connection.scalar(sleeping) == 0
-
-
-@pytest.mark.exhaustive
-async def test_the_warning_has_the_statements_that_separate_callers(
-    make_endpoint: MakeEndpoint,
-    client: Client,
-    issuer: Issuer,
-    signed: Signed,
-    sql_engine: AsyncEngine,
-    caplog: pytest.LogCaptureFixture,
-    runner: asyncio.Runner,
-) -> None:
-    statements = {
-        "end": _in_do_block("PERFORM pg_terminate_backend(pg_backend_pid());"),
-        "read": _in_do_block("RAISE EXCEPTION '%', (SELECT string_agg(query, ';') FROM pg_stat_activity);"),
-        "share": "SELECT lo_from_bytea(0, 'secret')",
-    }
-    with caplog.at_level(logging.WARNING, "sqla_rls.neon_http"):
-        await client.rows("SELECT 1")
-    (record,) = caplog.records
-    caplog.clear()
-    advice = record.getMessage().partition("superuser:\n")[2]
-    guide = (ROOT / "docs" / "guide" / "sql_over_http.md").read_text("utf-8")
-    for statement in advice.splitlines():
-        function = statement.partition(" FUNCTION ")[2].partition("(")[0]
-        assert (function or statement.replace("app", "sql_http")) in guide
-    assert "bob" not in (await client.error(statements["share"].replace("SELECT", "SELECT 1 /"))).get(
-        "message", ""
-    )
-    with signed.admin.begin() as connection:
-        connection.execute(text(advice))
-    try:
-        await sql_engine.dispose()
-        hardened = Client(make_endpoint(), issuer)
-        with caplog.at_level(logging.WARNING, "sqla_rls.neon_http"):
-            for name in ("end", "share"):
-                assert (await hardened.error(statements[name]))["code"] == "42501"
-            message = (await hardened.error(statements["read"]))["message"]
-        assert "statement" not in message
-        assert "SELECT" not in message
-        assert caplog.records == []
-    finally:
-        with signed.admin.begin() as connection:
-            connection.execute(text("ALTER ROLE app RESET track_activities"))
-
-
-UNSAFE = {
-    "another role": (
-        "CREATE ROLE sql_boss; GRANT sql_boss TO app",
-        "become role sql_boss",
-        "DROP ROLE sql_boss",
-    ),
-    "privileges of its own": (
-        "CREATE TABLE own (id int); GRANT SELECT (id) ON own TO app",
-        "privileges of its own on",
-        "DROP TABLE own",
-    ),
-    "objects in a schema": (
-        "GRANT CREATE ON SCHEMA public TO authenticated",
-        "create objects in schema public",
-        "REVOKE CREATE ON SCHEMA public FROM authenticated",
-    ),
-    "schemas": (
-        "GRANT CREATE ON DATABASE {database} TO PUBLIC",
-        "may create schemas",
-        "REVOKE CREATE ON DATABASE {database} FROM PUBLIC",
-    ),
-    "triggers": (
-        "GRANT TRIGGER ON todos TO authenticated",
-        "create triggers on table todos",
-        "REVOKE TRIGGER ON todos FROM authenticated",
-    ),
-    "triggers of another role": (
-        "GRANT TRIGGER ON todos TO anonymous",
-        "role anonymous may create triggers on table todos",
-        "REVOKE TRIGGER ON todos FROM anonymous",
-    ),
-    "truncation": (
-        "GRANT TRUNCATE ON todos TO authenticated",
-        "may truncate table todos",
-        "REVOKE TRUNCATE ON todos FROM authenticated",
-    ),
-}
-#: A restrictive policy that names the role of the caller, where a permissive one doesn't.
-DROPPABLE = (
-    "CREATE POLICY a ON todos TO PUBLIC USING (true); "
-    "CREATE POLICY own ON todos AS RESTRICTIVE TO authenticated USING (user_id = auth.user_id())"
-)
-
-
-@table("reason", UNSAFE)
-@pytest.mark.exhaustive
-async def test_sql_of_callers_needs_a_login_role_of_its_own(
-    client: Client, signed: Signed, reason: str, runner: asyncio.Runner
-) -> None:
-    grant, words, undo = (part.format(database=signed.admin.url.database) for part in UNSAFE[reason])
-    with signed.admin.begin() as connection:
-        connection.execute(text(grant))
-    try:
-        with pytest.raises(UnsafeRole, match=words):
-            await client.send({"query": "SELECT 1"})
-    finally:
-        with signed.admin.begin() as connection:
-            connection.execute(text(undo))
-    assert await client.rows("SELECT 1") == [[1]]
-
-
-@pytest.mark.exhaustive
-async def test_a_restrictive_policy_that_callers_can_drop_is_refused(
-    client: Client, signed: Signed, server: Server, runner: asyncio.Runner
-) -> None:
-    with signed.admin.begin() as connection:
-        connection.exec_driver_sql(DROPPABLE)
-    reading = """DO $$ BEGIN EXECUTE 'DROP OWNED BY CURRENT_USER';
-    RAISE EXCEPTION '%', (SELECT string_agg(task, ',') FROM todos); END $$"""
-    if server.version < 16:
-        # It leaves the policies of other owners.
-        assert (await client.error(reading))["message"] == "alice's"
-        return
-    with pytest.raises(UnsafeRole, match="restrictive policy own of table todos") as refused:
-        await client.send({"query": reading})
-    remedy = str(refused.value).partition("superuser: ")[2].partition(";")[0]
-    with signed.admin.begin() as connection:
-        connection.exec_driver_sql(remedy)
-    assert (await client.error(reading))["message"] == "alice's"
-
-
-@pytest.mark.exhaustive
-async def test_a_restrictive_policy_that_the_hardened_database_keeps_is_no_reason(
-    client: Client, signed: Signed, runner: asyncio.Runner
-) -> None:
-    with signed.admin.begin() as connection:
-        connection.exec_driver_sql(DROPPABLE)
-        connection.exec_driver_sql(
-            "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$; "
-            "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('DROP OWNED') "
-            "EXECUTE FUNCTION refuse()"
-        )
-    assert await client.rows(ALL_TODOS) == [["alice's"]]
-    assert (await client.error("DROP OWNED BY CURRENT_USER"))["message"] == "no"

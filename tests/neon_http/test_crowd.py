@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from sqla_rls.neon_http import Limits, sql_endpoint
 from sqla_rls.testing.issuer import Issuer
-from tests.neon_http.conftest import Client
-from tests.neon_http.test_attacks import ALL_TODOS, ESCAPES, LEFTOVERS
+from tests.neon_http.conftest import ALL_TODOS, Client
+from tests.neon_http.test_attacks import ESCAPES, LEFTOVERS
 from tests.support.sessions import Todo
 from tests.support.signing import Signed
 
