@@ -8,6 +8,9 @@ Small worlds decide: rows are inserted in the scratch database, and the same cal
 and with security_invoker. A view that filters by the caller itself shows the same rows, and isn't found. The
 finding is a warning if callers have no privilege on the tables: then the view may be what they are meant to
 see.
+
+The rule is about the rows that a view shows. It doesn't try INSERT, UPDATE and DELETE through the view, which
+have the rights of the owner, too. `sqla-rls matrix` names these ways.
 """
 
 from __future__ import annotations
