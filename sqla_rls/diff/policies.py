@@ -40,7 +40,7 @@ class Changes:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the Snapshots are equal."""
+        """Whether there is nothing to change."""
         return replace(self, privileges=replace(self.privileges, on_schemas={})) == Changes()
 
 
