@@ -58,11 +58,11 @@ def test_nobody_sees_what_is_anothers_for_long(server: Server) -> None:
     [
         ("unbound", "permission denied for (schema|table)"),
         ("another", "got \\['user-0'\\]|'user-0', 1, 1\\) found"),
-        ("lasting", "left on a connection: \\(False, 'authenticated'|\\('authenticated', None, 0\\) found"),
+        ("lasting", "left on a connection: \\(False, 'authenticated'|\\('authenticated', None, \\d+\\) found"),
     ],
 )
 def test_a_broken_binding_is_found(sabotage: str, finding: str) -> None:
-    status, figures, said = soak("--transactions", "300", "--without-faults", "--sabotage", sabotage)
+    status, figures, said = soak("--transactions", "900", "--without-faults", "--sabotage", sabotage)
     assert status == 1
     assert figures["violations"] > 0
     assert re.search(finding, said), said
