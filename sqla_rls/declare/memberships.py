@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, MetaData, Select, Table, select
 from sqlalchemy.dialects import postgresql
@@ -19,6 +19,8 @@ from sqla_rls.declare.functions import DeclaredFunction, keep, made_function
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import CURRENT_SCHEMA, SQLFunction, TableKey
 
+#: No list is given; None is a list that is wrong.
+_EVERY_ROLE: Final[Any] = object()
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -56,6 +58,7 @@ class memberships:
         )
         member_of(team_id, my_teams())
         member_of(team_id, my_teams("owner", "admin"))
+        member_of(team_id, my_teams(roles=EDITORS))
 
     The migrating role owns the function, and must own the table, too.
 
@@ -70,7 +73,7 @@ class memberships:
     Raises:
         DeclarationError: when it is compiled, for a missing column, or for a table with
             ``force_row_level_security()``, which also binds the function's owner.  Also for a call with
-            names of roles without *role*.
+            names of roles without *role*, or with an empty list, ``my_teams(roles=[])``.
 
     Emits:
         ``CREATE FUNCTION … RETURNS SETOF … STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp``,
@@ -93,14 +96,37 @@ class memberships:
         self.function = Table(name, MetaData(), schema=schema)
         keep(metadata, DeclaredFunction(TableKey(schema, name), as_roles(to), self.value, self.function))
 
-    def __call__(self, *roles: str) -> Select[Any]:
-        """Return a ``select()`` of the caller's groups; with *roles*, of those where the caller has one."""
-        if roles and self.role is None:
+    def __call__(self, *names: str, roles: Sequence[str] = _EVERY_ROLE) -> Select[Any]:
+        """Return a ``select()`` of the caller's groups.
+
+        Args:
+            names: the roles; only groups where the caller has one of them count.  Without a name, all do.
+            roles: a list of roles, in the place of names.  An empty list is an error.  Python can't tell
+                ``my_teams(*[])`` from ``my_teams()``, so give a list from elsewhere as *roles*.
+
+        Raises:
+            DeclarationError: the roles aren't names, or the list has none.
+        """
+        name, given = self.function.name, names if roles is _EVERY_ROLE else roles
+        if given and self.role is None:
             raise DeclarationError(
-                f"{self.function.name}() can't select by role: it has no column of roles. "
-                "Name it, memberships(…, role=…)"
+                f"{name}() can't select by role: it has no column of roles. Name it, memberships(…, role=…)"
             )
-        return select(_Call(self.function, roles))
+        if roles is not _EVERY_ROLE and names:
+            raise DeclarationError(
+                f"{name}() can't select by role: roles= is beside names. Give one of them, {name}(roles=[…])"
+            )
+        if (
+            isinstance(given, str)
+            or not isinstance(given, Sequence)
+            or (not given and roles is not _EVERY_ROLE)
+            or not all(isinstance(one, str) and one for one in given)
+        ):
+            raise DeclarationError(
+                f"{name}() can't select by role: {given!r} isn't a list of names. Give names, "
+                f'{name}("owner"), or a list that has one, {name}(roles=["owner"])'
+            )
+        return select(_Call(self.function, tuple(given)))
 
     def value(self, schema_translate_map: Mapping[str | None, str | None] | None = None) -> SQLFunction:
         """Return the function as a value."""

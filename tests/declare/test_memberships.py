@@ -21,6 +21,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
@@ -203,6 +204,26 @@ def test_roles_need_a_column() -> None:
     _, asked = plain()
     with pytest.raises(DeclarationError, match=r"my_teams\(\) can't select by role"):
         asked("owner")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("roles", [[], (), "owner", [""], ["owner", None], None])
+def test_a_list_that_names_no_role_is_refused(roles: Any) -> None:
+    _, asked = plain(role="role")
+    with pytest.raises(DeclarationError, match=r"my_teams\(\) can't select by role: .* isn't a list"):
+        asked(roles=roles)
+
+
+@pytest.mark.exhaustive
+def test_roles_are_names_or_one_list() -> None:
+    _, asked = plain(role="role")
+    wrong: Any = ["owner"]
+    for refused in (lambda: asked(wrong), lambda: asked(""), lambda: asked("owner", roles=["editor"])):
+        with pytest.raises(DeclarationError, match=r"my_teams\(\) can't select by role"):
+            refused()
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    listed, named = asked(roles=["owner", "editor"]), asked("owner", "editor")
+    assert str(listed.compile(dialect=dialect)) == str(named.compile(dialect=dialect))
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
