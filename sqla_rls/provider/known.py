@@ -23,7 +23,8 @@ def auth0(domain: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> Prov
     """Auth0, access tokens (auth0.com/docs, Access Token Profiles).
 
     The issuer ends with a slash.  Claims: ``org_id``, ``permissions`` (a list), and the claims that an Action
-    adds under a name such as ``https://example.com/roles``.
+    adds under a name such as ``https://example.com/roles``.  Tokens of anonymous sessions are refused by
+    their subject.
 
     Args:
         domain: the domain of the tenant, or a custom domain.
@@ -37,6 +38,7 @@ def auth0(domain: str, *, audience: Names, **roles: Unpack[RoleOptions]) -> Prov
         jwks_uri=f"{url}/.well-known/jwks.json",
         algorithms=("RS256",),
         audience=required("audience", audience),
+        refused_subjects=("anon@", "anon|"),  # auth0.com/docs, Anonymous Sessions
         **roles,
     )
 
@@ -110,6 +112,7 @@ def custom(
     algorithms: tuple[str, ...],
     audience: Names | None,
     required_claims: Mapping[str, tuple[str | None, ...]] | None = None,
+    refused_subjects: tuple[str, ...] = (),
     per_token_claims: tuple[str | tuple[str, ...], ...] = (),
     name: str = "custom",
     **roles: Unpack[RoleOptions],
@@ -129,6 +132,7 @@ def custom(
         algorithms=algorithms,
         audience=audience,
         required_claims=required_claims or {},
+        refused_subjects=refused_subjects,
         per_token_claims=per_token_claims,
         **roles,
     )
@@ -144,8 +148,9 @@ def descope(
     """Descope, session tokens (docs.descope.com, Session Management).
 
     The issuer is the project's id, alone or at the end of a URL.  The same key signs refresh tokens and the
-    tokens of inbound apps; these are refused by their claim ``drn``.  Claims: ``roles`` and ``permissions``
-    (lists), ``dct`` (the current tenant), ``tenants`` with roles for each.
+    tokens of inbound apps; these are refused by their claim ``drn``.  Anonymous users are refused by their
+    claim ``danu``.  Claims: ``roles`` and ``permissions`` (lists), ``dct`` (the current tenant), ``tenants``
+    with roles for each.
     """
     url, project = checked_url("base_url", base_url), checked_id("project_id", project_id)
     return Provider(
@@ -154,7 +159,7 @@ def descope(
         jwks_uri=f"{url}/{project}/.well-known/jwks.json",
         algorithms=("RS256",),
         audience=audience,
-        required_claims={"drn": ("DS",)},
+        required_claims={"drn": ("DS",), "danu": (None,)},
         per_token_claims=("rexp",),  # when the refresh token expires
         **roles,
     )
@@ -271,18 +276,22 @@ def keycloak(
 def neon_auth(base_url: str, *, audience: Names | None = None, **roles: Unpack[RoleOptions]) -> Provider:
     """Neon Auth (neon.com/docs, Neon Auth: JWT).
 
-    Issuer and audience are the origin of *base_url*, the auth URL of the branch.  Claims: ``role``, and in an
-    active organization ``o`` with ``id``, ``slug`` and ``role``.
+    Issuer and audience are the origin of *base_url*, the auth URL of the branch.  The claim ``role`` must be
+    ``authenticated``, as for the Data API: visitors who haven't signed in get tokens with another role.  To
+    accept these with their own role, give ``role_claim="role"`` and ``roles=("authenticated", "anonymous")``.
+    Claims: in an active organization ``o`` with ``id``, ``slug`` and ``role``.
     """
     url = checked_url("base_url", base_url, path=True)
     parts = urlsplit(url)
     origin = f"{parts.scheme}://{parts.netloc}"
+    more = roles.get("roles", ()) if roles.get("role_claim") in ("role", ("role",)) else ()
     return Provider(
         name="neon_auth",
         issuer=origin,
         jwks_uri=f"{url}/.well-known/jwks.json",
         algorithms=("EdDSA",),
         audience=origin if audience is None else audience,
+        required_claims={"role": ("authenticated", *more)},
         **roles,
     )
 
@@ -367,7 +376,11 @@ def stytch(
 
 
 def supabase(
-    project_url: str, *, audience: Names = "authenticated", **roles: Unpack[RoleOptions]
+    project_url: str,
+    *,
+    audience: Names = "authenticated",
+    oauth_clients: Names = (),
+    **roles: Unpack[RoleOptions],
 ) -> Provider:
     """Supabase Auth (supabase.com/docs, JWT Claims Reference; JWT Signing Keys).
 
@@ -381,9 +394,12 @@ def supabase(
     Args:
         project_url: ``https://<project ref>.supabase.co``, a custom domain, or your own server.
         audience: the accepted audiences.
+        oauth_clients: the ids of OAuth apps whose tokens are accepted, too (Supabase docs, OAuth 2.1 Server).
+            Such a token has all rights of its user, and its claim ``client_id`` names the app.
         **roles: as in ``Provider``.
     """
     issuer = f"{checked_url('project_url', project_url)}/auth/v1"
+    clients = (oauth_clients,) if isinstance(oauth_clients, str) else oauth_clients
     if not roles.keys() & {"role", "role_claim", "roles"}:
         roles["role_claim"], roles["roles"] = "role", ("authenticated", "anon")
     return Provider(
@@ -392,6 +408,7 @@ def supabase(
         jwks_uri=f"{issuer}/.well-known/jwks.json",
         algorithms=("ES256", "RS256"),
         audience=required("audience", audience),
+        required_claims={"client_id": (None, *clients)},
         **roles,
     )
 
@@ -430,7 +447,8 @@ def workos(
 ) -> Provider:
     """WorkOS AuthKit, session tokens (workos.com/docs, Sessions; Session tokens).
 
-    Claims: ``org_id``, ``role``, ``roles`` and ``permissions`` (lists).
+    Tokens of Connect applications are refused.  Claims: ``org_id``, ``role``, ``roles`` and ``permissions``
+    (lists).
 
     Args:
         client_id: your client id.
@@ -446,6 +464,7 @@ def workos(
         jwks_uri=f"https://api.workos.com/sso/jwks/{client}",
         algorithms=("RS256",),
         audience=audience,
-        required_claims={"sid": ()},
+        # The token of a Connect application has the sid of the user's consent, and its own client_id.
+        required_claims={"sid": (), "client_id": (None, client)},
         **roles,
     )

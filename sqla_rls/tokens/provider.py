@@ -48,6 +48,7 @@ class Provider:
             check.
         required_claims: the accepted values of other claims, by their names.  None among the values accepts
             a missing claim; without values, every value of the claim is accepted.
+        refused_subjects: the beginnings of ``sub`` claims that are refused, such as ``("anon@",)``.
         role: the Postgres role of a verified token.
         role_claim: a claim that chooses one of *roles* instead, by its name or path:
             ``("realm_access", "roles")``.  A token without the claim gets *role*.  A claim with another text,
@@ -75,6 +76,7 @@ class Provider:
     algorithms: tuple[str, ...]
     audience: str | tuple[str, ...] | None
     required_claims: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict[str, Any], hash=False)
+    refused_subjects: tuple[str, ...] = ()
     role: str = "authenticated"
     role_claim: str | tuple[str, ...] | None = None
     roles: tuple[str, ...] = ()
@@ -96,6 +98,10 @@ class Provider:
                         "required_claims isn't a mapping of names to tuples. Give {'typ': ('Bearer',)}, for "
                         "example"
                     )
+            if self.refused_subjects != ():
+                if isinstance(self.refused_subjects, str):
+                    raise ValueError("refused_subjects isn't a tuple. Give ('anon@',), for example")
+                check_names("refused_subjects", self.refused_subjects, "Give ('anon@',), for example")
             check_roles(self.role, self.role_claim, self.roles)
             if self.subject_claim is not None:
                 check_subject(self.subject_claim, self.per_token_claims)
@@ -164,7 +170,15 @@ class Provider:
         return {**claims, "sub": subject, PROVIDER_SUBJECT: claims["sub"]}
 
     def check_claims(self, claims: Mapping[str, Any]) -> None:
-        """Raise InvalidToken unless *claims* hold the values of ``required_claims``."""
+        """Raise InvalidToken unless *claims* hold the values of ``required_claims``, and the subject may be.
+
+        The subject is the claim ``sub``, also with ``subject_claim``.
+        """
+        if str(claims.get("sub")).startswith(self.refused_subjects):
+            raise InvalidToken(
+                f"the token is refused: provider {self.name!r} has issued it to a visitor who hasn't signed "
+                "in. Sign in"
+            )
         for name, values in self.required_claims.items():
             found = claims.get(name)
             if (found not in values) if values else (found is None):

@@ -430,6 +430,38 @@ def test_supabase_chooses_no_role_once_you_said_which() -> None:
         assert provider.supabase("a.example", **typed).role_for({"role": "service_role"}) == role
 
 
+@pytest.mark.parametrize(
+    ("wanted", "claims", "role"),
+    [
+        (
+            provider.neon_auth("a.example/db/auth", role_claim="role", roles=("authenticated", "anonymous")),
+            {"role": "anonymous"},
+            "anonymous",
+        ),
+        (provider.supabase("a.example", oauth_clients="app-1"), {"client_id": "app-1"}, "authenticated"),
+        (
+            replace(provider.auth0("a.example", audience="api"), refused_subjects=()),
+            {"sub": "anon@1"},
+            "authenticated",
+        ),
+    ],
+    ids=["neon_auth", "supabase", "auth0"],
+)
+@pytest.mark.exhaustive
+def test_visitors_and_oauth_apps_get_in_once_you_said_so(wanted: Provider, claims: Claims, role: str) -> None:
+    with Issuer(imitate=wanted) as issuer:
+        verifier = Verifier(issuer.provider)
+        assert verifier.verify(issuer.token("alice", claims=claims)).role == role
+        assert verifier.verify(issuer.token("alice")).role == "authenticated"
+
+
+@pytest.mark.parametrize("subjects", ["anon@", ("",), ["anon@"]])
+@pytest.mark.exhaustive
+def test_refused_subjects_are_a_tuple_of_texts(subjects: Any) -> None:
+    with pytest.raises(DeclarationError, match="refused_subjects"):
+        replace(provider.firebase("p1"), refused_subjects=subjects)
+
+
 #: The claims of a program's token, and the requirement that only the tokens of people fulfil.
 PROGRAMS: dict[str, tuple[Provider, Claims, Any]] = {
     "auth0": (

@@ -57,6 +57,8 @@ CASES = {
             "issuer without its slash": {"iss": "https://todos.eu.auth0.com"},
             "another tenant": {"iss": "https://evil.eu.auth0.com/"},
             "for userinfo only": {"aud": ["https://todos.eu.auth0.com/userinfo"]},
+            "anonymous session": {"sub": "anon@0d6b7b1c-4c0a-4a8a-9a53-5d8a3e9f0c11", "scope": "anon"},
+            "anonymous session, as first documented": {"sub": "anon|0d6b7b1c", "scope": "anon"},
         },
         roles=(("https://example.com/roles", {"https://example.com/roles": ["viewer", "admin"]}, "admin"),),
     ),
@@ -174,6 +176,7 @@ CASES = {
         ),
         refused={
             "refresh token": {"drn": "DSR"},
+            "anonymous user": {"danu": True},
             "inbound app": {
                 "drn": None,
                 "iss": "https://api.descope.com/v1/apps/P2abc123",
@@ -329,6 +332,8 @@ CASES = {
         refused={
             "another branch": {"iss": "https://ep-yy.neonauth.us-east-2.aws.neon.build"},
             "issuer with its path": {"iss": "https://ep-xx.neonauth.us-east-2.aws.neon.build/neondb/auth"},
+            "anonymous visitor": {"role": "anonymous", "name": None, "email": None, "id": None},
+            "no role, which is anonymous in the Data API": {"role": None},
         },
         roles=((("o", "role"), {}, "admin"), (("o", "role"), {"o": None}, "authenticated")),
     ),
@@ -429,6 +434,7 @@ CASES = {
             "anonymous audience": {"aud": "anon"},
             "API key": {"iss": "supabase", "role": "anon", "aud": None},
             "another project": {"iss": "https://evil.supabase.co/auth/v1"},
+            "OAuth app": {"client_id": "9a8b7c6d-5e4f-3a2b-1c0d-9e8f7a6b5c4d"},
         },
         roles=((("app_metadata", "role"), {}, "admin"), ("role", {"role": "anon"}, "anon")),
     ),
@@ -476,5 +482,20 @@ CASES = {
             "no session": {"sid": None, "client_id": "client_01ABC123", "scope": "openid"},
         },
         roles=(("role", {}, "admin"), ("roles", {}, "admin")),
+    ),
+    "workos, a domain of AuthKit": Case(
+        provider=provider.workos("client_01ABC123", issuer="https://auth.todos.example"),
+        issuers=("https://auth.todos.example",),
+        jwks_uri="https://api.workos.com/sso/jwks/client_01ABC123",
+        claims={"iss": "https://auth.todos.example", "sid": "session_01HQSXZGF8FHF7A9ZZFCW4387R"},
+        also=({"client_id": "client_01ABC123"},),
+        refused={
+            "Connect application": {
+                "aud": "client_01ABC123",
+                "client_id": "client_01OTHER",
+                "scope": "openid",
+                "sid": "app_consent_01HQSX",
+            },
+        },
     ),
 }
