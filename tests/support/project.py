@@ -217,7 +217,7 @@ class Project:
 
     def __init__(self, folder: Path, url: URL) -> None:
         self.folder, self.url = folder, url
-        # test_verdicts.py has the tests of the comparison of access, which takes longer than everything else.
+        # verdicts/ has the tests of the comparison of access, which takes longer than everything else.
         self.options: dict[str, Any] = {"row_security_openings": "ignore"}
         self.engine_options: dict[str, Any] = {}
         (folder / "versions").mkdir(parents=True)

@@ -36,46 +36,11 @@ from sqla_rls import (
     declare_roles,
     disable_row_level_security,
     grant,
-    grant_on,
     sql_function,
 )
 from sqla_rls.exc import DeclarationError, ExposureNotConfirmed
-from sqla_rls.server.installation import Installation
-from sqla_rls.server.postgres import Server
 from tests.support.project import Project, execute, operations, own_todos, todos
-from tests.support.servers import cleared_server
-
-OWN = "auth.user_id() = user_id"
-
-
-@pytest.fixture(scope="module")
-def server(installation: Installation | None) -> Iterator[Server]:
-    """A server without the roles of other tests: a verdict names each role that it concerns."""
-    with cleared_server(installation) as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def compared(project: Project) -> None:
-    project.options = {}
-
-
-def read(using: str, *roles: Any, command: str = "SELECT") -> Policy:
-    return Policy("p", command, [*(roles or (authenticated,))], using=using)
-
-
-def notes(script: str, direction: str = "upgrade") -> list[str]:
-    """The comments of a function, each in one line."""
-    body = script.split(f"def {direction}():")[1].split("\ndef ")[0]
-    lines = [line.strip() for line in body.splitlines() if not line.strip().startswith("# ###")]
-    return (
-        " ".join(line[2:] for line in lines if line.startswith("# "))
-        .replace(" Closes:", "\nCloses:")
-        .replace(" Same rows", "\nSame rows")
-        .replace(" Not decided", "\nNot decided")
-        .replace(" Opens:", "\nOpens:")
-        .splitlines()
-    )
+from tests.support.verdicts import OWN, read, verdicts
 
 
 def test_an_opening_has_an_example_and_must_be_confirmed(
@@ -87,8 +52,8 @@ def test_an_opening_has_an_example_and_must_be_confirmed(
     script = project.revision(todos(read(f"{OWN} OR task = 'public'")))
 
     example = "authenticated without claims can read public.todos(id=1, user_id=alice, task=public)"
-    assert notes(script) == [f"Opens: authenticated can SELECT public.todos, for example {example}"]
-    assert notes(script)[0] in caplog.messages
+    assert verdicts(script) == [f"Opens: authenticated can SELECT public.todos, for example {example}"]
+    assert verdicts(script)[0] in caplog.messages
     assert operations(script)[0] == "confirm_exposure"
     with pytest.raises(ExposureNotConfirmed, match="for example authenticated without claims can read"):
         project.upgrade()
@@ -105,35 +70,12 @@ def test_an_opening_has_an_example_and_must_be_confirmed(
 
 
 @pytest.mark.exhaustive
-def test_a_policy_for_public_opens_rows_though_no_role_exists_yet(project: Project) -> None:
-    def models(using: str, *, is_granted: bool) -> MetaData:
-        return todos(Policy("p", "SELECT", ["public"], using=using, imply_privileges=is_granted))
-
-    project.migrate(models("true", is_granted=False))
-    assert notes(project.migrate(models("task = 'public'", is_granted=False))) == []
-    granted = project.revision(models("task = 'public'", is_granted=True))
-    assert notes(granted)[0].startswith("Opens: PUBLIC can SELECT public.todos, for example ")
-    project.confirm()
-    project.upgrade()
-
-    script = project.revision(models("true", is_granted=True))
-
-    (note,) = notes(script)
-    assert note.startswith(
-        "Opens: PUBLIC can SELECT public.todos, for example PUBLIC without claims can read"
-    )
-    assert operations(script)[0] == "confirm_exposure"
-    with project.engine.connect() as connection:
-        assert not connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = 'PUBLIC'"))
-
-
-@pytest.mark.exhaustive
 def test_the_same_rows_need_no_confirmation(project: Project) -> None:
     project.migrate(todos(read(OWN)))
 
     script = project.revision(todos(read("NOT (auth.user_id() <> user_id)")))
 
-    assert notes(script) == [
+    assert verdicts(script) == [
         "Same rows as before: public.todos, in 10 worlds with up to 2 rows per table, proved"
     ]
     assert "confirm_exposure" not in script
@@ -157,7 +99,7 @@ def test_a_function_that_another_calls_changes(project: Project) -> None:
 
     project.migrate(models("is_open(task)", "SELECT n"))
 
-    assert notes(project.revision(models("is_open(task) AND true", "SELECT 100"))) == [
+    assert verdicts(project.revision(models("is_open(task) AND true", "SELECT 100"))) == [
         "Not decided: public.todos for authenticated: function public.base(integer) changes"
     ]
 
@@ -179,90 +121,8 @@ def test_other_roles_may_execute_a_function_that_a_policy_calls(project: Project
 
     project.migrate(models("is_open(task)", "alpha"))
 
-    assert notes(project.revision(models("is_open(task) AND true", "alpha", "beta"))) == [
+    assert verdicts(project.revision(models("is_open(task) AND true", "alpha", "beta"))) == [
         "Not decided: public.todos for alpha and beta: function public.is_open(text) changes"
-    ]
-
-
-def of_groups(**groups: list[str]) -> MetaData:
-    """Roles with their groups: editors read public todos, and guests read nothing but them."""
-    found = todos(
-        read("task = 'public'", "editor"),
-        Policy("all", "SELECT", "writer", using="true"),
-        Policy("guests", "SELECT", "guest", using="task = 'public'", permissive=False),
-    )
-    roles = {name: groups.get(name, []) for name in ("editor", "writer", "guest", "jo")}
-    declare_roles(found, *[Role(name, member_of=ones) for name, ones in roles.items()])
-    return found
-
-
-def test_a_membership_opens_a_table(project: Project) -> None:
-    project.migrate(of_groups())
-
-    script = project.revision(of_groups(jo=["editor"]))
-
-    assert [note.partition(", for example")[0] for note in notes(script)] == [
-        "Opens: jo can SELECT public.todos"
-    ]
-    assert operations(script)[0] == "confirm_exposure"
-
-
-@pytest.mark.exhaustive
-def test_the_end_of_a_membership_takes_a_restrictive_policy_away(project: Project) -> None:
-    project.migrate(of_groups(writer=["guest"]))
-
-    script = project.revision(of_groups())
-
-    assert "Opens: writer can SELECT public.todos" in [
-        note.partition(", for example")[0] for note in notes(script)
-    ]
-    assert operations(script)[0] == "confirm_exposure"
-
-
-@pytest.mark.exhaustive
-def test_a_membership_that_gives_no_right_says_nothing(project: Project) -> None:
-    project.migrate(of_groups())
-
-    assert notes(project.revision(of_groups(jo=["guest"]))) == []
-
-
-@pytest.mark.exhaustive
-def test_a_role_that_the_revision_creates_is_a_member_of_another(project: Project) -> None:
-    project.migrate(of_groups())
-    models = of_groups()
-    declare_roles(models, Role("kim", member_of=["writer"]))
-
-    assert notes(project.revision(models))[0].startswith("Opens: kim can SELECT public.todos, for example ")
-
-
-@pytest.mark.exhaustive
-def test_a_membership_for_which_a_policy_asks_is_not_decided(project: Project) -> None:
-    def models(*groups: str) -> MetaData:
-        found = todos(read("pg_has_role(current_user, 'editor', 'USAGE')", "jo"))
-        declare_roles(found, Role("editor"), Role("jo", member_of=[*groups]))
-        return found
-
-    project.migrate(models())
-
-    assert notes(project.revision(models("editor"))) == [
-        "Not decided: public.todos for jo: a policy asks for the role, and role jo gets other groups"
-    ]
-
-
-@pytest.mark.exhaustive
-def test_a_membership_that_may_bring_execute_is_not_decided(project: Project) -> None:
-    def models(*groups: str) -> MetaData:
-        found = todos(read("is_open(task)", "jo"))
-        declare_roles(found, Role("editor"), Role("jo", member_of=[*groups]))
-        sql_function(
-            "is_open", found, returns="boolean", arguments="task text", body="SELECT true", to=["editor"]
-        )
-        return found
-
-    project.migrate(models())
-
-    assert notes(project.revision(models("editor"))) == [
-        "Not decided: public.todos for jo: role jo gets other groups, which may execute other functions"
     ]
 
 
@@ -275,34 +135,9 @@ def test_the_body_of_a_function_that_a_policy_calls_is_not_decided(project: Proj
 
     project.migrate(models("SELECT task = 'a'"))
 
-    assert notes(project.revision(models("SELECT true"))) == [
+    assert verdicts(project.revision(models("SELECT true"))) == [
         "Not decided: public.todos for authenticated: function public.is_open(text) changes"
     ]
-
-
-@pytest.mark.exhaustive
-def test_usage_on_a_schema_opens_its_tables(project: Project) -> None:
-    def models(*roles: Any) -> MetaData:
-        metadata = MetaData()
-        Table(
-            "notes",
-            metadata,
-            Column("id", Integer, primary_key=True),
-            Policy("p", "SELECT", ["public"], using="true", imply_privileges=False),
-            grant("SELECT", to="editor"),
-            schema="extra",
-        )
-        grant_on(metadata, "USAGE", schema="extra", to=[authenticated, *roles])
-        return metadata
-
-    project.options = {"include_schemas": True}
-    execute(project, "CREATE SCHEMA extra")
-    project.migrate(models())
-    execute(project, "REVOKE USAGE ON SCHEMA extra FROM editor")
-
-    script = project.revision(models("editor"))
-
-    assert notes(script)[0].startswith("Opens: editor can SELECT extra.notes, for example ")
 
 
 @pytest.mark.exhaustive
@@ -316,7 +151,7 @@ def test_rows_that_constraints_refuse_prove_nothing(project: Project) -> None:
 
     project.migrate(models("task = 'public'"))
 
-    assert ", proved" not in " ".join(notes(project.revision(models("task IN ('public', 'secret')"))))
+    assert ", proved" not in " ".join(verdicts(project.revision(models("task IN ('public', 'secret')"))))
 
 
 @pytest.mark.exhaustive
@@ -325,9 +160,9 @@ def test_the_way_back_opens_what_the_revision_closes_without_a_question(project:
 
     script = project.revision(todos(read(OWN)))
 
-    (closing,) = notes(script)
+    (closing,) = verdicts(script)
     assert closing.startswith("Closes: authenticated can no longer SELECT public.todos, for example ")
-    assert notes(script, "downgrade") == ["Opens: authenticated can again SELECT public.todos"]
+    assert verdicts(script, "downgrade") == ["Opens: authenticated can again SELECT public.todos"]
     assert "confirm_exposure" not in script
     project.upgrade()
     project.downgrade()
@@ -343,7 +178,7 @@ def test_a_privilege_alone_opens_a_table_to_a_role_that_policies_name(project: P
 
     script = project.revision(models(authenticated, anonymous))
 
-    assert notes(script)[0].startswith("Opens: anonymous can SELECT public.todos, for example alice as")
+    assert verdicts(script)[0].startswith("Opens: anonymous can SELECT public.todos, for example alice as")
     assert operations(script)[0] == "confirm_exposure"
 
 
@@ -371,7 +206,7 @@ def test_the_policy_of_a_table_that_is_read_inside_opens_the_other(project: Proj
 
     script = project.revision(models("true"))
 
-    opened = [note.split(", for example")[0] for note in notes(script)]
+    opened = [note.split(", for example")[0] for note in verdicts(script)]
     assert opened == [
         "Opens: authenticated can SELECT public.docs",
         "Opens: authenticated can SELECT public.members",
@@ -386,7 +221,7 @@ def test_what_can_not_be_decided_has_a_reason(project: Project) -> None:
         project, "CREATE FUNCTION f() RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM todos)'"
     )
 
-    assert notes(project.revision(todos(read("f()")))) == [
+    assert verdicts(project.revision(todos(read("f()")))) == [
         "Not decided: public.todos for authenticated: function public.f() reads todos"
     ]
 
@@ -397,7 +232,7 @@ def test_a_new_column_can_not_be_decided(project: Project) -> None:
 
     script = project.revision(todos(read("other = 1"), other=BigInteger()))
 
-    assert notes(script)[-1] == (
+    assert verdicts(script)[-1] == (
         "Not decided: public.todos for authenticated: Postgres can't read policy p before the migration: "
         'column "other" does not exist'
     )
@@ -424,29 +259,9 @@ def test_without_the_parser_nothing_is_decided(project: Project, monkeypatch: py
 
     script = project.revision(todos(read("user_id = (SELECT auth.user_id()) AND task <> 'no parser'")))
 
-    (note,) = notes(script)
+    (note,) = verdicts(script)
     assert note.startswith("Not decided: ")
     assert note.endswith("pip install 'sqla-rls[analyze]'")
-
-
-@pytest.mark.exhaustive
-def test_a_role_that_the_migration_creates(project: Project) -> None:
-    project.migrate(todos(read(OWN)))
-
-    script = project.revision(todos(read(OWN), Policy("q", "SELECT", "anonymous", using="task = 'public'")))
-
-    assert notes(script)[0].startswith(
-        "Opens: anonymous can SELECT public.todos, for example anonymous without"
-    )
-
-
-def test_a_role_that_no_database_has_yet_is_compared(project: Project) -> None:
-    project.migrate(todos(read(OWN)))
-
-    script = project.revision(todos(read(OWN), Policy("all", "SELECT", Role("editor"), using="true")))
-
-    assert notes(script)[0].startswith("Opens: editor can SELECT public.todos, for example ")
-    assert operations(script)[0] == "confirm_exposure"
 
 
 @pytest.mark.exhaustive
@@ -463,7 +278,7 @@ def test_a_cast_that_changes_a_constant_is_not_proved(project: Project, constant
 
     script = project.revision(todos(read(f"task = 'public' OR task = {constant}")))
 
-    assert ", proved" not in " ".join(notes(script))
+    assert ", proved" not in " ".join(verdicts(script))
 
 
 @pytest.mark.exhaustive
@@ -488,7 +303,7 @@ def test_a_constant_of_the_type_of_its_column_is_proved(project: Project) -> Non
         project.options = {"row_security_openings": "ignore"}
         project.migrate(models(before))
         project.options = {}
-        assert notes(project.revision(models(after)))[0].endswith(", proved"), before
+        assert verdicts(project.revision(models(after)))[0].endswith(", proved"), before
         project.upgrade()
 
 
@@ -498,7 +313,7 @@ def test_row_security_that_goes_and_a_grant_are_openings(project: Project) -> No
 
     script = project.revision(todos(disable_row_level_security(), grant("SELECT", to=authenticated)))
 
-    assert any(note.startswith("Opens: authenticated can SELECT public.todos") for note in notes(script))
+    assert any(note.startswith("Opens: authenticated can SELECT public.todos") for note in verdicts(script))
     assert operations(script)[0] == "confirm_exposure"
 
 
@@ -582,7 +397,7 @@ def test_an_error_of_the_server_decides_nothing(project: Project, monkeypatch: p
     project.migrate(todos(read(OWN)))
     monkeypatch.setattr("sqla_rls.analyze.in_place.compare.STATEMENT_TIMEOUT", -7)
 
-    (note,) = notes(project.revision(todos(read("true"))))
+    (note,) = verdicts(project.revision(todos(read("true"))))
 
     assert note.startswith("Not decided: ")
     assert "statement_timeout" in note
