@@ -15,7 +15,8 @@ from yaml import YAMLError
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.postgres import Server
 from tests.support import pages
-from tests.support.pages import ROOT, Block, Page, blocks, matches, start_alembic, table, untested
+from tests.support.blocks import Block, blocks, matches, table
+from tests.support.pages import ROOT, Page, start_alembic, untested
 from tests.support.servers import cleared_server
 
 pytestmark = [pytest.mark.one_postgres]

@@ -37,10 +37,9 @@ import time
 import tomllib
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from configparser import ConfigParser
 from contextlib import chdir, contextmanager, redirect_stdout
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import metadata
 from pathlib import Path
@@ -53,7 +52,6 @@ import psycopg
 import yaml
 from alembic import command
 from alembic.config import Config
-from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from psycopg import sql
@@ -62,6 +60,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sybil import Document, Example, Region
 
 from sqla_rls.testing.postgres import Server
+from tests.support.blocks import Block, blocks, difference, matches, table
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
@@ -69,65 +68,8 @@ SECONDS: Final = 120
 OWNER: Final = "page_owner"
 LOGIN_ROLE: Final = "app"
 
-_PARSER: Final = MarkdownIt().enable("table")
-_INVISIBLE: Final = re.compile(r"<!-- invisible-code-block: (\w+)\n(.*?)\n?-->\s*", re.DOTALL)
-_TESTED: Final = re.compile(r"<!-- (blocks )?tested by: (\S+) -->\s*")
 _CONTINUES: Final = re.compile(r"^<!-- continues: (\S+) -->$", re.MULTILINE)
 _FILE: Final = re.compile(r"(?:#|//|--) (?P<name>[\w./-]+\.\w+)(?P<more> \(continued\))?\n")
-_CODE: Final = re.compile(r"\{code-block\} ?(\w+)|(\w+)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A code block.
-
-    Attributes:
-        shown: the output that the document shows; None if it shows none.
-        tested_by: the test that runs it; None if it runs here.
-    """
-
-    language: str
-    code: str
-    line: int
-    shown: str | None = None
-    tested_by: str | None = None
-
-
-def blocks(text: str) -> Iterator[Block]:
-    """Return the blocks of a document."""
-    found: list[Block] = []
-    whole: str | None = None
-    tested: str | None = None
-    for token in _PARSER.parse(text):
-        start, _ = token.map or (0, 0)
-        if token.type == "html_block":
-            if invisible := _INVISIBLE.fullmatch(token.content):
-                found.append(Block(language=invisible[1], code=invisible[2] + "\n", line=start + 1))
-            elif named := _TESTED.match(token.content):
-                whole, tested = (named[2], None) if named[1] else (whole, named[2])
-        elif token.type == "fence" and (language := _CODE.fullmatch(token.info.strip())):
-            name = language[1] or language[2]
-            is_output = name == "text" and tested is None and found and found[-1].shown is None
-            if is_output and found[-1].tested_by == whole and found[-1].language != "text":
-                last = found.pop()
-                found.append(
-                    Block(
-                        language=last.language,
-                        code=last.code,
-                        line=last.line,
-                        shown=token.content,
-                        tested_by=last.tested_by,
-                    )
-                )
-            else:
-                found.append(
-                    Block(language=name, code=token.content, line=start + 1, tested_by=tested or whole)
-                )
-            tested = None
-        elif token.type != "inline":
-            # The marker stands directly before its block.
-            tested = tested if token.type == "html_block" else None
-    yield from found
 
 
 def _ends_with_print(code: str) -> bool:
@@ -135,15 +77,6 @@ def _ends_with_print(code: str) -> bool:
     while isinstance(last, ast.With | ast.AsyncWith | ast.For | ast.AsyncFor):
         last = last.body[-1]
     return isinstance(last, ast.Expr) and ast.unparse(last).startswith("print(")
-
-
-def matches(output: str, shown: str) -> bool:
-    """Return whether *output* is as *shown*: a line ``…`` stands for lines, ``…`` in a line for text."""
-    lines = [
-        r"(?:.*\n)*?" if line.strip() == "…" else re.escape(line.rstrip()).replace("…", ".*") + r"[ ]*\n"
-        for line in shown.splitlines()
-    ]
-    return re.fullmatch("".join(lines), output if output.endswith("\n") else output + "\n") is not None
 
 
 def parse(document: Document) -> Iterator[Region]:
@@ -371,7 +304,7 @@ class Page:
             if block.shown is None or (block.language == "python" and _ends_with_print(block.code)):
                 raise
             output = "".join(traceback.format_exception_only(error))
-        return _difference(output, block.shown)
+        return difference(output, block.shown)
 
     def _python(self, block: Block) -> str:
         code = compile("\n" * block.line + block.code, "<document>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -433,7 +366,7 @@ class Page:
         expected = shown if shown.strip() else after
         if done.returncode and not expected:
             return f"$ {command}\n{done.stdout}\nends with status {done.returncode}"
-        failure = _difference(done.stdout, expected)
+        failure = difference(done.stdout, expected)
         return None if failure is None else f"$ {command}\n{failure}"
 
     def _export(self, variables: Mapping[str, str]) -> None:
@@ -534,24 +467,6 @@ def start_alembic(models: str) -> None:
         'config.set_main_option("sqlalchemy.url", os.environ["DATABASE_URL"])',
     )
     env.write_text(f"import os\n{code}", "utf-8")
-
-
-def _difference(output: str, shown: str | None) -> str | None:
-    if shown is None or matches(output, shown):
-        return None
-    return f"The document shows:\n{shown}\nThe output is:\n{output}"
-
-
-def table(names: Sequence[str], rows: Iterator[Sequence[Any]] | psycopg.Cursor[Any]) -> str:
-    """Return rows as psql shows them, without the count."""
-    cells = [["" if value is None else str(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    lines = [
-        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (names, *cells)
-    ]
-    rule = "-+-".join("-" * width for width in widths)
-    return f" {lines[0]}\n-{rule}-\n" + "".join(f" {line}\n" for line in lines[1:])
 
 
 def check_requirements(command: str) -> None:
