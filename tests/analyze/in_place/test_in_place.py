@@ -2,73 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import event, text
 
-from sqla_rls.analyze.in_place import Side, compare_in_place
+from sqla_rls.analyze.in_place import compare_in_place
 from sqla_rls.analyze.in_place.conditions import row_of
 from sqla_rls.analyze.in_place.evaluate import Evaluator, Question, Unit
-from sqla_rls.analyze.in_place.proof import is_proved
 from sqla_rls.analyze.in_place.splice import parsed
-from sqla_rls.analyze.verdict import Budget, Comparison
+from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.server.postgres import Server
-from tests.support.servers import cleared_server
-from tests.support.suite import find_installation, first_and_rest
+from tests.support.in_place import Databases, database, decided, on, run, side, verdicts
+from tests.support.suite import first_and_rest
 
-ROLES = """
-CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE boss IN ROLE reader;
-CREATE ROLE loner NOINHERIT IN ROLE reader; CREATE ROLE free BYPASSRLS;
-"""
-SETUP = """
-CREATE SCHEMA auth; GRANT USAGE ON SCHEMA auth TO PUBLIC;
-CREATE FUNCTION auth.user_id() RETURNS text LANGUAGE sql STABLE
-  RETURN nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
-CREATE FUNCTION is_grown(age int) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN RETURN age >= 18; END';
-CREATE FUNCTION is_boss() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT current_user = 'boss' $$;
-CREATE FUNCTION may_all() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT public.is_boss()';
-CREATE FUNCTION subject() RETURNS text LANGUAGE sql IMMUTABLE AS
-  $$ SELECT nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' $$;
-CREATE FUNCTION kept() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN public.subject(); END';
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-CREATE TABLE orgs (id int PRIMARY KEY, is_open boolean NOT NULL);
-CREATE TABLE members (org_id int REFERENCES orgs, user_id text, role text NOT NULL DEFAULT 'member',
-                      PRIMARY KEY (org_id, user_id));
-CREATE FUNCTION is_member(org int) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
-  AS 'SELECT EXISTS (SELECT FROM public.members WHERE org_id = org AND user_id = auth.user_id())';
-CREATE TABLE docs (id int PRIMARY KEY, org_id int NOT NULL REFERENCES orgs ON DELETE CASCADE, body text,
-                   age int CHECK (age > 0), grown boolean GENERATED ALWAYS AS (age > 17) STORED);
-CREATE TABLE own (id int PRIMARY KEY, user_id text NOT NULL, shared boolean NOT NULL, "Qu ote: %" text);
-CREATE TABLE guarded (id int PRIMARY KEY, user_id text);
-CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON guarded FOR EACH ROW EXECUTE FUNCTION refuse();
-CREATE VIEW seen WITH (security_invoker) AS SELECT id FROM own;
-ALTER TABLE own OWNER TO owner;
-ALTER TABLE orgs ENABLE ROW LEVEL SECURITY; ALTER TABLE members ENABLE ROW LEVEL SECURITY;
-ALTER TABLE docs ENABLE ROW LEVEL SECURITY; ALTER TABLE own ENABLE ROW LEVEL SECURITY;
-ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
-CREATE POLICY o ON orgs FOR SELECT USING (is_open);
-CREATE POLICY m ON members USING (user_id = (SELECT auth.user_id()));
-CREATE POLICY d ON docs TO reader USING (org_id = ANY (ARRAY(
-  SELECT org_id FROM members WHERE user_id = (SELECT auth.user_id()))));
-CREATE POLICY p ON own USING ((SELECT auth.user_id()) = user_id);
-CREATE POLICY g ON guarded USING ((SELECT auth.user_id()) = user_id);
-GRANT SELECT ON orgs, members, own, seen TO reader, other;
-GRANT SELECT, INSERT, UPDATE, DELETE ON docs, own, guarded TO reader, free, loner;
-GRANT SELECT, UPDATE (user_id), DELETE ON own TO other;
-"""
 ALL = ("DELETE", "INSERT", "SELECT", "UPDATE")
-
-
-def on(table: str, roles: Sequence[str], commands: Sequence[str], verdict: str) -> dict[Any, str]:
-    return {(f"public.{table}", role, command): verdict for role in roles for command in commands}
 
 
 READERS = ("boss", "reader")
@@ -211,71 +162,6 @@ UNKNOWN: dict[str, tuple[str, str]] = {
 }
 
 
-def run(connection: Connection, script: str) -> None:
-    connection.exec_driver_sql(script, execution_options={"no_parameters": True})
-
-
-@dataclass(frozen=True)
-class Databases:
-    """Two databases that are the same."""
-
-    before: Connection
-    after: Connection
-
-    @contextmanager
-    def changed(self, change: str) -> Iterator[tuple[Connection, Connection]]:
-        """Change the second one, for the block."""
-        try:
-            run(self.after, change)
-            yield self.before, self.after
-        finally:
-            self.after.rollback()
-            self.before.rollback()
-
-
-@contextmanager
-def database(server: Server) -> Iterator[Connection]:
-    name = server.create_database()
-    engine = create_engine(server.url(name), poolclass=NullPool)
-    with engine.connect() as connection:
-        run(connection, SETUP)
-        connection.commit()
-        yield connection
-    server.drop_database(name)
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[Server, Server]]:
-    with cleared_server() as before, cleared_server() as after:
-        for server in (before, after):
-            engine = create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-            with engine.connect() as connection:
-                connection.exec_driver_sql(ROLES)
-        yield before, after
-
-
-@pytest.fixture(scope="module")
-def databases(servers: tuple[Server, Server]) -> Iterator[Databases]:
-    with database(servers[0]) as before, database(servers[1]) as after:
-        yield Databases(before, after)
-
-
-def side(connection: Connection) -> Side:
-    schema = Schema.read(connection)
-    roles = [role.name for role in schema.roles.values() if not role.is_superuser]
-    return Side(schema=schema, profiles=read_profiles(connection, schema.relations.values(), roles))
-
-
-def decided(before: Connection, after: Connection, *, worlds: int = 200) -> Comparison:
-    sides = side(before), side(after)
-    names = [name for name, one in sides[0].schema.relations.items() if one.has_rows]
-    return compare_in_place(before, *sides, names=names, budget=Budget(worlds=worlds, rows=2))
-
-
-def verdicts(found: Comparison) -> dict[Any, str]:
-    return {(one.object, one.role, one.command): one.verdict for one in found.changes}
-
-
 @first_and_rest("names", CHANGES)
 @pytest.mark.exhaustive
 def test_a_verdict_needs_no_rows(
@@ -398,100 +284,6 @@ def test_a_verdict_is_proved_where_every_class_of_values_was_tried(databases: Da
             assert proved == {(command, expected and command != "UPDATE") for command in ALL}
 
 
-def test_a_row_that_can_not_be_made_is_not_decided(databases: Databases) -> None:
-    connection = databases.before
-    run(
-        connection,
-        """
-        CREATE DOMAIN code AS text CHECK (value ~ '^[a-z][0-9]{9}$');
-        CREATE TABLE coded (id int PRIMARY KEY, code code NOT NULL);
-        ALTER TABLE coded ENABLE ROW LEVEL SECURITY; GRANT SELECT ON coded TO reader;
-        CREATE POLICY p ON coded FOR SELECT TO reader USING (code <> '')
-        """,
-    )
-    before = side(connection)
-    run(connection, "ALTER POLICY p ON coded USING (code IS DISTINCT FROM '')")
-
-    found = compare_in_place(connection, before, side(connection), names=["public.coded"])
-    connection.rollback()
-
-    assert not found.changes
-    assert not [one for one in found.same if one.worlds]
-    assert {one.reason for one in found.unknown} == {"no row of the worlds satisfies the constraints"}
-
-
-HEIR = "CREATE TABLE heir () INHERITS (own);"
-NULLABLE = "ALTER TABLE own ALTER user_id DROP NOT NULL;"
-PEOPLE = "CREATE TABLE people (id text PRIMARY KEY CHECK (id <> 'secret'));"
-# Constraints of new rows, and the rows from before that break them.
-OF_NEW_ROWS = (
-    ("ALTER TABLE own ADD CHECK (user_id <> 'secret') NOT VALID;", "user_id = 'secret'"),
-    (f"ALTER TABLE own ADD CHECK (user_id <> 'secret') NO INHERIT; {HEIR}", "user_id = 'secret'"),
-    (
-        f"{PEOPLE} ALTER TABLE own ADD FOREIGN KEY (user_id) REFERENCES people NOT VALID;",
-        "user_id = 'secret'",
-    ),
-    (f"{PEOPLE} ALTER TABLE own ADD FOREIGN KEY (user_id) REFERENCES people; {HEIR}", "user_id = 'secret'"),
-    (f"{NULLABLE} ALTER TABLE own ADD CONSTRAINT n NOT NULL user_id NOT VALID;", "user_id IS NULL"),
-    (f"{NULLABLE} ALTER TABLE own ADD CONSTRAINT n NOT NULL user_id NO INHERIT; {HEIR}", "user_id IS NULL"),
-)
-NOT_ENFORCED = ("ALTER TABLE own ADD CHECK (user_id <> 'secret') NOT ENFORCED;", "user_id = 'secret'")
-
-
-@pytest.mark.exhaustive
-def test_a_constraint_that_rows_may_break_proves_nothing(
-    databases: Databases, subtests: pytest.Subtests
-) -> None:
-    for constraint, refused in (*OF_NEW_ROWS, NOT_ENFORCED):
-        setup = f"{constraint} ALTER POLICY p ON own USING (user_id = 'public');"
-        change = f"ALTER POLICY p ON own USING (user_id = 'public' OR {refused});"
-        with subtests.test(constraint):
-            run(databases.before, setup)
-            with databases.changed(setup + change) as (before, after):
-                assert not [
-                    one for one in decided(before, after).same if one.proved and one.object == "public.own"
-                ]
-
-
-@pytest.mark.exhaustive
-def test_a_new_row_satisfies_a_constraint_that_older_rows_may_break(
-    databases: Databases, subtests: pytest.Subtests
-) -> None:
-    for constraint, refused in (*OF_NEW_ROWS, NOT_ENFORCED):
-        # Of the row that ON CONFLICT DO UPDATE doesn't insert, Postgres checks no foreign key.
-        commands = {"SELECT", "DELETE"} | (set() if "REFERENCES" in constraint else {"UPDATE"})
-        setup = f"{constraint} ALTER POLICY p ON own USING (user_id = 'public');"
-        setup += "" if "UPDATE" in commands else "REVOKE UPDATE ON own FROM reader, loner;"
-        expected = on("own", ("boss", "loner", "reader"), sorted(commands), "opens")
-        expected |= on("own", ("other",), ("SELECT", "UPDATE", "DELETE"), "opens")
-        if "ENFORCED" in constraint:
-            expected |= on("own", ("boss", "loner", "reader"), ("INSERT",), "opens")
-        change = f"ALTER POLICY p ON own USING (user_id = 'public' OR {refused});"
-        with subtests.test(constraint):
-            run(databases.before, setup)
-            with databases.changed(setup + change) as (before, after):
-                found = decided(before, after)
-
-                assert not found.unknown
-                assert verdicts(found) == expected
-
-
-@pytest.mark.exhaustive
-def test_a_changed_row_satisfies_a_constraint_that_older_rows_may_break(
-    databases: Databases, subtests: pytest.Subtests
-) -> None:
-    for constraint, refused in OF_NEW_ROWS:
-        policy = "ALTER POLICY p ON own USING (user_id = 'public') WITH CHECK (user_id = 'public'"
-        setup = f"{constraint} REVOKE INSERT ON own FROM reader, loner; {policy});"
-        with subtests.test(constraint):
-            run(databases.before, setup)
-            with databases.changed(f"{setup} {policy} OR {refused});") as (before, after):
-                found = decided(before, after)
-
-                assert not found.unknown
-                assert not verdicts(found)
-
-
 def test_the_error_of_a_row_counts_for_that_row_only(databases: Databases) -> None:
     connection = databases.before
     rows = [{"id": place, "org_id": 0 if place == 5 else 1, "age": place} for place in range(20)]
@@ -538,46 +330,3 @@ def test_a_table_keeps_its_alias_and_the_text_around_it() -> None:
         '("ä ö" = ANY (ARRAY( WITH c AS (SELECT 1) SELECT m.a FROM <public.members> AS "members", c, '
         "<pü b.M x> m WHERE (members.note = 'public.members'))))"
     )
-
-
-@pytest.fixture
-def postgres_15() -> Iterator[Connection]:
-    with cleared_server(find_installation(15)) as server:
-        with create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT").connect() as roles:
-            roles.exec_driver_sql(ROLES)
-        with database(server) as connection:
-            yield connection
-
-
-@pytest.mark.exhaustive
-def test_a_child_may_have_null_in_the_key_of_its_parent(postgres_15: Connection) -> None:
-    """Since PostgreSQL 18, a child can't drop this constraint."""
-    run(
-        postgres_15,
-        """
-        CREATE TABLE heir () INHERITS (own);
-        ALTER TABLE heir ALTER id DROP NOT NULL;
-        INSERT INTO heir (user_id, shared) VALUES ('bob', false);
-        ALTER POLICY p ON own USING (id = 1);
-        """,
-    )
-    before = side(postgres_15)
-    run(postgres_15, "ALTER POLICY p ON own USING (id = 1 OR id IS NULL)")
-
-    found = compare_in_place(postgres_15, before, side(postgres_15), names=["public.own"])
-
-    run(postgres_15, "SET ROLE reader")
-    assert postgres_15.scalar(text("SELECT user_id FROM own")) == "bob"
-    assert verdicts(found)["public.own", "reader", "SELECT"] == "opens"
-
-
-@pytest.mark.exhaustive
-def test_rows_without_a_null_that_a_child_may_have_prove_nothing(postgres_15: Connection) -> None:
-    def proves(*ids: int | None) -> bool:
-        relation = side(postgres_15).schema.relations["public.own"]
-        return is_proved(relation, [parsed("(id = 1)")], [{"id": number} for number in ids])
-
-    assert proves(1, 2)
-    run(postgres_15, "CREATE TABLE heir () INHERITS (own); ALTER TABLE heir ALTER id DROP NOT NULL")
-    assert not proves(1, 2)
-    assert proves(1, 2, None)
