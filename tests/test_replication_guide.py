@@ -8,6 +8,7 @@ import pytest
 
 from sqla_rls.testing.postgres import Server
 from tests.support import pages
+from tests.support.blocks import blocks
 from tests.support.suite import find_installation, newest
 
 pytestmark = pytest.mark.exhaustive
@@ -19,7 +20,7 @@ DOCUMENT = pages.ROOT / "docs" / "guide" / "replication.md"
 
 @pytest.mark.one_postgres
 def test_a_slot_reads_the_rows_that_the_policies_hide() -> None:
-    found = list(pages.blocks(DOCUMENT.read_text("utf-8")))
+    found = list(blocks(DOCUMENT.read_text("utf-8")))
     marked = [block for block in found if block.tested_by is not None]
     outputs = {before: after for before, after in pairwise(marked) if after.language == "text"}
     with Server.start(find_installation(newest()), settings=SETTINGS) as server:
