@@ -19,8 +19,8 @@ _SQL: Final = resources.files("sqla_rls.session") / "sql"
 _UNSAFE: Final = text(
     (_SQL / "unsafe_roles.sql")
     .read_text(encoding="utf-8")
-    # The rule login-role of lint follows the same dependencies.
-    .replace("{dependents}", (_SQL / "dependents.sql").read_text(encoding="utf-8"))
+    # The rule login-role of lint finds the same objects.
+    .replace("{used_objects}", (_SQL / "used_objects.sql").read_text(encoding="utf-8").rstrip())
 )
 
 

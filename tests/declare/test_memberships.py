@@ -218,12 +218,12 @@ def test_a_list_that_names_no_role_is_refused(roles: Any) -> None:
 def test_roles_are_names_or_one_list() -> None:
     _, asked = plain(role="role")
     wrong: Any = ["owner"]
-    for refused in (lambda: asked(wrong), lambda: asked(""), lambda: asked("owner", roles=["editor"])):
+    for names, listed in (([wrong], None), ([""], None), (["owner"], ["editor"])):
         with pytest.raises(DeclarationError, match=r"my_teams\(\) can't select by role"):
-            refused()
+            asked(*names) if listed is None else asked(*names, roles=listed)
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    listed, named = asked(roles=["owner", "editor"]), asked("owner", "editor")
-    assert str(listed.compile(dialect=dialect)) == str(named.compile(dialect=dialect))
+    by_list, by_names = asked(roles=["owner", "editor"]), asked("owner", "editor")
+    assert str(by_list.compile(dialect=dialect)) == str(by_names.compile(dialect=dialect))
 
 
 def test_a_column_that_is_not_there_is_named() -> None:

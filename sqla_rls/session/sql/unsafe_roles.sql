@@ -14,9 +14,7 @@ WITH RECURSIVE acting AS (
   SELECT DISTINCT role AS oid
     FROM (SELECT DISTINCT polroles FROM pg_catalog.pg_policy) AS p, unnest(polroles) AS role
    WHERE role <> 0
-), dependents AS (
-{dependents}
-), owned AS (
+), {used_objects}, owned AS (
   SELECT relowner AS oid, 'pg_catalog.pg_class'::regclass AS class, c.oid AS object, 1 AS rank,
          'and can switch its row security off' AS why
     FROM pg_catalog.pg_class AS c
@@ -36,29 +34,7 @@ WITH RECURSIVE acting AS (
    WHERE n.nspname = 'auth'
       OR n.oid IN (SELECT c.relnamespace FROM pg_catalog.pg_class AS c WHERE c.relrowsecurity)
    UNION ALL
-  SELECT owner, owned_class::regclass, owned, 5, 'which an event trigger runs, for superusers, too'
-    FROM dependents WHERE runs AND class = 'pg_catalog.pg_event_trigger'::regclass
-   UNION ALL
-  SELECT owner, owned_class::regclass, owned, 6,
-         CASE owned_class WHEN 'pg_catalog.pg_type'::regclass THEN 'whose checks run with the rights of its users'
-              ELSE 'which runs with the rights of its callers' END
-    FROM dependents
-   WHERE runs AND (class IN ('pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_attrdef'::regclass,
-                             'pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_statistic_ext'::regclass,
-                             'pg_catalog.pg_cast'::regclass)
-                   -- A domain depends on none of its own constraints.
-                   OR class = 'pg_catalog.pg_constraint'::regclass AND owned_class = 'pg_catalog.pg_proc'::regclass
-                   OR class = 'pg_catalog.pg_class'::regclass AND EXISTS (
-                      SELECT FROM pg_catalog.pg_class AS c
-                       WHERE c.oid = object AND c.relkind IN ('r', 'p', 'f', 'i', 'I') AND c.relpersistence <> 't'))
-   UNION ALL
-  SELECT owner, owned_class::regclass, owned, 7, 'which a protected table uses'
-    FROM dependents JOIN pg_catalog.pg_class AS c ON c.oid = object AND c.relrowsecurity
-   WHERE class = 'pg_catalog.pg_class'::regclass
-   UNION ALL
-  -- The owner can replace it, or drop it with the policy.
-  SELECT owner, owned_class::regclass, owned, 8, 'which a policy depends on'
-    FROM dependents WHERE class = 'pg_catalog.pg_policy'::regclass
+  SELECT owner, class, object, rank, why FROM used
 ), reasons AS (
   SELECT r.oid, 1 AS kind, p.rank, p.what, format('ALTER ROLE %I %s', r.rolname, p.attribute) AS hint
     FROM roles AS r, LATERAL (VALUES

@@ -78,8 +78,10 @@ def check(database: Database) -> Iterator[Finding]:
 
 
 def _used_query() -> str:
-    dependents = resources.files("sqla_rls.session") / "sql" / "dependents.sql"
-    return query_text("owned_and_used").replace("{dependents}", dependents.read_text(encoding="utf-8"))
+    used_objects = resources.files("sqla_rls.session") / "sql" / "used_objects.sql"
+    return query_text("owned_and_used").replace(
+        "{used_objects}", used_objects.read_text(encoding="utf-8").rstrip()
+    )
 
 
 def _owned_and_used(

@@ -1,3 +1,4 @@
+dependents AS (
   -- What depends on an object of these roles, from the object upwards: they own little.  "runs" says that the object is
   -- code, which its users run.  The bootstrap superuser owns nothing in pg_shdepend, but is itself a reason.
   SELECT s.refobjid AS owner, s.classid AS owned_class, s.objid AS owned,
@@ -49,3 +50,30 @@
               OR u.class = 'pg_catalog.pg_opclass'::regclass
                  AND w.refclassid IN ('pg_catalog.pg_type'::regclass, 'pg_catalog.pg_opfamily'::regclass))
     ) AS n
+), used AS (
+  -- The owner changes by it who reads which rows, or runs SQL as others.
+  SELECT owner, owned_class::regclass AS class, owned AS object, 5 AS rank,
+         'which an event trigger runs, for superusers, too' AS why
+    FROM dependents WHERE runs AND class = 'pg_catalog.pg_event_trigger'::regclass
+   UNION ALL
+  SELECT owner, owned_class::regclass, owned, 6,
+         CASE owned_class WHEN 'pg_catalog.pg_type'::regclass THEN 'whose checks run with the rights of its users'
+              ELSE 'which runs with the rights of its callers' END
+    FROM dependents
+   WHERE runs AND (class IN ('pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_attrdef'::regclass,
+                             'pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_statistic_ext'::regclass,
+                             'pg_catalog.pg_cast'::regclass)
+                   -- A domain depends on none of its own constraints.
+                   OR class = 'pg_catalog.pg_constraint'::regclass AND owned_class = 'pg_catalog.pg_proc'::regclass
+                   OR class = 'pg_catalog.pg_class'::regclass AND EXISTS (
+                      SELECT FROM pg_catalog.pg_class AS c
+                       WHERE c.oid = object AND c.relkind IN ('r', 'p', 'f', 'i', 'I') AND c.relpersistence <> 't'))
+   UNION ALL
+  SELECT owner, owned_class::regclass, owned, 7, 'which a protected table uses'
+    FROM dependents JOIN pg_catalog.pg_class AS c ON c.oid = object AND c.relrowsecurity
+   WHERE class = 'pg_catalog.pg_class'::regclass
+   UNION ALL
+  -- The owner can replace it, or drop it with the policy.
+  SELECT owner, owned_class::regclass, owned, 8, 'which a policy depends on'
+    FROM dependents WHERE class = 'pg_catalog.pg_policy'::regclass
+)
