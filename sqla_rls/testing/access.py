@@ -130,11 +130,13 @@ class Access:
     def assert_hidden(self, instance: Any) -> None:
         """Fail if the caller can see the row of *instance*; the message has the policies that show it.
 
+        Filters of the ORM don't count.  An inherited row must be hidden in each of its tables.
+
         Args:
             instance: a loaded object, or a new one with the primary key: ``Todo(id=2)``.
 
         Raises:
-            DeclarationError: *instance* has no primary key.
+            DeclarationError: *instance* has no primary key, or there is no such row.
         """
         caller, session = self._now()
         assertions.assert_hidden(session, caller, instance, self._signing_key)
@@ -152,10 +154,16 @@ class Access:
     def assert_isolated(self, metadata: MetaData, *, public: Collection[Table] = ()) -> None:
         """Fail if a stranger, or an anonymous caller, can see a row of a table with policies.
 
+        A table without rows is isolated.
+
         Args:
             metadata: the tables.
             public: tables with rows that everyone may read.
+
+        Raises:
+            DeclarationError: none of the tables with policies has a row.
         """
+        assertions.require_rows(self._connection, metadata, public)
         seen: list[str] = []
         for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
             with opened as session:
@@ -265,6 +273,7 @@ class AsyncAccess:
 
     async def assert_isolated(self, metadata: MetaData, *, public: Collection[Table] = ()) -> None:
         """Fail if a stranger, or an anonymous caller, can see a row of a table with policies."""
+        await self._connection.run_sync(assertions.require_rows, metadata, public)
         seen: list[str] = []
         for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
             async with opened as session:

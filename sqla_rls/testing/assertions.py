@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Executable, MetaData, Table, func, inspect, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    FromClause,
+    Join,
+    MetaData,
+    Table,
+    func,
+    inspect,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Mapper, Session
 
 from sqla_rls.analyze import explain_access
 from sqla_rls.exc import (
@@ -95,17 +109,81 @@ def assert_hidden(session: Session, caller: Caller, instance: Any, signing_key: 
         raise DeclarationError(
             f"the row can't be looked up: {instance!r} has no primary key. Give it one, or flush it"
         )
+    # Not by the ORM: filters of the app may hide the row from it.
+    session.flush()
+    connection = session.connection()
+    tables = dict(_keys(mapper, key))
+    for table, conditions in tables.items():
+        if _found(connection, table, conditions):
+            lines = [f"role {caller.role!r} can see {instance!r} in {table}:"]
+            raise AssertionError("\n".join([*lines, *_why(session, caller, instance, signing_key)]))
+    found = [_found_by_owner(connection, table, conditions) for table, conditions in tables.items()]
+    if found and True not in found and None not in found:
+        raise DeclarationError(
+            f"that a row is hidden can't be proved: there is no such row, {instance!r}. Add it as the owner"
+        )
+
+
+def _keys(mapper: Mapper[Any], key: Sequence[Any]) -> Iterator[tuple[FromClause, list[ColumnElement[bool]]]]:
+    """Yield the tables of a row, an inherited one has several, with the conditions on its key."""
+    values = {
+        mapper.get_property_by_column(column).key: value
+        for column, value in zip(mapper.primary_key, key, strict=True)
+    }
+    whole = mapper.persist_selectable
+    for table in mapper.tables if isinstance(whole, Table | Join) else [whole]:
+        columns = [one for one in mapper.primary_key if table.c.contains_column(one)]
+        if len(columns) < len(key):
+            columns = list(table.primary_key)
+        names = [mapper.get_property_by_column(column).key for column in columns]
+        if names and values.keys() >= set(names):
+            yield table, [column == values[name] for column, name in zip(columns, names, strict=True)]
+
+
+def _found(connection: Connection, table: FromClause, conditions: list[ColumnElement[bool]]) -> bool:
+    """Return whether the role of *connection* can see the row.
+
+    Raises:
+        DeclarationError: the role may read columns of the table, but not those of the key.
+    """
     # A denial fails the transaction up to the last savepoint.
-    savepoint = session.begin_nested()
+    savepoint = connection.begin_nested()
     try:
-        found = session.get(mapper.class_, key, populate_existing=True)
+        return bool(connection.scalar(select(true()).select_from(table).where(*conditions)))
     except AccessDenied:
-        found = None
+        pass
     finally:
         savepoint.rollback()
-    if found is not None:
-        lines = [f"role {caller.role!r} can see {instance!r}:", *_why(session, caller, instance, signing_key)]
-        raise AssertionError("\n".join(lines))
+    savepoint = connection.begin_nested()
+    try:
+        # count(*) needs the privilege on any column.
+        rows = connection.scalar(select(func.count()).select_from(table))
+    except AccessDenied:
+        return False
+    finally:
+        savepoint.rollback()
+    if rows:
+        raise DeclarationError(
+            f"the row can't be looked up: the role reads rows of {table}, but not the columns of the key. "
+            "Count rows with assert_rows() instead"
+        )
+    return False
+
+
+def _found_by_owner(
+    connection: Connection, table: FromClause, conditions: Sequence[ColumnElement[bool]] = ()
+) -> bool | None:
+    """Return whether *table* has such a row; None if the owner of the connection may not see all rows."""
+    savepoint = connection.begin_nested()
+    try:
+        connection.exec_driver_sql("SET LOCAL ROLE NONE")
+        # FORCE applies policies to the owner, too.  Postgres then raises an error.
+        connection.exec_driver_sql("SET LOCAL row_security = off")
+        return bool(connection.scalar(select(select(true()).select_from(table).where(*conditions).exists())))
+    except DBAPIError:
+        return None
+    finally:
+        savepoint.rollback()
 
 
 def assert_denied(session: Session, work: Callable[[Session], Any], reason: DenialReason | None) -> None:
@@ -126,6 +204,24 @@ def require_reason(denial: AccessDenied, reason: DenialReason | None) -> None:
         raise AssertionError(f"the reason of the denial isn't {reason!r}: {denial}") from denial
 
 
+def require_rows(connection: Connection, metadata: MetaData, public: Collection[Table]) -> None:
+    """Raise DeclarationError if no table that ``rows_seen()`` looks at has a row."""
+    if all(_found_by_owner(connection, table) is False for table in _with_policies(metadata, public)):
+        raise DeclarationError(
+            "that rows are isolated can't be proved: the tables with policies have no rows. Add rows of "
+            "several users"
+        )
+
+
+def _with_policies(metadata: MetaData, public: Collection[Table]) -> Iterator[Table]:
+    from sqla_rls.declare.base import TableDeclarations
+    from sqla_rls.declare.policies import Policy
+
+    for table in metadata.sorted_tables:
+        if table not in public and TableDeclarations.of(table).of_type(Policy):
+            yield table
+
+
 def rows_seen(
     session: Session,
     caller: Caller,
@@ -133,13 +229,8 @@ def rows_seen(
     public: Collection[Table],
     signing_key: SigningKey | None,
 ) -> list[str]:
-    from sqla_rls.declare.base import TableDeclarations
-    from sqla_rls.declare.policies import Policy
-
     seen = []
-    for table in metadata.sorted_tables:
-        if table in public or not TableDeclarations.of(table).of_type(Policy):
-            continue
+    for table in _with_policies(metadata, public):
         savepoint = session.begin_nested()
         try:
             rows = session.scalar(select(func.count()).select_from(table))

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, ForeignKey, delete, event, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    ORMExecuteState,
+    Session,
+    mapped_column,
+    with_loader_criteria,
+)
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.exc import DeclarationError
@@ -78,6 +85,79 @@ def test_a_hidden_row_may_be_named_by_its_key(access: Access, rows: dict[str, To
             access.assert_hidden(Todo(task="alice's"))
 
 
+@pytest.mark.exhaustive
+def test_a_row_whose_key_is_no_column_of_the_caller_is_not_called_hidden(
+    access: Access, rows: dict[str, Todo]
+) -> None:
+    access._connection.execute(
+        text("""
+            ALTER TABLE todos DISABLE ROW LEVEL SECURITY;
+            REVOKE ALL ON todos FROM authenticated;
+            GRANT SELECT (id, task) ON todos TO authenticated""")
+    )
+    with access.as_caller("alice"), pytest.raises(AssertionError, match="can see"):
+        # She may not read all columns, but the row.
+        access.assert_hidden(rows["bob"])
+    access._connection.execute(text("REVOKE SELECT (id) ON todos FROM authenticated"))
+    with access.as_caller("alice"), pytest.raises(DeclarationError, match="reads rows of todos, but not"):
+        access.assert_hidden(rows["bob"])
+    access._connection.execute(text("REVOKE SELECT (task) ON todos FROM authenticated"))
+    with access.as_caller("alice"):
+        access.assert_hidden(rows["bob"])
+
+
+@pytest.mark.exhaustive
+def test_a_filter_of_the_app_hides_no_row_from_the_assertion(access: Access, rows: dict[str, Todo]) -> None:
+    access._connection.execute(text("ALTER TABLE todos DISABLE ROW LEVEL SECURITY"))
+
+    def only_alice(state: ORMExecuteState) -> None:
+        state.statement = state.statement.options(with_loader_criteria(Todo, Todo.user_id == "alice"))
+
+    event.listen(Session, "do_orm_execute", only_alice)
+    try:
+        with access.as_caller("alice") as session:
+            assert session.get(Todo, rows["bob"].id) is None
+            with pytest.raises(AssertionError, match="can see"):
+                access.assert_hidden(rows["bob"])
+    finally:
+        event.remove(Session, "do_orm_execute", only_alice)
+
+
+@pytest.mark.exhaustive
+def test_each_table_of_an_inherited_row_must_hide_it(access: Access) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Account(Base):
+        __tablename__ = "accounts"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Admin(Account):
+        __tablename__ = "admins"
+        account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+
+    Base.metadata.create_all(access._connection)
+    access._connection.execute(
+        text("""
+            INSERT INTO accounts VALUES (1);
+            INSERT INTO admins VALUES (1);
+            GRANT SELECT ON accounts, admins TO authenticated;
+            ALTER TABLE admins ENABLE ROW LEVEL SECURITY""")
+    )
+    with access.as_caller("alice"), pytest.raises(AssertionError, match=r"can see .* in accounts"):
+        access.assert_hidden(Admin(id=1))
+    access._connection.execute(text("ALTER TABLE accounts ENABLE ROW LEVEL SECURITY"))
+    with access.as_caller("alice"):
+        access.assert_hidden(Admin(id=1))
+
+
+def test_without_rows_nothing_is_hidden_or_isolated(access: Access) -> None:
+    with access.as_caller("alice"), pytest.raises(DeclarationError, match="no such row"):
+        access.assert_hidden(Todo(id=2))
+    with pytest.raises(DeclarationError, match="have no rows"):
+        access.assert_isolated(Todo.metadata)
+
+
 def test_a_denial_that_does_not_come_fails(access: Access, rows: dict[str, Todo]) -> None:
     with access.as_caller("alice"):
         with pytest.raises(AssertionError, match="denied nothing"):
@@ -87,7 +167,9 @@ def test_a_denial_that_does_not_come_fails(access: Access, rows: dict[str, Todo]
         access.assert_visible(select(Todo.task), ["alice's"])
 
 
-def test_rows_for_everyone_are_not_isolated_unless_they_are_public(access: Access) -> None:
+def test_rows_for_everyone_are_not_isolated_unless_they_are_public(
+    access: Access, rows: dict[str, Todo]
+) -> None:
     with Session(bind=access._connection, join_transaction_mode="create_savepoint") as session:
         session.add(Notice(message="welcome"))
         session.commit()
