@@ -28,6 +28,7 @@ from sqla_rls.introspect.source import (
     REQUIRE_TABLES,
     RUN_FIRST_HEAD,
     call,
+    in_docstring,
     keywords,
     literal,
     role_call,
@@ -82,7 +83,7 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
         listed = "".join(indent(f"{literal(one)},\n", INDENT) for one in statements)
         run_first = f"{RUN_FIRST_HEAD}RUN_FIRST = [\n{listed}]\n\n\n"
     more = ", supabase" if preset else ""
-    head = HEAD.format(database=connection.engine.url.database, more=more, run_first=run_first)
+    head = HEAD.format(database=in_docstring(connection.engine.url.database), more=more, run_first=run_first)
     return head + "".join(f"{indent(line, INDENT)}\n" for line in body)
 
 

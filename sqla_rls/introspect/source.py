@@ -42,13 +42,18 @@ def literal(value: Any) -> str:
     return f"(\n{indent(listed, INDENT)}\n)"
 
 
+def in_docstring(value: object) -> str:
+    """Return the repr of *value* as a part of a docstring, of which it is no end."""
+    return repr(value).replace("\\", r"\\").replace('"', r"\"")
+
+
 def call(function: str, *arguments: str) -> Iterator[str]:
     yield f"{function}("
     yield from (indent(f"{argument},", INDENT) for argument in arguments)
     yield ")"
 
 
-HEAD = '''"""The row security of database {database!r}.
+HEAD = '''"""The row security of database {database}.
 
 Call declare_row_security(Base.metadata) after all models are defined, and before Alembic's env.py uses the
 MetaData.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import MetaData, Table
 
+from sqla_rls.cli import main
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import DeclarationError
 from sqla_rls.testing.postgres import Server
@@ -227,6 +230,19 @@ def test_a_module_of_remarks_alone_can_be_run(project: Project) -> None:
     written, metadata = introspected(project)
     assert "# the policies or FORCE of inert aren't declared" in written
     project.check(metadata)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ['it"""\nraise SystemExit\n"""', 'q"\'\\""", {0}\\'])
+def test_the_name_of_a_database_stays_in_the_docstring(server: Server, name: str) -> None:
+    server.create_database(name)
+    try:
+        url = server.url(name).render_as_string(hide_password=False)
+        written = CliRunner().invoke(main, ["import", url], catch_exceptions=False).output
+        exec(compile(written, "row_security.py", "exec"), {})
+        assert repr(name) in str(ast.get_docstring(ast.parse(written)))
+    finally:
+        server.drop_database(name)
 
 
 @pytest.mark.exhaustive
