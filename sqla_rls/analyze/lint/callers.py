@@ -1,16 +1,19 @@
-"""Whether a definition asks who the caller is, and which tables a function or view reads."""
+"""Whether a definition asks who the caller is, which tables it reads, and the callers that a rule tries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Remedy
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression, read_query
 from sqla_rls.analyze.worlds.acting import reach_of
 from sqla_rls.analyze.worlds.objects import Relation
+from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema
+from sqla_rls.analyze.worlds.universe import Universe
 
 
 def asks_for_caller(vocabulary: Vocabulary) -> bool:
@@ -99,6 +102,26 @@ def past_row_security(database: Database, name: str, owner: str) -> PastRowSecur
     roles = sorted({role for _, role in found})
     whose = f"its owner {owner}" if roles == [owner] else f"{listed(roles)}, with whose rights it reads"
     return PastRowSecurity(sorted({table for table, _ in found}), roles, whose)
+
+
+def distinct_callers(database: Database, view: Relation, roles: Sequence[str]) -> list[str]:
+    """Return one of the roles with the same privileges and policies, unless the view asks for the role."""
+    read = database.schema.reads(view.name)
+    if access_asks_for_role(database.schema, read):
+        return list(roles)
+    found: dict[str, str] = {}
+    for role in roles:
+        profiles = [replace(database.profiles[name, role], role="") for name in sorted(read)]
+        found.setdefault(repr((database.is_anonymous(role), profiles)), role)
+    return list(found.values())
+
+
+def first_actors(database: Database, universe: Universe, role: str) -> Sequence[Actor]:
+    """Return two callers of *role* with a subject; one without, if the role has no token."""
+    actors = universe.pools.actors([role])
+    if database.is_anonymous(role):
+        return actors[:1]
+    return [one for one in actors if one.claims and "sub" in one.claims][:2] or actors[:2]
 
 
 def compare_with_caller(database: Database, table: str, policy: str | None, command: str) -> Remedy:

@@ -18,6 +18,7 @@ from sqla_rls.analyze.lint.finding import Evidence
 from sqla_rls.analyze.lint.reach import Case, Reaches
 from sqla_rls.analyze.worlds.acting import CALLER, reach_of
 from sqla_rls.analyze.worlds.objects import Profile
+from sqla_rls.analyze.worlds.pools import Actor
 
 #: What a function does, by the words of its body.
 _WORDS: Final[Mapping[str, Sequence[Part]]] = {
@@ -46,6 +47,12 @@ class OtherPolicies:
     #: A row of the first table.
     evidence: Evidence
 
+    @property
+    def actor(self) -> Actor:
+        """The caller of the evidence."""
+        data = self.evidence.data
+        return Actor(role=self.role, claims=data["claims"], settings=data["settings"])
+
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
@@ -54,12 +61,21 @@ class Undecided:
     reason: str
 
 
-def other_policies(database: Database, name: str, role: str) -> OtherPolicies | Undecided | None:
+def other_policies(
+    database: Database, name: str, role: str, parts: Sequence[Part] | None = None
+) -> OtherPolicies | Undecided | None:
     """Return what callers of *role* reach by view or function *name*, and not by their policies.
 
     The privileges of the callers don't count: a view or function may take their place.
+
+    Args:
+        database: the database.
+        name: the name of a view, or the signature of a function.
+        role: the role of the callers.
+        parts: the parts of row security that decide; None is reading, and the writes of functions.
     """
-    parts = _parts(database, name)
+    if parts is None:
+        parts = _parts(database, name)
     found: list[tuple[str, str, Evidence]] = []
     undecided: Undecided | None = None
     for table, reader in sorted(reach_of(database.schema, name).relations):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from sqla_rls.analyze.vocabulary.trees import trees
+from sqla_rls.exc import AnalysisError
 
 
 def expression(sql: str) -> Any:
@@ -26,6 +28,47 @@ def nodes(node: Any) -> Iterator[Any]:
         yield node
         for name in node:
             yield from nodes(getattr(node, name))
+
+
+@dataclass(frozen=True, slots=True)
+class ViewQuery:
+    """A query of one relation."""
+
+    #: The schema and the name of the relation.
+    source: tuple[str, str]
+    #: The names that FROM gives the first columns of the relation.
+    renamed: tuple[str, ...]
+    #: The columns of the relation, as FROM has them, by the names that the query gives them.
+    columns: Mapping[str, str]
+
+
+def columns_of_view(query: str) -> ViewQuery | None:
+    """Return the relation in FROM, and its columns; None if a view of *query* isn't automatically updatable.
+
+    Raises:
+        AnalysisError: the parser doesn't know the syntax of the query.
+    """
+    from pglast.ast import ColumnRef, RangeVar, String
+    from pglast.parser import ParseError
+
+    try:
+        select = trees(query)[0]
+    except ParseError as error:
+        raise AnalysisError(
+            f"the writes of a view can't be tried: the parser doesn't know its query: {error}. Review them"
+        ) from None
+    sources = tuple(select.fromClause or ())
+    if len(sources) != 1 or not isinstance(sources[0], RangeVar):
+        return None
+    source, alias = sources[0], cast(Any, sources[0].alias)
+    renamed = () if alias is None else tuple(one.sval for one in alias.colnames or ())
+    columns: dict[str, str] = {}
+    for target in select.targetList or ():
+        fields = target.val.fields if isinstance(target.val, ColumnRef) else None
+        last = fields[-1] if fields else None
+        if isinstance(last, String) and last.sval is not None:
+            columns[target.name or last.sval] = last.sval
+    return ViewQuery((source.schemaname or "", source.relname or ""), renamed, columns)
 
 
 def required_settings(sql: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from sqla_rls.exc import AnalysisError
 
 #: Milliseconds: a policy that never ends is an error of that statement.
 STATEMENT_TIMEOUT: Final = 20_000
+_FIRES: Final = "SET LOCAL session_replication_role ="
 _TRY: Final = text(script("try_worlds"))
 _CREATE_STAND_IN: Final = f"""
 DO $$
@@ -127,14 +128,27 @@ class ScratchDatabase:
         """Return whether *value* is a value of that type."""
         return bool(self.connection.scalar(_ACCEPTS, {"type": type_, "value": value}))
 
-    def run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> list[Tried]:
-        """Insert the rows of each world that this database has tables for, and run each statement."""
+    def run(
+        self, trials: Sequence[Trial], actors: Sequence[Actor], *, fires_triggers: bool = True
+    ) -> list[Tried]:
+        """Insert the rows of each world that this database has tables for, and run each statement.
+
+        Args:
+            trials: the worlds with their statements.
+            actors: the callers.
+            fires_triggers: False: triggers don't change the rows of a world; those of a statement, they do.
+        """
+        first, last = ([], []) if fires_triggers else ([f"{_FIRES} replica"], [f"{_FIRES} origin"])
         worlds = [
             {
                 "fixtures": [
-                    insertion(self.schema.relations[row.relation], row.values)
-                    for row in trial.world.all_rows
-                    if row.relation in self.schema.relations
+                    *first,
+                    *(
+                        insertion(self.schema.relations[row.relation], row.values)
+                        for row in trial.world.all_rows
+                        if row.relation in self.schema.relations
+                    ),
+                    *last,
                 ],
                 "statements": [statement.tried for statement in trial.statements],
             }

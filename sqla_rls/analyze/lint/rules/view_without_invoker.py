@@ -9,28 +9,29 @@ and with security_invoker. A view that filters by the caller itself shows the sa
 finding is a warning if callers have no privilege on the tables: then the view may be what they are meant to
 see.
 
-The rule is about the rows that a view shows. It doesn't try INSERT, UPDATE and DELETE through the view, which
-have the rights of the owner, too. `sqla-rls matrix` names these ways.
+INSERT, UPDATE and DELETE through the view have the rights of the owner, too. The rule tries them in the same
+worlds. A view that filters by the caller checks new rows only with WITH CHECK OPTION. The rule doesn't try
+INSTEAD OF triggers whose functions have other rights than the caller: these are unknown.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.in_place.asking import access_asks_for_role
-from sqla_rls.analyze.lint.callers import past_row_security, view_asks
+from sqla_rls.analyze.lint.callers import distinct_callers, first_actors, past_row_security, view_asks
 from sqla_rls.analyze.lint.database import Database, listed
-from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
+from sqla_rls.analyze.lint.finding import LEVELS, Evidence, Finding, Level, Remedy
 from sqla_rls.analyze.lint.other_policies import OtherPolicies, Undecided, other_policies
 from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.reach.in_scratch import fill
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.lint.view_writes import COMMANDS, writes_past_policies
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
 from sqla_rls.analyze.worlds.generate import generate_worlds
@@ -67,56 +68,122 @@ def check(database: Database) -> Iterator[Finding]:
     for view in database.relations:
         if view.kind != "v" or view.is_invoker:
             continue
-        roles = database.roles_with_privileges(view.name, "SELECT")
-        past = past_row_security(database, view.name, view.owner)
-        if not roles:
-            continue
-        others = _others(database, view, roles) if past is None else []
-        if past is not None:
-            suspect = _Suspect(
-                roles,
-                past.tables,
-                past.roles,
-                f"row security of {listed(past.tables)} doesn't hold for {past.whose}",
-            )
-        elif others:
-            suspect = _suspect(others)
-        else:
-            continue
-        found = _found(database, view, suspect)
-        if found is None:
-            continue
+        found = [*_shows(database, view), *_writes(database, view)]
+        if found:
+            yield _finding(view, found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Commands that reach rows past the policies of the callers."""
+
+    commands: Sequence[str]
+    role: str
+    level: Level
+    tables: Sequence[str]
+    roles: Sequence[str]
+    acts_as: Sequence[str]
+    reason: str
+    evidence: Sequence[Evidence]
+
+
+def _finding(view: Relation, found: Sequence[_Found]) -> Finding:
+    worst = min(found, key=lambda one: LEVELS.index(one.level))
+    tables = sorted({table for one in found for table in one.tables})
+    shows = any("SELECT" in one.commands for one in found)
+    writes = any("SELECT" not in one.commands for one in found)
+    text = f"View {view.name} "
+    if shows:
+        text += f"shows rows of {listed(tables)} that row security hides from its callers"
+    if writes:
+        text += (
+            ", and lets them write such rows"
+            if shows
+            else (f"lets its callers write rows of {listed(tables)} that row security denies them")
+        )
+    catalog = [
+        Evidence(
+            kind="catalog",
+            text=(
+                f"{listed(one.roles)} may {', '.join(one.commands)}; the view has no security_invoker; "
+                f"{one.reason}"
+            ),
+            data={"roles": one.roles, "tables": one.tables, "owner": view.owner, "acts_as": one.acts_as},
+        )
+        for one in found
+    ]
+    return Finding(
+        object=view.name,
+        kind="view",
+        role=worst.role,
+        level=worst.level,
+        text=f"{text}.",
+        evidence=[*(evidence for one in found for evidence in one.evidence), *catalog],
+        remedy=Remedy(
+            sql=f"ALTER VIEW {view.name} SET (security_invoker = true);",
+            python="view(…, security_invoker=True)",
+        ),
+    )
+
+
+def _shows(database: Database, view: Relation) -> Iterator[_Found]:
+    """Yield what the view shows past the policies of its callers."""
+    roles = database.roles_with_privileges(view.name, "SELECT")
+    past = past_row_security(database, view.name, view.owner)
+    if not roles:
+        return
+    others = _others(database, view, roles) if past is None else []
+    if past is not None:
+        suspect = _Suspect(
+            roles,
+            past.tables,
+            past.roles,
+            f"row security of {listed(past.tables)} doesn't hold for {past.whose}",
+        )
+    elif others:
+        suspect = _suspect(others)
+    else:
+        return
+    found = _found(database, view, suspect)
+    if found is not None:
         role, level, evidence = found
-        yield Finding(
-            object=view.name,
-            kind="view",
+        yield _Found(
+            commands=["SELECT"],
             role=role,
             level=level,
-            text=(
-                f"View {view.name} shows rows of {listed(suspect.tables)} that row security hides from its "
-                "callers."
-            ),
-            evidence=[
-                *evidence,
-                Evidence(
-                    kind="catalog",
-                    text=(
-                        f"{listed(suspect.roles)} may SELECT; the view has no security_invoker; "
-                        f"{suspect.reason}"
-                    ),
-                    data={
-                        "roles": suspect.roles,
-                        "tables": suspect.tables,
-                        "owner": view.owner,
-                        "acts_as": suspect.acts_as,
-                    },
-                ),
-            ],
-            remedy=Remedy(
-                sql=f"ALTER VIEW {view.name} SET (security_invoker = true);",
-                python="view(…, security_invoker=True)",
-            ),
+            tables=suspect.tables,
+            roles=suspect.roles,
+            acts_as=suspect.acts_as,
+            reason=suspect.reason,
+            evidence=evidence,
         )
+
+
+def _writes(database: Database, view: Relation) -> Iterator[_Found]:
+    """Yield what callers write through the view past their policies."""
+    try:
+        found = writes_past_policies(database, view)
+    except (AnalysisError, DBAPIError) as error:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        role = database.roles_with_privileges(view.name, *COMMANDS)[0]
+        database.note_unknown(view.name, reason, kind="view", role=role)
+        return
+    if found is None:
+        return
+    commands = [one.command for one in found.found]
+    worst = min(found.found, key=lambda one: LEVELS.index(one.level))
+    yield _Found(
+        commands=commands,
+        role=worst.role,
+        level=worst.level,
+        tables=[found.table.name],
+        roles=found.roles,
+        acts_as=found.acts_as,
+        reason=f"it writes {found.table.name} with the rights of {listed(found.acts_as)}",
+        evidence=[one.evidence for one in found.found],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +218,7 @@ def _suspect(others: Sequence[OtherPolicies]) -> _Suspect:
         tables,
         readers,
         f"it has the rights of {listed(readers)}, to whom other policies of {listed(tables)} apply",
-        [
-            Actor(role=one.role, claims=one.evidence.data["claims"], settings=one.evidence.data["settings"])
-            for one in others
-        ],
+        [one.actor for one in others],
     )
 
 
@@ -183,18 +247,6 @@ def _found(database: Database, view: Relation, suspect: _Suspect) -> tuple[str, 
     return None
 
 
-def _distinct(database: Database, view: Relation, roles: Sequence[str]) -> list[str]:
-    """Return one of the roles with the same privileges and policies, unless the view asks for the role."""
-    read = database.schema.reads(view.name)
-    if access_asks_for_role(database.schema, read):
-        return list(roles)
-    found: dict[str, str] = {}
-    for role in roles:
-        profiles = [replace(database.profiles[name, role], role="") for name in sorted(read)]
-        found.setdefault(repr((database.is_anonymous(role), profiles)), role)
-    return list(found.values())
-
-
 def _shown(
     database: Database, connection: Connection, view: Relation, suspect: _Suspect, roles: Sequence[str]
 ) -> Evidence | None:
@@ -202,8 +254,8 @@ def _shown(
     if not roles:
         return None
     universe = Reaches.of(database).worlds.universe(view, connection, database.schema)
-    distinct = _distinct(database, view, roles)
-    chosen = [actor for role in distinct for actor in _actors(database, universe, role)]
+    distinct = distinct_callers(database, view, roles)
+    chosen = [actor for role in distinct for actor in first_actors(database, universe, role)]
     chosen += [actor for actor in suspect.actors if actor.role in distinct and actor not in chosen]
     for world in generate_worlds(universe, _BUDGET):
         if not world.all_rows:
@@ -218,13 +270,6 @@ def _shown(
             if error.connection_invalidated:
                 raise
     return None
-
-
-def _actors(database: Database, universe: Universe, role: str) -> Sequence[Actor]:
-    actors = universe.pools.actors([role])
-    if database.is_anonymous(role):
-        return actors[:1]
-    return [one for one in actors if one.claims and "sub" in one.claims][:2] or actors[:2]
 
 
 def _count(connection: Connection, view: Relation, actor: Actor, *, is_invoker: bool = False) -> int:

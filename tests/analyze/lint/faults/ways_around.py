@@ -176,6 +176,42 @@ REVOKE UPDATE ON doc_bodies FROM authenticated;
 """,
         shows=(Look(statement="UPDATE doc_bodies SET body = 'x' WHERE id = 2", faulty=1, mended=DENIED),),
     ),
+    Fault(
+        name="Callers insert rows of others through a view, by a policy of its owner",
+        group="openings",
+        rule="view-without-invoker",
+        objects=("public.written",),
+        schema=DOCS
+        + OWN_DOCS
+        + """
+RESET ROLE;
+CREATE ROLE reporting;
+GRANT USAGE, CREATE ON SCHEMA public TO reporting;
+GRANT SELECT, INSERT ON docs TO reporting;
+CREATE POLICY add ON docs FOR INSERT TO reporting WITH CHECK (true);
+SET ROLE reporting;
+CREATE VIEW written AS SELECT * FROM docs;
+GRANT SELECT, INSERT ON written TO authenticated;
+""",
+        rows=DOCS_ROWS,
+        mend="RESET ROLE; ALTER VIEW written SET (security_invoker = true);",
+        shows=(Look(statement="INSERT INTO written VALUES (3, 'bob', 'c')", faulty=1, mended=DENIED),),
+    ),
+    Fault(
+        name="Callers give rows away through a view that shows their own rows",
+        group="openings",
+        rule="view-without-invoker",
+        objects=("public.own_docs",),
+        schema=DOCS
+        + OWN_DOCS
+        + f"""
+CREATE VIEW own_docs AS SELECT * FROM docs WHERE {OWN};
+GRANT SELECT, UPDATE ON own_docs TO authenticated;
+""",
+        rows=DOCS_ROWS,
+        mend=f"CREATE OR REPLACE VIEW own_docs AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;",
+        shows=(Look(statement="UPDATE own_docs SET owner = 'bob'", faulty=1, mended="44000"),),
+    ),
     beside_docs(
         name="A materialized view holds the rows of each owner",
         rule="materialized-view",

@@ -1,0 +1,358 @@
+"""Whether callers write more rows through a view than with security_invoker: statements, run in small worlds.
+
+Each statement runs as the view is, and once more with security_invoker, by the same caller on the same rows.
+There, the caller has all privileges on the tables, so that only policies decide.
+"""
+
+# ruff: noqa: S608
+# Names come quoted from the catalog; other names and values are quoted by psycopg.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from sqlalchemy import Connection
+
+from sqla_rls.analyze.in_place.conditions import Part
+from sqla_rls.analyze.lint.callers import distinct_callers, first_actors, function_asks
+from sqla_rls.analyze.lint.database import Database, listed
+from sqla_rls.analyze.lint.finding import LEVELS, Evidence, Level
+from sqla_rls.analyze.lint.other_policies import Undecided, other_policies
+from sqla_rls.analyze.lint.reach import Reaches
+from sqla_rls.analyze.lint.syntax import columns_of_view
+from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.target import script
+from sqla_rls.analyze.worlds.acting import CALLER, reach_of
+from sqla_rls.analyze.worlds.counterexamples import row_in_words
+from sqla_rls.analyze.worlds.generate import generate_worlds
+from sqla_rls.analyze.worlds.objects import Column, Profile, Relation
+from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.schema import Schema
+from sqla_rls.analyze.worlds.scratch import STATEMENT_TIMEOUT, Outcome, ScratchDatabase, Trial
+from sqla_rls.analyze.worlds.statements import Statement, literal, quoted, quoted_list
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import Row, World
+from sqla_rls.catalog.query import undone
+
+COMMANDS: Final[tuple[Command, ...]] = ("INSERT", "UPDATE", "DELETE")
+#: The parts of row security that a command asks for, beside those of reading.
+_PARTS: Final[Mapping[Command, tuple[Part, ...]]] = {
+    "INSERT": ("insert",),
+    "UPDATE": ("update", "update_check"),
+    "DELETE": ("delete",),
+}
+_BUDGET: Final = Budget(worlds=16, rows=2)
+#: The most rows that are inserted in a world with other rows, and the most updates of a world.
+_MOST_INSERTS: Final = 4
+_MOST_UPDATES: Final = 12
+#: SQLSTATEs: a policy, a privilege or CHECK OPTION denies.
+_DENIALS: Final = ("42501", "44000")
+#: SQLSTATEs: a constraint or a trigger refuses a row, and another row might satisfy it.
+_REFUSALS: Final = ("23503", "23505", "23514", "23P01", "P0001")
+
+#: The outcomes of the statements of a world, by the place of the caller and the statement.
+_Outcomes: TypeAlias = dict[tuple[int, Statement], Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewWrite:
+    """A statement of a caller that writes more than with security_invoker."""
+
+    command: Command
+    role: str
+    level: Level
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewWrites:
+    """What callers write through a view, past the policies of its table."""
+
+    table: Relation
+    #: The roles of the callers.
+    roles: Sequence[str]
+    #: The roles with whose rights the view writes.
+    acts_as: Sequence[str]
+    #: The first statement of each command.
+    found: Sequence[ViewWrite]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewBase:
+    """The table whose rows the statements on a view write."""
+
+    table: Relation
+    #: The view, and the views below it.
+    views: Sequence[str]
+    #: The columns of the table by those of the view; an expression isn't one.
+    columns: Mapping[str, Column]
+
+
+def writes_past_policies(database: Database, view: Relation) -> ViewWrites | None:
+    """Try the writes of callers through *view*; note what can't be decided.
+
+    Raises:
+        AnalysisError: there is no scratch database, or it has the view only in part.
+        DBAPIError: the scratch database refuses a statement that isn't one of a caller.
+    """
+    held = {command: database.roles_with_privileges(view.name, command) for command in COMMANDS}
+    roles = [one.name for one in database.callers if any(one.name in ones for ones in held.values())]
+    if not roles:
+        return None
+    for function, rights in _triggers(database, view):
+        reason = f"its INSTEAD OF trigger calls {function}, which has the rights of {rights}"
+        database.note_unknown(view.name, reason, kind="view", role=roles[0])
+    base = base_of(database.schema, view)
+    if base is None or not base.table.row_security:
+        return None
+    reached = reach_of(database.schema, view.name).relations
+    readers = sorted({reader for name, reader in reached if name == base.table.name} - {CALLER})
+    actors: dict[str, list[Actor]] = {}
+    undecided: dict[str, str] = {}
+    if any(database.escapes(reader, base.table) for reader in readers):
+        actors = {role: [] for role in roles}
+    else:
+        for role in roles:
+            parts: list[Part] = []
+            for command in COMMANDS:
+                parts += _PARTS[command] if role in held[command] else ()
+            one = other_policies(database, view.name, role, parts)
+            if isinstance(one, Undecided):
+                undecided[role] = one.reason
+            elif one is not None:
+                actors[role] = [one.actor]
+    suspects = [role for role in roles if role in actors or role in undecided]
+    found: dict[Command, ViewWrite] = {}
+    if suspects:
+        with database.scratch() as connection:
+            database.require_complete(view.name)
+            tries = _Tries(database, connection, view, base)
+            for role in distinct_callers(database, view, suspects):
+                for write in tries.of(role, actors.get(role, ())):
+                    known = found.get(write.command)
+                    if known is None or LEVELS.index(write.level) < LEVELS.index(known.level):
+                        found[write.command] = write
+            for command, reason in tries.refused.items():
+                if command not in found:
+                    database.note_unknown(view.name, reason, kind="view", role=suspects[0])
+    if not found:
+        for role, reason in undecided.items():
+            database.note_unknown(view.name, reason, kind="view", role=role)
+        return None
+    writes = [found[command] for command in COMMANDS if command in found]
+    return ViewWrites(
+        table=base.table,
+        roles=[role for role in suspects if any(role in held[one.command] for one in writes)],
+        acts_as=readers,
+        found=writes,
+    )
+
+
+def base_of(schema: Schema, view: Relation) -> ViewBase | None:
+    """Return the table that statements on *view* write, through views below it; None if there is none.
+
+    Raises:
+        AnalysisError: the parser doesn't know the syntax of a view.
+    """
+    by_name = {(one.schema, one.relname): one for one in schema.relations.values()}
+    names = {name: name for name in view.columns}
+    views: list[str] = []
+    while view.kind == "v":
+        views.append(view.name)
+        found = columns_of_view(view.query or "")
+        below = None if found is None else by_name.get(found.source)
+        if found is None or below is None:
+            return None
+        own = dict(zip(found.renamed, below.columns, strict=False))
+        taken = {name: found.columns[one] for name, one in names.items() if one in found.columns}
+        names = {name: own.get(one, one) for name, one in taken.items()}
+        view = below
+    columns = {name: view.columns[one] for name, one in names.items() if one in view.columns}
+    return ViewBase(table=view, views=views, columns=columns) if view.has_rows else None
+
+
+def _triggers(database: Database, view: Relation) -> Iterator[tuple[str, str]]:
+    """Yield the functions of INSTEAD OF triggers that may write past policies, and the roles of their rights.
+
+    A function that asks who the caller is isn't one.
+    """
+    schema = database.schema
+    for edge in schema.edges.get(view.name, ()):
+        function = schema.functions.get(edge.calls or "")
+        if edge.part != "trigger" or function is None or function_asks(schema, function.signature):
+            continue
+        reach = reach_of(schema, function.signature)
+        rights = {role for name, role in reach.relations if schema.relations[name].row_security}
+        rights |= {role for name, role in reach.functions if schema.functions[name].is_opaque}
+        if rights - {CALLER}:
+            yield function.signature, listed(sorted(rights - {CALLER}))
+
+
+@dataclass(eq=False)
+class _Tries:
+    """Tries the writes of callers through one view, in a scratch database whose block is undone."""
+
+    database: Database
+    connection: Connection
+    view: Relation
+    base: ViewBase
+    #: The commands whose statements a constraint or a trigger refused, with the reason.
+    refused: dict[Command, str] = field(default_factory=dict[Command, str])
+
+    def __post_init__(self) -> None:
+        self._execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT}")
+        self._execute(script("try_statements"))
+        schema = self.database.schema
+        self._scratch = ScratchDatabase(self.connection, schema)
+        worlds = Reaches.of(self.database).worlds
+        self._universe: Universe = worlds.universe(self.view, self.connection, schema)
+        edges = schema.edges.get(self.base.table.name, ())
+        decide = {edge.column for edge in edges if edge.part == "policy"}
+        free = [name for name, one in self.base.columns.items() if _is_free(one)]
+        self._columns = sorted(free, key=lambda name: self._below(name) not in decide)
+
+    def of(self, role: str, others: Sequence[Actor]) -> Iterator[ViewWrite]:
+        """Yield the first write of each command that callers of *role* can't do with security_invoker.
+
+        Args:
+            role: the role.
+            others: callers of the role that are tried, too.
+        """
+        first = first_actors(self.database, self._universe, role)
+        actors = [*first, *(one for one in others if one not in first)]
+        trials = list(self._trials(self.database.profiles[self.view.name, role]))
+        as_is = self._run(trials, actors)
+        self._note_refusals(as_is)
+        again: list[tuple[Trial, _Outcomes]] = []
+        for trial, outcomes in zip(trials, as_is, strict=True):
+            permitted = {statement for (_, statement), one in outcomes.items() if one.count}
+            if permitted:
+                again.append(
+                    (Trial(trial.world, [one for one in trial.statements if one in permitted]), outcomes)
+                )
+        with undone(self.connection):
+            self._make_invoker(role)
+            as_invoker = self._run([trial for trial, _ in again], actors)
+        found: set[Command] = set()
+        for (trial, before), after in zip(again, as_invoker, strict=True):
+            for (place, statement), one in after.items():
+                is_answer = one.error is None or one.error.startswith("42501")
+                more = before[place, statement].permits_more_than(one)
+                if statement.command not in found and is_answer and more:
+                    found.add(statement.command)
+                    yield self._write(trial.world, actors[place], statement, before[place, statement], one)
+
+    def _run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> list[_Outcomes]:
+        """Return the outcomes of each trial; none for a world whose rows can't be inserted."""
+        found: list[_Outcomes] = []
+        tried = self._scratch.run(trials, actors, fires_triggers=False) if trials else []
+        for trial, one in zip(trials, tried, strict=True):
+            keys = [(place, statement) for place in range(len(actors)) for statement in trial.statements]
+            found.append({key: one.outcome(number) for number, key in enumerate(keys)} if one.results else {})
+        return found
+
+    def _make_invoker(self, role: str) -> None:
+        """Set security_invoker, and give *role* all privileges on the tables, so that policies decide."""
+        relations = self.database.schema.relations
+        reached = {
+            name for view in self.base.views for name, _ in reach_of(self.database.schema, view).relations
+        }
+        names = sorted({*self.base.views, *reached})
+        schemas = quoted_list(sorted({relations[name].schema for name in names}))
+        statements = [f"ALTER VIEW {name} SET (security_invoker = true)" for name in self.base.views]
+        statements += [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(names)} TO {quoted(role)}"]
+        statements += [f"GRANT USAGE ON SCHEMA {schemas} TO {quoted(role)}"]
+        for one in statements:
+            self._execute(one)
+
+    def _execute(self, sql: str) -> None:
+        self.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+    def _note_refusals(self, tried: Sequence[_Outcomes]) -> None:
+        """Note the commands whose statements were all refused by constraints or triggers."""
+        for command in COMMANDS:
+            errors = [
+                one.error or ""
+                for outcomes in tried
+                for (_, statement), one in outcomes.items()
+                if statement.command == command
+            ]
+            refusal = next((one for one in errors if one.startswith(_REFUSALS)), None)
+            if refusal is not None and all(one and not one.startswith(_DENIALS) for one in errors):
+                self.refused[command] = f"no {command} of the worlds gets as far as a policy: {refusal}"
+
+    def _trials(self, profile: Profile) -> Iterator[Trial]:
+        """Yield worlds with the statements of a role: without a row of the table, with one, with others."""
+        table = self.base.table
+        rows = self._universe.rows.get(table.name, ())
+        parents = [row for row in self._universe.complete(rows) or () if row.relation != table.name]
+        yield Trial(World(rows=tuple(parents)), list(self._inserts(profile, rows)))
+        for row in rows:
+            completed = self._universe.complete((*parents, row))
+            if completed is not None:
+                yield Trial(World(rows=completed), list(self._changes(profile)))
+        for world in generate_worlds(self._universe, _BUDGET):
+            new = [row for row in rows if row not in world.rows][:_MOST_INSERTS]
+            completed = self._universe.complete((*world.rows, *new)) or world.rows
+            present = tuple(row for row in completed if row not in new)
+            yield Trial(World(rows=present), [*self._inserts(profile, new), *self._changes(profile)])
+
+    def _inserts(self, profile: Profile, rows: Sequence[Row]) -> Iterator[Statement]:
+        names = [name for name in self._columns if name in profile.inserts]
+        for row in rows:
+            given = {name: row.values[self._below(name)] for name in names if self._below(name) in row.values}
+            if given:
+                values = ", ".join(literal(self.base.columns[name], value) for name, value in given.items())
+                yield Statement(
+                    "INSERT", f"INSERT INTO {self.view.name} ({quoted_list(given)}) VALUES ({values})"
+                )
+
+    def _changes(self, profile: Profile) -> Iterator[Statement]:
+        updates = [
+            (name, value)
+            for name in self._columns
+            if name in profile.updates
+            for value in self._universe.pools.values(self.base.table, self.base.columns[name])
+        ]
+        for name, value in updates[:_MOST_UPDATES]:
+            assigned = f"{quoted(name)} = {literal(self.base.columns[name], value)}"
+            yield Statement("UPDATE", f"UPDATE {self.view.name} SET {assigned}")
+        if profile.delete:
+            yield Statement("DELETE", f"DELETE FROM {self.view.name}")
+
+    def _below(self, name: str) -> str:
+        return self.base.columns[name].name
+
+    def _write(
+        self, world: World, actor: Actor, statement: Statement, before: Outcome, after: Outcome
+    ) -> ViewWrite:
+        may = self.database.roles_with_privileges(self.base.table.name, statement.command)
+        text = f"{actor.text} runs {statement.text}: {before}; with security_invoker: {after}"
+        rows = [] if statement.command == "INSERT" else world.all_rows
+        words = ", ".join(row_in_words(self._universe, row) for row in rows)
+        return ViewWrite(
+            command=statement.command,
+            role=actor.role,
+            level="error" if actor.role in may else "warning",
+            evidence=Evidence(
+                kind="counterexample",
+                text=text + (f", with {words}" if words else ""),
+                data={
+                    "role": actor.role,
+                    "claims": actor.claims,
+                    "settings": dict(actor.settings),
+                    "rows": world.values_by_relation,
+                    "command": statement.command,
+                    "statement": statement.text,
+                    "result": str(before),
+                    "with_security_invoker": str(after),
+                },
+            ),
+        )
+
+
+def _is_free(column: Column) -> bool:
+    return column.generated is None and column.identity != "a"
