@@ -193,15 +193,18 @@ def _run(connection: AsyncConnection, statement: Statement) -> PQGen[TextResult 
     if ahead:
         connection._sent()
     result = yield from _read(pgconn, statement)
+    guard: PGresult | None = None
     try:
         guard = yield from _answer(pgconn)
         yield from generators.fetch(pgconn)  # of the sync
         pgconn.exit_pipeline_mode()
     except psycopg.OperationalError:
-        # The error of the statement says why the server has closed the connection.
-        if isinstance(result, TextResult):
+        # An error of the server says why it has closed the connection.
+        if not isinstance(result, TextResult):
+            return result
+        if guard is None or guard.status in _DONE:
             raise
-        return result
+        return _error_of(guard)
     if pgconn.parameter_status(b"client_encoding") != b"UTF8":
         raise _misencoded()
     if isinstance(result, TextResult) and guard.status not in _DONE:
@@ -219,8 +222,13 @@ def _run(connection: AsyncConnection, statement: Statement) -> PQGen[TextResult 
 def _answer(pgconn: PGconn) -> PQGen[PGresult]:
     """Return the result of the next statement of a pipeline."""
     answer: PGresult | None = None
-    while (result := (yield from generators.fetch(pgconn))) is not None:
-        answer = result
+    try:
+        while (result := (yield from generators.fetch(pgconn))) is not None:
+            answer = result
+    except psycopg.OperationalError:
+        # The server may close the connection after its error.
+        if answer is None or answer.status in _DONE:
+            raise
     if answer is None:
         raise psycopg.OperationalError("the statement failed: the server hasn't answered")
     return answer
@@ -337,20 +345,31 @@ async def finish(connection: AsyncConnection, *, commit: bool) -> None:
         One message: COMMIT or ROLLBACK, and the parts of DISCARD ALL.
     """
     async with connection.lock:
-        results = await connection.wait(_finish(connection.pgconn, _COMMIT if commit else _ROLLBACK))
-    last = results[-1]
-    if last.status in _DONE:
-        connection.is_clean = True
-        return
-    # The last result is the first error: of COMMIT or ROLLBACK, or of a later statement.
-    if len(results) == 1:
-        raise StatementFailed(_error_of(last))
-    raise NotDiscarded
+        ended, is_clean = await connection.wait(_finish(connection.pgconn, _COMMIT if commit else _ROLLBACK))
+    if ended.status not in _DONE:
+        raise StatementFailed(_error_of(ended))
+    if not is_clean:
+        raise NotDiscarded
+    connection.is_clean = True
 
 
-def _finish(pgconn: PGconn, statements: bytes) -> PQGen[list[PGresult]]:
-    pgconn.send_query(statements)
-    results: list[PGresult] = yield from generators.execute(pgconn)
+def _finish(pgconn: PGconn, statements: bytes) -> PQGen[tuple[PGresult, bool]]:
+    """Return the result of COMMIT or ROLLBACK, and whether the later statements have succeeded."""
+    results: list[PGresult] = []
+    is_lost = False
+    try:
+        pgconn.send_query(statements)
+        yield from generators.send(pgconn)
+        while (result := (yield from generators.fetch(pgconn))) is not None:
+            results.append(result)
+    except psycopg.OperationalError:
+        # The server may close the connection after its error, for example for a transaction_timeout.
+        last = None if results else pgconn.get_result()
+        if last is not None and last.error_field(pq.DiagnosticField.SQLSTATE) is not None:
+            results.append(last)
+        if not results:
+            raise
+        is_lost = True
     if not results:
         raise psycopg.OperationalError("the transaction can't end: the server hasn't answered")
-    return results
+    return results[0], not is_lost and results[-1].status in _DONE

@@ -150,3 +150,19 @@ async def test_nobody_keeps_a_connection(
     with signed.admin.connect() as connection:
         sleeping = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
         assert connection.scalar(sleeping) == 0
+
+
+@pytest.mark.exhaustive
+async def test_a_short_transaction_timeout_is_an_error_of_postgres(
+    client: Client, runner: asyncio.Runner
+) -> None:
+    known = "SELECT count(*)::int FROM pg_settings WHERE name = 'transaction_timeout'"
+    if await client.rows(known) == [[0]]:
+        pytest.skip("PostgreSQL before 17 has no transaction_timeout")
+    for _ in range(60):
+        # The server closes the connection at any moment, or the transaction is fast enough.
+        for queries in (["SET transaction_timeout = 1", "SELECT 1"], ["SET transaction_timeout = 1"]):
+            answer = await client.batch(*queries)
+            if answer.status_code != 200:
+                assert (answer.status_code, answer.json()["code"]) == (400, "25P04")
+    assert await client.rows("SELECT 1") == [[1]]
