@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
@@ -137,33 +136,42 @@ def writer(oid: int) -> Writer:
     return lambda text: _read_array(text, element, found.delimiter)
 
 
-_BRACKETS: Final = str.maketrans("{}", "[]")
-
-
-@lru_cache(maxsize=16)
-def _unquoted(delimiter: str) -> re.Pattern[str]:
-    """Return the pattern of a value that isn't quoted, or of the characters between two values."""
-    between = "{}" + re.escape(delimiter)
-    return re.compile(f"([^{between}]+)|[{between}]+")
-
-
 def _read_array(text: str, element: Writer, delimiter: str) -> str:
-    """Return the JSON array of Postgres's array *text*; the bounds of the array are dropped."""
-    # Not character by character, since a value may have millions.  No text of Postgres has a NUL.
+    """Return the JSON array of Postgres's array *text*; the bounds of the array are dropped.
+
+    Each step is a function of str over the whole text: a value may have millions of elements, and the event
+    loop waits.  No text of Postgres has a NUL.
+    """
     text = text[text.index("{") :].replace("\\\\", "\0b").replace('\\"', "\0q")
+    return _read_texts(text, delimiter) if element is _encode else _read_values(text, element)
+
+
+def _read_texts(text: str, delimiter: str) -> str:
+    # The elements get quotation marks, and those in Postgres's keep theirs.  In JSON, \0 is \u0000, and the
+    # characters \1 to \4 are free.
+    parts = _encode(text)[1:-1].split('\\"')
+    outside = "\4".join(parts[::2])
+    outside = outside.replace(delimiter, '"\3"').replace("{", '\1"').replace("}", '"\2')
+    outside = outside.replace('\1""\2', "\1\2")
+    while (inner := outside.replace('\1"\1', "\1\1").replace('\2"\2', "\2\2")) != outside:
+        outside = inner
+    outside = outside.replace('\2"\3"\1', "\2\3\1").replace('"NULL"', "null")
+    parts[::2] = outside.replace("\1", "[").replace("\2", "]").replace("\3", ",").split("\4")
+    whole = "".join(parts).replace("\\u0000b", "\1").replace("\\u0000q", '\\"')
+    return whole.replace("\1", "\\\\")
+
+
+def _read_values(text: str, element: Writer) -> str:
+    """Read elements that JSON has, too, with commas between them."""
     parts = text.split('"')
-    parts[::2] = [_read_unquoted(part, element, delimiter) for part in parts[::2]]
-    parts[1::2] = [element(part.replace("\0q", '"').replace("\0b", "\\")) for part in parts[1::2]]
+    # Only JSON is in quotation marks, and it has no control characters like \4.
+    inside = "\4".join(parts[1::2]).replace("\0q", '"').replace("\0b", "\\")
+    outside = "\4".join(parts[::2])
+    if element is _WRITERS["bool"]:
+        outside = outside.replace("t", "true").replace("f", "false")
+    elif element is _json_number:
+        outside = outside.replace("NaN", '"NaN"').replace("-Infinity", '"-\1"')
+        outside = outside.replace("Infinity", '"Infinity"').replace("\1", "Infinity")
+    outside = outside.replace("{", "[").replace("}", "]").replace("NULL", "null")
+    parts[::2], parts[1::2] = outside.split("\4"), inside.split("\4") if len(parts) > 1 else []
     return "".join(parts)
-
-
-def _read_unquoted(text: str, element: Writer, delimiter: str) -> str:
-    if element is str or (element is _json_number and "NaN" not in text and "Infinity" not in text):
-        return text.translate(_BRACKETS).replace("NULL", "null")
-
-    def part(found: re.Match[str]) -> str:
-        if (value := found[1]) is None:
-            return found[0].translate(_BRACKETS).replace(delimiter, ",")
-        return "null" if value == "NULL" else element(value)
-
-    return _unquoted(delimiter).sub(part, text)

@@ -624,11 +624,25 @@ async def test_a_lost_connection_is_replaced(client: Client, signed: Signed, run
 @pytest.mark.exhaustive
 async def test_arrays_are_those_of_postgres_in_json(client: Client, runner: asyncio.Runner) -> None:
     texts = ["a", "", "NULL", "null", '"', "\\", '\\"', "{", "}", ",", "a b", "\n", "\x01", "ü", "[1]", "x,y"]
+    # Not taken for the marks of their own reading.
+    texts += [
+        "\\u0000b",
+        "u0000q",
+        "\x01\x02\x03\x04",
+        "\x04",
+        "0b",
+        "aNULL",
+        "t",
+        "NaN",
+        "\u2028",
+        "\\\\u0000q",
+    ]
     values: list[Any] = [
         *([one] for one in texts),
         *([one, other] for one in texts for other in ("b", '"', None)),
         [texts, texts[::-1]],
         [["a", None], [None, '"']],
+        [[[["a"], ['"']], [[None], ["\x04"]]]],
         [],
     ]
     for value in values:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
+import sys
 import threading
 import time
 import tracemalloc
@@ -166,3 +168,36 @@ async def test_a_short_transaction_timeout_is_an_error_of_postgres(
             if answer.status_code != 200:
                 assert (answer.status_code, answer.json()["code"]) == (400, "25P04")
     assert await client.rows("SELECT 1") == [[1]]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("oid", "element"),
+    [
+        (1009, "a"),  # text[]
+        (1009, '"a \\\\ \\" b"'),
+        (1009, "\1"),
+        (1009, "NULL"),
+        (1016, "1"),  # int8[]
+        (1000, "t"),  # bool[]
+        (1022, "NaN"),  # float8[]
+        (3807, '"{\\"a\\": 1}"'),  # jsonb[]
+        (1020, "(1,1),(0,0)"),  # box[], with another delimiter
+    ],
+)
+def test_the_elements_of_an_array_cost_no_call_each(oid: int, element: str) -> None:
+    calls = 0
+
+    def count(frame: Any, event: str, arg: Any) -> None:
+        nonlocal calls
+        calls += event.endswith("call")
+
+    delimiter = ";" if oid == 1020 else ","
+    value = "{" + delimiter.join([element] * 1000) + "}"
+    sys.setprofile(count)
+    try:
+        written = writer(oid)(value)
+    finally:
+        sys.setprofile(None)
+    assert len(json.loads(written)) == 1000
+    assert calls < 100
