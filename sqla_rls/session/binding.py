@@ -21,7 +21,7 @@ from sqla_rls.driver.returned import reset_when_returned
 from sqla_rls.driver.unprepared import unprepared
 from sqla_rls.exc import BindingError, UnsupportedTransaction
 from sqla_rls.log import Unlogged, UnloggedText
-from sqla_rls.session.plan import SEED, ConnectionPlan, new_seed, replace_later
+from sqla_rls.session.plan import SEED, ConnectionPlan, replace_later
 from sqla_rls.session.principal import Principal, discard_key
 from sqla_rls.tokens.caller import Caller
 
@@ -116,8 +116,8 @@ def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Bindin
     if signer is not None:
         # The driver makes the token when it sends it: in AUTOCOMMIT, a token made here could have expired.
         values.append(partial(signer.token, claims, claims_json, expires_at))
-    if plan.has_seed:
-        values.append(new_seed)
+    if plan.seeds is not None:
+        values.append(plan.seeds.next)
     options = plan.options.binding
     return Binding(
         role=role,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import urandom
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -35,6 +36,29 @@ if TYPE_CHECKING:
 _REPLACED: Final = "sqla_rls.replaced"
 
 
+SEED: Final = "seed"
+
+
+class Seeds:
+    """The random values for SEED on one connection.
+
+    A connection belongs to one process, so no other process has these values after a fork.
+    """
+
+    _AHEAD: Final = Struct("32Q")
+
+    def __init__(self) -> None:
+        self._ahead: list[int] = []
+
+    def next(self) -> str:
+        """Return a random value that no other transaction gets."""
+        if not self._ahead:
+            # A call of the system takes longer than the rest of a seed.
+            self._ahead.extend(self._AHEAD.unpack(urandom(self._AHEAD.size)))
+        # 56 bits, of which a float keeps 53.  The digits of a float would take ten times as long.
+        return f".{self._ahead.pop() >> 8}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionPlan:
     """How callers are bound on one connection."""
@@ -58,8 +82,8 @@ class ConnectionPlan:
     resets_all: bool = False
     #: Whether functions of the database may read claims one by one; True if that is unknown.
     has_separate_claims: bool = field(init=False)
-    #: Whether a transaction gets a new seed of ``random()``.
-    has_seed: bool = field(init=False)
+    #: Makes the seed of ``random()`` for each transaction; None keeps the last one.
+    seeds: Seeds | None = field(init=False)
     #: The template for the transactions that a session begins, and the one for those that it joins.
     template: BindingTemplate = field(init=False)
     joined_template: BindingTemplate = field(init=False)
@@ -70,7 +94,7 @@ class ConnectionPlan:
         # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
         seed = self.modes is not None and SEED not in settings
         object.__setattr__(self, "has_separate_claims", separate)
-        object.__setattr__(self, "has_seed", seed)
+        object.__setattr__(self, "seeds", Seeds() if seed else None)
         template = BindingTemplate(
             # In the order of the values that binding.py gives.
             names=(
@@ -106,15 +130,6 @@ class ConnectionPlan:
     def is_direct(self) -> bool:
         """Whether no pooler is in between; False if that is unknown."""
         return self.server is not None and self.server.direct
-
-
-SEED: Final = "seed"
-
-
-def new_seed() -> str:
-    """Return a random value for SEED."""
-    # The digits of an integer: those of a float take ten times as long.
-    return f".{int.from_bytes(urandom(7), 'big')}"
 
 
 def plan_of(connection: Connection, options: SessionOptions) -> ConnectionPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import URL
 
 from benchmarks.client import calls
 from benchmarks.contenders import create_database
+from sqla_rls.session import plan
 from sqla_rls.testing.postgres import Server
 from tests.support.suite import table
 
@@ -33,3 +35,19 @@ def test_a_bound_transaction_takes_few_calls_more_than_plain_sqlalchemy(notes: U
     counted = calls(driver, notes)
     assert counted["bound"]["all"] <= counted["plain"]["all"] + CEILINGS[driver]
     assert counted["bound"]["waits"] <= WAITS[driver] + 0.5
+
+
+@pytest.mark.exhaustive
+def test_the_seeds_of_a_connection_differ_and_take_few_calls_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls_of_the_system: list[int] = []
+
+    def counted(size: int) -> bytes:
+        calls_of_the_system.append(size)
+        return os.urandom(size)
+
+    monkeypatch.setattr(plan, "urandom", counted)
+    seeds = [plan.Seeds(), plan.Seeds()]
+    assert len({one.next() for one in seeds for _ in range(100)}) == 200
+    assert len(calls_of_the_system) <= 8
