@@ -186,7 +186,10 @@ class Binding:
         """
         if self.expires_at is not None:
             require_unexpired(self.expires_at)
-        return [self.role, *[value() if callable(value) else value for value in self.values]]
+        values = [self.role]
+        for value in self.values:
+            values.append(value() if callable(value) else value)
+        return values
 
     def parameters(self) -> list[str]:
         """Return the parameters of ``template.query``.

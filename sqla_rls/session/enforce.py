@@ -158,7 +158,11 @@ def identify(session: AnySession, caller: Caller) -> None:
         TransactionInProgress: a transaction is bound to another caller.
         CallerChanged: changes of another caller aren't flushed yet.
     """
-    target = session if isinstance(session, RowSecuritySession) else _enforced(session)
+    target: Any = session
+    if not isinstance(target, RowSecuritySession):
+        target = getattr(session, "sync_session", session)
+        if not isinstance(target, RowSecuritySession):
+            target = _enforced(session)
     if not isinstance(caller, Caller):
         raise CallerRequired(
             f"the session can't be identified: identify() takes a Caller, not {type(caller).__name__}. "

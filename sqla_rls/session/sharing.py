@@ -178,7 +178,8 @@ class Share:
         if self.is_refused:
             for name in _EVENTS:
                 event.remove(self.connection, name, _refuse)
-        self._unguard()
+        if self._check is not None:
+            self._unguard()
         self.sharers.shares -= 1
         if self.joined:
             self._leave()
