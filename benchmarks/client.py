@@ -1,8 +1,8 @@
 """The client's cost of a bound transaction, beside plain SQLAlchemy: ``python -m benchmarks.client``.
 
-Calls of Python functions and waits are counted: they don't depend on the machine or its load.  CPU time and
-throughput are ratios to plain SQLAlchemy, which takes turns with the others.  ``calls()``, ``cpu()``,
-``tasks()`` and ``memory()`` return their figures for other programs.
+Calls of Python functions, bytecode instructions and waits are counted: they don't depend on the machine or
+its load.  CPU time and throughput are ratios to plain SQLAlchemy, which takes turns with the others.
+``calls()``, ``bytecode()``, ``cpu()``, ``tasks()`` and ``memory()`` return their figures for other programs.
 """
 
 from __future__ import annotations
@@ -100,6 +100,37 @@ def _calls(runner: Runner) -> dict[str, float]:
     return {part: found[part] / COUNTED for part in (*PARTS, "other", "all", "waits")}
 
 
+def bytecode(driver: str, url: URL) -> dict[str, dict[str, float]]:
+    """The bytecode instructions of a transaction, by part, and in "all".
+
+    Their ratio to plain SQLAlchemy is near that of the machine's instructions.
+    """
+    with field(driver, url) as runners:
+        return {name: _bytecode(runner) for name, runner in runners.items()}
+
+
+def _bytecode(runner: Runner) -> dict[str, float]:
+    found: Counter[str] = Counter()
+
+    def trace(frame: Any, event: str, _: object) -> Any:
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            found["all"] += 1
+            found[_part(frame.f_code.co_filename)] += 1
+        return trace
+
+    gc.collect()
+    gc.disable()
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        runner.batch(COUNTED)
+    finally:
+        sys.settrace(before)
+        gc.enable()
+    return {part: found[part] / COUNTED for part in (*PARTS, "other", "all")}
+
+
 def _part(filename: str) -> str:
     for part, places in PARTS.items():
         if any(place in filename for place in places):
@@ -191,12 +222,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="of the CPU time")
     parser.add_argument("--json", type=Path, help="a file to write the figures to")
     arguments = parser.parse_args()
-    report: dict[str, Any] = {"calls": {}, "cpu": {}, "tasks": {}, "tasks, 1 ms": {}}
+    report: dict[str, Any] = {"calls": {}, "bytecode": {}, "cpu": {}, "tasks": {}, "tasks, 1 ms": {}}
     with find_server() as server, Proxy(server.host, server.port, delay=0.0005) as proxy:
         database = create_database(server)
         url = server.url(database)
         for driver in arguments.drivers:
             report["calls"][driver] = calls(driver, url)
+            report["bytecode"][driver] = bytecode(driver, url)
             report["cpu"][driver] = cpu(driver, url, arguments.rounds)
             if driver != "psycopg":
                 report["tasks"][driver] = tasks(driver, url)
@@ -204,9 +236,11 @@ def main() -> None:
         report["memory"] = memory(url)
         server.drop_database(database)
     for driver, counted in report["calls"].items():
-        print(f"{driver}: calls of a transaction, plain and bound")
+        print(f"{driver}: calls and bytecode of a transaction, plain and bound")
+        code = report["bytecode"][driver]
         for part, plain in counted["plain"].items():
-            print(f"  {part:20}{plain:8.1f}{counted['bound'][part]:8.1f}")
+            instructions = "".join(f"{code[name].get(part, 0):9.0f}" for name in ("plain", "bound"))
+            print(f"  {part:20}{plain:8.1f}{counted['bound'][part]:8.1f}{instructions}")
     for measure, unit in (("cpu", "µs of CPU"), ("tasks", "a second"), ("tasks, 1 ms", "a second")):
         for driver, found in report[measure].items():
             figures = f"plain {found['plain']:.0f}, bound {found['bound']:.0f} {unit}"
