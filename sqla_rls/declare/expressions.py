@@ -99,7 +99,8 @@ class auth_uid(Condition):
 
             (SELECT auth.user_id()) = todos.user_id                    text, varchar
             (SELECT auth.uid()) = todos.user_id                        uuid
-            (SELECT CAST(auth.user_id() AS BIGINT)) = todos.user_id    integers: the index stays usable
+            (SELECT CAST(SUBSTRING(auth.user_id() FROM '^(0|-?[1-9][0-9]{0,18})$') AS BIGINT)) = todos.user_id
+                    integers: the index stays usable, and the subject "07" isn't 7
             (SELECT CAST(auth.user_id() AS CITEXT)) = todos.user_id    citext, which ignores case
             (SELECT CASE WHEN (auth.user_id() = rtrim(auth.user_id()))
                     THEN CAST(auth.user_id() AS BPCHAR) END) = todos.user_id    char(n): trailing spaces count
@@ -185,8 +186,11 @@ class _BPCHAR(UserDefinedType[str]):
 _CALLERS: dict[Family, scalar_subquery[Any]] = {
     "uuid": scalar_subquery(auth.uid()),
     "text": scalar_subquery(auth.user_id()),
-    # The widest integer, since every subject must fit; int4 = int8 uses the index.
-    "integer": scalar_subquery(cast(auth.user_id(), BigInteger())),
+    # The widest integer, since every subject must fit; int4 = int8 uses the index.  A cast alone would take
+    # the subjects "07" and "0x7" for 7, and fail for a subject that isn't a number.
+    "integer": scalar_subquery(
+        cast(func.substring(auth.user_id(), "^(0|-?[1-9][0-9]{0,18})$"), BigInteger())
+    ),
     "citext": scalar_subquery(cast(auth.user_id(), postgresql.CITEXT())),
     # char ignores trailing spaces, but they make another subject.
     "char": scalar_subquery(

@@ -1,12 +1,14 @@
-"""Columns of character types other than text: the caller is cast to the column's, and the index is used."""
+"""Columns of types other than text: the caller is cast to the column's, and the index is used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import (
     CHAR,
+    BigInteger,
     Column,
     Connection,
     Engine,
@@ -36,7 +38,7 @@ TABLES = {
         Column("owner", type_, primary_key=True),
         Policy("own", "SELECT", READER, using=auth_uid("owner")),
     )
-    for name, type_ in (("codes", CHAR(8)), ("names", CITEXT()))
+    for name, type_ in (("codes", CHAR(8)), ("names", CITEXT()), ("numbers", BigInteger()))
 }
 OWNERS = TABLES["names"].c.owner
 TEAMS = Table(
@@ -57,7 +59,8 @@ def engine_with_rows(server: Server) -> Iterator[Engine]:
         connection.execute(text("CREATE EXTENSION citext"))
         metadata.create_all(connection)
         for table in (*TABLES.values(), TEAMS):
-            connection.execute(insert(table), [{table.c[0].name: one} for one in ("alice", "bob")])
+            owners: tuple[Any, ...] = ("alice", "bob") if table.name != "numbers" else (0, 7, -7, 2**63 - 1)
+            connection.execute(insert(table), [{table.c[0].name: one} for one in owners])
     yield engine
     server.drop_database(name)
 
@@ -88,10 +91,18 @@ def bind(connection: Connection, subject: str) -> None:
         ("names", "alice", ["alice"]),
         ("names", "Alice", ["alice"]),
         ("names", "alice ", []),
+        ("numbers", "7", [7]),
+        ("numbers", "-7", [-7]),
+        ("numbers", "0", [0]),
+        ("numbers", "9223372036854775807", [2**63 - 1]),
+        # Two subjects aren't one person.
+        *(("numbers", other, []) for other in ("07", "+7", " 7", "7 ", "-0", "00", "0x7", "7_", "")),
+        ("numbers", "alice", []),
+        ("numbers", "7\\n", []),
     ],
 )
 def test_rows_are_the_callers_by_the_rules_of_the_type(
-    connection: Connection, table: str, subject: str, owners: list[str]
+    connection: Connection, table: str, subject: str, owners: list[Any]
 ) -> None:
     bind(connection, subject)
     assert connection.scalars(select(TABLES[table].c.owner)).all() == owners
@@ -99,7 +110,7 @@ def test_rows_are_the_callers_by_the_rules_of_the_type(
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_index_of_the_column_is_searched(connection: Connection, table: str) -> None:
-    bind(connection, "alice")
+    bind(connection, "7")
     connection.execute(text("SET LOCAL enable_seqscan = off"))
     plan = "\n".join(connection.execute(text(f"EXPLAIN SELECT * FROM {table}")).scalars())
     assert "InitPlan" in plan

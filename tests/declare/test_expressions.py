@@ -63,6 +63,7 @@ class Key(TypeDecorator[UUID]):
 CHAR_CALLER = (
     "(SELECT CASE WHEN (auth.user_id() = rtrim(auth.user_id())) THEN CAST(auth.user_id() AS BPCHAR) END)"
 )
+INTEGER_CALLER = "(SELECT CAST(SUBSTRING(auth.user_id() FROM '^(0|-?[1-9][0-9]{0,18})$') AS BIGINT))"
 
 
 @pytest.mark.parametrize(
@@ -73,8 +74,8 @@ CHAR_CALLER = (
         (Text2(), "(SELECT auth.user_id())"),
         (Uuid(), "(SELECT auth.uid())"),
         (Key(), "(SELECT auth.uid())"),
-        (Integer(), "(SELECT CAST(auth.user_id() AS BIGINT))"),
-        (BigInteger(), "(SELECT CAST(auth.user_id() AS BIGINT))"),
+        (Integer(), INTEGER_CALLER),
+        (BigInteger(), INTEGER_CALLER),
         (String(8).with_variant(CHAR(8), "postgresql"), CHAR_CALLER),
         (postgresql.CITEXT(), "(SELECT CAST(auth.user_id() AS CITEXT))"),
         (CHAR(36), CHAR_CALLER),

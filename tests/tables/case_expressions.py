@@ -291,9 +291,9 @@ EXPRESSIONS = [
     python(
         "auth_uid() on bigint",
         lambda t: auth_uid(t.c.n),
-        "(SELECT auth.user_id()::bigint) = n",
+        "(SELECT substring(auth.user_id() from '^(0|-?[1-9][0-9]{0,18})$')::bigint) = n",
         lambda t: auth_uid(t.c.id),
-        "(SELECT auth.user_id()::bigint) = id",
+        "(SELECT substring(auth.user_id() from '^(0|-?[1-9][0-9]{0,18})$')::bigint) = id",
     ),
     python(
         "auth_uid() on uuid",

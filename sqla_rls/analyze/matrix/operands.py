@@ -90,6 +90,8 @@ class Operands:
                 return _constant(node)
             case "SQLValueFunction" if "USER" in node.op.name or "ROLE" in node.op.name:
                 return Operand("role")
+            case "FuncCall" if _is_whole_or_null(node):
+                return self.of(node.args[0], inside=inside)
             case "FuncCall":
                 return self._call(node)
             case "A_Expr" if node.kind.name == "AEXPR_NULLIF":
@@ -138,6 +140,16 @@ class Operands:
                 inner = {one: each for one, each in self._functions.items() if each is not function}
                 return Operands([], inner).of(node.targetList[0].val)
         return None
+
+
+def _is_whole_or_null(node: Any) -> bool:
+    """Return whether *node* is a SUBSTRING that is the whole text, if the text is of the pattern."""
+    if node.funcname[-1].sval != "substring" or len(node.args or ()) != 2:
+        return False
+    pattern = bare(node.args[1])
+    text = getattr(getattr(pattern, "val", None), "sval", "")
+    is_group = text.startswith("^(") and text.endswith(")$") and not {"(", ")"} & {*text[2:-2]}
+    return type(pattern).__name__ == "A_Const" and is_group
 
 
 def _constant(node: Any) -> Operand | None:

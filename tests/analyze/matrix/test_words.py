@@ -15,6 +15,20 @@ SUB = "((current_setting('request.jwt.claims'::text, true))::json ->> 'sub'::tex
 
 WORDS: dict[str, tuple[str, str]] = {
     "own rows": (f"({ME} = user_id)", "own rows"),
+    "own rows by a number": (
+        (
+            "(( SELECT (SUBSTRING(auth.user_id() FROM '^(0|-?[1-9][0-9]{0,18})$'::text))::bigint "
+            'AS "substring") = user_id)'
+        ),
+        "own rows",
+    ),
+    "rows of a part of the caller": (
+        "(( SELECT SUBSTRING(auth.user_id() FROM '^(..)'::text) AS \"substring\") = user_id)",
+        (
+            "rows where (SELECT pg_catalog.substring(auth.user_id(), CAST('^(..)' AS text)) AS substring) "
+            "= user_id"
+        ),
+    ),
     "own rows by the claims": (f"(user_id = ({SUB}))", "own rows"),
     "own rows, and others": (f"((user_id = {ME}) OR published)", "own rows or published rows"),
     "own rows, some of them": (f"((user_id = {ME}) AND (NOT in_trash))", "own rows where not in_trash"),
