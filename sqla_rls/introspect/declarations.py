@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sqla_rls.catalog.query import pinned
+from sqla_rls.catalog.query import fetch_rows, key_of, pinned, sql_file
 from sqla_rls.catalog.read import DatabaseSnapshot, read_database
 from sqla_rls.catalog.views import views_in
 from sqla_rls.ddl.privileges import Grants, granted_together
@@ -72,8 +72,11 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
             log.warning("%s", remark)
         views = views_in(connection, live.all_views, default_schema=default_schema)
         on_tables = preset.policies(connection)
+        needed = list(_needed(connection, asked, default_schema))
     declared_views = [one for one in views.values() if one.security_invoker]
-    body = list(_Module(live, declared_views, functions, asked, preset, on_tables).lines())
+    module = _Module(live, declared_views, functions, asked, preset, on_tables)
+    module.remarks += needed
+    body = list(module.lines())
     if all(line.startswith("#") for line in body):
         body.append("pass")
     run_first, statements = "", [*functions.run_first]
@@ -85,6 +88,16 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     more = ", supabase" if preset else ""
     head = HEAD.format(database=in_docstring(connection.engine.url.database), more=more, run_first=run_first)
     return head + "".join(f"{indent(line, INDENT)}\n" for line in body)
+
+
+def _needed(connection: Connection, schemas: Collection[str], default_schema: str) -> Iterator[str]:
+    """Yield remarks on objects that no declaration creates, and that declarations use."""
+    for row in fetch_rows(connection, sql_file("needed_types_and_sequences"), {"schemas": list(schemas)}):
+        name = table_name(key_of(row, default_schema))
+        yield (
+            f"{row['kind']} {name} isn't declared, and declarations need it: add it to the models, or create "
+            "it first"
+        )
 
 
 class _Module(Declarable):

@@ -150,6 +150,30 @@ def test_what_cannot_be_declared_is_said(project: Project) -> None:
 
 
 @pytest.mark.exhaustive
+def test_types_and_sequences_that_the_models_must_bring_are_said(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE DOMAIN user_key AS text",
+        "CREATE TYPE mood AS ENUM ('good', 'bad')",
+        "CREATE TYPE pair AS (a int, b int)",
+        "CREATE DOMAIN unused AS text",
+        "CREATE SEQUENCE loose",
+        "CREATE SEQUENCE unused_too",
+        "CREATE TABLE todos (id serial, code int DEFAULT nextval('loose'), who user_key, of unused)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE FUNCTION ok(pair[]) RETURNS bool LANGUAGE sql SET search_path = '' AS 'SELECT true'",
+        "CREATE POLICY it ON todos USING (who = 'alice'::user_key AND ok(NULL))",
+        "CREATE VIEW seen WITH (security_invoker) AS SELECT 'good'::mood AS mood FROM todos",
+    )
+    written, metadata = introspected(project)
+    remark = "# {} isn't declared, and declarations need it: add it to the models, or create it first"
+    for one in ("domain user_key", "enum mood", "composite type pair", "sequence loose"):
+        assert remark.format(one) in written
+    assert written.count("declarations need it") == 4
+    project.check(metadata)
+
+
+@pytest.mark.exhaustive
 def test_what_callers_hold_past_row_security_is_said_and_revoked(project: Project) -> None:
     execute_raw(
         project,
