@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache, cached_property
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import (
@@ -42,6 +44,8 @@ class Declaration(SchemaItem):
     table: Table | None = None
     #: Whether it enables row security, forces it on the table's owner, or disables it.
     enables = forces = disables = False
+    #: Most declarations mark no column, and share this.
+    _marks: Mapping[Column[Any], _Mark] = MappingProxyType({})
 
     def _set_parent(self, parent: Any, **kw: Any) -> None:
         if not isinstance(parent, Table):
@@ -68,15 +72,12 @@ class Declaration(SchemaItem):
     def attach(self, declarations: TableDeclarations) -> None:
         declarations.items.append(self)
 
+    def mark(self, columns: Iterable[Column[Any]]) -> None:
+        """Mark those of *columns* without a table: SQLAlchemy copies a column of a mixin into each table."""
+        if unattached := [column for column in columns if column.table is None]:
+            self._marks = {column: _Mark(column) for column in unattached}
 
-class Columns:
-    """The columns that a declaration names; SQLAlchemy copies those of a mixin into each table."""
-
-    def __init__(self, declaration: Declaration, columns: Iterable[Column[Any]]) -> None:
-        self.declaration = declaration
-        self.marks = {column: _Mark(column) for column in columns if column.table is None}
-
-    def on(self, table: Table, column: Column[Any] | str) -> Column[Any]:
+    def column(self, table: Table, column: Column[Any] | str) -> Column[Any]:
         """Return *column* of *table*.
 
         Raises:
@@ -84,18 +85,17 @@ class Columns:
         """
         if isinstance(column, str) or column.table is not None:
             key = column if isinstance(column, str) else column.key
-            if key in table.c:
-                return table.c[key]
+            if (named := table.c.get(key)) is not None:
+                return named
             raise DeclarationError(
-                f"{self.declaration!r} failed: table {table.fullname} has no column {key!r}. "
-                "Name a column of the table"
+                f"{self!r} failed: table {table.fullname} has no column {key!r}. Name a column of the table"
             )
-        mark = self.marks.get(column)
+        mark = self._marks.get(column)
         for found in table.c:
             if mark and mark in found.dispatch.after_parent_attach:
                 return found
         raise DeclarationError(
-            f"{self.declaration!r} on {table.fullname} failed: column {column!r} belongs to no table. "
+            f"{self!r} on {table.fullname} failed: column {column!r} belongs to no table. "
             "Name a column of the table"
         )
 
@@ -151,7 +151,10 @@ class TableDeclarations:
     @property
     def row_security(self) -> RowSecurity | None:
         """The flags of the table; None if no declaration sets them."""
-        table = TableKey(self.table.schema, self.table.name)
+        return self.row_security_of(TableKey(self.table.schema, self.table.name))
+
+    def row_security_of(self, table: TableKey) -> RowSecurity | None:
+        """Return the flags, as those of *table*: a copy shares the declarations of its source."""
         enabled = any(one.enables for one in self.items)
         if not any(one.disables for one in self.items):
             forced = any(one.forces for one in self.items)
@@ -198,10 +201,29 @@ def declare_on(table: Table, *declarations: Declaration) -> None:
         one._set_parent_with_dispatch(table)
 
 
-def as_roles(roles: Roles) -> list[Role | str]:
+class RoleTuple(tuple[Role | str, ...]):
+    """One role or several, without another type; the declarations of one role share it."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names as a policy has them: for Postgres, TO PUBLIC replaces the other roles."""
+        found = frozenset(map(str, self))
+        return frozenset({PUBLIC}) if PUBLIC in found else found
+
+
+def as_roles(roles: Roles | RoleTuple) -> RoleTuple:
+    if isinstance(roles, RoleTuple):
+        return roles
+    return _one_role(roles) if isinstance(roles, Role | str) else _several_roles(roles)
+
+
+def _several_roles(roles: Roles) -> RoleTuple:
     listed = listed_roles(roles)
     if not listed:
         raise DeclarationError(
             "the declaration can't be made: its list of roles is empty. Name a role, or PUBLIC for all roles"
         )
-    return [_BY_NAME.get(role, role) if isinstance(role, str) else role for role in listed]
+    return RoleTuple(_BY_NAME.get(role, role) if isinstance(role, str) else role for role in listed)
+
+
+_one_role = cache(_several_roles)

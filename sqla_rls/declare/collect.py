@@ -164,9 +164,9 @@ def _declared_table(table: Table, models: _Models) -> _DeclaredTable:
 def _row_security(tables: Iterable[_DeclaredTable]) -> dict[TableKey, RowSecurity]:
     return _by_key(
         (
-            (one.key, replace(flags, table=one.key))
+            (one.key, flags)
             for one in tables
-            if (flags := one.declarations.row_security) is not None
+            if (flags := one.declarations.row_security_of(one.key)) is not None
         ),
         "row security of table",
     )
@@ -181,18 +181,22 @@ def _policies(
     for table, key, _, declared_policies in tables:
         texts: dict[object, str] = {}
         for item, *pair in declared_policies:
-            copied = _copied(item.table, table)
+            sides: list[str | None] = []
             for expression in pair:
-                if expression is not None and (same := _as_key(expression)) not in texts:
-                    read: set[Table] = set()
+                same = None if expression is None else _as_key(expression)
+                if expression is not None and same not in texts:
+                    copied = _copied(item.table, table)
                     as_usual = models.schema_translate_map is None and copied is None
-                    texts[same] = (text_on(expression, table) if as_usual else None) or expression_text(
-                        expression, table, models.schema_translate_map, copied, read
-                    )
-                    if not may_read_tables(expression):
-                        reads[key, texts[same]] = read
-            using, with_check = (None if one is None else texts[_as_key(one)] for one in pair)
-            policy = item.value(key, using, with_check)
+                    read: set[Table] = set()
+                    if as_usual and (text := text_on(expression, table)) is not None:
+                        reads[key, text] = read
+                    else:
+                        text = expression_text(expression, table, models.schema_translate_map, copied, read)
+                        if not may_read_tables(expression):
+                            reads[key, text] = read
+                    texts[same] = text
+                sides.append(None if same is None else texts[same])
+            policy = item.value(key, *sides)
             if is_false(*pair):
                 policy = replace(policy, imply_privileges=False)
             found.append((PolicyKey(key, policy.name), policy))
@@ -244,9 +248,10 @@ def _named_roles(
     tables: Iterable[_DeclaredTable], models: _Models, grants: Iterable[Grant]
 ) -> Iterator[Role | str]:
     """Yield the roles of all declarations, possibly several times."""
+    shared = {id(policy.roles): policy.roles for one in tables for policy, *_ in one.policies}
+    for roles in shared.values():
+        yield from roles
     for one in tables:
-        for policy, *_ in one.policies:
-            yield from policy.roles
         for granted in one.declarations.of_type(grant):
             yield from granted.roles
     for view in declared_views(models.metadatas):
@@ -325,7 +330,7 @@ def _by_key(found: Iterable[tuple[_K, _T]], kind: str) -> dict[_K, _T]:
     """
     by_key: dict[_K, _T] = {}
     for key, value in found:
-        if by_key.setdefault(key, value) != value:
+        if (first := by_key.setdefault(key, value)) is not value and first != value:
             raise DeclarationError(
                 f"{kind} {key.name!r} is declared twice, and the declarations differ. Give one another name, "
                 "or make both the same"

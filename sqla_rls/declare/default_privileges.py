@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import MetaData
@@ -82,7 +82,7 @@ class DefaultPrivileges(NamedTuple):
 
     object_type: str
     schema: str | None
-    roles: list[Role | str]
+    roles: Sequence[Role | str]
     privileges: list[str]
 
     def values(self, default_schema: str | None) -> Iterator[DefaultPrivilege]:

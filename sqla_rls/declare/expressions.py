@@ -50,6 +50,9 @@ class OwnColumn(ColumnClause[Any]):
     inherit_cache = True
 
 
+_own_column = cache(OwnColumn)
+
+
 def column_of(argument: ColumnArgument, function: str) -> ColumnElement[Any]:
     """Return the column of *argument*, an argument of *function*.
 
@@ -57,7 +60,7 @@ def column_of(argument: ColumnArgument, function: str) -> ColumnElement[Any]:
         DeclarationError: the argument is neither a column nor a name.
     """
     if isinstance(argument, str):
-        return OwnColumn(argument)
+        return _own_column(argument)
     column: ColumnElement[Any] = expect(ExpressionElementRole, argument)
     if isinstance(column, BindParameter | Null):
         raise DeclarationError(
@@ -153,6 +156,8 @@ def _caller(column_: ColumnElement[Any]) -> ColumnElement[Any]:
 
 Family: TypeAlias = Literal["uuid", "integer", "text", "char", "citext"]
 _STRINGS: dict[str, Family] = {"CHAR": "char", "NCHAR": "char", "CITEXT": "citext"}
+#: The families that the DDL has told.
+_FAMILIES: dict[type, Family] = {}
 
 
 def family_of(column_: ColumnElement[Any]) -> Family | None:
@@ -168,9 +173,16 @@ def family_of(column_: ColumnElement[Any]) -> Family | None:
         return "integer"
     if not isinstance(implementation, String) or isinstance(implementation, Enum):
         return None
+    kind, is_plain = type(column_.type), not column_.type._variant_mapping
+    if is_plain and (known := _FAMILIES.get(kind)):
+        return known
     # The DDL tells char from text: for the dialect, both are String.
     name = column_.type.compile(_DIALECT).partition("(")[0].split()[0]
-    return _STRINGS.get(name, "text")
+    family = _STRINGS.get(name, "text")
+    # The arguments of a type of SQLAlchemy's own don't change the name.
+    if is_plain and kind.__module__.startswith("sqlalchemy."):
+        _FAMILIES[kind] = family
+    return family
 
 
 class _BPCHAR(UserDefinedType[str]):

@@ -24,7 +24,7 @@ class DeclaredFunction(NamedTuple):
     """
 
     key: TableKey
-    roles: list[Role | str]
+    roles: Sequence[Role | str]
     value: Callable[[Mapping[str | None, str | None] | None], SQLFunction]
     name: Table | None = None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Column, MetaData, Table
 from sqlalchemy.orm import Mapped, MappedColumn
 
-from sqla_rls.declare.base import Columns, Declaration, Roles, as_roles, keep_on
+from sqla_rls.declare.base import Declaration, Roles, as_roles, keep_on
 from sqla_rls.declare.grantable import checked_privileges
 from sqla_rls.exc import DeclarationError
 from sqla_rls.snapshot import (
@@ -63,14 +63,14 @@ class grant(Declaration):
             )
         if not privileges and columns is not None:
             raise DeclarationError("grant() failed: it has columns= without privileges. Name the privileges")
-        self._columns = Columns(self, (one for one in self.columns or () if not isinstance(one, str)))
+        self.mark(one for one in self.columns or () if not isinstance(one, str))
 
     def __repr__(self) -> str:
         return f"grant of {', '.join(self.privileges) or 'no privileges'}"
 
     def values(self, table: Table, key: TableKey) -> Iterator[Privilege]:
         """Return the privileges on *table*, whose key in the Snapshot is *key*."""
-        names = [None] if self.columns is None else [self._columns.on(table, c).name for c in self.columns]
+        names = [None] if self.columns is None else [self.column(table, c).name for c in self.columns]
         for role in self.roles:
             for privilege in self.privileges:
                 for name in names:
@@ -143,7 +143,7 @@ class Grant(NamedTuple):
     """The arguments of one call of ``grant_on()``."""
 
     object: ObjectKey
-    roles: list[Role | str]
+    roles: Sequence[Role | str]
     privileges: list[str]
     grant_option: bool
     #: The column that owns the sequence.

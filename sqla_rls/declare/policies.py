@@ -25,7 +25,7 @@ from sqlalchemy.sql.roles import WhereHavingRole
 
 from sqla_rls import snapshot as objects
 from sqla_rls.ddl.compile import with_whole_text
-from sqla_rls.declare.base import Columns, Declaration, Roles, TableDeclarations, as_roles
+from sqla_rls.declare.base import Declaration, Roles, TableDeclarations, as_roles
 from sqla_rls.declare.expressions import Condition, OwnColumn, auth_uid
 from sqla_rls.declare.membership import member_of
 from sqla_rls.exc import DeclarationError
@@ -81,7 +81,7 @@ class Policy(Declaration):
         self.using, self.with_check = using, with_check
         self._check()
         others = () if with_check is using else _columns_in(with_check)
-        self._columns = Columns(self, [*_columns_in(using), *others])
+        self.mark([*_columns_in(using), *others])
 
     def __repr__(self) -> str:
         return f"policy {self.name!r}"
@@ -128,27 +128,21 @@ class Policy(Declaration):
             known: a cache of expressions by the id of the declared one, since many policies share theirs.
         """
 
-        def resolved(expression: Expression | None) -> ColumnElement[bool] | None:
-            if expression is None:
-                return None
-            if id(expression) not in known:
-                whole = _element(
-                    expression() if callable(expression) and _is_made_later(expression) else expression
-                )
+        for one in (self.using, self.with_check):
+            if one is not None and id(one) not in known:
+                whole = _element(one() if callable(one) and _is_made_later(one) else one)
                 assert whole is not None
-                known[id(expression)] = self._at_home(whole, table)
-            return known[id(expression)]
-
-        return resolved(self.using), resolved(self.with_check)
+                known[id(one)] = self._at_home(whole, table)
+        return known.get(id(self.using)), known.get(id(self.with_check))
 
     def _at_home(self, expression: ColumnElement[bool], table: Table) -> ColumnElement[bool]:
         def own(element: Any, **kw: Any) -> Any:
             if isinstance(element, OwnColumn):
-                return self._columns.on(table, element.name)
+                return self.column(table, element.name)
             if not isinstance(element, Column):
                 return None
             copied = element.table is self.table and table is not self.table
-            return self._columns.on(table, element) if copied or element.table is None else None
+            return self.column(table, element) if copied or element.table is None else None
 
         if type(expression) is auth_uid and isinstance(expression.column, Column | OwnColumn):
             # The most frequent condition, without the visits of its elements.
@@ -165,14 +159,12 @@ class Policy(Declaration):
 
     def value(self, table: TableKey, using: str | None, with_check: str | None) -> objects.Policy:
         """Return the policy as a value, with SQL text for expressions."""
-        names = frozenset(str(role) for role in self.roles)
         return objects.Policy(
             table=table,
             name=self.name,
             permissive=self.permissive,
             command=self.command,
-            # For Postgres, TO PUBLIC replaces the other roles.
-            roles=frozenset({PUBLIC}) if PUBLIC in names else names,
+            roles=self.roles.names,
             using=using,
             with_check=with_check,
             imply_privileges=self.imply_privileges,

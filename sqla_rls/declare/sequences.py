@@ -34,6 +34,8 @@ def called_sequences(table: Table, key: TableKey, default_schema: str | None) ->
     """Yield the sequences that server defaults and SQLAlchemy's defaults call."""
     for column in table.columns:
         default: Any = column.default
+        if default is None and column.server_default is None:
+            continue
         if isinstance(default, Sequence):
             found = [] if default.optional else [default]
         else:
