@@ -156,7 +156,7 @@ _ELEMENTS: dict[Family, _Elements] = {
     ),
     "integer": _Elements(
         "jsonb_array_elements_text",
-        "CASE WHEN value !~ '^-?[0-9]{1,19}$' THEN NULL "
+        "CASE WHEN value !~ '^(0|-?[1-9][0-9]{0,18})$' THEN NULL "
         "WHEN abs(CAST(value AS NUMERIC)) <= 9223372036854775807 THEN CAST(value AS BIGINT) END",
     ),
     "text": _Elements(

@@ -145,6 +145,8 @@ LISTS: list[tuple[str, list[Any], list[str]]] = [
     ("keys", [KEYS[0].replace("-", "")], [KEYS[0]]),
     ("numbers", [2, str(MAX)], ["2", str(MAX)]),
     ("numbers", ["", "1 ", 1.5, "one", True, [1], {"1": 1}, MAX + 1, 10**30, "1\n", "1.0", 2], ["2"]),
+    # Another organization's text isn't this one's number.
+    ("numbers", ["02", "+2", "-0", "0x2", "002"], []),
     ("smalls", [2, 70_000], ["2"]),
     *((table, [], []) for table in TYPES),
 ]

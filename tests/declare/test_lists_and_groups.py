@@ -57,7 +57,7 @@ ORGS = "CASE jsonb_typeof(claims -> 'orgs') WHEN 'array' THEN claims -> 'orgs' E
         (
             in_jwt_claim("number", "orgs"),
             (
-                "todos.number = ANY (ARRAY(SELECT CASE WHEN value !~ '^-?[0-9]{1,19}$' THEN NULL "
+                "todos.number = ANY (ARRAY(SELECT CASE WHEN value !~ '^(0|-?[1-9][0-9]{0,18})$' THEN NULL "
                 "WHEN abs(CAST(value AS NUMERIC)) <= 9223372036854775807 THEN CAST(value AS BIGINT) END "
                 f"FROM auth.jwt() AS claims, jsonb_array_elements_text({ORGS}) AS value))"
             ),

@@ -85,7 +85,7 @@ LISTED = (
     "claims -> 'org' -> 'ids') WHEN 'array' THEN claims -> 'org' -> 'ids' ELSE '[null]' END) AS value))"
 )
 OF_NUMBERS = (
-    "CASE WHEN value !~ '^-?[0-9]{1,19}$' THEN NULL"
+    "CASE WHEN value !~ '^(0|-?[1-9][0-9]{0,18})$' THEN NULL"
     " WHEN abs(value::numeric) <= 9223372036854775807 THEN value::bigint END"
 )
 OF_UUIDS = "CASE WHEN value ~ '^[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}$' THEN value::uuid END"
