@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -49,13 +50,18 @@ class _Requests:
                 "token. Give an https URL, or plain_http=True in a network that you trust"
             )
         self._parts, self._timeout = parts, timeout
+        # A program may have turned off verification in http.client's default context.
+        self._context = ssl.create_default_context() if parts.scheme == "https" else None
         host = quote(parts.hostname, safe=".")
         self._connection_string = f"postgresql://{quote(role, safe='')}@{host}/sql"
 
     def _open(self) -> HTTPConnection:
-        kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
         assert self._parts.hostname is not None
-        return kind(self._parts.hostname, self._parts.port, timeout=self._timeout)
+        if self._context is None:
+            return HTTPConnection(self._parts.hostname, self._parts.port, timeout=self._timeout)
+        return HTTPSConnection(
+            self._parts.hostname, self._parts.port, timeout=self._timeout, context=self._context
+        )
 
     def _send(
         self, connection: HTTPConnection, token: str, body: Any, headers: Mapping[str, str]

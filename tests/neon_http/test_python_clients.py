@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+import threading
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +19,7 @@ from sqla_rls.exc import DeclarationError, SqlOverHttpError
 from sqla_rls.neon_http import AsyncClient, Client
 from sqla_rls.testing.issuer import Issuer
 from tests.neon_http.conftest import CONNECTION_STRING
+from tests.support.certificates import self_signed_certificate
 from tests.support.signing import Signed
 from tests.support.suite import table
 
@@ -61,6 +67,33 @@ def test_a_script_queries_and_sends_batches(url: str, issuer: Issuer, signed: Si
             alice.query("SELECT 1")
         assert lost.value.status == 500
         assert alice.query("SELECT 1 AS a").rows == [{"a": 1}]
+
+
+@pytest.mark.exhaustive
+def test_no_token_goes_to_a_server_without_a_certificate_also_in_a_program_that_turned_that_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = self_signed_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    heard: list[bytes] = []
+
+    def answer(listening: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as secure:
+            heard.append(secure.recv(65536))
+
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
+    for trusted in (False, True):
+        if trusted:
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            thread = threading.Thread(target=answer, args=[listening])
+            thread.start()
+            url = f"https://127.0.0.1:{listening.getsockname()[1]}/sql"
+            with pytest.raises(SqlOverHttpError, match="can't be reached"):
+                Client(url, auth_token="secret").query("SELECT 1")
+            thread.join()
+        assert any(b"secret" in one for one in heard) is trusted
 
 
 def test_functions_under_asyncio_send_requests_at_once(url: str, issuer: Issuer) -> None:

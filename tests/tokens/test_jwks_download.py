@@ -9,20 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.client import HTTPException
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sqla_rls.testing.issuer import Issuer
 from sqla_rls.tokens.jwks import FetchLimits, download
+from tests.support.certificates import self_signed_certificate
 from tests.support.suite import first_and_rest
 
 # The download
@@ -149,23 +144,7 @@ def test_a_proxy_is_used_for_https_and_never_for_this_machine(
 
 @pytest.fixture
 def self_signed(tmp_path: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    alternatives = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(alternatives, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = tmp_path / "self-signed.pem"
-    pem.write_bytes(
-        certificate.public_bytes(Encoding.PEM)
-        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    return pem
+    return self_signed_certificate(tmp_path)
 
 
 @pytest.mark.exhaustive
