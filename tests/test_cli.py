@@ -121,3 +121,22 @@ def test_the_package_is_the_command(
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module("sqla_rls", run_name="__main__")
     assert "set-password" in capsys.readouterr().out
+
+
+@pytest.mark.one_postgres
+@pytest.mark.parametrize("command", [["import"], ["rotate-key"], ["set-password", "app"]])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:p@very-secret@127.0.0.1:1/x",
+        "postgresql:/user:very-secret@127.0.0.1:1/x",
+        "postgresql://user:very-secret@127.0.0.1:port/x",
+    ],
+)
+@pytest.mark.exhaustive
+def test_a_wrong_url_is_an_error_without_its_password(command: list[str], url: str) -> None:
+    result = CliRunner().invoke(main, [*command, url], input="new\n")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "the database can't be reached: its URL" in result.output
+    assert "very-secret" not in result.output

@@ -98,6 +98,9 @@ class Side:
         path = Path(text)
         if path.is_file():
             return cls._of_dump(text, lambda: Dump.from_json(path.read_text(encoding="utf-8"), text), text)
+        if "@" in text or "=" in text:
+            # A mistyped URL, or parameters of libpq, may hold a password.
+            raise AnalysisError(f"the side can't be built: it is no file, and no URL with '://'. {_KINDS}")
         raise AnalysisError(f"the side {text!r} can't be built: there is no such file. {_KINDS}")
 
     @classmethod
@@ -223,6 +226,11 @@ def database_url(text: str) -> URL:
         raise AnalysisError(f"the side can't be built: its URL is malformed. {_KINDS}") from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise AnalysisError(f"the side can't be built: its URL is of {url.drivername}. {_KINDS}")
+    if "@" in (url.host or ""):
+        # The host is the end of the password, which errors would show.
+        raise AnalysisError(
+            "the side can't be built: its URL has several @. Write %40 for an @ in the password"
+        )
     query = dict(url.query)
     if "ssl" in query:
         # asyncpg's name of libpq's sslmode.

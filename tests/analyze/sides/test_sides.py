@@ -313,6 +313,9 @@ def test_a_failing_upgrade_says_why(project: Callable[[str], Side]) -> None:
         ("rev:", "Give rev:head"),
         ("mysql://x/y", "its URL is of mysql"),
         ("postgresql://user:very-secret@host:port/x", "its URL is malformed"),
+        ("postgresql://user:p@very-secret@host/x", "Write %40 for an @ in the password"),
+        ("postgresql:/user:very-secret@host/x", "it is no file, and no URL"),
+        ("host=h user=u password=very-secret", "it is no file, and no URL"),
     ],
 )
 def test_another_text_is_no_side(given: str, message: str) -> None:
