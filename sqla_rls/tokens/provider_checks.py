@@ -11,7 +11,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from sqla_rls.tokens.jwks import ALGORITHMS, PRIVATE_MEMBERS, Key, algorithms_of, keys_in
 from sqla_rls.tokens.names import check_role, is_loopback, is_text
 
-_WRITTEN_BY_USERS: Final = frozenset({"user_metadata", "unsafe_metadata"})  # Supabase and Auth0; Clerk
+#: Metadata of Supabase and Auth0, Clerk, Stytch and Stack Auth, without underscores.
+_WRITTEN_BY_USERS: Final = frozenset(
+    {"usermetadata", "unsafemetadata", "untrustedmetadata", "clientmetadata"}
+)
 #: Claims about the token, the sign-in, the application or the issuer.
 _OF_NO_PERSON: Final = """
 iss aud exp nbf iat jti auth_time nonce acr amr azp at_hash c_hash s_hash sid client_id scope scp
@@ -27,6 +30,15 @@ upn unique_name username user_name
 
 def path_of(claim: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (claim,) if isinstance(claim, str) else claim or ()
+
+
+def _bare(name: str) -> str:
+    # The claims of an Auth0 Action start with a URL, and those of Cognito with a prefix.
+    return name.rpartition("/")[2].rpartition(":")[2].lower()
+
+
+def _is_written_by_users(name: str) -> bool:
+    return _bare(name).replace("_", "") in _WRITTEN_BY_USERS
 
 
 def check_names(what: str, names: object, hint: str) -> None:
@@ -46,7 +58,7 @@ def check_roles(role: str, role_claim: str | tuple[str, ...] | None, roles: tupl
         raise ValueError("role_claim and roles go together. Give a claim, and the roles that it may choose")
     if role_claim:
         check_names("role_claim", role_claim, "A tuple is the path to a nested claim")
-    if _WRITTEN_BY_USERS & set(path_of(role_claim)):
+    if any(map(_is_written_by_users, path_of(role_claim))):
         raise ValueError(
             "role_claim is in metadata that users write themselves. Use a claim that only you write"
         )
@@ -57,14 +69,13 @@ def check_subject(
 ) -> None:
     check_names("subject_claim", subject_claim, "A tuple is the path to a nested claim")
     path = path_of(subject_claim)
-    if _WRITTEN_BY_USERS & set(path):
+    if any(map(_is_written_by_users, path)):
         raise ValueError(
             "subject_claim is in metadata that users write themselves. Use a claim that only you write"
         )
     if path == ("sub",):
         raise ValueError("subject_claim is 'sub', which is the subject already. Leave subject_claim out")
-    # The claims of an Auth0 Action start with a URL, and those of Cognito with a prefix.
-    last = path[-1].rpartition("/")[2].rpartition(":")[2].lower()
+    last = _bare(path[-1])
     if last in (_OF_NO_PERSON + _NO_IDENTIFIERS).split():
         raise ValueError(
             f"subject_claim is {last!r}, which doesn't identify a caller: it may change, or two people may "

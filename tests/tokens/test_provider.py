@@ -234,7 +234,17 @@ def test_the_name_of_a_claim_may_look_like_a_path() -> None:
     assert provider.role_for({"https://example.com/roles": ["admin"]}) == "admin"
 
 
-@pytest.mark.parametrize("claim", ["user_metadata", ("user_metadata", "role"), ("unsafe_metadata", "role")])
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "user_metadata",
+        ("user_metadata", "role"),
+        ("unsafe_metadata", "role"),
+        ("untrusted_metadata", "role"),
+        ("clientMetadata", "role"),
+        ("https://example.com/user_metadata", "role"),
+    ],
+)
 def test_no_role_is_taken_from_what_users_write_themselves(claim: Any) -> None:
     with pytest.raises(DeclarationError, match="write themselves"):
         declare(role_claim=claim, roles=("admin",))

@@ -16,7 +16,8 @@ from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
 
-#: The claims, and the parts of claims, that users of Supabase, Clerk, Auth0 and FusionAuth change themselves.
+#: The claims, and the parts of claims, that users of Supabase, Clerk, Auth0, FusionAuth, Stytch and Stack Auth
+#: change themselves.
 WRITABLE: Final = frozenset(
     {
         "user_metadata",
@@ -24,6 +25,9 @@ WRITABLE: Final = frozenset(
         "unsafe_metadata",
         "unsafeMetadata",
         "userMetadata",
+        "untrusted_metadata",
+        "client_metadata",
+        "clientMetadata",
     }
 )
 
