@@ -16,8 +16,8 @@ from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
 
-#: The claims, and the parts of claims, that users of Supabase, Clerk, Auth0, FusionAuth, Stytch and Stack Auth
-#: change themselves.
+#: The claims, and the parts of claims, that users change themselves: those of Supabase, Clerk, Auth0,
+#: FusionAuth, Stytch and Stack Auth.
 WRITABLE: Final = frozenset(
     {
         "user_metadata",
