@@ -202,8 +202,8 @@ def firebase(project_id: str, **roles: Unpack[RoleOptions]) -> Provider:
     """Firebase and Google Cloud's Identity Platform (firebase.google.com/docs, Verify ID Tokens).
 
     All projects share their keys, so the audience is always the project's id.  Anonymous users are accepted;
-    their ``firebase.sign_in_provider`` is ``anonymous``.  Claims: your custom claims, and
-    ``("firebase", "tenant")``.
+    their ``firebase.sign_in_provider`` is ``anonymous``.  The users of every tenant of the project are
+    accepted, too; a policy tells them apart by ``("firebase", "tenant")``.  Claims: your custom claims.
     """
     project = checked_id("project_id", project_id)
     return Provider(
