@@ -346,7 +346,9 @@ def test_dynamic_sql_is_incomplete(subtests: pytest.Subtests) -> None:
         "BEGIN RETURN QUERY EXECUTE 'SELECT 1'; END",
     ):
         with subtests.test(body):
-            assert not read_function("plpgsql", body).is_complete
+            found = read_function("plpgsql", body)
+            assert not found.is_complete
+            assert not found.is_readable
 
 
 def test_vocabularies_add_up() -> None:

@@ -6,13 +6,12 @@ Small worlds decide: the policies of both roles are evaluated on the same rows, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from sqla_rls.analyze.in_place.asking import access_asks_for_role
-from sqla_rls.analyze.in_place.conditions import Part
+from sqla_rls.analyze.in_place.conditions import PARTS, Part
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence
 from sqla_rls.analyze.lint.reach import Case, Reaches
@@ -20,12 +19,11 @@ from sqla_rls.analyze.worlds.acting import CALLER, reach_of
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
 
-#: What a function does, by the words of its body.
-_WORDS: Final[Mapping[str, Sequence[Part]]] = {
-    "insert": ("insert",),
-    "update": ("update", "update_check"),
-    "delete": ("delete",),
-    "merge": ("insert", "update", "update_check", "delete"),
+#: The parts of row security that a command asks for, beside those of reading.
+PARTS_OF_WRITES: Final[Mapping[str, Sequence[Part]]] = {
+    "INSERT": ("insert",),
+    "UPDATE": ("update", "update_check"),
+    "DELETE": ("delete",),
 }
 _VERBS: Final[Mapping[Part, str]] = {
     "select": "read",
@@ -97,19 +95,38 @@ def other_policies(
     )
 
 
+def opaque_rights(database: Database, name: str, role: str) -> list[str]:
+    """Return the roles with whose rights view or function *name* runs SQL that no parser reads.
+
+    These are those who may reach a protected table past the policies of *role*.
+    """
+    schema = database.schema
+    functions = reach_of(schema, name).functions
+    owners = {owner for one, owner in functions if owner != CALLER and schema.functions[one].is_opaque}
+    protected = [one for one in schema.relations.values() if one.row_security and one.has_rows]
+    return sorted(
+        owner
+        for owner in owners
+        if any(
+            database.escapes(owner, table)
+            or (
+                any(_may(database, table.name, owner, part) for part in PARTS)
+                and not _are_same(database, table.name, owner, role)
+            )
+            for table in protected
+        )
+    )
+
+
 def _parts(database: Database, name: str) -> list[Part]:
     """Return what view or function *name* may ask of row security: it reads, and its functions may write."""
-    functions = reach_of(database.schema, name).functions
-    words = {
-        word
-        for function, _ in functions
-        for word in re.findall(r"\w+", database.schema.functions[function].body.lower())
-    }
+    functions = [database.schema.functions[one] for one, _ in reach_of(database.schema, name).functions]
+    if any(one.is_opaque for one in functions):
+        return list(PARTS)
     found: list[Part] = ["select"]
-    for word, parts in _WORDS.items():
-        for part in parts:
-            if word in words and part not in found:
-                found.append(part)
+    for command, parts in PARTS_OF_WRITES.items():
+        if any(command in one.vocabulary.writes for one in functions):
+            found += parts
     return found
 
 

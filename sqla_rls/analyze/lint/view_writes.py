@@ -19,7 +19,7 @@ from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.lint.callers import distinct_callers, first_actors, function_asks
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import LEVELS, Evidence, Level
-from sqla_rls.analyze.lint.other_policies import Undecided, other_policies
+from sqla_rls.analyze.lint.other_policies import PARTS_OF_WRITES, Undecided, other_policies
 from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.syntax import columns_of_view
 from sqla_rls.analyze.verdict import Budget
@@ -38,12 +38,6 @@ from sqla_rls.analyze.worlds.world import Row, World
 from sqla_rls.catalog.query import undone
 
 COMMANDS: Final[tuple[Command, ...]] = ("INSERT", "UPDATE", "DELETE")
-#: The parts of row security that a command asks for, beside those of reading.
-_PARTS: Final[Mapping[Command, tuple[Part, ...]]] = {
-    "INSERT": ("insert",),
-    "UPDATE": ("update", "update_check"),
-    "DELETE": ("delete",),
-}
 _BUDGET: Final = Budget(worlds=16, rows=2)
 #: The most rows that are inserted in a world with other rows, and the most updates of a world.
 _MOST_INSERTS: Final = 4
@@ -118,7 +112,7 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
         for role in roles:
             parts: list[Part] = []
             for command in COMMANDS:
-                parts += _PARTS[command] if role in held[command] else ()
+                parts += PARTS_OF_WRITES[command] if role in held[command] else ()
             one = other_policies(database, view.name, role, parts)
             if isinstance(one, Undecided):
                 undecided[role] = one.reason

@@ -75,6 +75,14 @@ _OTHER_CLAUSES: Final = (
     "limitCount",
     "limitOffset",
 )
+#: The first letters of functions that run a text.
+RUN_TEXT: Final = ("query_to_xml", "cursor_to_xml", "dblink")
+_WRITES: Final = {
+    "InsertStmt": frozenset({"INSERT"}),
+    "UpdateStmt": frozenset({"UPDATE"}),
+    "DeleteStmt": frozenset({"DELETE"}),
+    "MergeStmt": frozenset({"INSERT", "UPDATE", "DELETE"}),
+}
 _BOTH: Final = (Constant("boolean", "true"), Constant("boolean", "false"))
 _ACCESS: Final = ("->", "->>", "#>", "#>>")
 _ARITHMETIC: Final = ("+", "-", "*", "/", "%", "||", "^", "&", "|", "#", "<<", ">>")
@@ -256,7 +264,17 @@ class Reader:
             return Value()
         if type(node).__name__ == "SelectStmt":
             return union(self.query(node))
+        self._note_command(node)
         return union(self.value(child) for child in _children(node))
+
+    def _note_command(self, node: Any) -> None:
+        name = type(node).__name__
+        self.words.writes |= _WRITES.get(name, frozenset())
+        if name == "OnConflictClause" and node.action.name == "ONCONFLICT_UPDATE":
+            self.words.writes.add("UPDATE")
+        if name == "DoStmt":
+            # Its body is a text.
+            self.words.leave_unread()
 
     def _read_ColumnRef(self, node: Any) -> Value:
         names = [field.sval for field in node.fields if type(field).__name__ == "String"]
@@ -349,6 +367,8 @@ class Reader:
         self.words.names |= set(parts)
         self.words.functions.add(parts)
         name = parts[-1]
+        if name.startswith(RUN_TEXT):
+            self.words.is_readable = False
         if parts[:-1] == ("auth",) and name in _AUTH and not node.args:
             return Value((_claim(_AUTH[name]),))
         if name == "current_setting" and parts[:-1] in ((), ("pg_catalog",)):

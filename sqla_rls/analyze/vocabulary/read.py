@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from sqla_rls.analyze.vocabulary.expressions import Reader
+from sqla_rls.analyze.vocabulary.expressions import RUN_TEXT, Reader
 from sqla_rls.analyze.vocabulary.terms import Vocabulary
 from sqla_rls.analyze.vocabulary.trees import trees
 from sqla_rls.exc import AnalysisError
@@ -13,6 +13,13 @@ from sqla_rls.exc import AnalysisError
 # A body says RETURN in the way that its result has it, which the body alone doesn't tell.
 _RESULTS: Final = ("boolean", "SETOF record", "trigger", "void")
 _DYNAMIC: Final = ("PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors")
+#: Words of PostgreSQL's lexer, and the commands that they begin.
+_COMMANDS: Final = {
+    "INSERT": frozenset({"INSERT"}),
+    "UPDATE": frozenset({"UPDATE"}),
+    "DELETE_P": frozenset({"DELETE"}),
+    "MERGE": frozenset({"INSERT", "UPDATE", "DELETE"}),
+}
 # RawParseMode: assignments to a name, to two parts and to three.
 _ASSIGNMENTS: Final = (3, 4, 5)
 
@@ -60,7 +67,7 @@ def read_function(language: str, body: str) -> Vocabulary:
     elif language == "plpgsql":
         _read_plpgsql(reader, body)
     else:
-        reader.words.is_complete = False
+        reader.words.leave_unread()
     return reader.words.vocabulary()
 
 
@@ -80,7 +87,7 @@ def _parsed(reader: Reader, sql: str) -> list[Any]:
         return list(trees(sql))
     except pglast.parser.ParseError:
         # The server may know syntax that the parser doesn't.
-        reader.words.is_complete = False
+        _scan(reader, sql)
         return []
 
 
@@ -105,7 +112,25 @@ def _read_plpgsql(reader: Reader, body: str) -> None:
             continue
         _walk(reader, tree)
         return
+    _scan(reader, body)
+
+
+def _scan(reader: Reader, sql: str) -> None:
+    """Read the words of SQL that can't be parsed, such as a body that assigns an argument."""
+    from pglast.parser import ParseError, scan
+
     reader.words.is_complete = False
+    try:
+        tokens = scan(sql)
+    except ParseError:
+        reader.words.leave_unread()
+        return
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        reader.words.writes |= _COMMANDS.get(token.name, frozenset())
+        is_block = token.name == "DO" and following is not None and following.name in ("SCONST", "LANGUAGE")
+        word = sql[token.start : token.end + 1].strip('"').lower()
+        if is_block or token.name == "EXECUTE" or (token.name == "IDENT" and word.startswith(RUN_TEXT)):
+            reader.words.leave_unread()
 
 
 def _walk(reader: Reader, tree: Any) -> None:
@@ -117,7 +142,7 @@ def _walk(reader: Reader, tree: Any) -> None:
         return
     for name, value in tree.items():
         if name in _DYNAMIC or name == "dynquery":
-            reader.words.is_complete = False
+            reader.words.leave_unread()
         if name == "PLpgSQL_expr":
             _read_embedded(reader, value)
         elif name == "PLpgSQL_stmt_case" and "t_expr" in value:

@@ -73,8 +73,12 @@ class Vocabulary:
     relations: frozenset[tuple[str, ...]] = frozenset()
     #: The functions that are called, in parts.
     functions: frozenset[tuple[str, ...]] = frozenset()
-    #: False: a part could not be parsed, or its SQL is made at run time.
+    #: The commands that write: INSERT, UPDATE and DELETE, also in WITH; of MERGE, all three.
+    writes: frozenset[str] = frozenset()
+    #: False: a part could not be parsed, or its SQL is made at run time, or the name of a setting.
     is_complete: bool = True
+    #: False: it runs SQL that is made at run time, or of another language, so that it may run any command.
+    is_readable: bool = True
 
     def merged(self, *others: Vocabulary) -> Vocabulary:
         """Return the vocabulary of this one and *others* together."""
@@ -96,7 +100,9 @@ class Words:
         self.names: set[str] = set()
         self.relations: set[tuple[str, ...]] = set()
         self.functions: set[tuple[str, ...]] = set()
+        self.writes: set[str] = set()
         self.is_complete = True
+        self.is_readable = True
 
     def _root(self, term: Term) -> Term:
         self._parents.setdefault(term, term)
@@ -132,7 +138,13 @@ class Words:
         self.names |= vocabulary.names
         self.relations |= vocabulary.relations
         self.functions |= vocabulary.functions
+        self.writes |= vocabulary.writes
         self.is_complete &= vocabulary.is_complete
+        self.is_readable &= vocabulary.is_readable
+
+    def leave_unread(self) -> None:
+        """Note that SQL is made at run time, or has another language."""
+        self.is_complete = self.is_readable = False
 
     def vocabulary(self) -> Vocabulary:
         classes: dict[Term, list[Term]] = {}
@@ -156,5 +168,7 @@ class Words:
             names=frozenset(self.names),
             relations=frozenset(self.relations),
             functions=frozenset(self.functions),
+            writes=frozenset(self.writes),
             is_complete=self.is_complete,
+            is_readable=self.is_readable,
         )

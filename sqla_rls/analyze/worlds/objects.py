@@ -12,9 +12,6 @@ from sqla_rls.analyze.vocabulary import Vocabulary, read_function
 #: All roles, as the queries name them, and the role that stands for one without privileges of its own.
 PUBLIC: Final = "PUBLIC"
 
-#: Bodies whose reads no parser finds, because they run text that they compute.
-_DYNAMIC = ("execute", "query_to_xml", "cursor_to_xml", "dblink")
-
 _read_function = cache(read_function)
 
 
@@ -141,9 +138,8 @@ class Function:
 
     @property
     def is_opaque(self) -> bool:
-        """Whether the function may read what its body doesn't name."""
-        body = self.body.lower()
-        return self.language not in ("sql", "plpgsql") or any(word in body for word in _DYNAMIC)
+        """Whether the function may read or write what its body doesn't name."""
+        return not self.vocabulary.is_readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -344,6 +344,90 @@ def test_policies_of_the_owner_of_a_view_or_function_count(
                 assert one.evidence[-1].data["acts_as"] == ["reporting"]
 
 
+#: Bodies of a function whose owner may delete all rows and read own ones, its language, whether it is found,
+#: and the parts without an answer.
+BODIES = {
+    "a command in a comment": ("SELECT * FROM public.docs -- DELETE", "sql", False, 0),
+    "a command in a text": ("SELECT * FROM public.docs WHERE owner_id = 'delete update'", "sql", False, 0),
+    "a command": ("DELETE FROM public.docs RETURNING *", "sql", True, 0),
+    "a command in WITH": (
+        "BEGIN RETURN QUERY WITH d AS (DELETE FROM public.docs RETURNING *) SELECT * FROM d; END",
+        "plpgsql",
+        True,
+        0,
+    ),
+    "a merge": (
+        """BEGIN MERGE INTO public.docs AS d USING public.members AS m ON m.org_id = d.org_id
+        WHEN MATCHED THEN DELETE; END""",
+        "plpgsql",
+        True,
+        0,
+    ),
+    "a body of SQL": ("BEGIN ATOMIC DELETE FROM public.docs RETURNING *; END", "atomic", True, 0),
+    "a computed command on a table that the body names": (
+        "BEGIN PERFORM FROM public.docs; EXECUTE 'DEL' || 'ETE FROM public.docs'; END",
+        "plpgsql",
+        True,
+        0,
+    ),
+    "a computed command on any table": (
+        "BEGIN EXECUTE pg_catalog.format('DELETE FROM public.%I', 'do' || 'cs'); END",
+        "plpgsql",
+        False,
+        1,
+    ),
+    "a block in a block": ("BEGIN DO 'BEGIN DELETE FROM public.docs; END'; END", "plpgsql", True, 0),
+    "a body that the parser doesn't know": (
+        "DECLARE d public.docs[]; BEGIN DELETE FROM public.docs; END",
+        "plpgsql",
+        True,
+        0,
+    ),
+    "reading, in a body that the parser doesn't know": (
+        """DECLARE d public.docs[]; -- DELETE
+        BEGIN INSERT INTO pg_temp.x VALUES (1) ON CONFLICT DO NOTHING;
+        RETURN QUERY SELECT * FROM public.docs; END""",
+        "plpgsql",
+        False,
+        0,
+    ),
+    "a computed command in a body that the parser doesn't know": (
+        "DECLARE m public.members[]; BEGIN EXECUTE 'DELETE FROM public.do' || 'cs'; END",
+        "plpgsql",
+        False,
+        1,
+    ),
+    "a word in a comment": (
+        "BEGIN RETURN QUERY SELECT * FROM public.docs; END -- execute",
+        "plpgsql",
+        False,
+        0,
+    ),
+}
+
+
+@pytest.mark.exhaustive
+def test_the_parser_finds_the_commands_of_a_body(examples: Examples, subtests: pytest.Subtests) -> None:
+    for name, (body, language, is_found, undecided) in BODIES.items():
+        definition = body if language == "atomic" else f"AS $body$ {body} $body$"
+        sql = f"""
+        CREATE ROLE janitor; GRANT SELECT, DELETE ON docs TO janitor; GRANT SELECT ON members TO janitor;
+        CREATE POLICY own ON docs TO authenticated USING ({OWN});
+        CREATE POLICY read ON docs FOR SELECT TO janitor USING ({OWN});
+        CREATE POLICY remove ON docs FOR DELETE TO janitor USING (true);
+        CREATE FUNCTION f() RETURNS SETOF docs LANGUAGE {language.replace("atomic", "sql")} SECURITY DEFINER
+          SET search_path = '' {definition};
+        ALTER FUNCTION f() OWNER TO janitor; REVOKE ALL ON FUNCTION f() FROM PUBLIC;
+        GRANT EXECUTE ON FUNCTION f() TO authenticated;
+        """
+        with subtests.test(name):
+            found = examples.look(TABLE + sql, select=["definer-reads-protected"])
+            assert shown(found)[: len(found.findings) - undecided] == (
+                ["error definer-reads-protected public.f()"] if is_found else []
+            )
+            assert len(unknown(found)) == undecided
+
+
 #: A view v of the table docs, of which authenticated reads and writes own rows, and its privileges; the level
 #: of the finding, the commands that write past the policies, and the parts without an answer.
 VIEW_WRITES: dict[str, tuple[str, str | None, list[str], int]] = {

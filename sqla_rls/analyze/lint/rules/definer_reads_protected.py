@@ -9,6 +9,9 @@ Row security may hold for the owner by other policies than those of the callers,
 `TO reporting USING (true)`. Then small worlds decide: the function is found if these policies admit a row
 that those of a caller don't. The finding is a warning if callers have no privilege on the tables: then the
 rows may be what they are meant to see.
+
+PostgreSQL's parser reads the body. A body that runs a text, such as EXECUTE, may reach any table by any
+command: it is unknown if the owner reaches more rows than its callers.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from sqlalchemy import RowMapping
 from sqla_rls.analyze.lint.callers import PastRowSecurity, function_asks, past_row_security
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
-from sqla_rls.analyze.lint.other_policies import OtherPolicies, Undecided, other_policies
+from sqla_rls.analyze.lint.other_policies import OtherPolicies, Undecided, opaque_rights, other_policies
 from sqla_rls.analyze.lint.rule import rule
 
 
@@ -54,7 +57,10 @@ def check(database: Database) -> Iterator[Finding]:
         if past is not None:
             yield _past(row, past, roles)
         else:
-            yield from _by_others(database, row, roles)
+            found = list(_by_others(database, row, roles))
+            yield from found
+            if not found:
+                _note_opaque(database, signature, roles)
 
 
 def _past(row: RowMapping, past: PastRowSecurity, roles: Sequence[str]) -> Finding:
@@ -113,6 +119,15 @@ def _by_others(database: Database, row: RowMapping, roles: Sequence[str]) -> Ite
             ),
         ],
     )
+
+
+def _note_opaque(database: Database, signature: str, roles: Sequence[str]) -> None:
+    """Note a body that may reach any table by SQL that no parser reads."""
+    for role in roles:
+        if rights := opaque_rights(database, signature, role):
+            reason = f"no parser reads the SQL that it runs with the rights of {listed(rights)}"
+            database.note_unknown(signature, reason, kind="function", role=role)
+            return
 
 
 def _shows_rows(row: RowMapping) -> bool:
