@@ -369,7 +369,7 @@ def _has_privilege(profile: Profile, command: Command) -> bool:
 
 def _opening(relation: Relation, roles: Iterable[str]) -> list[str]:
     """Open a table to *roles*."""
-    grantees = ", ".join(map(quoted, roles))
+    grantees = ", ".join(role if role == PUBLIC else quoted(role) for role in roles)
     opened = (
         f"ALTER VIEW {relation.name} SET (security_invoker = false)"
         if relation.is_view

@@ -21,7 +21,16 @@ SELECT r.rolname AS name,
               ORDER BY 1) AS may_grant,
        coalesce((
          SELECT pg_catalog.jsonb_agg(s.setconfig ORDER BY s.setdatabase)
-           FROM pg_catalog.pg_db_role_setting AS s WHERE s.setrole = r.oid), '[]') AS settings
+           FROM pg_catalog.pg_db_role_setting AS s WHERE s.setrole = r.oid), '[]') AS settings,
+       -- The name stands for all roles: such a role may have no more than these.
+       r.rolname = 'PUBLIC' AND (
+         r.rolsuper OR r.rolbypassrls
+         OR EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.member = r.oid)
+         OR EXISTS (
+           SELECT FROM pg_catalog.pg_shdepend AS d
+            WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = r.oid
+              AND d.dbid IN (0, (SELECT b.oid FROM pg_catalog.pg_database AS b
+                                  WHERE b.datname = pg_catalog.current_database())))) AS is_misnamed
   FROM pg_catalog.pg_roles AS r
  WHERE r.rolname !~ '^pg_'
  ORDER BY r.rolname

@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 
 from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.objects import (
+    PUBLIC,
     Column,
     Edge,
     ForeignKey,
@@ -21,6 +22,7 @@ from sqla_rls.analyze.worlds.objects import (
     RoleAttributes,
 )
 from sqla_rls.catalog.query import pinned
+from sqla_rls.exc import AnalysisError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,9 @@ class Schema:
             of_new_rows: the rows of worlds are inserted.  So they need the foreign keys that older rows, or
                 the rows of children, may break.
 
+        Raises:
+            AnalysisError: a role has the name that stands for all roles, and more rights than these.
+
         Emits:
             SELECT statements over the catalog, with ``search_path = pg_catalog`` in a savepoint.
         """
@@ -56,6 +61,11 @@ class Schema:
             }
             surroundings = connection.scalar(query("surroundings")) or ""
             version = connection.scalar(query("version"))
+        if any(row["is_misnamed"] for row in found["roles"]):
+            raise AnalysisError(
+                f'the access of roles can\'t be decided: "{PUBLIC}" stands for all roles, and a role with '
+                f'rights of its own has that name. Rename it: ALTER ROLE "{PUBLIC}" RENAME TO …'
+            )
         names = {row["oid"]: row["name"] for row in found["relations"]}
         signatures = {row["oid"]: row["signature"] for row in found["functions"]}
         edges: dict[str, list[Edge]] = {}

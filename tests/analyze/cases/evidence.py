@@ -121,7 +121,9 @@ def prepare(connection: psycopg.Connection[Any], case: Case) -> None:
     for role in case.roles:
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchall():
             connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
-        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA auth TO {}").format(sql.Identifier(role)))
+        # The role of that name has no rights of its own.
+        grantee = sql.SQL("PUBLIC") if role == "PUBLIC" else sql.Identifier(role)
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA auth TO {}").format(grantee))
     _script(connection, case.before)
 
 

@@ -203,6 +203,26 @@ def test_rows_that_public_reads_are_found_without_any_role() -> None:
     assert sorted(roles) == ["app", "owner", "postgres"]
 
 
+@pytest.mark.exhaustive
+def test_a_role_that_is_named_public_is_refused_if_it_has_more_rights(
+    examples: Examples, subtests: pytest.Subtests
+) -> None:
+    sql = TABLE + "GRANT SELECT ON members TO PUBLIC;" + policy("true") + 'CREATE ROLE "PUBLIC";'
+    for more in (
+        'ALTER ROLE "PUBLIC" BYPASSRLS',
+        'ALTER ROLE "PUBLIC" SUPERUSER',
+        'CREATE ROLE readers; GRANT readers TO "PUBLIC"',
+        'GRANT SELECT ON docs TO "PUBLIC"',
+        'ALTER TABLE members OWNER TO "PUBLIC"',
+        'CREATE POLICY q ON docs TO "PUBLIC" USING (true)',
+    ):
+        with subtests.test(more):
+            found = examples.look(f"{sql} {more};", select=WORLDS)
+            assert len(unknown(found)) == len(found.findings) == len(WORLDS)
+            assert all('ALTER ROLE "PUBLIC" RENAME TO' in one.evidence[0].text for one in found.findings)
+    assert shown(examples.look(sql, select=WORLDS)) == ["info everyone-reads public.docs"]
+
+
 def test_tables_of_one_shape_have_their_own_names(examples: Examples) -> None:
     sql = "".join(
         f"CREATE TABLE {name} (id int PRIMARY KEY, owner_id text NOT NULL, note_of_{name} text);"
