@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from sqlalchemy import Connection, Executable, MetaData, Table, TextClause, text
 from sqlalchemy.orm import Session, sessionmaker
@@ -154,7 +153,7 @@ class Access:
     def assert_isolated(self, metadata: MetaData, *, public: Collection[Table] = ()) -> None:
         """Fail if a stranger, or an anonymous caller, can see a row of a table with policies.
 
-        A table without rows is isolated.
+        A table without rows is isolated.  The strangers' subjects are a uuid and an integer, as text.
 
         Args:
             metadata: the tables.
@@ -164,12 +163,15 @@ class Access:
             DeclarationError: none of the tables with policies has a row.
         """
         assertions.require_rows(self._connection, metadata, public)
-        seen: list[str] = []
-        for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
-            with opened as session:
-                seen += assertions.rows_seen(session, self._now()[0], metadata, public, self._signing_key)
-        if seen:
-            raise AssertionError("rows aren't isolated: " + "\n".join(seen))
+        seen: dict[Table, str] = {}
+        for subject in assertions.strangers():
+            with self.as_caller(subject) as session:
+                caller, known = self._now()[0], [*public, *seen]
+                seen |= assertions.rows_seen(session, caller, metadata, known, self._signing_key)
+        with self.as_anonymous() as session:
+            others = assertions.rows_seen(session, self._now()[0], metadata, public, self._signing_key)
+        if lines := [*seen.values(), *others.values()]:
+            raise AssertionError("rows aren't isolated: " + "\n".join(lines))
 
     def assert_rows(self, statement: str, count: int) -> None:
         """Fail unless *statement*, SQL text, shows or changes exactly *count* rows; a denial is 0 rows.
@@ -274,15 +276,19 @@ class AsyncAccess:
     async def assert_isolated(self, metadata: MetaData, *, public: Collection[Table] = ()) -> None:
         """Fail if a stranger, or an anonymous caller, can see a row of a table with policies."""
         await self._connection.run_sync(assertions.require_rows, metadata, public)
-        seen: list[str] = []
-        for opened in (self.as_caller(f"stranger-{uuid4()}"), self.as_anonymous()):
-            async with opened as session:
-                caller = self._now()[0]
-                seen += await session.run_sync(
-                    assertions.rows_seen, caller, metadata, public, self._signing_key
+        seen: dict[Table, str] = {}
+        for subject in assertions.strangers():
+            async with self.as_caller(subject) as session:
+                caller, known = self._now()[0], [*public, *seen]
+                seen |= await session.run_sync(
+                    assertions.rows_seen, caller, metadata, known, self._signing_key
                 )
-        if seen:
-            raise AssertionError("rows aren't isolated: " + "\n".join(seen))
+        async with self.as_anonymous() as session:
+            others = await session.run_sync(
+                assertions.rows_seen, self._now()[0], metadata, public, self._signing_key
+            )
+        if lines := [*seen.values(), *others.values()]:
+            raise AssertionError("rows aren't isolated: " + "\n".join(lines))
 
     async def assert_rows(self, statement: str, count: int) -> None:
         """Fail unless *statement* shows or changes exactly *count* rows; a denial is 0 rows."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from secrets import randbelow
 from typing import Any, Literal, TypeAlias
+from uuid import uuid4
 
 from sqlalchemy import (
     ColumnElement,
@@ -204,6 +206,11 @@ def require_reason(denial: AccessDenied, reason: DenialReason | None) -> None:
         raise AssertionError(f"the reason of the denial isn't {reason!r}: {denial}") from denial
 
 
+def strangers() -> tuple[str, str]:
+    """Return new subjects: a policy may cast its subject to a uuid, or to an integer."""
+    return str(uuid4()), str(2**30 + randbelow(2**30))
+
+
 def require_rows(connection: Connection, metadata: MetaData, public: Collection[Table]) -> None:
     """Raise DeclarationError if no table that ``rows_seen()`` looks at has a row."""
     if all(_found_by_owner(connection, table) is False for table in _with_policies(metadata, public)):
@@ -228,20 +235,26 @@ def rows_seen(
     metadata: MetaData,
     public: Collection[Table],
     signing_key: SigningKey | None,
-) -> list[str]:
-    seen = []
+) -> dict[Table, str]:
+    """Return a text about each table with policies, except *public*, of which the caller sees rows."""
+    seen: dict[Table, str] = {}
     for table in _with_policies(metadata, public):
         savepoint = session.begin_nested()
         try:
             rows = session.scalar(select(func.count()).select_from(table))
         except AccessDenied:
             rows = 0
+        except DBAPIError as error:
+            # Class 22: a policy casts the subject to a type that has no such value.
+            if not str(getattr(error.orig, "sqlstate", None)).startswith("22"):
+                raise
+            rows = 0
         finally:
             savepoint.rollback()
         if rows:
             who = "a stranger" if caller.subject else "an anonymous caller"
             why = "".join(f"\n{line}" for line in _why_one(session, caller, table, signing_key))
-            seen.append(f"{who} sees {rows} rows of {table.fullname}{why}")
+            seen[table] = f"{who} sees {rows} rows of {table.fullname}{why}"
     return seen
 
 

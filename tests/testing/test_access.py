@@ -181,6 +181,26 @@ def test_rows_for_everyone_are_not_isolated_unless_they_are_public(
     access.assert_isolated(Todo.metadata, public=[public])
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "auth.uid() IS NOT NULL",
+        "auth.user_id()::int > 0",
+        "auth.user_id()::uuid IS NOT NULL",
+        "auth.user_id() IS NOT NULL",
+    ],
+)
+@pytest.mark.exhaustive
+def test_strangers_have_subjects_of_each_kind(access: Access, rows: dict[str, Todo], condition: str) -> None:
+    access.assert_isolated(Todo.metadata)
+    access._connection.exec_driver_sql(
+        f"CREATE POLICY wide ON todos FOR SELECT TO authenticated USING ({condition})"
+    )
+    with pytest.raises(AssertionError, match="a stranger sees 2 rows of todos") as failure:
+        access.assert_isolated(Todo.metadata)
+    assert str(failure.value).count("rows of todos") == 1
+
+
 def test_rows_of_the_owner_and_the_rows_that_sql_text_reaches(access: Access) -> None:
     access.add_rows(
         "todos", {"id": 7, "user_id": "alice", "task": "a: 100%"}, {"id": 8, "user_id": "bob", "task": "b"}
