@@ -169,7 +169,6 @@ def test_nothing_runs_in_a_pipeline_after_sql_that_ends_the_transaction(
     assert all_todos(admin) == before
 
 
-@pytest.mark.exhaustive
 def test_a_pipeline_in_which_nothing_marks_the_transaction_is_bound_again(
     pool: Engine, transport: Transport, alice: Caller
 ) -> None:

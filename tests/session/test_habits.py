@@ -127,7 +127,6 @@ async def test_a_scope_that_is_removed_is_nobodys(async_pool: AsyncEngine, todos
         await scoped.remove()
 
 
-@pytest.mark.exhaustive
 async def test_inner_sessions_may_come_from_a_factory_with_listeners(
     async_pool: AsyncEngine, todos: None, alice: Caller
 ) -> None:

@@ -134,7 +134,6 @@ def test_settings_are_those_of_postgresql_conf() -> None:
         assert ask(server.url(), "SHOW rls.pepper") == "a b'c"
 
 
-@pytest.mark.exhaustive
 def test_a_setting_that_postgres_refuses_is_told_in_its_words() -> None:
     with pytest.raises(PostgresUnavailable, match="unrecognized configuration parameter"):
         Server.start(settings={"no_such_thing": "1"})

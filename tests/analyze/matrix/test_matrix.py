@@ -180,7 +180,6 @@ def test_roles_with_the_same_rights_are_tried_once(monkeypatch: pytest.MonkeyPat
     assert "permission denied" in found["public.docs", "c", "SELECT"].reason
 
 
-@pytest.mark.exhaustive
 def test_rules_of_tables_and_views_are_ways_around() -> None:
     script = """
     CREATE ROLE caller; CREATE ROLE forced_owner;

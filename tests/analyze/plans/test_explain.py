@@ -213,7 +213,6 @@ def test_a_session_explains_its_own_statements(owner: Engine) -> None:
         session.rollback()
 
 
-@pytest.mark.exhaustive
 def test_an_async_session_explains_its_own_statements(owner: Engine) -> None:
     async def ask(driver: str) -> int:
         engine = create_async_engine(

@@ -284,7 +284,6 @@ def test_a_public_table_is_controlled_by_a_privilege_that_is_taken() -> None:
     assert not proof.violations
 
 
-@pytest.mark.exhaustive
 def test_an_intent_for_public_holds_for_roles_that_do_not_exist_yet() -> None:
     metadata = MetaData()
     docs, drafts = (
@@ -342,7 +341,6 @@ def test_a_table_that_lacks_a_part_is_not_proved(built: Built) -> None:
     }
 
 
-@pytest.mark.exhaustive
 def test_without_time_nothing_is_proved(built: Built) -> None:
     proof = prove(built.connection, [Todos.metadata], budget=Budget(seconds=0))
     assert proof.violations == ()

@@ -31,7 +31,6 @@ def refusal(
         assert_refused(session, error, match)
 
 
-@pytest.mark.exhaustive
 def test_without_the_key_it_says_so(by_functions: None, pool: Engine, key: str, alice: Caller) -> None:
     refusal(signed_sessions(pool), "SQLA_RLS_SIGNING_KEY")
     auto = sessionmaker(pool)
