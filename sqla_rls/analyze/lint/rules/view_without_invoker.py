@@ -53,7 +53,8 @@ _BUDGET: Final = Budget(worlds=40, rows=2)
         ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
         CREATE POLICY own ON docs FOR SELECT TO authenticated USING (owner_id = (SELECT auth.user_id()));
         CREATE VIEW all_docs AS SELECT * FROM docs;
-        GRANT SELECT ON docs, all_docs TO authenticated;
+        GRANT SELECT ON docs TO authenticated;
+        GRANT SELECT, INSERT ON all_docs TO authenticated;
     """,
     clean="""
         CREATE TABLE docs (id int PRIMARY KEY, owner_id text NOT NULL);
