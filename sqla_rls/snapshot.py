@@ -406,6 +406,8 @@ class Snapshot:
 
     def without(self, objects: Collection[ObjectKey]) -> Self:
         """Return the snapshot without the functions and views among *objects*, and their privileges."""
+        if not objects:
+            return self
         return replace(
             self,
             functions={

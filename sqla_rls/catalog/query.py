@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
+from sqlalchemy import ARRAY, Connection, CursorResult, RowMapping, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.ddl.script import PINNED, sql_script
@@ -110,6 +110,16 @@ def sql_file(name: str) -> str:
 def fetch_rows(
     connection: Connection, query: str, parameters: dict[str, Any] | None = None
 ) -> list[RowMapping]:
+    return list(_result(connection, query, parameters).mappings().all())
+
+
+def fetch_tuples(
+    connection: Connection, query: str, parameters: dict[str, Any] | None = None
+) -> Sequence[Sequence[Any]]:
+    """Return the rows of a query that has thousands: a RowMapping of each takes as long as the row."""
+    return _result(connection, query, parameters).all()
+
+
+def _result(connection: Connection, query: str, parameters: dict[str, Any] | None) -> CursorResult[Any]:
     arrays = [bindparam(name, type_=ARRAY(Text())) for name in parameters or ()]
-    found = connection.execute(text(query).bindparams(*arrays), parameters or {})
-    return list(found.mappings().all())
+    return connection.execute(text(query).bindparams(*arrays), parameters or {})

@@ -5,7 +5,7 @@ It runs one query for each kind of object, independent of the number of tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from sqla_rls.catalog.auth_functions import AuthFunctions, auth_functions, with_edits
-from sqla_rls.catalog.query import fetch_rows, key_of, schemas_of, sql_file
+from sqla_rls.catalog.query import fetch_rows, fetch_tuples, key_of, schemas_of, sql_file
 from sqla_rls.snapshot import (
     CalledSequence,
     DefaultPrivilege,
@@ -26,6 +26,7 @@ from sqla_rls.snapshot import (
     SequenceKey,
     Snapshot,
     TableKey,
+    unless_default,
 )
 
 _KINDS = {"r": "table", "p": "table", "m": "materialized view", "f": "foreign table"}
@@ -102,7 +103,7 @@ def read_database(
         default_privileges=default_privileges(connection),
         **_roles(fetch_rows(connection, sql_file("roles"))),
         **_relations(fetch_rows(connection, sql_file("tables"), names), default_schema),
-        **_privileges(fetch_rows(connection, sql_file("privileges"), looked_into), default_schema),
+        **_privileges(fetch_tuples(connection, sql_file("privileges"), looked_into), default_schema),
         **_sequences(sequences, default_schema),
     )
 
@@ -145,21 +146,19 @@ def _relations(rows: Collection[RowMapping], default_schema: str) -> dict[str, A
     }
 
 
-def _privileges(rows: Collection[RowMapping], default_schema: str) -> dict[str, Any]:
+def _privileges(rows: Iterable[Sequence[Any]], default_schema: str) -> dict[str, Any]:
     """Return the privileges and the owners; the row of an owner has no privilege."""
     privileges: set[Privilege] = set()
     owners: set[tuple[str, str | None, str, str]] = set()
     sequence_names: dict[TableKey, SequenceKey] = {}
-    for row in rows:
-        schema, name = key_of(row, default_schema, name="name")
-        one = row["object_type"], schema, name, row["grantee"]
-        if row["privilege_type"]:
-            held = row["privilege_type"], row["attname"], row["is_grantable"], row["grantor"]
-            privileges.add(Privilege(*one, *held))
+    for kind, nspname, name, column, privilege, grantable, grantee, grantor, sequence in rows:
+        schema = unless_default(nspname, default_schema)
+        if privilege:
+            privileges.add(Privilege(kind, schema, name, grantee, privilege, column, grantable, grantor))
             continue
-        owners.add(one)
-        if row["sequence"] is not None:
-            sequence_names[TableKey(schema, row["sequence"])] = SequenceKey(schema, name, row["attname"])
+        owners.add((kind, schema, name, grantee))
+        if sequence is not None:
+            sequence_names[TableKey(schema, sequence)] = SequenceKey(schema, name, column)
     return {
         "privileges": frozenset(privileges),
         "owners": frozenset(owners),

@@ -86,6 +86,8 @@ class Ignored:
 
     def refuse(self, declared: Snapshot, default_schema: str) -> None:
         """Raise DeclarationError for an object that is ignored and *declared*."""
+        if self == Ignored():
+            return
         for kind, name in self._declared(declared, default_schema):
             raise DeclarationError(
                 f"{kind} {name!r} can't be compared: it is declared, and matches a pattern of ignore(). "

@@ -43,12 +43,13 @@ def implied_privileges(
     for called in snapshot.called_sequences:
         sequences_of.setdefault(called.table, []).append(called.sequence)
     on_schemas: set[tuple[str | None, str]] = set()
+    ungranted = ROLE_KEYWORDS | snapshot.ungranted
     for policy in policies:
         if not (policy.permissive and policy.imply_privileges):
             continue
         schema, table = policy.table
         needed = COMMAND_PRIVILEGES[policy.command]
-        for role in policy.roles - ROLE_KEYWORDS - snapshot.ungranted:
+        for role in policy.roles - ungranted:
             if (schema, role) not in on_schemas:
                 on_schemas.add((schema, role))
                 yield Privilege("SCHEMA", None, schema or default_schema, role, "USAGE")

@@ -6,7 +6,7 @@ Both Snapshots are normalized, so that equal objects have equal text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sqla_rls.diff.privileges import PrivilegeChanges, diff_privileges
@@ -82,17 +82,17 @@ def diff(
         is_stepwise: whether other sessions see the database between two statements.
     """
     managed = {*declared.row_security, *dropped}
-    of_others = [policy for policy in live.policies.values() if policy.table in policies_only]
-    before = [policy for policy in live.policies.values() if policy.table in managed]
-    elsewhere = [policy for policy in live.policies.values() if policy.table not in managed]
-    after = list(declared.policies.values())
-    old_policies = [*before, *of_others, *foreign_recreated]
-    new_policies = [*after, *foreign_recreated]
+    of_others = {key: policy for key, policy in live.policies.items() if key.table in policies_only}
+    before = {key: policy for key, policy in live.policies.items() if key.table in managed}
+    elsewhere = [policy for key, policy in live.policies.items() if key.table not in managed]
+    foreign = {policy.key: policy for policy in foreign_recreated}
+    old_policies = {**before, **of_others, **foreign}
+    new_policies = {**declared.policies, **foreign}
     policy_changes = list(_policy_changes(old_policies, new_policies, recreated))
     if exposed := _exposed(policy_changes):
         recreated = {
             *recreated,
-            *(one.key for one in old_policies if one.permissive and one.table in exposed),
+            *(key for key, one in old_policies.items() if one.permissive and key.table in exposed),
         }
         policy_changes = list(_policy_changes(old_policies, new_policies, recreated))
     if is_stepwise and (combined := _combined(policy_changes)):
@@ -100,7 +100,7 @@ def diff(
     privileges = diff_privileges(
         live.before_making(recreated_objects),
         declared,
-        policies_before=before,
+        policies_before=before.values(),
         policies_elsewhere=elsewhere,
         default_schema=default_schema,
         current_user=current_user,
@@ -117,7 +117,7 @@ def diff(
         row_security=[
             RowSecurityChange(flags, wanted_flags)
             for table, wanted_flags in declared.row_security.items()
-            if (flags := live.row_security.get(table, RowSecurity(table=table, enabled=False)))
+            if (flags := live.row_security.get(table) or RowSecurity(table=table, enabled=False))
             != wanted_flags
         ],
         policies=policy_changes,
@@ -126,10 +126,8 @@ def diff(
 
 
 def _policy_changes(
-    before: Collection[Policy], after: Collection[Policy], recreated: Collection[PolicyKey]
+    old: Mapping[PolicyKey, Policy], new: Mapping[PolicyKey, Policy], recreated: Collection[PolicyKey]
 ) -> Iterator[PolicyChange]:
-    old = {policy.key: policy for policy in before}
-    new = {policy.key: policy for policy in after}
     gone = {key: policy for key, policy in old.items() if key not in new}
     for key, policy in new.items():
         live_policy = old.get(key) or next(

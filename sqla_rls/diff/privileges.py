@@ -141,7 +141,7 @@ def diff_privileges(
     reached = _reached(live, declared) - {current_user}
     past_parents = {
         one
-        for one in held
+        for one in (held if covered else ())
         if one[:3] in covered
         and one.grantee in reached
         and not all(
@@ -195,7 +195,7 @@ def diff_privileges(
     granted_twice = {_plain(one) for one in revokes if one.grantor is not None}
     again = {
         one
-        for one in held & wanted
+        for one in (held & wanted if whole or granted_twice else ())
         if _plain(one) in granted_twice or (one.column is not None and one[:5] in whole)
     }
     return PrivilegeChanges(

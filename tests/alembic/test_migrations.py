@@ -356,6 +356,18 @@ def test_the_number_of_statements_does_not_grow_with_the_tables(project: Project
 
 
 @pytest.mark.exhaustive
+def test_a_comparison_without_changes_makes_no_options_of_the_models_tables(project: Project) -> None:
+    project.migrate(own_todos())
+    made = []
+    for more in ([], ["~alembic.autogenerate.sqla_rls"]):
+        metadata = own_todos()
+        with project.engine.connect() as connection:
+            _compare(connection, metadata, ["alembic.autogenerate.*", *more])
+        made.append(["dialect_options" in vars(one) for one in metadata.tables.values()])
+    assert made[0] == made[1]
+
+
+@pytest.mark.exhaustive
 def test_garbage_collection_is_rare_and_leaves_the_models_alone_only_while_tables_are_compared(
     project: Project,
 ) -> None:

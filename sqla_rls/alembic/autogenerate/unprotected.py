@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.log import autogenerate_log
@@ -49,20 +49,28 @@ def say_what_callers_reach(live: DatabaseSnapshot, models: Snapshot, left_out: C
 def say_what_opens_partitions(
     live: DatabaseSnapshot,
     models: Snapshot,
-    partitioned: Collection[TableKey],
+    partitioned: Iterable[TableKey],
     revoked: Collection[DefaultPrivilege],
 ) -> None:
     """Warn of default privileges that give callers each new partition of tables with row security.
 
-    *partitioned* are the new partitioned tables.  *revoked* are the revoked default privileges.
+    *partitioned* are the new partitioned tables; they are asked for only if a caller has such privileges.
+    *revoked* are the revoked default privileges.
     """
+    reached_by = _callers(live, models)
+    given = [
+        one
+        for one in (live.default_privileges - {*revoked}) | models.default_privileges
+        if one.object_type == "TABLES" and one.grantee in reached_by
+    ]
+    if not given:
+        return
     protected = {table for table, flags in models.row_security.items() if flags.enabled}
     parents = protected & {*live.partitioned, *partitioned}
-    reached_by = _callers(live, models)
     opened: dict[str, tuple[set[str], set[TableKey]]] = {}
-    for one in (live.default_privileges - {*revoked}) | models.default_privileges:
+    for one in given:
         schemas = {table for table in parents if one.schema in (None, table.schema or live.default_schema)}
-        if one.object_type == "TABLES" and one.grantee in reached_by and schemas:
+        if schemas:
             privileges, tables = opened.setdefault(one.grantee, (set(), set()))
             privileges.add(one.privilege)
             tables |= schemas

@@ -70,7 +70,7 @@ def warn(context: Context, read: Read, normalized: Normalized, changes: Changes)
     say_what_opens_partitions(
         live,
         declared,
-        {context.key(one) for one in read.tables if one.dialect_options["postgresql"]["partition_by"]},
+        (context.key(one) for one in read.tables if one.dialect_options["postgresql"]["partition_by"]),
         changes.privileges.default_revokes,
     )
     say_what_callers_hold_past_row_security(live, declared, changes.privileges.revokes)
