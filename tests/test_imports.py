@@ -12,12 +12,14 @@ import pytest
 from sqlalchemy import URL
 
 import sqla_rls
+from sqla_rls.testing.postgres import Server
 
 #: The modules that PyJWT and cryptography import take as much time as all of sqla_rls.
 _TOKENS = {"jwt", "cryptography", "sqla_rls.tokens.jwks", "sqla_rls.tokens.verifier", "sqla_rls.provider"}
 _SESSIONS = {"sqla_rls.session", "sqla_rls.driver", "sqla_rls.tokens"}
 _MIGRATIONS = {"alembic", "sqla_rls.alembic", "sqla_rls.catalog", "sqla_rls.create_all", "sqla_rls.diff"}
 _DRIVERS = {"psycopg", "asyncpg"}
+_SOME_CHANGES = {"graphlib", "hmac", "sqla_rls.catalog.missing_calls", "sqla_rls.catalog.missing_grants"}
 
 _REQUESTS = """
 import sys
@@ -73,6 +75,38 @@ def test_every_public_name_is_there_without_an_import_before() -> None:
     assert set(sqla_rls.__all__) <= set(dir(sqla_rls))
     with pytest.raises(AttributeError, match="no_such_name"):
         getattr(sqla_rls, "no_such_name")  # noqa: B009 - a type checker knows better
+
+
+_CHECK = """
+import sys
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine
+
+from sqla_rls import auth_uid, authenticated, crud_policy
+
+metadata = MetaData()
+policies = crud_policy(authenticated, read=auth_uid("user_id"), modify=auth_uid("user_id"))
+Table("imports_notes", metadata, Column("id", Integer, primary_key=True), Column("user_id", Text), policies)
+with create_engine(sys.argv[1]).connect() as connection:
+    metadata.create_all(connection)
+    context = MigrationContext.configure(connection)
+    assert not compare_metadata(context, metadata)
+"""
+
+
+@pytest.mark.one_postgres
+@pytest.mark.exhaustive
+def test_a_check_without_changes_imports_nothing_that_only_some_changes_need(server: Server) -> None:
+    name = server.create_database()
+    try:
+        found = imported(_CHECK, server.url(name).render_as_string(hide_password=False))
+    finally:
+        server.drop_database(name)
+    assert "sqla_rls.diff.policies" in found
+    assert not found & _SOME_CHANGES
+    assert not any(one.startswith(("sqla_rls.analyze", "sqla_rls.introspect")) for one in found)
 
 
 # pg_session_jwt, where a server has it, needs a signing key, and so PyJWT.

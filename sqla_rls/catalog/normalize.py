@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -230,7 +230,7 @@ def _equal(
     places: list[int] = []
     with trying(connection):
         connection.execute(text(sql_file("equal_expressions")))
-        places = connection.scalars(query, {**arrays, "mark": f"m{secrets.token_hex(8)}_"}).one()
+        places = connection.scalars(query, {**arrays, "mark": f"m{os.urandom(8).hex()}_"}).one()
     return [pairs[place - 1] for place in places]
 
 
@@ -250,7 +250,7 @@ def _spell(
     answers: list[tuple[str | None, str | None]] = []
     with trying(connection, "every policy counts as changed"):
         connection.execute(text(sql_file("spell_expressions")))
-        rows = connection.execute(query, {**arrays, "readings": readings, "mark": secrets.token_hex()})
+        rows = connection.execute(query, {**arrays, "readings": readings, "mark": os.urandom(32).hex()})
         answers = [(row.spelling, row.refusal) for row in rows]
     if not answers:
         return {}

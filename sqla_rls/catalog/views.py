@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from graphlib import TopologicalSorter
 from typing import NamedTuple
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
@@ -74,6 +73,8 @@ def views_in(
     connection: Connection, keys: Collection[TableKey], *, default_schema: str
 ) -> dict[TableKey, View]:
     """Return the existing views of *keys*, each after the views that it reads."""
+    from graphlib import TopologicalSorter  # most databases have no declared view
+
     rows = {
         row["oid"]: row for row in fetch_rows(connection, sql_file("views"), _named(keys, default_schema))
     }

@@ -47,6 +47,8 @@ _K = TypeVar("_K", TableKey, PolicyKey)
 
 @dataclass(frozen=True, slots=True)
 class _Models:
+    """The MetaData of the models, and how a connection names their schemas."""
+
     metadatas: list[MetaData]
     #: Those whose declarations count.
     tables: Collection[Table]

@@ -24,6 +24,8 @@ class PolicyChange:
 
 @dataclass(frozen=True, slots=True)
 class RowSecurityChange:
+    """A change of the flags of a table."""
+
     before: RowSecurity
     after: RowSecurity
 

@@ -37,6 +37,8 @@ BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivilegeChanges:
+    """The changes of privileges, with what the next database may need."""
+
     grants: frozenset[Privilege] = frozenset()
     revokes: frozenset[Privilege] = frozenset()
     #: The effects of default privileges on objects that don't exist yet.

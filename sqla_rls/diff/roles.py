@@ -21,6 +21,8 @@ class RoleChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleChanges:
+    """The changes of roles and memberships."""
+
     created: list[Role] = field(default_factory=list)
     altered: list[RoleChange] = field(default_factory=list)
     granted: frozenset[Membership] = frozenset()

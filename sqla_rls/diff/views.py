@@ -19,6 +19,8 @@ class ViewChange:
 
 @dataclass(frozen=True, slots=True)
 class ViewChanges:
+    """The changes of views, in the order of the migration."""
+
     #: The declared views that are new, changed, or recreated; the migration creates them after the tables.
     created: Sequence[ViewChange] = ()
     #: The views to drop before the tables change, each before the views that it reads.

@@ -8,7 +8,6 @@ from alembic.operations import MigrateOperation, ops
 from sqlalchemy import Connection, Table
 
 from sqla_rls.catalog.auth_functions import AuthFunctions
-from sqla_rls.catalog.missing_calls import missing_calls
 from sqla_rls.exc import DeclarationError
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import (
@@ -27,6 +26,8 @@ def calls_of_missing_functions(
 ) -> list[tuple[str, str]]:
     if not (auth.settled and auth.missing):
         return []
+    from sqla_rls.catalog.missing_calls import missing_calls  # most databases have all functions
+
     new_tables = [one.to_table() for one in operations if isinstance(one, ops.CreateTableOp)]
     return list(missing_calls(connection, models, auth.missing, new_tables))
 

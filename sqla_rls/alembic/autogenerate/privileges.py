@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from sqla_rls.alembic.autogenerate.render import Call
-from sqla_rls.catalog.missing_grants import MissingGrant
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.ddl.privileges import granted_together
 from sqla_rls.ddl.public_privileges import PUBLIC_PRIVILEGE_NAMES
@@ -134,5 +133,7 @@ def say_who_must_grant(live: DatabaseSnapshot, privileges: Iterable[Privilege]) 
     of_public = {(one.name, one.privilege) for one in live.privileges if one.grantee == PUBLIC}
     for one in sorted(privileges, key=str):
         if (one.name, one.privilege) not in of_public:
+            from sqla_rls.catalog.missing_grants import MissingGrant  # most roles may grant
+
             missing = MissingGrant(one.privilege, one.name, one.grantee, live.out_of_reach[one.name])
             log.warning("%s", missing)

@@ -13,7 +13,6 @@ from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.schema import ExecutableDDLElement
 
 from sqla_rls.catalog.auth_functions import auth_functions
-from sqla_rls.catalog.missing_grants import missing_on_schema
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.ddl.conditional import IfRolesExist
 from sqla_rls.ddl.errors import explained
@@ -56,6 +55,8 @@ def _execute(operations: Operations, operation: RowSecurityOp) -> None:
                 and statement.object_type == "SCHEMA"
                 and not operations.migration_context.as_sql
             ):
+                from sqla_rls.catalog.missing_grants import missing_on_schema
+
                 for missing in missing_on_schema(
                     operations.get_bind(), statement.object_name, statement.privileges, statement.grantees
                 ):
