@@ -1,7 +1,8 @@
 """Whether callers write more rows through a view than with security_invoker: statements, run in small worlds.
 
 Each statement runs as the view is, and once more with security_invoker, by the same caller on the same rows.
-There, the caller has all privileges on the tables, so that only policies decide.
+There, the caller has all privileges on the tables, and on what their policies use, so that only policies
+decide.
 """
 
 # ruff: noqa: S608
@@ -249,16 +250,20 @@ class _Tries:
         return found
 
     def _make_invoker(self, role: str) -> None:
-        """Set security_invoker, and give *role* all privileges on the tables, so that policies decide."""
-        relations = self.database.schema.relations
-        reached = {
-            name for view in self.base.views for name, _ in reach_of(self.database.schema, view).relations
-        }
-        names = sorted({*self.base.views, *reached})
-        schemas = quoted_list(sorted({relations[name].schema for name in names}))
+        """Set security_invoker, and give *role* all privileges that it needs, so that policies decide."""
+        schema = self.database.schema
+        tables, functions = set[str](), set[str]()
+        for view in self.base.views:
+            # With those that policies read and call.
+            tables |= schema.reads(view)
+            functions |= schema.calls(view)
+        schemas = {schema.relations[name].schema for name in tables}
+        schemas |= {schema.functions[name].schema for name in functions}
+        to = f"TO {quoted(role)}"
         statements = [f"ALTER VIEW {name} SET (security_invoker = true)" for name in self.base.views]
-        statements += [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(names)} TO {quoted(role)}"]
-        statements += [f"GRANT USAGE ON SCHEMA {schemas} TO {quoted(role)}"]
+        statements += [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(sorted(tables))} {to}"]
+        statements += [f"GRANT EXECUTE ON ROUTINE {name} {to}" for name in sorted(functions)]
+        statements += [f"GRANT USAGE ON SCHEMA {quoted_list(sorted(schemas))} {to}"]
         for one in statements:
             self._execute(one)
 

@@ -530,6 +530,22 @@ VIEW_WRITES: dict[str, tuple[str, str | None, list[str], int]] = {
         [],
         0,
     ),
+    "own rows, and a policy that reads a table and calls a function that callers may not": (
+        f"""REVOKE ALL ON docs FROM authenticated; CREATE SCHEMA of_policies;
+        CREATE TABLE of_policies.staff (user_id text); ALTER POLICY own ON docs WITH CHECK (
+          {OWN} OR EXISTS (SELECT FROM of_policies.staff AS s WHERE s.user_id = auth.user_id()));
+        CREATE FUNCTION of_policies.mine(id text) RETURNS boolean LANGUAGE plpgsql STABLE
+          AS 'BEGIN RETURN of_policies.same(id); END';
+        CREATE FUNCTION of_policies.same(id text) RETURNS boolean LANGUAGE sql STABLE
+          AS 'SELECT id = auth.user_id()';
+        ALTER POLICY own ON docs USING (of_policies.mine(owner_id));
+        REVOKE ALL ON ALL FUNCTIONS IN SCHEMA of_policies FROM PUBLIC;
+        CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
+        GRANT INSERT, UPDATE, DELETE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
     "WITH CHECK OPTION": (
         f"""CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
         GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated""",
