@@ -75,8 +75,20 @@ _OTHER_CLAUSES: Final = (
     "limitCount",
     "limitOffset",
 )
-#: The first letters of functions that run a text.
-RUN_TEXT: Final = ("query_to_xml", "cursor_to_xml", "dblink")
+#: The first letters of functions that run a text, or that read tables by their names.
+RUN_TEXT: Final = (
+    "query_to_xml",
+    "cursor_to_xml",
+    "table_to_xml",
+    "schema_to_xml",
+    "database_to_xml",
+    "ts_stat",
+    "ts_rewrite",
+    "dblink",
+    "crosstab",
+    "connectby",
+    "xpath_table",
+)
 _WRITES: Final = {
     "InsertStmt": frozenset({"INSERT"}),
     "UpdateStmt": frozenset({"UPDATE"}),
@@ -272,8 +284,8 @@ class Reader:
         self.words.writes |= _WRITES.get(name, frozenset())
         if name == "OnConflictClause" and node.action.name == "ONCONFLICT_UPDATE":
             self.words.writes.add("UPDATE")
-        if name == "DoStmt":
-            # Its body is a text.
+        if name in ("DoStmt", "ExecuteStmt"):
+            # A text, or a statement that the caller has prepared.
             self.words.leave_unread()
 
     def _read_ColumnRef(self, node: Any) -> Value:

@@ -396,6 +396,27 @@ BODIES = {
         False,
         1,
     ),
+    # The caller prepares it, as DELETE FROM docs.
+    "a prepared statement": ("EXECUTE prepared; SELECT * FROM public.docs", "sql", True, 0),
+    "a prepared query": (
+        "BEGIN CREATE TEMPORARY TABLE t AS EXECUTE prepared; RETURN QUERY SELECT * FROM public.docs; END",
+        "plpgsql",
+        True,
+        0,
+    ),
+    "a function that runs a text": (
+        """SELECT d.* FROM public.docs AS d, pg_catalog.ts_stat('DELETE FROM public.docs RETURNING NULL')
+        WHERE d.owner_id = word""",
+        "sql",
+        True,
+        0,
+    ),
+    "a function that reads all tables of a schema": (
+        "SELECT * FROM public.docs WHERE schema_to_xml('public', true, true, '') IS NOT NULL",
+        "sql",
+        True,
+        0,
+    ),
     "a block in a block": ("BEGIN DO 'BEGIN DELETE FROM public.docs; END'; END", "plpgsql", True, 0),
     "a body that the parser doesn't know": (
         "DECLARE d public.docs[]; BEGIN DELETE FROM public.docs; END",

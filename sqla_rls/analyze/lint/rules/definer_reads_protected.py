@@ -10,8 +10,8 @@ Row security may hold for the owner by other policies than those of the callers,
 that those of a caller don't. The finding is a warning if callers have no privilege on the tables: then the
 rows may be what they are meant to see.
 
-PostgreSQL's parser reads the body. A body that runs a text, such as EXECUTE, may reach any table by any
-command: it is unknown if the owner reaches more rows than its callers.
+PostgreSQL's parser reads the body. A body that runs a text or a prepared statement, such as EXECUTE, may
+reach any table by any command: it is unknown if the owner reaches more rows than its callers.
 """
 
 from __future__ import annotations
