@@ -160,18 +160,18 @@ class Access:
             public: tables with rows that everyone may read.
 
         Raises:
-            DeclarationError: none of the tables with policies has a row.
+            DeclarationError: none of the tables with policies has a row, or the policies of a table read
+                neither subject.
         """
         assertions.require_rows(self._connection, metadata, public)
-        seen: dict[Table, str] = {}
+        seen: list[assertions.Seen] = []
         for subject in assertions.strangers():
             with self.as_caller(subject) as session:
-                caller, known = self._now()[0], [*public, *seen]
-                seen |= assertions.rows_seen(session, caller, metadata, known, self._signing_key)
+                caller, known = self._now()[0], [*public, *(table for one in seen for table in one.tables)]
+                seen.append(assertions.rows_seen(session, caller, metadata, known, self._signing_key))
         with self.as_anonymous() as session:
             others = assertions.rows_seen(session, self._now()[0], metadata, public, self._signing_key)
-        if lines := [*seen.values(), *others.values()]:
-            raise AssertionError("rows aren't isolated: " + "\n".join(lines))
+        assertions.require_isolated(seen, others)
 
     def assert_rows(self, statement: str, count: int) -> None:
         """Fail unless *statement*, SQL text, shows or changes exactly *count* rows; a denial is 0 rows.
@@ -276,19 +276,18 @@ class AsyncAccess:
     async def assert_isolated(self, metadata: MetaData, *, public: Collection[Table] = ()) -> None:
         """Fail if a stranger, or an anonymous caller, can see a row of a table with policies."""
         await self._connection.run_sync(assertions.require_rows, metadata, public)
-        seen: dict[Table, str] = {}
+        seen: list[assertions.Seen] = []
         for subject in assertions.strangers():
             async with self.as_caller(subject) as session:
-                caller, known = self._now()[0], [*public, *seen]
-                seen |= await session.run_sync(
-                    assertions.rows_seen, caller, metadata, known, self._signing_key
+                caller, known = self._now()[0], [*public, *(table for one in seen for table in one.tables)]
+                seen.append(
+                    await session.run_sync(assertions.rows_seen, caller, metadata, known, self._signing_key)
                 )
         async with self.as_anonymous() as session:
             others = await session.run_sync(
                 assertions.rows_seen, self._now()[0], metadata, public, self._signing_key
             )
-        if lines := [*seen.values(), *others.values()]:
-            raise AssertionError("rows aren't isolated: " + "\n".join(lines))
+        assertions.require_isolated(seen, others)
 
     async def assert_rows(self, statement: str, count: int) -> None:
         """Fail unless *statement* shows or changes exactly *count* rows; a denial is 0 rows."""

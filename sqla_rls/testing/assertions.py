@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from secrets import randbelow
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
@@ -215,8 +215,8 @@ def require_rows(connection: Connection, metadata: MetaData, public: Collection[
     """Raise DeclarationError if no table that ``rows_seen()`` looks at has a row."""
     if all(_found_by_owner(connection, table) is False for table in _with_policies(metadata, public)):
         raise DeclarationError(
-            "that rows are isolated can't be proved: the tables with policies have no rows. Add rows of "
-            "several users"
+            "that rows are isolated can't be proved: the tables with policies, except those of public=, have "
+            "no rows. Add rows of several users"
         )
 
 
@@ -229,15 +229,38 @@ def _with_policies(metadata: MetaData, public: Collection[Table]) -> Iterator[Ta
             yield table
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The rows that a caller sees."""
+
+    #: A text about each table of which the caller sees rows.
+    tables: dict[Table, str]
+    #: The errors of tables whose policies can't read the subject.
+    errors: dict[Table, DBAPIError]
+
+
+def require_isolated(strangers: Sequence[Seen], anonymous: Seen) -> None:
+    """Raise an error if a caller sees rows, or if the policies of a table read no stranger's subject."""
+    if lines := [line for one in (*strangers, anonymous) for line in one.tables.values()]:
+        raise AssertionError("rows aren't isolated: " + "\n".join(lines))
+    for table, error in strangers[0].errors.items():
+        if all(table in one.errors for one in strangers):
+            reason = str(error.orig).partition("\n")[0]
+            raise DeclarationError(
+                f"that rows of {table.fullname} are isolated can't be proved: its policies read neither a "
+                f"uuid nor an integer as a subject: {reason}. Try other subjects with as_caller()"
+            ) from error
+
+
 def rows_seen(
     session: Session,
     caller: Caller,
     metadata: MetaData,
     public: Collection[Table],
     signing_key: SigningKey | None,
-) -> dict[Table, str]:
-    """Return a text about each table with policies, except *public*, of which the caller sees rows."""
-    seen: dict[Table, str] = {}
+) -> Seen:
+    """Return what the caller sees of the tables with policies, except *public*."""
+    seen = Seen({}, {})
     for table in _with_policies(metadata, public):
         savepoint = session.begin_nested()
         try:
@@ -248,13 +271,13 @@ def rows_seen(
             # Class 22: a policy casts the subject to a type that has no such value.
             if not str(getattr(error.orig, "sqlstate", None)).startswith("22"):
                 raise
-            rows = 0
+            rows, seen.errors[table] = 0, error
         finally:
             savepoint.rollback()
         if rows:
             who = "a stranger" if caller.subject else "an anonymous caller"
             why = "".join(f"\n{line}" for line in _why_one(session, caller, table, signing_key))
-            seen[table] = f"{who} sees {rows} rows of {table.fullname}{why}"
+            seen.tables[table] = f"{who} sees {rows} rows of {table.fullname}{why}"
     return seen
 
 

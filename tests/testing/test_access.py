@@ -201,6 +201,20 @@ def test_strangers_have_subjects_of_each_kind(access: Access, rows: dict[str, To
     assert str(failure.value).count("rows of todos") == 1
 
 
+@pytest.mark.exhaustive
+def test_a_policy_that_reads_no_subject_of_a_stranger_proves_nothing(
+    access: Access, rows: dict[str, Todo]
+) -> None:
+    access._connection.exec_driver_sql(
+        "CREATE POLICY wide ON todos FOR SELECT TO authenticated "
+        "USING ((SELECT CAST(auth.user_id() AS smallint)) IS NOT NULL)"
+    )
+    with access.as_caller("7"):
+        access.assert_visible(select(Todo.task).order_by(Todo.task), ["alice's", "bob's"])
+    with pytest.raises(DeclarationError, match=r"of todos are isolated.* for type smallint.*as_caller\(\)"):
+        access.assert_isolated(Todo.metadata)
+
+
 def test_rows_of_the_owner_and_the_rows_that_sql_text_reaches(access: Access) -> None:
     access.add_rows(
         "todos", {"id": 7, "user_id": "alice", "task": "a: 100%"}, {"id": 8, "user_id": "bob", "task": "b"}
