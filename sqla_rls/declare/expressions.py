@@ -103,7 +103,8 @@ class auth_uid(Condition):
             (SELECT auth.user_id()) = todos.user_id                    text, varchar
             (SELECT auth.uid()) = todos.user_id                        uuid
             (SELECT CAST(SUBSTRING(auth.user_id() FROM '^(0|-?[1-9][0-9]{0,18})$') AS BIGINT)) = todos.user_id
-                    integers: the index stays usable, and the subject "07" isn't 7
+                    integers: the index stays usable, and the subject "07" isn't 7; a number of 19 digits
+                    that BIGINT doesn't have ends the statement with an error
             (SELECT CAST(auth.user_id() AS CITEXT)) = todos.user_id    citext, which ignores case
             (SELECT CASE WHEN (auth.user_id() = rtrim(auth.user_id()))
                     THEN CAST(auth.user_id() AS BPCHAR) END) = todos.user_id    char(n): trailing spaces count

@@ -21,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import CITEXT
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, Role, auth_uid, member_of
@@ -110,6 +111,14 @@ def test_rows_are_the_callers_by_the_rules_of_the_type(
 ) -> None:
     bind(connection, subject)
     assert connection.scalars(select(TABLES[table].c.owner)).all() == owners
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("subject", ["9223372036854775808", "-9999999999999999999"])
+def test_a_number_that_no_integer_column_has_is_an_error(connection: Connection, subject: str) -> None:
+    bind(connection, subject)
+    with pytest.raises(DBAPIError, match="out of range for type bigint"):
+        connection.scalars(select(TABLES["numbers"].c.owner))
 
 
 @pytest.mark.parametrize("table", TABLES)
