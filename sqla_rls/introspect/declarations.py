@@ -46,6 +46,7 @@ from sqla_rls.snapshot import (
     TableKey,
     View,
     members_last,
+    unless_default,
 )
 
 log = autogenerate_log(__name__)
@@ -72,8 +73,9 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
             log.warning("%s", remark)
         views = views_in(connection, live.all_views, default_schema=default_schema)
         on_tables = preset.policies(connection)
-        needed = list(_needed(connection, asked, default_schema))
-    declared_views = [one for one in views.values() if one.security_invoker]
+        declared_views = [one for one in views.values() if one.security_invoker]
+        users = functions.objects | {ObjectKey("TABLE", *one.key) for one in declared_views}
+        needed = list(_needed(connection, asked, default_schema, users))
     module = _Module(live, declared_views, functions, asked, preset, on_tables)
     module.remarks += needed
     body = list(module.lines())
@@ -90,14 +92,20 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     return head + "".join(f"{indent(line, INDENT)}\n" for line in body)
 
 
-def _needed(connection: Connection, schemas: Collection[str], default_schema: str) -> Iterator[str]:
-    """Yield remarks on objects that no declaration creates, and that declarations use."""
+def _needed(
+    connection: Connection, schemas: Collection[str], default_schema: str, users: Collection[ObjectKey]
+) -> Iterator[str]:
+    """Yield remarks on objects that no declaration creates, and that policies or *users* use."""
+    names: dict[str, None] = {}
     for row in fetch_rows(connection, sql_file("needed_types_and_sequences"), {"schemas": list(schemas)}):
-        name = table_name(key_of(row, default_schema))
-        yield (
-            f"{row['kind']} {name} isn't declared, and declarations need it: add it to the models, or create "
-            "it first"
-        )
+        schema = unless_default(row["user_schema"], default_schema)
+        keys = {
+            ObjectKey(row["user_type"], schema, name) for name in (row["user_name"], row["user_signature"])
+        }
+        if row["user_type"] is None or not keys.isdisjoint(users):
+            names[f"{row['kind']} {table_name(key_of(row, default_schema))}"] = None
+    for name in names:
+        yield (f"{name} isn't declared, and declarations need it: add it to the models, or create it first")
 
 
 class _Module(Declarable):

@@ -164,12 +164,23 @@ def test_types_and_sequences_that_the_models_must_bring_are_said(project: Projec
         "CREATE FUNCTION ok(pair[]) RETURNS bool LANGUAGE sql SET search_path = '' AS 'SELECT true'",
         "CREATE POLICY it ON todos USING (who = 'alice'::user_key AND ok(NULL))",
         "CREATE VIEW seen WITH (security_invoker) AS SELECT 'good'::mood AS mood FROM todos",
+        "CREATE TYPE span AS RANGE (subtype = int)",
+        "CREATE POLICY early ON todos USING (code <@ span(1, 5))",
+        # Of what the models bring, and of what isn't declared.
+        "CREATE TYPE state AS ENUM ('new', 'done')",
+        "CREATE TABLE jobs (state state DEFAULT 'new')",
+        "CREATE VIEW open_jobs AS SELECT 'new'::state AS state FROM jobs",
+        "CREATE FUNCTION of_app(state) RETURNS int LANGUAGE sql AS 'SELECT 1'",
     )
     written, metadata = introspected(project)
     remark = "# {} isn't declared, and declarations need it: add it to the models, or create it first"
-    for one in ("domain user_key", "enum mood", "composite type pair", "sequence loose"):
+    needed = ("domain user_key", "enum mood", "composite type pair", "range type span", "sequence loose")
+    for one in needed:
         assert remark.format(one) in written
-    assert written.count("declarations need it") == 4
+    assert written.count("declarations need it") == len(needed)
+    # Its constructor comes with it.
+    assert "RUN_FIRST" not in written
+    assert "function span" not in written
     project.check(metadata)
 
 

@@ -54,6 +54,10 @@ SELECT f.*, c.oid IS NOT NULL AS is_called, e.extension,
                  WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
                    AND d.deptype = 'e') AS e (extension)
  WHERE f.nspname <> 'auth' AND p.oid >= 16384
+   -- The constructor of a range type comes with it.
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                    WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i'
+                      AND d.refclassid = 'pg_catalog.pg_type'::regclass)
    AND (c.oid IS NOT NULL
         OR f.nspname = ANY (:schemas) AND f.nspname <> 'sqla_rls_secret' AND e.extension IS NULL
            AND EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) WHERE grantee <> p.proowner)
