@@ -223,6 +223,27 @@ def test_a_role_that_is_named_public_is_refused_if_it_has_more_rights(
     assert shown(examples.look(sql, select=WORLDS)) == ["info everyone-reads public.docs"]
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("claim", "is_found"),
+    [
+        ("https://example.com/user_metadata", True),
+        ("custom:userMetadata", True),
+        ("Client_Metadata", True),
+        ("https://example.com/app_metadata", False),
+        ("user_metadata/of_app", False),
+    ],
+)
+def test_metadata_that_users_write_may_be_in_a_namespace(
+    examples: Examples, claim: str, is_found: bool
+) -> None:
+    sql = TABLE + policy(f"(SELECT auth.jwt()) -> '{claim}' ->> 'role' = 'admin'")
+    found = examples.look(sql, select=["writable-claims"])
+    assert shown(found) == (["error writable-claims public.docs"] if is_found else [])
+    for one in found.findings:
+        assert [evidence.kind for evidence in one.evidence] == ["counterexample", "catalog"]
+
+
 def test_tables_of_one_shape_have_their_own_names(examples: Examples) -> None:
     sql = "".join(
         f"CREATE TABLE {name} (id int PRIMARY KEY, owner_id text NOT NULL, note_of_{name} text);"

@@ -1,8 +1,9 @@
 """A policy believes a claim that users write themselves.
 
 Some identity providers copy metadata into the token that the user may change: `user_metadata` of Supabase,
-`unsafe_metadata` of Clerk. A caller who writes `{"role": "admin"}` there is an admin to the policy. Read a
-claim that only your backend writes, such as `app_metadata`.
+`unsafe_metadata` of Clerk. The claim may be in a namespace, such as `https://example.com/user_metadata` of
+Auth0. A caller who writes `{"role": "admin"}` there is an admin to the policy. Read a claim that only your
+backend writes, such as `app_metadata`.
 """
 
 from __future__ import annotations
@@ -17,18 +18,9 @@ from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
 
 #: The claims, and the parts of claims, that users change themselves: those of Supabase, Clerk, Auth0,
-#: FusionAuth, Stytch and Stack Auth.
+#: FusionAuth, Stytch and Stack Auth, in lower case, and without underscores.
 WRITABLE: Final = frozenset(
-    {
-        "user_metadata",
-        "raw_user_meta_data",
-        "unsafe_metadata",
-        "unsafeMetadata",
-        "userMetadata",
-        "untrusted_metadata",
-        "client_metadata",
-        "clientMetadata",
-    }
+    {"usermetadata", "rawusermetadata", "unsafemetadata", "untrustedmetadata", "clientmetadata"}
 )
 
 
@@ -76,6 +68,11 @@ def check(database: Database) -> Iterator[Finding]:
             )
 
 
+def _is_writable(name: str) -> bool:
+    # The claims of an Auth0 Action start with a URL, and those of Cognito with a prefix.
+    return name.rpartition("/")[2].rpartition(":")[2].lower().replace("_", "") in WRITABLE
+
+
 def _claim(database: Database, sql: str) -> str | None:
     """Return the claim that *sql*, or a function that it calls, reads, if users write it."""
     vocabulary = read_expression(sql)
@@ -84,7 +81,7 @@ def _claim(database: Database, sql: str) -> str | None:
     found += [one.vocabulary for one in database.schema.functions.values() if one.name in called]
     for one in found:
         for path in one.claims:
-            if not WRITABLE.isdisjoint(path):
+            if any(map(_is_writable, path)):
                 return ".".join(path)
     return None
 
@@ -104,9 +101,9 @@ def _example(database: Database, name: str, policy: str) -> list[Evidence]:
 def _by_the_claim(reach: Reach) -> Case | None:
     cases = list(reach.cases())
     for case in cases:
-        if WRITABLE.isdisjoint(case.actor.claims or {}):
+        if not any(map(_is_writable, case.actor.claims or {})):
             continue
-        rest = {key: one for key, one in (case.actor.claims or {}).items() if key not in WRITABLE}
+        rest = {key: one for key, one in (case.actor.claims or {}).items() if not _is_writable(key)}
         for part in ("select", "insert", "update", "delete"):
             if reach.is_true(part, case) and any(
                 not reach.is_true(part, other)
