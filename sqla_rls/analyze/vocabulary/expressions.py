@@ -127,6 +127,8 @@ class Reader:
     def __init__(self) -> None:
         self.words = Words()
         self._with: list[str] = []
+        #: The columns that hold all claims, as in ``FROM auth.jwt() AS claims``.
+        self._documents: dict[str, Value] = {}
 
     # Statements
 
@@ -140,7 +142,7 @@ class Reader:
         if type(node).__name__ != "SelectStmt":
             self.finish(self._inside(node))
             return []
-        outer = len(self._with)
+        outer, documents = len(self._with), dict(self._documents)
         self._read_with(node.withClause)
         if node.larg is not None:
             sides = [self.query(node.larg, names_columns=names_columns), self.query(node.rarg)]
@@ -157,6 +159,8 @@ class Reader:
         ):
             self.finish(self._inside(getattr(node, name)))
         del self._with[outer:]
+        if not names_columns:
+            self._documents = documents
         return columns
 
     def _read_with(self, clause: Any) -> None:
@@ -187,6 +191,9 @@ class Reader:
         """Note that columns with *names* have *values*."""
         for name, value in zip(names, values, strict=False):
             self.words.names.add(name)
+            self._documents.pop(name, None)
+            if Claim(()) in value.terms:
+                self._documents[name] = value
             self.compare(Value((Column(name),)), value)
         for value in values[len(names) :]:
             self.finish(value)
@@ -292,7 +299,9 @@ class Reader:
         names = [field.sval for field in node.fields if type(field).__name__ == "String"]
         self.words.names |= set(names)
         is_star = len(names) < len(node.fields)
-        return Value() if is_star else Value((Column(names[-1]),))
+        if is_star:
+            return Value()
+        return self._documents.get(names[-1]) or Value((Column(names[-1]),))
 
     def _read_ParamRef(self, node: Any) -> Value:
         return Value((Column(f"${node.number}"),))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -63,8 +64,11 @@ _AGGREGATES: Final = frozenset(
 _GUESSES: Final = ("1", "2", "a", "(,)", "(,,)", "(,,,)", "()", "{}", "(1,1)", "[1,2)", "empty")
 #: Values that stand for the others of a type, where a constant is one value.
 _OTHERS: Final = 2
+_TYPE_OF_JSON: Final = frozenset(("jsonb_typeof", "json_typeof"))
 #: The most fields of a composite type.
 _MOST_FIELDS: Final = 16
+#: The claims for which there are more callers.
+_MOST_CLAIMS: Final = 3
 #: The most subjects that a definition names.
 _MOST_NAMED: Final = 4
 
@@ -99,6 +103,8 @@ class Pools:
     vocabulary: Vocabulary
     kinds: tuple[str, ...]
     accepts: Callable[[str, str], bool]
+    #: The columns that decide about access.
+    columns: Sequence[Column] = ()
 
     @classmethod
     def of(
@@ -119,6 +125,7 @@ class Pools:
             vocabulary=shared.vocabulary,
             kinds=_kinds(columns, shared.vocabulary),
             accepts=_once(accepts),
+            columns=columns,
         )
 
     def values(self, relation: Relation, column: Column) -> tuple[Any, ...]:
@@ -157,19 +164,24 @@ class Pools:
         named = self.vocabulary.constants.get(terms.Subject(), ())
         bases += [{"sub": one.value} for one in named if one.kind == "text"][:_MOST_NAMED]
         variants: list[tuple[Mapping[str, Any] | None, Mapping[str, str]]] = [(base, {}) for base in bases]
-        for path in self.vocabulary.claims:
-            for value in self._claim_values(path):
-                variants += [
-                    (_with_claim(base, path, value), settings)
-                    for base, settings in list(variants)
-                    if base is not None and len(variants) < most
-                ]
+        plain, limit = list(variants), most
+        for number, path in enumerate(self.vocabulary.claims, 1):
+            values, earlier = list(self._claim_values(path)), variants[len(plain) :]
+            limit = min(number, _MOST_CLAIMS) * most
+            # Each claim alone, then with the others.
+            for others in (plain, earlier):
+                for value in values:
+                    variants += [
+                        (_with_claim(base, path, value), settings)
+                        for base, settings in others
+                        if base is not None and (others is plain or len(variants) < limit)
+                    ]
         for name in self.vocabulary.settings:
             for value in self._setting_values(name):
                 variants += [
                     (base, {**settings, name: value})
                     for base, settings in list(variants)
-                    if name not in settings and len(variants) < 2 * most
+                    if name not in settings and len(variants) < limit + most
                 ]
         distinct = {repr(one): one for one in variants}.values()
         return [
@@ -180,8 +192,16 @@ class Pools:
 
     def _claim_values(self, path: tuple[str, ...]) -> Iterator[Any]:
         term = terms.Claim(path)
-        constants = [natural(one) for one in self.vocabulary.constants.get(term, ())]
+        found: Sequence[Constant] = self.vocabulary.constants.get(term, ())
         linked = [one for one in self.vocabulary.linked.get(term, ()) if isinstance(one, terms.Column)]
+        yield from filter(None, map(_document, found))
+        if any(one.value == "array" for one in found) and self.vocabulary.names & _TYPE_OF_JSON:
+            found = [one for one in found if one.value != "array"]
+            for column in self.columns:
+                if terms.Column(column.name) in linked:
+                    valid = (one for one in self._candidates(column) if self._is_valid(column, one))
+                    yield from ([value] for value in islice(valid, _OTHERS))
+        constants = [natural(one) for one in found]
         values: list[Any] = constants or (["1", "2", "10"] if linked else ["alice", True])
         if linked:
             values += [SUBJECTS[kind][0] for kind in self.kinds]
@@ -319,6 +339,17 @@ def _kind(column: Column) -> str | None:
         return "uuid"
     category = column.element["category"] if column.element is not None else column.category
     return {"S": "text", "N": "number"}.get(category)
+
+
+def _document(constant: Constant) -> Any:
+    """Return the list or object of JSON that *constant* is; None if it isn't one."""
+    if constant.kind != "other":
+        return None
+    try:
+        found = json.loads(constant.value)
+    except ValueError:
+        return None
+    return found if isinstance(found, list | dict) else None
 
 
 def _with_claim(base: Mapping[str, Any] | None, path: tuple[str, ...], value: Any) -> Mapping[str, Any]:

@@ -33,6 +33,23 @@ def _changed(using: str, *, table: str = "docs") -> str:
     return f"ALTER POLICY mine ON {table} USING ({using});"
 
 
+def _in_claim(name: str) -> str:
+    """The condition of in_jwt_claim()."""
+    listed = f"CASE jsonb_typeof(claims -> '{name}') WHEN 'array' THEN claims -> '{name}' ELSE '[null]' END"
+    return (
+        "owner = ANY (ARRAY(SELECT CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' END"
+        f" FROM auth.jwt() AS claims, jsonb_array_elements({listed}) AS value))"
+    )
+
+
+def _claim_contains(name: str, value: str) -> str:
+    """The condition of jwt_claim_contains()."""
+    return (
+        f"(SELECT CASE jsonb_typeof(claims -> '{name}') WHEN 'array'"
+        f" THEN claims -> '{name}' @> CAST('[\"{value}\"]' AS jsonb) END FROM auth.jwt() AS claims)"
+    )
+
+
 CASES = [
     Case(
         name="IN respelled as EXISTS",
@@ -294,6 +311,30 @@ CASES = [
         ),
         rows={"docs": rows("id owner body", (1, "red", "x"), (2, "1", "x"), (3, None, "x"))},
         callers=with_claims(None, ALICE, {"teams": ["red", 1]}, {"teams": "red"}, {"teams": {"red": 1}}),
+    ),
+    Case(
+        name="in_jwt_claim() of another claim",
+        before=DOCS + _policy(_in_claim("teams")),
+        after=_changed(_in_claim("groups")),
+        rows={"docs": rows("id owner body", (1, "red", "x"), (2, "blue", "x"), (3, None, "x"))},
+        callers=with_claims(None, ALICE, {"teams": ["red"]}, {"groups": ["blue"]}),
+        expected=both("docs", "ALL"),
+    ),
+    Case(
+        name="jwt_claim_contains() of another value",
+        before=DOCS + _policy(_claim_contains("permissions", "read")),
+        after=_changed(_claim_contains("permissions", "write")),
+        rows=DOCS_ROWS,
+        callers=with_claims(None, ALICE, {"permissions": ["read"]}, {"permissions": ["write"]}),
+        expected=both("docs", "ALL"),
+    ),
+    Case(
+        name="A claim of all claims, which a query names",
+        before=DOCS + _policy("(SELECT c ->> 'role' FROM (SELECT auth.jwt() AS c) AS t) = 'admin'"),
+        after=_changed("(WITH t AS (SELECT auth.jwt() AS c) SELECT c ->> 'role' FROM t) = 'owner'"),
+        rows=DOCS_ROWS,
+        callers=with_claims(None, ALICE, {"role": "admin"}, {"role": "owner"}),
+        expected=both("docs", "ALL"),
     ),
     Case(
         name="A number in a claim is compared as text",
