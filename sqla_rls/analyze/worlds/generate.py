@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 from typing import Final
@@ -57,7 +57,7 @@ def smaller_worlds(universe: Universe, world: World) -> Iterator[World]:
         kept = [row for number, row in enumerate(world.rows) if number != place]
         completed = universe.complete(kept if world.row is None else [*kept, world.row])
         if completed is not None and len(completed) < len(world.all_rows):
-            yield replace(world, rows=tuple(row for row in completed if row != world.row))
+            yield World.of(completed, world.row)
 
 
 @dataclass
@@ -76,7 +76,7 @@ class _Generator:
         for context, row in self._pairs(budget):
             completed = self.universe.complete(context if row is None else (*context, row))
             if completed is not None:
-                yield World(rows=tuple(each for each in completed if each != row), row=row)
+                yield World.of(completed, row)
 
     def _pairs(self, budget: Budget) -> Iterator[tuple[tuple[Row, ...], Row | None]]:
         """Yield the rows of other tables that a world has, fewer first, with each row in question.

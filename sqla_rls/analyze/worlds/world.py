@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +33,16 @@ class World:
 
     #: The rows of the tables that are read inside, with those that foreign keys need.
     rows: tuple[Row, ...]
-    #: The row in question, the last; None for a view, and where it is inserted.
+    #: The row in question; None for a view, and where it is inserted.
     row: Row | None = None
+    #: The number of rows that come before the row in question; None: all.
+    place: int | None = None
+
+    @classmethod
+    def of(cls, ordered: Sequence[Row], row: Row | None) -> World:
+        """Return the world of the rows *ordered*, in which others may refer to *row*, one of them."""
+        others = tuple(one for one in ordered if one != row)
+        return cls(rows=others, row=row, place=None if row is None else list(ordered).index(row))
 
     @property
     def is_alone(self) -> bool:
@@ -43,7 +51,11 @@ class World:
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
-        return self.rows if self.row is None else (*self.rows, self.row)
+        """All rows, in an order in which they can be inserted."""
+        if self.row is None:
+            return self.rows
+        place = len(self.rows) if self.place is None else self.place
+        return (*self.rows[:place], self.row, *self.rows[place:])
 
     @property
     def values_by_relation(self) -> dict[str, list[Values]]:

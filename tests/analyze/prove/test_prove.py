@@ -275,6 +275,43 @@ def test_rows_that_constraints_keep_out_of_the_worlds_are_not_proved() -> None:
     assert reasons.pop().startswith("public.documents: no row with state=secret was tried: 23514: ")
 
 
+GROUPS = """
+CREATE TABLE groups (id uuid PRIMARY KEY, name text NOT NULL);
+CREATE TABLE users (id text PRIMARY KEY);
+CREATE TABLE members (
+  user_id text REFERENCES users, group_id uuid REFERENCES groups, is_admin boolean NOT NULL,
+  PRIMARY KEY (user_id, group_id));
+CREATE FUNCTION mine(any_kind boolean) RETURNS SETOF uuid LANGUAGE sql STABLE SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+  BEGIN ATOMIC
+    SELECT group_id FROM public.members WHERE user_id = (SELECT auth.user_id()) AND (is_admin OR any_kind);
+  END;
+CREATE POLICY mine ON groups TO authenticated USING (id IN (SELECT mine(false)));
+ALTER TABLE groups ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, UPDATE ON groups TO authenticated;
+"""
+
+
+@pytest.mark.exhaustive
+def test_rows_that_refer_to_the_row_in_question_are_in_the_worlds() -> None:
+    def may(caller: Caller, row: Row, world: World) -> bool:
+        return any(
+            one["group_id"] == row["id"] and one["user_id"] == caller.subject and one["is_admin"]
+            for one in world["members"]
+        )
+
+    metadata = MetaData()
+    intends(Table("groups", metadata), "SELECT", "UPDATE", role=authenticated, rows=may)
+    with Side.parse("models", models=Todos.metadata).build() as built:
+        run(built.connection, [GROUPS])
+        assert not prove(built.connection, [metadata]).violations
+        run(built.connection, ["ALTER POLICY mine ON groups USING (id IN (SELECT mine(true)))"])
+        violations = {one.command: one for one in prove(built.connection, [metadata]).violations}
+    assert violations.keys() == {"SELECT", "UPDATE"}
+    (group,), (member,) = (violations["UPDATE"].rows[f"public.{name}"] for name in ("groups", "members"))
+    assert group["id"] == member["group_id"]
+
+
 @pytest.mark.exhaustive
 def test_a_public_table_is_controlled_by_a_privilege_that_is_taken() -> None:
     table = documents(True)
