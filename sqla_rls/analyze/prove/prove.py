@@ -371,12 +371,16 @@ def _opening(relation: Relation, roles: Iterable[str]) -> list[str]:
     """Open a table to *roles*."""
     grantees = ", ".join(role if role == PUBLIC else quoted(role) for role in roles)
     opened = (
-        f"ALTER VIEW {relation.name} SET (security_invoker = false)"
+        [f"ALTER VIEW {relation.name} SET (security_invoker = false)"]
         if relation.is_view
-        else f"ALTER TABLE {relation.name} DISABLE ROW LEVEL SECURITY"
+        else [
+            f"ALTER TABLE {relation.name} DISABLE ROW LEVEL SECURITY",
+            # A trigger that denies the statement would hide the hole.
+            f"ALTER TABLE {relation.name} DISABLE TRIGGER USER",
+        ]
     )
     return [
-        opened,
+        *opened,
         f"GRANT USAGE ON SCHEMA {quoted(relation.schema)} TO {grantees}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {relation.name} TO {grantees}",
     ]

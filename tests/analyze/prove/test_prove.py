@@ -368,6 +368,27 @@ def test_a_run_that_would_notice_no_hole_is_an_error(built: Built, monkeypatch: 
         prove(built.connection, [Todos.metadata])
 
 
+AUDITED = """
+CREATE TABLE audit_log (todo_id bigint);
+GRANT INSERT ON audit_log TO authenticated;
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN INSERT INTO public.audit_log VALUES (NEW.id); RETURN NEW; END $$;
+CREATE TRIGGER note AFTER INSERT OR UPDATE ON todos FOR EACH ROW EXECUTE FUNCTION note();
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_trigger_that_denies_a_statement_hides_no_hole_that_is_planted() -> None:
+    with Side.parse("models", models=Todos.metadata).build() as built:
+        run(built.connection, [AUDITED])
+        proof = prove(built.connection, [Todos.metadata])
+        assert {(one.role, one.command) for one in proof.kept} == {
+            (role, command) for role in ("anonymous", "authenticated") for command in COMMANDS
+        }
+        run(built.connection, [f"ALTER POLICY {UPDATE} WITH CHECK (true)"])
+        assert keys(prove(built.connection, [Todos.metadata])) == {("authenticated", "UPDATE", "more")}
+
+
 def test_a_table_that_lacks_a_part_is_not_proved(built: Built) -> None:
     incomplete = frozenset({"public.todos"})
     prover = Prover.of(built.connection, [Todos.metadata], Budget(worlds=5), incomplete=incomplete)
