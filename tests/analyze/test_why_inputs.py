@@ -136,6 +136,20 @@ def test_a_temporary_table_is_that_of_the_session(connection: Connection) -> Non
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("included", ["", "INCLUDE (note)"])
+def test_the_values_of_a_key_have_the_order_of_the_primary_key(connection: Connection, included: str) -> None:
+    connection.exec_driver_sql(
+        f"CREATE TEMPORARY TABLE mine (org text, note text, owner text, PRIMARY KEY (owner, org) {included});"
+        "ALTER TABLE mine ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY p ON mine USING (owner = auth.user_id());"
+        "INSERT INTO mine VALUES ('alice', 'x', 'bob'), ('bob', 'y', 'alice');"
+        "GRANT SELECT ON mine TO input_reader"
+    )
+    assert explain_access(connection, ALICE, "mine", key=["alice", "bob"]).reason == "allowed"
+    assert explain_access(connection, ALICE, "mine", key=["bob", "alice"]).reason == "permissive_false"
+
+
+@pytest.mark.exhaustive
 def test_a_virtual_column_has_its_value(connection: Connection, server: Server) -> None:
     if server.version < 18:
         pytest.skip("virtual columns are new in PostgreSQL 18")

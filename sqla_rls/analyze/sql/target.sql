@@ -15,7 +15,10 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                   'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
                   'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
                   'generated', CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
-                  'is_key', coalesce(a.attnum = ANY (k.indkey), false),
+                  -- Columns of INCLUDE come last in indkey.
+                  'key_place', (
+                    SELECT i.place FROM unnest(k.indkey) WITH ORDINALITY AS i (attnum, place)
+                     WHERE i.attnum = a.attnum AND i.place <= k.indnkeyatts),
                   'is_identity', a.attidentity <> '',
                   'is_always_generated', a.attgenerated <> '' OR a.attidentity = 'a',
                   'not_null', a.attnotnull,

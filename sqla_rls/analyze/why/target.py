@@ -138,8 +138,9 @@ class Target:
 
     @property
     def key(self) -> list[str]:
-        """The columns of the primary key."""
-        return [name for name, column in self.columns.items() if column["is_key"]]
+        """The columns of the primary key, in its order."""
+        places = {name: column["key_place"] for name, column in self.columns.items()}
+        return sorted((name for name, place in places.items() if place is not None), key=places.__getitem__)
 
     def column(self, name: str) -> dict[str, Any]:
         """Return the column *name*; raise AnalysisError if the table has none."""
