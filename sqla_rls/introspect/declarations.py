@@ -75,7 +75,10 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
         on_tables = preset.policies(connection)
         declared_views = [one for one in views.values() if one.security_invoker]
         users = functions.objects | {ObjectKey("TABLE", *one.key) for one in declared_views}
-        needed = list(_needed(connection, asked, default_schema, users))
+        needed = [
+            *_needed(connection, asked, default_schema, users),
+            *_undeclared_views(views.values(), live, asked, default_schema),
+        ]
     module = _Module(live, declared_views, functions, asked, preset, on_tables)
     module.remarks += needed
     body = list(module.lines())
@@ -108,6 +111,19 @@ def _needed(
         yield (f"{name} isn't declared, and declarations need it: add it to the models, or create it first")
 
 
+def _undeclared_views(
+    views: Iterable[View], live: DatabaseSnapshot, schemas: Collection[str], default_schema: str
+) -> Iterator[str]:
+    """Yield remarks on views that others may use, and that read their tables as their owner."""
+    used = {one.object for one in live.privileges if one[:4] not in live.owners}
+    for view in views:
+        if not view.security_invoker and view.object in used and (view.schema or default_schema) in schemas:
+            yield (
+                f"view {table_name(view.key)} isn't declared: it shows the rows that its owner reads, past "
+                "row security. Declare it by view(), with or without security_invoker"
+            )
+
+
 class _Module(Declarable):
     """Writes the lines of the module."""
 
@@ -132,6 +148,7 @@ class _Module(Declarable):
         if self.preset:
             yield "supabase.leave_alone(metadata)"
         elif not self.auth_functions:
+            yield "# delete this call before you declare a policy that asks for the caller (auth_uid())"
             yield from call("sqla_rls.ignore", "metadata", f"schemas=[{AUTH_SCHEMA!r}]")
         tables = [line for table in self.tables for line in self._table(table)]
         tables += [line for table in self.open_tables for line in self._open_table(table)]

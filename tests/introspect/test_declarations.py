@@ -258,6 +258,29 @@ def test_views_that_read_as_whoever_asks_are_declared(project: Project) -> None:
 
 
 @pytest.mark.exhaustive
+def test_a_database_without_policies_is_told_the_way_to_its_first_one(project: Project) -> None:
+    execute_raw(
+        project,
+        "CREATE TABLE todos (id int, user_id text)",
+        "CREATE VIEW all_todos AS SELECT id FROM todos",
+        "GRANT SELECT ON todos, all_todos TO rls_adopt_app",
+        "CREATE VIEW of_the_owner AS SELECT id FROM todos",
+    )
+    try:
+        written, metadata = introspected(project)
+        assert (
+            "    # delete this call before you declare a policy that asks for the caller (auth_uid())\n"
+            "    sqla_rls.ignore("
+        ) in written
+        assert "# view all_todos isn't declared: it shows the rows that its owner reads" in written
+        assert "of_the_owner" not in written
+        project.check(metadata)
+    finally:
+        # Nothing manages the privileges on the view.
+        execute_raw(project, "DROP VIEW all_todos")
+
+
+@pytest.mark.exhaustive
 def test_a_module_of_remarks_alone_can_be_run(project: Project) -> None:
     with project.engine.begin() as connection:
         connection.execute(CreateAuthFunctions())
