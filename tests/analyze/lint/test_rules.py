@@ -27,8 +27,8 @@ def examples() -> Iterator[Examples]:
         yield found
 
 
-def page(rule: Rule, found: str) -> str:
-    """Return the page of *rule*; *found* is the report on its failing case."""
+def page(rule: Rule, found: str, subject: str) -> str:
+    """Return the page of *rule*; *found* is the report on its failing case, and *subject* an object of it."""
     return f"""\
 # {rule.name}
 
@@ -65,7 +65,7 @@ State the reason in pyproject.toml:
 ```toml
 [[tool.sqla_rls.lint.exempt]]
 rule = "{rule.name}"
-object = "public.docs"
+object = "{subject}"
 reason = "…"
 ```
 """
@@ -100,7 +100,8 @@ def test_each_rule_finds_its_failing_case(
             assert [one.level for one in failing.findings if one.level == rule.level], failing.left_out
             assert failing.left_out == ()
             assert name == "unknown" or unknown(failing) == []
-            written = page(rule, FORMATS["text"](failing))
+            subject = next(one.object for one in failing.findings if one.level == rule.level)
+            written = page(rule, FORMATS["text"](failing), subject)
             path = PAGES / f"{rule.name}.md"
             if IS_WRITING:
                 PAGES.mkdir(exist_ok=True)

@@ -4,6 +4,9 @@ An app logs in with one role and acts as the caller's role. SQL that a caller in
 ROLE. So the login role must not be a superuser, have BYPASSRLS, own protected tables or own what policies
 use, and no role that it can become may. It must not inherit the privileges of a caller's role: a statement
 without a caller would run with them.
+
+The role that migrates is found, too, if it may SET ROLE to the roles of callers. Exempt it if no app logs in
+as it.
 """
 
 from __future__ import annotations
