@@ -330,6 +330,34 @@ def test_rows_that_no_table_can_have_are_not_left_out(sides: Sides, constraint: 
         assert not found.scope.left_out
 
 
+TREE = """
+CREATE TABLE folders (id int PRIMARY KEY, parent_id int REFERENCES folders {}, owner text NOT NULL);
+CREATE FUNCTION around() RETURNS SETOF int LANGUAGE sql STABLE SECURITY DEFINER
+  SET search_path = public, pg_temp AS 'SELECT NULL::int';
+ALTER TABLE folders ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON folders TO reader USING (owner = (SELECT auth.user_id()) OR id IN (SELECT around()));
+GRANT SELECT ON folders TO reader;
+"""
+AROUND = """
+CREATE OR REPLACE FUNCTION around() RETURNS SETOF int LANGUAGE sql STABLE SECURITY DEFINER
+  SET search_path = public, pg_temp AS '{}'
+"""
+
+
+@pytest.mark.parametrize("check", ["", "CHECK (parent_id <> id)"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "SELECT parent_id FROM folders WHERE owner = (SELECT auth.user_id())",
+        "SELECT c.id FROM folders c JOIN folders p ON p.id = c.parent_id WHERE p.owner = auth.user_id()",
+    ],
+    ids=["parents", "children"],
+)
+def test_parents_and_children_in_a_tree_are_tried(sides: Sides, check: str, body: str) -> None:
+    with sides.compared(AROUND.format(body), setup=TREE.format(check)) as (found, *_):
+        assert verdicts(found)["public.folders", "reader", "SELECT"] == "opens"
+
+
 def test_values_of_the_other_columns_of_a_constraint_are_tried(sides: Sides) -> None:
     constraint = ", CHECK (kind <> 'secret' OR iban = 'none')"
     with sides.compared(NOTES_CHANGE, setup=NOTES.format(constraint)) as (found, *_):

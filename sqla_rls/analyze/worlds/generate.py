@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.objects import Relation
@@ -159,7 +159,7 @@ class _Generator:
     def _asked(self, rows: Sequence[Row | None], context: Sequence[Row], random: Random) -> list[Row | None]:
         """Return some rows in question for *context*: one that grants least, then related ones."""
         least = next((row for row in rows if row is not None and self._grants_least(row)), None)
-        found = [] if least is None else [self._apart(least, context), self._connected(least, context)]
+        found = [] if least is None else [self._apart(least, context), *self._connected(least, context)]
         some = related(rows, context, _ROWS_OF_A_SAMPLE, random)
         return list(dict.fromkeys((*found, *some)))[: _ROWS_OF_A_SAMPLE - 1]
 
@@ -191,21 +191,25 @@ class _Generator:
                 values[name] = next((one for one in candidates if repr(one) not in used), values[name])
         return Row(row.relation, values)
 
-    def _connected(self, row: Row, context: Sequence[Row]) -> Row:
-        """Return *row* with the keys by which foreign keys connect it to rows of *context*."""
-        values = dict(row.values)
-        own_keys = self.schema.relations[row.relation].foreign_keys
+    def _connected(self, row: Row, context: Sequence[Row]) -> list[Row]:
+        """Return *row* with the keys by which foreign keys connect it to rows of *context*.
+
+        A row of a tree is connected twice: as the parent of others, with no parent itself, and as a child.
+        """
+        relation = self.schema.relations[row.relation]
+        values, parent, child = dict(row.values), dict[str, Any](), dict[str, Any]()
         for other in context:
-            connections = [
-                (key.columns, key.target_columns)
-                for key in self.schema.relations[other.relation].foreign_keys
-                if key.target == row.relation
-            ] + [(key.target_columns, key.columns) for key in own_keys if key.target == other.relation]
-            for theirs, ours in connections:
-                wanted = [other.values.get(name) for name in theirs]
-                if None not in wanted:
-                    values.update(zip(ours, wanted, strict=True))
-        return Row(row.relation, values)
+            is_own = other.relation == row.relation
+            for key in self.schema.relations[other.relation].foreign_keys:
+                if key.target == row.relation:
+                    found = _matched(key.target_columns, other, key.columns)
+                    (parent if is_own else values).update(found)
+            for key in relation.foreign_keys:
+                if key.target == other.relation:
+                    found = _matched(key.columns, other, key.target_columns)
+                    (child if is_own else values).update(found)
+        tops = dict.fromkeys(name for name in child if not relation.columns[name].not_null)
+        return [Row(row.relation, values | tops | parent), Row(row.relation, values | child)]
 
     def _leave_out(self, size: int, largest: int) -> None:
         text = (
@@ -214,3 +218,9 @@ class _Generator:
         )
         if not any(one.startswith(f"{self.relation.name}: of the worlds") for one in self.universe.left_out):
             self.universe.left_out.append(text)
+
+
+def _matched(ours: Sequence[str], other: Row, theirs: Sequence[str]) -> dict[str, Any]:
+    """Return the values of columns *ours* that are those of *theirs* in *other*; nothing if one is NULL."""
+    wanted = [other.values.get(name) for name in theirs]
+    return {} if None in wanted else dict(zip(ours, wanted, strict=True))

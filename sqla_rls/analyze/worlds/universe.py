@@ -216,8 +216,6 @@ def _has(rows: Iterable[Row], key: ForeignKey, wanted: tuple[Any, ...], schema: 
 def _sorted(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
     """Sort *rows* so that a row comes after those that its foreign keys need."""
     names = sorted({row.relation for row in rows})
-    if len(names) == 1:
-        return tuple(rows)
     placed: list[str] = []
     while len(placed) < len(names):
         free = [
@@ -231,8 +229,29 @@ def _sorted(rows: Sequence[Row], schema: Schema) -> tuple[Row, ...]:
         ]
         # A circle of foreign keys: any order is as good, with deferred constraints.
         placed += free or [next(name for name in names if name not in placed)]
-    ordered = sorted(rows, key=lambda row: placed.index(row.relation))
-    return tuple(ordered)
+    waiting = sorted(rows, key=lambda row: placed.index(row.relation))
+    if any(key.target == name for name in names for key in schema.relations[name].foreign_keys):
+        return tuple(_parents_first(waiting, schema))
+    return tuple(waiting)
+
+
+def _parents_first(rows: Sequence[Row], schema: Schema) -> Iterator[Row]:
+    """Yield each row after those of the same table to which it refers."""
+    waiting = list(rows)
+    while waiting:
+        row = next((one for one in waiting if not _refers(one, waiting, schema)), waiting[0])
+        waiting.remove(row)
+        yield row
+
+
+def _refers(row: Row, others: Sequence[Row], schema: Schema) -> bool:
+    """Return whether a foreign key of *row* refers to another row of its table."""
+    return any(
+        _has([one for one in others if one.relation == row.relation and one != row], key, wanted, schema)
+        for key in schema.relations[row.relation].foreign_keys
+        if key.target == row.relation
+        and None not in (wanted := tuple(row.values.get(name) for name in key.columns))
+    )
 
 
 def is_foreign(relation: Relation, name: str) -> bool:
