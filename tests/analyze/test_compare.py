@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.verdict import Budget, Comparison
-from sqla_rls.analyze.worlds import compare
+from sqla_rls.analyze.worlds import compare, scratch
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.server.postgres import Server
 from tests.support.replay import replay
@@ -363,6 +363,53 @@ def test_values_of_the_other_columns_of_a_constraint_are_tried(sides: Sides) -> 
     with sides.compared(NOTES_CHANGE, setup=NOTES.format(constraint)) as (found, *_):
         assert verdicts(found) == {("public.notes", "other", "SELECT"): "opens"}
         assert not found.scope.left_out
+
+
+SHARED_FILES = """
+CREATE FUNCTION tenant() RETURNS uuid LANGUAGE sql STABLE
+  RETURN (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'tenant_id')::uuid;
+CREATE TABLE folders (id uuid PRIMARY KEY, tenant_id uuid NOT NULL, is_open boolean NOT NULL);
+CREATE TABLE files (id uuid PRIMARY KEY, tenant_id uuid NOT NULL, folder_id uuid NOT NULL,
+  owner_id text NOT NULL, meta jsonb NOT NULL, deleted_at timestamptz);
+CREATE TABLE shares (id uuid PRIMARY KEY, file_id uuid NOT NULL REFERENCES files, user_id text, team_id uuid,
+  expires_at timestamptz NOT NULL, CHECK (num_nonnulls(user_id, team_id) = 1));
+ALTER TABLE files ENABLE ROW LEVEL SECURITY;
+CREATE POLICY claim ON files AS RESTRICTIVE USING (tenant_id = tenant());
+CREATE POLICY seen ON files FOR SELECT TO other USING (deleted_at IS NULL AND (owner_id = auth.user_id()
+  OR EXISTS (SELECT FROM folders AS f WHERE f.id = files.folder_id AND f.is_open)
+  OR EXISTS (SELECT FROM shares AS s WHERE s.file_id = files.id AND s.user_id = auth.user_id()
+     AND s.expires_at > now())
+  OR EXISTS (SELECT FROM shares AS s WHERE s.file_id = files.id AND s.team_id = tenant()
+     AND s.expires_at > now())));
+GRANT SELECT ON files, folders, shares TO other;
+"""
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        "s.file_id = files.id AND s.user_id = auth.user_id()",
+        "s.user_id = auth.user_id() AND s.expires_at > now()",
+    ],
+)
+def test_shares_count_though_a_row_needs_null_and_the_claim_of_its_tenant(sides: Sides, share: str) -> None:
+    change = f"""ALTER POLICY seen ON files USING (deleted_at IS NULL AND (owner_id = auth.user_id()
+    OR EXISTS (SELECT FROM folders AS f WHERE f.id = files.folder_id AND f.is_open)
+    OR EXISTS (SELECT FROM shares AS s WHERE {share})
+    OR EXISTS (SELECT FROM shares AS s WHERE s.file_id = files.id AND s.team_id = tenant()
+       AND s.expires_at > now())));"""
+    with sides.compared(change, setup=SHARED_FILES, budget=Budget()) as (found, *_):
+        assert verdicts(found) == {("public.files", "other", "SELECT"): "opens"}
+
+
+def test_a_policy_may_take_long_in_many_worlds(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "STATEMENT_TIMEOUT", 1_500)
+    monkeypatch.setattr(scratch, "_MOST_AT_ONCE", 1)
+    change = "ALTER POLICY own ON drafts USING (pg_sleep(0.05) IS NOT NULL);"
+    setup = "ALTER POLICY own ON drafts USING (pg_sleep(0.05) IS NOT NULL AND is_me(user_id));"
+    with sides.compared(change, setup=setup) as (found, *_):
+        assert not found.unknown
+        assert verdicts(found)["public.drafts", "reader", "SELECT"] == "opens"
 
 
 def test_the_same_definitions_are_not_tried(sides: Sides) -> None:

@@ -369,7 +369,14 @@ class Reader:
         self.finish(self.value(node.arg))
         return Value()
 
-    _read_NullTest = _read_BooleanTest
+    def _read_NullTest(self, node: Any) -> Value:
+        tested = self.value(node.arg)
+        if node.nulltesttype.name == "IS_NULL":
+            self.words.null_tests |= {
+                term.name for term in tested.terms if isinstance(term, Column) and not term.path
+            }
+        self.finish(tested)
+        return Value()
 
     def _read_CaseExpr(self, node: Any) -> Value:
         subject = None if node.arg is None else self.value(node.arg)

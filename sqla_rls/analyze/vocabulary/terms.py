@@ -69,6 +69,8 @@ class Vocabulary:
     linked: Mapping[Term, frozenset[Term]] = field(default_factory=dict)
     #: Every column, relation and function, as Postgres folds identifiers.
     names: frozenset[str] = frozenset()
+    #: The columns that IS NULL tests, by their last names.
+    null_tests: frozenset[str] = frozenset()
     #: The relations that are read or written, in parts: ("members",) or ("public", "members").
     relations: frozenset[tuple[str, ...]] = frozenset()
     #: The functions that are called, in parts.
@@ -98,6 +100,7 @@ class Words:
         self.claims: dict[tuple[str, ...], None] = {}
         self.settings: dict[str, None] = {}
         self.names: set[str] = set()
+        self.null_tests: set[str] = set()
         self.relations: set[tuple[str, ...]] = set()
         self.functions: set[tuple[str, ...]] = set()
         self.writes: set[str] = set()
@@ -136,6 +139,7 @@ class Words:
         self.claims.update(dict.fromkeys(vocabulary.claims))
         self.settings.update(dict.fromkeys(vocabulary.settings))
         self.names |= vocabulary.names
+        self.null_tests |= vocabulary.null_tests
         self.relations |= vocabulary.relations
         self.functions |= vocabulary.functions
         self.writes |= vocabulary.writes
@@ -166,6 +170,7 @@ class Words:
             settings=tuple(self.settings),
             linked=MappingProxyType(linked),
             names=frozenset(self.names),
+            null_tests=frozenset(self.null_tests),
             relations=frozenset(self.relations),
             functions=frozenset(self.functions),
             writes=frozenset(self.writes),

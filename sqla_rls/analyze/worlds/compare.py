@@ -23,13 +23,13 @@ from sqla_rls.analyze.worlds.definitions import is_changed, may_call, names_role
 from sqla_rls.analyze.worlds.generate import generate_worlds, smaller_worlds
 from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.refused import Met, refused_rows, sentences
+from sqla_rls.analyze.worlds.refused import Met, refused_rows, refuses, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statement, Statements
 from sqla_rls.analyze.worlds.universe import Universe
-from sqla_rls.analyze.worlds.world import Row, World
+from sqla_rls.analyze.worlds.world import Row, Values, World
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 
@@ -208,7 +208,7 @@ class _Comparing:
             return
         side = self.sides[name in self.schemas[1].relations]
         shared = Shared.of(self.schemas, name)
-        universe = Universe.of(relation, self.joined, shared, side.accepts)
+        universe = Universe.of(relation, self.joined, shared, side.accepts, refuses=self._refuses)
         varied: Universe | None = None
         for alike in groups.values():
             held = tuple(each[name, alike[0]] for each in profiles if (name, alike[0]) in each)
@@ -219,7 +219,14 @@ class _Comparing:
                 if not tally.is_about(universe, *commands) or self._refused(universe, tally):
                     # Only some values of the columns in constraints may be valid.
                     if varied is None:
-                        varied = Universe.of(relation, self.joined, shared, side.accepts, varies_checked=True)
+                        varied = Universe.of(
+                            relation,
+                            self.joined,
+                            shared,
+                            side.accepts,
+                            varies_checked=True,
+                            refuses=self._refuses,
+                        )
                     statements = Statements(universe=varied, profiles=held)
                     tally = self._tally(varied, alike[0], statements, tally)
                 if tally.is_about(universe, *commands) and not tally.is_cut:
@@ -232,6 +239,13 @@ class _Comparing:
                 for command in commands:
                     self.verdicts.add_unknown(name, alike, command, reason)
         self.verdicts.left_out += [*universe.left_out, *(varied.left_out if varied is not None else ())]
+
+    def _refuses(self, relation: Relation, values: Values) -> bool:
+        return any(
+            refuses(side, relation.name, values)
+            for side in self.sides
+            if relation.name in side.schema.relations
+        )
 
     def _refused(self, universe: Universe, tally: _Tally) -> dict[Row, str]:
         return {} if tally.is_cut else refused_rows(self.sides, universe, tally.met)

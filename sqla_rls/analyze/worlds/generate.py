@@ -158,22 +158,28 @@ class _Generator:
 
     def _asked(self, rows: Sequence[Row | None], context: Sequence[Row], random: Random) -> list[Row | None]:
         """Return some rows in question for *context*: one that grants least, then related ones."""
-        least = next((row for row in rows if row is not None and self._grants_least(row)), None)
-        found = [] if least is None else [self._apart(least, context), *self._connected(least, context)]
+        found: list[Row | None] = []
+        for wanted in self._least:
+            least = next((row for row in rows if row is not None and _has(row, wanted)), None)
+            if least is not None:
+                found += [self._apart(least, context), *self._connected(least, context)]
         some = related(rows, context, _ROWS_OF_A_SAMPLE, random)
         return list(dict.fromkeys((*found, *some)))[: _ROWS_OF_A_SAMPLE - 1]
 
-    def _grants_least(self, row: Row) -> bool:
-        return all(row.values.get(name) == value for name, value in self._least.items())
-
     @cached_property
-    def _least(self) -> Values:
-        """What the row of the relation in question has that grants little by itself."""
-        return {
-            name: granting_least(self.universe.pools.values(self.relation, column))
+    def _least(self) -> list[Values]:
+        """What a row of the relation in question has that grants little by itself; also with NULLs."""
+        pools = self.universe.pools
+        columns = {
+            name: column
             for name, column in self.relation.columns.items()
             if name in self.universe.deciding[self.relation.name] and column.generated is None
         }
+        least = {
+            name: granting_least(pools.values(self.relation, column)) for name, column in columns.items()
+        }
+        nulls = {name: None for name, column in columns.items() if pools.may_need_null(column)}
+        return [{**least, **nulls}, least] if nulls else [least]
 
     def _apart(self, row: Row, context: Sequence[Row]) -> Row:
         """Return *row* with keys of its own, that no row of *context* has or refers to."""
@@ -224,3 +230,7 @@ def _matched(ours: Sequence[str], other: Row, theirs: Sequence[str]) -> dict[str
     """Return the values of columns *ours* that are those of *theirs* in *other*; nothing if one is NULL."""
     wanted = [other.values.get(name) for name in theirs]
     return {} if None in wanted else dict(zip(ours, wanted, strict=True))
+
+
+def _has(row: Row, values: Values) -> bool:
+    return all(row.values.get(name) == value for name, value in values.items())

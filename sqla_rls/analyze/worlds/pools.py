@@ -136,6 +136,10 @@ class Pools:
             found.append(None)
         return tuple({repr(value): value for value in found}.values()) or (None,)
 
+    def may_need_null(self, column: Column) -> bool:
+        """Return whether access may need NULL in the column, as that of rows that aren't deleted."""
+        return not column.not_null and column.name in self.vocabulary.null_tests
+
     def filler(self, relation: Relation, column: Column) -> Any:
         """Return a value for a column that decides nothing."""
         return self.values(relation, column)[0] if column.needs_value else None
@@ -202,9 +206,18 @@ class Pools:
                     valid = (one for one in self._candidates(column) if self._is_valid(column, one))
                     yield from ([value] for value in islice(valid, _OTHERS))
         constants = [natural(one) for one in found]
-        values: list[Any] = constants or (["1", "2", "10"] if linked else ["alice", True])
-        if linked:
-            values += [SUBJECTS[kind][0] for kind in self.kinds]
+        names = {one.name for one in linked}
+        kinds = {_kind(column) for column in self.columns if column.name in names}
+        if kinds == {"uuid"}:
+            # Any other text is an error.
+            values: list[Any] = [*constants, *SUBJECTS["uuid"], "1"]
+        else:
+            values = constants or (["1", "2", "10"] if linked else ["alice", True])
+            # A function may return the claim, so that nothing links it to a column.
+            is_uuid = not found and any(_kind(column) == "uuid" for column in self.columns)
+            values += SUBJECTS["uuid"] if is_uuid and not linked else ()
+            if linked:
+                values += [SUBJECTS[kind][0] for kind in self.kinds]
         yield from values
         yield values[:1]
 

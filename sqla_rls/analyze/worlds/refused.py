@@ -120,10 +120,11 @@ def _cannot_exist(sides: Sequence[ScratchDatabase], universe: Universe, row: Row
     """Return whether each side refuses the row for its values in the columns that decide."""
     known = _known(universe, row)
     own = [side for side in sides if row.relation in side.schema.relations]
-    return bool(known and own) and all(_refuses(side, row.relation, known, _MOST_KEYS) for side in own)
+    return bool(known and own) and all(refuses(side, row.relation, known, _MOST_KEYS) for side in own)
 
 
-def _refuses(side: ScratchDatabase, name: str, given: Values, most: int) -> bool:
+def refuses(side: ScratchDatabase, name: str, given: Values, most: int = 0) -> bool:
+    """Return whether a constraint refuses these values, or one of the rows by up to *most* foreign keys."""
     relation = side.schema.relations[name]
     known = {one: value for one, value in given.items() if one in relation.columns}
     if any(value is None and relation.columns[one].not_null for one, value in known.items()):
@@ -147,7 +148,7 @@ def _refuses(side: ScratchDatabase, name: str, given: Values, most: int) -> bool
         if found:
             return True
     return most > 0 and any(
-        _refuses(
+        refuses(
             side,
             key.target,
             {theirs: known[own] for own, theirs in zip(key.columns, key.target_columns, strict=True)},

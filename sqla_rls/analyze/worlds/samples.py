@@ -5,7 +5,7 @@ The same input gives the same samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from random import Random
 from typing import Any, Final
@@ -112,24 +112,59 @@ def granting_least(values: Sequence[Any]) -> Any:
     return others[0] if others and not isinstance(values[0], int) else values[0]
 
 
-def spread(pools: Sequence[Sequence[Any]], number: int, *, grants: bool) -> list[tuple[Any, ...]]:
+def spread(
+    pools: Sequence[Sequence[Any]],
+    number: int,
+    *,
+    nulls: Collection[int] = (),
+    grants: bool,
+    refuses: Callable[[Sequence[Any]], bool] = lambda _: False,
+) -> list[tuple[Any, ...]]:
     """Return each value once in a row that grants little, and in one that *grants*; and a sample of the rest.
 
     What opens shows in a row in question that is hidden otherwise.  A row of another table often grants by
-    the first values of its columns, such as the caller and a role.
+    the first values of its columns, such as the caller and a role.  Both may need NULL at the places *nulls*.
+    A row that a constraint *refuses* is left out, unless only such rows have one of its values.
     """
     bases = [tuple(map(granting_least, pools))]
     bases += [tuple(values[0] for values in pools)] if grants else []
+    if nulls:
+        bases += [
+            tuple(None if place in nulls else value for place, value in enumerate(base)) for base in bases
+        ]
+    permitted = [one for base in bases for one in _permitted(base, pools, refuses)]
+    bases = list({repr(one): one for one in permitted}.values())
     variations = [[(place, value) for place, values in enumerate(pools) for value in values]] * len(bases)
     found = {repr(base): base for base in bases}
+    refused: dict[str, tuple[Any, ...]] = {}
     for turns in zip(*variations, strict=True):
         for base, (place, value) in zip(bases, turns, strict=True):
             one = (*base[:place], value, *base[place + 1 :])
-            found.setdefault(repr(one), one)
+            (refused if refuses(one) else found).setdefault(repr(one), one)
+    for key, one in refused.items():
+        if any(
+            all(repr(other[place]) != repr(value) for other in found.values())
+            for place, value in enumerate(one)
+        ):
+            found[key] = one
     random = Random(0)  # noqa: S311 # the same worlds each time
     for _ in range(number * 10):
         if len(found) >= number:
             break
         one = tuple(random.choice(values) for values in pools)
-        found.setdefault(repr(one), one)
+        if not refuses(one):
+            found.setdefault(repr(one), one)
     return list(found.values())[:number]
+
+
+def _permitted(
+    base: tuple[Any, ...], pools: Sequence[Sequence[Any]], refuses: Callable[[Sequence[Any]], bool]
+) -> list[tuple[Any, ...]]:
+    """Return *base*, or the rows nearest to it that no constraint refuses, each with one other value."""
+    if not refuses(base):
+        return [base]
+    found = []
+    for place, values in enumerate(pools):
+        nearby = ((*base[:place], value, *base[place + 1 :]) for value in values)
+        found += [one for one in nearby if not refuses(one)][:1]
+    return found or [base]

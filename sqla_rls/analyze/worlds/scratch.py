@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,8 +18,10 @@ from sqla_rls.analyze.worlds.statements import Statement, insertion
 from sqla_rls.analyze.worlds.world import World
 from sqla_rls.exc import AnalysisError
 
-#: Milliseconds: a policy that never ends is an error of that statement.
+#: Milliseconds for the statements of one round trip: a policy may never end.
 STATEMENT_TIMEOUT: Final = 20_000
+#: The most statements of one round trip that has more than one world.
+_MOST_AT_ONCE: Final = 1_000
 _FIRES: Final = "SET LOCAL session_replication_role ="
 _TRY: Final = text(script("try_worlds"))
 _CREATE_STAND_IN: Final = f"""
@@ -138,6 +140,15 @@ class ScratchDatabase:
             actors: the callers.
             fires_triggers: False: triggers don't change the rows of a world; those of a statement, they do.
         """
+        return [
+            tried
+            for some in _rounds(trials, len(actors))
+            for tried in self._run(some, actors, fires_triggers=fires_triggers)
+        ]
+
+    def _run(
+        self, trials: Sequence[Trial], actors: Sequence[Actor], *, fires_triggers: bool
+    ) -> Iterator[Tried]:
         first, last = ([], []) if fires_triggers else ([f"{_FIRES} replica"], [f"{_FIRES} origin"])
         worlds = [
             {
@@ -158,10 +169,22 @@ class ScratchDatabase:
             "worlds": json.dumps(worlds),
             "actors": json.dumps([_settings(actor) for actor in actors]),
         }
-        return [
-            Tried(results=tuple(found["results"] or ()), rejected=found["rejected"])
-            for found in self.connection.execute(_TRY, parameters).scalars()
-        ]
+        for found in self.connection.execute(_TRY, parameters).scalars():
+            yield Tried(results=tuple(found["results"] or ()), rejected=found["rejected"])
+
+
+def _rounds(trials: Iterable[Trial], actors: int) -> Iterator[list[Trial]]:
+    some: list[Trial] = []
+    statements = 0
+    for trial in trials:
+        number = len(trial.statements) * actors
+        if some and statements + number > _MOST_AT_ONCE:
+            yield some
+            some, statements = [], 0
+        some.append(trial)
+        statements += number
+    if some:
+        yield some
 
 
 def create_stand_in(connection: Connection) -> None:

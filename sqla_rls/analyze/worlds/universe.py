@@ -35,6 +35,8 @@ class Universe:
     #: The columns that decide about access, of each relation that is read.
     deciding: Mapping[str, frozenset[str]]
     rows: Mapping[str, tuple[Row, ...]]
+    #: Whether a constraint refuses these values of a table.
+    refuses: Callable[[Relation, Values], bool] = lambda _relation, _values: False
     #: What the budget leaves out.
     left_out: list[str] = field(default_factory=list)
     #: The numbers of the parents that are made for rows, by their keys.
@@ -49,6 +51,7 @@ class Universe:
         accepts: Callable[[str, str], bool],
         *,
         varies_checked: bool = False,
+        refuses: Callable[[Relation, Values], bool] = lambda _relation, _values: False,
     ) -> Universe:
         """Make the universe of *relation*.
 
@@ -58,12 +61,13 @@ class Universe:
             shared: what both sides mention.
             accepts: asks Postgres whether a text is a value of a type.
             varies_checked: vary the columns of constraints, too.
+            refuses: asks Postgres whether a constraint refuses these values of a table.
         """
         read = schema.reads(relation.name)
         parts = (*_DECIDING, "constraint") if varies_checked else _DECIDING
         deciding = {name: _deciding(schema, read, name, parts) for name in sorted(read)}
         pools = Pools.of(relation, schema, shared, deciding, accepts)
-        self = cls(relation=relation, schema=schema, pools=pools, deciding=deciding, rows={})
+        self = cls(relation=relation, schema=schema, pools=pools, deciding=deciding, rows={}, refuses=refuses)
         self.rows = {
             name: self._rows(schema.relations[name]) for name in deciding if schema.relations[name].has_rows
         }
@@ -81,6 +85,7 @@ class Universe:
             for name, column in relation.columns.items()
             if name in self.deciding[relation.name] and column.generated is None
         ]
+        names = [name for name, _ in varied]
         size = math.prod(len(values) for _, values in varied)
         if size <= MOST_ROWS:
             chosen = list(itertools.product(*(values for _, values in varied)))
@@ -90,9 +95,14 @@ class Universe:
             chosen = spread(
                 [values for _, values in varied],
                 MOST_ROWS,
+                nulls=[
+                    place
+                    for place, (column, _) in enumerate(varied)
+                    if self.pools.may_need_null(relation.columns[column])
+                ],
                 grants=not is_asked or reads_itself(self.schema, relation),
+                refuses=self._asking(relation, names),
             )
-        names = [name for name, _ in varied]
         rows = [
             Row(relation.name, self._filled(relation, dict(zip(names, values, strict=True)), number))
             for number, values in enumerate(chosen, 1)
@@ -106,6 +116,16 @@ class Universe:
                 for one in self._copied(relation, row, copy, next(numbers))
             ]
         return tuple(dict.fromkeys(rows))
+
+    def _asking(self, relation: Relation, names: Sequence[str]) -> Callable[[Sequence[Any]], bool]:
+        known: dict[str, bool] = {}
+
+        def refuses(values: Sequence[Any]) -> bool:
+            if (spelled := repr(values)) not in known:
+                known[spelled] = self.refuses(relation, dict(zip(names, values, strict=True)))
+            return known[spelled]
+
+        return refuses
 
     def _copied(self, relation: Relation, row: Row, copy: int, number: int) -> Iterator[Row]:
         """Yield the row again, with other values where a key needs them."""
