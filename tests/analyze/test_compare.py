@@ -205,6 +205,7 @@ def test_a_superuser_may_do_everything_and_set_role_is_left_out(sides: Sides) ->
             "k of public.pages",
         ),
         ("ALTER TABLE pages DROP CONSTRAINT k;", "k of public.pages"),
+        ("ALTER TABLE docs ADD UNIQUE (id, body), ADD UNIQUE (body);", "(body) of public.docs"),
         (
             "CREATE TABLE names (id int CONSTRAINT n REFERENCES docs ON DELETE SET NULL);",
             "n of public.names",

@@ -57,6 +57,11 @@ def uncompared(
             "what foreign keys refuse, and what they change in the rows that refer to others, isn't "
             f"compared. These differ: {', '.join(keys)}"
         )
+    if keys := sorted(_new_unique_keys(before, after, names)):
+        yield (
+            "what an error of a unique key tells of a hidden row isn't compared. "
+            f"These differ: {', '.join(keys)}"
+        )
     if held := sorted(_differing_privileges(connections, schemas, names)):
         yield (
             "the privileges TRUNCATE, REFERENCES, TRIGGER and MAINTAIN, and grant options, aren't compared. "
@@ -100,6 +105,17 @@ def _differing_keys(before: Schema, after: Schema, names: Sequence[str]) -> Iter
             # In a table of one side, a key without an action refuses rows of that table only.
             if old != new and (None not in sides or " ON " in (old or new or "")):
                 yield f"{each} of {name}"
+
+
+def _new_unique_keys(before: Schema, after: Schema, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        old, new = (schema.relations.get(name) for schema in (before, after))
+        if old is None or new is None or not new.row_security:
+            continue
+        for key in new.keys:
+            # A key whose columns contain those of an older one refuses no other row.
+            if not any(set(one) <= set(key) for one in old.keys):
+                yield f"({', '.join(key)}) of {name}"
 
 
 def _differing_privileges(
