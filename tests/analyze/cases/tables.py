@@ -202,7 +202,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO authenticated;
     ),
     Case(
         name="A CHECK between two columns",
-        before=DOCS.replace("body text", "low int, high int, CHECK (low < high)")
+        before=DOCS.replace("body text", "low int NOT NULL, high int NOT NULL, CHECK (low < high)")
         + "CREATE POLICY p ON docs TO authenticated USING (low > 10);",
         after="ALTER POLICY p ON docs USING (high > 10);",
         rows={"docs": rows("id owner low high", (1, "x", 11, 12), (2, "x", 9, 12), (3, "x", 1, 2))},
