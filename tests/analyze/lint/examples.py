@@ -23,6 +23,21 @@ REVOKE TEMPORARY ON DATABASE app FROM PUBLIC;
 GRANT USAGE ON SCHEMA auth TO anonymous, authenticated;
 """
 
+#: The table of most examples, whose rows have owners.
+TABLE = """
+CREATE TABLE docs (
+  id int PRIMARY KEY, org_id int NOT NULL, owner_id text NOT NULL, is_public boolean NOT NULL);
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+CREATE TABLE members (org_id int, user_id text, PRIMARY KEY (org_id, user_id));
+GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO anonymous, authenticated;
+"""
+#: Runs with the rights of its owner: in place, nobody can say which rows it sees.
+IS_MEMBER = """
+CREATE FUNCTION is_member(org int) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+  AS 'SELECT EXISTS (SELECT FROM public.members AS m WHERE m.org_id = org AND m.user_id = auth.user_id())';
+"""
+OWN = "owner_id = (SELECT auth.user_id())"
+
 
 @dataclass
 class Examples:

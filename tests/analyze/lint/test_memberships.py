@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.analyze.lint.examples import Examples, shown
@@ -38,12 +36,6 @@ CASES = {
         True,
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def examples() -> Iterator[Examples]:
-    with Examples.start() as found:
-        yield found
 
 
 @pytest.mark.exhaustive

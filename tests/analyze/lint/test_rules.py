@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from tests.analyze.lint.examples import Examples, shown, unknown
 
 PAGES = Path(__file__).parents[3] / "docs" / "reference" / "lint"
 IS_WRITING = bool(os.environ.get("SQLA_RLS_WRITE_REFERENCE"))
-
-
-@pytest.fixture(scope="module")
-def examples() -> Iterator[Examples]:
-    with Examples.start() as found:
-        yield found
 
 
 def page(rule: Rule, found: str, subject: str) -> str:

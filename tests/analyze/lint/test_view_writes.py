@@ -1,0 +1,250 @@
+"""Writes of callers through views without security_invoker."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.analyze.lint.examples import IS_MEMBER, OWN, TABLE, Examples, shown, unknown
+
+#: A view v of the table docs, of which authenticated reads and writes own rows, and its privileges; the level
+#: of the finding, the commands that write past the policies, and the parts without an answer.
+VIEW_WRITES: dict[str, tuple[str, str | None, list[str], int]] = {
+    "new rows, by a policy of the owner": (
+        """GRANT INSERT ON docs TO reporting;
+        CREATE POLICY add ON docs FOR INSERT TO reporting WITH CHECK (true);
+        CREATE VIEW v AS SELECT * FROM docs; ALTER VIEW v OWNER TO reporting;
+        GRANT SELECT, INSERT ON v TO authenticated""",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "all rows, by policies of the owner for UPDATE and DELETE": (
+        """GRANT UPDATE, DELETE ON docs TO reporting;
+        CREATE POLICY u ON docs FOR UPDATE TO reporting USING (true);
+        CREATE POLICY s ON docs FOR SELECT TO reporting USING (true);
+        CREATE POLICY d ON docs FOR DELETE TO reporting USING (true);
+        CREATE VIEW v AS SELECT is_public FROM docs; ALTER VIEW v OWNER TO reporting;
+        GRANT UPDATE, DELETE ON v TO authenticated""",
+        "error",
+        ["UPDATE", "DELETE"],
+        0,
+    ),
+    "policies of the owner that are as narrow": (
+        f"""GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO reporting;
+        CREATE POLICY r ON docs TO reporting USING ({OWN} AND id > 0) WITH CHECK ({OWN} AND NOT is_public);
+        CREATE VIEW v AS SELECT * FROM docs; ALTER VIEW v OWNER TO reporting;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "a filter by the caller that holds for reading only": (
+        f"""CREATE VIEW v AS SELECT * FROM docs WHERE {OWN};
+        GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated""",
+        "error",
+        ["INSERT", "UPDATE"],
+        0,
+    ),
+    "an owner of the table that isn't a superuser": (
+        f"""ALTER TABLE docs OWNER TO back; CREATE VIEW v AS SELECT * FROM docs WHERE {OWN};
+        ALTER VIEW v OWNER TO back; GRANT INSERT ON v TO authenticated""",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "an owner of a forced table": (
+        f"""ALTER TABLE docs OWNER TO back, FORCE ROW LEVEL SECURITY;
+        CREATE VIEW v AS SELECT * FROM docs WHERE {OWN}; ALTER VIEW v OWNER TO back;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "an owner with BYPASSRLS": (
+        """GRANT ALL ON docs TO above; CREATE VIEW v AS SELECT 1 AS one FROM docs;
+        ALTER VIEW v OWNER TO above; GRANT DELETE ON v TO authenticated""",
+        "error",
+        ["DELETE"],
+        0,
+    ),
+    "rows that are read, too": (
+        "CREATE VIEW v AS SELECT * FROM docs; GRANT SELECT, DELETE ON v TO authenticated",
+        "error",
+        ["DELETE"],
+        0,
+    ),
+    "callers without a privilege on the table": (
+        f"""REVOKE ALL ON docs FROM authenticated; CREATE VIEW v AS SELECT * FROM docs WHERE {OWN};
+        GRANT INSERT, UPDATE ON v TO authenticated""",
+        "warning",
+        ["INSERT", "UPDATE"],
+        0,
+    ),
+    "own rows for callers without a privilege on the table": (
+        f"""REVOKE ALL ON docs FROM authenticated;
+        CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
+        GRANT INSERT, UPDATE, DELETE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "own rows, and a policy that reads a table and calls a function that callers may not": (
+        f"""REVOKE ALL ON docs FROM authenticated; CREATE SCHEMA of_policies;
+        CREATE TABLE of_policies.staff (user_id text); ALTER POLICY own ON docs WITH CHECK (
+          {OWN} OR EXISTS (SELECT FROM of_policies.staff AS s WHERE s.user_id = auth.user_id()));
+        CREATE FUNCTION of_policies.mine(id text) RETURNS boolean LANGUAGE plpgsql STABLE
+          AS 'BEGIN RETURN of_policies.same(id); END';
+        CREATE FUNCTION of_policies.same(id text) RETURNS boolean LANGUAGE sql STABLE
+          AS 'SELECT id = auth.user_id()';
+        ALTER POLICY own ON docs USING (of_policies.mine(owner_id));
+        REVOKE ALL ON ALL FUNCTIONS IN SCHEMA of_policies FROM PUBLIC;
+        CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
+        GRANT INSERT, UPDATE, DELETE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "WITH CHECK OPTION": (
+        f"""CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "a local CHECK OPTION above the filter": (
+        f"""CREATE VIEW below AS SELECT * FROM docs WHERE {OWN};
+        CREATE VIEW v AS SELECT * FROM below WITH LOCAL CHECK OPTION; GRANT INSERT ON v TO authenticated""",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "a CHECK OPTION above the filter": (
+        f"""CREATE VIEW below AS SELECT * FROM docs WHERE {OWN};
+        CREATE VIEW v AS SELECT * FROM below WITH CHECK OPTION; GRANT INSERT, UPDATE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "other names of columns, in a view of a view": (
+        """CREATE VIEW below (a, "B b", c, d) AS SELECT is_public, owner_id, id, o FROM docs AS t (id, o);
+        CREATE VIEW v (w, x, y, z) AS SELECT b, "B b", d, e FROM below AS d ("B b", b, e, d);
+        GRANT INSERT ON v TO authenticated""",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "a column that decides nothing, of own rows": (
+        f"""CREATE VIEW v AS SELECT * FROM docs WHERE {OWN};
+        GRANT UPDATE (is_public), INSERT (id, is_public) ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "security_invoker": (
+        """CREATE VIEW v WITH (security_invoker) AS SELECT * FROM docs;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "a view of a view with security_invoker": (
+        """CREATE VIEW below WITH (security_invoker) AS SELECT * FROM docs;
+        CREATE VIEW v AS SELECT * FROM below;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON v, below TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "a partitioned table, a copy and a function in WHERE": (
+        f"""CREATE TABLE parts (LIKE docs) PARTITION BY LIST (org_id);
+        CREATE TABLE one PARTITION OF parts DEFAULT;
+        ALTER TABLE parts ENABLE ROW LEVEL SECURITY; GRANT INSERT, SELECT ON parts TO authenticated;
+        CREATE POLICY own ON parts TO authenticated USING ({OWN}); {IS_MEMBER}
+        CREATE MATERIALIZED VIEW copy AS SELECT id FROM docs;
+        CREATE VIEW v AS SELECT * FROM parts AS p
+          WHERE {OWN} AND (is_member(org_id) OR is_public OR id IN (SELECT c.id FROM copy AS c));
+        GRANT INSERT ON v TO authenticated""",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "a table without row security": (
+        """CREATE TABLE news (id int PRIMARY KEY); CREATE VIEW v AS SELECT * FROM news;
+        GRANT SELECT, INSERT, DELETE ON v, news TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "a view that can't be written": (
+        f"""CREATE VIEW v AS SELECT DISTINCT id FROM docs WHERE {OWN};
+        GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "a foreign key, and a key that the database counts": (
+        f"""CREATE TABLE orgs (id int PRIMARY KEY); ALTER TABLE docs ADD FOREIGN KEY (org_id) REFERENCES orgs,
+          ALTER id ADD GENERATED ALWAYS AS IDENTITY, ALTER is_public SET DEFAULT false;
+        CREATE VIEW v AS SELECT * FROM docs WHERE {OWN}; GRANT INSERT ON v TO authenticated""",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "a trigger that makes the caller the owner": (
+        f"""CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql
+          AS 'BEGIN NEW.owner_id := auth.user_id(); RETURN NEW; END';
+        CREATE TRIGGER own BEFORE INSERT OR UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION own();
+        CREATE VIEW v AS SELECT * FROM docs WHERE {OWN}; GRANT INSERT, UPDATE ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "a constraint that no new row of the worlds satisfies": (
+        f"""ALTER TABLE docs ADD code text NOT NULL, ADD CHECK (md5(code) LIKE 'abcdef%') NOT VALID;
+        CREATE VIEW v AS SELECT * FROM docs WHERE {OWN}; GRANT INSERT ON v TO authenticated""",
+        None,
+        [],
+        1,
+    ),
+    "an INSTEAD OF trigger with the caller's rights": (
+        """CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql SET search_path = ''
+          AS 'BEGIN INSERT INTO public.docs VALUES (NEW.*); RETURN NEW; END';
+        CREATE VIEW v AS SELECT * FROM docs; GRANT INSERT ON v TO authenticated;
+        CREATE TRIGGER put INSTEAD OF INSERT ON v FOR EACH ROW EXECUTE FUNCTION put()""",
+        None,
+        [],
+        0,
+    ),
+    "an INSTEAD OF trigger with other rights": (
+        """CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+          AS 'BEGIN INSERT INTO public.docs VALUES (NEW.*); RETURN NEW; END';
+        CREATE VIEW v AS SELECT * FROM docs; GRANT INSERT ON v TO authenticated;
+        CREATE TRIGGER put INSTEAD OF INSERT ON v FOR EACH ROW EXECUTE FUNCTION put()""",
+        None,
+        [],
+        1,
+    ),
+}
+
+
+@pytest.mark.exhaustive
+def test_writes_through_a_view_are_tried(examples: Examples, subtests: pytest.Subtests) -> None:
+    before = f"""
+    CREATE ROLE reporting; CREATE ROLE back; CREATE ROLE above BYPASSRLS;
+    CREATE POLICY own ON docs TO PUBLIC USING ({OWN}) WITH CHECK ({OWN});
+    """.replace("TO PUBLIC", "TO authenticated")
+    for name, (sql, level, commands, undecided) in VIEW_WRITES.items():
+        with subtests.test(name):
+            found = examples.look(f"{TABLE}{before}{sql};", select=["view-without-invoker"])
+
+            assert shown(found)[: len(found.findings) - undecided] == (
+                [] if level is None else [f"{level} view-without-invoker public.v"]
+            )
+            assert len(unknown(found)) == undecided
+            tried = [one for finding in found.findings for one in finding.evidence if "command" in one.data]
+            assert [one.data["command"] for one in tried] == commands
+            for one in tried:
+                assert one.kind == "counterexample"
+                assert one.data["role"] == "authenticated"
+                assert one.data["statement"] in one.text
+                assert one.data["result"].endswith((" row", " rows"))
