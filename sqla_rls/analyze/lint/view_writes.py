@@ -220,7 +220,7 @@ class _Tries:
         actors = [*first, *(one for one in others if one not in first)]
         trials = list(self._trials(self.database.profiles[self.view.name, role]))
         as_is = self._run(trials, actors)
-        self._note_refusals(as_is)
+        self._note_refusals(trials, as_is)
         again: list[tuple[Trial, _Outcomes]] = []
         for trial, outcomes in zip(trials, as_is, strict=True):
             permitted = {statement for (_, statement), one in outcomes.items() if one.count}
@@ -270,18 +270,27 @@ class _Tries:
     def _execute(self, sql: str) -> None:
         self.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
-    def _note_refusals(self, tried: Sequence[_Outcomes]) -> None:
-        """Note the commands whose statements were all refused by constraints or triggers."""
+    def _note_refusals(self, trials: Sequence[Trial], tried: Sequence[_Outcomes]) -> None:
+        """Note the commands that no world answers, since constraints or triggers refuse its rows."""
         for command in COMMANDS:
+            if not any(one.command == command for trial in trials for one in trial.statements):
+                continue
             errors = [
                 one.error or ""
-                for outcomes in tried
+                for trial, outcomes in zip(trials, tried, strict=True)
+                if command == "INSERT" or self._has_row(trial.world)
                 for (_, statement), one in outcomes.items()
                 if statement.command == command
             ]
+            if not errors:
+                self.refused[command] = f"no {command} was tried: no row of the worlds can be inserted"
+                continue
             refusal = next((one for one in errors if one.startswith(_REFUSALS)), None)
             if refusal is not None and all(one and not one.startswith(_DENIALS) for one in errors):
                 self.refused[command] = f"no {command} of the worlds gets as far as a policy: {refusal}"
+
+    def _has_row(self, world: World) -> bool:
+        return any(row.relation == self.base.table.name for row in world.all_rows)
 
     def _trials(self, profile: Profile) -> Iterator[Trial]:
         """Yield worlds with the statements of a role: without a row of the table, with one, with others."""

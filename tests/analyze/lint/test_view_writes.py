@@ -248,3 +248,20 @@ def test_writes_through_a_view_are_tried(examples: Examples, subtests: pytest.Su
                 assert one.data["role"] == "authenticated"
                 assert one.data["statement"] in one.text
                 assert one.data["result"].endswith((" row", " rows"))
+
+
+@pytest.mark.exhaustive
+def test_a_view_whose_rows_can_not_be_made_is_not_passed_over(examples: Examples) -> None:
+    """The constraint refuses each row that the worlds are made of."""
+    found = examples.look(
+        TABLE
+        + f"""ALTER TABLE docs ADD code text NOT NULL CHECK (md5(code) = '900150983cd24fb0d6963f7d28e17f72');
+        CREATE POLICY own ON docs TO authenticated USING ({OWN});
+        CREATE VIEW v AS SELECT * FROM docs;
+        GRANT SELECT, UPDATE, DELETE ON v TO authenticated""",
+        select=["view-without-invoker"],
+    )
+
+    assert "warning view-without-invoker public.v" in shown(found)
+    reasons = " ".join(part.text for one in found.findings if one.rule == "unknown" for part in one.evidence)
+    assert all(f"no {command} was tried" in reasons for command in ("UPDATE", "DELETE")), reasons

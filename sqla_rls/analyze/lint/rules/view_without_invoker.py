@@ -258,6 +258,8 @@ def _shown(
     distinct = distinct_callers(database, view, roles)
     chosen = [actor for role in distinct for actor in first_actors(database, universe, role)]
     chosen += [actor for actor in suspect.actors if actor.role in distinct and actor not in chosen]
+    refusal: DBAPIError | None = None
+    is_tried = False
     for world in generate_worlds(universe, _BUDGET):
         if not world.all_rows:
             continue
@@ -267,9 +269,14 @@ def _shown(
                 for actor in chosen:
                     if _count(connection, view, actor) > _count(connection, view, actor, is_invoker=True):
                         return _evidence(universe, world, actor, view)
+            is_tried = True
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
+            refusal = refusal or error
+    if refusal is not None and not is_tried:
+        # No world has an answer, so the view isn't known to hide anything.
+        raise refusal
     return None
 
 
