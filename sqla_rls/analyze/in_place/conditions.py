@@ -149,7 +149,7 @@ class Conditions:
 
     def _spelled(self, name: str, expression: Expression) -> str:
         if expression.obstacle is not None:
-            raise Undecidable(expression.obstacle)
+            raise Undecidable(f"a policy of {name} {expression.obstacle}")
         self.expressions.add(expression)
         return expression.with_relations(lambda schema, relation: self._visible_rows(name, schema, relation))
 

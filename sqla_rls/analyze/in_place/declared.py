@@ -163,7 +163,8 @@ class Sides:
                 refusal = None if sql is None else expressions[policy.table, sql].refusal
                 if refusal is not None and (refused := find(policy.table)) is not None:
                     self._doubts[refused.name, ""] = (
-                        f"Postgres can't read policy {policy.name} before the migration: {refusal}"
+                        f"Postgres can't read policy {policy.name} of {refused.name} before the migration: "
+                        f"{refusal}"
                     )
         for key in {key.table for key in gone} | {policy.table for policy in new}:
             relation: Relation | None = find(key)
@@ -238,9 +239,13 @@ class Sides:
                 key = (relation.name, role)
                 old, new = model.profiles(later.relations[relation.name], role)
                 if key in held and not _is_as_modelled(held[key], old):
-                    self._doubts[key] = "Postgres counts other privileges than those of the catalog"
+                    self._doubts[key] = (
+                        f"Postgres counts other privileges on {relation.name} than those of the catalog"
+                    )
                 elif (relation.schema, relation.relname) in altered:
-                    self._doubts[key] = "the migration changes the type of a column, or drops one"
+                    self._doubts[key] = (
+                        f"the migration changes the type of a column of {relation.name}, or drops one"
+                    )
                 after[key] = new
         self.before = Side(schema=schema, profiles=held, doubts=self._doubts)
         self.after = Side(schema=later, profiles=after, regrouped=self._regrouped)

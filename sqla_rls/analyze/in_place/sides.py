@@ -20,7 +20,8 @@ class Side:
     schema: Schema
     #: What each role may do before row security, by the names of relation and role.
     profiles: Mapping[tuple[str, str], Profile]
-    #: Why nothing can be said of a role on a relation, by the names of both; of all roles, by "".
+    #: Why nothing can be said of a role on a relation, by the names of both; of all roles, by "".  A reason
+    #: names the relation, since it also counts for the relations that read this one.
     doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
     #: The roles that get other groups in the database after a migration, where Postgres can't be asked yet.
     regrouped: frozenset[str] = frozenset()
@@ -86,7 +87,8 @@ class BothSides:
         doubts = (
             side.doubts.get(key)
             for side in self
-            for one in self.read(name)
+            # A reason of its own comes before those of the relations that its policies read.
+            for one in sorted(self.read(name), key=lambda one: one != name)
             for key in ((one, role), (one, ""))
         )
         return next((doubt for doubt in doubts if doubt is not None), None)

@@ -38,7 +38,7 @@ class Expression:
     sql: str
     vocabulary: Vocabulary
     places: tuple[_Place, ...]
-    #: Why the expression can't be evaluated on rows of no table; None if it can.
+    #: Why the expression can't be evaluated on rows of no table, after "the policy"; None if it can.
     obstacle: str | None
     #: Whether its own words ask for the role that evaluates it; its functions may, too.
     depends_on_role: bool
@@ -84,7 +84,7 @@ def parsed(sql: str) -> Expression:
     words: frozenset[str] = frozenset()
     obstacle = None
     if not vocabulary.is_complete:
-        obstacle = "a part of the policy can't be read without running it"
+        obstacle = "has a part that can't be read without running it"
     else:
         places = tuple(_places(sql))
         words = frozenset(_words(sql))
@@ -104,12 +104,12 @@ def parsed(sql: str) -> Expression:
 
 def _obstacle(vocabulary: Vocabulary, places: tuple[_Place, ...]) -> str | None:
     if named := sorted(vocabulary.names & SYSTEM_COLUMNS):
-        return f"the policy reads the system column {named[0]}"
+        return f"reads the system column {named[0]}"
     for place in places:
         if place.schema is None:
-            return f"the policy reads pg_catalog.{place.name}"
+            return f"reads pg_catalog.{place.name}"
         if place.is_only:
-            return f"the policy reads {place.schema}.{place.name} without its partitions and children"
+            return f"reads {place.schema}.{place.name} without its partitions and children"
     return None
 
 

@@ -233,11 +233,74 @@ def test_a_new_column_can_not_be_decided(project: Project) -> None:
     script = project.revision(todos(read("other = 1"), other=BigInteger()))
 
     assert verdicts(script)[-1] == (
-        "Not decided: public.todos for authenticated: Postgres can't read policy p before the migration: "
-        'column "other" does not exist'
+        "Not decided: public.todos for authenticated: Postgres can't read policy p of public.todos before "
+        'the migration: column "other" does not exist'
     )
     project.upgrade()
     project.check(todos(read("other = 1"), other=BigInteger()))
+
+
+def docs_of_authors(docs: str, authors: str, level: Any = Integer, **columns: Any) -> MetaData:
+    """Two tables whose policies have the same name; the docs are those of the visible authors."""
+    metadata = MetaData()
+    for name, using in (("authors", authors), ("docs", f"{docs} AND author IN (SELECT author FROM authors)")):
+        Table(
+            name,
+            metadata,
+            Column("id", Integer, primary_key=True),
+            Column("author", Text),
+            Column("level", level if name == "authors" else Integer),
+            *[Column(each, type_) for each, type_ in columns.items()],
+            read(using),
+        )
+    return metadata
+
+
+def _unread(table: str, column: str) -> str:
+    return (
+        f"Postgres can't read policy p of public.{table} before the migration: "
+        f'column "{column}" does not exist'
+    )
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("after", "of_docs", "of_authors"),
+    [
+        (
+            docs_of_authors("true", "other = 1", other=Integer),
+            _unread("authors", "other"),
+            _unread("authors", "other"),
+        ),
+        (
+            docs_of_authors("other = 2", "more = 1", other=Integer, more=Integer),
+            _unread("docs", "other"),
+            _unread("authors", "more"),
+        ),
+        (
+            docs_of_authors("level = 1", "level = 2", level=BigInteger),
+            "the migration changes the type of a column of public.authors, or drops one",
+            "the migration changes the type of a column of public.authors, or drops one",
+        ),
+        (
+            docs_of_authors("level = 1", "xmin IS NOT NULL"),
+            "a policy of public.authors reads the system column xmin",
+            "a policy of public.authors reads the system column xmin",
+        ),
+    ],
+    ids=["a new column", "new columns of both", "a column of another type", "a system column"],
+)
+def test_the_reason_names_the_table_that_it_is_about(
+    project: Project, after: MetaData, of_docs: str, of_authors: str
+) -> None:
+    project.migrate(docs_of_authors("level = 1", "level = 1"))
+
+    notes = verdicts(project.revision(after))
+
+    assert [note for note in notes if note.startswith("Not decided: ")] == [
+        f"Not decided: public.authors for authenticated: {of_authors}",
+        f"Not decided: public.docs for authenticated: {of_docs}",
+    ]
 
 
 @pytest.mark.exhaustive

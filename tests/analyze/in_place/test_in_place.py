@@ -152,7 +152,7 @@ UNKNOWN: dict[str, tuple[str, str]] = {
     "a volatile function": ("ALTER POLICY d ON docs USING (random() < 0.5)", "random() is volatile"),
     "a table of Postgres": (
         "ALTER POLICY d ON docs USING (EXISTS (SELECT FROM pg_catalog.pg_roles))",
-        "the policy reads pg_catalog.pg_roles",
+        "a policy of public.docs reads pg_catalog.pg_roles",
     ),
     "a view": (
         "ALTER POLICY d ON docs USING (id IN (SELECT id FROM seen))",
