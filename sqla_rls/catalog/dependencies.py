@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection
 
-from sqla_rls.catalog.query import fetch_rows, schemas_of, sql_file
-from sqla_rls.catalog.read import policy_of
+from sqla_rls.catalog.query import fetch_tuples, schemas_of, sql_file
+from sqla_rls.catalog.read import policies_of
 from sqla_rls.snapshot import ObjectKey, Policy, PolicyKey, TableKey
 
 
@@ -23,10 +23,7 @@ def dependent_policies(
         "tables": [table.name for table, _ in listed],
         "columns": [column for _, column in listed],
     }
-    return [
-        policy_of(row, default_schema)
-        for row in fetch_rows(connection, sql_file("dependent_policies"), parameters)
-    ]
+    return policies_of(fetch_tuples(connection, sql_file("dependent_policies"), parameters), default_schema)
 
 
 def policies_on_every_column(
@@ -39,10 +36,8 @@ def policies_on_every_column(
         "schemas": schemas_of(tables, default_schema),
         "tables": [table.name for table in tables],
     }
-    return {
-        policy_of(row, default_schema).key
-        for row in fetch_rows(connection, sql_file("policies_on_every_column"), parameters)
-    }
+    rows = fetch_tuples(connection, sql_file("policies_on_every_column"), parameters)
+    return {policy.key for policy in policies_of(rows, default_schema)}
 
 
 def calling_policies(
@@ -55,7 +50,4 @@ def calling_policies(
         "schemas": schemas_of(functions, default_schema),
         "functions": [one.name for one in functions],
     }
-    return [
-        policy_of(row, default_schema)
-        for row in fetch_rows(connection, sql_file("calling_policies"), parameters)
-    ]
+    return policies_of(fetch_tuples(connection, sql_file("calling_policies"), parameters), default_schema)

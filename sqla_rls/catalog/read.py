@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from operator import itemgetter
 from typing import Any
 
@@ -203,9 +204,8 @@ def _policies(connection: Connection, schemas: Collection[str], default_schema: 
 
     An ORDER BY would sort their parse trees, and keep parallel workers from spelling them.
     """
-    rows = fetch_rows(connection, sql_file("policies_of_schemas"), {"schemas": list(schemas)})
-    rows.sort(key=itemgetter("nspname", "relname", "polname"))
-    return [policy_of(row, default_schema) for row in rows]
+    rows = fetch_tuples(connection, sql_file("policies_of_schemas"), {"schemas": list(schemas)})
+    return policies_of(sorted(rows, key=itemgetter(0, 1, 2)), default_schema)
 
 
 def heirs_in(
@@ -251,14 +251,20 @@ def _holders_of(
     }
 
 
-def policy_of(row: RowMapping, default_schema: str) -> Policy:
-    return Policy(
-        table=key_of(row, default_schema),
-        name=row["polname"],
-        permissive=row["polpermissive"],
-        command=row["command"],
-        roles=frozenset(row["roles"]),
-        using=row["using_"],
-        with_check=row["with_check"],
-        comment=row["comment"],
-    )
+def policies_of(rows: Iterable[Sequence[Any]], default_schema: str) -> list[Policy]:
+    """Return the policies of rows of policies.sql; equal keys and sets of roles are one object."""
+    key = cache(partial(TableKey.of, default_schema=default_schema))
+    roles_of = cache(frozenset[str])
+    return [
+        Policy(
+            table=key(schema, table),
+            name=name,
+            permissive=permissive,
+            command=command,
+            roles=roles_of(tuple(roles)),
+            using=using,
+            with_check=with_check,
+            comment=comment,
+        )
+        for schema, table, name, permissive, command, roles, using, with_check, comment in rows
+    ]
