@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError
@@ -22,20 +22,19 @@ from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey, unless_default
 log = autogenerate_log(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Functions:
+class Functions(NamedTuple):
     """The functions of the database, and those of the models as Postgres spells them.
 
     Each comes after the functions that it calls: after older ones in the database, and after earlier ones in
     the models.
     """
 
-    live: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
-    declared: Mapping[TableKey, SQLFunction] = field(default_factory=dict)
+    live: Mapping[TableKey, SQLFunction]
+    declared: Mapping[TableKey, SQLFunction]
     #: The functions that column defaults may call: created before the tables, and dropped after them.
-    beneath_tables: Collection[TableKey] = ()
+    beneath_tables: Collection[TableKey]
     #: Those of them whose bodies read new or dropped tables, so that Postgres can't check them yet.
-    unchecked: Collection[TableKey] = ()
+    unchecked: Collection[TableKey]
 
     @property
     def objects(self) -> set[ObjectKey]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
@@ -18,16 +18,15 @@ log = autogenerate_log(__name__)
 _COMPARE = "SELECT * FROM pg_temp.sqla_rls_views(:schemas, :views, :definitions) ORDER BY place"
 
 
-@dataclass(frozen=True, slots=True)
-class Views:
+class Views(NamedTuple):
     """The views of the database, and those of the models; each after the views that it reads."""
 
-    live: Mapping[TableKey, View] = field(default_factory=dict)
-    declared: Mapping[TableKey, View] = field(default_factory=dict)
+    live: Mapping[TableKey, View]
+    declared: Mapping[TableKey, View]
     #: The views that can't be replaced, since their columns or an object that they read change.
-    recreated: frozenset[TableKey] = frozenset()
+    recreated: frozenset[TableKey]
     #: The undeclared views that read dropped or altered objects.
-    in_the_way: frozenset[TableKey] = frozenset()
+    in_the_way: frozenset[TableKey]
 
 
 def read_views(
@@ -53,7 +52,7 @@ def read_views(
     """
     keys = list({**declared, **dict.fromkeys(made)})
     if not keys:
-        return Views()
+        return Views({}, {}, frozenset(), frozenset())
     live = views_in(connection, keys, default_schema=default_schema)
     compared, recreated = _compared(connection, {**declared}, live, default_schema)
     recreated |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, MetaData, Table
@@ -45,8 +45,7 @@ _T = TypeVar("_T")
 _K = TypeVar("_K", TableKey, PolicyKey)
 
 
-@dataclass(frozen=True, slots=True)
-class _Models:
+class _Models(NamedTuple):
     """The MetaData of the models, and how a connection names their schemas."""
 
     metadatas: list[MetaData]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import MetaData
 
@@ -54,8 +54,7 @@ def ignore(
     keep_on(metadata, Ignored(*map(tuple, given)))
 
 
-@dataclass(frozen=True, slots=True)
-class Ignored:
+class Ignored(NamedTuple):
     """The patterns of a MetaData, or of several."""
 
     policies: tuple[str, ...] = ()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from sqla_rls.snapshot import ObjectKey, SQLFunction, TableKey
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionChange:
+class FunctionChange(NamedTuple):
     """A change of a function; *before* is None for a new one, and *after* for a dropped one."""
 
     key: TableKey
@@ -32,7 +32,7 @@ class FunctionChange:
             return self
         comment = None if self.replaces else self.before.comment
         before, after = (replace(one, comment=comment) for one in (self.before, self.after))
-        return replace(self, before=before, after=after)
+        return self._replace(before=before, after=after)
 
 
 def diff_functions(

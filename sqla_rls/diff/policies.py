@@ -7,43 +7,47 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from sqla_rls.diff.privileges import PrivilegeChanges, diff_privileges
 from sqla_rls.diff.roles import RoleChanges, diff_roles
 from sqla_rls.snapshot import ObjectKey, Policy, PolicyKey, RowSecurity, Snapshot, TableKey
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyChange:
+class PolicyChange(NamedTuple):
     """A change of a policy; *before* is None for a new one, and *after* for a dropped one."""
 
     before: Policy | None
     after: Policy | None
 
 
-@dataclass(frozen=True, slots=True)
-class RowSecurityChange:
+class RowSecurityChange(NamedTuple):
     """A change of the flags of a table."""
 
     before: RowSecurity
     after: RowSecurity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class Changes(NamedTuple):
     """The changes that turn one Snapshot into another."""
 
-    roles: RoleChanges = field(default_factory=RoleChanges)
-    auth_functions: bool = False
-    row_security: list[RowSecurityChange] = field(default_factory=list)
-    policies: list[PolicyChange] = field(default_factory=list)
-    privileges: PrivilegeChanges = field(default_factory=PrivilegeChanges)
+    roles: RoleChanges
+    auth_functions: bool
+    row_security: list[RowSecurityChange]
+    policies: list[PolicyChange]
+    privileges: PrivilegeChanges
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to change."""
-        return replace(self, privileges=replace(self.privileges, on_schemas={})) == Changes()
+        return not (
+            any(self.roles)
+            or self.auth_functions
+            or self.row_security
+            or self.policies
+            or any(self.privileges._replace(on_schemas={}))
+        )
 
 
 def diff(

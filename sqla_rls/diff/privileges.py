@@ -12,7 +12,7 @@ through the parent needs no privilege on them, and direct access bypasses the po
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from sqla_rls.diff.implied import implied_privileges, wanted_privileges
 from sqla_rls.snapshot import (
@@ -35,26 +35,25 @@ from sqla_rls.snapshot import (
 BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivilegeChanges:
+class PrivilegeChanges(NamedTuple):
     """The changes of privileges, with what the next database may need."""
 
-    grants: frozenset[Privilege] = frozenset()
-    revokes: frozenset[Privilege] = frozenset()
+    grants: frozenset[Privilege]
+    revokes: frozenset[Privilege]
     #: The effects of default privileges on objects that don't exist yet.
-    revokes_on_new: frozenset[Privilege] = frozenset()
+    revokes_on_new: frozenset[Privilege]
     #: The PUBLIC_PRIVILEGES to revoke.
-    public_revokes: tuple[str, ...] = ()
-    default_grants: frozenset[DefaultPrivilege] = frozenset()
-    default_revokes: frozenset[DefaultPrivilege] = frozenset()
+    public_revokes: tuple[str, ...]
+    default_grants: frozenset[DefaultPrivilege]
+    default_revokes: frozenset[DefaultPrivilege]
     #: The privileges that only the owner of a schema can grant.
-    left_out: frozenset[Privilege] = frozenset()
+    left_out: frozenset[Privilege]
     #: The privileges on schemas that a new role needs, by grantee, even if this database has them.
-    on_schemas: Mapping[str, frozenset[Privilege]] = field(default_factory=dict)
+    on_schemas: Mapping[str, frozenset[Privilege]]
 
     def with_new_roles(self, roles: Collection[str]) -> PrivilegeChanges:
         """Return the changes with all privileges on schemas that the new *roles* need."""
-        return replace(self, grants=self.grants.union(*(self.on_schemas.get(role, ()) for role in roles)))
+        return self._replace(grants=self.grants.union(*(self.on_schemas.get(role, ()) for role in roles)))
 
 
 def diff_privileges(

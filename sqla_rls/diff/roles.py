@@ -6,27 +6,25 @@ A role that loses its declaration isn't dropped.  An attribute that its declarat
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqla_rls.snapshot import BROUGHT_ALONG, Membership, Role, Snapshot, members_last
 
 
-@dataclass(frozen=True, slots=True)
-class RoleChange:
+class RoleChange(NamedTuple):
     """A change of a role; both sides have only the attributes that differ."""
 
     before: Role
     after: Role
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleChanges:
+class RoleChanges(NamedTuple):
     """The changes of roles and memberships."""
 
-    created: list[Role] = field(default_factory=list)
-    altered: list[RoleChange] = field(default_factory=list)
-    granted: frozenset[Membership] = frozenset()
-    revoked: frozenset[Membership] = frozenset()
+    created: list[Role]
+    altered: list[RoleChange]
+    granted: frozenset[Membership]
+    revoked: frozenset[Membership]
 
 
 def diff_roles(

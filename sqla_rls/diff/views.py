@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from sqla_rls.snapshot import ObjectKey, TableKey, View
 
 
-@dataclass(frozen=True, slots=True)
-class ViewChange:
+class ViewChange(NamedTuple):
     """A change of a view; *before* is None for a new one.  *replaces*: CREATE OR REPLACE suffices."""
 
     before: View | None
@@ -17,16 +17,15 @@ class ViewChange:
     replaces: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ViewChanges:
+class ViewChanges(NamedTuple):
     """The changes of views, in the order of the migration."""
 
     #: The declared views that are new, changed, or recreated; the migration creates them after the tables.
-    created: Sequence[ViewChange] = ()
+    created: Sequence[ViewChange]
     #: The views to drop before the tables change, each before the views that it reads.
-    dropped: Sequence[View] = ()
+    dropped: Sequence[View]
     #: The dropped views that no model declares any more.
-    gone: Sequence[View] = ()
+    gone: Sequence[View]
 
     @property
     def recreated(self) -> set[ObjectKey]:

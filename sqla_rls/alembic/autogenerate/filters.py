@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import MetaData, Table
 from sqlalchemy.schema import SchemaItem
@@ -22,8 +21,7 @@ class _Function(SchemaItem):
         self.name, self.schema = name, schema
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
+class Filters(NamedTuple):
     """Applies the filters of env.py and ``ignore()`` to views and functions."""
 
     autogen_context: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqla_rls.alembic.autogenerate.auth_functions import (
     calls_of_missing_functions,
@@ -16,8 +16,7 @@ from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.snapshot import AUTH_SCHEMA, PolicyKey, Snapshot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Normalized:
+class Normalized(NamedTuple):
     """Both Snapshots with equal text for equal expressions, and without ignored objects."""
 
     live: DatabaseSnapshot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from alembic.operations import ops
@@ -42,8 +42,7 @@ from sqla_rls.snapshot import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """The subject of one comparison."""
 
     connection: Connection
@@ -132,8 +131,7 @@ class Dependents(NamedTuple):
         return {*self.dropped, *self.recreated}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
+class Read(NamedTuple):
     """The database and the declarations, before Postgres has compared them."""
 
     live: DatabaseSnapshot
