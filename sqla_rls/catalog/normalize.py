@@ -47,6 +47,17 @@ SELECT pg_temp.sqla_rls_equal(array_agg(query ORDER BY e.place), :mark)
 """
 
 
+# Postgres compares the shapes, and answers with numbers: a shape takes kilobytes.
+_SHAPES = """
+SELECT s.place, dense_rank() OVER (ORDER BY s.shape COLLATE pg_catalog."C") AS number
+  FROM (SELECT array_agg(format(E'SELECT FROM %I.%I WHERE (%s\\n)', e.schema_name, e.table_name, e.expression)
+                         ORDER BY e.place) AS statements
+          FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY
+               AS e (schema_name, table_name, expression, place)) AS asked,
+       pg_temp.sqla_rls_shapes(asked.statements, :mark) AS s
+"""
+
+
 class _Expression(NamedTuple):
     table: TableKey
     sql: str
@@ -182,14 +193,13 @@ def _same(
     for one, live_sql in _equal(connection, live.default_schema, pairs):
         same[one].add(live_sql)
 
+    def is_settled(one: _Expression) -> bool:
+        return wanted[one] <= same[one] if wanted[one] else bool(same[one])
+
     refused: set[_Expression] = set()
     # One reading settles most spellings, since those of the catalog are read once; two settle all.
     for readings in (1, 2):
-        asked = {
-            one
-            for one, live_sql in wanted.items()
-            if one not in refused and not (live_sql <= same[one] if live_sql else same[one])
-        }
+        asked = {one for one in wanted if one not in refused and not is_settled(one)}
         candidates = {
             _Expression(table, sql)
             for table in {one.table for one in asked}
@@ -204,6 +214,15 @@ def _same(
         for one, spelling in spellings.items():
             if one in asked:
                 same[one] |= by_spelling.get((one.table, spelling), set())
+    # Postgres spells those with other aliases in another way.
+    others = {
+        one: (wanted[one] or live_expressions[one.table]) - same[one]
+        for one in wanted.keys() - refused
+        if not is_settled(one)
+    }
+    shapes = _shapes(connection, live.default_schema, others)
+    for one in others.keys() & shapes.keys():
+        same[one] |= {sql for sql in others[one] if shapes.get(_Expression(one.table, sql)) == shapes[one]}
     return same
 
 
@@ -232,6 +251,39 @@ def _equal(
         connection.execute(text(sql_file("equal_expressions")))
         places = connection.scalars(query, {**arrays, "mark": f"m{os.urandom(8).hex()}_"}).one()
     return [pairs[place - 1] for place in places]
+
+
+def _shapes(
+    connection: Connection, default_schema: str, expressions: Mapping[_Expression, Collection[str]]
+) -> dict[_Expression, int]:
+    """Return a number for each of *expressions*, and of those beside it; equal shapes have the same number.
+
+    The shape is the tree that Postgres stores, without the aliases of relations and output columns.  An
+    expression to which these matter has none.
+    """
+    asked = list(
+        {
+            *expressions,
+            *(_Expression(one.table, sql) for one, others in expressions.items() for sql in others),
+        }
+    )
+    found: dict[_Expression, int] = {}
+    if asked:
+        arrays = {
+            "schemas": schemas_of((one.table for one in asked), default_schema),
+            "tables": [one.table.name for one in asked],
+            "expressions": [one.sql for one in asked],
+        }
+        query = text(_SHAPES).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
+        with trying(connection):
+            # text() would take the fields of a tree for parameters.
+            connection.exec_driver_sql(
+                sql_file("shape_expressions"), execution_options={"no_parameters": True}
+            )
+            mark = f"m{os.urandom(16).hex()}"
+            rows = connection.execute(query, {**arrays, "mark": mark})
+            found = {asked[row.place - 1]: row.number for row in rows}
+    return found
 
 
 def _spell(

@@ -146,6 +146,115 @@ def test_another_expression_counts_as_changed_and_so_does_text_that_is_none(
                 assert "policy 1" in changed(*pair)
 
 
+def docs(*expressions: str) -> MetaData:
+    metadata = MetaData()
+    Table("members", metadata, Column("org_id", Integer), Column("user_id", Text), Column("role", Text))
+    declared = [Policy(f"policy {number}", using=using) for number, using in enumerate(expressions)]
+    Table("docs", metadata, Column("org_id", Integer), Column("user_id", Text), *declared)
+    return metadata
+
+
+#: Expressions that differ in aliases only.
+ALIASES = {
+    "org_id IN (SELECT m.org_id FROM members AS m WHERE m.user_id = 'a')": [
+        "org_id IN (SELECT x.org_id FROM members x WHERE x.user_id = 'a')",
+        "org_id IN (SELECT org_id FROM members WHERE user_id = 'a')",
+        "org_id IN (SELECT m.org_id AS o FROM members AS m WHERE m.user_id = 'a')",
+        (
+            'org_id IN (SELECT "m (}".o AS "{ALIAS" FROM members AS "m (}" (o, ":alias <>") '
+            """WHERE "m (}".":alias <>" = 'a')"""
+        ),
+        (
+            'org_id IN (SELECT ":resname".org_id AS ":alias" FROM members AS ":resname" '
+            "WHERE \":resname\".user_id = 'a')"
+        ),
+    ],
+    "EXISTS (SELECT FROM members AS m JOIN members AS n USING (org_id) WHERE org_id = docs.org_id AND "
+    "m.role = 'a' AND n.role = 'b' AND m.user_id <> n.user_id)": [
+        (
+            "EXISTS (SELECT FROM members AS n JOIN members AS m USING (org_id) AS j WHERE j.org_id = "
+            "docs.org_id AND n.role = 'a' AND m.role = 'b' AND n.user_id <> m.user_id)"
+        ),
+    ],
+    "user_id = ANY (ARRAY(SELECT s.a FROM (SELECT user_id AS a FROM members) AS s UNION SELECT 'b'))": [
+        "user_id = ANY (ARRAY(SELECT t.b FROM (SELECT user_id AS b FROM members) AS t UNION SELECT 'b'))",
+    ],
+    "user_id IN (SELECT x FROM unnest(ARRAY['a', 'b']) AS x)": [
+        "user_id IN (SELECT y.z FROM unnest(ARRAY['a', 'b']) AS y (z))",
+    ],
+}
+#: Expressions whose trees have other names, and that mean something else.
+NAMES_DECIDE = [
+    (
+        "(SELECT to_jsonb(s) ->> 'x' FROM (SELECT user_id AS x, role AS y FROM members LIMIT 1) AS s) = 'a'",
+        "(SELECT to_jsonb(s) ->> 'x' FROM (SELECT user_id AS y, role AS x FROM members LIMIT 1) AS s) = 'a'",
+    ),
+    (
+        "(SELECT to_jsonb(j) ->> 'x' FROM (members AS a (o, x, y) CROSS JOIN (VALUES (1)) AS v) AS j) = 'a'",
+        "(SELECT to_jsonb(j) ->> 'x' FROM (members AS a (o, y, x) CROSS JOIN (VALUES (1)) AS v) AS j) = 'a'",
+    ),
+    (
+        "(SELECT to_jsonb(f) ->> 'x' FROM unnest(ARRAY['a'], ARRAY['b']) AS f (x, y)) = 'a'",
+        "(SELECT to_jsonb(f) ->> 'x' FROM unnest(ARRAY['a'], ARRAY['b']) AS f (y, x)) = 'a'",
+    ),
+    (
+        "(WITH w AS (SELECT user_id AS x, role AS y FROM members) SELECT to_jsonb(w) ->> 'x' FROM w) = 'a'",
+        "(WITH w AS (SELECT user_id AS y, role AS x FROM members) SELECT to_jsonb(w) ->> 'x' FROM w) = 'a'",
+    ),
+    (
+        "EXISTS (SELECT FROM members AS m WHERE m.org_id = org_id AND m.user_id = 'a')",
+        "EXISTS (SELECT FROM members AS m WHERE m.org_id = docs.org_id AND m.user_id = 'a')",
+    ),
+    (
+        (
+            "EXISTS (SELECT FROM members AS m, members AS n WHERE m.org_id = n.org_id AND m.role = n.role "
+            "AND m.user_id = 'a' AND n.user_id = 'b')"
+        ),
+        (
+            "EXISTS (SELECT FROM members AS m, members AS n WHERE m.org_id = n.org_id AND m.role = n.role "
+            "AND m.user_id = 'a' AND m.user_id = 'b')"
+        ),
+    ),
+    (
+        "EXISTS (SELECT FROM members AS m WHERE EXISTS (SELECT FROM members AS n WHERE n.org_id = m.org_id))",
+        "EXISTS (SELECT FROM members AS m WHERE EXISTS (SELECT FROM members AS m WHERE m.org_id = m.org_id))",
+    ),
+    (
+        "user_id IN (SELECT m.user_id AS role FROM members AS m)",
+        "user_id IN (SELECT m.role AS user_id FROM members AS m)",
+    ),
+    (
+        "(SELECT user_id AS a FROM members ORDER BY role LIMIT 1) = 'a'",
+        "(SELECT user_id AS role FROM members ORDER BY role LIMIT 1) = 'a'",
+    ),
+]
+
+
+@pytest.mark.exhaustive
+def test_an_alias_alone_is_no_change(tmp_path: Path, database: URL, subtests: pytest.Subtests) -> None:
+    project = Project(tmp_path / "migrations", database)
+    live = list(ALIASES)
+    project.migrate(docs(*live))
+    with project.engine.connect() as connection:
+        for number, spellings in enumerate(ALIASES.values()):
+            for other in spellings:
+                with subtests.test(other):
+                    declared = [*live[:number], other, *live[number + 1 :]]
+                    assert compare(connection, docs(*declared)) == []
+
+
+@pytest.mark.exhaustive
+def test_a_name_that_decides_is_a_change(tmp_path: Path, database: URL, subtests: pytest.Subtests) -> None:
+    project = Project(tmp_path / "migrations", database)
+    live = [one for one, _ in NAMES_DECIDE]
+    project.migrate(docs(*live))
+    with project.engine.connect() as connection:
+        for number, (_, other) in enumerate(NAMES_DECIDE):
+            with subtests.test(other):
+                changes = compare(connection, docs(*live[:number], other, *live[number + 1 :]))
+                assert [change[:2] for change in changes] == [("alter_policy", f"policy {number}")]
+
+
 @pytest.fixture
 def looker(server: Server, project: Project) -> Iterator[Project]:
     """May read the version table and make temporary objects, and no more."""
