@@ -28,6 +28,8 @@ OPTION: Final = "row_security_openings"
 _CHOICES: Final = ("confirm", "warn", "ignore")
 #: The most worlds for each table, and the most rows of each table in a world.
 _WORLDS, _ROWS = 60, 2
+#: It follows the verdicts that aren't decided.
+TO_DECIDE: Final = 'To decide, run before the upgrade: sqla-rls diff "$DATABASE_URL" rev:head'
 
 
 class Verdicts(NamedTuple):
@@ -62,7 +64,7 @@ def verdicts(context: Context, read: Read, normalized: Normalized, changes: Chan
         migration = Migration(
             live=read.live,
             changes=changes,
-            functions={change.key for change in read.function_changes},
+            functions=read.function_changes,
             dropped=context.tables.dropped,
             altered={table for table, _ in context.tables.retyped_columns | context.tables.dropped_columns},
         )
@@ -73,8 +75,12 @@ def verdicts(context: Context, read: Read, normalized: Normalized, changes: Chan
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise
         reason = str(error.orig if isinstance(error, DBAPIError) else error).partition("\n")[0]
-        log.info("Not decided: %s", reason)
-        return Verdicts(upgrade=(f"Not decided: {reason}",))
+        lines = [f"Not decided: {reason}"]
+        # The reason of another error says what to do.
+        lines += [TO_DECIDE] if isinstance(error, DBAPIError) else []
+        for line in lines:
+            log.info("%s", line)
+        return Verdicts(upgrade=tuple(lines))
 
 
 def _found(context: Context, migration: Any, read: Read, choice: str) -> Verdicts:
@@ -115,8 +121,8 @@ def _lines(found: Comparison) -> list[str]:
         for changed in _by_table(found.changes).values():
             lines += [f"{label}: {one}" for one in _sentences(changed, direction)]
     lines += [f"Same rows as before: {one}" for one in _sames(found)]
-    lines += [f"Not decided: {one}" for one in _unknowns(found)]
-    return lines
+    unknown = [f"Not decided: {one}" for one in _unknowns(found)]
+    return [*lines, *unknown, TO_DECIDE] if unknown else lines
 
 
 def _lines_of_downgrade(found: Comparison) -> Iterator[str]:

@@ -29,6 +29,7 @@ from sqla_rls.analyze.in_place.conditions import (
 )
 from sqla_rls.analyze.in_place.constraints import Constraints, read_actions
 from sqla_rls.analyze.in_place.decidable import Functions
+from sqla_rls.analyze.in_place.definers import Name
 from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question
 from sqla_rls.analyze.in_place.inputs import Inputs
 from sqla_rls.analyze.in_place.proof import is_proved
@@ -250,24 +251,49 @@ class _Comparing:
     def _part(self, name: str, role: str, part: Part, tables: Tables) -> _Part:
         conditions: list[str] = []
         expressions: set[Expression] = set()
+        queries: set[Expression] = set()
+        replaced: set[Name] = set()
+        kept: set[Name] = set()
         try:
             for side in self.sides:
                 profiles = {one: held for (one, each), held in side.profiles.items() if each == role}
                 if name not in profiles:
                     conditions.append("false")
                     continue
-                asked = Conditions(Access(side.schema, role, profiles), tables)
+                asked = Conditions(
+                    Access(side.schema, role, profiles),
+                    tables,
+                    definers=side.definers,
+                    owners=side.profiles,
+                )
                 try:
                     conditions.append(asked.of(name, part))
                 except Denied:
                     conditions.append("false")
                 expressions |= asked.expressions
-            self.functions.require_decidable(expressions)
-            self.sides.require_same_functions(self.functions.signatures(expressions))
+                queries |= asked.queries
+                replaced |= asked.replaced
+                kept |= asked.kept
+            replaced -= kept
+            self.functions.require_decidable(expressions, but=replaced)
+            self.sides.require_same_functions(self.functions.signatures(expressions), but_bodies=replaced)
+            self._require_callable(role, expressions, queries)
             self._require_same_groups(role, expressions)
         except Undecidable as error:
             return _Part(("", ""), frozenset(), str(error))
         return _Part((conditions[0], conditions[1]), frozenset(expressions))
+
+    def _require_callable(
+        self, role: str, expressions: Collection[Expression], queries: Collection[Expression]
+    ) -> None:
+        """Raise Undecidable if *queries* in place of calls may say something else than the functions."""
+        if not queries:
+            return
+        # The function would run as its owner.
+        if self.functions.ask_for_role(queries):
+            raise Undecidable("a function that a policy calls asks for the role of its owner")
+        if not self.rights.of(role, expressions)["may_execute"]:
+            raise Undecidable(f"role {role} may not execute a function that a policy calls")
 
     def _require_same_groups(self, role: str, expressions: Collection[Expression]) -> None:
         """Raise Undecidable if the groups of *role* may decide, and the migration changes them."""

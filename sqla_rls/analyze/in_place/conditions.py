@@ -9,10 +9,11 @@ Names come quoted from the catalog, and expressions as Postgres prints them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from sqla_rls.analyze.in_place.definers import Call, Definer, Name, calls
 from sqla_rls.analyze.in_place.splice import Expression, parsed, quoted
 from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.schema import Schema
@@ -110,6 +111,15 @@ class Conditions:
     #: The functions that the expressions call, in parts.
     functions: set[tuple[str, ...]] = field(default_factory=set)
     expressions: set[Expression] = field(default_factory=set)
+    #: The functions whose queries may stand in place of their calls, and the rights of their owners.
+    #: None leaves all calls as they are.
+    definers: Mapping[Name, Definer] | None = None
+    owners: Mapping[tuple[str, str], Profile] = field(default_factory=dict[tuple[str, str], Profile])
+    #: Those whose queries do, and those of which a call stays.
+    replaced: set[Name] = field(default_factory=set[Name])
+    kept: set[Name] = field(default_factory=set[Name])
+    #: The queries, which are among the expressions.
+    queries: set[Expression] = field(default_factory=set[Expression])
     #: The relations whose policies with subqueries are being read.
     _active: list[str] = field(default_factory=list)
 
@@ -151,7 +161,55 @@ class Conditions:
         if expression.obstacle is not None:
             raise Undecidable(f"a policy of {name} {expression.obstacle}")
         self.expressions.add(expression)
-        return expression.with_relations(lambda schema, relation: self._visible_rows(name, schema, relation))
+        return expression.with_relations(
+            lambda schema, relation: self._visible_rows(name, schema, relation),
+            self._replaced_calls(expression),
+        )
+
+    def _replaced_calls(self, expression: Expression) -> Iterator[tuple[int, int, str]]:
+        """Yield the calls of functions with the rights of their owners, and their queries on all rows."""
+        if self.definers is None:
+            return
+        for call in calls(expression.sql):
+            query = self._query(call)
+            if query is None:
+                self.kept.add(call.name)
+                continue
+            self.replaced.add(call.name)
+            self.queries.add(query)
+            self.expressions.add(query)
+            yield call.start, call.end, query.with_relations(self._all_rows)
+
+    def _query(self, call: Call) -> Expression | None:
+        """Return the expression in place of a call; None if the call stays."""
+        definer = (self.definers or {}).get(call.name)
+        if definer is None or call.arguments is None:
+            return None
+        sql = definer.called_with(call.arguments)
+        query = None if sql is None else parsed(sql)
+        return query if query is not None and self._is_free(definer, query) else None
+
+    def _all_rows(self, schema: str, relname: str) -> str:
+        """Return the name of the CTE with all rows of a relation."""
+        return self.tables.rows(self.access.schema, find(self.access.schema, schema, relname))
+
+    def _is_free(self, definer: Definer, query: Expression) -> bool:
+        """Return whether the owner of a function reads all rows of the relations in *query*."""
+        if query.obstacle is not None or query.depends_on_role:
+            return False
+        schema = self.access.schema
+        owner = schema.roles.get(definer.owner)
+        if owner is not None and owner.is_superuser:
+            return True
+        held = {one: profile for (one, role), profile in self.owners.items() if role == definer.owner}
+        rights = Access(schema, definer.owner, held)
+        return all(
+            relation.name in held
+            and held[relation.name].usage
+            and set(relation.columns) <= set(held[relation.name].selects)
+            and not rights.is_active(relation.name)
+            for relation in (find(schema, *one) for one in query.relations)
+        )
 
     def _visible_rows(self, reader: str, schema: str, relname: str) -> str:
         """Return the name of the CTE with the rows that the role sees."""

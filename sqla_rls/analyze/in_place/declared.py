@@ -9,15 +9,18 @@ from typing import Any
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.analyze.in_place.asking import access_asks_for_role
+from sqla_rls.analyze.in_place.definers import describe_definers
 from sqla_rls.analyze.in_place.sides import Side
+from sqla_rls.analyze.in_place.splice import quoted
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.objects import PUBLIC as EVERY_ROLE
 from sqla_rls.analyze.worlds.objects import Edge, PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.catalog.query import pinned, trying
 from sqla_rls.catalog.read import DatabaseSnapshot
+from sqla_rls.diff.functions import FunctionChange
 from sqla_rls.diff.policies import Changes
-from sqla_rls.snapshot import PUBLIC, Membership, ObjectKey, Policy, Privilege, TableKey
+from sqla_rls.snapshot import CURRENT_SCHEMA, PUBLIC, Membership, ObjectKey, Policy, Privilege, TableKey
 
 _DESCRIBE = text(
     "SELECT * FROM pg_temp.sqla_rls_described(ARRAY(SELECT pg_catalog.format("
@@ -34,7 +37,7 @@ class Migration:
     live: DatabaseSnapshot
     changes: Changes
     #: The functions that the migration creates, replaces or drops.
-    functions: Collection[TableKey] = ()
+    functions: Collection[FunctionChange] = ()
     #: The tables that the migration drops.
     dropped: Collection[TableKey] = ()
     #: The tables of which columns get another type, or go.
@@ -56,18 +59,35 @@ class Migration:
         return (policies | flags | (granted & protected)) & self.live.row_security.keys() - {*self.dropped}
 
     @property
-    def changed_functions(self) -> set[tuple[str, str]]:
-        """The schema and name of the functions that change, or that other roles may execute afterwards."""
+    def granted_functions(self) -> set[tuple[str, str]]:
+        """The schema and name of the functions that other roles may execute afterwards."""
         default = self.live.default_schema
         privileges = self.changes.privileges.grants | self.changes.privileges.revokes
         # The name of a privilege on a function may have the types of the arguments.
-        executed = {
+        return {
             (one.schema or default, name)
             for one in privileges
             if one.object_type == "FUNCTION"
             for name in (one.name, one.name.rpartition("(")[0])
         }
-        return executed | {(key.schema or default, key.name) for key in self.functions}
+
+    @property
+    def changed_functions(self) -> set[tuple[str, str]]:
+        """The schema and name of the functions that change, or that other roles may execute afterwards."""
+        default = self.live.default_schema
+        return self.granted_functions | {(one.key.schema or default, one.key.name) for one in self.functions}
+
+    @property
+    def bodies(self) -> Mapping[tuple[str, str], str]:
+        """The bodies of the functions of which nothing else changes, by their schemas and names."""
+        default = self.live.default_schema
+        return {
+            (one.key.schema or default, one.key.name): one.after.body.replace(CURRENT_SCHEMA, quoted(default))
+            for one in self.functions
+            if one.before is not None
+            and one.after is not None
+            and replace(one.before, body=one.after.body) == one.after
+        }
 
     @property
     def changes_roles(self) -> bool:
@@ -106,6 +126,8 @@ class Sides:
     roles: Mapping[str, frozenset[str]] = field(init=False)
     _doubts: dict[tuple[str, str], str] = field(default_factory=dict)
     _regrouped: frozenset[str] = frozenset()
+    #: The bodies that functions get, by their signatures.
+    _bodies: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def read(cls, connection: Connection, migration: Migration) -> Sides:
@@ -190,11 +212,28 @@ class Sides:
                     forced=change.after.forced,
                 )
         changed = self.migration.changed_functions
+        self._bodies = self._new_bodies(schema)
         functions = {
-            name: replace(one, definition="") if (one.schema, one.name) in changed else one
+            name: replace(one, definition="")
+            if (one.schema, one.name) in changed and name not in self._bodies
+            else one
             for name, one in schema.functions.items()
         }
-        return replace(schema, relations=relations, edges=edges, functions=functions)
+        later = replace(schema, relations=relations, edges=edges, functions=functions)
+        return later.with_bodies(self._bodies)
+
+    def _new_bodies(self, schema: Schema) -> Mapping[str, str]:
+        """Return the new bodies of functions by their signatures, unless another right or name is in play."""
+        bodies, granted = self.migration.bodies, self.migration.granted_functions
+        found: dict[tuple[str, str], list[str]] = {}
+        for signature, one in schema.functions.items():
+            if (one.schema, one.name) in bodies and not one.is_bound:
+                found.setdefault((one.schema, one.name), []).append(signature)
+        return {
+            signatures[0]: bodies[name]
+            for name, signatures in found.items()
+            if len(signatures) == 1 and name not in granted
+        }
 
     def _described(self, policies: Iterable[Policy]) -> Mapping[tuple[TableKey, str], _Expression]:
         """Return each expression as Postgres prints it with every name qualified."""
@@ -247,8 +286,18 @@ class Sides:
                         f"the migration changes the type of a column of {relation.name}, or drops one"
                     )
                 after[key] = new
-        self.before = Side(schema=schema, profiles=held, doubts=self._doubts)
-        self.after = Side(schema=later, profiles=after, regrouped=self._regrouped)
+        called = {one for name in self.names for each in (schema, later) for one in each.calls(name)}
+        functions = [schema.functions[one] for one in sorted(called & schema.functions.keys())]
+        definers = describe_definers(self.connection, functions, {})
+        self.before = Side(schema=schema, profiles=held, doubts=self._doubts, definers=definers)
+        self.after = Side(
+            schema=later,
+            profiles=after,
+            definers=describe_definers(self.connection, functions, self._bodies)
+            if self._bodies
+            else definers,
+            regrouped=self._regrouped,
+        )
 
 
 class _Privileges:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from sqla_rls.analyze.in_place.conditions import Undecidable
+from sqla_rls.analyze.in_place.definers import Definer, Name
 from sqla_rls.analyze.in_place.splice import Expression, parsed
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.schema import Schema
@@ -23,6 +24,8 @@ class Side:
     #: Why nothing can be said of a role on a relation, by the names of both; of all roles, by "".  A reason
     #: names the relation, since it also counts for the relations that read this one.
     doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    #: The functions whose calls their queries can replace.
+    definers: Mapping[Name, Definer] = field(default_factory=dict)
     #: The roles that get other groups in the database after a migration, where Postgres can't be asked yet.
     regrouped: frozenset[str] = frozenset()
 
@@ -125,11 +128,18 @@ class BothSides:
                     if replace(old[column], default=None) != replace(new[column], default=None):
                         raise Undecidable(f"column {column} of {one} changes")
 
-    def require_same_functions(self, signatures: Sequence[str]) -> None:
-        """Raise Undecidable if one of the functions isn't the same on both sides."""
-        before, after = self.schemas
+    def require_same_functions(self, signatures: Sequence[str], *, but_bodies: Collection[Name] = ()) -> None:
+        """Raise Undecidable if one of the functions isn't the same on both sides.
+
+        Args:
+            signatures: the functions.
+            but_bodies: the functions that may have another body.
+        """
         for signature in signatures:
-            if before.functions.get(signature) != after.functions.get(signature):
+            old, new = (schema.functions.get(signature) for schema in self.schemas)
+            if old is not None and new is not None and (old.schema, old.name) in but_bodies:
+                new = new.with_body(old.body)
+            if old != new:
                 raise Undecidable(f"function {signature} changes")
 
 

@@ -5,7 +5,7 @@ PostgreSQL's own parser finds the places, and its scanner the ends of the names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -14,7 +14,8 @@ from sqla_rls.analyze.in_place.asking import asks_for_role
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression
 from sqla_rls.analyze.vocabulary.trees import trees
 
-_PREFIX: Final = "SELECT "
+#: The parser reads an expression as the column of a query.
+PREFIX: Final = "SELECT "
 #: A table of no world: its reader can't be evaluated.
 SYSTEM_COLUMNS: Final = frozenset({"tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"})
 
@@ -57,14 +58,24 @@ class Expression:
         """The schema and name of each relation that it reads."""
         return tuple(dict.fromkeys((place.schema or "", place.name) for place in self.places))
 
-    def with_relations(self, named: Callable[[str, str], str]) -> str:
-        """Return the text with ``named(schema, name)`` for each relation, under the alias that it has."""
-        parts, position = [], 0
+    def with_relations(
+        self, named: Callable[[str, str], str], others: Iterable[tuple[int, int, str]] = ()
+    ) -> str:
+        """Return the text with ``named(schema, name)`` for each relation, under the alias that it has.
+
+        Args:
+            named: the relations.
+            others: the start and the end of other parts of the text, and what replaces them.
+        """
+        replaced = list(others)
         for place in self.places:
             assert place.schema is not None
             alias = "" if place.has_alias else f" AS {quoted(place.name)}"
-            parts += [self.sql[position : place.start], named(place.schema, place.name), alias]
-            position = place.end
+            replaced.append((place.start, place.end, named(place.schema, place.name) + alias))
+        parts, position = [], 0
+        for start, end, text in sorted(replaced):
+            parts += [self.sql[position:start], text]
+            position = end
         return "".join([*parts, self.sql[position:]])
 
 
@@ -116,7 +127,7 @@ def _obstacle(vocabulary: Vocabulary, places: tuple[_Place, ...]) -> str | None:
 def _places(sql: str) -> Iterator[_Place]:
     from pglast.parser import scan
 
-    text = _PREFIX + sql
+    text = PREFIX + sql
     tokens = list(scan(text))
     by_start = {token.start: number for number, token in enumerate(tokens)}
     found = []
@@ -128,8 +139,8 @@ def _places(sql: str) -> Iterator[_Place]:
         last = tokens[first + 2 * (parts - 1)]
         found.append(
             _Place(
-                start=node.location - len(_PREFIX),
-                end=last.end + 1 - len(_PREFIX),
+                start=node.location - len(PREFIX),
+                end=last.end + 1 - len(PREFIX),
                 schema=node.schemaname,
                 name=node.relname,
                 has_alias=node.alias is not None,
@@ -197,5 +208,5 @@ def _named(sql: str) -> tuple[set[str], set[tuple[str, str]]]:
             if names and len(names) > 1:
                 schemas.add(names[0].sval)
 
-    Names()(trees(_PREFIX + sql))
+    Names()(trees(PREFIX + sql))
     return schemas - {"pg_catalog"}, operators

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -135,6 +136,14 @@ class Function:
     @property
     def vocabulary(self) -> Vocabulary:
         return _read_function(self.language, self.body)
+
+    def with_body(self, body: str) -> Function:
+        """Return the function with another body, unless its definition isn't known."""
+        if not self.definition:
+            return self
+        # As the catalog's reader writes it.
+        signature, language, _, *others = json.loads(self.definition)
+        return replace(self, body=body, definition=json.dumps([signature, language, body, *others]))
 
     @property
     def is_opaque(self) -> bool:

@@ -110,6 +110,16 @@ class Schema:
             version=other.version,
         )
 
+    def with_bodies(self, bodies: Mapping[str, str]) -> Schema:
+        """Return the database with other bodies, text, of the functions with these signatures."""
+        functions = dict(self.functions)
+        edges = dict(self.edges)
+        for signature, body in bodies.items():
+            functions[signature] = functions[signature].with_body(body)
+        for signature in bodies:
+            edges[signature] = tuple(_mentioned(functions[signature], self.relations, functions))
+        return replace(self, functions=functions, edges=edges)
+
     def reads(self, name: str) -> frozenset[str]:
         """Return relation *name*, and the relations that its parts and their functions read, and so on."""
         return frozenset(one for one in self._reached(name) if one in self.relations)
