@@ -41,11 +41,7 @@ from sqla_rls.testing.postgres import Server, find_server
 Verifier: TypeAlias = Literal["pg_session_jwt", "functions"]
 
 #: For each driver, the transport that both claims and tokens can take without another round trip.
-TRANSPORTS: Final[dict[str, Transport]] = {
-    "psycopg": "pipeline",
-    "psycopg_async": "pipeline",
-    "asyncpg": "with_begin",
-}
+TRANSPORTS: Final[dict[str, Transport]] = dict.fromkeys(("psycopg", "psycopg_async", "asyncpg"), "pipeline")
 LEFTOVERS: Final[dict[str, Reset]] = {"kept": "none", "clean": "settings", "strict": "all"}
 CALLS: Final = 20_000
 

@@ -39,7 +39,7 @@ from sqla_rls.testing.postgres import find_server
 from sqla_rls.testing.proxy import Proxy
 
 #: The transport that each driver takes by default.
-TRANSPORTS: Final = {"psycopg": "pipeline", "psycopg_async": "pipeline", "asyncpg": "with_begin"}
+TRANSPORTS: Final[dict[str, str]] = dict.fromkeys(("psycopg", "psycopg_async", "asyncpg"), "pipeline")
 WARM_UP: Final = 30  # until SQLAlchemy has cached and the driver has prepared
 COUNTED: Final = 10
 BATCH: Final = 10

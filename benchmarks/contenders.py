@@ -294,14 +294,14 @@ def contenders(*, others: bool = True) -> dict[str, list[Contender]]:
                 )
                 for transport in names
             ),
-            *(one_shot if "pipeline" in names else []),
+            *(one_shot if driver != "asyncpg" else []),
             Contender(driver=driver, transport="two statements", round_trips=5, prepare=two_statements),
         ]
 
     return {
         "psycopg": [*on("psycopg", "with_begin", "pipeline", "statement"), *(_others() if others else [])],
         "psycopg_async": on("psycopg_async", "with_begin", "pipeline", "statement"),
-        "asyncpg": on("asyncpg", "with_begin", "statement"),
+        "asyncpg": on("asyncpg", "with_begin", "pipeline", "statement"),
     }
 
 

@@ -162,10 +162,10 @@ def goals(figures: list[Figure], rates: list[Throughput]) -> dict[str, bool]:
     wanted = [
         ("psycopg", "pipeline", 1, 2, 0.85),
         ("psycopg_async", "pipeline", 1, 2, 0.85),
-        ("asyncpg", "with_begin", 1, 3, 1.05),
+        ("asyncpg", "pipeline", 1, 2, 0.85),
         ("psycopg", "pipeline", 0, 2, 1.25),
         ("psycopg_async", "pipeline", 0, 2, 1.25),
-        ("asyncpg", "with_begin", 0, 3, 1.25),
+        ("asyncpg", "pipeline", 0, 2, 1.25),
     ]
     by_key = {(figure.driver, figure.transport, figure.delay): figure for figure in figures}
     reached = {}

@@ -39,6 +39,7 @@ def test_every_way_spends_what_it_may(server: Server) -> None:
         ("psycopg", "two statements"): 5,
         ("asyncpg", "plain"): 3,
         ("asyncpg", "with_begin"): 3,
+        ("asyncpg", "pipeline"): 2,
         ("asyncpg", "statement"): 4,
         ("asyncpg", "two statements"): 5,
     }

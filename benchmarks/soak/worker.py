@@ -33,7 +33,7 @@ SPAWN: Final = mp.get_context("spawn")
 TRANSPORTS: Final[dict[str, list[Transport]]] = {
     "psycopg": ["with_begin", "pipeline", "statement"],
     "psycopg_async": ["with_begin", "pipeline", "statement"],
-    "asyncpg": ["with_begin", "statement"],
+    "asyncpg": ["with_begin", "pipeline", "statement"],
 }
 POOL: Final[dict[str, Any]] = {"pool_size": 5, "max_overflow": 0, "pool_timeout": 1.0}
 AT_ONCE: Final = 12

@@ -1,21 +1,22 @@
 """Binding inside an asyncpg connection.
 
-BEGIN and the binding are one message, unless the binding must not be part of a text.  asyncpg's Transaction
-begins with ``Connection.execute("BEGIN …;")``.  While a binding is queued, the connection refuses every
-other statement outside a transaction.
+asyncpg's Transaction begins with ``Connection.execute("BEGIN …;")``.  While a binding is queued, the
+connection refuses every other statement outside a transaction.  If SQLAlchemy begins, BEGIN and the binding
+wait for a prepared statement, and go ahead of it in one flush.  Elsewhere they are one message, unless the
+binding must not be part of a text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any, Final
 
 import asyncpg
-from asyncpg.prepared_stmt import PreparedStatement as _PreparedStatement
 from sqlalchemy import Dialect, Engine, event
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
-from sqlalchemy.engine import ExceptionContext
 
+from sqla_rls.driver import asyncpg_pipeline as pipeline
+from sqla_rls.driver.asyncpg_adapters import Adapter, PreparedStatement
 from sqla_rls.driver.base import (
     BEGIN_RESET,
     ENDED,
@@ -28,7 +29,7 @@ from sqla_rls.driver.base import (
     Transport,
     require_unexpired,
 )
-from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
+from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
 
 
 class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
@@ -37,6 +38,17 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     _in_text = True
     #: Whether a transaction has begun with the binding.
     _has_begun = False
+    #: Whether BEGIN and the binding may go ahead of a statement.
+    is_pipelined = False
+    #: Whether the next BEGIN may wait for a statement.
+    may_wait = False
+    #: The BEGIN statement that waits for a statement.
+    _waiting: str | None = None
+    #: The number of asyncpg's queries when BEGIN went ahead of a message that ends with no Sync.  Until the
+    #: next query, the server reports no transaction.
+    _unreported_at = -1
+    _ahead: pipeline.Ahead | None = None
+    _answers: pipeline.Answers | None = None
     #: The modes of a binding, a BEGIN statement, and the latter with these modes.
     _begun: tuple[Modes | None, str, str] = (None, "", "")
     #: The query of the last binding with parameters, and its unnamed statement.
@@ -47,7 +59,9 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         #: The settings that the server has reported last.
         self._reports: Any = self.get_settings()
         self._choose_mark()
-        self._encoding = getattr(self._reports, "client_encoding", None)
+        self._encoding: str | None = getattr(self._reports, "client_encoding", None)
+        # A pooler reports the name that asyncpg has sent, with its quotes.
+        self._is_utf8 = (self._encoding or "").strip("'").replace("-", "").upper() == "UTF8"
 
     @property
     def idle(self) -> bool:
@@ -59,20 +73,18 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             and protocol.is_connected()
             and not self._aborted
             and not protocol.is_in_transaction()
+            and self._waiting is None
+            and protocol.queries_count != self._unreported_at
         )
 
     def queue(self, binding: Binding, transport: Transport) -> bool:
-        if transport == "pipeline":
-            raise UnsupportedTransaction(
-                "the caller can't be bound with transport='pipeline': asyncpg has no pipeline. "
-                "Use transport='with_begin'"
-            )
         if not self.idle:
             return False
         self._has_begun = self.is_ended = False
         template = binding.template
         if template.modes is not None:
             self.leftovers = template
+        self.is_pipelined = transport != "with_begin" and self._is_utf8 and self.is_readable
         self._in_text = not template.confidential or (transport == "with_begin" and not template.transferable)
         self.binding = binding
         return True
@@ -93,11 +105,14 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     @property
     def is_lost(self) -> bool:
         # asyncpg itself raises an error for a closed connection.
-        return not self.is_closed() and super().is_lost
+        protocol: Any = self._protocol
+        return not self.is_closed() and protocol.queries_count != self._unreported_at and super().is_lost
 
     @property
     def _is_in_force(self) -> bool:
         """Whether no check is necessary; False if that is unknown."""
+        if self._waiting is not None:
+            return False
         bound = self.binding or self.executed
         if bound is None:
             return self.leftovers is None or not self.idle
@@ -105,9 +120,14 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         return (
             protocol is not None
             and not self.is_ended
-            and protocol.is_in_transaction()
-            and bound.template.mark is not None
-            and getattr(self._reports, MARK, None) == bound.template.mark
+            and (
+                protocol.queries_count == self._unreported_at
+                or (
+                    protocol.is_in_transaction()
+                    and bound.template.mark is not None
+                    and getattr(self._reports, MARK, None) == bound.template.mark
+                )
+            )
         )
 
     def _require_transaction(self) -> None:
@@ -121,8 +141,12 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         """Raise TransactionRefused if the transaction in progress isn't the bound one.
 
         Emits:
-            The reset of what the last caller has left, outside a transaction and without a binding.
+            BEGIN and the binding, if they wait; or the reset of what the last caller has left, outside a
+            transaction and without a binding.
         """
+        if self._waiting is not None:
+            await self.begin()
+            return
         if self.binding is None and self.executed is None:
             if (left := self.leftovers) is not None and self.idle:
                 await super().execute("; ".join(left.resets(local=False)))
@@ -139,20 +163,33 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         raise TransactionRefused(ENDED)
 
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
+        execution: Any
+        if self.may_wait and query in _BEGINS and not self.is_ended:
+            execution = self._wait(query)
         # BEGIN needs the longer way, if there is a binding.
-        if query in _ENDS or (not query.startswith("BEGIN") and self._is_in_force):
+        elif (query in _ENDS and self._waiting is None) or (
+            not query.startswith("BEGIN") and self._is_in_force
+        ):
             if self.executed is not None and query in _ENDS:
                 self.is_ended = True
-            execution: Any = super().execute(query, *args, timeout=timeout)
+            execution = super().execute(query, *args, timeout=timeout)
         else:
             execution = self._execute_bound(query, *args, timeout=timeout)
         coroutine: CoroutineType[Any, Any, Any] = execution
         return coroutine
 
+    async def _wait(self, begin: str) -> str:
+        self._waiting, self._has_begun = begin, True
+        return begin
+
     async def _execute_bound(self, query: str, *args: Any, timeout: float | None) -> Any:
         binding = self.binding
+        if self._waiting is not None and query in _ENDS:
+            # The server has seen nothing of the transaction.
+            self._waiting, self.is_ended = None, True
+            return query.removesuffix(";")
+        # asyncpg keeps the Transaction whose BEGIN it sends here in _top_xact, also if that fails.
         if self.is_ended and self.idle:
-            # asyncpg keeps the Transaction whose BEGIN it sends here, also if that fails.
             self._top_xact = None
             raise TransactionRefused(ENDED)
         if binding is None or not self.idle:
@@ -169,25 +206,34 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             return await super().execute(query, *args, timeout=timeout)
         if args or query not in _BEGINS:
             self._require_transaction()
+        await self._wait(query)
+        try:
+            await self.begin(timeout)
+        except BaseException:
+            self._waiting, self._has_begun, self._top_xact = None, False, None
+            raise
+        return query
+
+    async def begin(self, timeout: float | None = None) -> None:
+        """Send BEGIN and the binding, if they wait.
+
+        Raises:
+            ExpiredToken: the caller has expired, and nothing was sent.
+            BindingError: the server refuses.
+        """
+        if self._waiting is None:
+            return
+        binding, query = self._waiting_binding(), self._waiting
         if (modes := binding.template.modes) is not None:
             query = self._with_modes(query, modes)
-        if binding.expires_at is not None:
-            require_unexpired(binding.expires_at)
-        if binding.discard_key is not None and self.discards:
-            self.last_discard_key = None
-            try:
-                # Postgres refuses DISCARD ALL in one message with BEGIN.
-                await super().execute("DISCARD ALL", timeout=timeout)
-            except asyncpg.PostgresError as error:
-                if self.is_closed():
-                    raise
-                raise NotDiscarded from error
+        if self.discards:
+            await self._discard(timeout)
+        text = binding.literal() if self._in_text else ""
+        parameters = [] if self._in_text else binding.parameters()
+        self._waiting = None
         try:
-            if self._in_text:
-                answer = await super().execute(query + binding.literal(), timeout=timeout)
-            else:
-                parameters = binding.parameters()
-                answer = await super().execute(query, timeout=timeout)
+            await super().execute(query + text, timeout=timeout)
+            if not self._in_text:
                 await self._bind_by_parameters(binding.template.query, parameters, timeout)
         except asyncpg.PostgresError as error:
             if self.is_closed():
@@ -198,8 +244,116 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             self.terminate()
             raise
         self.last_discard_key = binding.discard_key
-        self._has_begun = True
-        return answer
+
+    async def _discard(self, timeout: float | None = None) -> None:
+        self.last_discard_key = None
+        try:
+            # Postgres refuses DISCARD ALL in one message with BEGIN.
+            await super().execute("DISCARD ALL", timeout=timeout)
+        except asyncpg.PostgresError as error:
+            if self.is_closed():
+                raise
+            self.terminate()
+            raise NotDiscarded from error
+
+    def _waiting_binding(self) -> Binding:
+        binding = self.binding
+        if binding is None:
+            # The session has dropped it.
+            raise TransactionRefused(ENDED)
+        if binding.expires_at is not None:
+            require_unexpired(binding.expires_at)
+        return binding
+
+    async def fetch_first(self, fetch: Callable[..., Awaitable[Any]], *args: Any, **kw: Any) -> Any:
+        """Call *fetch*, which executes a prepared statement, with BEGIN and the binding ahead of it.
+
+        Raises:
+            ExpiredToken: the caller has expired, and nothing was sent.
+            BindingError: the server refuses, and has skipped the statement.
+        """
+        if not self._may_send_ahead:
+            await self.begin()
+            return await fetch(*args, **kw)
+        protocol: Any = self._protocol
+        binding = self._waiting_binding()
+        if self.discards:
+            await self._discard()
+        ahead, sent = self._messages(binding), protocol.queries_count
+        try:
+            self._send_ahead(binding, *ahead)
+            return await fetch(*args, **kw)
+        except Exception as error:
+            if protocol.queries_count == sent:
+                # asyncpg has refused the statement, for example for the type of a parameter.
+                await self._sync()
+            self._require_accepted(binding, error)
+            raise
+        except BaseException:
+            self.terminate()
+            raise
+
+    async def _prepare_first(self, *args: Any, **kw: Any) -> Any:
+        """Prepare a statement, with BEGIN and the binding ahead of it, as ``fetch_first()``."""
+        if not self._may_send_ahead:
+            await self.begin()
+            return await super().prepare(*args, **kw)
+        protocol: Any = self._protocol
+        binding = self._waiting_binding()
+        if self.discards:
+            await self._discard()
+        ahead = self._messages(binding)
+        try:
+            self._send_ahead(binding, *ahead)
+            statement = await super().prepare(*args, **kw)
+        except asyncpg.PostgresError as error:
+            self._require_accepted(binding, error)
+            raise
+        except BaseException:
+            # The error isn't the server's, so it is unknown how much has reached the server.
+            self.terminate()
+            raise
+        self._unreported_at = protocol.queries_count
+        return statement
+
+    @property
+    def _may_send_ahead(self) -> bool:
+        protocol: Any = self._protocol
+        return self.is_pipelined and not self.is_closed() and not protocol._is_cancelling()
+
+    def _send_ahead(self, binding: Binding, messages: bytes, answer: bytes) -> None:
+        self._waiting, self.last_discard_key = None, binding.discard_key
+        if self._answers is None:
+            self._answers = pipeline.Answers(self._transport, self._protocol)
+        self._answers.expect(answer)
+        self._transport.write(messages)
+
+    def _require_accepted(self, binding: Binding, error: Exception) -> None:
+        """Raise BindingError if *error* is that of BEGIN, RESET ALL or *binding*, which went ahead."""
+        answers: Any = self._answers
+        if answers.refusal is not None and isinstance(error, asyncpg.PostgresError) and not self.is_closed():
+            raise binding.refused(answers.refusal) from error
+
+    def _messages(self, binding: Binding) -> tuple[bytes, bytes]:
+        """Return the messages for BEGIN, RESET ALL and *binding*, and the answer to them."""
+        ahead, begin = self._ahead, self._waiting or ""
+        if ahead is None or ahead.template is not binding.template or ahead.begin != begin:
+            ahead = self._ahead = pipeline.Ahead.of(binding.template, begin)
+        return ahead.messages(binding), ahead.answer
+
+    async def _sync(self) -> None:
+        """End what went ahead by a Sync, since no statement has followed."""
+        answers: Any = self._answers
+        answers.expect_ready()
+        self._transport.write(pipeline.SYNC)
+        try:
+            # asyncpg learns of the transaction from the answer.
+            await super().execute("SELECT 1")
+        except asyncpg.InFailedSQLTransactionError:
+            pass
+        except BaseException:
+            self.terminate()
+            raise
 
     async def _begin_unbound(self, begin: str, left: BindingTemplate, timeout: float | None) -> Any:
         if left.pooled:
@@ -226,14 +380,16 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     def _with_modes(self, begin: str, modes: Modes) -> str:
         if self._begun[0] is not modes or self._begun[1] != begin:
-            # If BEGIN names a mode twice, the last one counts: the one that asyncpg has written.
-            self._begun = modes, begin, f"{begin.replace('BEGIN', modes.begin(), 1)} RESET ALL; "
+            self._begun = modes, begin, f"{pipeline.with_modes(begin, modes)} RESET ALL; "
         return self._begun[2]
 
     async def prepare(self, *args: Any, **kw: Any) -> Any:
-        self._require_transaction()
-        await self.require_in_force()
-        statement = await super().prepare(*args, **kw)
+        if self._waiting is not None:
+            statement = await self._prepare_first(*args, **kw)
+        else:
+            self._require_transaction()
+            await self.require_in_force()
+            statement = await super().prepare(*args, **kw)
         # SQLAlchemy caches it, and executes it without a call to this connection.
         statement.__class__ = PreparedStatement
         return statement
@@ -283,44 +439,12 @@ for _name in (
     setattr(Connection, _name, _in_transaction(_name))
 
 
-class PreparedStatement(_PreparedStatement):  # type: ignore[misc] # asyncpg isn't typed
-    """A prepared statement that runs in the bound transaction only."""
-
-    __slots__ = ()
-
-    def cursor(self, *args: Any, **kw: Any) -> Any:
-        self._connection._require_transaction()
-        if self._connection.is_lost:
-            raise TransactionRefused(ENDED)
-        return super().cursor(*args, **kw)
-
-
-def _in_force(name: str) -> Any:
-    inherited = getattr(_PreparedStatement, name)
-
-    async def checked(self: PreparedStatement, *args: Any, **kw: Any) -> Any:
-        self._connection._require_transaction()
-        await self._connection.require_in_force()
-        return await inherited(self, *args, **kw)
-
-    def method(self: PreparedStatement, *args: Any, **kw: Any) -> Any:
-        return (inherited if self._connection._is_in_force else checked)(self, *args, **kw)
-
-    return method
-
-
-for _name in ("executemany", "explain", "fetch", "fetchmany", "fetchrow", "fetchval"):
-    if hasattr(_PreparedStatement, _name):  # fetchmany() is new in asyncpg 0.30
-        setattr(PreparedStatement, _name, _in_force(_name))
-
-
 #: Arguments of connect() that keep asyncpg and SQLAlchemy from caching prepared statements.
 UNPREPARED: Final[dict[str, Any]] = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
 
 
 def listen(engine: Engine) -> None:
-    """Listen to the events of *engine* that end a binding."""
-    event.listen(engine, "handle_error", _discard)
+    """Listen to the return of connections of *engine* to their pool, which ends a binding."""
     event.listen(engine, "checkin", _forget)
 
 
@@ -342,30 +466,6 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
         # A Transaction of the application's own doesn't end the transaction of the session.
         adapter.__class__ = Adapter
     return adapter
-
-
-class Adapter(AsyncAdapt_asyncpg_connection):
-    """SQLAlchemy's adapter of a ``Connection``, which refuses statements after a commit or rollback."""
-
-    __slots__ = ()
-
-    def commit(self) -> None:
-        connection: Any = self._connection
-        connection.is_ended = connection.binding is not None or connection.executed is not None
-        super().commit()  # type: ignore[no-untyped-call] # in SQLAlchemy
-
-    def rollback(self) -> None:
-        connection: Any = self._connection
-        connection.is_ended = connection.binding is not None or connection.executed is not None
-        super().rollback()  # type: ignore[no-untyped-call] # in SQLAlchemy
-
-
-def _discard(context: ExceptionContext) -> None:
-    # A Transaction of asyncpg can't be rolled back if its BEGIN has failed.
-    error = context.original_exception
-    if isinstance(error, BindingError | ExpiredToken) and not isinstance(error, TransactionRefused):
-        context.is_disconnect = True
-        context.invalidate_pool_on_disconnect = False
 
 
 def _forget(connection: Any, record: Any) -> None:

@@ -47,9 +47,9 @@ class BindingOptions:
             ``op.create_auth_functions(signed=True)`` and its key.  "off" makes the database trust the
             application.  "auto" takes the strongest that a connection offers, and logs it once at INFO.
         transport: "with_begin" (psycopg, asyncpg) sends the binding in one message with BEGIN.  "pipeline"
-            (psycopg) sends it in one flush with BEGIN and the first statement.  "statement" (any driver)
-            sends it as a statement of its own.  "auto" takes the first of pipeline, with_begin and statement
-            that the driver has.
+            (psycopg, asyncpg) sends it in one flush with BEGIN and the first statement.  "statement" (any
+            driver) sends it as a statement of its own.  "auto" takes the first of pipeline, with_begin and
+            statement that the driver has.
         reset: "settings" resets the settings that the last caller left.  The search_path ends with pg_temp.
             The transports "with_begin" and "pipeline" begin with explicit modes, and RESET ALL follows.
             "all" prepares no statement, and sends DISCARD ALL before the transaction of another caller, in a

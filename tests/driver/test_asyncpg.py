@@ -1,4 +1,4 @@
-"""What asyncpg does differently, on a connection that sends its binding with BEGIN."""
+"""What asyncpg does differently, by each way that its binding travels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from asyncpg.transaction import ISOLATION_LEVELS
 from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
 from tests.support.clocks import Clocks
-from tests.support.sessions import ANYTHING, CALLER, TASKS, assert_refused
+from tests.support.sessions import ANYTHING, CALLER, TASKS
+from tests.support.suite import transports
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
 
@@ -26,12 +26,14 @@ WHO = "SELECT current_user::text, auth.user_id()"
 ALICE = ("authenticated", "alice")
 
 
-@pytest.fixture
-def asyncpg_maker(url: URL, runner: asyncio.Runner) -> Iterator[async_sessionmaker[AsyncSession]]:
+@pytest.fixture(params=transports({"pipeline": "pipeline", "with_begin": "with_begin"}, ["pipeline"]))
+def asyncpg_maker(
+    request: pytest.FixtureRequest, url: URL, runner: asyncio.Runner
+) -> Iterator[async_sessionmaker[AsyncSession]]:
     asyncpg_url = url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"})
     engine = create_async_engine(asyncpg_url, pool_size=1, max_overflow=0)
     maker = async_sessionmaker(engine)
-    enforce_row_security(maker, options=BindingOptions(transport="with_begin"))
+    enforce_row_security(maker, options=BindingOptions(transport=request.param))
     yield maker
     runner.run(engine.dispose())
 
@@ -179,13 +181,3 @@ async def test_asyncpg_gives_no_encoding_that_python_lacks_to_the_next_caller(
         async with asyncpg_maker() as session:
             identify(session, bob)
             assert (await session.scalars(TASKS)).all() == ["bob's"]
-
-
-@pytest.mark.exhaustive
-async def test_asyncpg_has_no_pipeline(runner: asyncio.Runner, url: URL, alice: Caller) -> None:
-    engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
-    maker = async_sessionmaker(engine)
-    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
-    async with maker() as session:
-        identify(session, alice)
-        await session.run_sync(assert_refused, UnsupportedTransaction, "no pipeline")

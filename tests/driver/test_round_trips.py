@@ -145,7 +145,7 @@ def test_with_begin_a_binding_takes_no_round_trip_and_as_a_statement_one(
 
 
 @pytest.mark.exhaustive
-@table("driver", PSYCOPG)
+@table("driver", [*PSYCOPG, "asyncpg"])
 @table("work", [one_select, two_selects, a_flush])
 def test_in_a_pipeline_a_transaction_takes_one_round_trip_less_than_unbound(
     count: Count, driver: str, work: Work
@@ -154,7 +154,7 @@ def test_in_a_pipeline_a_transaction_takes_one_round_trip_less_than_unbound(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("driver", PSYCOPG)
+@pytest.mark.parametrize("driver", [*PSYCOPG, "asyncpg"])
 def test_executemany_in_a_pipeline_takes_what_it_takes_unbound(count: Count, driver: str) -> None:
     assert count(driver, "pipeline", a_bulk_insert) == count(driver, None, a_bulk_insert)
 
@@ -176,8 +176,6 @@ def test_in_autocommit_a_statement_takes_one_round_trip_bound_or_not(
 @table("driver", [*PSYCOPG, "asyncpg"])
 def test_the_round_trips_that_the_documentation_states(count: Count, driver: str) -> None:
     stated: dict[Transport | None, int] = {None: 3, "with_begin": 3, "pipeline": 2, "statement": 4}
-    if driver == "asyncpg":
-        del stated["pipeline"]
     assert {transport: count(driver, transport, one_select) for transport in stated} == stated
 
 
@@ -186,19 +184,16 @@ def test_the_round_trips_of_a_signed_binding(
     proxy: Proxy, measure: Count, signed: Signed, driver: str
 ) -> None:
     url = signed.app.url.set(drivername=f"postgresql+{driver}")
-    # On asyncpg, a token is a parameter of its own statement, unless the application wants it in the text.
-    stated: dict[Transport, int] = {"auto": 4, "with_begin": 3, "statement": 4}
-    if driver != "asyncpg":
-        stated |= {"auto": 2, "pipeline": 2}
+    stated: dict[Transport, int] = {"auto": 2, "with_begin": 3, "pipeline": 2, "statement": 4}
     for transport, expected in stated.items():
         options = BindingOptions(transport=transport, signing="required")
         assert measure(proxy, url, one_select, {"signing_key": signed.key, "options": options}) == expected
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("transport", ["auto", "with_begin"])
+@table("transport, expected", [("auto", 2), ("with_begin", 4)])
 def test_through_pgbouncer_no_message_of_asyncpg_holds_a_token(
-    pgbouncer: None, measure: Count, signed: Signed, transport: Transport
+    pgbouncer: None, measure: Count, signed: Signed, transport: Transport, expected: int
 ) -> None:
     # The token is valid on other connections there.
     options = BindingOptions(transport=transport, signing="required")
@@ -208,11 +203,11 @@ def test_through_pgbouncer_no_message_of_asyncpg_holds_a_token(
     ):
         url = bouncer.url.set(drivername="postgresql+asyncpg")
         enforced = {"signing_key": signed.key, "options": options}
-        assert measure(proxy, url, one_select, enforced, connect_args=CONNECT_ARGS["asyncpg"]) == 4
+        assert measure(proxy, url, one_select, enforced, connect_args=CONNECT_ARGS["asyncpg"]) == expected
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("driver", PSYCOPG)
+@pytest.mark.parametrize("driver", [*PSYCOPG, "asyncpg"])
 def test_the_pipeline_is_chosen(count: Count, driver: str) -> None:
     assert count(driver, "auto", one_select) == 2
 

@@ -54,6 +54,7 @@ CLIENTS = [
     "psycopg, statement",
     "psycopg, asyncio, pipeline",
     "asyncpg, with_begin",
+    "asyncpg, pipeline",
     "asyncpg, statement",
 ]
 

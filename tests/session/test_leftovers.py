@@ -39,7 +39,7 @@ def inject(session: Session, sql: tuple[str, ...], how: How) -> int:
     backend = session.scalar(BACKEND)
     for statement in sql:
         session.execute(text(statement))
-    if how.driver == "asyncpg" and how.transport == "with_begin":
+    if how.driver == "asyncpg" and how.transport != "statement":
         # A COMMIT in her text would end the connection.
         session.commit()
     elif not how.autocommit:
@@ -170,7 +170,9 @@ def test_what_else_closes_it_does(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("how", [HOWS["psycopg, with_begin"], HOWS["asyncpg, with_begin"]])
+@pytest.mark.parametrize(
+    "how", [HOWS["psycopg, with_begin"], HOWS["asyncpg, with_begin"], HOWS["asyncpg, pipeline"]]
+)
 def test_nor_does_it_where_the_driver_prepares_nothing(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How
 ) -> None:
@@ -218,7 +220,7 @@ def test_the_document_says_the_same() -> None:
 
 
 # Not one-shot: psycopg ends a pipeline with a Flush, for which PgBouncer 1.18 may lend a connection for good.
-POOLED = ["psycopg, with_begin", "psycopg, pipeline", "asyncpg, with_begin"]
+POOLED = ["psycopg, with_begin", "psycopg, pipeline", "asyncpg, with_begin", "asyncpg, pipeline"]
 CLOSED = [leftover for leftover in LEFTOVERS if leftover.verdicts[:2] == ("open", "closed") or leftover.hint]
 
 
@@ -304,7 +306,7 @@ def test_what_a_client_of_a_pooler_is_opened_with_stays(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("how", [HOWS["psycopg, pipeline"], HOWS["asyncpg, with_begin"]])
+@pytest.mark.parametrize("how", [HOWS["psycopg, pipeline"], HOWS["asyncpg, pipeline"]])
 def test_a_connection_that_alice_lets_time_out_is_replaced_by_a_pool_that_pings(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How, alice: Caller, bob: Caller
 ) -> None:

@@ -46,7 +46,7 @@ def how(request: pytest.FixtureRequest) -> How:
     return how
 
 
-SOME = ("psycopg, pipeline", "psycopg, statement", "asyncpg, with_begin")
+SOME = ("psycopg, pipeline", "psycopg, statement", "asyncpg, pipeline")
 by_some_transports = pytest.mark.parametrize("how", hows(SOME), indirect=True)
 by_begin = pytest.mark.parametrize("how", hows(BY_BEGIN), indirect=True)
 

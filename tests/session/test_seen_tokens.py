@@ -26,7 +26,10 @@ from tests.support.line import HOWS, How, Line, hows
 pytestmark = pytest.mark.exhaustive
 
 POLLS = 300
-BY_PARAMETERS = ["psycopg, pipeline", "psycopg, one-shot", "psycopg, statement", "asyncpg, statement"]
+BY_PARAMETERS = [
+    *("psycopg, pipeline", "psycopg, one-shot", "psycopg, statement"),
+    *("asyncpg, pipeline", "asyncpg, statement"),
+]
 WHO = text("SELECT auth.user_id(), pg_backend_pid()")
 ACTIVITY = "SELECT query FROM pg_stat_activity WHERE usename = 'app' AND pid <> pg_backend_pid()"
 

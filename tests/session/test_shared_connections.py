@@ -36,12 +36,13 @@ _DRIVERS = {
     "psycopg, sync-statement": ("psycopg, sync", "statement"),
     "psycopg-pipeline": ("psycopg", "pipeline"),
     "asyncpg-with_begin": ("asyncpg", "with_begin"),
+    "asyncpg-pipeline": ("asyncpg", "pipeline"),
     "asyncpg-statement": ("asyncpg", "statement"),
 }
 UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 
 
-@pytest.fixture(params=transports(_DRIVERS, ["psycopg, sync-pipeline", "asyncpg-with_begin"]))
+@pytest.fixture(params=transports(_DRIVERS, ["psycopg, sync-pipeline", "asyncpg-pipeline"]))
 def run(request: pytest.FixtureRequest, url: URL, todos: None) -> Iterator[Run]:
     """Runs work with a connection of each driver, sync or in the greenlet of an AsyncConnection."""
     driver, transport = request.param

@@ -36,13 +36,14 @@ HOWS = {
     "psycopg, asyncio, pipeline": How("psycopg", "pipeline", is_async=True),
     "psycopg, asyncio, one-shot": How("psycopg", "with_begin", is_async=True, autocommit=True),
     "asyncpg, with_begin": How("asyncpg", "with_begin", is_async=True),
+    "asyncpg, pipeline": How("asyncpg", "pipeline", is_async=True),
     "asyncpg, statement": How("asyncpg", "statement", is_async=True),
 }
 
 
 def hows(names: Iterable[str] = HOWS) -> list[ParameterSet]:
     """Parameters: those of *names* that this run tries."""
-    return transports({name: HOWS[name] for name in names}, ["psycopg, pipeline", "asyncpg, with_begin"])
+    return transports({name: HOWS[name] for name in names}, ["psycopg, pipeline", "asyncpg, pipeline"])
 
 
 class Line:

@@ -306,6 +306,7 @@ DRIVERS_AND_TRANSPORTS: dict[str, tuple[str, Transport]] = {
     "psycopg-pipeline": ("psycopg", "pipeline"),
     "psycopg-statement": ("psycopg", "statement"),
     "asyncpg-with_begin": ("asyncpg", "with_begin"),
+    "asyncpg-pipeline": ("asyncpg", "pipeline"),
     "asyncpg-statement": ("asyncpg", "statement"),
 }
 
@@ -316,7 +317,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parametrize(
         metafunc,
         "driver_and_transport",
-        transports(DRIVERS_AND_TRANSPORTS, ["psycopg-pipeline", "asyncpg-with_begin"]),
+        transports(DRIVERS_AND_TRANSPORTS, ["psycopg-pipeline", "asyncpg-pipeline"]),
     )
 
 

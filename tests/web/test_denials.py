@@ -35,9 +35,10 @@ CREATE CONSTRAINT TRIGGER denied AFTER INSERT ON todos DEFERRABLE INITIALLY DEFE
         {
             "psycopg-pipeline": ("psycopg", "pipeline"),
             "psycopg-with_begin": ("psycopg", "with_begin"),
+            "asyncpg-pipeline": ("asyncpg", "pipeline"),
             "asyncpg-with_begin": ("asyncpg", "with_begin"),
         },
-        ["psycopg-pipeline", "asyncpg-with_begin"],
+        ["psycopg-pipeline", "asyncpg-pipeline"],
     )
 )
 def any_factory(request: pytest.FixtureRequest, url: URL) -> async_sessionmaker[AsyncSession]:

@@ -1,0 +1,95 @@
+"""What keeps prepared statements of asyncpg, and SQLAlchemy's adapters, to the bound transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncpg.prepared_stmt import PreparedStatement as _PreparedStatement
+from sqlalchemy.dialects.postgresql.asyncpg import (
+    AsyncAdapt_asyncpg_connection,
+    AsyncAdapt_asyncpg_ss_cursor,
+)
+
+from sqla_rls.driver.base import ENDED
+from sqla_rls.exc import TransactionRefused
+
+
+class PreparedStatement(_PreparedStatement):  # type: ignore[misc] # asyncpg isn't typed
+    """A prepared statement that runs in the bound transaction only."""
+
+    __slots__ = ()
+
+    def fetch(self, *args: Any, **kw: Any) -> Any:
+        if self._connection._waiting is not None:
+            return self._connection.fetch_first(super().fetch, *args, **kw)
+        return (super().fetch if self._connection._is_in_force else self._fetch)(*args, **kw)
+
+    async def _fetch(self, *args: Any, **kw: Any) -> Any:
+        self._connection._require_transaction()
+        await self._connection.require_in_force()
+        return await super().fetch(*args, **kw)
+
+    def cursor(self, *args: Any, **kw: Any) -> Any:
+        self._connection._require_transaction()
+        if self._connection.is_lost:
+            raise TransactionRefused(ENDED)
+        return super().cursor(*args, **kw)
+
+
+def _in_force(name: str) -> Any:
+    inherited = getattr(_PreparedStatement, name)
+
+    async def checked(self: PreparedStatement, *args: Any, **kw: Any) -> Any:
+        self._connection._require_transaction()
+        await self._connection.require_in_force()
+        return await inherited(self, *args, **kw)
+
+    def method(self: PreparedStatement, *args: Any, **kw: Any) -> Any:
+        return (inherited if self._connection._is_in_force else checked)(self, *args, **kw)
+
+    return method
+
+
+for _name in ("executemany", "explain", "fetchmany", "fetchrow", "fetchval"):
+    if hasattr(_PreparedStatement, _name):  # fetchmany() is new in asyncpg 0.30
+        setattr(PreparedStatement, _name, _in_force(_name))
+
+
+class ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor):
+    """SQLAlchemy's adapter of a cursor that Postgres keeps, which needs a transaction in progress."""
+
+    async def _prepare_and_execute(self, operation: Any, parameters: Any) -> None:
+        adapter: Any = self._adapt_connection
+        async with adapter._execute_mutex:
+            if adapter._transaction is None:
+                await adapter._start_transaction()
+            try:
+                await adapter._connection.begin()
+            except Exception as error:
+                adapter._handle_exception(error)
+        await super()._prepare_and_execute(operation, parameters)  # type: ignore[no-untyped-call]
+
+
+class Adapter(AsyncAdapt_asyncpg_connection):
+    """SQLAlchemy's adapter of a ``Connection``, which refuses statements after a commit or rollback."""
+
+    __slots__ = ()
+    _ss_cursor_cls = ServerSideCursor
+
+    async def _start_transaction(self) -> None:
+        connection: Any = self._connection
+        connection.may_wait = connection.is_pipelined and connection.binding is not None
+        try:
+            await super()._start_transaction()  # type: ignore[no-untyped-call] # in SQLAlchemy
+        finally:
+            connection.may_wait = False
+
+    def commit(self) -> None:
+        connection: Any = self._connection
+        connection.is_ended = connection.binding is not None or connection.executed is not None
+        super().commit()  # type: ignore[no-untyped-call] # in SQLAlchemy
+
+    def rollback(self) -> None:
+        connection: Any = self._connection
+        connection.is_ended = connection.binding is not None or connection.executed is not None
+        super().rollback()  # type: ignore[no-untyped-call] # in SQLAlchemy
