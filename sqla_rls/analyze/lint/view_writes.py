@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from itertools import islice
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection
 
@@ -43,6 +44,8 @@ _BUDGET: Final = Budget(worlds=16, rows=2)
 #: The most rows that are inserted in a world with other rows, and the most updates of a world.
 _MOST_INSERTS: Final = 4
 _MOST_UPDATES: Final = 12
+#: The most INSERTs of a world that change the row in their way.
+_MOST_CONFLICTS: Final = 6
 #: SQLSTATEs: a policy, a privilege or CHECK OPTION denies.
 _DENIALS: Final = ("42501", "44000")
 #: SQLSTATEs: a constraint or a trigger refuses a row, and another row might satisfy it.
@@ -301,35 +304,60 @@ class _Tries:
         for row in rows:
             completed = self._universe.complete((*parents, row))
             if completed is not None:
-                yield Trial(World(rows=completed), list(self._changes(profile)))
+                changes = [*self._changes(profile), *self._conflicts(profile, row)]
+                yield Trial(World(rows=completed), changes)
         for world in generate_worlds(self._universe, _BUDGET):
             new = [row for row in rows if row not in world.rows][:_MOST_INSERTS]
             completed = self._universe.complete((*world.rows, *new)) or world.rows
             present = tuple(row for row in completed if row not in new)
-            yield Trial(World(rows=present), [*self._inserts(profile, new), *self._changes(profile)])
+            old = [row for row in present if row.relation == table.name][:1]
+            conflicts = [one for row in old for one in self._conflicts(profile, row)]
+            yield Trial(
+                World(rows=present), [*self._inserts(profile, new), *self._changes(profile), *conflicts]
+            )
 
     def _inserts(self, profile: Profile, rows: Sequence[Row]) -> Iterator[Statement]:
-        names = [name for name in self._columns if name in profile.inserts]
         for row in rows:
-            given = {name: row.values[self._below(name)] for name in names if self._below(name) in row.values}
+            given = self._given(profile, row)
             if given:
-                values = ", ".join(literal(self.base.columns[name], value) for name, value in given.items())
-                yield Statement(
-                    "INSERT", f"INSERT INTO {self.view.name} ({quoted_list(given)}) VALUES ({values})"
-                )
+                yield Statement("INSERT", self._insert(given))
+
+    def _given(self, profile: Profile, row: Row) -> dict[str, Any]:
+        """Return the values of *row* that an INSERT has, by the columns of the view."""
+        names = [name for name in self._columns if name in profile.inserts]
+        return {name: row.values[self._below(name)] for name in names if self._below(name) in row.values}
+
+    def _insert(self, given: Mapping[str, Any]) -> str:
+        values = ", ".join(literal(self.base.columns[name], value) for name, value in given.items())
+        return f"INSERT INTO {self.view.name} ({quoted_list(given)}) VALUES ({values})"
+
+    def _conflicts(self, profile: Profile, row: Row) -> Iterator[Statement]:
+        """Yield INSERTs that find *row* in their way, and change it: the filter of a view doesn't hide it."""
+        given = self._given(profile, row)
+        by_column = {self._below(name): name for name, value in given.items() if value is not None}
+        for key in self.base.table.keys:
+            if by_column.keys() >= set(key):
+                target = quoted_list(by_column[one] for one in key)
+                for name, value in islice(self._new_values(profile), _MOST_CONFLICTS):
+                    proposed = {one: value if one == name else given[one] for one in given}
+                    action = f"DO UPDATE SET {self._assigned(name, value)}"
+                    yield Statement("INSERT", f"{self._insert(proposed)} ON CONFLICT ({target}) {action}")
+                return
 
     def _changes(self, profile: Profile) -> Iterator[Statement]:
-        updates = [
-            (name, value)
-            for name in self._columns
-            if name in profile.updates
-            for value in self._universe.pools.values(self.base.table, self.base.columns[name])
-        ]
-        for name, value in updates[:_MOST_UPDATES]:
-            assigned = f"{quoted(name)} = {literal(self.base.columns[name], value)}"
-            yield Statement("UPDATE", f"UPDATE {self.view.name} SET {assigned}")
+        for name, value in islice(self._new_values(profile), _MOST_UPDATES):
+            yield Statement("UPDATE", f"UPDATE {self.view.name} SET {self._assigned(name, value)}")
         if profile.delete:
             yield Statement("DELETE", f"DELETE FROM {self.view.name}")
+
+    def _new_values(self, profile: Profile) -> Iterator[tuple[str, Any]]:
+        for name in self._columns:
+            if name in profile.updates:
+                for value in self._universe.pools.values(self.base.table, self.base.columns[name]):
+                    yield name, value
+
+    def _assigned(self, name: str, value: Any) -> str:
+        return f"{quoted(name)} = {literal(self.base.columns[name], value)}"
 
     def _below(self, name: str) -> str:
         return self.base.columns[name].name

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from tests.analyze.lint.examples import IS_MEMBER, OWN, TABLE, Examples, shown, unknown
+from sqla_rls.catalog.query import undone
+from tests.analyze.lint.examples import IS_MEMBER, OWN, TABLE, Examples, run, shown, unknown
 
 #: A view v of the table docs, of which authenticated reads and writes own rows, and its privileges; the level
 #: of the finding, the commands that write past the policies, and the parts without an answer.
@@ -106,7 +109,41 @@ VIEW_WRITES: dict[str, tuple[str, str | None, list[str], int]] = {
     ),
     "WITH CHECK OPTION": (
         f"""CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
+        CREATE VIEW w AS SELECT owner_id, org_id, is_public FROM docs WHERE {OWN} WITH CHECK OPTION;
+        GRANT SELECT, INSERT, DELETE ON v TO authenticated;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON w TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "WITH CHECK OPTION, which ON CONFLICT passes by": (
+        f"""CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
         GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated""",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "ON CONFLICT of another key, with other names of columns": (
+        f"""ALTER TABLE docs ADD code text NOT NULL UNIQUE, ALTER id ADD GENERATED ALWAYS AS IDENTITY,
+          ALTER org_id SET DEFAULT 1, ALTER is_public SET DEFAULT false;
+        CREATE VIEW v (c, o) AS SELECT code, owner_id FROM docs WHERE {OWN} WITH CHECK OPTION;
+        GRANT SELECT, INSERT ON v TO authenticated; GRANT UPDATE (o) ON v TO authenticated""",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "ON CONFLICT that changes a column by which no rows are filtered": (
+        f"""CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
+        GRANT SELECT, INSERT ON v TO authenticated; GRANT UPDATE (is_public) ON v TO authenticated""",
+        None,
+        [],
+        0,
+    ),
+    "ON CONFLICT, and the policies of the owner are as narrow": (
+        f"""GRANT SELECT, INSERT, UPDATE ON docs TO reporting;
+        CREATE POLICY r ON docs TO reporting USING ({OWN});
+        CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION; ALTER VIEW v OWNER TO reporting;
+        GRANT SELECT, INSERT, UPDATE ON v TO authenticated""",
         None,
         [],
         0,
@@ -265,3 +302,38 @@ def test_a_view_whose_rows_can_not_be_made_is_not_passed_over(examples: Examples
     assert "warning view-without-invoker public.v" in shown(found)
     reasons = " ".join(part.text for one in found.findings if one.rule == "unknown" for part in one.evidence)
     assert all(f"no {command} was tried" in reasons for command in ("UPDATE", "DELETE")), reasons
+
+
+@pytest.mark.exhaustive
+def test_merge_changes_no_row_that_the_filter_hides(examples: Examples) -> None:
+    """The rule tries no MERGE, since ON CONFLICT alone passes the filter by."""
+    connection = examples.connection
+    if connection.scalar(text("SELECT current_setting('server_version_num')::int < 170000")):
+        pytest.skip("MERGE through views: PostgreSQL 17")
+    source = "MERGE INTO v USING (SELECT 1 AS id) AS s ON v.id = s.id"
+    statements = {
+        f"{source} WHEN MATCHED THEN UPDATE SET owner_id = 'alice'": 0,
+        f"{source} WHEN MATCHED THEN DELETE": 0,
+        f"{source} WHEN NOT MATCHED THEN INSERT VALUES (2, 1, 'bob', true)": "44000",
+        f"{source} WHEN NOT MATCHED THEN INSERT VALUES (1, 1, 'alice', true)": "23505",
+        f"{source} WHEN NOT MATCHED BY SOURCE THEN UPDATE SET owner_id = 'alice'": 0,
+        "INSERT INTO v VALUES (1, 1, 'bob', true) ON CONFLICT (id) DO UPDATE SET owner_id = 'alice'": 1,
+    }
+    with undone(connection):
+        run(
+            connection,
+            TABLE
+            + f"""CREATE VIEW v AS SELECT * FROM docs WHERE {OWN} WITH CHECK OPTION;
+            GRANT SELECT, INSERT, UPDATE, DELETE ON v TO authenticated;
+            INSERT INTO docs VALUES (1, 1, 'bob', true);
+            SET LOCAL request.jwt.claims = '{{"sub": "alice"}}'; SET LOCAL ROLE authenticated""",
+        )
+        found: dict[str, int | str] = {}
+        for statement in statements:
+            with undone(connection):
+                try:
+                    found[statement] = connection.execute(text(statement)).rowcount
+                except DBAPIError as error:
+                    found[statement] = getattr(error.orig, "sqlstate", "")
+
+    assert found == statements

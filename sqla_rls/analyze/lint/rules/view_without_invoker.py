@@ -9,9 +9,11 @@ and with security_invoker. A view that filters by the caller itself shows the sa
 finding is a warning if callers have no privilege on the tables: then the view may be what they are meant to
 see.
 
-INSERT, UPDATE and DELETE through the view have the rights of the owner, too. The rule tries them in the same
-worlds. A view that filters by the caller checks new rows only with WITH CHECK OPTION. The rule doesn't try
-INSTEAD OF triggers whose functions have other rights than the caller: these are unknown.
+INSERT, UPDATE and DELETE through the view have the rights of the owner, too. The rule tries them in the
+same worlds. A view that filters by the caller checks new rows only with WITH CHECK OPTION. INSERT … ON
+CONFLICT DO UPDATE changes rows that the filter hides, too: a caller with SELECT, INSERT and UPDATE can take
+them over. MERGE changes no row that UPDATE and DELETE don't. The rule doesn't try INSTEAD OF triggers whose
+functions have other rights than the caller: these are unknown.
 """
 
 from __future__ import annotations
