@@ -18,12 +18,14 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection
 
 from sqla_rls.analyze.in_place.conditions import Part
-from sqla_rls.analyze.lint.callers import distinct_callers, first_actors, function_asks
-from sqla_rls.analyze.lint.database import Database, listed
+from sqla_rls.analyze.in_place.triggers import commands_of_triggers
+from sqla_rls.analyze.lint.callers import distinct_callers, first_actors
+from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import LEVELS, Evidence, Level
 from sqla_rls.analyze.lint.other_policies import PARTS_OF_WRITES, Undecided, other_policies
 from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.syntax import columns_of_view
+from sqla_rls.analyze.lint.view_triggers import Trigger, Triggered, observed, triggers_of
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.why.target import script
@@ -76,6 +78,8 @@ class ViewWrites:
     acts_as: Sequence[str]
     #: The first statement of each command.
     found: Sequence[ViewWrite]
+    #: The functions of triggers that write, which have other rights than the caller.
+    functions: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +104,11 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
     roles = [one.name for one in database.callers if any(one.name in ones for ones in held.values())]
     if not roles:
         return None
-    for function, rights in _triggers(database, view):
-        reason = f"its INSTEAD OF trigger calls {function}, which has the rights of {rights}"
-        database.note_unknown(view.name, reason, kind="view", role=roles[0])
+    triggers = list(triggers_of(database, view))
     base = base_of(database.schema, view)
     if base is None or not base.table.row_security:
+        for trigger in triggers:
+            database.note_unknown(view.name, trigger.reason, kind="view", role=roles[0])
         return None
     reached = reach_of(database.schema, view.name).relations
     readers = sorted({reader for name, reader in reached if name == base.table.name} - {CALLER})
@@ -122,12 +126,14 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
                 undecided[role] = one.reason
             elif one is not None:
                 actors[role] = [one.actor]
+    for role in roles if triggers else ():
+        actors.setdefault(role, [])
     suspects = [role for role in roles if role in actors or role in undecided]
     found: dict[Command, ViewWrite] = {}
     if suspects:
         with database.scratch() as connection:
             database.require_complete(view.name)
-            tries = _Tries(database, connection, view, base)
+            tries = _Tries(database, connection, view, base, triggers)
             for role in distinct_callers(database, view, suspects):
                 for write in tries.of(role, actors.get(role, ())):
                     known = found.get(write.command)
@@ -136,16 +142,28 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
             for command, reason in tries.refused.items():
                 if command not in found:
                     database.note_unknown(view.name, reason, kind="view", role=suspects[0])
+            for trigger in triggers:
+                for command in COMMANDS:
+                    if command in trigger.commands - found.keys() - tries.decided and held[command]:
+                        database.note_unknown(view.name, trigger.reason, kind="view", role=suspects[0])
     if not found:
         for role, reason in undecided.items():
             database.note_unknown(view.name, reason, kind="view", role=role)
         return None
     writes = [found[command] for command in COMMANDS if command in found]
+    writing = [trigger for trigger in triggers if trigger.commands & found.keys()]
+    by_triggers = {command for trigger in writing for command in trigger.commands}
     return ViewWrites(
         table=base.table,
         roles=[role for role in suspects if any(role in held[one.command] for one in writes)],
-        acts_as=readers,
+        acts_as=sorted(
+            {
+                *(readers if found.keys() - by_triggers else ()),
+                *(one for trigger in writing for one in trigger.rights),
+            }
+        ),
         found=writes,
+        functions=sorted({one for trigger in writing for one in trigger.functions}),
     )
 
 
@@ -172,23 +190,6 @@ def base_of(schema: Schema, view: Relation) -> ViewBase | None:
     return ViewBase(table=view, views=views, columns=columns) if view.has_rows else None
 
 
-def _triggers(database: Database, view: Relation) -> Iterator[tuple[str, str]]:
-    """Yield the functions of INSTEAD OF triggers that may write past policies, and the roles of their rights.
-
-    A function that asks who the caller is isn't one.
-    """
-    schema = database.schema
-    for edge in schema.edges.get(view.name, ()):
-        function = schema.functions.get(edge.calls or "")
-        if edge.part != "trigger" or function is None or function_asks(schema, function.signature):
-            continue
-        reach = reach_of(schema, function.signature)
-        rights = {role for name, role in reach.relations if schema.relations[name].row_security}
-        rights |= {role for name, role in reach.functions if schema.functions[name].is_opaque}
-        if rights - {CALLER}:
-            yield function.signature, listed(sorted(rights - {CALLER}))
-
-
 @dataclass(eq=False)
 class _Tries:
     """Tries the writes of callers through one view, in a scratch database whose block is undone."""
@@ -197,10 +198,17 @@ class _Tries:
     connection: Connection
     view: Relation
     base: ViewBase
+    #: The triggers with other rights than the caller.
+    triggers: Sequence[Trigger] = ()
     #: The commands whose statements a constraint or a trigger refused, with the reason.
     refused: dict[Command, str] = field(default_factory=dict[Command, str])
+    #: The commands that run a trigger and changed rows: with an answer by the caller's rights, too, and
+    #: without one.
+    _answered: set[Command] = field(default_factory=set[Command])
+    _unanswered: set[Command] = field(default_factory=set[Command])
 
     def __post_init__(self) -> None:
+        self.triggered = commands_of_triggers(self.view)
         self._execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT}")
         self._execute(script("try_statements"))
         schema = self.database.schema
@@ -239,6 +247,9 @@ class _Tries:
             for (place, statement), one in after.items():
                 is_answer = one.error is None or one.error.startswith("42501")
                 more = before[place, statement].permits_more_than(one)
+                if isinstance(statement, Triggered):
+                    is_answer = self._is_of_policy(one, before[place, statement])
+                    (self._answered if is_answer else self._unanswered).add(statement.command)
                 if statement.command not in found and is_answer and more:
                     found.add(statement.command)
                     yield self._write(trial.world, actors[place], statement, before[place, statement], one)
@@ -249,7 +260,10 @@ class _Tries:
         tried = self._scratch.run(trials, actors, fires_triggers=False) if trials else []
         for trial, one in zip(trials, tried, strict=True):
             keys = [(place, statement) for place in range(len(actors)) for statement in trial.statements]
-            found.append({key: one.outcome(number) for number, key in enumerate(keys)} if one.results else {})
+            outcomes = {}
+            if one.results:
+                outcomes = {key: observed(one.outcome(number)) for number, key in enumerate(keys)}
+            found.append(outcomes)
         return found
 
     def _make_invoker(self, role: str) -> None:
@@ -267,8 +281,52 @@ class _Tries:
         statements += [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(sorted(tables))} {to}"]
         statements += [f"GRANT EXECUTE ON ROUTINE {name} {to}" for name in sorted(functions)]
         statements += [f"GRANT USAGE ON SCHEMA {quoted_list(sorted(schemas))} {to}"]
+        statements += [
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {quoted_list(sorted(schemas))} {to}",
+        ]
+        statements += [
+            f"ALTER ROUTINE {name} SECURITY INVOKER"
+            for name in sorted({name for trigger in self.triggers for name in trigger.functions})
+        ]
+        # What a trigger reads to decide is its own matter; the policies of the table may depend on it, too.
+        statements += [
+            f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY"
+            for name in sorted(self._others() - self._read_by_policies())
+        ]
         for one in statements:
             self._execute(one)
+
+    def _others(self) -> set[str]:
+        """Return the other tables with row security that triggers reach with other rights."""
+        schema = self.database.schema
+        return {
+            name
+            for trigger in self.triggers
+            for name, role in reach_of(schema, trigger.function).relations
+            if role != CALLER and schema.relations[name].has_rows and schema.relations[name].row_security
+        } - {self.base.table.name}
+
+    def _read_by_policies(self) -> set[str]:
+        schema = self.database.schema
+        used = {
+            one
+            for edge in schema.edges.get(self.base.table.name, ())
+            if edge.part == "policy"
+            for one in (edge.reads, edge.calls)
+            if one is not None and one != self.base.table.name
+        }
+        return {name for one in used for name in schema.reads(one)}
+
+    def _is_of_policy(self, outcome: Outcome, before: Outcome) -> bool:
+        """Return whether a policy decides the outcome with the caller's rights, and not the trigger."""
+        if outcome.error is not None:
+            return "row-level security policy" in outcome.error
+        return outcome.count >= before.count or not self._others() & self._read_by_policies()
+
+    @property
+    def decided(self) -> set[Command]:
+        """The commands of which the statements have shown what their triggers write."""
+        return self._answered - self._unanswered
 
     def _execute(self, sql: str) -> None:
         self.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
@@ -320,7 +378,12 @@ class _Tries:
         for row in rows:
             given = self._given(profile, row)
             if given:
-                yield Statement("INSERT", self._insert(given))
+                yield self._statement("INSERT", self._insert(given))
+
+    def _statement(self, command: Command, text: str) -> Statement:
+        if command in self.triggered:
+            return Triggered(command, text, table=self.base.table.name)
+        return Statement(command, text)
 
     def _given(self, profile: Profile, row: Row) -> dict[str, Any]:
         """Return the values of *row* that an INSERT has, by the columns of the view."""
@@ -333,6 +396,9 @@ class _Tries:
 
     def _conflicts(self, profile: Profile, row: Row) -> Iterator[Statement]:
         """Yield INSERTs that find *row* in their way, and change it: the filter of a view doesn't hide it."""
+        if "INSERT" in self.triggered:
+            # Postgres refuses ON CONFLICT there.
+            return
         given = self._given(profile, row)
         by_column = {self._below(name): name for name, value in given.items() if value is not None}
         for key in self.base.table.keys:
@@ -346,9 +412,9 @@ class _Tries:
 
     def _changes(self, profile: Profile) -> Iterator[Statement]:
         for name, value in islice(self._new_values(profile), _MOST_UPDATES):
-            yield Statement("UPDATE", f"UPDATE {self.view.name} SET {self._assigned(name, value)}")
+            yield self._statement("UPDATE", f"UPDATE {self.view.name} SET {self._assigned(name, value)}")
         if profile.delete:
-            yield Statement("DELETE", f"DELETE FROM {self.view.name}")
+            yield self._statement("DELETE", f"DELETE FROM {self.view.name}")
 
     def _new_values(self, profile: Profile) -> Iterator[tuple[str, Any]]:
         for name in self._columns:
@@ -366,7 +432,8 @@ class _Tries:
         self, world: World, actor: Actor, statement: Statement, before: Outcome, after: Outcome
     ) -> ViewWrite:
         may = self.database.roles_with_privileges(self.base.table.name, statement.command)
-        text = f"{actor.text} runs {statement.text}: {before}; with security_invoker: {after}"
+        how = "the caller's rights" if isinstance(statement, Triggered) else "security_invoker"
+        text = f"{actor.text} runs {statement.text}: {before}; with {how}: {after}"
         rows = [] if statement.command == "INSERT" else world.all_rows
         words = ", ".join(row_in_words(self._universe, row) for row in rows)
         return ViewWrite(

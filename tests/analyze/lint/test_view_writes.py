@@ -9,6 +9,19 @@ from sqlalchemy.exc import DBAPIError
 from sqla_rls.catalog.query import undone
 from tests.analyze.lint.examples import IS_MEMBER, OWN, TABLE, Examples, run, shown, unknown
 
+
+def _trigger(
+    body: str, event: str = "INSERT", rights: str = "SECURITY DEFINER", view: str = "SELECT * FROM docs"
+) -> str:
+    """Return a view v, and a trigger of *event* whose function has *rights*."""
+    row = "OLD" if event == "DELETE" else "NEW"
+    return f"""
+    CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql {rights} SET search_path = ''
+      AS $put$ BEGIN {body}; RETURN {row}; END $put$;
+    CREATE VIEW v AS {view}; GRANT {event} ON v TO authenticated;
+    CREATE TRIGGER put INSTEAD OF {event} ON v FOR EACH ROW EXECUTE FUNCTION put()"""
+
+
 #: A view v of the table docs, of which authenticated reads and writes own rows, and its privileges; the level
 #: of the finding, the commands that write past the policies, and the parts without an answer.
 VIEW_WRITES: dict[str, tuple[str, str | None, list[str], int]] = {
@@ -253,10 +266,125 @@ VIEW_WRITES: dict[str, tuple[str, str | None, list[str], int]] = {
         0,
     ),
     "an INSTEAD OF trigger with other rights": (
-        """CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
-          AS 'BEGIN INSERT INTO public.docs VALUES (NEW.*); RETURN NEW; END';
-        CREATE VIEW v AS SELECT * FROM docs; GRANT INSERT ON v TO authenticated;
-        CREATE TRIGGER put INSTEAD OF INSERT ON v FOR EACH ROW EXECUTE FUNCTION put()""",
+        _trigger("INSERT INTO public.docs VALUES (NEW.*)"),
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "an INSTEAD OF trigger that makes the caller the owner": (
+        _trigger("INSERT INTO public.docs VALUES (NEW.id, NEW.org_id, auth.user_id(), NEW.is_public)"),
+        None,
+        [],
+        0,
+    ),
+    "an INSTEAD OF trigger that refuses rows of others": (
+        _trigger(
+            "IF NEW.owner_id IS DISTINCT FROM auth.user_id() THEN RAISE 'not yours'; END IF; "
+            "INSERT INTO public.docs VALUES (NEW.*)"
+        ),
+        None,
+        [],
+        0,
+    ),
+    "an INSTEAD OF trigger that asks who the caller is, and heeds no answer": (
+        _trigger("PERFORM auth.user_id(); INSERT INTO public.docs VALUES (NEW.*)"),
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "an INSTEAD OF trigger that compares with current_user, its owner": (
+        _trigger(
+            "IF NEW.owner_id = current_user THEN RAISE 'no'; END IF; INSERT INTO public.docs VALUES (NEW.*)"
+        ),
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "an INSTEAD OF trigger that updates in silence, and the caller's id": (
+        _trigger(
+            "UPDATE public.docs SET is_public = NEW.is_public "
+            "WHERE id = OLD.id AND auth.user_id() IS NOT NULL",
+            "UPDATE",
+        ),
+        "error",
+        ["UPDATE"],
+        0,
+    ),
+    "an INSTEAD OF trigger that updates own rows in silence": (
+        _trigger(
+            "UPDATE public.docs SET is_public = NEW.is_public "
+            "WHERE id = OLD.id AND owner_id = auth.user_id()",
+            "UPDATE",
+        ),
+        None,
+        [],
+        0,
+    ),
+    "an INSTEAD OF trigger with the caller's rights that updates in silence": (
+        _trigger("UPDATE public.docs SET is_public = NEW.is_public WHERE id = OLD.id", "UPDATE", ""),
+        None,
+        [],
+        0,
+    ),
+    "an INSTEAD OF trigger that deletes by a function with other rights": (
+        """CREATE FUNCTION gone(one int) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = ''
+          AS 'DELETE FROM public.docs AS d WHERE d.id = one AND auth.user_id() IS NOT NULL';"""
+        + _trigger("PERFORM public.gone(OLD.id)", "DELETE", ""),
+        "error",
+        ["DELETE"],
+        0,
+    ),
+    "an INSTEAD OF trigger that asks a table of members, and keeps a log": (
+        f"""ALTER TABLE members ENABLE ROW LEVEL SECURITY; CREATE TABLE log (id serial, who text);
+        ALTER TABLE log ENABLE ROW LEVEL SECURITY; {IS_MEMBER}
+        CREATE POLICY teams ON docs TO authenticated USING (is_public AND org_id = 1);"""
+        + _trigger(
+            "INSERT INTO public.log (who) VALUES (auth.user_id()); "
+            "IF EXISTS (SELECT FROM public.members AS m WHERE m.user_id = auth.user_id() AND m.org_id = 1) "
+            "THEN INSERT INTO public.docs VALUES (NEW.id, 1, NEW.owner_id, true); END IF"
+        ),
+        None,
+        [],
+        0,
+    ),
+    "an INSTEAD OF trigger that asks a table that the policies read": (
+        """ALTER TABLE members ENABLE ROW LEVEL SECURITY; GRANT SELECT ON members TO authenticated;
+        CREATE POLICY teams ON docs TO authenticated USING (org_id IN (SELECT m.org_id FROM members AS m));"""
+        + _trigger(
+            "IF EXISTS (SELECT FROM public.members AS m WHERE m.user_id = auth.user_id()) "
+            "THEN INSERT INTO public.docs VALUES (NEW.id, NEW.org_id, auth.user_id(), true); END IF"
+        ),
+        None,
+        [],
+        1,
+    ),
+    "an INSTEAD OF trigger of a view with security_invoker": (
+        _trigger("INSERT INTO public.docs VALUES (NEW.*)") + "; ALTER VIEW v SET (security_invoker)",
+        "error",
+        ["INSERT"],
+        0,
+    ),
+    "an INSTEAD OF trigger for the caller's own rows, and another that changes nothing": (
+        _trigger("INSERT INTO public.docs VALUES (NEW.id, 1, auth.user_id(), true)")
+        + """; CREATE FUNCTION del() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+          AS 'BEGIN PERFORM count(*) FROM public.docs; RETURN OLD; END';
+        GRANT DELETE ON v TO authenticated;
+        CREATE TRIGGER del INSTEAD OF DELETE ON v FOR EACH ROW EXECUTE FUNCTION del()""",
+        None,
+        [],
+        1,
+    ),
+    "an INSTEAD OF trigger that changes nothing": (
+        _trigger("PERFORM count(*) FROM public.docs"),
+        None,
+        [],
+        1,
+    ),
+    "an INSTEAD OF trigger of a view of two tables": (
+        _trigger(
+            "INSERT INTO public.docs VALUES (NEW.id, 1, auth.user_id(), true)",
+            view="SELECT d.id, m.user_id FROM docs AS d JOIN members AS m USING (org_id)",
+        ),
         None,
         [],
         1,

@@ -12,8 +12,13 @@ see.
 INSERT, UPDATE and DELETE through the view have the rights of the owner, too. The rule tries them in the
 same worlds. A view that filters by the caller checks new rows only with WITH CHECK OPTION. INSERT … ON
 CONFLICT DO UPDATE changes rows that the filter hides, too: a caller with SELECT, INSERT and UPDATE can take
-them over. MERGE changes no row that UPDATE and DELETE don't. The rule doesn't try INSTEAD OF triggers whose
-functions have other rights than the caller: these are unknown.
+them over. MERGE changes no row that UPDATE and DELETE don't.
+
+An INSTEAD OF trigger writes with the rights of its function. If the function, or one that it calls, is
+SECURITY DEFINER, the rule counts the changed rows of the view's table, also with the caller's rights. So a
+trigger that makes the caller the owner isn't found, and one that only asks who the caller is may be. A
+trigger is unknown if no statement changes a row, or if the rows of the view are those of several tables.
+This holds for views with security_invoker, too.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from sqla_rls.analyze.lint.other_policies import OtherPolicies, Undecided, other
 from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.reach.in_scratch import fill
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.lint.view_triggers import writes_by_triggers
 from sqla_rls.analyze.lint.view_writes import COMMANDS, writes_past_policies
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
@@ -69,9 +75,9 @@ _BUDGET: Final = Budget(worlds=40, rows=2)
 )
 def check(database: Database) -> Iterator[Finding]:
     for view in database.relations:
-        if view.kind != "v" or view.is_invoker:
+        if view.kind != "v" or (view.is_invoker and not writes_by_triggers(database, view)):
             continue
-        found = [*_shows(database, view), *_writes(database, view)]
+        found = [*(() if view.is_invoker else _shows(database, view)), *_writes(database, view)]
         if found:
             yield _finding(view, found)
 
@@ -88,6 +94,8 @@ class _Found:
     acts_as: Sequence[str]
     reason: str
     evidence: Sequence[Evidence]
+    #: The functions of triggers that write with other rights.
+    functions: Sequence[str] = ()
 
 
 def _finding(view: Relation, found: Sequence[_Found]) -> Finding:
@@ -108,8 +116,8 @@ def _finding(view: Relation, found: Sequence[_Found]) -> Finding:
         Evidence(
             kind="catalog",
             text=(
-                f"{listed(one.roles)} may {', '.join(one.commands)}; the view has no security_invoker; "
-                f"{one.reason}"
+                f"{listed(one.roles)} may {', '.join(one.commands)}; "
+                f"{'' if view.is_invoker else 'the view has no security_invoker; '}{one.reason}"
             ),
             data={"roles": one.roles, "tables": one.tables, "owner": view.owner, "acts_as": one.acts_as},
         )
@@ -123,8 +131,19 @@ def _finding(view: Relation, found: Sequence[_Found]) -> Finding:
         text=f"{text}.",
         evidence=[*(evidence for one in found for evidence in one.evidence), *catalog],
         remedy=Remedy(
-            sql=f"ALTER VIEW {view.name} SET (security_invoker = true);",
-            python="view(…, security_invoker=True)",
+            sql=" ".join(
+                [
+                    *(
+                        [f"ALTER VIEW {view.name} SET (security_invoker = true);"]
+                        if not view.is_invoker
+                        else []
+                    ),
+                    *(f"ALTER FUNCTION {name} SECURITY INVOKER;" for one in found for name in one.functions),
+                ]
+            ),
+            python="sql_function(…, security_definer=False)"
+            if view.is_invoker
+            else "view(…, security_invoker=True)",
         ),
     )
 
@@ -186,6 +205,7 @@ def _writes(database: Database, view: Relation) -> Iterator[_Found]:
         acts_as=found.acts_as,
         reason=f"it writes {found.table.name} with the rights of {listed(found.acts_as)}",
         evidence=[one.evidence for one in found.found],
+        functions=found.functions,
     )
 
 
