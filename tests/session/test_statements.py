@@ -48,6 +48,25 @@ def test_core_statements_run_as_the_caller(sessions: Sessions, todos: None, alic
 
 
 @pytest.mark.exhaustive
+def test_a_trigger_has_the_role_of_the_caller_as_current_user(
+    admin: Engine, url: URL, sessions: Sessions, alice: Caller
+) -> None:
+    """docs/guide/adopting.md says so: a trigger of an older app has the login role."""
+    with admin.begin() as connection:
+        for statement in (
+            "CREATE FUNCTION who() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.task := "
+            "concat_ws(' ', current_user, session_user, auth.user_id()); RETURN NEW; END $$",
+            "CREATE TRIGGER who BEFORE INSERT ON todos FOR EACH ROW EXECUTE FUNCTION who()",
+        ):
+            connection.exec_driver_sql(statement)
+
+    with sessions(alice) as session:
+        written = session.scalar(insert(Todo).returning(Todo.task), {"task": "hers"})
+
+    assert written == f"authenticated {url.username} alice"
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("count", [3, 3000])
 def test_bulk_inserts_are_ones_own(admin: Engine, sessions: Sessions, alice: Caller, count: int) -> None:
     rows = [{"task": f"{number}"} for number in range(count)]
