@@ -16,7 +16,7 @@ import asyncpg
 from sqlalchemy import Dialect, Engine, event
 
 from sqla_rls.driver import asyncpg_pipeline as pipeline
-from sqla_rls.driver.asyncpg_adapters import Adapter, PreparedStatement
+from sqla_rls.driver.asyncpg_adapters import Adapter, PreparedStatement, WaitingTransaction
 from sqla_rls.driver.base import (
     BEGIN_RESET,
     ENDED,
@@ -162,25 +162,31 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
                 return
         raise TransactionRefused(ENDED)
 
+    def transaction(
+        self, *, isolation: str | None = None, readonly: bool = False, deferrable: bool = False
+    ) -> Any:
+        if self.may_wait and self._top_xact is None and not self.is_ended:
+            begin = _BEGINS_BY_MODES.get((isolation, readonly, deferrable))
+            if begin is not None:
+                return WaitingTransaction(self, begin)
+        return super().transaction(isolation=isolation, readonly=readonly, deferrable=deferrable)
+
+    def defer(self, transaction: Any, begin: str) -> None:
+        """Let *begin*, the BEGIN statement of *transaction*, wait for a statement."""
+        self._waiting, self._has_begun, self._top_xact = begin, True, transaction
+
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
-        execution: Any
-        if self.may_wait and query in _BEGINS and not self.is_ended:
-            execution = self._wait(query)
         # BEGIN needs the longer way, if there is a binding.
-        elif (query in _ENDS and self._waiting is None) or (
+        if (query in _ENDS and self._waiting is None) or (
             not query.startswith("BEGIN") and self._is_in_force
         ):
             if self.executed is not None and query in _ENDS:
                 self.is_ended = True
-            execution = super().execute(query, *args, timeout=timeout)
+            execution: Any = super().execute(query, *args, timeout=timeout)
         else:
             execution = self._execute_bound(query, *args, timeout=timeout)
         coroutine: CoroutineType[Any, Any, Any] = execution
         return coroutine
-
-    async def _wait(self, begin: str) -> str:
-        self._waiting, self._has_begun = begin, True
-        return begin
 
     async def _execute_bound(self, query: str, *args: Any, timeout: float | None) -> Any:
         binding = self.binding
@@ -206,7 +212,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             return await super().execute(query, *args, timeout=timeout)
         if args or query not in _BEGINS:
             self._require_transaction()
-        await self._wait(query)
+        self._waiting, self._has_begun = query, True
         try:
             await self.begin(timeout)
         except BaseException:
@@ -224,6 +230,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if self._waiting is None:
             return
         binding, query = self._waiting_binding(), self._waiting
+        if binding.expires_at is not None:
+            require_unexpired(binding.expires_at)
         if (modes := binding.template.modes) is not None:
             query = self._with_modes(query, modes)
         if self.discards:
@@ -257,12 +265,9 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             raise NotDiscarded from error
 
     def _waiting_binding(self) -> Binding:
-        binding = self.binding
-        if binding is None:
+        if (binding := self.binding) is None:
             # The session has dropped it.
             raise TransactionRefused(ENDED)
-        if binding.expires_at is not None:
-            require_unexpired(binding.expires_at)
         return binding
 
     async def fetch_first(self, fetch: Callable[..., Awaitable[Any]], *args: Any, **kw: Any) -> Any:
@@ -272,16 +277,15 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             ExpiredToken: the caller has expired, and nothing was sent.
             BindingError: the server refuses, and has skipped the statement.
         """
-        if not self._may_send_ahead:
+        protocol: Any = self._protocol
+        if protocol is None or protocol._is_cancelling():
             await self.begin()
             return await fetch(*args, **kw)
-        protocol: Any = self._protocol
-        binding = self._waiting_binding()
         if self.discards:
             await self._discard()
-        ahead, sent = self._messages(binding), protocol.queries_count
+        sent = protocol.queries_count
+        binding = self._send_ahead()
         try:
-            self._send_ahead(binding, *ahead)
             return await fetch(*args, **kw)
         except Exception as error:
             if protocol.queries_count == sent:
@@ -295,16 +299,14 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
 
     async def _prepare_first(self, *args: Any, **kw: Any) -> Any:
         """Prepare a statement, with BEGIN and the binding ahead of it, as ``fetch_first()``."""
-        if not self._may_send_ahead:
+        protocol: Any = self._protocol
+        if protocol is None or protocol._is_cancelling():
             await self.begin()
             return await super().prepare(*args, **kw)
-        protocol: Any = self._protocol
-        binding = self._waiting_binding()
         if self.discards:
             await self._discard()
-        ahead = self._messages(binding)
+        binding = self._send_ahead()
         try:
-            self._send_ahead(binding, *ahead)
             statement = await super().prepare(*args, **kw)
         except asyncpg.PostgresError as error:
             self._require_accepted(binding, error)
@@ -316,30 +318,29 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         self._unreported_at = protocol.queries_count
         return statement
 
-    @property
-    def _may_send_ahead(self) -> bool:
-        protocol: Any = self._protocol
-        return self.is_pipelined and not self.is_closed() and not protocol._is_cancelling()
-
-    def _send_ahead(self, binding: Binding, messages: bytes, answer: bytes) -> None:
+    def _send_ahead(self) -> Binding:
+        """Send BEGIN, RESET ALL and the binding, which wait, without a Sync; return the binding."""
+        binding, begin = self._waiting_binding(), self._waiting or ""
+        ahead = self._ahead
+        if ahead is None or ahead.template is not binding.template or ahead.begin != begin:
+            ahead = self._ahead = pipeline.Ahead.of(binding.template, begin)
+        messages = ahead.messages(binding)
         self._waiting, self.last_discard_key = None, binding.discard_key
-        if self._answers is None:
-            self._answers = pipeline.Answers(self._transport, self._protocol)
-        self._answers.expect(answer)
-        self._transport.write(messages)
+        try:
+            if self._answers is None:
+                self._answers = pipeline.Answers(self._transport, self._protocol)
+            self._answers.expect(ahead.answer)
+            self._transport.write(messages)
+        except BaseException:
+            self.terminate()
+            raise
+        return binding
 
     def _require_accepted(self, binding: Binding, error: Exception) -> None:
         """Raise BindingError if *error* is that of BEGIN, RESET ALL or *binding*, which went ahead."""
         answers: Any = self._answers
         if answers.refusal is not None and isinstance(error, asyncpg.PostgresError) and not self.is_closed():
             raise binding.refused(answers.refusal) from error
-
-    def _messages(self, binding: Binding) -> tuple[bytes, bytes]:
-        """Return the messages for BEGIN, RESET ALL and *binding*, and the answer to them."""
-        ahead, begin = self._ahead, self._waiting or ""
-        if ahead is None or ahead.template is not binding.template or ahead.begin != begin:
-            ahead = self._ahead = pipeline.Ahead.of(binding.template, begin)
-        return ahead.messages(binding), ahead.answer
 
     async def _sync(self) -> None:
         """End what went ahead by a Sync, since no statement has followed."""
@@ -406,17 +407,24 @@ _NO_TRANSACTION: Final = (
     "the statement can't run: asyncpg binds a caller with BEGIN, and there is no transaction. "
     "Start a transaction first"
 )
-#: The statements that begin an asyncpg Transaction.  Another text could run statements before the binding.
-_BEGINS: Final = frozenset(
-    f"BEGIN{level}{read_only}{deferrable};"
-    for level in (
-        "",
-        *(" ISOLATION LEVEL READ COMMITTED", " ISOLATION LEVEL READ UNCOMMITTED"),
-        *(" ISOLATION LEVEL REPEATABLE READ", " ISOLATION LEVEL SERIALIZABLE"),
+#: The statements that begin an asyncpg Transaction, by its isolation level, and whether it is read-only and
+#: deferrable.
+_BEGINS_BY_MODES: Final = {
+    (level, readonly, deferrable): "".join(
+        (
+            "BEGIN",
+            "" if level is None else f" ISOLATION LEVEL {level.replace('_', ' ').upper()}",
+            " READ ONLY" if readonly else "",
+            " DEFERRABLE" if deferrable else "",
+            ";",
+        )
     )
-    for read_only in ("", " READ ONLY")
-    for deferrable in ("", " DEFERRABLE")
-)
+    for level in (None, "read_committed", "read_uncommitted", "repeatable_read", "serializable")
+    for readonly in (False, True)
+    for deferrable in (False, True)
+}
+#: Another text could run statements before the binding.
+_BEGINS: Final = frozenset(_BEGINS_BY_MODES.values())
 #: The statements that end an asyncpg Transaction.
 _ENDS: Final = frozenset({"COMMIT;", "ROLLBACK;"})
 

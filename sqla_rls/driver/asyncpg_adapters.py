@@ -55,6 +55,28 @@ for _name in ("executemany", "explain", "fetchmany", "fetchrow", "fetchval"):
         setattr(PreparedStatement, _name, _in_force(_name))
 
 
+class WaitingTransaction:
+    """Stands for asyncpg's Transaction, for SQLAlchemy; its BEGIN waits for a statement."""
+
+    __slots__ = ("_begin", "_connection")
+    #: asyncpg asks the server for the isolation level, before it begins a transaction in this one.
+    _isolation = None
+
+    def __init__(self, connection: Any, begin: str) -> None:
+        self._connection, self._begin = connection, begin
+
+    async def start(self) -> None:
+        self._connection.defer(self, self._begin)
+
+    async def commit(self) -> None:
+        self._connection._top_xact = None
+        await self._connection.execute("COMMIT;")
+
+    async def rollback(self) -> None:
+        self._connection._top_xact = None
+        await self._connection.execute("ROLLBACK;")
+
+
 class ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor):
     """SQLAlchemy's adapter of a cursor that Postgres keeps, which needs a transaction in progress."""
 

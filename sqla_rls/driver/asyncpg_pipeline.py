@@ -8,15 +8,17 @@ server skips the statement.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import Struct
 from typing import Any, Final
 
 from sqla_rls.driver.base import RESET, Binding, BindingTemplate, Modes
 
+_size: Final = Struct(">I").pack
+
 
 def _message(kind: bytes, body: bytes) -> bytes:
-    return kind + (len(body) + 4).to_bytes(4, "big") + body
+    return kind + _size(len(body) + 4) + body
 
 
 def parsed(statement: bytes) -> bytes:
@@ -26,20 +28,12 @@ def parsed(statement: bytes) -> bytes:
 
 def sized(parameter: bytes) -> bytes:
     """Return *parameter* as it stands in Bind."""
-    return len(parameter).to_bytes(4, "big") + parameter
+    return _size(len(parameter)) + parameter
 
 
-def executed(parameters: Sequence[bytes] = (), fixed: Sequence[bytes] = ()) -> bytes:
-    """Return the messages Bind and Execute for the unnamed statement.
-
-    Args:
-        parameters: the first parameters, as texts.
-        fixed: the other ones, each ``sized()``.
-    """
-    number = (len(parameters) + len(fixed)).to_bytes(2, "big")
-    return (
-        _message(b"B", b"".join((b"\0\0\0\0", number, *map(sized, parameters), *fixed, b"\0\0"))) + _EXECUTE
-    )
+def executed() -> bytes:
+    """Return the messages Bind and Execute for the unnamed statement without parameters."""
+    return _message(b"B", _UNNAMED + b"\0\0" + _TEXTS) + _EXECUTE
 
 
 def answered(tag: bytes, *rows: bytes) -> bytes:
@@ -48,6 +42,9 @@ def answered(tag: bytes, *rows: bytes) -> bytes:
     return b"".join((_message(b"1", b""), _message(b"2", b""), *found, _message(b"C", tag + b"\0")))
 
 
+#: In Bind: an unnamed portal and statement, whose parameters are texts; and results, which are texts.
+_UNNAMED: Final = b"\0\0\0\0"
+_TEXTS: Final = b"\0\0"
 _EXECUTE: Final = _message(b"E", b"\0\0\0\0\0")
 SYNC: Final = _message(b"S", b"")
 READY: Final = _message(b"Z", b"T")
@@ -63,10 +60,11 @@ class Ahead:
 
     template: BindingTemplate
     begin: str
-    #: The messages without the parameters of the binding.
+    #: The messages without Bind and Execute of the binding.
     _statements: bytes
-    #: The parameters that all bindings have in common.
-    _fixed: list[bytes]
+    #: The parts of Bind before and after the parameters that differ.
+    _first: bytes
+    _last: bytes
     #: The answer of a server that accepts them.
     answer: bytes
 
@@ -78,11 +76,14 @@ class Ahead:
             statements, tags = [with_modes(begin, template.modes), RESET], [b"BEGIN", b"RESET"]
         messages = [parsed(statement.encode()) + executed() for statement in statements]
         answers = [*map(answered, tags), answered(b"SELECT 1", b"0")]
+        fixed = template.encoded_fixed("utf-8")
+        number = 1 + len(template.names) + len(fixed)
         return cls(
             template,
             begin,
             b"".join([*messages, parsed(template.encoded_query)]),
-            [sized(value) for value in template.encoded_fixed("utf-8")],
+            _UNNAMED + number.to_bytes(2, "big"),
+            b"".join([*map(sized, fixed), _TEXTS]),
             b"".join(answers),
         )
 
@@ -92,8 +93,9 @@ class Ahead:
         Raises:
             ExpiredToken: the caller has expired.
         """
-        own = "\0".join(binding.own_values()).encode().split(b"\0")
-        return self._statements + executed(own, self._fixed)
+        own = [sized(value) for value in map(str.encode, binding.own_values())]
+        bind = b"".join((self._first, *own, self._last))
+        return b"".join((self._statements, b"B", _size(len(bind) + 4), bind, _EXECUTE))
 
 
 def with_modes(begin: str, modes: Modes) -> str:
@@ -105,21 +107,23 @@ def with_modes(begin: str, modes: Modes) -> str:
 class Answers(asyncio.Protocol):
     """Takes the answers to messages that went ahead; asyncpg's protocol gets what follows.
 
-    It stands for asyncpg's protocol until then.  An answer that isn't the expected one closes the connection.
+    It stands for asyncpg's protocol from now on.  An answer that isn't the expected one closes the
+    connection.
     """
 
     def __init__(self, transport: Any, protocol: Any) -> None:
         self._transport, self._protocol = transport, protocol
+        self._pass_on = protocol.data_received
         self._expected = self._received = b""
         #: The SQLSTATE of the server's refusal.
         self.refusal: str | None = None
         self._is_synced = False
+        transport.set_protocol(self)
 
     def expect(self, answer: bytes) -> None:
         """Take *answer*, which is to come."""
         self._expected, self._received = answer, b""
         self.refusal, self._is_synced = None, False
-        self._transport.set_protocol(self)
 
     def expect_ready(self) -> None:
         """Take the answer to a Sync, too."""
@@ -127,28 +131,31 @@ class Answers(asyncio.Protocol):
         self._is_synced = True
 
     def data_received(self, data: bytes) -> None:
-        if data.startswith(self._expected) and not self._received:
-            self._pass_on(data[len(self._expected) :])
+        if not (expected := self._expected):
+            self._pass_on(data)
+            return
+        if data.startswith(expected) and not self._received:
+            self._finish(data[len(expected) :])
             return
         data = self._received + data
         while len(data) >= _HEAD and len(data) > (length := int.from_bytes(data[1:_HEAD], "big")):
             message, rest = data[: length + 1], data[length + 1 :]
             kind = message[0]
             if kind in _ANY_TIME:
-                self._protocol.data_received(message)
+                self._pass_on(message)
             elif self.refusal is not None:
                 # Ahead of a Sync, the server has skipped the other messages.
-                self._pass_on(rest)
+                self._finish(rest)
                 return
             elif kind == _ERROR:
                 self.refusal = _sqlstate(message)
                 if not self._is_synced:
-                    self._pass_on(data)
+                    self._finish(data)
                     return
             elif self._expected.startswith(message):
                 self._expected = self._expected[len(message) :]
                 if not self._expected:
-                    self._pass_on(rest)
+                    self._finish(rest)
                     return
             else:
                 self._transport.abort()
@@ -156,11 +163,10 @@ class Answers(asyncio.Protocol):
             data = rest
         self._received = data
 
-    def _pass_on(self, rest: bytes) -> None:
+    def _finish(self, rest: bytes) -> None:
         self._expected = self._received = b""
-        self._transport.set_protocol(self._protocol)
         if rest:
-            self._protocol.data_received(rest)
+            self._pass_on(rest)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._protocol.connection_lost(exc)
