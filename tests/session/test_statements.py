@@ -54,8 +54,10 @@ def test_a_trigger_has_the_role_of_the_caller_as_current_user(
     """docs/guide/adopting.md says so: a trigger of an older app has the login role."""
     with admin.begin() as connection:
         for statement in (
-            "CREATE FUNCTION who() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.task := "
-            "concat_ws(' ', current_user, session_user, auth.user_id()); RETURN NEW; END $$",
+            (
+                "CREATE FUNCTION who() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.task := "
+                "concat_ws(' ', current_user, session_user, auth.user_id()); RETURN NEW; END $$"
+            ),
             "CREATE TRIGGER who BEFORE INSERT ON todos FOR EACH ROW EXECUTE FUNCTION who()",
         ):
             connection.exec_driver_sql(statement)
