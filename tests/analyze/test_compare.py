@@ -359,6 +359,104 @@ def test_parents_and_children_in_a_tree_are_tried(sides: Sides, check: str, body
         assert verdicts(found)["public.folders", "reader", "SELECT"] == "opens"
 
 
+ME = "(SELECT auth.user_id())"
+TASKS = f"""
+CREATE TABLE orgs (id int PRIMARY KEY, owner text NOT NULL, plan text NOT NULL, suspended boolean NOT NULL);
+CREATE TABLE projects (id int PRIMARY KEY, org_id int NOT NULL REFERENCES orgs, lead text NOT NULL,
+  archived boolean NOT NULL, public boolean NOT NULL);
+CREATE TABLE tasks (id int PRIMARY KEY, project_id int NOT NULL REFERENCES projects, assignee text NOT NULL,
+  state text NOT NULL, hidden boolean NOT NULL);
+CREATE TABLE watchers (task_id int NOT NULL REFERENCES tasks, user_id text);
+ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT, UPDATE ON tasks TO reader; GRANT SELECT ON orgs, projects, watchers TO reader;
+CREATE POLICY p ON tasks TO reader USING (NOT hidden AND state <> 'draft' AND (assignee = {ME}
+  OR EXISTS (SELECT FROM watchers w WHERE w.task_id = tasks.id AND w.user_id = {ME})
+  OR EXISTS (SELECT FROM projects p JOIN orgs o ON o.id = p.org_id
+    WHERE p.id = tasks.project_id AND NOT p.archived
+      AND (p.lead = {ME} OR p.public AND o.plan = 'team' OR o.owner = {ME} AND NOT o.suspended))));
+"""
+FILES = f"""
+CREATE TABLE tenants (id int PRIMARY KEY, kind text NOT NULL);
+CREATE TABLE folders (tenant_id int REFERENCES tenants, id int, owner text NOT NULL, private boolean NOT NULL,
+  kind text NOT NULL, PRIMARY KEY (tenant_id, id));
+CREATE TABLE seats (tenant_id int REFERENCES tenants, user_id text, role text NOT NULL,
+  PRIMARY KEY (tenant_id, user_id));
+CREATE TABLE files (id int PRIMARY KEY, tenant_id int NOT NULL, folder_id int NOT NULL, owner text NOT NULL,
+  deleted_at timestamptz, FOREIGN KEY (tenant_id, folder_id) REFERENCES folders);
+ALTER TABLE files ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT, UPDATE ON files TO reader; GRANT SELECT ON tenants, folders, seats TO reader;
+CREATE POLICY p ON files TO reader USING (deleted_at IS NULL
+  AND tenant_id IN (SELECT s.tenant_id FROM seats s WHERE s.user_id = {ME} AND s.role IN ('editor', 'owner'))
+  AND (owner = {ME} OR EXISTS (SELECT FROM folders f WHERE f.id = folder_id AND f.tenant_id = files.tenant_id
+    AND (f.owner = {ME} OR NOT f.private AND f.kind = 'shared'))));
+"""
+NO_DRAFTS = """
+CREATE FUNCTION no_teams() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF new.plan = 'team' AND new.suspended THEN RAISE EXCEPTION 'no such team'; END IF;
+  RETURN new;
+END $$;
+CREATE TRIGGER no_teams BEFORE INSERT ON orgs FOR EACH ROW EXECUTE FUNCTION no_teams();
+"""
+
+
+def altered(setup: str, old: str, new: str) -> str:
+    assert setup.count(old) == 1
+    policy = setup.replace(old, new).partition("CREATE POLICY")[2].partition(";")[0]
+    return f"ALTER POLICY{policy}".replace(" TO reader USING", " USING")
+
+
+@pytest.mark.parametrize(
+    ("setup", "old", "new", "rows"),
+    [
+        (TASKS, "p.public AND o.plan = 'team'", "p.public", 3),
+        (TASKS, "AND NOT o.suspended", "AND (NOT o.suspended OR p.public)", 3),
+        (TASKS + NO_DRAFTS, "AND NOT o.suspended", "AND (NOT o.suspended OR p.public)", 3),
+        (TASKS, "w.task_id = tasks.id AND ", "", 7),
+        (FILES, "NOT f.private AND ", "", 4),
+        (FILES, " AND f.kind = 'shared'", "", 4),
+    ],
+    ids=["plan", "suspended", "a row is refused", "a watcher of another task", "private", "kind"],
+)
+def test_each_kind_of_the_rows_that_decide_about_a_row_is_tried(
+    sides: Sides, setup: str, old: str, new: str, rows: int
+) -> None:
+    with sides.compared(altered(setup, old, new), setup=setup, budget=Budget()) as (found, before, after):
+        commands = [one.command for one in found.changes if one.role == "reader"]
+        assert commands == ["INSERT", "SELECT", "UPDATE"]
+        for one in found.changes:
+            assert one.verdict == "opens"
+            assert sum(map(len, one.counterexample.rows.values())) <= rows
+            assert replay(before, one.role, one.counterexample) == one.counterexample.before
+            assert replay(after, one.role, one.counterexample) == one.counterexample.after
+
+
+@pytest.mark.parametrize("moves", ["project_id", "state"])
+def test_an_update_may_refer_to_each_kind_of_row(sides: Sides, moves: str) -> None:
+    policy = f"""
+DROP POLICY p ON tasks; REVOKE UPDATE, INSERT ON tasks FROM reader; GRANT UPDATE ({moves}) ON tasks TO reader;
+CREATE POLICY p ON tasks TO reader USING (assignee = {ME})
+  WITH CHECK (assignee = {ME}
+    AND EXISTS (SELECT FROM projects p WHERE p.id = tasks.project_id AND p.lead = {ME}));
+"""
+    change = f"""
+ALTER POLICY p ON tasks WITH CHECK (assignee = {ME}
+  AND EXISTS (SELECT FROM projects p JOIN orgs o ON o.id = p.org_id WHERE p.id = tasks.project_id
+    AND (p.lead = {ME} OR NOT p.archived AND p.public AND o.suspended AND o.plan = 'team')))
+"""
+    with sides.compared(change, setup=TASKS + policy, budget=Budget()) as (found, *_):
+        assert verdicts(found) == {("public.tasks", role, "UPDATE"): "opens" for role in ("member", "reader")}
+
+
+def test_combinations_that_the_budget_leaves_out_are_named(sides: Sides) -> None:
+    change = altered(TASKS, "p.public AND o.plan = 'team'", "p.public")
+    with sides.compared(change, setup=TASKS, budget=Budget(worlds=5)) as (found, *_):
+        assert any(
+            one.startswith("public.tasks: of 3072 combinations of a row with the rows that decide about it, ")
+            for one in found.scope.left_out
+        )
+
+
 def test_values_of_the_other_columns_of_a_constraint_are_tried(sides: Sides) -> None:
     constraint = ", CHECK (kind <> 'secret' OR iban = 'none')"
     with sides.compared(NOTES_CHANGE, setup=NOTES.format(constraint)) as (found, *_):

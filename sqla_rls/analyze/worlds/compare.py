@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -26,6 +26,7 @@ from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.refused import Met, refused_rows, refuses, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
+from sqla_rls.analyze.worlds.search import Search
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statement, Statements
 from sqla_rls.analyze.worlds.universe import Universe
@@ -288,11 +289,13 @@ class _Comparing:
     def _fill(self, tally: _Tally, universe: Universe, role: str, statements: Statements) -> None:
         name, commands = universe.relation.name, statements.commands()
         actors = universe.pools.actors([role])
+        self._search(tally, universe, actors, statements)
+        searched = tally.worlds
         worlds = generate_worlds(universe, self.budget)
-        while batch := list(itertools.islice(worlds, min(_BATCH, self.budget.worlds - tally.worlds))):
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                self.verdicts.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
-                tally.is_cut = True
+        while batch := list(
+            itertools.islice(worlds, min(_BATCH, self.budget.worlds - (tally.worlds - searched)))
+        ):
+            if self._is_over(tally, name):
                 return
             if all(_is_settled(tally, command) for command in commands):
                 return
@@ -306,6 +309,39 @@ class _Comparing:
                 f"{name}: {self.budget.worlds} worlds were tried, and there are more within "
                 f"{self.budget.rows} rows per table"
             )
+
+    def _search(
+        self, tally: _Tally, universe: Universe, actors: Sequence[Actor], statements: Statements
+    ) -> None:
+        """Try the worlds that a search among many rows at once finds."""
+
+        def note(world: World, rejected: str | None) -> None:
+            tally.met.note(universe, world, rejected)
+            if rejected is None:
+                tally.worlds += 1
+                tally.has_row |= any(row.relation == universe.relation.name for row in world.rows)
+
+        search = Search(
+            universe=universe,
+            statements=statements,
+            actors=actors,
+            budget=self.budget,
+            run=self._run,
+            is_known=lambda *difference: difference in tally.found,
+            note=note,
+            is_over=lambda: self._is_over(tally, universe.relation.name),
+        )
+        for trial in search.trials():
+            self._try([trial], actors, universe, tally)
+
+    def _is_over(self, tally: _Tally, name: str) -> bool:
+        """Return whether the time of the budget is over, and say so."""
+        if self.deadline is None or time.monotonic() <= self.deadline:
+            return False
+        if not tally.is_cut:
+            self.verdicts.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
+            tally.is_cut = True
+        return True
 
     def _try(
         self, trials: Sequence[Trial], actors: Sequence[Actor], universe: Universe, tally: _Tally
@@ -338,6 +374,8 @@ class _Comparing:
         self.worlds += len(trials)
         self.statements += sum(len(actors) * len(trial.statements) for trial in trials)
         runs = [self.pool.submit(side.run, trials, actors) for side in self.sides]
+        # After an error of one side, its connection must wait for that of the other.
+        wait(runs)
         return runs[0].result(), runs[1].result()
 
     def _conclude(

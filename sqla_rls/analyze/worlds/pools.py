@@ -146,9 +146,7 @@ class Pools:
 
     def distinct(self, column: Column, number: int) -> Any:
         """Return value *number* of those that a key column has."""
-        named = [natural(one) for one in self.vocabulary.constants.get(terms.Column(column.name), ())]
-        named = [value for value in named if self._is_valid(column, value)]
-        if named:  # of a partition, or of a CHECK
+        if named := self.named(column):  # of a partition, or of a CHECK
             return named[(number - 1) % len(named)]
         if column.category == "N":
             return number
@@ -160,6 +158,11 @@ class Pools:
             return (datetime(2000, 1, 1, tzinfo=UTC) + timedelta(days=number)).date().isoformat()
         values = [value for value in self._candidates(column) if self._is_valid(column, value)]
         return values[number % len(values)] if values else None
+
+    def named(self, column: Column) -> list[Any]:
+        """Return the constants that the column is compared with, of its own type."""
+        found = (natural(one) for one in self.vocabulary.constants.get(terms.Column(column.name), ()))
+        return [value for value in found if self._is_valid(column, value)]
 
     def actors(self, roles: Iterable[str], *, most: int = 24) -> list[Actor]:
         """Return the callers of each role: without claims, without a subject, with one; then other claims."""

@@ -132,8 +132,8 @@ def spread(
         bases += [
             tuple(None if place in nulls else value for place, value in enumerate(base)) for base in bases
         ]
-    permitted = [one for base in bases for one in _permitted(base, pools, refuses)]
-    bases = list({repr(one): one for one in permitted}.values())
+    nearest = [one for base in bases for one in permitted(base, pools, refuses)]
+    bases = list({repr(one): one for one in nearest}.values())
     variations = [[(place, value) for place, values in enumerate(pools) for value in values]] * len(bases)
     found = {repr(base): base for base in bases}
     refused: dict[str, tuple[Any, ...]] = {}
@@ -157,7 +157,7 @@ def spread(
     return list(found.values())[:number]
 
 
-def _permitted(
+def permitted(
     base: tuple[Any, ...], pools: Sequence[Sequence[Any]], refuses: Callable[[Sequence[Any]], bool]
 ) -> list[tuple[Any, ...]]:
     """Return *base*, or the rows nearest to it that no constraint refuses, each with one other value."""

@@ -7,6 +7,7 @@ Names come quoted from the catalog; other names and values are quoted by psycopg
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,33 @@ class Statements:
         else:
             found = [*self._selects()]
         return list(dict.fromkeys(found))
+
+    def reading(self) -> list[Statement]:
+        """Return the statements that read all rows."""
+        return [*self._selects()]
+
+    def inserting(self, row: Row) -> list[Statement]:
+        """Return the statement that inserts *row*."""
+        return [*itertools.islice(self._inserts(row.values), 1)]
+
+    def by_key(self, row: Row) -> list[Statement]:
+        """Return the statements that read, change and delete one of many rows."""
+        where = self._is(row)
+        found = [replace(one, text=f"{one.text} WHERE {where}") for one in self._selects()][:1]
+        for name, value in itertools.islice(self._new_values(row.values), 1):
+            assigned = f"{quoted(name)} = {self._literal(name, value)}"
+            found.append(Statement("UPDATE", f"UPDATE {self.relation.name} SET {assigned} WHERE {where}"))
+        if any(profile.delete for profile in self.profiles):
+            found.append(Statement("DELETE", f"DELETE FROM {self.relation.name} WHERE {where}"))
+        return found
+
+    def moving(self, row: Row, references: Values) -> list[Statement]:
+        """Return the UPDATE that gives *row* the columns of its foreign keys from *references*."""
+        changed = {name: value for name, value in references.items() if row.values.get(name) != value}
+        if not changed or not changed.keys() <= set(self._updatable()):
+            return []
+        assigned = ", ".join(f"{quoted(name)} = {self._literal(name, one)}" for name, one in changed.items())
+        return [Statement("UPDATE", f"UPDATE {self.relation.name} SET {assigned} WHERE {self._is(row)}")]
 
     def _selects(self) -> Iterator[Statement]:
         for columns in self._column_lists("selects"):

@@ -104,7 +104,7 @@ class Universe:
                 refuses=self._asking(relation, names),
             )
         rows = [
-            Row(relation.name, self._filled(relation, dict(zip(names, values, strict=True)), number))
+            Row(relation.name, self.filled(relation, dict(zip(names, values, strict=True)), number))
             for number, values in enumerate(chosen, 1)
         ]
         if self.pools.counts_rows and (relation != self.relation or not self.relation.has_rows):
@@ -138,7 +138,7 @@ class Universe:
                 values[name] = self.pools.distinct(relation.columns[name], number)
         yield Row(relation.name, values, copy)
 
-    def _filled(self, relation: Relation, given: Values, number: int) -> Values:
+    def filled(self, relation: Relation, given: Values, number: int) -> Values:
         """Give each other column one value; keys that decide nothing are distinct."""
         distinct = {name for key in relation.keys if not given.keys() & set(key) for name in key}
         values: dict[str, Any] = {}
@@ -188,7 +188,7 @@ class Universe:
         # Two parents differ in their other keys, too.
         known = self._parents.setdefault(key.target, {})
         place = known.setdefault(repr(wanted), len(known))
-        values = self._filled(relation, given, MOST_ROWS + place if place else 1)
+        values = self.filled(relation, given, MOST_ROWS + place if place else 1)
         return Row(key.target, values) if relation.has_rows else None
 
 

@@ -1,0 +1,459 @@
+"""A row in question with the rows that foreign keys and policies connect to it, as one family.
+
+Rows of other families have other keys, so one world holds many families.  The same input gives the same
+families.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+from sqla_rls.analyze import vocabulary as terms
+from sqla_rls.analyze.worlds.objects import Column, ForeignKey, Relation
+from sqla_rls.analyze.worlds.samples import granting_least, permitted
+from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.world import Row, Values
+
+#: The most rows of one family.
+_MOST_MEMBERS: Final = 10
+#: A value of keys that no other family has.
+_OWN: Final = "a key of its own"
+#: The value of a key that another row of the family has.
+_EQUAL: Final = "the key of another row"
+_CALLERS: Final = (terms.Claim, terms.Setting, terms.Subject)
+
+#: The families near to one that constraints refuse.
+_MOST_NEAR: Final = 4
+#: The differences between a family of a sample and one that grants little or much.
+_CHANGES: Final = (2, 3, 4, 5, 8)
+
+Choices = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class _Member:
+    """A row of a family: the row in question is the first."""
+
+    relation: Relation
+    #: The keys of the family that the columns hold, by their numbers.
+    keys: dict[str, int]
+    #: Those of them that connect the row with others.
+    links: tuple[int, ...] = ()
+    #: The member without which there is no such row.
+    needs: int | None = None
+    #: The columns of *needs* that are NULL without the row; None: nothing refers to it.
+    referring: tuple[str, ...] | None = None
+    #: Whether there are families without the row.
+    is_optional: bool = False
+    #: Whether the row refers to the row in question, so that it comes after it.
+    is_below: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """What differs between families: a value of a column or of a key, or whether there is a row."""
+
+    values: tuple[Any, ...]
+    member: int
+    column: str | None = None
+    key: int | None = None
+    may_need_null: bool = False
+    is_time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The rows of a family, in an order in which they can be inserted."""
+
+    choices: Choices
+    row: Row | None
+    rows: tuple[Row, ...]
+    #: The rows of which none refers to the row in question, without it.
+    before: tuple[Row, ...]
+    #: What a world with the family has, and has not.
+    marks: Mapping[Any, str | None]
+
+
+@dataclass
+class Families:
+    """The families of the relation of *universe*."""
+
+    universe: Universe
+    #: The number of families that differ in a way that the policies can tell apart.
+    size: int = 0
+    #: Whether more rows than a family may have decide.
+    is_cut: bool = False
+    _members: list[_Member] = field(default_factory=list[_Member])
+    _factors: list[_Factor] = field(default_factory=list[_Factor])
+    #: The columns that hold each key.
+    _columns: dict[int, list[Column]] = field(default_factory=dict[int, list[Column]])
+    #: Keys that may be equal to an earlier one, though no foreign key says so.
+    _alike: dict[int, int] = field(default_factory=dict[int, int])
+    _refused: dict[str, bool] = field(default_factory=dict[str, bool])
+
+    def __post_init__(self) -> None:
+        relation = self.universe.relation
+        if relation.has_rows:
+            root = relation
+        else:
+            tables = [self.universe.schema.relations[name] for name in self.universe.rows]
+            if not tables:
+                return
+            root = max(tables, key=lambda one: len(one.foreign_keys))
+        self._add(_Member(root, {}))
+        self._connect()
+        self._factors = list(self._varied())
+        self.size = math.prod(len(one.values) for one in self._factors)
+
+    @property
+    def relates(self) -> bool:
+        """Whether a family has more than the row in question."""
+        return len(self._members) > 1
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The columns by which the row in question refers to others."""
+        found = [one.referring for one in self._members[1:] if one.needs == 0 and one.referring]
+        return tuple(dict.fromkeys(name for names in found for name in names))
+
+    def chosen(self, number: int, most_settings: int) -> list[Choices]:
+        """Return up to *number* families: all of them, or those near to one that grants little or much.
+
+        Args:
+            number: the most families.
+            most_settings: the most kinds of the rows that families have in common, as those of a tenant.
+        """
+        pools = [one.values for one in self._factors]
+        if self.size <= number:
+            return list(itertools.product(*pools))
+        bases = [
+            one for base in self._bases(pools) for one in permitted(base, pools, self._refuses)[:_MOST_NEAR]
+        ]
+        settings: dict[str, Choices] = {}
+        common, own = self._places()
+        for base in bases:
+            settings.setdefault(repr([base[place] for place in common]), base)
+        for base, place in itertools.product(bases, common):
+            for value in pools[place]:
+                one = (*base[:place], value, *base[place + 1 :])
+                settings.setdefault(repr([one[each] for each in common]), one)
+        kept = list(settings.values())[:most_settings]
+        random = Random(0)  # noqa: S311 # the same families each time
+        found: dict[str, Choices] = {}
+        for setting in kept:
+            near = self._near(setting, bases, own, max(number // len(kept), 1), random)
+            found |= {repr(one): one for one in near}
+        return list(found.values())[:number]
+
+    def _bases(self, pools: Sequence[tuple[Any, ...]]) -> list[Choices]:
+        """Return a family that grants much, and one that grants little; also with NULLs and later times."""
+        grants = tuple(values[0] for values in pools)
+        least = tuple(_OWN if _OWN in values else granting_least(values) for values in pools)
+        later = [
+            tuple(
+                one.values[1] if one.is_time and len(one.values) > 1 else value
+                for one, value in zip(self._factors, base, strict=True)
+            )
+            for base in (least, grants)
+        ]
+        bases = (*later, least, grants)
+        nulls = [
+            tuple(
+                None if one.may_need_null else value for one, value in zip(self._factors, base, strict=True)
+            )
+            for base in bases
+        ]
+        return list({repr(base): base for base in (*nulls, *bases)}.values())
+
+    def _places(self) -> tuple[list[int], list[int]]:
+        """Return the places of the factors of rows that families may have in common, and the others."""
+        valued = {one.key for one in self._factors if one.key is not None and one.values != (_EQUAL, _OWN)}
+        common = set()
+        for number, member in enumerate(self._members):
+            key = member.relation.keys[0] if member.relation.keys else tuple(member.keys)
+            if number and (not member.links or all(member.keys.get(name) in valued for name in key)):
+                common.add(number)
+        places: tuple[list[int], list[int]] = ([], [])
+        for place, one in enumerate(self._factors):
+            places[one.key not in valued if one.key is not None else one.member not in common].append(place)
+        return places
+
+    def _near(
+        self, setting: Choices, bases: Sequence[Choices], places: Sequence[int], number: int, random: Random
+    ) -> list[Choices]:
+        """Return families that differ from those of *bases* at *places*, and are as *setting* elsewhere."""
+        pools = [one.values for one in self._factors]
+        own = set(places)
+        near = [
+            tuple(base[place] if place in own else value for place, value in enumerate(setting))
+            for base in bases
+        ]
+        others = [
+            (*base[:place], value, *base[place + 1 :])
+            for base in near
+            for place in places
+            for value in pools[place]
+        ]
+        random.shuffle(others)
+        found: dict[str, Choices] = {}
+        for one in (*near, *others[: number // 2]):
+            if repr(one) not in found and not self._refuses(one):
+                found[repr(one)] = one
+        for _ in range(number * 4):
+            if len(found) >= number or not places:
+                break
+            changed = list(random.choice(near))
+            for place in random.sample(places, min(random.choice(_CHANGES), len(places))):
+                changed[place] = random.choice(pools[place])
+            one = tuple(changed)
+            if repr(one) not in found and not self._refuses(one):
+                found[repr(one)] = one
+        return list(found.values())
+
+    def _refuses(self, choices: Sequence[Any]) -> bool:
+        return self.family(tuple(choices), 0) is None
+
+    def family(self, choices: Choices, number: int) -> Family | None:
+        """Return the family of *choices* with keys of that *number*; None if a constraint refuses a row."""
+        first = number * len(self._columns) + self._first_key
+        keys = {
+            key: self.universe.pools.distinct(columns[0], first + key)
+            for key, columns in self._columns.items()
+        }
+        present = {0: True}
+        given: dict[int, dict[str, Any]] = {}
+        for factor, value in zip(self._factors, choices, strict=True):
+            if factor.key is not None:
+                if value == _EQUAL:
+                    keys[factor.key] = keys[self._alike[factor.key]]
+                elif value != _OWN:
+                    keys[factor.key] = value
+            elif factor.column is not None:
+                given.setdefault(factor.member, {})[factor.column] = value
+            else:
+                present[factor.member] = value
+        for place, member in enumerate(self._members[1:], 1):
+            present[place] = present.get(place, True) and (member.needs is None or present[member.needs])
+        found: dict[int, Row] = {}
+        marks: dict[Any, str | None] = {}
+        for place, member in enumerate(self._members):
+            values = given.get(place, {}) | {name: keys[key] for name, key in member.keys.items()}
+            for other, parent in enumerate(self._members):
+                if parent.needs == place and parent.referring and not present[other]:
+                    values |= dict.fromkeys(parent.referring)
+            if present[place]:
+                one = self._row(member, values, number * _MOST_MEMBERS + place + 1)
+                if one is None:
+                    return None
+                found[place] = one
+                mark = repr(one.values)
+                for key in member.relation.keys:
+                    held = [one.values.get(name) for name in key]
+                    if None not in held:
+                        marks[member.relation.name, key, repr(held)] = mark
+            if member.is_optional:
+                held = [keys[key] for key in member.links]
+                marks[place, repr(held)] = repr(given.get(place)) if present[place] else None
+        return self._made(choices, found, marks)
+
+    def _made(
+        self, choices: Choices, found: Mapping[int, Row], marks: Mapping[Any, str | None]
+    ) -> Family | None:
+        rows: dict[Any, Row] = {}
+        for row in found.values():
+            keys = self.universe.schema.relations[row.relation].keys
+            spelled = [row.values.get(name) for name in keys[0]] if keys else row.values
+            rows.setdefault((row.relation, repr(spelled)), row)
+        completed = self.universe.complete(list(rows.values()))
+        if completed is None:
+            return None
+        asked = found[0] if self.universe.relation.has_rows else None
+        below = {found[place] for place, one in enumerate(self._members) if one.is_below and place in found}
+        return Family(
+            choices=choices,
+            row=asked,
+            rows=completed,
+            before=tuple(one for one in completed if one not in below and one != asked),
+            marks=marks,
+        )
+
+    def _row(self, member: _Member, values: Values, number: int) -> Row | None:
+        relation = member.relation
+        if any(value is None and relation.columns[name].not_null for name, value in values.items()):
+            return None
+        filled = self.universe.filled(relation, values, number)
+        asked = {name: value for name, value in filled.items() if name not in member.keys}
+        spelled = repr((relation.name, asked))
+        if spelled not in self._refused:
+            self._refused[spelled] = self.universe.refuses(relation, asked)
+        return None if self._refused[spelled] else Row(relation.name, filled)
+
+    def _add(self, member: _Member) -> bool:
+        """Add *member*, unless the family is full; give each key column a key of the family."""
+        if len(self._members) == _MOST_MEMBERS:
+            self.is_cut = True
+            return False
+        relation = member.relation
+        names = dict.fromkeys(
+            name
+            for key in (*relation.keys[:1], *(key.columns for key in relation.foreign_keys))
+            for name in key
+            if relation.columns[name].generated is None
+        )
+        member.links = tuple(member.keys.values())
+        for name in names:
+            if name not in member.keys:
+                member.keys[name] = len(self._columns)
+                self._columns[len(self._columns)] = []
+        for name, key in member.keys.items():
+            self._columns[key].append(relation.columns[name])
+        self._members.append(member)
+        return True
+
+    def _connect(self) -> None:
+        """Add the rows to which those before refer, and those that refer to them or are read beside them."""
+        for place in itertools.count():
+            if place == len(self._members):
+                if not self._join():
+                    return
+                continue
+            member = self._members[place]
+            for key in member.relation.foreign_keys:
+                self._add_parent(place, member, key)
+            for name in self.universe.rows:
+                child = self.universe.schema.relations[name]
+                if name in {one.relation.name for one in self._members}:
+                    continue
+                for key in child.foreign_keys:
+                    if key.target == member.relation.name and set(key.target_columns) <= member.keys.keys():
+                        keys = {
+                            own: member.keys[name]
+                            for own, name in zip(key.columns, key.target_columns, strict=True)
+                        }
+                        is_below = place == 0 or member.is_below
+                        self._add(_Member(child, keys, needs=place, is_optional=True, is_below=is_below))
+                        break
+
+    def _add_parent(self, place: int, member: _Member, key: ForeignKey) -> None:
+        target = self.universe.schema.relations[key.target]
+        if not target.has_rows or not set(key.target_columns) <= target.columns.keys():
+            return
+        keys = {
+            theirs: member.keys[own]
+            for own, theirs in zip(key.columns, key.target_columns, strict=True)
+            if own in member.keys
+        }
+        alike = [one for one in self._members if one.relation.name == key.target]
+        if any(all(one.keys.get(name) == number for name, number in keys.items()) for one in alike):
+            return
+        nullable = tuple(name for name in key.columns if not member.relation.columns[name].not_null)
+        if key.target == member.relation.name and len(alike) > 1:
+            return
+        self._add(_Member(target, keys, needs=place, referring=nullable, is_optional=bool(nullable)))
+
+    def _join(self) -> bool:
+        """Add a table that no foreign key connects, by columns that are compared; False: there is none."""
+        known = {one.relation.name for one in self._members}
+        name = next((one for one in self.universe.rows if one not in known), None)
+        if name is None:
+            return False
+        child = self.universe.schema.relations[name]
+        linked = self.universe.pools.vocabulary.linked
+        keys: dict[str, int] = {}
+        needs: int | None = None
+        for own in sorted(self.universe.deciding[name]):
+            term = terms.Column(own)
+            if self._is_callers(own) or own not in child.columns:
+                continue
+            for place, member in enumerate(self._members):
+                for theirs in member.keys:
+                    is_compared = own == theirs or terms.Column(theirs) in linked.get(term, ())
+                    if is_compared and member.relation.columns[theirs].type == child.columns[own].type:
+                        keys.setdefault(own, member.keys[theirs])
+                        needs = place if needs is None else needs
+        return self._add(_Member(child, keys, needs=needs, is_optional=True, is_below=needs == 0))
+
+    def _is_callers(self, name: str) -> bool:
+        linked = self.universe.pools.vocabulary.linked.get(terms.Column(name), ())
+        return any(isinstance(one, _CALLERS) for one in linked)
+
+    def _varied(self) -> Iterator[_Factor]:
+        pools = self.universe.pools
+        for key, columns in self._columns.items():
+            is_free = all(self._may_be_own(one) for one in columns)
+            if is_free and not any(self._is_callers(one.name) for one in columns):
+                if (other := self._namesake(key)) is not None:
+                    self._alike[key] = other
+                    yield _Factor((_EQUAL, _OWN), 0, key=key)
+                continue
+            holder = next(place for place, one in enumerate(self._members) if key in one.keys.values())
+            relation = self._members[holder].relation
+            values = [one for one in pools.values(relation, columns[0]) if one is not None]
+            yield _Factor((*values, *([_OWN] if is_free or not values else [])), holder, key=key)
+        for place, member in enumerate(self._members):
+            if member.is_optional:
+                yield _Factor((True, False), place)
+            for name in sorted(self.universe.deciding.get(member.relation.name, ())):
+                column = member.relation.columns.get(name)
+                if column is None or column.generated is not None or name in member.keys:
+                    continue
+                yield _Factor(
+                    pools.values(member.relation, column),
+                    place,
+                    name,
+                    may_need_null=pools.may_need_null(column),
+                    is_time=column.category == "D",
+                )
+
+    def _namesake(self, key: int) -> int | None:
+        """Return an earlier key in a column of the same name, which a policy may compare."""
+        for other in range(key):
+            for column in self._columns[other]:
+                alone = (set(self._alone(key)), set(self._alone(other)))
+                if {column.name} not in alone and any(
+                    (one.name, one.type) == (column.name, column.type) for one in self._columns[key]
+                ):
+                    return other
+        return None
+
+    def _alone(self, key: int) -> Iterator[str]:
+        """Yield the columns that are a primary key by themselves, and hold *key*."""
+        for member in self._members:
+            for name, number in member.keys.items():
+                if number == key and member.relation.keys[:1] == ((name,),):
+                    yield name
+
+    @property
+    def _first_key(self) -> int:
+        """A number above those of the values that policies tell apart."""
+        return (
+            1001 if any(one.key is not None and one.values != (_EQUAL, _OWN) for one in self._factors) else 1
+        )
+
+    def _may_be_own(self, column: Column) -> bool:
+        """Return whether each family may have a value of its own, about which no constant says more."""
+        return not self.universe.pools.named(column) and (column.category in "NS" or column.base == "uuid")
+
+
+def together(families: Iterable[Family | None], *, most: int, most_in_one: int) -> list[list[Family]]:
+    """Return *families* as up to *most* worlds, in which no row of one stands against another."""
+    worlds: list[tuple[list[Family], dict[Any, str | None]]] = []
+    for family in families:
+        if family is None:
+            continue
+        for some, marks in worlds:
+            if len(some) < most_in_one and all(
+                marks.get(mark, value) == value for mark, value in family.marks.items()
+            ):
+                some.append(family)
+                marks.update(family.marks)
+                break
+        else:
+            if len(worlds) < most:
+                worlds.append(([family], dict(family.marks)))
+    return [some for some, _ in worlds]
