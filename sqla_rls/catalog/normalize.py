@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -40,8 +41,9 @@ SELECT s.spelling, s.refusal
 # The WHERE refuses text that isn't one expression.
 _EQUAL = """
 SELECT pg_temp.sqla_rls_equal(array_agg(query ORDER BY e.place), :mark)
-  FROM unnest(:schemas, :tables, :declared, :live) WITH ORDINALITY
-         AS e (schema_name, table_name, declared, live, place),
+  FROM ROWS FROM (json_to_recordset(CAST(:pairs AS json))
+                  AS (schema_name text, table_name text, declared text, live text))
+         WITH ORDINALITY AS e (schema_name, table_name, declared, live, place),
        format(E'SELECT pg_catalog.bool_or(DISTINCT (%s\\n) ORDER BY (%s\\n)) FROM %I.%I WHERE (%s\\n)',
               e.live, e.declared, e.schema_name, e.table_name, e.declared) AS query
 """
@@ -88,15 +90,16 @@ def normalize(
         if key not in declared.policies:
             gone.setdefault(policy.table, []).append(policy)
 
+    def text_of(live_sql: str | None, table: TableKey, sql: str | None) -> str | None:
+        return live_sql if sql is not None and live_sql in same.get(_Expression(table, sql), ()) else sql
+
     def as_in(other: Policy, policy: Policy) -> Policy:
         """Return *policy* with the text of *other*, for equal parts."""
         roles = policy.roles
         if roles != other.roles and other.roles == {live.role_keywords.get(role, role) for role in roles}:
             roles = other.roles
-        using, with_check = (
-            live_sql if live_sql in same.get(_Expression(policy.table, sql or ""), ()) else sql
-            for live_sql, sql in ((other.using, policy.using), (other.with_check, policy.with_check))
-        )
+        using = text_of(other.using, policy.table, policy.using)
+        with_check = text_of(other.with_check, policy.table, policy.with_check)
         if (
             (policy.name, policy.permissive, policy.command, roles, using, with_check)
             == (other.name, other.permissive, other.command, other.roles, other.using, other.with_check)
@@ -239,17 +242,24 @@ def _equal(
     """
     if not pairs:
         return []
-    arrays = {
-        "schemas": schemas_of((one.table for one, _ in pairs), default_schema),
-        "tables": [one.table.name for one, _ in pairs],
-        "declared": [one.sql for one, _ in pairs],
-        "live": [live_sql for _, live_sql in pairs],
-    }
-    query = text(_EQUAL).bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
+    # JSON takes a fraction of the time that psycopg takes for arrays.
+    asked = json.dumps(
+        [
+            {
+                "schema_name": one.table.schema or default_schema,
+                "table_name": one.table.name,
+                "declared": one.sql,
+                "live": live_sql,
+            }
+            for one, live_sql in pairs
+        ],
+        # Only a database in UTF8 reads other escapes.
+        ensure_ascii=False,
+    )
     places: list[int] = []
     with trying(connection):
         connection.execute(text(sql_file("equal_expressions")))
-        places = connection.scalars(query, {**arrays, "mark": f"m{os.urandom(8).hex()}_"}).one()
+        places = connection.scalars(text(_EQUAL), {"pairs": asked, "mark": f"m{os.urandom(8).hex()}_"}).one()
     return [pairs[place - 1] for place in places]
 
 
