@@ -388,6 +388,8 @@ class Snapshot:
 
     def objects_of(self, tables: Collection[TableKey]) -> set[ObjectKey]:
         """Return *tables* and the sequences that their columns own."""
+        if not tables:
+            return set()
         owners = {one.table for one in self.owned_sequences}
         return {
             *(ObjectKey("TABLE", *table) for table in tables),

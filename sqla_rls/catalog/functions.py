@@ -63,6 +63,8 @@ def read_functions(
     Raises:
         DeclarationError: the database has several functions with the name of a declared one.
     """
+    if not (declared or made):
+        return Functions({}, {}, (), ())
     wanted = {one.key: one for one in declared}
     found = _rows(
         connection, sql_file("named_functions"), default_schema, _named({*wanted, *made}, default_schema)

@@ -130,13 +130,13 @@ class TableDeclarations:
             table: the table.
             create: store the returned object on the table, if it has none of its own.
         """
-        for listener in reversed([*table.dispatch.after_create]):
-            if isinstance(listener, cls) and (listener.table is table or not create):
+        listeners = [one for one in table.dispatch.after_create if isinstance(one, cls)]
+        for listener in reversed(listeners):
+            if listener.table is table or not create:
                 return listener
-        if not create:
-            return cls(table)
-        found = cls(table, cls.of(table).items)
-        event.listen(table, "after_create", found, propagate=True)
+        found = cls(table, listeners[-1].items if listeners else ())
+        if create:
+            event.listen(table, "after_create", found, propagate=True)
         return found
 
     def __call__(self, *_: Any, **kw: Any) -> None:

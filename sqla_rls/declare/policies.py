@@ -38,6 +38,9 @@ Expression: TypeAlias = (
 )
 
 
+_FALSE_OR_NONE = (False_, type(None))
+
+
 class Policy(Declaration):
     """A policy, as in ``CREATE POLICY``.
 
@@ -111,7 +114,7 @@ class Policy(Declaration):
             )
 
     def attach(self, declarations: TableDeclarations) -> None:
-        if any(other.name == self.name for other in declarations.of_type(Policy)):
+        if any(other.name == self.name for other in declarations.items if isinstance(other, Policy)):
             raise DeclarationError(
                 f"{self!r} is declared twice on table {declarations.table.fullname}: a name is unique. "
                 "Give one of them another name"
@@ -171,9 +174,9 @@ class Policy(Declaration):
         )
 
 
-def is_false(*expressions: ColumnElement[bool] | None) -> bool:
-    """Return whether all *expressions* are the constant false; SQL text isn't parsed."""
-    return all(isinstance(one, False_) for one in expressions if one is not None)
+def is_false(using: ColumnElement[bool] | None, with_check: ColumnElement[bool] | None) -> bool:
+    """Return whether all expressions of a policy are the constant false; SQL text isn't parsed."""
+    return isinstance(using, _FALSE_OR_NONE) and isinstance(with_check, _FALSE_OR_NONE)
 
 
 class crud_policy(Declaration):

@@ -33,6 +33,7 @@ from sqla_rls.snapshot import (
 
 #: PUBLIC has it in a new database.
 BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
+_ON_AUTH = ObjectKey("SCHEMA", None, AUTH_SCHEMA)
 
 
 class PrivilegeChanges(NamedTuple):
@@ -90,6 +91,8 @@ def diff_privileges(
     def implied(
         policies: Collection[Policy], *, auth_functions: bool = auth_functions, on_tables: bool = True
     ) -> frozenset[Privilege]:
+        if not policies:
+            return frozenset()
         return frozenset(
             implied_privileges(
                 policies,
@@ -247,7 +250,7 @@ def _with_those_brought_along(implied: frozenset[Privilege]) -> frozenset[Privil
     return implied | {
         one._replace(grantee=BROUGHT_ALONG[one.grantee])
         for one in implied
-        if one.object == ObjectKey("SCHEMA", None, AUTH_SCHEMA) and one.grantee in BROUGHT_ALONG
+        if one[:3] == _ON_AUTH and one.grantee in BROUGHT_ALONG
     }
 
 

@@ -93,7 +93,7 @@ def _circles(wanted: Snapshot) -> dict[TableKey | PolicyKey, str]:
 
 def _say_what_is_left_alone(live: DatabaseSnapshot, models: Snapshot, tables: Iterable[Table]) -> None:
     left_alone = {policy.table for policy in live.policies.values()} - models.row_security.keys()
-    for table in tables:
+    for table in tables if left_alone else ():
         if key_of(table, live.default_schema) in left_alone:
             log.warning(
                 "autogenerate leaves table %s as it is: the table has policies in the database, and the "
