@@ -36,6 +36,8 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 
 #: The worlds of one round trip.
 _BATCH: Final = 32
+#: The worlds between two runs of a counterexample.
+_BETWEEN: Final = 4
 
 
 def compare_databases(
@@ -315,9 +317,9 @@ class _Comparing:
     ) -> None:
         """Try the worlds that a search among many rows at once finds."""
 
-        def note(world: World, rejected: str | None) -> None:
+        def note(world: World, was_tried: bool, rejected: str | None) -> None:
             tally.met.note(universe, world, rejected)
-            if rejected is None:
+            if was_tried and rejected is None:
                 tally.worlds += 1
                 tally.has_row |= any(row.relation == universe.relation.name for row in world.rows)
 
@@ -451,9 +453,15 @@ class _Comparing:
                 if simpler is not None:
                     current, shrunk = simpler, True
                     break
-        # A result may depend on the moment, or on chance.
-        again = self._again(current, current.world, current.actor, direction)
-        return current if again is not None and again.outcomes == current.outcomes else None
+        # A result may depend on the moment, or on chance, or on a counter, which goes on in another world.
+        between = itertools.islice(smaller_worlds(found.universe, current.world), _BETWEEN)
+        for worlds in ([], *([world] for world in between)):
+            for world in worlds:
+                self._run([Trial(world, [current.statement])], [current.actor])
+            again = self._again(current, current.world, current.actor, direction)
+            if again is None or again.outcomes != current.outcomes:
+                return None
+        return current
 
     def _again(
         self, found: _Difference, world: World, actor: Actor, direction: Direction

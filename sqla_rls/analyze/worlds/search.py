@@ -53,8 +53,8 @@ class Search:
     run: Run
     #: Whether a difference of the command in that direction is known.
     is_known: Callable[[Command, Direction], bool]
-    #: What is known of each world: whether it was rejected.
-    note: Callable[[World, str | None], None]
+    #: Notes that statements were tried in a world, or none were, or why the world was rejected.
+    note: Callable[[World, bool, str | None], None]
     #: Whether the time of the budget is over.
     is_over: Callable[[], bool]
     families: Families = field(init=False)
@@ -101,7 +101,7 @@ class Search:
         statements = self.statements.reading()
         outcomes = self._tried(_world(family.rows for family in some), statements, self.actors)
         if outcomes is None:
-            if len(some) > 1 and not self._is_slow:
+            if len(some) > 1 and not self._is_stopped:
                 yield from self._read_apart(some)
             return
         self._accepted += some
@@ -119,7 +119,7 @@ class Search:
         runs = self.run([Trial(world, ()) for world in worlds], self.actors[:1])
         found = []
         for family, world, before, after in zip(some, worlds, *runs, strict=True):
-            self.note(world, before.rejected or after.rejected)
+            self.note(world, False, before.rejected or after.rejected)
             if not (before.rejected or after.rejected):
                 found.append(family)
         if found and len(found) < len(some):
@@ -245,7 +245,7 @@ class Search:
         self, world: World, statements: Sequence[Statement], actors: Sequence[Actor]
     ) -> list[tuple[Outcome, Outcome]] | None:
         """Return the outcomes of both sides, for each caller all statements; None: rejected."""
-        if self._is_slow or self.is_over():
+        if self._is_stopped:
             return None
         try:
             (before,), (after,) = self.run([Trial(world, statements)], actors)
@@ -254,11 +254,15 @@ class Search:
                 raise
             self._is_slow = True
             return None
-        self.note(world, before.rejected or after.rejected)
+        self.note(world, bool(statements), before.rejected or after.rejected)
         if before.rejected or after.rejected:
             return None
         number = len(actors) * len(statements)
         return [(before.outcome(place), after.outcome(place)) for place in range(number)]
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._is_slow or self.is_over()
 
     def _all_known(self, command: Command) -> bool:
         return self.is_known(command, "opens") and self.is_known(command, "closes")
