@@ -318,6 +318,22 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         self._unreported_at = protocol.queries_count
         return statement
 
+    @property
+    def is_unreported(self) -> bool:
+        """Whether a statement is prepared after BEGIN, and asyncpg knows of no transaction yet."""
+        protocol: Any = self._protocol
+        return protocol is not None and bool(protocol.queries_count == self._unreported_at)
+
+    async def fetch_unreported(self, fetch: Callable[..., Awaitable[Any]], *args: Any, **kw: Any) -> Any:
+        """Call *fetch*, which executes a prepared statement; afterwards asyncpg knows of the transaction."""
+        try:
+            return await fetch(*args, **kw)
+        except Exception:
+            if self.is_unreported:
+                # asyncpg has refused the statement, for example for the type of a parameter.
+                await self._report()
+            raise
+
     def _send_ahead(self) -> Binding:
         """Send BEGIN, RESET ALL and the binding, which wait, without a Sync; return the binding."""
         binding, begin = self._waiting_binding(), self._waiting or ""
@@ -347,8 +363,11 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         answers: Any = self._answers
         answers.expect_ready()
         self._transport.write(pipeline.SYNC)
+        await self._report()
+
+    async def _report(self) -> None:
+        """Let asyncpg learn of the transaction, from the answer to a statement."""
         try:
-            # asyncpg learns of the transaction from the answer.
             await super().execute("SELECT 1")
         except asyncpg.InFailedSQLTransactionError:
             pass

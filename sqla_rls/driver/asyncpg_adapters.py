@@ -20,9 +20,13 @@ class PreparedStatement(_PreparedStatement):  # type: ignore[misc] # asyncpg isn
     __slots__ = ()
 
     def fetch(self, *args: Any, **kw: Any) -> Any:
-        if self._connection._waiting is not None:
-            return self._connection.fetch_first(super().fetch, *args, **kw)
-        return (super().fetch if self._connection._is_in_force else self._fetch)(*args, **kw)
+        connection: Any = self._connection
+        if connection._waiting is not None:
+            return connection.fetch_first(super().fetch, *args, **kw)
+        fetch = super().fetch if connection._is_in_force else self._fetch
+        if connection.is_unreported:
+            return connection.fetch_unreported(fetch, *args, **kw)
+        return fetch(*args, **kw)
 
     async def _fetch(self, *args: Any, **kw: Any) -> Any:
         self._connection._require_transaction()

@@ -89,6 +89,29 @@ async def test_a_statement_that_asyncpg_refuses_leaves_the_transaction_bound(
     assert await scalar(maker, bob, BACKEND) == backend
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("then", ["stream", "executemany"])
+async def test_a_new_statement_that_asyncpg_refuses_leaves_a_transaction_that_asyncpg_knows(
+    runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, then: str
+) -> None:
+    maker = open_pool()
+    assert await tasks(maker, alice) == ["alice's"]  # the checks of the pool's first transaction are done
+    async with maker() as session:
+        identify(session, alice)
+        with pytest.raises(DBAPIError, match="out of int32 range"):
+            await session.scalar(NUMBER, {"number": 2**40})
+        if then == "stream":
+            assert [row.task async for row in await session.stream(TASKS)] == ["alice's"]
+        else:
+            added = text("INSERT INTO todos (id, task) VALUES (:number, 'x')")
+            added = added.bindparams(bindparam("number", type_=Integer))
+            # More than asyncpg sends at once, so that it has sent some when it finds the wrong one.
+            values = [{"number": number} for number in (*range(1000, 8000), 2**40)]
+            with pytest.raises(DBAPIError, match="out of int32 range"):
+                await session.execute(added, values)
+        assert (await session.execute(CALLER)).one() == ALICE
+
+
 @pytest.mark.parametrize("is_prepared", [True, False])
 async def test_a_refused_binding_skips_the_statement_and_costs_no_connection(
     runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, bob: Caller, is_prepared: bool
