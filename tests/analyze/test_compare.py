@@ -207,6 +207,16 @@ def test_a_superuser_may_do_everything_and_set_role_is_left_out(sides: Sides) ->
         ("ALTER TABLE pages DROP CONSTRAINT k;", "k of public.pages"),
         ("ALTER TABLE docs ADD UNIQUE (id, body), ADD UNIQUE (body);", "(body) of public.docs"),
         (
+            "CREATE UNIQUE INDEX ON docs (lower(body), org_id) WHERE secret IS NULL;",
+            "(lower(body), org_id) WHERE (secret IS NULL) of public.docs",
+        ),
+        (
+            """CREATE UNIQUE INDEX ON docs (id, body) WHERE secret IS NULL;
+            CREATE UNIQUE INDEX ON docs (body, org_id);
+            CREATE UNIQUE INDEX ON docs (body) WHERE secret IS NULL;""",
+            "(body) WHERE (secret IS NULL) of public.docs, (body, org_id) of public.docs",
+        ),
+        (
             "CREATE TABLE names (id int CONSTRAINT n REFERENCES docs ON DELETE SET NULL);",
             "n of public.names",
         ),

@@ -101,6 +101,19 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                 ORDER BY i.indisprimary DESC, pg_catalog.pg_get_indexdef(i.indexrelid))
            FROM pg_catalog.pg_index AS i
           WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indexprs IS NULL AND i.indpred IS NULL), '[]') AS keys,
+       -- The unique indexes whose keys aren't all of a table, and those of expressions.
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                  'parts', (SELECT pg_catalog.jsonb_agg(coalesce(a.attname::pg_catalog.text,
+                                     pg_catalog.pg_get_indexdef(i.indexrelid, k.place::pg_catalog.int4, false)) ORDER BY k.place)
+                              FROM unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k (number, place)
+                              LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.number
+                             WHERE k.place <= i.indnkeyatts),
+                  'condition', pg_catalog.pg_get_expr(i.indpred, i.indrelid))
+                ORDER BY pg_catalog.pg_get_indexdef(i.indexrelid))
+           FROM pg_catalog.pg_index AS i
+          WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
+                AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)), '[]') AS partial_keys,
        coalesce((
          SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                   'name', f.conname,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.analyze.why.target import query
-from sqla_rls.analyze.worlds.objects import RoleAttributes
+from sqla_rls.analyze.worlds.objects import Relation, RoleAttributes
 from sqla_rls.analyze.worlds.schema import Schema
 
 #: Words of a definition to which roles with the same privileges are not the same.
@@ -112,10 +112,15 @@ def _new_unique_keys(before: Schema, after: Schema, names: Sequence[str]) -> Ite
         old, new = (schema.relations.get(name) for schema in (before, after))
         if old is None or new is None or not new.row_security:
             continue
-        for key in new.keys:
-            # A key whose columns contain those of an older one refuses no other row.
-            if not any(set(one) <= set(key) for one in old.keys):
-                yield f"({', '.join(key)}) of {name}"
+        earlier = _unique(old)
+        for parts, condition in _unique(new):
+            # An older key of some of the same columns, for as many rows, refuses all that this one does.
+            if not any(set(one) <= set(parts) and where in (None, condition) for one, where in earlier):
+                yield f"({', '.join(parts)}){f' WHERE {condition}' if condition else ''} of {name}"
+
+
+def _unique(relation: Relation) -> list[tuple[tuple[str, ...], str | None]]:
+    return [*((key, None) for key in relation.keys), *relation.partial_keys]
 
 
 def _differing_privileges(

@@ -88,6 +88,8 @@ class Relation:
     #: The columns of each unique key, the primary key first.
     keys: tuple[tuple[str, ...], ...]
     has_primary_key: bool
+    #: The columns and expressions of each unique index that isn't one of *keys*, and its condition.
+    partial_keys: tuple[tuple[tuple[str, ...], str | None], ...]
     #: Those that each row satisfies, or, in a Schema of new rows, all of them.
     foreign_keys: tuple[ForeignKey, ...]
     #: Those that new rows satisfy, and older rows or those of children may not.

@@ -207,7 +207,10 @@ def _relation(row: RowMapping, names: Mapping[int, str], of_new_rows: bool) -> R
     definition = {
         name: value
         for name, value in row.items()
-        if name not in ("oid", "name", "schema", "relname", "foreign_keys", "children", "is_invoker")
+        if name
+        not in (
+            *("oid", "name", "schema", "relname", "foreign_keys", "partial_keys", "children", "is_invoker"),
+        )
     }
     definition["foreign_keys"] = [key["definition"] for key in row["foreign_keys"]]
     definition["children"] = sorted(names.get(oid, "") for oid in row["children"])
@@ -234,6 +237,7 @@ def _relation(row: RowMapping, names: Mapping[int, str], of_new_rows: bool) -> R
         is_partition=row["is_partition"],
         columns=columns,
         keys=tuple(tuple(key["columns"]) for key in row["keys"] if key["columns"]),
+        partial_keys=tuple((tuple(key["parts"]), key["condition"]) for key in row["partial_keys"]),
         has_primary_key=any(key["is_primary"] for key in row["keys"]),
         foreign_keys=tuple(key for key in keys if key.holds or of_new_rows),
         new_foreign_keys=tuple(key for key in keys if not (key.holds or of_new_rows)),
