@@ -410,6 +410,9 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             self._require_transaction()
             await self.require_in_force()
             statement = await super().prepare(*args, **kw)
+        if not statement._state.name:
+            # The next binding replaces the unnamed statement, so each execution sends the text.
+            statement._state.mark_unprepared()
         # SQLAlchemy caches it, and executes it without a call to this connection.
         statement.__class__ = PreparedStatement
         return statement

@@ -138,6 +138,22 @@ async def test_a_refused_binding_skips_the_statement_and_costs_no_connection(
 
 
 @pytest.mark.exhaustive
+async def test_a_statement_without_a_name_never_is_that_of_the_binding(
+    runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, bob: Caller
+) -> None:
+    maker = open_pool(prepared_statement_name_func=str)
+    # As many parameters as the binding has, in its order: the first one would be the role.
+    values = text("SELECT " + ", ".join(f"CAST(:value_{number} AS text)" for number in range(5)))
+    roles = {f"value_{number}": "anonymous" for number in range(5)}
+    for _ in range(2):
+        async with maker() as session:
+            identify(session, alice)
+            assert (await session.execute(values, roles)).one() == ("anonymous",) * 5
+            assert (await session.execute(CALLER)).one() == ALICE
+        assert await tasks(maker, bob) == ["bob's"]
+
+
+@pytest.mark.exhaustive
 async def test_a_refused_binding_ahead_of_a_statement_that_asyncpg_refuses_is_the_error(
     runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, bob: Caller
 ) -> None:
