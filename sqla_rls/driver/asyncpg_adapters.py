@@ -65,6 +65,8 @@ class WaitingTransaction:
     __slots__ = ("_begin", "_connection")
     #: asyncpg asks the server for the isolation level, before it begins a transaction in this one.
     _isolation = None
+    #: asyncpg's reset() ends a transaction that no ``async with`` manages.
+    _managed = False
 
     def __init__(self, connection: Any, begin: str) -> None:
         self._connection, self._begin = connection, begin

@@ -143,6 +143,25 @@ async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
         assert (await session.execute(CALLER)).one() == ALICE
 
 
+@pytest.mark.exhaustive
+async def test_reset_of_asyncpg_ends_the_transaction(
+    runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller
+) -> None:
+    runner.get_loop().set_exception_handler(lambda loop, context: None)  # asyncpg reports the open transaction
+    async with asyncpg_maker() as session:
+        identify(session, alice)
+        await session.execute(text("CREATE TEMPORARY TABLE mine ()"))
+        raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        # It runs a text without a transaction after its ROLLBACK.
+        with pytest.raises(TransactionRefused, match="ended the transaction"):
+            await raw.reset()
+        with pytest.raises(TransactionRefused, match="ended the transaction"):
+            await session.execute(CALLER)
+        await session.rollback()
+        assert await session.scalar(text("SELECT to_regclass('mine')")) is None
+        assert (await session.execute(CALLER)).one() == ALICE
+
+
 async def test_asyncpg_refuses_who_expires_before_the_first_statement(
     runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller, clocks: Clocks
 ) -> None:
