@@ -296,6 +296,8 @@ _FUNCTIONS = {
     "now()": "timestamptz",
     "replace(text, text, text)": "text",
     "pg_input_is_valid(text, text)": "boolean",
+    "strpos(text, text)": "integer",
+    "chr(integer)": "text",
     "session()": "jsonb",
 }
 _OPERATORS = [
@@ -304,14 +306,14 @@ _OPERATORS = [
     *((name, "timestamptz", "timestamptz", "boolean") for name in (">", "<")),
     *((name, "integer", "integer", "boolean") for name in ("=", "<=", ">")),
     *((name, "numeric", "numeric", "boolean") for name in ("<", ">")),
-    *((name, "jsonb", "jsonb", "boolean") for name in ("=", "<>")),
+    *((name, "jsonb", "jsonb", "boolean") for name in ("=", "<>", ">=", "<=")),
+    ("?", "jsonb", "text", "boolean"),
     *((name, "integer", "integer", "integer") for name in ("+", "-", "*", "%")),
     *((name, "bigint", "integer", "bigint") for name in ("+", "-")),
     ("||", "bytea", "bytea", "bytea"),
     ("||", "text", "text", "text"),
     ("->", "jsonb", "text", "jsonb"),
     ("->>", "jsonb", "text", "text"),
-    ("?", "jsonb", "text", "boolean"),
 ]
 
 

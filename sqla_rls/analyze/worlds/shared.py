@@ -65,12 +65,12 @@ def _vocabulary(schema: Schema, relation: str) -> Vocabulary:
     for signature in sorted(schema.calls(relation)):
         vocabulary = schema.functions[signature].vocabulary
         if schema.functions[signature].schema == "auth":
-            # They read claims; their constants are names and texts of claims, not values of columns.
+            # They read claims; their constants and functions are of claims, not of columns.
             attributed: dict[terms.Term, tuple[Constant, ...]] = {
                 term: ones
                 for term, ones in vocabulary.constants.items()
                 if not isinstance(term, terms.Column)
             }
-            vocabulary = replace(vocabulary, constants=attributed, loose=())
+            vocabulary = replace(vocabulary, constants=attributed, loose=(), names=frozenset())
         found = found.merged(vocabulary)
     return found

@@ -8,16 +8,18 @@ SELECT d.name, format($template$RETURNS %s
     setting constant text := current_setting('request.jwt.claims', true);
     claims jsonb := 'null';
   BEGIN
-    IF setting <> '' AND %s THEN
+    IF %s THEN
       claims := setting;
     END IF;
     RETURN %s;
   END $function$$template$,
          d.returns,
          -- As in the extension, text that isn't JSON counts as no claims.  Before 16 it is an error, since only an
-         -- exception block could tell, and those are not allowed in parallel queries.
+         -- exception block could tell, and those are not allowed in parallel queries.  pg_input_is_valid() takes
+         -- 9 µs more than IS JSON, which accepts escapes that jsonb doesn't.
          CASE WHEN current_setting('server_version_num')::int >= 160000
-              THEN $$pg_input_is_valid(setting, 'jsonb')$$ ELSE 'true' END,
+              THEN $$setting IS JSON AND (strpos(setting, chr(92)) = 0 OR pg_input_is_valid(setting, 'jsonb'))$$
+              ELSE $$setting <> ''$$ END,
          d.value) AS body
   FROM (
 {auth_readers}
