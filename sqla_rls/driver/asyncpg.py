@@ -2,13 +2,14 @@
 
 asyncpg's Transaction begins with ``Connection.execute("BEGIN …;")``.  While a binding is queued, the
 connection refuses every other statement outside a transaction.  If SQLAlchemy begins, BEGIN and the binding
-wait for a prepared statement, and go ahead of it in one flush.  Elsewhere they are one message, unless the
-binding must not be part of a text.
+wait for a prepared statement, and go ahead of it in one flush.  Elsewhere they go ahead of an empty
+statement.  With transport "with_begin" they are one message, unless the binding must not be part of a text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import CoroutineType
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from sqla_rls.driver.base import (
     Transport,
     require_unexpired,
 )
-from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
+from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
 
 
 class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
@@ -53,6 +54,8 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
     _begun: tuple[Modes | None, str, str] = (None, "", "")
     #: The query of the last binding with parameters, and its unnamed statement.
     _unnamed: tuple[str, Any] | None = None
+    #: asyncpg's state of an unnamed statement without text.
+    _nothing: Any = None
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -85,7 +88,7 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         if template.modes is not None:
             self.leftovers = template
         self.is_pipelined = transport != "with_begin" and self._is_utf8 and self.is_readable
-        self._in_text = not template.confidential or (transport == "with_begin" and not template.transferable)
+        self._in_text = transport == "with_begin" and not (template.confidential and template.transferable)
         self.binding = binding
         return True
 
@@ -229,6 +232,10 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
         """
         if self._waiting is None:
             return
+        protocol: Any = self._protocol
+        if self.is_pipelined and protocol is not None and not protocol._is_cancelling():
+            await self._begin_ahead(timeout)
+            return
         binding, query = self._waiting_binding(), self._waiting
         if binding.expires_at is not None:
             require_unexpired(binding.expires_at)
@@ -252,6 +259,23 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
             self.terminate()
             raise
         self.last_discard_key = binding.discard_key
+
+    async def _begin_ahead(self, timeout: float | None) -> None:
+        """Send BEGIN and the binding ahead of a statement that does nothing."""
+        try:
+            if self._nothing is None:
+                statement = await self._prepare_first("", name="", timeout=timeout)
+                statement._state.mark_unprepared()
+                # The statement itself would refer to the connection.
+                self._nothing = statement._state
+            protocol: Any = self._protocol
+            fetch = partial(protocol.bind_execute, self._nothing, (), "", 0, False, timeout)
+            await (self.fetch_first(fetch) if self._waiting is not None else fetch())
+        except BaseException as error:
+            if self._waiting is None and not isinstance(error, asyncpg.PostgresError | BindingError):
+                # The error isn't the server's, so it is unknown how much has reached the server.
+                self.terminate()
+            raise
 
     async def _discard(self, timeout: float | None = None) -> None:
         self.last_discard_key = None

@@ -147,9 +147,8 @@ async def test_asyncpg_refuses_what_follows_a_transaction_that_sql_has_ended(
 async def test_reset_of_asyncpg_ends_the_transaction(
     runner: asyncio.Runner, asyncpg_maker: async_sessionmaker[AsyncSession], alice: Caller
 ) -> None:
-    runner.get_loop().set_exception_handler(
-        lambda loop, context: None
-    )  # asyncpg reports the open transaction
+    # asyncpg reports the open transaction to it.
+    runner.get_loop().set_exception_handler(lambda loop, context: None)
     async with asyncpg_maker() as session:
         identify(session, alice)
         await session.execute(text("CREATE TEMPORARY TABLE mine ()"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -268,6 +270,91 @@ async def test_an_error_in_place_of_the_answer_costs_that_connection(
                 patch.setattr(asyncpg.Connection, "prepare", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 await session.execute(BACKEND if is_prepared else TASKS)
+    assert await tasks(maker, bob) == ["bob's"]
+    assert await scalar(maker, bob, BACKEND) != backend
+
+
+async def _first(session: AsyncSession, way: str) -> None:
+    """Let the transaction of *session* begin in one of the ways that no message goes ahead of."""
+    if way == "stream":
+        assert [row.task async for row in await session.stream(TASKS)] == ["alice's"]
+    elif way == "executemany":
+        await session.execute(text("INSERT INTO todos (task) VALUES (:task)"), [{"task": "x"}, {"task": "y"}])
+    else:
+        raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        async with raw.transaction():
+            assert await raw.fetchval("SELECT auth.user_id()") == "alice"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+@pytest.mark.parametrize("way", ["stream", "executemany", "transaction"])
+async def test_the_claims_are_parameters_whatever_comes_first(
+    runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, way: str, encoding: str
+) -> None:
+    maker = open_pool(server_settings={"client_encoding": encoding})
+    texts: list[str] = []
+    async with maker() as session:
+        identify(session, alice)
+        await session.execute(TASKS)
+        raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        await session.rollback()
+        raw.add_query_logger(lambda record: texts.append(record.query))
+        for _ in range(2):
+            await _first(session, way)
+            await session.rollback()
+        await asyncio.sleep(0)
+    assert texts
+    assert not [sent for sent in texts if "alice" in sent]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("way", ["stream", "executemany", "transaction"])
+async def test_a_refused_binding_is_the_error_whatever_comes_first(
+    runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, bob: Caller, way: str
+) -> None:
+    maker = open_pool()
+    backend = await scalar(maker, bob, BACKEND)
+    for _ in range(2):
+        async with maker() as session:
+            identify(session, NOBODY)
+            with pytest.raises(BindingError, match="no such role") as refused:
+                await _first(session, way)
+            assert isinstance(refused.value.__cause__, asyncpg.InvalidParameterValueError)
+            with pytest.raises(SQLAlchemyError):
+                await session.execute(ANYTHING)
+            await session.rollback()
+        async with maker() as session:
+            identify(session, alice)
+            await _first(session, way)
+        assert await tasks(maker, bob) == ["bob's"]
+    if way != "transaction":
+        assert await scalar(maker, bob, BACKEND) == backend
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_begin_of_asyncpg_that_times_out_costs_its_connection(
+    runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, bob: Caller, is_known: bool
+) -> None:
+    maker = open_pool(command_timeout=0.2)
+    backend = await scalar(maker, bob, BACKEND)
+    if is_known:
+        async with maker() as session:
+            identify(session, alice)
+            await _first(session, "transaction")
+    async with maker() as session:
+        identify(session, alice)
+        raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError):
+                async with raw.transaction():
+                    pass
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        with pytest.raises((SQLAlchemyError, asyncpg.InterfaceError)):
+            await session.execute(ANYTHING)
     assert await tasks(maker, bob) == ["bob's"]
     assert await scalar(maker, bob, BACKEND) != backend
 
