@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.in_place.constraints import Constraints
 from sqla_rls.analyze.in_place.evaluate import Unit
+from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.families import Families
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.statements import Statement, Statements
-from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.universe import MOST_ROWS, Universe
 from sqla_rls.analyze.worlds.world import Values, World
+
+#: The kinds of the rows that families have in common.
+_MOST_SETTINGS: Final = 8
 
 #: A part of row security that must be true of the row of the unit with that number.
 Need = tuple[int, Part]
@@ -52,6 +58,8 @@ class Attempts:
     constraints: Constraints
     units: list[Unit] = field(default_factory=list)
     worlds: int = 0
+    #: Whether there are no more small worlds.
+    is_exhausted: bool = False
     #: Why nothing can be said of a command.
     doubts: dict[Command, str] = field(default_factory=dict)
 
@@ -59,11 +67,36 @@ class Attempts:
     def relation(self) -> Relation:
         return self.universe.relation
 
-    def within(self, worlds: Iterator[World], most: int) -> list[Attempt]:
-        """Return the attempts in up to *most* of *worlds*."""
+    def within(self, budget: Budget) -> list[Attempt]:
+        """Return the attempts in worlds of one family, and in small worlds."""
         statements = Statements(universe=self.universe, profiles=self.profiles)
-        found: list[Attempt] = []
-        for world in worlds:
+        found = list(self._in(self._worlds_of_families(statements, budget.worlds), budget.worlds))
+        tried = self.worlds
+        small = ((world, statements.on(world.row)) for world in generate_worlds(self.universe, budget))
+        found += self._in(small, tried + budget.worlds)
+        self.is_exhausted = self.worlds < tried + budget.worlds
+        return found
+
+    def _worlds_of_families(
+        self, statements: Statements, most: int
+    ) -> Iterator[tuple[World, Sequence[Statement]]]:
+        families = Families(self.universe)
+        if not families.relates and families.size <= MOST_ROWS:
+            return
+        chosen = families.chosen(max(most // 2, 1), _MOST_SETTINGS)
+        if len(chosen) < families.size or families.is_cut:
+            self.universe.left_out.append(
+                f"{self.relation.name}: of {families.size} combinations of a row with the rows that decide "
+                f"about it, {len(chosen)} were tried"
+            )
+        for number, choices in enumerate(chosen):
+            family = families.family(choices, number)
+            if family is not None and family.row is not None:
+                yield World.of(family.rows, family.row), statements.on(family.row)
+                yield World(rows=family.before), statements.inserting(family.row)
+
+    def _in(self, worlds: Iterable[tuple[World, Sequence[Statement]]], most: int) -> Iterator[Attempt]:
+        for world, statements in worlds:
             if self.worlds == most:
                 break
             if not self.constraints.allow(world):
@@ -75,9 +108,8 @@ class Attempts:
                 for row in world.all_rows
                 if world.row is not None and row.relation == self.relation.name
             ]
-            for statement in statements.on(world.row):
-                found += self._attempt(world, rows, numbers, statement)
-        return found
+            for statement in statements:
+                yield from self._attempt(world, rows, numbers, statement)
 
     def _unit(self, row: Values, rows: Mapping[str, Sequence[Values]]) -> int:
         self.units.append(Unit(row, rows))

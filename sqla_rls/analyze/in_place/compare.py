@@ -40,9 +40,9 @@ from sqla_rls.analyze.in_place.triggers import commands_of_triggers
 from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
-from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.refused import refuses
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.catalog.query import pinned, undone
@@ -214,9 +214,28 @@ class _Comparing:
             )
         )
 
-    def _universe(self, name: str) -> Universe:
+    def _universe(self, name: str, *, varies_checked: bool = False) -> Universe:
         shared = Shared.of(self.sides.schemas, name)
-        return Universe.of(self.joined.relations[name], self.joined, shared, self._accepts)
+        return Universe.of(
+            self.joined.relations[name],
+            self.joined,
+            shared,
+            self._accepts,
+            varies_checked=varies_checked,
+            refuses=lambda relation, values: refuses(self.joined, relation.name, values, self._asks),
+        )
+
+    def _asks(self, statement: str) -> bool | None:
+        try:
+            with undone(self.connection):
+                found: bool | None = self.connection.exec_driver_sql(
+                    statement, execution_options={"no_parameters": True}
+                ).scalar()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return None
+        return found
 
     def _accepts(self, type_: str, value: str) -> bool:
         return self.inputs.accept(self.connection, type_, value)
@@ -311,12 +330,19 @@ class _Comparing:
         commands: Sequence[Command],
         parts: Mapping[Part, _Part],
         tables: Tables,
+        *,
+        is_varied: bool = False,
     ) -> None:
         name, role = universe.relation.name, alike.roles[0]
         constraints = Constraints(self.joined, universe.relation, self.evaluator, self.actions)
         attempts = Attempts(universe, alike.profiles, constraints)
         constraints.learn(row for rows in universe.rows.values() for row in rows)
-        tried = attempts.within(generate_worlds(universe, self.budget), self.budget.worlds)
+        tried = attempts.within(self.budget)
+        if not is_varied and not {one.statement.command for one in tried} >= {*commands} - {*attempts.doubts}:
+            # Only some values of the columns in constraints may be valid.
+            varied = self._universe(name, varies_checked=True)
+            self._try(varied, alike, commands, parts, tables, is_varied=True)
+            return
         for command in commands:
             if command in attempts.doubts:
                 self.verdicts.add_unknown(name, alike.roles, command, attempts.doubts[command])
@@ -355,7 +381,7 @@ class _Comparing:
                     if parts[part] in needed:
                         old, new = parts[part].conditions
                         is_pointwise[part] &= all(row[old] == row[new] for row in answers)
-        exhausted = attempts.worlds < self.budget.worlds and not universe.left_out
+        exhausted = attempts.is_exhausted and not universe.left_out
         for command in commands:
             proved = (
                 exhausted

@@ -245,7 +245,7 @@ class _Comparing:
 
     def _refuses(self, relation: Relation, values: Values) -> bool:
         return any(
-            refuses(side, relation.name, values)
+            refuses(side.schema, relation.name, values, side.asks)
             for side in self.sides
             if relation.name in side.schema.relations
         )

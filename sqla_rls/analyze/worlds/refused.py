@@ -5,14 +5,13 @@ A row in a world has one value in each column that decides nothing.  A constrain
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy.exc import DBAPIError
-
 from sqla_rls.analyze.vocabulary import read_expression
 from sqla_rls.analyze.worlds.objects import Relation
+from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 from sqla_rls.analyze.worlds.statements import literal, quoted
 from sqla_rls.analyze.worlds.universe import Universe
@@ -120,38 +119,42 @@ def _cannot_exist(sides: Sequence[ScratchDatabase], universe: Universe, row: Row
     """Return whether each side refuses the row for its values in the columns that decide."""
     known = _known(universe, row)
     own = [side for side in sides if row.relation in side.schema.relations]
-    return bool(known and own) and all(refuses(side, row.relation, known, _MOST_KEYS) for side in own)
+    return bool(known and own) and all(
+        refuses(side.schema, row.relation, known, side.asks, _MOST_KEYS) for side in own
+    )
 
 
-def refuses(side: ScratchDatabase, name: str, given: Values, most: int = 0) -> bool:
-    """Return whether a constraint refuses these values, or one of the rows by up to *most* foreign keys."""
-    relation = side.schema.relations[name]
+def refuses(
+    schema: Schema, name: str, given: Values, asks: Callable[[str], bool | None], most: int = 0
+) -> bool:
+    """Return whether a constraint refuses these values, or one of the rows by up to *most* foreign keys.
+
+    Args:
+        schema: the tables with their constraints.
+        name: the table.
+        given: values of some of its columns.
+        asks: runs a query of one boolean; None is an error.
+        most: the most foreign keys that are followed, one after another.
+    """
+    relation = schema.relations[name]
     known = {one: value for one, value in given.items() if one in relation.columns}
     if any(value is None and relation.columns[one].not_null for one, value in known.items()):
         return True
-    conditions = [one for one in _conditions(side, relation) if _reads(one, relation) <= known.keys()]
+    conditions = [one for one in _conditions(schema, relation) if _reads(one, relation) <= known.keys()]
     if conditions and known:
         columns = ", ".join(
             f"CAST({literal(relation.columns[one], value)} AS {relation.columns[one].type}) AS {quoted(one)}"
             for one, value in known.items()
         )
         refused = " OR ".join(f"({one}) IS FALSE" for one in conditions)
-        statement = f"SELECT {refused} FROM (SELECT {columns}) AS {quoted(relation.relname)}"  # noqa: S608
-        try:
-            found = side.connection.exec_driver_sql(
-                statement, execution_options={"no_parameters": True}
-            ).scalar()
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            found = False
-        if found:
+        if asks(f"SELECT {refused} FROM (SELECT {columns}) AS {quoted(relation.relname)}"):  # noqa: S608
             return True
     return most > 0 and any(
         refuses(
-            side,
+            schema,
             key.target,
             {theirs: known[own] for own, theirs in zip(key.columns, key.target_columns, strict=True)},
+            asks,
             most - 1,
         )
         for key in relation.foreign_keys
@@ -159,22 +162,22 @@ def refuses(side: ScratchDatabase, name: str, given: Values, most: int = 0) -> b
     )
 
 
-def _conditions(side: ScratchDatabase, relation: Relation) -> Iterator[str]:
+def _conditions(schema: Schema, relation: Relation) -> Iterator[str]:
     """Yield the conditions that each row of *relation* satisfies."""
     yield from relation.checks
     if relation.partition_check is not None:
         yield relation.partition_check
     if relation.kind == "p":
-        bounds = [one.partition_check for one in _leaves(side, relation)]
+        bounds = [one.partition_check for one in _leaves(schema, relation)]
         if None not in bounds:
             yield " OR ".join(f"({one})" for one in bounds) or "false"
 
 
-def _leaves(side: ScratchDatabase, relation: Relation) -> Iterator[Relation]:
+def _leaves(schema: Schema, relation: Relation) -> Iterator[Relation]:
     for name in relation.children:
-        child = side.schema.relations[name]
+        child = schema.relations[name]
         if child.kind == "p":
-            yield from _leaves(side, child)
+            yield from _leaves(schema, child)
         else:
             yield child
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
+from itertools import combinations, islice
 from random import Random
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from sqla_rls.analyze.worlds.pools import SUBJECTS
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.world import Row, World
 
+#: The pairs of other values by which a row may become one that no constraint refuses.
+_MOST_PAIRS: Final = 500
 _CALLER: Final = frozenset(caller for caller, _ in SUBJECTS.values())
 
 
@@ -142,11 +145,12 @@ def spread(
             one = (*base[:place], value, *base[place + 1 :])
             (refused if refuses(one) else found).setdefault(repr(one), one)
     for key, one in refused.items():
-        if any(
-            all(repr(other[place]) != repr(value) for other in found.values())
-            for place, value in enumerate(one)
-        ):
-            found[key] = one
+        for place, value in enumerate(one):
+            if all(repr(other[place]) != repr(value) for other in found.values()):
+                near = [
+                    other for other in permitted(one, pools, refuses) if repr(other[place]) == repr(value)
+                ]
+                found |= {repr(other): other for other in near[:1]} or {key: one}
     random = Random(0)  # noqa: S311 # the same worlds each time
     for _ in range(number * 10):
         if len(found) >= number:
@@ -160,11 +164,26 @@ def spread(
 def permitted(
     base: tuple[Any, ...], pools: Sequence[Sequence[Any]], refuses: Callable[[Sequence[Any]], bool]
 ) -> list[tuple[Any, ...]]:
-    """Return *base*, or the rows nearest to it that no constraint refuses, each with one other value."""
+    """Return *base*, or rows near to it that no constraint refuses: with one other value, or one with two."""
     if not refuses(base):
         return [base]
     found = []
     for place, values in enumerate(pools):
         nearby = ((*base[:place], value, *base[place + 1 :]) for value in values)
         found += [one for one in nearby if not refuses(one)][:1]
-    return found or [base]
+    return found or [*islice(_permitted_by_two(base, pools, refuses), 1)] or [base]
+
+
+def _permitted_by_two(
+    base: tuple[Any, ...], pools: Sequence[Sequence[Any]], refuses: Callable[[Sequence[Any]], bool]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield rows with two other values than *base* that no constraint refuses."""
+    changes = [
+        (place, value) for place, values in enumerate(pools) for value in values if value != base[place]
+    ]
+    for (first, one), (second, other) in islice(combinations(changes, 2), _MOST_PAIRS):
+        if first != second:
+            row = [*base]
+            row[first], row[second] = one, other
+            if not refuses(row):
+                yield tuple(row)

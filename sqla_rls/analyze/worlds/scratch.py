@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.objects import PUBLIC
@@ -129,6 +130,18 @@ class ScratchDatabase:
     def accepts(self, type_: str, value: str) -> bool:
         """Return whether *value* is a value of that type."""
         return bool(self.connection.scalar(_ACCEPTS, {"type": type_, "value": value}))
+
+    def asks(self, statement: str) -> bool | None:
+        """Return the boolean that *statement* gives; None is an error."""
+        try:
+            found: bool | None = self.connection.exec_driver_sql(
+                statement, execution_options={"no_parameters": True}
+            ).scalar()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return None
+        return found
 
     def run(
         self, trials: Sequence[Trial], actors: Sequence[Actor], *, fires_triggers: bool = True

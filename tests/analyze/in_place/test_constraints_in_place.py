@@ -38,6 +38,39 @@ def test_a_row_that_can_not_be_made_is_not_decided(databases: Databases) -> None
     assert {one.reason for one in found.unknown} == {"no row of the worlds satisfies the constraints"}
 
 
+SHARES = """
+CREATE TABLE shares (id int PRIMARY KEY, user_id text, team_id int, doc_id int, folder_id int,
+  editor boolean NOT NULL, hidden boolean NOT NULL{});
+ALTER TABLE shares ENABLE ROW LEVEL SECURITY; GRANT SELECT ON shares TO reader;
+CREATE POLICY p ON shares TO reader USING ((user_id = (SELECT auth.user_id()) OR team_id = 7)
+  AND (doc_id = 3 OR folder_id = 4) AND editor AND NOT hidden);
+"""
+SHARES_CHANGE = """
+ALTER POLICY p ON shares USING ((user_id = (SELECT auth.user_id()) OR team_id = 7)
+  AND (doc_id = 3 OR folder_id = 4) AND NOT hidden);
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        "CHECK (num_nonnulls(user_id, team_id) = 1), CHECK (num_nonnulls(doc_id, folder_id) = 1)",
+        "iban text NOT NULL CHECK (iban <> 'none')",
+    ],
+    ids=["few rows", "a column that decides nothing"],
+)
+def test_rows_that_constraints_permit_are_tried(databases: Databases, constraint: str) -> None:
+    run(databases.before, SHARES.format(f", {constraint}"))
+    with databases.changed(SHARES.format(f", {constraint}") + SHARES_CHANGE) as (before, after):
+        found = decided(before, after)
+
+    assert not [one for one in found.unknown if one.object == "public.shares"]
+    assert {k: v for k, v in verdicts(found).items() if k[0] == "public.shares"} == on(
+        "shares", ("boss", "reader"), ("SELECT",), "opens"
+    )
+
+
 HEIR = "CREATE TABLE heir () INHERITS (own);"
 
 
