@@ -106,7 +106,8 @@ class Adapter(AsyncAdapt_asyncpg_connection):
 
     async def _start_transaction(self) -> None:
         connection: Any = self._connection
-        connection.may_wait = connection.is_pipelined and connection.binding is not None
+        # asyncpg's own Transaction refuses to begin in a transaction that SQL text has begun.
+        connection.may_wait = connection.is_pipelined and connection.binding is not None and connection.idle
         try:
             await super()._start_transaction()  # type: ignore[no-untyped-call] # in SQLAlchemy
         finally:

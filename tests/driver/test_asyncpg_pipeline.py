@@ -380,6 +380,27 @@ async def test_two_statements_at_once_read_nothing_of_anybody_else(
 
 
 @pytest.mark.exhaustive
+async def test_a_session_joins_no_transaction_that_a_kept_connection_has_begun(
+    runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, bob: Caller
+) -> None:
+    maker = open_pool()
+    assert await tasks(maker, alice) == ["alice's"]
+    async with maker() as session:
+        identify(session, alice)
+        raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+    # As of an application that keeps a connection that it has returned.
+    begin = asyncio.create_task(raw.execute("BEGIN"))
+    await asyncio.sleep(0)
+    async with maker() as session:
+        identify(session, bob)
+        await session.connection()
+        await begin
+        with pytest.raises(DBAPIError, match="manually started transaction"):
+            await session.execute(TASKS)
+    assert await tasks(maker, bob) == ["bob's"]
+
+
+@pytest.mark.exhaustive
 async def test_notices_come_between_the_answers(
     runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller
 ) -> None:
