@@ -287,6 +287,9 @@ class Connection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # 
                 raise
             self.terminate()
             raise NotDiscarded from error
+        if self._waiting is None:
+            # The transaction has ended in the meantime.
+            raise TransactionRefused(ENDED)
 
     def _waiting_binding(self) -> Binding:
         if (binding := self.binding) is None:

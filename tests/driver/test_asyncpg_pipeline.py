@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver import asyncpg_pipeline as pipeline
+from sqla_rls.driver.base import Transport
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused
 from tests.support.clocks import Clocks
 from tests.support.sessions import ANYTHING, CALLER, TASKS, Todo
@@ -27,6 +28,7 @@ ALICE = ("authenticated", "alice")
 BACKEND = text("SELECT pg_backend_pid()")
 NUMBER = text("SELECT :number + pg_backend_pid() * 0").bindparams(bindparam("number", type_=Integer))
 SLEEP = text("SELECT pg_sleep(CAST(:seconds AS float))")
+PIPELINE = BindingOptions(transport="pipeline")
 NOBODY = Caller(role="nobody_has_it", subject="alice")
 
 Maker = async_sessionmaker[AsyncSession]
@@ -35,10 +37,10 @@ Open = Callable[..., Maker]
 
 @pytest.fixture
 def open_pool(url: URL, runner: asyncio.Runner) -> Iterator[Open]:
-    """``open_pool(**connect_args)``: a factory of sessions on a pool of one connection."""
+    """``open_pool(options, **connect_args)``: a factory of sessions on a pool of one connection."""
     engines = []
 
-    def opened(**connect_args: Any) -> Maker:
+    def opened(options: BindingOptions = PIPELINE, **connect_args: Any) -> Maker:
         engine = create_async_engine(
             url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"}),
             connect_args=connect_args,
@@ -47,7 +49,7 @@ def open_pool(url: URL, runner: asyncio.Runner) -> Iterator[Open]:
         )
         engines.append(engine)
         maker = async_sessionmaker(engine)
-        enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
+        enforce_row_security(maker, options=options)
         return maker
 
     yield opened
@@ -398,6 +400,29 @@ async def test_a_session_joins_no_transaction_that_a_kept_connection_has_begun(
         with pytest.raises(DBAPIError, match="manually started transaction"):
             await session.execute(TASKS)
     assert await tasks(maker, bob) == ["bob's"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("transport", ["pipeline", "with_begin"])
+async def test_nothing_begins_after_a_rollback_during_discard_all(
+    runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, transport: Transport
+) -> None:
+    maker = open_pool(options=BindingOptions(transport=transport, reset="all"))
+    assert await tasks(maker, Caller(role="authenticated", subject="bob")) == ["bob's"]
+    async with maker() as session:
+        identify(session, alice)
+        connection = await session.connection()
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        added = connection.execute(insert(Todo), [{"task": "another"}, {"task": "one more"}])
+        execution = asyncio.create_task(added)
+        while raw.last_discard_key is not None:
+            await asyncio.sleep(0)
+        await connection.rollback()
+        with pytest.raises((TransactionRefused, DBAPIError)):
+            await execution
+        assert not raw.is_closed()
+        assert not raw.is_in_transaction()
+    assert await tasks(maker, alice) == ["alice's"]
 
 
 @pytest.mark.exhaustive
