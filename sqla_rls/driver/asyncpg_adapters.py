@@ -106,8 +106,14 @@ class Adapter(AsyncAdapt_asyncpg_connection):
 
     async def _start_transaction(self) -> None:
         connection: Any = self._connection
-        # asyncpg's own Transaction refuses to begin in a transaction that SQL text has begun.
-        connection.may_wait = connection.is_pipelined and connection.binding is not None and connection.idle
+        protocol: Any = connection._protocol
+        connection.may_wait = (
+            connection.is_pipelined
+            and connection.binding is not None
+            and protocol is not None
+            # asyncpg's own Transaction refuses to begin in a transaction that SQL text has begun.
+            and not protocol.is_in_transaction()
+        )
         try:
             await super()._start_transaction()  # type: ignore[no-untyped-call] # in SQLAlchemy
         finally:
