@@ -17,8 +17,7 @@ from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.server.postgres import Server
 from tests.support.replay import replay
 from tests.support.servers import cleared_server
-
-pytestmark = pytest.mark.exhaustive
+from tests.support.suite import table
 
 ROLES = """
 CREATE ROLE reader; CREATE ROLE other; CREATE ROLE owner; CREATE ROLE member IN ROLE reader;
@@ -133,6 +132,7 @@ OPENS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name",
     [
@@ -152,6 +152,7 @@ def test_what_opens_is_shown_by_rows_that_replay(sides: Sides, name: str) -> Non
             assert one.counterexample.before != one.counterexample.after
 
 
+@pytest.mark.exhaustive
 def test_attributes_and_memberships_of_roles_count(sides: Sides) -> None:
     with administered(sides.after) as connection:
         connection.exec_driver_sql("ALTER ROLE reader BYPASSRLS; GRANT owner TO other")
@@ -170,6 +171,7 @@ def test_attributes_and_memberships_of_roles_count(sides: Sides) -> None:
     }
 
 
+@pytest.mark.exhaustive
 def test_a_superuser_may_do_everything_and_set_role_is_left_out(sides: Sides) -> None:
     with administered(sides.after) as connection:
         connection.exec_driver_sql("ALTER ROLE other SUPERUSER; GRANT owner TO loner")
@@ -185,6 +187,7 @@ def test_a_superuser_may_do_everything_and_set_role_is_left_out(sides: Sides) ->
     assert any(one.startswith("role loner is a member") for one in found.scope.left_out)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -228,6 +231,7 @@ def test_what_no_statement_tries_is_left_out(sides: Sides, change: str, sentence
         assert any(f"These differ: {sentence}" in one for one in found.scope.left_out)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -247,6 +251,7 @@ def test_what_a_role_can_do_as_another_is_left_out(sides: Sides, before: str, af
             assert any(one.startswith("role other ") for one in found.scope.left_out)
 
 
+@pytest.mark.exhaustive
 def test_a_result_of_the_moment_is_not_decided(sides: Sides) -> None:
     change = """
 CREATE SEQUENCE calls; GRANT USAGE ON SEQUENCE calls TO reader;
@@ -258,6 +263,7 @@ CREATE POLICY every_other ON docs FOR SELECT TO reader USING (nextval('calls') %
         }
 
 
+@pytest.mark.exhaustive
 def test_what_closes(sides: Sides) -> None:
     with sides.compared("REVOKE USAGE ON SEQUENCE docs_id_seq FROM reader;") as (found, *_):
         assert verdicts(found) == {("public.docs", role, "INSERT"): "closes" for role in ("member", "reader")}
@@ -266,6 +272,7 @@ def test_what_closes(sides: Sides) -> None:
         assert {"42P17"} == {one.counterexample.after[:5] for one in found.changes}
 
 
+@pytest.mark.exhaustive
 def test_a_body_of_text_needs_the_schema_of_the_functions_that_it_calls(sides: Sides) -> None:
     with sides.compared("REVOKE USAGE ON SCHEMA auth FROM PUBLIC;") as (found, *_):
         assert verdicts(found) == {
@@ -284,6 +291,7 @@ GRANT INSERT (id) ON notes TO reader;
         assert verdicts(found) == {("public.notes", "member", "INSERT"): "opens"}
 
 
+@pytest.mark.exhaustive
 def test_an_opening_counts_though_the_closing_of_the_same_command_varies(
     sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +308,7 @@ def test_an_opening_counts_though_the_closing_of_the_same_command_varies(
         assert reasons["public.docs", "reader", "SELECT"] == "the results vary from run to run"
 
 
+@pytest.mark.exhaustive
 def test_a_null_in_a_unique_key_is_a_row(sides: Sides) -> None:
     setup = """CREATE TABLE codes (code text UNIQUE); ALTER TABLE codes ENABLE ROW LEVEL SECURITY;
     CREATE POLICY known ON codes TO other USING (code = 'x'); GRANT SELECT, DELETE ON codes TO other;"""
@@ -314,6 +323,7 @@ CREATE POLICY known ON notes FOR SELECT TO other USING (kind = 'public'); GRANT 
 NOTES_CHANGE = "ALTER POLICY known ON notes USING (kind IN ('public', 'secret'));"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "constraint",
     [
@@ -332,6 +342,7 @@ def test_rows_that_constraints_keep_out_of_the_worlds_are_left_out(sides: Sides,
         )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "constraint", ["CHECK (kind <> 'secret')", "CHECK (kind IN ('public', 'private', 'alice'))"]
 )
@@ -355,8 +366,8 @@ CREATE OR REPLACE FUNCTION around() RETURNS SETOF int LANGUAGE sql STABLE SECURI
 """
 
 
-@pytest.mark.parametrize("check", ["", "CHECK (parent_id <> id)"])
-@pytest.mark.parametrize(
+@table("check", ["", "CHECK (parent_id <> id)"])
+@table(
     "body",
     [
         "SELECT parent_id FROM folders WHERE owner = (SELECT auth.user_id())",
@@ -416,6 +427,7 @@ def altered(setup: str, old: str, new: str) -> str:
     return f"ALTER POLICY{policy}".replace(" TO reader USING", " USING")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("setup", "old", "new", "rows"),
     [
@@ -441,6 +453,7 @@ def test_each_kind_of_the_rows_that_decide_about_a_row_is_tried(
             assert replay(after, one.role, one.counterexample) == one.counterexample.after
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("moves", ["project_id", "state"])
 def test_an_update_may_refer_to_each_kind_of_row(sides: Sides, moves: str) -> None:
     policy = f"""
@@ -467,6 +480,7 @@ def test_combinations_that_the_budget_leaves_out_are_named(sides: Sides) -> None
         )
 
 
+@pytest.mark.exhaustive
 def test_values_of_the_other_columns_of_a_constraint_are_tried(sides: Sides) -> None:
     constraint = ", CHECK (kind <> 'secret' OR iban = 'none')"
     with sides.compared(NOTES_CHANGE, setup=NOTES.format(constraint)) as (found, *_):
@@ -494,6 +508,7 @@ GRANT SELECT ON files, folders, shares TO other;
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "share",
     [
@@ -511,6 +526,7 @@ def test_shares_count_though_a_row_needs_null_and_the_claim_of_its_tenant(sides:
         assert verdicts(found) == {("public.files", "other", "SELECT"): "opens"}
 
 
+@pytest.mark.exhaustive
 def test_a_policy_may_take_long_in_many_worlds(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "STATEMENT_TIMEOUT", 1_500)
     monkeypatch.setattr(scratch, "_MOST_AT_ONCE", 1)
@@ -521,12 +537,14 @@ def test_a_policy_may_take_long_in_many_worlds(sides: Sides, monkeypatch: pytest
         assert verdicts(found)["public.drafts", "reader", "SELECT"] == "opens"
 
 
+@pytest.mark.exhaustive
 def test_the_same_definitions_are_not_tried(sides: Sides) -> None:
     with sides.compared("CREATE TABLE unrelated (id int);") as (found, *_):
         assert (found.changes, found.unknown, found.same) == ((), (), ())
         assert found.scope.statements == 0
 
 
+@pytest.mark.exhaustive
 def test_four_policies_are_the_same_as_one(sides: Sides) -> None:
     four = "".join(
         f"CREATE POLICY mine_{command} ON docs FOR {command} TO reader {clauses};"
@@ -546,6 +564,7 @@ def test_four_policies_are_the_same_as_one(sides: Sides) -> None:
         assert min(one.worlds for one in found.same) > 10
 
 
+@pytest.mark.exhaustive
 def test_the_same_input_gives_the_same_output(sides: Sides) -> None:
     change = (
         "DROP POLICY mine ON docs; CREATE POLICY mine ON docs TO reader USING (user_id = auth.user_id());"
@@ -559,11 +578,13 @@ def test_the_same_input_gives_the_same_output(sides: Sides) -> None:
         assert {one.verdict for one in first.changes} == {"both"}
 
 
+@pytest.mark.exhaustive
 def test_a_small_budget_says_what_it_leaves_out(sides: Sides) -> None:
     with sides.compared("DROP POLICY not_secret ON docs;", budget=Budget(worlds=5)) as (found, *_):
         assert any("5 worlds were tried" in one for one in found.scope.left_out)
 
 
+@pytest.mark.exhaustive
 def test_without_time_nothing_is_decided(sides: Sides) -> None:
     change = "ALTER POLICY mine ON docs USING (true);"
     with sides.compared(change, budget=Budget(seconds=0)) as (found, *_):
@@ -572,6 +593,7 @@ def test_without_time_nothing_is_decided(sides: Sides) -> None:
         assert "public.docs: the time was over after 0 worlds" in found.scope.left_out
 
 
+@pytest.mark.exhaustive
 def test_no_row_stays(sides: Sides) -> None:
     with sides.compared("ALTER TABLE docs DISABLE ROW LEVEL SECURITY;") as (found, before, after):
         assert found.opens
@@ -579,6 +601,7 @@ def test_no_row_stays(sides: Sides) -> None:
             assert connection.scalar(text("SELECT count(*) FROM docs")) == 0
 
 
+@pytest.mark.exhaustive
 def test_computed_sql_is_not_decided(sides: Sides) -> None:
     dynamic = """
 CREATE OR REPLACE FUNCTION my_orgs() RETURNS SETOF int LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -590,6 +613,7 @@ CREATE OR REPLACE FUNCTION my_orgs() RETURNS SETOF int LANGUAGE plpgsql STABLE S
         assert {one.object for one in found.unknown} == {"public.docs", "public.seen"}
 
 
+@pytest.mark.exhaustive
 def test_the_plan_of_a_function_keeps_no_caller(sides: Sides) -> None:
     setup = """
     CREATE FUNCTION subject() RETURNS text LANGUAGE sql IMMUTABLE

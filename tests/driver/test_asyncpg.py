@@ -18,7 +18,6 @@ from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
 from tests.support.clocks import Clocks
 from tests.support.sessions import ANYTHING, CALLER, TASKS
-from tests.support.suite import transports
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
 
@@ -26,7 +25,7 @@ WHO = "SELECT current_user::text, auth.user_id()"
 ALICE = ("authenticated", "alice")
 
 
-@pytest.fixture(params=transports({"pipeline": "pipeline", "with_begin": "with_begin"}, ["pipeline"]))
+@pytest.fixture(params=["pipeline", "with_begin"])
 def asyncpg_maker(
     request: pytest.FixtureRequest, url: URL, runner: asyncio.Runner
 ) -> Iterator[async_sessionmaker[AsyncSession]]:

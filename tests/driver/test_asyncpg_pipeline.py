@@ -21,6 +21,7 @@ from sqla_rls.driver.base import Transport
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused
 from tests.support.clocks import Clocks
 from tests.support.sessions import ANYTHING, CALLER, TASKS, Todo
+from tests.support.suite import table
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
 
@@ -93,8 +94,7 @@ async def test_a_statement_that_asyncpg_refuses_leaves_the_transaction_bound(
     assert await scalar(maker, bob, BACKEND) == backend
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("then", ["stream", "executemany"])
+@table("then", ["stream", "executemany"])
 async def test_a_new_statement_that_asyncpg_refuses_leaves_a_transaction_that_asyncpg_knows(
     runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, then: str
 ) -> None:

@@ -172,7 +172,6 @@ def test_models_alone_rebuild_a_database_with_functions(
     ]
 
 
-@pytest.mark.exhaustive
 def test_a_function_of_a_policy_whose_tables_a_caller_can_shadow_is_said(project: Project) -> None:
     body = "'BEGIN RETURN EXISTS (SELECT FROM allowed WHERE allowed.id = $1); END'"
     execute_raw(
