@@ -58,8 +58,8 @@ def implied_privileges(
             for privilege in needed if on_tables else ():
                 yield Privilege("TABLE", schema, table, role, privilege)
             if "INSERT" in needed:
-                for schema, name, column in sequences_of.get(policy.table, ()):
-                    yield Privilege("SEQUENCE", schema, name, role, "USAGE", column)
+                for of_sequence, name, column in sequences_of.get(policy.table, ()):
+                    yield Privilege("SEQUENCE", of_sequence, name, role, "USAGE", column)
 
 
 def wanted_privileges(snapshot: Snapshot, *, default_schema: str) -> frozenset[Privilege]:
