@@ -260,6 +260,23 @@ def test_constants_of_no_term_are_loose() -> None:
     assert found.constants == {}
 
 
+def test_the_arguments_of_functions_have_their_terms() -> None:
+    found = read_expression("((lower(\"left\"(user_id, 3)) = lower(auth.user_id())) AND (body = 'x'::text))")
+
+    assert found.arguments == {"left": {USER}, "lower": {USER, SUBJECT}}
+
+
+def test_constants_from_which_a_term_differs_are_excluded() -> None:
+    found = read_expression(
+        "((role <> ALL (ARRAY['guest'::text, 'bot'::text])) AND (body !~~ 'x%'::text) AND (org_id = 1))"
+    )
+
+    assert found.excluded == {
+        ROLE: {Constant("text", "guest"), Constant("text", "bot")},
+        BODY: {Constant("text", "x%")},
+    }
+
+
 def test_names_relations_functions_claims_and_settings() -> None:
     found = read_expression(
         "((current_setting('app.tenant'::text, true) = ((auth.jwt() -> 'a'::text) ->> 'b'::text)) AND "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.in_place.constraints import Constraints
@@ -17,9 +17,6 @@ from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.statements import Statement, Statements
 from sqla_rls.analyze.worlds.universe import MOST_ROWS, Universe
 from sqla_rls.analyze.worlds.world import Values, World
-
-#: The kinds of the rows that families have in common.
-_MOST_SETTINGS: Final = 8
 
 #: A part of row security that must be true of the row of the unit with that number.
 Need = tuple[int, Part]
@@ -83,7 +80,7 @@ class Attempts:
         families = Families(self.universe)
         if not families.relates and families.size <= MOST_ROWS:
             return
-        chosen = families.chosen(max(most // 2, 1), _MOST_SETTINGS)
+        chosen = families.chosen(max(most // 2, 1))
         if len(chosen) < families.size or families.is_cut:
             self.universe.left_out.append(
                 f"{self.relation.name}: of {families.size} combinations of a row with the rows that decide "

@@ -41,6 +41,8 @@ _TRANSPARENT: Final = frozenset(
             "concat",
             "replace",
             "split_part",
+            "substr",
+            "substring",
         ),
         *("length", "char_length", "abs", "date_trunc", "date_part", "extract", "timezone", "age", "now"),
         *(
@@ -97,6 +99,7 @@ _WRITES: Final = {
 }
 _BOTH: Final = (Constant("boolean", "true"), Constant("boolean", "false"))
 _ACCESS: Final = ("->", "->>", "#>", "#>>")
+_EXCLUDING: Final = ("<>", "!~~", "!~~*", "!~", "!~*")
 _ARITHMETIC: Final = ("+", "-", "*", "/", "%", "||", "^", "&", "|", "#", "<<", ">>")
 
 
@@ -337,6 +340,9 @@ class Reader:
             return self.value(node.lexpr) | self.value(node.rexpr)
         for left, right in self._sides(node):
             self.compare(left, right if "~" not in operator else right | Value((), tuple(_matches(right))))
+            if operator in _EXCLUDING:
+                for term in (left | right).terms:
+                    self.words.excluded.setdefault(term, set()).update((left | right).constants)
         return self.value(node.lexpr) if kind == "AEXPR_NULLIF" else Value()
 
     def _sides(self, node: Any) -> Iterator[tuple[Value, Value]]:
@@ -405,6 +411,7 @@ class Reader:
         if name in _PATHS and arguments:
             return self._access(self.value(arguments[0]), arguments[1:], is_path=True)
         values = [self.value(each) for each in arguments]
+        self.words.arguments.setdefault(name, set()).update(union(values).terms)
         for aggregate in (node.agg_filter, node.agg_order, node.over):
             self.finish(self._inside(aggregate))
         if name in _COMPARING:

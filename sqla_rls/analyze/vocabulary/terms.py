@@ -59,6 +59,8 @@ class Vocabulary:
 
     #: The constants that a term is compared with, also through terms that it is compared with.
     constants: Mapping[Term, tuple[Constant, ...]] = field(default_factory=dict)
+    #: Those of them from which a term differs, as in ``<>``.
+    excluded: Mapping[Term, frozenset[Constant]] = field(default_factory=dict)
     #: The constants of no term.
     loose: tuple[Constant, ...] = ()
     #: The paths of the claims that are read, without ``sub``.
@@ -75,6 +77,8 @@ class Vocabulary:
     relations: frozenset[tuple[str, ...]] = frozenset()
     #: The functions that are called, in parts.
     functions: frozenset[tuple[str, ...]] = frozenset()
+    #: The terms in the arguments of each function, by its last name.
+    arguments: Mapping[str, frozenset[Term]] = field(default_factory=dict)
     #: The commands that write: INSERT, UPDATE and DELETE, also in WITH; of MERGE, all three.
     writes: frozenset[str] = frozenset()
     #: False: a part could not be parsed, or its SQL is made at run time, or the name of a setting.
@@ -96,6 +100,7 @@ class Words:
     def __init__(self) -> None:
         self._parents: dict[Term, Term] = {}
         self._constants: dict[Term, dict[Constant, None]] = {}
+        self.excluded: dict[Term, set[Constant]] = {}
         self.loose: dict[Constant, None] = {}
         self.claims: dict[tuple[str, ...], None] = {}
         self.settings: dict[str, None] = {}
@@ -103,6 +108,7 @@ class Words:
         self.null_tests: set[str] = set()
         self.relations: set[tuple[str, ...]] = set()
         self.functions: set[tuple[str, ...]] = set()
+        self.arguments: dict[str, set[Term]] = {}
         self.writes: set[str] = set()
         self.is_complete = True
         self.is_readable = True
@@ -135,6 +141,8 @@ class Words:
             self.link([term, *sorted(linked, key=repr)])
         for term, constants in vocabulary.constants.items():
             self.compare([term], constants)
+        for term, excluded in vocabulary.excluded.items():
+            self.excluded.setdefault(term, set()).update(excluded)
         self.loose.update(dict.fromkeys(vocabulary.loose))
         self.claims.update(dict.fromkeys(vocabulary.claims))
         self.settings.update(dict.fromkeys(vocabulary.settings))
@@ -142,6 +150,8 @@ class Words:
         self.null_tests |= vocabulary.null_tests
         self.relations |= vocabulary.relations
         self.functions |= vocabulary.functions
+        for name, terms in vocabulary.arguments.items():
+            self.arguments.setdefault(name, set()).update(terms)
         self.writes |= vocabulary.writes
         self.is_complete &= vocabulary.is_complete
         self.is_readable &= vocabulary.is_readable
@@ -165,6 +175,7 @@ class Words:
         }
         return Vocabulary(
             constants=MappingProxyType(constants),
+            excluded=MappingProxyType({term: frozenset(found) for term, found in self.excluded.items()}),
             loose=tuple(self.loose),
             claims=tuple(self.claims),
             settings=tuple(self.settings),
@@ -173,6 +184,7 @@ class Words:
             null_tests=frozenset(self.null_tests),
             relations=frozenset(self.relations),
             functions=frozenset(self.functions),
+            arguments=MappingProxyType({name: frozenset(terms) for name, terms in self.arguments.items()}),
             writes=frozenset(self.writes),
             is_complete=self.is_complete,
             is_readable=self.is_readable,

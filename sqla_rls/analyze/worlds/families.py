@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.worlds.objects import Column, ForeignKey, Relation
-from sqla_rls.analyze.worlds.samples import granting_least, permitted
+from sqla_rls.analyze.worlds.samples import an_early, granting_least, one_by_one, permitted
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, Values
 
@@ -121,12 +121,13 @@ class Families:
         found = [one.referring for one in self._members[1:] if one.needs == 0 and one.referring]
         return tuple(dict.fromkeys(name for names in found for name in names))
 
-    def chosen(self, number: int, most_settings: int) -> list[Choices]:
+    def chosen(self, number: int, most_settings: int | None = None) -> list[Choices]:
         """Return up to *number* families: all of them, or those near to one that grants little or much.
 
         Args:
             number: the most families.
-            most_settings: the most kinds of the rows that families have in common, as those of a tenant.
+            most_settings: the most kinds of the rows that families of one world have in common, as those of
+                a tenant; None: each family has a world of its own.
         """
         pools = [one.values for one in self._factors]
         if self.size <= number:
@@ -135,11 +136,11 @@ class Families:
             one for base in self._bases(pools) for one in permitted(base, pools, self._refuses)[:_MOST_NEAR]
         ]
         settings: dict[str, Choices] = {}
-        common, own = self._places()
+        common, own = self._places() if most_settings is not None else ([], range(len(self._factors)))
         for base in bases:
             settings.setdefault(repr([base[place] for place in common]), base)
-        for base, place in itertools.product(bases, common):
-            for value in pools[place]:
+        for place, value in one_by_one(pools, common):
+            for base in bases:
                 one = (*base[:place], value, *base[place + 1 :])
                 settings.setdefault(repr([one[each] for each in common]), one)
         kept = list(settings.values())[:most_settings]
@@ -147,7 +148,7 @@ class Families:
         found: dict[str, Choices] = {}
         for setting in kept:
             near = self._near(setting, bases, own, max(number // len(kept), 1), random)
-            found |= {repr(one): one for one in near}
+            found |= {self._spelled(one): one for one in near}
         return list(found.values())[:number]
 
     def _bases(self, pools: Sequence[tuple[Any, ...]]) -> list[Choices]:
@@ -170,7 +171,25 @@ class Families:
         ]
         return list({repr(base): base for base in (*nulls, *bases)}.values())
 
-    def _places(self) -> tuple[list[int], list[int]]:
+    def _spelled(self, choices: Choices) -> str:
+        """Return a text that families with the same rows have in common."""
+        absent: set[int] = set()
+        for factor, value in zip(self._factors, choices, strict=True):
+            if factor.key is None and factor.column is None and not value:
+                absent.add(factor.member)
+        for place, member in enumerate(self._members):
+            if member.needs in absent:
+                absent.add(place)
+        return repr(
+            [
+                None
+                if factor.member in absent and (factor.key is None or len(self._columns[factor.key]) == 1)
+                else value
+                for factor, value in zip(self._factors, choices, strict=True)
+            ]
+        )
+
+    def _places(self) -> tuple[Sequence[int], Sequence[int]]:
         """Return the places of the factors of rows that families may have in common, and the others."""
         valued = {one.key for one in self._factors if one.key is not None and one.values != (_EQUAL, _OWN)}
         common = set()
@@ -195,24 +214,24 @@ class Families:
         ]
         others = [
             (*base[:place], value, *base[place + 1 :])
+            for place, value in one_by_one(pools, places)
             for base in near
-            for place in places
-            for value in pools[place]
         ]
-        random.shuffle(others)
         found: dict[str, Choices] = {}
-        for one in (*near, *others[: number // 2]):
-            if repr(one) not in found and not self._refuses(one):
-                found[repr(one)] = one
+        for one in (*near, *others):
+            if len(found) >= max(len(near), number * 2 // 3):
+                break
+            if (spelled := self._spelled(one)) not in found and not self._refuses(one):
+                found[spelled] = one
         for _ in range(number * 4):
             if len(found) >= number or not places:
                 break
             changed = list(random.choice(near))
             for place in random.sample(places, min(random.choice(_CHANGES), len(places))):
-                changed[place] = random.choice(pools[place])
+                changed[place] = an_early(pools[place], random)
             one = tuple(changed)
-            if repr(one) not in found and not self._refuses(one):
-                found[repr(one)] = one
+            if (spelled := self._spelled(one)) not in found and not self._refuses(one):
+                found[spelled] = one
         return list(found.values())
 
     def _refuses(self, choices: Sequence[Any]) -> bool:
@@ -371,12 +390,32 @@ class Families:
             if self._is_callers(own) or own not in child.columns:
                 continue
             for place, member in enumerate(self._members):
-                for theirs in member.keys:
+                for theirs in (*member.keys, *self._compared(member)):
                     is_compared = own == theirs or terms.Column(theirs) in linked.get(term, ())
                     if is_compared and member.relation.columns[theirs].type == child.columns[own].type:
-                        keys.setdefault(own, member.keys[theirs])
+                        keys.setdefault(own, self._key(member, theirs))
                         needs = place if needs is None else needs
         return self._add(_Member(child, keys, needs=needs, is_optional=True, is_below=needs == 0))
+
+    def _compared(self, member: _Member) -> list[str]:
+        """Return the columns of *member* that decide and aren't keys of the family, but could become some."""
+        columns = member.relation.columns
+        return [
+            name
+            for name in sorted(self.universe.deciding.get(member.relation.name, ()))
+            if name in columns
+            and name not in member.keys
+            and columns[name].generated is None
+            and self._may_be_own(columns[name])
+            and not self._is_callers(name)
+        ]
+
+    def _key(self, member: _Member, name: str) -> int:
+        """Return the key of the family that the column of *member* holds, or becomes."""
+        if name not in member.keys:
+            member.keys[name] = len(self._columns)
+            self._columns[member.keys[name]] = [member.relation.columns[name]]
+        return member.keys[name]
 
     def _is_callers(self, name: str) -> bool:
         linked = self.universe.pools.vocabulary.linked.get(terms.Column(name), ())
@@ -431,9 +470,8 @@ class Families:
     @property
     def _first_key(self) -> int:
         """A number above those of the values that policies tell apart."""
-        return (
-            1001 if any(one.key is not None and one.values != (_EQUAL, _OWN) for one in self._factors) else 1
-        )
+        keys = (one.values for one in self._factors if one.key is not None)
+        return 1001 if any(isinstance(value, int | float) for values in keys for value in values) else 1
 
     def _may_be_own(self, column: Column) -> bool:
         """Return whether each family may have a value of its own, about which no constant says more."""

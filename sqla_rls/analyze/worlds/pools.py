@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
@@ -15,6 +15,7 @@ from sqla_rls.analyze.vocabulary import Constant, Vocabulary
 from sqla_rls.analyze.worlds.objects import Column, Relation
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.shared import Shared
+from sqla_rls.analyze.worlds.similar import Blurring, blurring, is_separator, similar, wholes
 from sqla_rls.analyze.worlds.values import around, as_input, moments, natural, patterns
 
 #: The caller, and somebody else, as each type has them.
@@ -40,22 +41,6 @@ _BY_TYPE: Final[Mapping[str, tuple[Any, ...]]] = {
     "tsvector": ("a", "b"),
     "bit": ("0", "1"),
 }
-#: Functions to which texts that differ in capitals may be equal.
-_IGNORE_CASE: Final = frozenset(("lower", "upper", "initcap", "casefold", "citext"))
-#: Functions that look at a part of a text.
-_CUT: Final = frozenset(
-    (
-        "left",
-        "right",
-        "substr",
-        "substring",
-        "split_part",
-        "starts_with",
-        "strpos",
-        "replace",
-        "regexp_replace",
-    )
-)
 #: Functions of several rows.
 _AGGREGATES: Final = frozenset(
     ("count", "sum", "array_agg", "string_agg", "jsonb_agg", "json_agg", "row_number")
@@ -105,6 +90,8 @@ class Pools:
     accepts: Callable[[str, str], bool]
     #: The columns that decide about access.
     columns: Sequence[Column] = ()
+    #: The functions that may not tell two texts of a column apart.
+    blurring: Blurring = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -121,19 +108,25 @@ class Pools:
             for column in sorted(names)
             if column in schema.relations[name].columns
         ]
+        known = {column for name in deciding for column in schema.relations[name].columns}
+        called = {schema.functions[one].name for name in deciding for one in schema.calls(name)}
         return cls(
             vocabulary=shared.vocabulary,
             kinds=_kinds(columns, shared.vocabulary),
             accepts=_once(accepts),
             columns=columns,
+            blurring=blurring(shared.vocabulary, known, called),
         )
 
     def values(self, relation: Relation, column: Column) -> tuple[Any, ...]:
-        """Return the values that the policies can tell apart; NULL is the last, where it is allowed."""
+        """Return the values that the policies can tell apart; NULL, and texts that are similar, come last."""
         found = [value for value in self._candidates(column) if self._is_valid(column, value)]
         found = found or [value for value in self._guesses(column) if self._is_valid(column, value)]
+        texts = [one for one in found if isinstance(one, str)]
         if not column.not_null:
             found.append(None)
+        near = similar(texts, self.blurring.get(column.name, ()))
+        found += [value for value in near if self._is_valid(column, value)]
         return tuple({repr(value): value for value in found}.values()) or (None,)
 
     def may_need_null(self, column: Column) -> bool:
@@ -257,10 +250,19 @@ class Pools:
         texts = [each for one in own if one.kind == "text" for each in patterns(one.value)]
         loose = [each for one in self.vocabulary.loose if one.kind == "text" for each in patterns(one.value)]
         if self._linked(term, terms.Subject):
-            found = [*others, *texts, *loose]
+            found = [*others, *self._wholes(column, others), *texts, *loose]
         else:
             found = [*texts, *loose, *(others[:1] if texts else others)]
-        return list(dict.fromkeys([*found, *self._similar(found[:_OTHERS])]))
+            found = [*self._wholes(column, found), *found]
+        excluded = {one.value for one in self.vocabulary.excluded.get(term, ())}
+        is_cut = column.name in self.blurring
+        # The first value is that of rows to which policies give access.
+        return sorted(dict.fromkeys(found), key=lambda one: one in excluded or (is_cut and is_separator(one)))
+
+    def _wholes(self, column: Column, texts: Sequence[str]) -> Iterator[str]:
+        """Yield texts of which a function compares a part, which is one of *texts*."""
+        own = self.vocabulary.constants.get(terms.Column(column.name), ())
+        return wholes(texts, own, self.blurring.get(column.name, ()))
 
     def _records(self, column: Column, texts: Sequence[str]) -> Iterator[str]:
         """Yield the values of a composite type that have one of *texts* in one field."""
@@ -279,15 +281,6 @@ class Pools:
 
     def _linked(self, term: terms.Term, *kinds: type) -> bool:
         return any(isinstance(one, kinds) for one in self.vocabulary.linked.get(term, ()))
-
-    def _similar(self, texts: Sequence[str]) -> Iterator[str]:
-        """Yield texts that a function in a definition may not tell from *texts*."""
-        names = self.vocabulary.names
-        for text in texts:
-            if names & _IGNORE_CASE:
-                yield text.upper()
-            if names & _CUT:
-                yield from (f"{text[:-1]}0", f"{text}0", f"0{text}")
 
     @property
     def counts_rows(self) -> bool:
@@ -308,8 +301,7 @@ class Pools:
             return [f"{_PAST} 00:00:00+00", f"{_FUTURE} 00:00:00+00", "now"]
         if category == "T":
             return ["1 day", "2 days"]
-        values = list(_BY_TYPE.get(base.partition("(")[0], _GUESSES))
-        return [*values, *self._similar(SUBJECTS["uuid"])] if base == "uuid" else values
+        return list(_BY_TYPE.get(base.partition("(")[0], _GUESSES))
 
     def _elements(self, column: Column, constants: Iterable[Constant]) -> list[Any]:
         assert column.element is not None

@@ -115,6 +115,19 @@ def granting_least(values: Sequence[Any]) -> Any:
     return others[0] if others and not isinstance(values[0], int) else values[0]
 
 
+def one_by_one(pools: Sequence[Sequence[Any]], places: Sequence[int]) -> list[tuple[int, Any]]:
+    """Return *places* with each of their values: the first of all places, then the second, and so on."""
+    most = max((len(pools[place]) for place in places), default=0)
+    return [
+        (place, pools[place][turn]) for turn in range(most) for place in places if turn < len(pools[place])
+    ]
+
+
+def an_early(values: Sequence[Any], random: Random) -> Any:
+    """Return one of *values*, of which the first are the likeliest."""
+    return values[int(len(values) * random.random() ** 2)]
+
+
 def spread(
     pools: Sequence[Sequence[Any]],
     number: int,
@@ -137,7 +150,7 @@ def spread(
         ]
     nearest = [one for base in bases for one in permitted(base, pools, refuses)]
     bases = list({repr(one): one for one in nearest}.values())
-    variations = [[(place, value) for place, values in enumerate(pools) for value in values]] * len(bases)
+    variations = [one_by_one(pools, range(len(pools)))] * len(bases)
     found = {repr(base): base for base in bases}
     refused: dict[str, tuple[Any, ...]] = {}
     for turns in zip(*variations, strict=True):
@@ -155,7 +168,7 @@ def spread(
     for _ in range(number * 10):
         if len(found) >= number:
             break
-        one = tuple(random.choice(values) for values in pools)
+        one = tuple(an_early(values, random) for values in pools)
         if not refuses(one):
             found.setdefault(repr(one), one)
     return list(found.values())[:number]

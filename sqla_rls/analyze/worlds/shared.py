@@ -71,6 +71,6 @@ def _vocabulary(schema: Schema, relation: str) -> Vocabulary:
                 for term, ones in vocabulary.constants.items()
                 if not isinstance(term, terms.Column)
             }
-            vocabulary = replace(vocabulary, constants=attributed, loose=(), names=frozenset())
+            vocabulary = replace(vocabulary, constants=attributed, loose=(), names=frozenset(), arguments={})
         found = found.merged(vocabulary)
     return found

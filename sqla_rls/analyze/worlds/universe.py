@@ -91,7 +91,6 @@ class Universe:
             chosen = list(itertools.product(*(values for _, values in varied)))
         else:
             self.left_out.append(f"{relation.name}: {MOST_ROWS} of {size} possible rows were tried")
-            is_asked = relation.name == self.relation.name
             chosen = spread(
                 [values for _, values in varied],
                 MOST_ROWS,
@@ -100,7 +99,7 @@ class Universe:
                     for place, (column, _) in enumerate(varied)
                     if self.pools.may_need_null(relation.columns[column])
                 ],
-                grants=not is_asked or reads_itself(self.schema, relation),
+                grants=True,
                 refuses=self._asking(relation, names),
             )
         rows = [

@@ -91,6 +91,24 @@ def test_a_role_more_in_memberships_opens_and_a_role_less_closes(project: Projec
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
+    "condition", ["strpos('x', auth.user_id()) = 0", "split_part(auth.user_id(), '|', 1) = auth.user_id()"]
+)
+def test_a_function_of_texts_beside_memberships_hides_no_opening(project: Project, condition: str) -> None:
+    def team(*roles: str) -> MetaData:
+        named = ", ".join(f"'{role}'" for role in roles)
+        return models(read=f"team_id IN (SELECT my_teams({named})) AND {condition}")
+
+    project.options = {"row_security_openings": "ignore"}
+    project.migrate(team("owner"))
+    project.options = {}
+
+    script = project.revision(team("owner", "admin"))
+
+    assert said(script)[0] == "Opens: authenticated can SELECT public.docs"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
         (

@@ -194,6 +194,21 @@ CASES = [
         expected=opens("docs", "ALL"),
     ),
     Case(
+        name="Drafts of a domain are open, too",
+        before=DOCS + _policy("body = 'published' AND split_part(owner, '@', 2) = 'x.org'"),
+        after=_changed("body IN ('published', 'draft') AND split_part(owner, '@', 2) = 'x.org'"),
+        rows={
+            "docs": rows(
+                "id owner body",
+                (1, "a@x.org", "published"),
+                (2, "a@x.org", "draft"),
+                (3, "a@y.org", "draft"),
+                (4, "a@x.org", "x"),
+            )
+        },
+        expected=opens("docs", "ALL"),
+    ),
+    Case(
         name="A uuid column and a cast on its other side",
         before=DOCS.replace("owner text", "owner uuid") + _policy("owner = (SELECT auth.uid())"),
         after=_changed("owner::text = (SELECT auth.uid()::text)"),
