@@ -89,7 +89,8 @@ class ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor):
     async def _prepare_and_execute(self, operation: Any, parameters: Any) -> None:
         adapter: Any = self._adapt_connection
         async with adapter._execute_mutex:
-            if adapter._transaction is None:
+            # SQLAlchemy 2.0 keeps a transaction that has failed to start.
+            if not getattr(adapter, "_started", adapter._transaction):
                 await adapter._start_transaction()
             try:
                 await adapter._connection.begin()
@@ -102,7 +103,9 @@ class Adapter(AsyncAdapt_asyncpg_connection):
     """SQLAlchemy's adapter of a ``Connection``, which refuses statements after a commit or rollback."""
 
     __slots__ = ()
-    _ss_cursor_cls = ServerSideCursor
+
+    def cursor(self, server_side: bool = False) -> Any:
+        return ServerSideCursor(self) if server_side else super().cursor()  # type: ignore[no-untyped-call]
 
     async def _start_transaction(self) -> None:
         connection: Any = self._connection
