@@ -43,6 +43,7 @@ from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.refused import refuses
+from sqla_rls.analyze.worlds.scratch import answer
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.catalog.query import pinned, undone
@@ -226,16 +227,8 @@ class _Comparing:
         )
 
     def _asks(self, statement: str) -> bool | None:
-        try:
-            with undone(self.connection):
-                found: bool | None = self.connection.exec_driver_sql(
-                    statement, execution_options={"no_parameters": True}
-                ).scalar()
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            return None
-        return found
+        with undone(self.connection):
+            return answer(self.connection, statement)
 
     def _accepts(self, type_: str, value: str) -> bool:
         return self.inputs.accept(self.connection, type_, value)

@@ -96,6 +96,19 @@ class Tried:
         return Outcome.of(self.results[place])
 
 
+def answer(connection: Connection, statement: str) -> bool | None:
+    """Return the boolean that *statement* gives; None is an error, which fails a transaction in progress."""
+    try:
+        found: bool | None = connection.exec_driver_sql(
+            statement, execution_options={"no_parameters": True}
+        ).scalar()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return None
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class ScratchDatabase:
     """A database whose data has no use, and its catalog."""
@@ -133,15 +146,7 @@ class ScratchDatabase:
 
     def asks(self, statement: str) -> bool | None:
         """Return the boolean that *statement* gives; None is an error."""
-        try:
-            found: bool | None = self.connection.exec_driver_sql(
-                statement, execution_options={"no_parameters": True}
-            ).scalar()
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            return None
-        return found
+        return answer(self.connection, statement)
 
     def run(
         self, trials: Sequence[Trial], actors: Sequence[Actor], *, fires_triggers: bool = True
