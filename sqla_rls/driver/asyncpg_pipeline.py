@@ -93,8 +93,12 @@ class Ahead:
         Raises:
             ExpiredToken: the caller has expired.
         """
-        own = [sized(value) for value in map(str.encode, binding.own_values())]
-        bind = b"".join((self._first, *own, self._last))
+        parts = [self._first]
+        for value in binding.own_values():
+            encoded = value.encode()
+            parts += (_size(len(encoded)), encoded)
+        parts.append(self._last)
+        bind = b"".join(parts)
         return b"".join((self._statements, b"B", _size(len(bind) + 4), bind, _EXECUTE))
 
 
