@@ -136,7 +136,10 @@ class TableDeclarations:
                 return listener
         found = cls(table, listeners[-1].items if listeners else ())
         if create:
-            event.listen(table, "after_create", found, propagate=True)
+            # As event.listen(propagate=True) does, which also makes six objects for event.remove().
+            of_table = table.dispatch.after_create.for_modify(table.dispatch)
+            of_table.listeners.append(found)
+            of_table.propagate.add(found)
         return found
 
     def __call__(self, *_: Any, **kw: Any) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql.base import PGTypeCompiler
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeEngine
 
-from sqla_rls import auth_uid, authenticated, crud_policy
+from sqla_rls import auth_uid, authenticated, crud_policy, declare_on
 from sqla_rls.ddl.compile import expression_text
 from sqla_rls.declare import collect, expressions
 from sqla_rls.declare.collect import declared
@@ -39,6 +39,20 @@ def test_garbage_collection_visits_six_objects_of_four_policies_and_their_two_ex
     kept = [policy for _ in range(100) for policy in _own_rows().policies]
     assert len(kept) == 400
     assert len(gc.get_objects()) - before < 100 * 7
+
+
+def test_garbage_collection_visits_seven_objects_that_keep_declarations_on_a_table() -> None:
+    counts: list[int] = []
+    for declarations in ([], [_own_rows() for _ in range(100)]):
+        metadata = MetaData()
+        tables = [Table(f"table_{number}", metadata, Column("user_id", Text)) for number in range(100)]
+        gc.collect()
+        before = len(gc.get_objects())
+        for table, declaration in zip(tables, declarations, strict=False):
+            declare_on(table, declaration)
+        gc.collect()
+        counts.append(len(gc.get_objects()) - before)
+    assert counts[1] - counts[0] < 100 * 8
 
 
 def test_expressions_of_many_tables_compile_no_statement_and_one_type(
