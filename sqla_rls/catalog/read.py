@@ -81,12 +81,12 @@ def read_database(
     """
 
     names = {"schemas": list(schemas)}
-    sequences = fetch_rows(connection, sql_file("sequences"), names)
+    called = fetch_rows(connection, sql_file("called_sequences"), names)
     heirs = heirs_in(connection, default_schema=default_schema, schemas=schemas, is_compared=is_compared)
     objects = [
         *objects,
         *(ObjectKey("TABLE", *heir) for found in heirs.values() for heir in found),
-        *(ObjectKey("SEQUENCE", row["sequence_schema"], row["sequence"]) for row in sequences),
+        *(ObjectKey("SEQUENCE", row["sequence_schema"], row["sequence"]) for row in called),
     ]
     looked_into = _holders_of(objects, default_schema, schemas)
     policies = _policies(connection, schemas, default_schema)
@@ -104,8 +104,8 @@ def read_database(
         default_privileges=default_privileges(connection),
         **_roles(fetch_rows(connection, sql_file("roles"))),
         **_relations(fetch_rows(connection, sql_file("tables"), names), default_schema),
-        **_privileges(fetch_tuples(connection, sql_file("privileges"), looked_into), default_schema),
-        **_sequences(sequences, default_schema),
+        called_sequences=frozenset(_called(row, default_schema) for row in called),
+        **_privileges(fetch_tuples(connection, sql_file("privileges"), looked_into), default_schema, schemas),
     )
 
 
@@ -147,38 +147,40 @@ def _relations(rows: Collection[RowMapping], default_schema: str) -> dict[str, A
     }
 
 
-def _privileges(rows: Iterable[Sequence[Any]], default_schema: str) -> dict[str, Any]:
-    """Return the privileges and the owners; the row of an owner has no privilege."""
+def _privileges(
+    rows: Iterable[Sequence[Any]], default_schema: str, schemas: Collection[str]
+) -> dict[str, Any]:
+    """Return the privileges, the owners, and the sequences that columns own, of the tables in *schemas*.
+
+    The row of an owner has no privilege.
+    """
     privileges: set[Privilege] = set()
     owners: set[tuple[str, str | None, str, str]] = set()
     sequence_names: dict[TableKey, SequenceKey] = {}
-    for kind, nspname, name, column, privilege, grantable, grantee, grantor, sequence in rows:
+    owned: dict[bool, set[SequenceKey]] = {False: set(), True: set()}
+    for kind, nspname, name, column, privilege, grantable, grantee, grantor, sequence, identity in rows:
         schema = unless_default(nspname, default_schema)
         if privilege:
             privileges.add(Privilege(kind, schema, name, grantee, privilege, column, grantable, grantor))
             continue
         owners.add((kind, schema, name, grantee))
         if sequence is not None:
-            sequence_names[TableKey(schema, sequence)] = SequenceKey(schema, name, column)
+            sequence_names[TableKey(schema, sequence)] = key = SequenceKey(schema, name, column)
+            # A sequence is in the schema of the table that owns it.
+            if nspname in schemas:
+                owned[identity].add(key)
     return {
         "privileges": frozenset(privileges),
         "owners": frozenset(owners),
         "sequence_names": sequence_names,
+        "sequences": frozenset(owned[False]),
+        "identity_sequences": frozenset(owned[True]),
     }
 
 
-def _sequences(rows: Collection[RowMapping], default_schema: str) -> dict[str, Any]:
-    def key(row: RowMapping) -> SequenceKey:
-        return SequenceKey(*key_of(row, default_schema, "sequence_schema", "sequence"), row["attname"])
-
-    owned = [row for row in rows if row["is_owned"]]
-    return {
-        "sequences": frozenset(key(row) for row in owned if row["identity"] is False),
-        "identity_sequences": frozenset(key(row) for row in owned if row["identity"] is True),
-        "called_sequences": frozenset(
-            CalledSequence(key_of(row, default_schema), key(row)) for row in rows if not row["is_owned"]
-        ),
-    }
+def _called(row: RowMapping, default_schema: str) -> CalledSequence:
+    sequence = key_of(row, default_schema, "sequence_schema", "sequence")
+    return CalledSequence(key_of(row, default_schema), SequenceKey(*sequence, row["attname"]))
 
 
 def row_security_of(
