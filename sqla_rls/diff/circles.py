@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from sqla_rls.snapshot import PUBLIC, Policy, PolicyKey, Snapshot, TableKey
+from sqla_rls.snapshot import PUBLIC, Policy, PolicyKey, Snapshot, TableKey, named_by
 
 
 def circles(snapshot: Snapshot) -> Iterator[list[Policy]]:
@@ -16,7 +16,7 @@ def circles(snapshot: Snapshot) -> Iterator[list[Policy]]:
     if not any(snapshot.reads.values()):
         return
     found: set[frozenset[PolicyKey]] = set()
-    for role in sorted({role for policy in snapshot.policies.values() for role in policy.roles}):
+    for role in sorted(named_by(snapshot.policies.values())):
         roles = _with_groups(role, snapshot)
         policies = [
             policy

@@ -29,6 +29,7 @@ from sqla_rls.snapshot import (
     Snapshot,
     TableKey,
     callers,
+    named_by,
 )
 
 #: PUBLIC has it in a new database.
@@ -225,7 +226,7 @@ def _reached(live: Snapshot, declared: Snapshot) -> set[str]:
     """Return the roles that must not hold privileges on covered tables: declared ones, and their groups."""
     named = {
         *declared.roles,
-        *(role for policy in declared.policies.values() for role in policy.roles - ROLE_KEYWORDS),
+        *(named_by(declared.policies.values()) - ROLE_KEYWORDS),
         *(one.grantee for one in declared.privileges),
         *(role for _, role in (*declared.managed_defaults, *declared.managed_grantees)),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from sqla_rls.snapshot import BROUGHT_ALONG, Membership, Role, Snapshot, members_last
+from sqla_rls.snapshot import BROUGHT_ALONG, Membership, Role, Snapshot, members_last, named_by
 
 
 class RoleChange(NamedTuple):
@@ -64,12 +64,7 @@ def _known(live: Snapshot, declared: Snapshot) -> set[str]:
     objects = live.objects_of(declared.managed) | declared.managed_objects
     if objects.isdisjoint(owner[:3] for owner in live.owners):
         return set()
-    known = {
-        role
-        for key, policy in live.policies.items()
-        if key.table in declared.managed
-        for role in policy.roles
-    }
+    known = named_by(policy for key, policy in live.policies.items() if key.table in declared.managed)
     known |= {
         one.grantee
         for one in live.privileges

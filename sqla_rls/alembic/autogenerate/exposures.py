@@ -14,7 +14,17 @@ from sqla_rls.declare.grantable import is_beyond_row_security
 from sqla_rls.diff.policies import Changes
 from sqla_rls.diff.views import ViewChanges
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import PUBLIC, Membership, ObjectKey, Policy, Privilege, Snapshot, TableKey, callers
+from sqla_rls.snapshot import (
+    PUBLIC,
+    Membership,
+    ObjectKey,
+    Policy,
+    Privilege,
+    Snapshot,
+    TableKey,
+    callers,
+    named_by,
+)
 
 # The stock env.py calls fileConfig(), which disables loggers outside those of alembic.ini.
 log = autogenerate_log(__name__)
@@ -107,7 +117,7 @@ def say_what_callers_hold_past_row_security(
         revoked: the privileges that the migration revokes.
     """
     policies = [*live.policies.values(), *models.policies.values()]
-    named = callers(role for policy in policies for role in policy.roles)
+    named = callers(named_by(policies))
     found: dict[tuple[str, str, bool], set[str]] = {}
     for one in live.privileges:
         if one.object_type != "TABLE" or one.grantee not in named or not is_beyond_row_security(one):

@@ -64,6 +64,8 @@ def privileges_to_restore(
 
     The downgrade also revokes the effects of default privileges on them.
     """
+    if not objects:
+        return
     # The owner grants them in the downgrade.
     held = {one._replace(grantor=None) for one in live.privileges if one.object in objects}
     given = given_by_default(

@@ -38,6 +38,7 @@ from sqla_rls.snapshot import (
     Snapshot,
     SQLFunction,
     TableKey,
+    named_by,
     unless_default,
 )
 
@@ -293,7 +294,7 @@ def _unmanaged(
     roles = {
         *(context.past.roles if context.past else ()),
         *wanted.roles,
-        *(role for policy in wanted.policies.values() for role in policy.roles),
+        *named_by(wanted.policies.values()),
         *(one.grantee for one in wanted.privileges),
     } - {PUBLIC}
     known = {

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Snapshot, TableKey, callers
+from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Snapshot, TableKey, callers, named_by
 
 log = autogenerate_log(__name__)
 
@@ -86,7 +86,7 @@ def say_what_opens_partitions(
 
 
 def _callers(live: DatabaseSnapshot, models: Snapshot) -> set[str]:
-    return live.groups_of(callers(role for policy in models.policies.values() for role in policy.roles))
+    return live.groups_of(callers(named_by(models.policies.values())))
 
 
 def _listed(privileges: Collection[str]) -> str:
