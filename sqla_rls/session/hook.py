@@ -35,7 +35,9 @@ def after_begin(session: RowSecuritySession, transaction: SessionTransaction, co
         # A savepoint is part of a bound transaction.
         return
     options = session._options
-    info = connection.connection.info
+    # By its entry in the pool, without the properties of SQLAlchemy: this runs in each transaction.
+    entry = connection.connection._connection_record
+    info = connection.info if entry is None else entry.info
     share = session._begin(transaction, connection, info)
     try:
         if session.twophase:
@@ -46,29 +48,27 @@ def after_begin(session: RowSecuritySession, transaction: SessionTransaction, co
         principal: Any = session._bound or session._caller
         if not isinstance(principal, Caller):
             principal = session._bound or session._ask(connection)
-        names, last = options.binding.principal_claims, session._last
-        if (
-            last is not None
-            and last is not principal
-            and principal_key(last, names) != principal_key(principal, names)
-        ):
-            raise CallerChanged(
-                "the caller can't change: the session holds objects that another caller loaded. "
-                "Close the session, or call identify()"
-            )
-        if share.sharers.members:
-            share.require_one_caller(principal, names)
+        last = session._last
+        if last is not None and last is not principal:
+            names = options.binding.principal_claims
+            if principal_key(last, names) != principal_key(principal, names):
+                raise CallerChanged(
+                    "the caller can't change: the session holds objects that another caller loaded. "
+                    "Close the session, or call identify()"
+                )
+        if share.sharers:
+            share.require_one_caller(principal)
         plan = info.get(options) or plan_of(connection, options)
         if not plan.pool.is_known:
             _look(connection, plan)
-        share.bound(principal, names, bind(connection, principal, plan, joined=share.joined))
+        share.bound(principal, bind(connection, principal, plan, joined=share.joined))
         if not isinstance(principal, Caller):
             _log.info("service session as role %r: %s", principal.role or "(login role)", principal.reason)
         elif principal.role not in plan.pool.safe:
             _check(connection, principal, plan)
             plan.pool.safe.add(principal.role)
         session._bound = session._last = principal
-        session._refused = False
+        share.is_refused = False
         if plan.driver_connection is None and not share.joined:
             share.guard(plan.template.mark)
         if options.on_bind is not None:
@@ -76,7 +76,7 @@ def after_begin(session: RowSecuritySession, transaction: SessionTransaction, co
             if not share.is_in_force:
                 raise TransactionRefused(ENDED)
     except BaseException as error:
-        session._refused = True
+        share.is_refused = True
         if isinstance(error, Exception):
             share.refuse()
         else:

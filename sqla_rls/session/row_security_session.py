@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper
@@ -18,7 +18,7 @@ from sqla_rls.exc import (
 )
 from sqla_rls.session.options import SessionOptions, TokenCallback
 from sqla_rls.session.principal import Principal, ServiceAccess
-from sqla_rls.session.sharing import REFUSED, Share, Sharers
+from sqla_rls.session.sharing import REFUSED, Share
 from sqla_rls.tokens.caller import Caller
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ class RowSecuritySession(Session):
     #: The principal of the transaction in progress, and of the last one.
     _bound: Principal | None = None
     _last: Principal | None = None
-    #: The transaction in progress, and whether it was refused.
+    #: The transaction in progress.
     _root: SessionTransaction | None = None
-    _refused: bool = False
     #: One for each connection of the transaction in progress.
     _shares: list[Share] | None = None
     #: Connections that the application gave, and whether each was in a transaction before the session's.
@@ -157,9 +156,9 @@ class RowSecuritySession(Session):
         root = self._root
         if root is None or (self._transaction is not root and self._has_ended()):
             return
-        if self._refused:
-            raise TransactionRefused(REFUSED)
         for share in self._shares or ():
+            if share.is_refused:
+                raise TransactionRefused(REFUSED)
             if not share.is_in_force:
                 raise TransactionRefused(ENDED)
 
@@ -174,7 +173,7 @@ class RowSecuritySession(Session):
         return self._root is None
 
     def _end(self) -> None:
-        self._root, self._bound, self._refused = None, None, False
+        self._root = self._bound = None
         while self._shares:
             self._shares.pop().end()
 
@@ -188,10 +187,7 @@ class RowSecuritySession(Session):
         if self._root is not None:
             self._has_ended()
         self._root = transaction
-        # Refused until the binding has succeeded: after an error, the session still holds the connection.
-        self._refused = True
-        joined = self._given is not None and self._given.pop(connection, False)
-        share = Share(ref(self), connection, joined, Sharers.of(info, joined=joined))
+        share = Share(self, connection, info, self._given is not None and self._given.pop(connection, False))
         if self._shares is None:
             self._shares = [share]
         else:

@@ -6,12 +6,11 @@ The last session that leaves a joined transaction restores the earlier role and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 from typing import Any, Final
 from weakref import ReferenceType, ref
 
-from sqlalchemy import Connection, Transaction, event
+from sqlalchemy import Connection, NestedTransaction, RootTransaction, event
 
 from sqla_rls.driver.base import ENDED
 from sqla_rls.driver.reports import reported_mark
@@ -23,66 +22,59 @@ _SHARERS: Final = "sqla_rls.sharers"
 _EVENTS: Final = ("before_cursor_execute", "savepoint")
 
 
-class Sharers:
-    """The sessions that are bound in the transaction of one driver connection."""
+class Sharers(list["ReferenceType[Share]"]):
+    """The shares that are bound in the transaction of one driver connection.
 
-    def __init__(self) -> None:
-        #: Weak: otherwise the pool would hold the connection of a session that is dropped without close().
-        self.members: list[ReferenceType[Share]] = []
-        #: Restores the settings from before the first session joined; None if no session has joined.
-        self.restore: Callable[[], None] | None = None
-        #: The number of shares that haven't ended.
-        self.shares = 0
+    The references are weak: otherwise the pool would hold the connection of a session that is dropped without
+    close().
+    """
 
-    @classmethod
-    def of(cls, info: dict[Any, Any], *, joined: bool) -> Sharers:
-        """Return the sharers of a driver connection, for one more share.
-
-        They are those of *info* if the share has *joined*, or another one is in force.
-        """
-        found: Sharers | None = info.get(_SHARERS)
-        if found is None or (found.shares and not (joined or found.in_force())):
-            # A new object: the pool may lend the connection again before its last session ends.
-            found = info[_SHARERS] = cls()
-        found.shares += 1
-        return found
+    #: Restores the settings from before the first session joined; None if no session has joined.
+    restore: Callable[[], None] | None = None
 
     def in_force(self) -> list[Share]:
-        """Return the members whose transactions are in progress."""
-        return [member for known in self.members if (member := known()) is not None and member.is_in_force]
-
-    def clear(self) -> None:
-        """Remove all members, when their transaction has ended."""
-        for known in self.members:
-            if (member := known()) is not None:
-                member.is_member = False
-        self.members.clear()
-        self.restore = None
+        """Return the shares whose transactions are in progress."""
+        return [share for known in self if (share := known()) is not None and share.is_in_force]
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
 class Share:
     """The part of one session in the transaction of one connection."""
 
-    #: Weak: a session that is dropped without close() must not block others.
-    session: ReferenceType[Any]
-    connection: Connection
-    #: Whether the transaction began before the session.
-    joined: bool
-    sharers: Sharers
+    #: The principal that is bound, and what undoes the binding.
     principal: Principal | None = None
-    #: The claims that make up a caller, in addition to those that always do.
-    names: Sequence[str] | None = None
-    #: The transaction, and the savepoints around the binding: the binding ends with any of them.
-    transactions: Sequence[Transaction] = ()
     unbind: Callable[[], None] | None = None
-    is_member: bool = False
-    is_refused: bool = False
-    #: Listens to statements, where the driver's connection doesn't check them.
+    #: The transaction and the savepoint of the binding, which ends with any of them and with the savepoints
+    #: around.  None before the binding and after it.
+    _root: RootTransaction | None = None
+    _savepoint: NestedTransaction | None = None
+    #: Until the binding has succeeded, too: after an error, the session still holds the connection.
+    is_refused: bool = True
+    #: Listens to statements and refuses them.
     _check: Callable[..., None] | None = None
 
-    def require_one_caller(self, principal: Principal, names: Sequence[str] | None) -> None:
+    def __init__(self, session: Any, connection: Connection, info: dict[Any, Any], joined: bool) -> None:
+        """Take part in the transaction of *connection*.
+
+        Args:
+            session: the session.
+            connection: a connection in a transaction.
+            info: its ``Connection.info``.
+            joined: whether the application had begun the transaction.
+        """
+        sharers: Sharers | None = info.get(_SHARERS)
+        if sharers and not joined:
+            # Otherwise, the pool has lent the connection again before its last session has ended.
+            joined = bool(sharers.in_force())
+            sharers = sharers if joined else None
+        if sharers is None:
+            sharers = info[_SHARERS] = Sharers()
+        self.session, self.connection, self.sharers = session, connection, sharers
+        #: Whether the transaction began before the session.
+        self.joined = joined
+
+    def require_one_caller(self, principal: Principal) -> None:
         """Raise TransactionInProgress if another session is bound to another caller than *principal*."""
+        names = self.session._options.binding.principal_claims
         if any(
             other.principal is not principal and other.key != principal_key(principal, names)
             for other in self.sharers.in_force()
@@ -97,34 +89,23 @@ class Share:
     def key(self) -> Hashable:
         """The key of the principal."""
         assert self.principal is not None
-        return principal_key(self.principal, self.names)
+        return principal_key(self.principal, self.session._options.binding.principal_claims)
 
-    def bound(self, principal: Principal, names: Sequence[str] | None, unbind: Callable[[], None]) -> None:
+    def bound(self, principal: Principal, unbind: Callable[[], None]) -> None:
         """Record that *principal* is bound to the transaction; *unbind* undoes the binding."""
         sharers = self.sharers
         if self.joined and not sharers.in_force():
             sharers.restore = unbind
-        self.unbind = unbind
-        self.principal, self.names = principal, names
-        root, savepoint = self.connection._transaction, self.connection._nested_transaction
-        assert root is not None
-        transactions: list[Transaction] = [root]
-        while savepoint is not None:
-            transactions.append(savepoint)
-            savepoint = savepoint._previous_nested
-        self.transactions = transactions
-        self.is_member = True
-        sharers.members.append(ref(self))
+        self.principal, self.unbind = principal, unbind
+        # First, for an interrupt: _leave() removes it if there is a transaction.
+        sharers.append(ref(self))
+        connection = self.connection
+        self._root, self._savepoint = connection._transaction, connection._nested_transaction
 
     @property
     def is_in_force(self) -> bool:
         """Whether the session's binding is in force."""
-        if not self.is_member:
-            return False
-        for transaction in self.transactions:
-            if not transaction.is_active:
-                return False
-        return self.session() is not None
+        return self._root is not None and _are_active(self._root, self._savepoint)
 
     def guard(self, mark: str | None) -> None:
         """Refuse statements on the connection from the end of its transaction to that of the session's.
@@ -134,19 +115,25 @@ class Share:
         Args:
             mark: the value of the setting MARK for the transaction; None if the server doesn't report it.
         """
-        driver_connection, transactions = self.connection.connection.driver_connection, self.transactions
+        driver_connection = self.connection.connection.driver_connection
+        root, savepoint = self._root, self._savepoint
 
+        # Without self: the connection may outlive a session that is dropped.
         def check(*_: Any) -> None:
-            if (mark is not None and reported_mark(driver_connection) != mark) or not all(
-                transaction.is_active for transaction in transactions
+            if (mark is not None and reported_mark(driver_connection) != mark) or not _are_active(
+                root, savepoint
             ):
                 raise TransactionRefused(ENDED)
 
+        self._listen(check)
+
+    def _listen(self, check: Callable[..., None]) -> None:
+        self._unlisten()
         self._check = check
         for name in _EVENTS:
             event.listen(self.connection, name, check)
 
-    def _unguard(self) -> None:
+    def _unlisten(self) -> None:
         if self._check is not None:
             for name in _EVENTS:
                 event.remove(self.connection, name, self._check)
@@ -159,10 +146,7 @@ class Share:
             self._leave()
             self._restore()
             return
-        self._unguard()
-        self.is_refused = True
-        for name in _EVENTS:
-            event.listen(self.connection, name, _refuse)
+        self._listen(_refuse)
         self._leave()
         if self.connection.invalidated or self.sharers.in_force():
             return
@@ -175,25 +159,18 @@ class Share:
 
     def end(self) -> None:
         """Leave the transaction of the connection, when the session's transaction has ended."""
-        if self.is_refused:
-            for name in _EVENTS:
-                event.remove(self.connection, name, _refuse)
         if self._check is not None:
-            self._unguard()
-        self.sharers.shares -= 1
+            self._unlisten()
+        self._leave()
         if self.joined:
-            self._leave()
             self._restore()
-            return
-        if self.unbind is not None:
+        elif self.unbind is not None:
             self.unbind()
-        # The driver's transaction has ended for all sessions that share it.
-        self.sharers.clear()
 
     def _leave(self) -> None:
-        if self.is_member:
-            self.is_member = False
-            self.sharers.members.remove(ref(self))
+        if self._root is not None:
+            self._root = None
+            self.sharers.remove(ref(self))
 
     def _restore(self) -> None:
         restore = self.sharers.restore
@@ -203,13 +180,21 @@ class Share:
                 restore()
 
 
+def _are_active(root: RootTransaction | None, savepoint: NestedTransaction | None) -> bool:
+    """Return whether the transaction *root*, *savepoint* and the savepoints around it are in progress."""
+    while savepoint is not None:
+        if not savepoint.is_active:
+            return False
+        savepoint = savepoint._previous_nested
+    return root is not None and root.is_active
+
+
 def sessions_on(connection: Connection | None) -> list[Any]:
     """Return the sessions whose callers are bound on *connection*."""
     if connection is None or connection.closed or connection.invalidated:
         return []
     found: Sharers | None = connection.info.get(_SHARERS)
-    sessions = [] if found is None else [share.session() for share in found.in_force()]
-    return [session for session in sessions if session is not None]
+    return [] if found is None else [share.session for share in found.in_force()]
 
 
 def _refuse(*_: Any) -> None:

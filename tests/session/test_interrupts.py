@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from types import FrameType
 from typing import Any
 
 import asyncpg
@@ -17,6 +21,7 @@ from sqlalchemy.orm import sessionmaker
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver import psycopg as psycopg_driver
 from sqla_rls.driver.base import Reset, Transport
+from sqla_rls.exc import RowSecurityError
 from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS
 from tests.support.suite import table
 
@@ -92,6 +97,64 @@ def test_an_interrupt_between_binding_and_cursor_costs_that_connection(
     with maker() as session:
         identify(session, bob)
         assert session.scalars(streamed).all() == ["bob's"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SoftTimeLimitExceeded])
+@pytest.mark.parametrize("transport", ["pipeline", "statement"])
+def test_an_interrupt_at_any_line_of_a_session_leaves_it_usable_and_shows_it_nothing_of_anothers(
+    pool: Engine,
+    todos: None,
+    alice: Caller,
+    bob: Caller,
+    transport: Transport,
+    error: type[BaseException],
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+
+    def tasks_of(caller: Caller) -> Any:
+        with maker() as session:
+            identify(session, caller)
+            return session.scalars(TASKS).all()
+
+    assert tasks_of(alice) == ["alice's"]
+    line, interrupted = 0, ["none yet"]
+    while interrupted:
+        line += 1
+        with maker() as session:
+            identify(session, alice)
+            with _interrupted_at(line, error) as interrupted, suppress(error):
+                session.scalars(TASKS).all()
+                session.commit()
+            with suppress(SQLAlchemyError, RowSecurityError):
+                assert session.scalars(TASKS).all() == ["alice's"]
+            session.rollback()
+            assert session.scalars(TASKS).all() == ["alice's"]
+        assert tasks_of(bob) == ["bob's"]
+    assert line > 50
+
+
+@contextmanager
+def _interrupted_at(line: int, error: type[BaseException]) -> Iterator[list[str]]:
+    """Raise *error* at the line of that number in ``sqla_rls/session/``; the list then has its function."""
+    places: list[str] = []
+    lines = count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if "sqla_rls/session/" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and next(lines) == line:
+            places.append(frame.f_code.co_qualname)
+            raise error
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield places
+    finally:
+        sys.settrace(before)
 
 
 @pytest.mark.parametrize("transport", ["with_begin", "pipeline"])
