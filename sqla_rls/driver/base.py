@@ -103,6 +103,8 @@ class BindingTemplate:
     resets_all: bool = True
     #: Whether each transaction may run on another connection of the server.
     pooled: bool = False
+    #: Makes the value of "seed", the last one of ``names``, each time that a binding is sent.
+    seed: Callable[[], str] | None = None
     _encoded: dict[str, list[bytes]] = field(init=False, default_factory=dict[str, list[bytes]])
 
     @cached_property
@@ -158,9 +160,11 @@ class Binding:
     """The settings of one transaction, for a driver to send."""
 
     role: str
-    #: The values of ``template.names``.  A function makes its value, such as a token, when it is sent.
-    values: Sequence[str | Callable[[], str]]
+    #: The values of ``template.names``, but those of the token and the seed, which come last.
+    values: Sequence[str]
     template: BindingTemplate
+    #: Makes the token each time that the binding is sent; None without a signature.
+    token: Callable[[], str] | None = None
     expires_at: float | None = None  # in seconds since the epoch
     #: DISCARD ALL goes first, unless the connection's last binding had this key; None never discards.
     discard_key: Hashable = None
@@ -186,9 +190,11 @@ class Binding:
         """
         if self.expires_at is not None:
             require_unexpired(self.expires_at)
-        values = [self.role]
-        for value in self.values:
-            values.append(value() if callable(value) else value)
+        values = [self.role, *self.values]
+        if self.token is not None:
+            values.append(self.token())
+        if self.template.seed is not None:
+            values.append(self.template.seed())
         return values
 
     def parameters(self) -> list[str]:

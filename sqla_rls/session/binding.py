@@ -58,33 +58,28 @@ def bind(
         follows.  Without ``set_role`` it sets no role, and the login role must be the caller's.  In a joined
         transaction one SELECT reads the settings first.
     """
-    options, driver_connection = plan.options.binding, plan.driver_connection
-    if options.reset == "all" and not (plan.is_direct and driver_connection is not None):
+    binding, sender = _binding(principal, plan, joined), plan.sender
+    if sender is not None and not joined:
+        if plan.in_autocommit is not None and plan.in_autocommit():
+            raise UnsupportedTransaction(_IN_AUTOCOMMIT)
+        if sender.queue(binding, plan.options.binding.transport):
+            return partial(sender.unqueue, binding)
+    if plan.discards:
         raise UnsupportedTransaction(_RESETS_ALL)
-    binding = _binding(principal, plan, joined)
+    options, driver_connection = plan.options, plan.driver_connection
+    if driver_connection is None and not joined and options.goes_with_begin:
+        replace_later(connection, options)
+    _require_transaction(connection)
+    sets_role = options.binding.set_role or binding.role == "none"
     if joined:
-        if options.reset == "all":
-            raise UnsupportedTransaction(_RESETS_ALL)
-        _require_transaction(connection)
         # Postgres doesn't show the seed, and a new one serves as well.
         before = _settings_of(connection, ["role", *(name for name in binding.names if name != SEED)])
-        _execute(connection, binding, set_role=options.set_role or binding.role == "none")
+        _execute(connection, binding, set_role=sets_role)
         _leave(connection, binding, plan)
         return partial(_restore, ref(connection), before)
-    if options.transport != "statement" and options.set_role:
-        if driver_connection is not None:
-            if not driver_connection.autocommit_is_bound:
-                _require_transaction(connection)
-            if driver_connection.queue(binding, options.transport):
-                return partial(driver_connection.unqueue, binding)
-        else:
-            replace_later(connection, plan.options)
-    if options.reset == "all":
-        raise UnsupportedTransaction(_RESETS_ALL)
-    _require_transaction(connection)
     if driver_connection is not None and driver_connection.is_ended:
         driver_connection.drop()
-    _execute(connection, binding, set_role=options.set_role or binding.role == "none")
+    _execute(connection, binding, set_role=sets_role)
     _leave(connection, binding, plan)
     if driver_connection is None:
         return _nothing
@@ -98,6 +93,11 @@ _RESETS_ALL: Final = (
     "and let the session begin the transaction"
 )
 
+_IN_AUTOCOMMIT: Final = (
+    "the caller can't be bound: the connection is in AUTOCOMMIT, where a binding ends with its own "
+    "statement. Use a transaction"
+)
+
 
 def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Binding:
     if isinstance(principal, Caller):
@@ -108,23 +108,21 @@ def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Bindin
         role, claims, claims_json, expires_at = principal.role or "none", _NOTHING, "", None
     if expires_at is not None:
         require_unexpired(expires_at)
-    signer = plan.signer
-    # In the order of the template's names.
-    values: list[str | Callable[[], str]] = [claims_json if signer is None else ""]
-    if plan.has_separate_claims:
-        values += _separate_claims(role, claims, claims_json if signer is None else None)
-    if signer is not None:
+    token = None
+    if plan.signer is not None:
         # The driver makes the token when it sends it: in AUTOCOMMIT, a token made here could have expired.
-        values.append(partial(signer.token, claims, claims_json, expires_at))
-    if plan.seeds is not None:
-        values.append(plan.seeds.next)
-    options = plan.options.binding
+        token = partial(plan.signer.token, claims, claims_json, expires_at)
+    # In the order of the template's names.
+    values = [claims_json if token is None else ""]
+    if plan.has_separate_claims:
+        values += _separate_claims(role, claims, claims_json if token is None else None)
     return Binding(
         role=role,
         values=values,
         template=plan.joined_template if joined else plan.template,
+        token=token,
         expires_at=expires_at,
-        discard_key=discard_key(principal, options.principal_claims) if options.reset == "all" else None,
+        discard_key=discard_key(principal, plan.options.binding.principal_claims) if plan.discards else None,
     )
 
 
@@ -234,7 +232,4 @@ def _require_transaction(connection: Connection) -> None:
             "Use psycopg or asyncpg"
         ) from None
     if in_autocommit:
-        raise UnsupportedTransaction(
-            "the caller can't be bound: the connection is in AUTOCOMMIT, where a binding ends with its own "
-            "statement. Use a transaction"
-        )
+        raise UnsupportedTransaction(_IN_AUTOCOMMIT)

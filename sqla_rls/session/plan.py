@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, repeat
 from os import urandom
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
@@ -37,26 +38,18 @@ _REPLACED: Final = "sqla_rls.replaced"
 
 
 SEED: Final = "seed"
+_NUMBERS: Final = Struct("32Q")
 
 
-class Seeds:
-    """The random values for SEED on one connection.
+def seeds() -> Callable[[], str]:
+    """Return a function that returns a random value for SEED, which no other transaction gets.
 
-    A connection belongs to one process, so no other process has these values after a fork.
+    It serves one connection, which belongs to one process: no other process has the values after a fork.
     """
-
-    _AHEAD: Final = Struct("32Q")
-
-    def __init__(self) -> None:
-        self._ahead: list[int] = []
-
-    def next(self) -> str:
-        """Return a random value that no other transaction gets."""
-        if not self._ahead:
-            # A call of the system takes longer than the rest of a seed.
-            self._ahead.extend(self._AHEAD.unpack(urandom(self._AHEAD.size)))
-        # 56 bits, of which a float keeps 53.  The digits of a float would take ten times as long.
-        return f".{self._ahead.pop() >> 8}"
+    # A call of the system takes longer than the rest of a seed, and returns 32 numbers.
+    numbers = chain.from_iterable(map(_NUMBERS.unpack, map(urandom, repeat(_NUMBERS.size))))
+    # A float keeps 53 of the 64 bits.  The digits of a float would take ten times as long.
+    return map(".{}".format, numbers).__next__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,27 +69,34 @@ class ConnectionPlan:
     pool: PoolFacts = field(default_factory=PoolFacts)
     #: The driver's connection, if it sends bindings.
     driver_connection: DriverConnection | None = None
+    #: Whether it is in AUTOCOMMIT, where it would send no binding; None if it sends one there, too.
+    in_autocommit: Callable[[], bool] | None = None
     #: The value of MARK in transactions of another connection; None if the driver doesn't expose it.
     own_mark: str | None = None
     #: Whether a transaction resets every setting, and not only those that a binding makes.
     resets_all: bool = False
+    #: The driver's connection, if it sends bindings ahead of the first statement.
+    sender: DriverConnection | None = field(init=False)
+    #: Whether DISCARD ALL goes before the bindings of another caller.
+    discards: bool = field(init=False)
     #: Whether functions of the database may read claims one by one; True if that is unknown.
     has_separate_claims: bool = field(init=False)
-    #: Makes the seed of ``random()`` for each transaction; None keeps the last one.
-    seeds: Seeds | None = field(init=False)
     #: The template for the transactions that a session begins, and the one for those that it joins.
     template: BindingTemplate = field(init=False)
     joined_template: BindingTemplate = field(init=False)
 
     def __post_init__(self) -> None:
         server, signer, settings = self.server, self.signer, self.settings
+        discards = self.options.binding.reset == "all"
+        sends = self.options.goes_with_begin and (self.is_direct or not discards)
+        object.__setattr__(self, "discards", discards)
+        object.__setattr__(self, "sender", self.driver_connection if sends else None)
         separate = server is None or server.separate_claims
         # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
         seed = self.modes is not None and SEED not in settings
         object.__setattr__(self, "has_separate_claims", separate)
-        object.__setattr__(self, "seeds", Seeds() if seed else None)
         template = BindingTemplate(
-            # In the order of the values that binding.py gives.
+            # In the order of Binding.own_values().
             names=(
                 "request.jwt.claims",
                 *(SEPARATE_CLAIMS if separate else ()),
@@ -118,6 +118,7 @@ class ConnectionPlan:
             },
             resets_all=self.resets_all,
             pooled=not self.is_direct,
+            seed=seeds() if seed else None,
         )
         object.__setattr__(self, "joined_template", template)
         # Behind a pooler, the server may report a change to another client.
@@ -229,14 +230,23 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
     require_own_connections(connection.engine)
     _require_one_holder(connection)
     resets = options.binding.reset != "none"
-    driver_connection = connection.connection.driver_connection
+    proxied: Any = connection.connection
+    driver_connection = proxied.driver_connection
     of_connection: dict[str, Any] = {
         "options": options,
         "pool": options.pools.setdefault(connection.engine.pool, PoolFacts()),
-        "driver_connection": driver_connection if isinstance(driver_connection, DriverConnection) else None,
-        "resets_all": options.goes_with_begin and isinstance(driver_connection, DriverConnection),
         "own_mark": {"on": "off", "off": "on"}.get(reported_mark(driver_connection) or ""),
     }
+    if isinstance(driver_connection, DriverConnection):
+        of_connection |= {
+            "driver_connection": driver_connection,
+            "resets_all": options.goes_with_begin,
+            "in_autocommit": (
+                None
+                if driver_connection.autocommit_is_bound
+                else partial(connection.dialect.detect_autocommit_setting, proxied.dbapi_connection)
+            ),
+        }
     if options.binding.signing == "off" and not resets:
         return ConnectionPlan(
             **of_connection, server=None, signer=None, settings=options.settings, modes=None
@@ -247,7 +257,7 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
         return ConnectionPlan(
             **of_connection, server=server, signer=signer, settings=options.settings, modes=None
         )
-    if of_connection["driver_connection"] is None:
+    if not isinstance(driver_connection, DriverConnection):
         returned.listen(connection)
     return ConnectionPlan(
         **of_connection,

@@ -48,6 +48,6 @@ def test_the_seeds_of_a_connection_differ_and_take_few_calls_of_the_system(
         return os.urandom(size)
 
     monkeypatch.setattr(plan, "urandom", counted)
-    seeds = [plan.Seeds(), plan.Seeds()]
-    assert len({one.next() for one in seeds for _ in range(100)}) == 200
+    seeds = [plan.seeds(), plan.seeds()]
+    assert len({one() for one in seeds for _ in range(100)}) == 200
     assert len(calls_of_the_system) <= 8
