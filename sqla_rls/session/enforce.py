@@ -20,7 +20,7 @@ from sqla_rls.exc import (
     DeclarationError,
     TransactionInProgress,
 )
-from sqla_rls.session.hook import after_begin, after_transaction_end
+from sqla_rls.session.hook import after_begin
 from sqla_rls.session.options import BindHook, BindingOptions, SessionOptions, TokenCallback
 from sqla_rls.session.plan import install, require_own_connections
 from sqla_rls.session.principal import ServiceAccess, principal_key
@@ -104,7 +104,7 @@ def enforce_row_security(
     enforced = type(base.__name__, (RowSecuritySession, base), {"_options": known})
     # insert=True: the binding comes before the statements of other listeners.
     event.listen(enforced, "after_begin", after_begin, insert=True)
-    event.listen(enforced, "after_transaction_end", after_transaction_end)
+    event.listen(enforced, "after_transaction_end", RowSecuritySession._end)
     if isinstance(maker, sessionmaker):
         maker.class_ = enforced
     else:

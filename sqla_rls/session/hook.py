@@ -25,6 +25,7 @@ from sqla_rls.session.denials import name_denials
 from sqla_rls.session.plan import ConnectionPlan, plan_of
 from sqla_rls.session.principal import principal_key
 from sqla_rls.session.row_security_session import RowSecuritySession
+from sqla_rls.session.sharing import Share
 from sqla_rls.tokens.caller import Caller
 
 _log = logging.getLogger(__name__)
@@ -34,11 +35,18 @@ def after_begin(session: RowSecuritySession, transaction: SessionTransaction, co
     if transaction.nested:
         # A savepoint is part of a bound transaction.
         return
-    options = session._options
+    if session._root is not None:
+        session._has_ended()
+    session._root = transaction
     # By its entry in the pool, without the properties of SQLAlchemy: this runs in each transaction.
     entry = connection.connection._connection_record
     info = connection.info if entry is None else entry.info
-    share = session._begin(transaction, connection, info)
+    given, options = session._given, session._options
+    share = Share(session, connection, info, given is not None and given.pop(connection, False))
+    if session._shares is None:
+        session._shares = [share]
+    else:
+        session._shares.append(share)
     try:
         if session.twophase:
             raise UnsupportedTransaction(
@@ -113,8 +121,3 @@ def _check(connection: Connection, caller: Caller, plan: ConnectionPlan) -> None
         require_safe_roles(connection, member_of=options.binding.member_of.get(caller.role, ()))
     if plan.signer is not None or (plan.server is not None and plan.server.verifier and caller.claims):
         require_verified(connection, must_ask=options.binding.signing == "required")
-
-
-def after_transaction_end(session: RowSecuritySession, transaction: SessionTransaction) -> None:
-    if transaction is session._root:
-        session._end()

@@ -156,7 +156,9 @@ class RowSecuritySession(Session):
         root = self._root
         if root is None or (self._transaction is not root and self._has_ended()):
             return
-        for share in self._shares or ():
+        if not self._shares:
+            raise TransactionRefused(REFUSED)
+        for share in self._shares:
             if share.is_refused:
                 raise TransactionRefused(REFUSED)
             if not share.is_in_force:
@@ -169,10 +171,13 @@ class RowSecuritySession(Session):
     def _has_ended(self) -> bool:
         """Return whether the transaction has ended, and clean up if an error has suppressed the event."""
         if self._root is not None and self.get_transaction() is not self._root:
-            self._end()
+            self._end(self._root)
         return self._root is None
 
-    def _end(self) -> None:
+    def _end(self, transaction: SessionTransaction | None) -> None:
+        """End the binding of *transaction*, unless that is a savepoint of the one in progress."""
+        if transaction is not self._root:
+            return
         self._root = self._bound = None
         while self._shares:
             self._shares.pop().end()
@@ -182,17 +187,6 @@ class RowSecuritySession(Session):
         self._caller = self._last = None
         if self._root is not None:
             self._has_ended()
-
-    def _begin(self, transaction: SessionTransaction, connection: Connection, info: dict[Any, Any]) -> Share:
-        if self._root is not None:
-            self._has_ended()
-        self._root = transaction
-        share = Share(self, connection, info, self._given is not None and self._given.pop(connection, False))
-        if self._shares is None:
-            self._shares = [share]
-        else:
-            self._shares.append(share)
-        return share
 
     def _ask(self, connection: Connection) -> Principal:
         """Return the present principal of the session."""
