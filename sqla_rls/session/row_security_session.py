@@ -93,7 +93,7 @@ class RowSecuritySession(Session):
         Raises:
             TransactionRefused: the transaction in progress has no binding, or has lost it.
         """
-        if self._root is not None:
+        if self._transaction is not None:
             self._require_bound()
         bind = super().get_bind(*args, **kw)
         if isinstance(bind, Connection):
@@ -153,12 +153,20 @@ class RowSecuritySession(Session):
             self.connection(bind_arguments=bind_arguments)
 
     def _require_bound(self) -> None:
-        root = self._root
-        if root is None or (self._transaction is not root and self._has_ended()):
+        root, transaction, shares = self._root, self._transaction, self._shares
+        if transaction is not root and (root is None or self._has_ended()):
+            # After an error ahead of the hook, the session still has the connection that it began on.
+            while transaction is not None:
+                if transaction._connections:
+                    raise TransactionRefused(REFUSED)
+                transaction = transaction.parent
             return
-        if not self._shares:
+        if root is None:
+            return
+        # Session keeps each connection by itself and by its engine.
+        if not shares or len(root._connections) > 2 * len(shares):
             raise TransactionRefused(REFUSED)
-        for share in self._shares:
+        for share in shares:
             if share.is_refused:
                 raise TransactionRefused(REFUSED)
             if not share.is_in_force:

@@ -24,7 +24,7 @@ from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 from tests.support.line import How, Line, hows
-from tests.support.sessions import CALLER, NOBODY, TASKS, Base, Todo, all_todos, kill
+from tests.support.sessions import CALLER, NOBODY, TASKS, Base, Step, Todo, all_todos, kill
 from tests.support.suite import table
 
 T = TypeVar("T")
@@ -306,6 +306,53 @@ def test_a_listener_that_fails(client: Client, admin: Engine, alice: Caller, bob
     assert not failing
     assert_all_is_well(client, alice, bob)
     assert all_todos(admin) == UNTOUCHED
+
+
+@pytest.mark.exhaustive
+def test_a_listener_that_fails_ahead_of_the_hook_refuses_the_transaction(
+    client: Client, alice: Caller, bob: Caller
+) -> None:
+    listened = client.maker.kw["sync_session_class"] if client.how.is_async else client.maker.class_
+    event.listen(listened, "after_begin", lambda *_: fail("after_begin"), insert=True)
+
+    def work(session: Session) -> None:
+        failing.add("after_begin")
+        with pytest.raises(ListenerFailed):
+            session.scalars(TASKS)
+        with pytest.raises(TransactionRefused):
+            session.execute(CALLER)
+        with pytest.raises(TransactionRefused):
+            session.connection()
+        with pytest.raises(TransactionRefused), session.begin_nested():
+            session.execute(CALLER)
+
+    assert_alice_goes_on(client, alice, bob, after=work)
+
+
+@pytest.mark.exhaustive
+def test_a_listener_that_fails_ahead_of_the_hook_refuses_each_connection(url: URL, alice: Caller) -> None:
+    engines = [create_engine(url), create_engine(url)]
+    maker = sessionmaker(binds={Todo: engines[0], Step: engines[1]})
+    enforce_row_security(maker, token=lambda: alice)
+    of_second: list[object] = []
+
+    def listener(session: Session, transaction: object, connection: Connection) -> None:
+        if connection.engine is engines[1]:
+            of_second.append(connection)
+            raise ListenerFailed
+
+    event.listen(maker.class_, "after_begin", listener, insert=True)
+    with maker() as session:
+        session.scalars(select(Todo.task)).all()
+        with pytest.raises(ListenerFailed):
+            session.scalars(select(Step.what))
+        with pytest.raises(TransactionRefused):
+            session.scalars(select(Step.what))
+        with pytest.raises(TransactionRefused):
+            session.scalars(select(Todo.task))
+    assert len(of_second) == 1
+    for engine in engines:
+        engine.dispose()
 
 
 @pytest.mark.exhaustive
