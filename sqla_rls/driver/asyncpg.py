@@ -166,13 +166,18 @@ class Connection(WaitingConnection):
         self._waiting, self._has_begun, self._top_xact = begin, True, transaction
 
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
+        execution: Any
         # BEGIN needs the longer way, if there is a binding.
-        if (query in _ENDS and self._waiting is None) or (
-            not query.startswith("BEGIN") and self._is_in_force
-        ):
-            if self.executed is not None and query in _ENDS:
+        if query in _ENDS and self._waiting is None:
+            binding = self.binding
+            if self.executed is not None:
                 self.is_ended = True
-            execution: Any = super().execute(query, *args, timeout=timeout)
+            if binding is not None and binding.template.resets_at_end and self._answers is not None:
+                execution = self._end_with_reset(query, timeout)
+            else:
+                execution = super().execute(query, *args, timeout=timeout)
+        elif not query.startswith("BEGIN") and self._is_in_force:
+            execution = super().execute(query, *args, timeout=timeout)
         else:
             execution = self._execute_bound(query, *args, timeout=timeout)
         coroutine: CoroutineType[Any, Any, Any] = execution

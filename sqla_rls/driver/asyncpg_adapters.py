@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from asyncpg.prepared_stmt import PreparedStatement as _PreparedStatement
@@ -74,13 +75,17 @@ class WaitingTransaction:
     async def start(self) -> None:
         self._connection.defer(self, self._begin)
 
-    async def commit(self) -> None:
-        self._connection._top_xact = None
-        await self._connection.execute("COMMIT;")
+    def commit(self) -> Awaitable[Any]:
+        connection = self._connection
+        connection._top_xact = None
+        commit: Awaitable[Any] = connection.execute("COMMIT;")
+        return commit
 
-    async def rollback(self) -> None:
-        self._connection._top_xact = None
-        await self._connection.execute("ROLLBACK;")
+    def rollback(self) -> Awaitable[Any]:
+        connection = self._connection
+        connection._top_xact = None
+        rollback: Awaitable[Any] = connection.execute("ROLLBACK;")
+        return rollback
 
 
 class ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor):

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from sqla_rls.driver import asyncpg_pipeline as pipeline
-from sqla_rls.driver.base import ENDED, Binding, DriverConnection, NotDiscarded
+from sqla_rls.driver.base import ENDED, RESET, Binding, DriverConnection, NotDiscarded
 from sqla_rls.exc import BindingError, TransactionRefused
 
 
@@ -23,6 +23,8 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
     #: The number of asyncpg's queries when BEGIN went ahead of a message that ends with no Sync.  Until the
     #: next query, the server reports no transaction.
     _unreported_at = -1
+    #: The number of asyncpg's queries when RESET ALL was the last statement, after a transaction.
+    _reset_at = -1
     _ahead: pipeline.Ahead | None = None
     _answers: pipeline.Answers | None = None
     #: asyncpg's state of an unnamed statement without text.
@@ -136,20 +138,42 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
     def _send_ahead(self) -> Binding:
         """Send BEGIN, RESET ALL and the binding, which wait, without a Sync; return the binding."""
         binding, begin = self._waiting_binding(), self._waiting or ""
-        ahead = self._ahead
-        if ahead is None or ahead.template is not binding.template or ahead.begin != begin:
-            ahead = self._ahead = pipeline.Ahead.of(binding.template, begin)
+        template, ahead, protocol = binding.template, self._ahead, self._protocol
+        is_reset = protocol.queries_count == self._reset_at
+        if (
+            ahead is None
+            or ahead.template is not template
+            or ahead.is_reset is not is_reset
+            or ahead.begin != begin
+        ):
+            ahead = self._ahead = pipeline.Ahead.of(template, begin, is_reset=is_reset)
         messages = ahead.messages(binding)
         self._waiting, self.last_discard_key = None, binding.discard_key
         try:
             if self._answers is None:
-                self._answers = pipeline.Answers(self._transport, self._protocol)
+                self._answers = pipeline.Answers(self._transport, protocol)
             self._answers.expect(ahead.answer)
             self._transport.write(messages)
         except BaseException:
             self.terminate()
             raise
         return binding
+
+    async def _end_with_reset(self, end: str, timeout: float | None) -> str:
+        """End the transaction by *end*, with RESET ALL in the same message; return the tag of the command."""
+        answers: Any = self._answers
+        answers.kept = b""
+        try:
+            await super().execute(f"{end} {RESET}", timeout=timeout)
+        except asyncpg.PostgresError:
+            if not pipeline.has_completed(answers.kept):
+                raise
+            # The transaction has ended.  RESET ALL, which has failed, goes with the next BEGIN.
+        else:
+            self._reset_at = self._protocol.queries_count
+        finally:
+            answers.kept = None
+        return end.removesuffix(";")
 
     def _require_accepted(self, binding: Binding, error: Exception) -> None:
         """Raise BindingError if *error* is that of BEGIN, RESET ALL or *binding*, which went ahead."""

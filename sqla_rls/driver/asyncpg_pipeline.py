@@ -49,6 +49,7 @@ _EXECUTE: Final = _message(b"E", b"\0\0\0\0\0")
 SYNC: Final = _message(b"S", b"")
 READY: Final = _message(b"Z", b"T")
 _ERROR: Final = ord("E")
+_COMPLETE: Final = ord("C")
 #: NoticeResponse, ParameterStatus and NotificationResponse.
 _ANY_TIME: Final = b"NSA"
 _HEAD: Final = 5  # the bytes of a message's kind and length
@@ -60,6 +61,8 @@ class Ahead:
 
     template: BindingTemplate
     begin: str
+    #: Whether RESET ALL was the last statement before.
+    is_reset: bool
     #: The messages without Bind and Execute of the binding.
     _statements: bytes
     #: The parts of Bind before and after the parameters that differ.
@@ -69,10 +72,10 @@ class Ahead:
     answer: bytes
 
     @classmethod
-    def of(cls, template: BindingTemplate, begin: str) -> Ahead:
+    def of(cls, template: BindingTemplate, begin: str, *, is_reset: bool) -> Ahead:
         """Return the messages of *begin*, a BEGIN statement, and of the bindings of *template*."""
         statements, tags = [begin], [b"BEGIN"]
-        if template.modes is not None:
+        if template.modes is not None and not is_reset:
             statements, tags = [with_modes(begin, template.modes), RESET], [b"BEGIN", b"RESET"]
         messages = [parsed(statement.encode()) + executed() for statement in statements]
         answers = [*map(answered, tags), answered(b"SELECT 1", b"0")]
@@ -81,6 +84,7 @@ class Ahead:
         return cls(
             template,
             begin,
+            is_reset,
             b"".join([*messages, parsed(template.encoded_query)]),
             _UNNAMED + number.to_bytes(2, "big"),
             b"".join([*map(sized, fixed), _TEXTS]),
@@ -122,6 +126,8 @@ class Answers(asyncio.Protocol):
         #: The SQLSTATE of the server's refusal.
         self.refusal: str | None = None
         self._is_synced = False
+        #: A copy of what asyncpg's protocol gets; None keeps none.
+        self.kept: bytes | None = None
         transport.set_protocol(self)
 
     def expect(self, answer: bytes) -> None:
@@ -136,10 +142,14 @@ class Answers(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not (expected := self._expected):
+            if self.kept is not None:
+                self.kept += data
             self._pass_on(data)
             return
         if data.startswith(expected) and not self._received:
-            self._finish(data[len(expected) :])
+            self._expected = b""
+            if rest := data[len(expected) :]:
+                self._pass_on(rest)
             return
         data = self._received + data
         while len(data) >= _HEAD and len(data) > (length := int.from_bytes(data[1:_HEAD], "big")):
@@ -184,6 +194,15 @@ class Answers(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._protocol.resume_writing()
+
+
+def has_completed(answer: bytes) -> bool:
+    """Return whether *answer* says that the server has completed a statement."""
+    while len(answer) >= _HEAD:
+        if answer[0] == _COMPLETE:
+            return True
+        answer = answer[int.from_bytes(answer[1:_HEAD], "big") + 1 :]
+    return False
 
 
 def _sqlstate(error: bytes) -> str:

@@ -87,7 +87,8 @@ class BindingTemplate:
     names: tuple[str, ...]
     #: The other settings.
     fixed: Mapping[str, str] = field(default_factory=dict[str, str])
-    #: With modes, BEGIN names them and RESET ALL follows, so that the session's defaults don't count.
+    #: With modes, BEGIN names them and RESET ALL follows, so that the session's defaults don't count.  After
+    #: ``resets_at_end``, neither is necessary.
     modes: Modes | None = None
     #: Whether it holds a token.  pg_stat_activity and logs show statements, but no parameters.
     confidential: bool = False
@@ -105,6 +106,8 @@ class BindingTemplate:
     pooled: bool = False
     #: Makes the value of "seed", the last one of ``names``, each time that a binding is sent.
     seed: Callable[[], str] | None = None
+    #: Whether RESET ALL goes with COMMIT and ROLLBACK.
+    resets_at_end: bool = False
     _encoded: dict[str, list[bytes]] = field(init=False, default_factory=dict[str, list[bytes]])
 
     @cached_property
@@ -117,6 +120,11 @@ class BindingTemplate:
     def encoded_query(self) -> bytes:
         """``query`` in ASCII."""
         return self.query.encode()
+
+    @cached_property
+    def client_encoding(self) -> bytes | None:
+        """The client encoding among ``fixed``, in ASCII."""
+        return self.fixed["client_encoding"].encode() if "client_encoding" in self.fixed else None
 
     def encoded_fixed(self, encoding: str) -> list[bytes]:
         """Return the values of ``fixed`` in a Python *encoding*."""

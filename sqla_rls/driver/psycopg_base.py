@@ -37,6 +37,9 @@ _RESET: Final = RESET.encode()
 _MARK: Final = MARK.encode()
 _CLIENT_ENCODING: Final = b"client_encoding"
 IDLE: Final = pq.TransactionStatus.IDLE
+_COMMAND_OK: Final = pq.ExecStatus.COMMAND_OK
+#: The ends of a transaction with RESET ALL, in one message.
+_ENDS: Final = {command: command + b"; " + _RESET for command in (b"COMMIT", b"ROLLBACK")}
 _ACTIVE: Final = pq.TransactionStatus.ACTIVE
 #: Postgres refuses it in a transaction, also in the implicit one of a message with several statements.
 DISCARD: Final = "DISCARD ALL"
@@ -52,6 +55,8 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     _pipelined = False
     #: Whether the statement in progress goes without BEGIN and binding ahead of it.
     _sends = False
+    #: Whether RESET ALL was the last statement, after a transaction.
+    is_reset = False
     #: Whether an interrupted exchange has closed the connection.
     _is_cut = False
     #: Of psycopg: the pipeline in progress.
@@ -124,8 +129,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _waits(self) -> bool:
         return self.idle and not self.is_ended and (self.binding is not None or not self._asked_autocommit)
 
-    def _begin(self) -> bytes:
-        modes = (self.binding and self.binding.template.modes) or _NO_MODES
+    def _begin(self, modes: Modes) -> bytes:
         key = modes, self._isolation_level, self._read_only, self._deferrable
         if self._begun[0] != key:
             level, read_only, deferrable = key[1:]
@@ -146,12 +150,18 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _text(self) -> str:
         if self.binding is None:
             return "; ".join(self._unbound())
-        reset = [] if self.binding.template.modes is None else [RESET]
-        return "; ".join([self._begin().decode(), *reset, self.binding.literal()])
+        modes = self._take_modes(self.binding)
+        reset = [] if modes is None else [RESET]
+        return "; ".join([self._begin(modes or _NO_MODES).decode(), *reset, self.binding.literal()])
+
+    def _take_modes(self, binding: Binding) -> Modes | None:
+        """Return the modes for BEGIN, if RESET ALL is to follow; statements of the caller come next."""
+        is_reset, self.is_reset = self.is_reset, False
+        return None if is_reset else binding.template.modes
 
     def _unbound(self) -> list[str]:
         """Return BEGIN of a transaction without a binding, and the reset of the last caller's state."""
-        begin = self._begin().decode()
+        begin = self._begin(_NO_MODES).decode()
         if self.leftovers is None:
             return [begin]
         if self.leftovers.pooled:
@@ -192,6 +202,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
             return
         if self._sends:
             return
+        self.is_reset = False
         self._require_in_force()
         if self.pgconn.transaction_status == _ACTIVE and self._pipeline is not None:
             yield from self._guard_gen()
@@ -216,6 +227,30 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
                 # The reset may change the encoding, in which the statement is sent.
                 yield from pipeline._fetch_gen(flush=True)
             self._sent()
+
+    def _exec_command(self, command: Any, *args: Any, **kw: Any) -> PQGen[PGresult | None]:
+        """Send *command*, such as COMMIT, for psycopg; RESET ALL goes with the end of a bound transaction."""
+        binding = self.binding
+        if (
+            binding is not None
+            and isinstance(command, bytes)
+            and (end := _ENDS.get(command)) is not None
+            and binding.template.resets_at_end
+            and self._pipeline is None
+        ):
+            return self._end_gen(end)
+        self.is_reset = False
+        exchange: PQGen[PGresult | None] = super()._exec_command(command, *args, **kw)
+        return exchange
+
+    def _end_gen(self, end: bytes) -> PQGen[PGresult | None]:
+        self.pgconn.send_query(end)
+        results: list[PGresult] = yield from generators.execute(self.pgconn)
+        if results[0].status != _COMMAND_OK:
+            raise psycopg.errors.error_from_result(results[0], self._codec or "ascii")
+        # The transaction has ended.  If RESET ALL fails, it goes with the next BEGIN.
+        self.is_reset = len(results) == 2 and results[1].status == _COMMAND_OK
+        return results[0]
 
     def _guard_gen(self) -> PQGen[None]:
         """Let the next statement of a pipeline fail if an earlier one ends the transaction, unanswered."""
@@ -285,6 +320,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
 
     def _exchange(self, text: str) -> PQGen[None]:
         """Send *text*, for ``wait()``; a cursor would take twice the time."""
+        self.is_reset = False
         encoding = self._codec or "ascii"
         self.pgconn.send_query(text.encode(encoding))
         results = yield from generators.execute(self.pgconn)
@@ -340,9 +376,10 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         if binding is None:
             return [(statement.encode(encoding), None) for statement in self._unbound()]
         statements: Statements = []
+        modes = self._take_modes(binding)
         if not self._asked_autocommit:
-            statements.append((self._begin(), None))
-        if binding.template.modes is not None:
+            statements.append((self._begin(modes or _NO_MODES), None))
+        if modes is not None:
             statements.append((_RESET, None))
         statements.append((binding.template.encoded_query, binding.encoded_parameters(encoding)))
         return statements
@@ -374,8 +411,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         binding = self.binding
         if binding is None or binding.template.modes is None:
             return False
-        encoding = binding.template.fixed.get("client_encoding")
-        reset = self._encoding if encoding is None else encoding.encode()
+        reset = binding.template.client_encoding or self._encoding
         return self.pgconn.parameter_status(_CLIENT_ENCODING) != reset
 
     def _sent(self) -> None:

@@ -54,9 +54,10 @@ def bind(
         One SELECT of ``set_config(…, true)`` for the role, the claims or the token, and the settings of the
         plan.  The transports "pipeline" and "with_begin" send it with BEGIN, where the connection can; an
         error of the server comes with the first statement.  As text, the role is a SET LOCAL of its own, and
-        PostgreSQL 18 gets SET LOCAL for each setting.  The plan's modes stand in BEGIN, and RESET ALL
-        follows.  Without ``set_role`` it sets no role, and the login role must be the caller's.  In a joined
-        transaction one SELECT reads the settings first.
+        PostgreSQL 18 gets SET LOCAL for each setting.  RESET ALL goes with COMMIT or ROLLBACK; where it
+        wasn't the last statement, it follows BEGIN, which has the plan's modes then.  Without ``set_role``
+        it sets no role, and the login role must be the caller's.  In a joined transaction one SELECT reads
+        the settings first.
     """
     binding, sender = _binding(principal, plan, joined), plan.sender
     if sender is not None and not joined:

@@ -51,7 +51,8 @@ class BindingOptions:
             driver) sends it as a statement of its own.  "auto" takes the first of pipeline, with_begin and
             statement that the driver has.
         reset: "settings" resets the settings that the last caller left.  The search_path ends with pg_temp.
-            The transports "with_begin" and "pipeline" begin with explicit modes, and RESET ALL follows.
+            The transports "with_begin" and "pipeline" send RESET ALL with the end of a transaction.  Where it
+            wasn't the last statement, it follows BEGIN, which has explicit modes.
             "all" prepares no statement, and sends DISCARD ALL before the transaction of another caller, in a
             round trip of its own.  It needs a direct connection of psycopg or asyncpg.  "none" resets
             nothing.

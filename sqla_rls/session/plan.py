@@ -119,6 +119,12 @@ class ConnectionPlan:
             resets_all=self.resets_all,
             pooled=not self.is_direct,
             seed=seeds() if seed else None,
+            resets_at_end=(
+                self.is_direct
+                and self.modes is not None
+                and self.resets_all
+                and self.options.binding.reset == "settings"
+            ),
         )
         object.__setattr__(self, "joined_template", template)
         # Behind a pooler, the server may report a change to another client.

@@ -20,7 +20,10 @@ from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from tests.support.sessions import ANYTHING, CALLER, NOBODY
 from tests.support.suite import first_and_rest, table
 
-WHO = """SELECT current_user::text, NULLIF(current_setting('request.jwt.claims', true), '')"""
+#: It leaves a setting.
+WHO = """SELECT current_user::text, NULLIF(current_setting('request.jwt.claims', true), '')
+           FROM set_config('lock_timeout', '4321', false)"""
+LOCK_TIMEOUT = text("SHOW lock_timeout")
 LEAVE = ("SET ROLE authenticated", """SET request.jwt.claims = '{"sub": "alice"}'""")
 
 
@@ -132,6 +135,7 @@ def test_whatever_comes_first_runs_as_the_login_role(
     pool: Engine,
     transport: Transport,
     alice: Caller,
+    bob: Caller,
     ways: list[Callable[[Any], object]],
     autocommit: bool,
     subtests: pytest.Subtests,
@@ -147,8 +151,11 @@ def test_whatever_comes_first_runs_as_the_login_role(
                 if autocommit:
                     raw.autocommit = True
                 assert first(raw) == NOBODY
-                raw.rollback()
+                raw.commit()
                 raw.autocommit = False
+            with maker() as session:
+                identify(session, bob)
+                assert transport == "statement" or session.scalar(LOCK_TIMEOUT) == "0"
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE", "AUTOCOMMIT"])
@@ -196,7 +203,7 @@ async def test_a_begin_listener_does_not_turn_the_reset_off_under_asyncio(
 
 
 async def test_the_methods_of_asyncpg_run_as_the_login_role_outside_sessions(
-    runner: asyncio.Runner, url: URL, alice: Caller
+    runner: asyncio.Runner, url: URL, alice: Caller, bob: Caller
 ) -> None:
     address = url.set(drivername="postgresql+asyncpg").update_query_dict({"ssl": "disable"})
     engine = create_async_engine(address, pool_size=1, max_overflow=0)
@@ -217,7 +224,16 @@ async def test_the_methods_of_asyncpg_run_as_the_login_role_outside_sessions(
         async with connection.transaction():
             return await by_fetchrow(connection)
 
-    for method in (by_a_prepared_statement, by_fetchrow, after_execute, in_a_transaction):
+    async def by_copy(connection: Any) -> Any:
+        found = bytearray()
+
+        async def take(data: bytes) -> None:
+            found.extend(data)
+
+        await connection.copy_from_query(WHO, output=take)
+        return found.decode().strip().replace(r"\N", "").split("\t")
+
+    for method in (by_a_prepared_statement, by_fetchrow, after_execute, in_a_transaction, by_copy):
         async with maker() as session:
             identify(session, alice)
             for statement in LEAVE:
@@ -225,7 +241,10 @@ async def test_the_methods_of_asyncpg_run_as_the_login_role_outside_sessions(
             await session.commit()
         async with engine.connect() as plain:
             raw: Any = (await plain.get_raw_connection()).driver_connection
-            assert tuple(await method(raw)) == NOBODY
+            assert tuple(value or None for value in await method(raw)) == NOBODY
+        async with maker() as session:
+            identify(session, bob)
+            assert await session.scalar(LOCK_TIMEOUT) == "0"
     await engine.dispose()
 
 

@@ -41,7 +41,7 @@ class Leftover:
     hint: str = ""
     #: How often the next caller has looked before.
     looks: int = 1
-    #: The drivers whose pool gives up the connection that it is left on, whatever the mode.
+    #: The drivers whose pool gives up the connection that it is left on, if RESET ALL comes too late.
     ends_connections_of: tuple[str, ...] = ()
 
 
