@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import asyncpg
 from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver import asyncpg_pipeline as pipeline
 from sqla_rls.driver.asyncpg_adapters import Adapter, PreparedStatement, WaitingTransaction
@@ -346,13 +347,16 @@ for _name in (
     setattr(Connection, _name, _in_transaction(_name))
 
 
+_NO_SUCH_STATEMENT: Final = "26000"
+
 #: Arguments of connect() that keep asyncpg and SQLAlchemy from caching prepared statements.
 UNPREPARED: Final[dict[str, Any]] = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
 
 
 def listen(engine: Engine) -> None:
-    """Listen to the return of connections of *engine* to their pool, which ends a binding."""
+    """Listen to the events of *engine* that end a binding or invalidate a connection."""
     event.listen(engine, "checkin", _forget)
+    event.listen(engine, "handle_error", _replace)
 
 
 def with_settings(cparams: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
@@ -373,6 +377,14 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
         # A Transaction of the application's own doesn't end the transaction of the session.
         adapter.__class__ = Adapter
     return adapter
+
+
+def _replace(context: ExceptionContext) -> None:
+    # SQL text may have removed the statements that asyncpg has prepared.  SQLAlchemy still has them, and each
+    # later caller would have the same error.
+    if getattr(context.original_exception, "sqlstate", None) == _NO_SUCH_STATEMENT:
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
 
 
 def _forget(connection: Any, record: Any) -> None:

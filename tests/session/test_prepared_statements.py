@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, Engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver.base import Transport
-from tests.support.sessions import ANYTHING, CALLER, TASKS, by_transports, statements_of
+from tests.support.line import How, Line, hows
+from tests.support.sessions import ANYTHING, CALLER, TASKS, Todo, by_transports, statements_of
 from tests.support.signing import Signed
 
 pytestmark = pytest.mark.sqlalchemy
@@ -121,3 +124,25 @@ def test_with_another_driver_each_binding_is_a_new_statement(
     bindings: list[Any] = [statement for statement in sent if "set_config" in statement]
     assert len(bindings) == len(set(bindings)) == UNTIL_PREPARED
     assert sent.count(ANYTHING.text) == UNTIL_PREPARED
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", hows())
+def test_who_comes_after_the_prepared_statements_are_gone_has_one_error_at_most(
+    url: URL, runner: asyncio.Runner, todos: None, how: How, alice: Caller, bob: Caller
+) -> None:
+    def tasks(session: Session) -> object:
+        return session.scalars(TASKS.where(Todo.id > 0)).all()
+
+    def deallocate(session: Session) -> None:
+        session.execute(text("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$"))
+        session.commit()
+
+    line = Line(url, how, runner)
+    for _ in range(UNTIL_PREPARED):
+        assert line.visit(bob, tasks) == ["bob's"]
+    line.visit(alice, deallocate)
+    with suppress(DBAPIError):
+        line.visit(bob, tasks)
+    assert line.visit(bob, tasks) == ["bob's"]
+    line.hang_up()
