@@ -306,7 +306,7 @@ def test_what_a_client_of_a_pooler_is_opened_with_stays(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("how", [HOWS["psycopg, pipeline"], HOWS["asyncpg, pipeline"]])
+@pytest.mark.parametrize("how", [HOWS["psycopg, pipeline"], HOWS["asyncpg, with_begin"]])
 def test_a_connection_that_alice_lets_time_out_is_replaced_by_a_pool_that_pings(
     url: URL, admin: Engine, todos: None, runner: asyncio.Runner, how: How, alice: Caller, bob: Caller
 ) -> None:
