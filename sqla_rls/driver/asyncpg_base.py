@@ -138,7 +138,8 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
     def _send_ahead(self) -> Binding:
         """Send BEGIN, RESET ALL and the binding, which wait, without a Sync; return the binding."""
         binding, begin = self._waiting_binding(), self._waiting or ""
-        template, ahead, protocol = binding.template, self._ahead, self._protocol
+        template, ahead = binding.template, self._ahead
+        protocol: Any = self._protocol
         is_reset = protocol.queries_count == self._reset_at
         if (
             ahead is None
@@ -162,6 +163,7 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
     async def _end_with_reset(self, end: str, timeout: float | None) -> str:
         """End the transaction by *end*, with RESET ALL in the same message; return the tag of the command."""
         answers: Any = self._answers
+        protocol: Any = self._protocol
         answers.kept = b""
         try:
             await super().execute(f"{end} {RESET}", timeout=timeout)
@@ -170,7 +172,7 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
                 raise
             # The transaction has ended.  RESET ALL, which has failed, goes with the next BEGIN.
         else:
-            self._reset_at = self._protocol.queries_count
+            self._reset_at = protocol.queries_count
         finally:
             answers.kept = None
         return end.removesuffix(";")

@@ -393,6 +393,32 @@ def test_the_servers_log_holds_no_key(talkative: Server) -> None:
     assert not [trace for key in keys for trace in traces(key) if trace.encode() in logged]
 
 
+@pytest.mark.exhaustive
+def test_the_query_for_the_key_is_planned_once(talkative: Server) -> None:
+    """A plan for the present values would have these in place of the parameters."""
+    engine = create_engine(talkative.url(), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(CreateAuthFunctions(signed=True))
+        key = rotate_signing_key(connection)
+    with engine.begin() as connection:
+        for _ in range(6):  # as many as Postgres plans for their values
+            bind(connection, token(key))
+            assert ask(connection) == "alice"
+        connection.exec_driver_sql("SELECT 'from here on'")
+        assert ask(connection) == "alice"
+        connection.exec_driver_sql("SELECT 'the end'")
+
+    log = Path(str(talkative.socket_directory), "data", "log", "all.log")
+    while b"the end" not in (logged := log.read_bytes()):
+        pass
+    _, _, last = logged.rpartition(b"from here on")
+    filters = [
+        line for line in last.splitlines() if line.lstrip().startswith(b"Filter:") and b"outer_pad" in line
+    ]
+    assert filters
+    assert all(line.count(b"$") == 2 for line in filters), filters
+
+
 def _dump(server: Server, url: URL, *options: str) -> str:
     assert server.installation is not None
     program = server.installation.bindir / "pg_dump"
