@@ -266,13 +266,13 @@ def literal(text: str) -> str:
 def _populated(relation: Relation, rows: str) -> str:
     """Return a query of the *rows*, JSON of text, with the values of the generated columns."""
     columns = ", ".join(
-        f"CAST(r.x ->> {literal(name)} AS {column.type}) AS {quoted(name)}"
+        f"{column.collated(f'CAST(r.x ->> {literal(name)} AS {column.type})')} AS {quoted(name)}"
         for name, column in relation.columns.items()
         if column.generated is None
     )
     base = f"SELECT {columns} FROM pg_catalog.jsonb_array_elements({rows}) AS r (x)"
     generated = [
-        f"({column.generated}) AS {quoted(name)}"
+        f"{column.collated(f'({column.generated})')} AS {quoted(name)}"
         for name, column in relation.columns.items()
         if column.generated is not None
     ]

@@ -38,6 +38,8 @@ class Definer:
     types: tuple[str, ...]
     defaults: tuple[str | None, ...]
     result: str
+    #: The collation of a result of that type.
+    collation: str | None
     returns_set: bool
 
     def called_with(self, arguments: Sequence[str]) -> str | None:
@@ -49,7 +51,8 @@ class Definer:
         for start, end, number in reversed(_parameters(query)):
             query = f"{query[:start]}CAST({given[number - 1]} AS {self.types[number - 1]}){query[end:]}"
         # The parts are as Postgres prints them.
-        value = f"SELECT CAST(q.v AS {self.result}) FROM ({query}) AS q (v)"  # noqa: S608
+        collated = "" if self.collation is None else f" COLLATE {self.collation}"
+        value = f"SELECT CAST(q.v AS {self.result}){collated} FROM ({query}) AS q (v)"  # noqa: S608
         # Of the rows, a function without SETOF returns the first.
         return f"pg_catalog.unnest(ARRAY({value}))" if self.returns_set else f"({value} LIMIT 1)"
 
@@ -101,6 +104,7 @@ def describe_definers(
                     types=tuple(row.types),
                     defaults=tuple(row.defaults),
                     result=row.result,
+                    collation=row.result_collation,
                     returns_set=row.returns_set,
                 )
     return found

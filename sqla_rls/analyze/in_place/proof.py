@@ -60,7 +60,8 @@ def _wanted(column: Column, found: _Classes) -> Iterator[Any]:
         if set(column.labels) - found.constants:
             yield "another"
         return
-    if column.kind != "b" or column.base.partition("(")[0] not in _EXACT:
+    is_exact = column.is_deterministic and column.base.partition("(")[0] in _EXACT
+    if column.kind != "b" or not is_exact:
         raise _Unlisted
     if column.base == "boolean":
         yield from ("true", "false")

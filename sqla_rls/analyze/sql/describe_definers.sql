@@ -3,7 +3,8 @@
 -- A function has no row if a query in its place might have other results: if it is volatile or strict, if it has
 -- settings but search_path, or if its rows have several columns or are arrays.
 CREATE FUNCTION pg_temp.sqla_rls_definers(signatures text[], bodies text[])
-RETURNS TABLE (place int, spelling text, types text[], defaults text[], result text, returns_set boolean)
+RETURNS TABLE (place int, spelling text, types text[], defaults text[], result text, result_collation text,
+               returns_set boolean)
 LANGUAGE plpgsql AS $describing$
 DECLARE
   f record;
@@ -13,6 +14,8 @@ BEGIN
   FOR f IN
     SELECT a.place, p.oid, coalesce(a.body, p.prosrc) AS body, p.proretset, p.proconfig,
            pg_get_function_result(p.oid) AS result, format_type(p.prorettype, NULL) AS type,
+           (SELECT format('%I.%I', n.nspname, l.collname) FROM pg_collation AS l
+              JOIN pg_namespace AS n ON n.oid = l.collnamespace WHERE l.oid = t.typcollation) AS result_collation,
            ARRAY(SELECT format_type(t.type, NULL)
                    FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS t (type, place) ORDER BY t.place) AS types,
            ARRAY(SELECT pg_get_function_arg_default(p.oid, t.place::int)
@@ -30,6 +33,7 @@ BEGIN
     types := f.types;
     defaults := f.defaults;
     result := f.type;
+    result_collation := f.result_collation;
     returns_set := f.proretset;
     spelling := NULL;
     BEGIN

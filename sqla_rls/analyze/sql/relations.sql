@@ -71,6 +71,14 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                   'generated', CASE WHEN a.attgenerated <> ''
                                     THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
                   'identity', a.attidentity,
+                  -- A cast to the type of the column has the collation of the type; an expression has its own.
+                  'collation', (SELECT pg_catalog.format('%I.%I', m.nspname, l.collname)
+                                  FROM pg_catalog.pg_collation AS l
+                                  JOIN pg_catalog.pg_namespace AS m ON m.oid = l.collnamespace
+                                 WHERE l.oid = a.attcollation
+                                       AND (a.attcollation <> t.typcollation OR a.attgenerated <> '')),
+                  'is_deterministic', coalesce((SELECT l.collisdeterministic FROM pg_catalog.pg_collation AS l
+                                                 WHERE l.oid = a.attcollation), true),
                   'privileges', (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
                                           CASE WHEN x.grantee = 0 THEN 'PUBLIC'
                                                ELSE pg_catalog.pg_get_userbyid(x.grantee) END,

@@ -1,4 +1,4 @@
--- What any expression may depend on: operators, casts, types, extensions, settings.
+-- What any expression may depend on: operators, casts, types, collations, extensions, settings.
 SELECT pg_catalog.jsonb_build_object(
   'operators', (
     SELECT pg_catalog.jsonb_agg(o.oid::pg_catalog.regoperator::pg_catalog.text || ' '
@@ -20,6 +20,16 @@ SELECT pg_catalog.jsonb_build_object(
                                                FROM pg_catalog.pg_constraint AS k WHERE k.contypid = t.oid), '')
                                 ORDER BY pg_catalog.format_type(t.oid, NULL))
       FROM pg_catalog.pg_type AS t WHERE t.oid >= 16384 AND t.typtype = 'd'),
+  'collations', (
+    SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
+             pg_catalog.format('%I.%I', n.nspname, l.collname), l.collprovider::pg_catalog.text,
+             l.collisdeterministic::pg_catalog.text, l.collcollate, l.collctype,
+             -- Each version of Postgres has names of its own.
+             coalesce(pg_catalog.to_jsonb(l) ->> 'colllocale', pg_catalog.to_jsonb(l) ->> 'colliculocale'),
+             pg_catalog.to_jsonb(l) ->> 'collicurules'], ' ', '-')
+             ORDER BY n.nspname, l.collname, l.collencoding)
+      FROM pg_catalog.pg_collation AS l JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace
+     WHERE l.oid >= 16384),
   'event triggers', (
     SELECT pg_catalog.jsonb_agg(e.evtname || ' ' || e.evtevent || ' ' || e.evtfoid::pg_catalog.regproc::pg_catalog.text
                                 ORDER BY e.evtname)

@@ -4,9 +4,19 @@ The parser is libpg_query, in the package pglast of the extra ``analyze``.
 """
 
 from sqla_rls.analyze.vocabulary.read import read_expression, read_function, read_query
-from sqla_rls.analyze.vocabulary.terms import Claim, Column, Constant, Setting, Subject, Term, Vocabulary
+from sqla_rls.analyze.vocabulary.terms import (
+    COLLATE,
+    Claim,
+    Column,
+    Constant,
+    Setting,
+    Subject,
+    Term,
+    Vocabulary,
+)
 
 __all__ = [
+    "COLLATE",
     "Claim",
     "Column",
     "Constant",

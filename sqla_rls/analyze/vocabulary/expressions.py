@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqla_rls.analyze.vocabulary import constants
-from sqla_rls.analyze.vocabulary.terms import Claim, Column, Constant, Setting, Subject, Term, Words
+from sqla_rls.analyze.vocabulary.terms import (
+    COLLATE,
+    Claim,
+    Column,
+    Constant,
+    Setting,
+    Subject,
+    Term,
+    Words,
+)
 
 _CLAIMS: Final = "request.jwt.claims"
 _ONE_CLAIM: Final = "request.jwt.claim."
@@ -425,6 +434,11 @@ class Reader:
         # Which argument a constant is compared with, only the function knows.
         self.words.compare([], union(values).constants)
         return Value(union(values).terms)
+
+    def _read_CollateClause(self, node: Any) -> Value:
+        value = self.value(node.arg)
+        self.words.arguments.setdefault(COLLATE, set()).update(value.terms)
+        return value
 
     def _setting(self, arguments: Sequence[Any]) -> Value:
         name = self.value(arguments[0])

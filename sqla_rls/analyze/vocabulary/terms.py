@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+#: The name of COLLATE among those of functions.
+COLLATE: Final = "COLLATE"
 
 Kind: TypeAlias = Literal["text", "number", "boolean", "interval", "timestamp", "other"]
 
@@ -77,7 +80,7 @@ class Vocabulary:
     relations: frozenset[tuple[str, ...]] = frozenset()
     #: The functions that are called, in parts.
     functions: frozenset[tuple[str, ...]] = frozenset()
-    #: The terms in the arguments of each function, by its last name.
+    #: The terms in the arguments of each function, by its last name; those of COLLATE, too.
     arguments: Mapping[str, frozenset[Term]] = field(default_factory=dict)
     #: The commands that write: INSERT, UPDATE and DELETE, also in WITH; of MERGE, all three.
     writes: frozenset[str] = frozenset()

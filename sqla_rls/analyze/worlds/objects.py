@@ -37,6 +37,14 @@ class Column:
     default: str | None
     generated: str | None
     identity: str
+    #: The collation, if a value that is cast to the type hasn't it.
+    collation: str | None
+    #: Whether two different texts are two different values.
+    is_deterministic: bool
+
+    def collated(self, value: str) -> str:
+        """Return the SQL of a *value* of the column's type with the collation of the column."""
+        return value if self.collation is None else f"{value} COLLATE {self.collation}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

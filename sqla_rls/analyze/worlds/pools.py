@@ -115,7 +115,9 @@ class Pools:
             kinds=_kinds(columns, shared.vocabulary),
             accepts=_once(accepts),
             columns=columns,
-            blurring=blurring(shared.vocabulary, known, called),
+            blurring=blurring(
+                shared.vocabulary, known, called, (one.name for one in columns if not one.is_deterministic)
+            ),
         )
 
     def values(self, relation: Relation, column: Column) -> tuple[Any, ...]:

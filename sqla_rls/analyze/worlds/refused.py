@@ -143,8 +143,10 @@ def refuses(
     conditions = [one for one in _conditions(schema, relation) if _reads(one, relation) <= known.keys()]
     if conditions and known:
         columns = ", ".join(
-            f"CAST({literal(relation.columns[one], value)} AS {relation.columns[one].type}) AS {quoted(one)}"
+            f"{relation.columns[one].collated(f'CAST({spelled} AS {relation.columns[one].type})')} "
+            f"AS {quoted(one)}"
             for one, value in known.items()
+            for spelled in (literal(relation.columns[one], value),)
         )
         refused = " OR ".join(f"({one}) IS FALSE" for one in conditions)
         if asks(f"SELECT {refused} FROM (SELECT {columns}) AS {quoted(relation.relname)}"):  # noqa: S608

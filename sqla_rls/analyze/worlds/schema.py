@@ -92,9 +92,15 @@ class Schema:
         relations = {**self.relations, **other.relations}
         for name in self.relations.keys() & other.relations.keys():
             ours, theirs = self.relations[name], other.relations[name]
+            # Texts that are equal on one side are told apart by their comparison with the other.
+            blurred = {
+                each: replace(column, is_deterministic=False)
+                for each, column in theirs.columns.items()
+                if each in ours.columns and not ours.columns[each].is_deterministic
+            }
             relations[name] = replace(
                 theirs,
-                columns={**ours.columns, **theirs.columns},
+                columns={**ours.columns, **theirs.columns, **blurred},
                 policies=tuple(dict.fromkeys((*ours.policies, *theirs.policies))),
             )
         names = self.edges.keys() | other.edges.keys()
@@ -193,7 +199,7 @@ def _relation(row: RowMapping, names: Mapping[int, str], of_new_rows: bool) -> R
                 name: column[name]
                 for name in (
                     *("name", "type", "base", "kind", "category", "element"),
-                    *("domain_holds", "not_null", "needs_value"),
+                    *("domain_holds", "not_null", "needs_value", "collation", "is_deterministic"),
                 )
             },
             labels=tuple(column["labels"] or ()),

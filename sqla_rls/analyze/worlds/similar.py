@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from sqla_rls.analyze.vocabulary import Column, Constant, Term, Vocabulary
+from sqla_rls.analyze.vocabulary import COLLATE, Column, Constant, Term, Vocabulary
 
 #: Functions to which texts that differ in capitals may be equal.
-_IGNORE_CASE: Final = frozenset(("lower", "upper", "initcap", "casefold", "citext"))
+_IGNORE_CASE: Final = frozenset(("lower", "upper", "initcap", "casefold", "citext", COLLATE))
 _SUBSTRING: Final = frozenset(("substr", "substring"))
 #: Functions that look at a part of a text.
 _CUT: Final = _SUBSTRING | {
@@ -29,16 +29,22 @@ _LAST_PLACE: Final = 9
 Blurring = Mapping[str, frozenset[str]]
 
 
-def blurring(vocabulary: Vocabulary, columns: Collection[str], called: Iterable[str]) -> Blurring:
+def blurring(
+    vocabulary: Vocabulary, columns: Collection[str], called: Iterable[str], collated: Iterable[str] = ()
+) -> Blurring:
     """Return the functions that compare a part of a column, or ignore its capitals.
 
     Args:
         vocabulary: what the definitions mention.
         columns: the names of all columns that they may read.
         called: the names of the functions whose bodies are in *vocabulary*.
+        collated: the columns with a collation to which different texts may be equal.
     """
     passed = frozenset[Term]().union(*(vocabulary.arguments.get(name, ()) for name in called))
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {name: {COLLATE} for name in collated}
+    if COLLATE in vocabulary.arguments:
+        # The other side of the comparison may have it.
+        found |= {name: {COLLATE} for name in columns}
     for function in _IGNORE_CASE | _CUT:
         for term in vocabulary.arguments.get(function, ()):
             for name in _columns(term, vocabulary, columns, passed):
