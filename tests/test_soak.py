@@ -54,15 +54,19 @@ def test_nobody_sees_what_is_anothers_for_long(server: Server) -> None:
 
 @pytest.mark.skipif(not installations(), reason="no Postgres to start")
 @pytest.mark.parametrize(
-    ("sabotage", "finding"),
+    ("sabotage", "transactions", "finding"),
     [
-        ("unbound", "permission denied for (schema|table)"),
-        ("another", "got \\['user-0'\\]|'user-0', 1, 1\\) found"),
-        ("lasting", "left on a connection: |\\('authenticated', None, \\d+\\) found"),
+        ("unbound", 900, "permission denied for (schema|table)"),
+        ("another", 900, "got \\['user-0'\\]|'user-0', 1, 1, ''\\) found"),
+        ("lasting", 900, "left on a connection: |\\('authenticated', None, \\d+\\) found"),
+        # Only the transport "statement" leaves a setting for the next transaction.
+        ("unreset", 5000, "'user-\\d+', \\d+, 0, 'user-\\d+'\\) found"),
     ],
 )
-def test_a_broken_binding_is_found(sabotage: str, finding: str) -> None:
-    status, figures, said = soak("--transactions", "900", "--without-faults", "--sabotage", sabotage)
+def test_a_broken_binding_is_found(sabotage: str, transactions: int, finding: str) -> None:
+    status, figures, said = soak(
+        "--transactions", str(transactions), "--without-faults", "--sabotage", sabotage
+    )
     assert status == 1
     assert figures["violations"] > 0
     assert re.search(finding, said), said

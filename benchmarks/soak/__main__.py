@@ -74,6 +74,7 @@ def table(tally: Tally, orders: Orders, seconds: float) -> str:
         ("seconds", round(seconds)),
         ("raw connections found clean", tally["checks", "raw connections found clean"]),
         ("cursors of another class", tally["checks", "cursors of another class"]),
+        ("settings left", tally["checks", "settings left"]),
     ]
     for what, heading in (("fault", "faults"), ("refusal", "refusals"), ("violation", "violations")):
         kinds = sorted((kind, count) for (name, kind), count in tally.items() if name == what)
@@ -92,7 +93,7 @@ def main() -> int:
     parser.add_argument("--url", help="of a superuser of a server to test on; default is one of its own")
     parser.add_argument("--without-faults", action="store_true")
     parser.add_argument("--through-pgbouncer", action="store_true", help="in transaction mode")
-    parser.add_argument("--sabotage", choices=SABOTAGE, help="break one transaction in 5: must be found")
+    parser.add_argument("--sabotage", choices=SABOTAGE, help="break every other transaction: must be found")
     arguments = parser.parse_args()
     with (
         Server.connect(arguments.url) if arguments.url else find_server() as server,

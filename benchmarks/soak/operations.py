@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from benchmarks.soak.turn import (
+    SET,
     ListenerFailed,
     Turn,
     Violation,
@@ -111,6 +112,14 @@ def savepoints(turn: Turn) -> None:
         session.begin_nested().rollback()
     turn.check()
     end(turn)
+
+
+def leave_a_setting(turn: Turn) -> None:
+    turn.check()
+    turn.session.execute(SET, {"me": turn.me.subject})
+    turn.tally["checks", "settings left"] += 1
+    end(turn)
+    turn.check()
 
 
 def take_turns(turn: Turn) -> None:
@@ -392,6 +401,7 @@ OPERATIONS: Final[dict[Operation, float]] = {
     bulk: 3,
     stream: 5,
     savepoints: 5,
+    leave_a_setting: 10,
     take_turns: 6,
     bring_a_token: 5,
     audit: 2,

@@ -27,6 +27,7 @@ from benchmarks.soak.world import NOTICES, auditor, facts_of, person
 from sqla_rls import Caller, identify
 from sqla_rls.driver.base import DriverConnection
 from sqla_rls.exc import KeysUnavailable
+from sqla_rls.session.row_security_session import RowSecuritySession
 
 #: By kind and name, as in ("refusal", "no caller").
 Tally = Counter[tuple[str, str]]
@@ -38,8 +39,11 @@ failing: ContextVar[str | None] = ContextVar("failing", default=None)
 
 _SEEN: Final = text(
     "SELECT current_user::text, auth.user_id(), count(*), "
-    "count(*) FILTER (WHERE user_id IS DISTINCT FROM :me) FROM facts"
+    "count(*) FILTER (WHERE user_id IS DISTINCT FROM :me), "
+    "coalesce(current_setting('soak.setting', true), '') FROM facts"
 )
+#: Makes a setting that the next transaction must not find.
+SET: Final = text("SELECT set_config('soak.setting', :me, false)")
 _NOTICES: Final = text("SELECT current_user::text, auth.user_id(), count(*) FROM notices")
 _LEFT: Final = text(
     "SELECT current_user = session_user, current_setting('role'), "
@@ -111,6 +115,12 @@ class Turn:
         assert isinstance(bind, Engine)
         return bind
 
+    @property
+    def resets_settings(self) -> bool:
+        """Whether each transaction finds every setting reset."""
+        assert isinstance(self.session, RowSecuritySession)
+        return self.session._options.goes_with_begin and isinstance(self.session.bind, Engine)
+
     def become(self, caller: Caller) -> None:
         identify(self.session, caller)
 
@@ -135,13 +145,15 @@ class Turn:
     def check(self, who: Caller | None = None) -> None:
         """See exactly the facts of *who*, by default mine, in the transaction in progress or a new one."""
         who = who or self.me
-        role, subject, seen, foreign = self._one(_SEEN, me=who.subject)
+        role, subject, seen, foreign, setting = self._one(_SEEN, me=who.subject)
         self.tally["seen", "rows of another caller"] += foreign
-        self.expect((who.role, who.subject, facts_of(who), 0), (role, subject, seen, foreign))
+        if not self.resets_settings:
+            setting = ""
+        self.expect((who.role, who.subject, facts_of(who), 0, ""), (role, subject, seen, foreign, setting))
 
     def check_auditor(self) -> None:
         everything = sum(facts_of(person(number)) for number in range(self.people))
-        role, subject, seen, _ = self._one(_SEEN, me=None)
+        role, subject, seen, *_ = self._one(_SEEN, me=None)
         self.expect((auditor.name, None, everything), (role, subject, seen))
 
     def check_anonymous(self) -> None:

@@ -9,10 +9,11 @@ import multiprocessing as mp
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -43,11 +44,27 @@ LOOKS: Final = 0.05
 #: How many violations are told in full.
 REPORTED: Final = 10
 
+
+def _execute(sql: str, connection: Connection) -> None:
+    connection.execute(text(sql.replace(":", "\\:")))
+
+
+def _forgo_the_reset(connection: Connection) -> None:
+    driver: Any = connection.connection.driver_connection
+    if hasattr(driver, "pgconn"):
+        driver.is_reset = True
+    else:
+        driver._reset_at = driver._protocol.queries_count
+
+
 #: What a broken binding would do, to show that it is found out.
-SABOTAGE: Final = {
-    "unbound": "SELECT set_config('role', 'none', true), set_config('request.jwt.claims', '', true)",
-    "another": "SELECT set_config('request.jwt.claims', '{\"sub\": \"user-0\"}', true)",
-    "lasting": "SELECT set_config('role', 'authenticated', false)",
+SABOTAGE: Final[dict[str, Callable[[Connection], None]]] = {
+    "unbound": partial(
+        _execute, "SELECT set_config('role', 'none', true), set_config('request.jwt.claims', '', true)"
+    ),
+    "another": partial(_execute, "SELECT set_config('request.jwt.claims', '{\"sub\": \"user-0\"}', true)"),
+    "lasting": partial(_execute, "SELECT set_config('role', 'authenticated', false)"),
+    "unreset": _forgo_the_reset,
 }
 
 
@@ -87,8 +104,8 @@ def count_transactions(sessions: type[Session], sabotage: str | None) -> None:
             return
         session.info["unchecked"] = True
         session.info["tally"]["transactions", "bound"] += 1
-        if sabotage and next(begun) % 5 == 0:
-            connection.execute(text(SABOTAGE[sabotage].replace(":", "\\:")))
+        if sabotage and next(begun) % 2 == 0:
+            SABOTAGE[sabotage](connection)
             session.info["tally"]["fault", "sabotage"] += 1
         fail("after_begin")
 
