@@ -39,6 +39,7 @@ from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.in_place.triggers import commands_of_triggers
 from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.beyond import alike_in_all_worlds
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
@@ -387,7 +388,8 @@ class _Comparing:
                 )
             )
             worlds = attempts.worlds if command in attempted else 0
-            self._conclude(universe, alike, command, found, worlds, proved)
+            untried = self.functions.untried(one for p in _PARTS_OF[command] for one in parts[p].expressions)
+            self._conclude(universe, alike, command, found, worlds, proved, untried)
         self.verdicts.left_out += universe.left_out
 
     def _tally(
@@ -429,6 +431,7 @@ class _Comparing:
         found: Mapping[tuple[Command, Direction], _Found],
         worlds: int,
         proved: bool,
+        untried: Sequence[str],
     ) -> None:
         name = universe.relation.name
         for role in alike.roles:
@@ -449,6 +452,8 @@ class _Comparing:
             elif not worlds:
                 reason = "no row of the worlds satisfies the constraints"
                 self.verdicts.add_unknown(name, [role], command, reason)
+            elif untried:
+                self.verdicts.add_unknown(name, [role], command, alike_in_all_worlds(untried))
             else:
                 self.verdicts.add_same(name, [role], command, worlds, proved=proved)
 

@@ -14,6 +14,7 @@ from sqla_rls.analyze.in_place.asking import function_asks_for_role
 from sqla_rls.analyze.in_place.conditions import Undecidable
 from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.vocabulary import read_function
+from sqla_rls.analyze.vocabulary.outside import asks_for_catalog, untried, varies, varying
 from sqla_rls.analyze.why.target import query
 from sqla_rls.catalog.query import undone
 
@@ -28,6 +29,7 @@ _BELIEVES: Final = {
     "organization": "auth.organization() ->> 'id' = :subject",
     "organization_id": "CAST(auth.organization_id() AS text) = :subject",
 }
+_ASKS_FOR_CATALOG: Final = "asks for facts of the catalog, which a migration may change"
 #: Functions of Postgres that aren't volatile and read tables.
 _READERS: Final = frozenset({"table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml"})
 
@@ -53,11 +55,16 @@ class Functions:
         """
         expressions = list(expressions)
         self._look_up({name[-1] for one in expressions for name in one.vocabulary.functions})
+        if any(asks_for_catalog(one.sql) for one in expressions):
+            raise Undecidable(f"a policy {_ASKS_FOR_CATALOG}")
         self._require_known_operators({pair for one in expressions for pair in one.operators})
         names = sorted({name for one in expressions for name in one.vocabulary.functions})
         for name in names:
             if name not in but:
                 self._require(name)
+        for one in expressions:
+            if (reason := varying(one.vocabulary)) is not None:
+                raise Undecidable(reason)
         for name in names:
             if name[:-1] == ("auth",):
                 self._require_claims(name[-1])
@@ -81,6 +88,17 @@ class Functions:
             for row in self._reached(expressions).values()
             if not row["is_of_extension"]
         )
+
+    def untried(self, expressions: Iterable[Expression]) -> list[str]:
+        """Return what *expressions*, and the functions that they reach, ask for and no world varies."""
+        expressions = list(expressions)
+        vocabularies = [one.vocabulary for one in expressions]
+        vocabularies += [
+            read_function(row["language"], row["body"])
+            for row in self._reached(expressions).values()
+            if not row["is_of_extension"]
+        ]
+        return sorted({fact for one in vocabularies for fact in untried(one)})
 
     def may_be_frozen(self, expressions: Iterable[Expression]) -> bool:
         """Return whether a plan may keep what a function returned to another caller."""
@@ -184,6 +202,8 @@ class Functions:
         if row["schema"] == _CATALOG:
             if row["is_volatile"]:
                 return f"function {name} is volatile"
+            if varies(row["name"]):
+                return f"function {name} has another value each time"
             return f"function {name} reads tables" if row["name"] in _READERS else None
         if row["is_of_extension"]:
             return (
@@ -195,6 +215,8 @@ class Functions:
             return f"function {name} reads {read}"
         if not vocabulary.is_complete:
             return f"function {name} may read tables: its body can't be parsed"
+        if asks_for_catalog(row["body"]):
+            return f"function {name} {_ASKS_FOR_CATALOG}"
         called = {one[-1] for one in vocabulary.functions}
         self._look_up(called)
         for each in sorted(called):
@@ -202,7 +224,8 @@ class Functions:
                 reason = self._reason(other)
                 if reason is not None:
                     return f"{reason}, called by {name}"
-        return None
+        reason = varying(vocabulary)
+        return None if reason is None else f"{reason}, asked by {name}"
 
     def _look_up(self, names: Iterable[str]) -> None:
         missing = sorted(set(names) - self._known.keys())

@@ -18,7 +18,12 @@ SELECT f.oid::pg_catalog.int8 AS oid,
          (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
                    CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
                    x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
-            FROM pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) AS x)
+            FROM pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) AS x),
+         (SELECT pg_catalog.jsonb_build_array(
+                   g.aggtransfn::pg_catalog.regprocedure::pg_catalog.text,
+                   g.aggfinalfn::pg_catalog.regprocedure::pg_catalog.text,
+                   g.aggtranstype::pg_catalog.regtype::pg_catalog.text, g.agginitval)
+            FROM pg_catalog.pg_aggregate AS g WHERE g.aggfnoid = f.oid)
        )::pg_catalog.text AS properties,
        pg_catalog.format_type(f.prorettype, NULL) AS returns
   FROM pg_catalog.pg_proc AS f

@@ -171,9 +171,29 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                                      ORDER BY g.tgname)
            FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal), '[]') AS triggers,
        coalesce((
-         SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_ruledef(w.oid) ORDER BY w.rulename)
+         SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_ruledef(w.oid) || ' ' || w.ev_enabled::pg_catalog.text
+                                     ORDER BY w.rulename)
            FROM pg_catalog.pg_rewrite AS w
           WHERE w.ev_class = c.oid AND w.rulename <> '_RETURN'), '[]') AS rules,
+       -- An expression may compare constants of a type that no column has.
+       coalesce((
+         SELECT pg_catalog.jsonb_agg(pg_catalog.format_type(e.oid, NULL) || ' '
+                                     || (SELECT pg_catalog.jsonb_agg(l.enumlabel ORDER BY l.enumsortorder)
+                                           FROM pg_catalog.pg_enum AS l WHERE l.enumtypid = e.oid)::pg_catalog.text
+                                     ORDER BY pg_catalog.format_type(e.oid, NULL))
+           FROM pg_catalog.pg_type AS e
+          WHERE e.typtype = 'e' AND e.oid IN (
+            SELECT u.refobjid
+              FROM pg_catalog.pg_policy AS p
+              JOIN pg_catalog.pg_depend AS u
+                ON u.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND u.objid = p.oid
+             WHERE p.polrelid = c.oid AND u.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass
+            UNION ALL
+            SELECT u.refobjid
+              FROM pg_catalog.pg_rewrite AS w
+              JOIN pg_catalog.pg_depend AS u
+                ON u.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND u.objid = w.oid
+             WHERE w.ev_class = c.oid AND u.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass)), '[]') AS enums,
        coalesce((
          SELECT pg_catalog.jsonb_agg(s.relname || ' ' || coalesce(s.relacl::pg_catalog.text, '')
                                      || ' ' || pg_catalog.pg_get_userbyid(s.relowner) ORDER BY s.oid)

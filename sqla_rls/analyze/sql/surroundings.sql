@@ -16,7 +16,13 @@ SELECT pg_catalog.jsonb_build_object(
     SELECT pg_catalog.jsonb_agg(pg_catalog.format_type(t.oid, NULL) || ' '
                                 || pg_catalog.format_type(t.typbasetype, t.typtypmod) || ' '
                                 || coalesce((SELECT pg_catalog.string_agg(
-                                                      pg_catalog.pg_get_constraintdef(k.oid), ' ' ORDER BY k.conname)
+                                                      pg_catalog.pg_get_constraintdef(k.oid) || coalesce((
+                                                        SELECT pg_catalog.string_agg(f.prosrc, ' ' ORDER BY f.proname)
+                                                          FROM pg_catalog.pg_depend AS u
+                                                          JOIN pg_catalog.pg_proc AS f ON f.oid = u.refobjid
+                                                         WHERE u.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+                                                           AND u.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                                                           AND u.objid = k.oid), ''), ' ' ORDER BY k.conname)
                                                FROM pg_catalog.pg_constraint AS k WHERE k.contypid = t.oid), '')
                                 ORDER BY pg_catalog.format_type(t.oid, NULL))
       FROM pg_catalog.pg_type AS t WHERE t.oid >= 16384 AND t.typtype = 'd'),
@@ -30,6 +36,15 @@ SELECT pg_catalog.jsonb_build_object(
              ORDER BY n.nspname, l.collname, l.collencoding)
       FROM pg_catalog.pg_collation AS l JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace
      WHERE l.oid >= 16384),
+  'text search', (
+    SELECT pg_catalog.jsonb_agg(pg_catalog.format('%I.%I %s %s %s', n.nspname, g.cfgname, g.cfgparser,
+                                                  m.maptokentype, d.dictname || coalesce(d.dictinitoption, ''))
+                                ORDER BY n.nspname, g.cfgname, m.maptokentype, m.mapseqno)
+      FROM pg_catalog.pg_ts_config AS g
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = g.cfgnamespace
+      LEFT JOIN pg_catalog.pg_ts_config_map AS m ON m.mapcfg = g.oid
+      LEFT JOIN pg_catalog.pg_ts_dict AS d ON d.oid = m.mapdict
+     WHERE g.oid >= 16384),
   'event triggers', (
     SELECT pg_catalog.jsonb_agg(e.evtname || ' ' || e.evtevent || ' ' || e.evtfoid::pg_catalog.regproc::pg_catalog.text
                                 ORDER BY e.evtname)

@@ -49,7 +49,8 @@ CREATE OR REPLACE FUNCTION pg_temp.sqla_rls_try(fixtures text[], actors jsonb, s
               WHEN SQLSTATE 'RLS00' THEN
                 results := results || outcome;
               WHEN OTHERS THEN
-                results := results || pg_catalog.json_build_object('error', SQLSTATE || ': ' || SQLERRM)::text;
+                results := results || pg_catalog.json_build_object(
+                  'error', SQLSTATE || ': ' || SQLERRM, 'is_read', starts_with(statement, 'rSELECT'))::text;
             END;
           END LOOP;
           RAISE EXCEPTION USING ERRCODE = 'RLS00';

@@ -22,6 +22,8 @@ from sqla_rls.analyze.vocabulary.terms import (
     Words,
 )
 
+#: The settings that every world has.
+_ROLE_SETTINGS: Final = frozenset({"role", "is_superuser"})
 _CLAIMS: Final = "request.jwt.claims"
 _ONE_CLAIM: Final = "request.jwt.claim."
 #: The functions of schema auth by the path of the claim that they return.
@@ -435,6 +437,10 @@ class Reader:
         self.words.compare([], union(values).constants)
         return Value(union(values).terms)
 
+    def _read_SQLValueFunction(self, node: Any) -> Value:
+        self.words.keywords.add(node.op.name.removeprefix("SVFOP_").removesuffix("_N").lower())
+        return Value()
+
     def _read_CollateClause(self, node: Any) -> Value:
         value = self.value(node.arg)
         self.words.arguments.setdefault(COLLATE, set()).update(value.terms)
@@ -446,6 +452,7 @@ class Reader:
             self.value(rest)
         if name.terms or len(name.constants) != 1:
             self.words.is_complete = False
+            self.words.other_settings.add("whose name is computed")
             return Value()
         setting = name.constants[0].value.lower()
         if setting == _CLAIMS:
@@ -453,6 +460,7 @@ class Reader:
         if setting.startswith(_ONE_CLAIM):
             return Value((_claim((setting.removeprefix(_ONE_CLAIM),)),))
         if "." not in setting:
+            self.words.other_settings |= {setting} - _ROLE_SETTINGS
             return Value()
         self.words.settings[setting] = None
         return Value((Setting(setting),))

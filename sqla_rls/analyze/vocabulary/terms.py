@@ -70,6 +70,10 @@ class Vocabulary:
     claims: tuple[tuple[str, ...], ...] = ()
     #: The custom settings that are read, without those of the claims.
     settings: tuple[str, ...] = ()
+    #: The other settings that are read, without that of the role: those of Postgres, and those of no name.
+    other_settings: frozenset[str] = frozenset()
+    #: The functions that are keywords, such as current_date.
+    keywords: frozenset[str] = frozenset()
     #: The terms that a term is compared with, also through others.
     linked: Mapping[Term, frozenset[Term]] = field(default_factory=dict)
     #: Every column, relation and function, as Postgres folds identifiers.
@@ -107,6 +111,8 @@ class Words:
         self.loose: dict[Constant, None] = {}
         self.claims: dict[tuple[str, ...], None] = {}
         self.settings: dict[str, None] = {}
+        self.other_settings: set[str] = set()
+        self.keywords: set[str] = set()
         self.names: set[str] = set()
         self.null_tests: set[str] = set()
         self.relations: set[tuple[str, ...]] = set()
@@ -149,6 +155,8 @@ class Words:
         self.loose.update(dict.fromkeys(vocabulary.loose))
         self.claims.update(dict.fromkeys(vocabulary.claims))
         self.settings.update(dict.fromkeys(vocabulary.settings))
+        self.other_settings |= vocabulary.other_settings
+        self.keywords |= vocabulary.keywords
         self.names |= vocabulary.names
         self.null_tests |= vocabulary.null_tests
         self.relations |= vocabulary.relations
@@ -182,6 +190,8 @@ class Words:
             loose=tuple(self.loose),
             claims=tuple(self.claims),
             settings=tuple(self.settings),
+            other_settings=frozenset(self.other_settings),
+            keywords=frozenset(self.keywords),
             linked=MappingProxyType(linked),
             names=frozenset(self.names),
             null_tests=frozenset(self.null_tests),

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.beyond import what_is_untried, what_varies
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
 from sqla_rls.analyze.worlds.definitions import is_changed, may_call, names_roles, uncompared
 from sqla_rls.analyze.worlds.generate import generate_worlds, smaller_worlds
@@ -100,6 +101,8 @@ class _Tally:
     #: The budget's time was over before all worlds were tried.
     is_cut: bool = False
     met: Met = field(default_factory=Met)
+    #: Why worlds without a difference don't say that there is none.
+    untried: str | None = None
 
     def add(self, earlier: _Tally) -> None:
         """Add the worlds of another universe; their differences are known."""
@@ -217,6 +220,11 @@ class _Comparing:
             held = tuple(each[name, alike[0]] for each in profiles if (name, alike[0]) in each)
             statements = Statements(universe=universe, profiles=held)
             commands = statements.commands()
+            policies = {policy for profile in held for policy in profile.policies}
+            if (reason := what_varies(self.schemas, name, policies)) is not None:
+                for command in commands:
+                    self.verdicts.add_unknown(name, alike, command, reason)
+                continue
             try:
                 tally = self._tally(universe, alike[0], statements)
                 if not tally.is_about(universe, *commands) or self._refused(universe, tally):
@@ -234,6 +242,7 @@ class _Comparing:
                     tally = self._tally(varied, alike[0], statements, tally)
                 if tally.is_about(universe, *commands) and not tally.is_cut:
                     self.verdicts.left_out += sentences(universe, self._refused(universe, tally), tally.met)
+                tally.untried = what_is_untried(self.schemas, name, policies)
                 self._conclude(universe, alike, commands, tally)
             except DBAPIError as error:
                 if error.connection_invalidated:
@@ -427,6 +436,9 @@ class _Comparing:
         ):
             reason = "a function runs SQL text that it computes, so it may read any table"
             self.verdicts.add_unknown(name, roles, command, reason)
+            return
+        if not examples and tally.untried is not None:
+            self.verdicts.add_unknown(name, roles, command, tally.untried)
             return
         if not examples:
             self.verdicts.add_same(name, roles, command, tally.worlds)

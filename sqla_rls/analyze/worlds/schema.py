@@ -134,6 +134,16 @@ class Schema:
         """Return the functions that access to relation *name* may call."""
         return frozenset(one for one in self._reached(name) if one in self.functions)
 
+    def materialized(self, names: Iterable[str]) -> list[str]:
+        """Return the materialized views that read one of relations *names*, in the order of a refresh."""
+        names = set(names)
+        return [name for name, read in self._materialized if names & read]
+
+    @cached_property
+    def _materialized(self) -> list[tuple[str, frozenset[str]]]:
+        views = [(name, self.reads(name)) for name, one in self.relations.items() if one.kind == "m"]
+        return sorted(views, key=lambda one: len(one[1]))
+
     def is_opaque(self, name: str) -> bool:
         """Return whether access to relation *name* may depend on what no definition names."""
         return any(self.functions[one].is_opaque for one in self.calls(name))

@@ -200,7 +200,9 @@ def _deciding(schema: Schema, read: frozenset[str], name: str, parts: Sequence[s
         if edge.reads == name and edge.column is not None and edge.part in parts
     }
     columns = schema.relations[name].columns
-    for column in list(found & columns.keys()):
+    # Postgres gives the system columns their values.
+    found &= columns.keys()
+    for column in list(found):
         if (expression := columns[column].generated) is not None:
             found |= read_expression(expression).names & columns.keys()
     return frozenset(found)
