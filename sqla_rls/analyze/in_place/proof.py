@@ -14,11 +14,17 @@ from sqla_rls.analyze.worlds.pools import SUBJECTS
 from sqla_rls.analyze.worlds.values import as_input
 from sqla_rls.analyze.worlds.world import Values
 
-_SUBJECT: Final = object()
 #: Types of which two different texts are two different values.
 _EXACT: Final = ("text", "character varying", "uuid", "integer", "bigint", "smallint", "boolean")
 #: Types without a length, to which a cast leaves a text as it is.
 _TEXTS: Final = (("text",), ("pg_catalog", "text"), ("varchar",), ("pg_catalog", "varchar"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The caller, by the name of the function that returns it."""
+
+    function: str
 
 
 @dataclass(slots=True)
@@ -39,9 +45,13 @@ def is_proved(relation: Relation, expressions: Iterable[Expression], rows: Itera
     The rows are those that were evaluated: a constraint may refuse others.
     """
     classes: dict[str, _Classes] = {}
+    subjects: set[str] = set()
     try:
         for expression in expressions:
-            _Reader(relation.columns, classes).read(expression.sql)
+            _Reader(relation.columns, classes, subjects).read(expression.sql)
+        if len(subjects) > 1:
+            # For some caller, the functions may return two values.
+            raise _Unlisted
         kinds = [list(_wanted(relation.columns[name], found)) for name, found in classes.items()]
     except (_Unlisted, KeyError):
         return False
@@ -92,6 +102,8 @@ class _Reader:
 
     columns: Mapping[str, Column]
     classes: dict[str, _Classes]
+    #: The functions that return the caller.
+    subjects: set[str]
 
     def read(self, sql: str) -> None:
         import pglast
@@ -111,8 +123,8 @@ class _Reader:
                 self._condition(node.arg)
             case "NullTest" if _is_column(node.arg):
                 self._found(_column(node.arg))
-            case "NullTest" if _operand(node.arg) is _SUBJECT:
-                pass
+            case "NullTest" if isinstance(subject := _operand(node.arg), _Subject):
+                self.subjects.add(subject.function)
             case "A_Const" if type(node.val).__name__ == "Boolean":
                 pass
             case "ColumnRef":
@@ -139,7 +151,8 @@ class _Reader:
                 raise _Unlisted
             name = _column(columns[0])
             value = _operand(sides[1 - sides.index(columns[0])], self.columns[name])
-            if value is _SUBJECT:
+            if isinstance(value, _Subject):
+                self.subjects.add(value.function)
                 self._found(name).is_subject = True
             elif value is not None:
                 self._found(name).constants.add(value)
@@ -156,8 +169,9 @@ def _operand(node: Any, column: Column | None = None) -> Any:
             raise _Unlisted
         return _operand(query.targetList[0].val, column)
     if type(node).__name__ == "FuncCall":
-        if tuple(name.sval for name in node.funcname) in (("auth", "user_id"), ("auth", "uid")):
-            return _SUBJECT
+        schema, *names = (name.sval for name in node.funcname)
+        if schema == "auth" and names in (["user_id"], ["uid"]) and not node.args:
+            return _Subject(names[0])
         raise _Unlisted
     if type(node).__name__ == "TypeCast":
         return _cast(node, column)

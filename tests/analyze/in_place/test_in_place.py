@@ -352,3 +352,27 @@ def test_what_no_world_varies_is_not_the_same(databases: Databases, condition: s
 
         assert {"which is the same in all worlds" in one.reason for one in found.unknown} == {True}
         assert not [one for one in found.same if one.object == "public.own" and one.worlds]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("call", ["auth.uid()", "auth.user_id('staff')"])
+def test_two_functions_of_the_caller_prove_nothing(databases: Databases, call: str) -> None:
+    # One caller of thousands is another one.
+    body = (
+        "$$ SELECT CASE WHEN left(md5(current_setting('request.jwt.claims', true)), 4) = '0000' THEN 'bob' "
+        "ELSE auth.user_id() END $$"
+    )
+    change = f"""
+        CREATE FUNCTION auth.uid() RETURNS text LANGUAGE sql STABLE AS {body};
+        CREATE FUNCTION auth.user_id(text) RETURNS text LANGUAGE sql STABLE AS {body};
+    """
+    connection = databases.before
+    run(connection, change)
+    before = side(connection)
+    run(connection, f"ALTER POLICY p ON own USING ({call} = user_id)")
+
+    found = compare_in_place(connection, before, side(connection), names=["public.own"])
+    connection.rollback()
+
+    assert [one for one in found.same if one.role == "reader" and one.worlds]
+    assert not any(one.proved for one in found.same)
