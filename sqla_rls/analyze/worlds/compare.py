@@ -131,6 +131,8 @@ class _Comparing:
     worlds: int = 0
     statements: int = 0
     deadline: float | None = None
+    #: The relation that is compared.
+    about: str = ""
 
     @cached_property
     def joined(self) -> Schema:
@@ -202,6 +204,7 @@ class _Comparing:
 
     def _compare(self, name: str, roles: Sequence[str], profiles: tuple[Any, Any]) -> None:
         self.objects += 1
+        self.about = name
         groups: dict[Any, list[str]] = {}
         for role in roles:
             if any((name, role) in each and each[name, role].has_privileges for each in profiles):
@@ -384,7 +387,7 @@ class _Comparing:
     def _run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> tuple[list[Tried], list[Tried]]:
         self.worlds += len(trials)
         self.statements += sum(len(actors) * len(trial.statements) for trial in trials)
-        runs = [self.pool.submit(side.run, trials, actors) for side in self.sides]
+        runs = [self.pool.submit(side.run, trials, actors, about=self.about) for side in self.sides]
         # After an error of one side, its connection must wait for that of the other.
         wait(runs)
         return runs[0].result(), runs[1].result()

@@ -45,6 +45,10 @@ _BY_TYPE: Final[Mapping[str, tuple[Any, ...]]] = {
 _AGGREGATES: Final = frozenset(
     ("count", "sum", "array_agg", "string_agg", "jsonb_agg", "json_agg", "row_number")
 )
+#: Values without an end, and their names in definitions.
+_ENDLESS: Final = ("infinity", "-infinity")
+_NOT_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
+_NAMES_OF_ENDLESS: Final = frozenset(("nan", "infinity", "-infinity", "inf", "-inf"))
 #: Text that many types read.
 _GUESSES: Final = ("1", "2", "a", "(,)", "(,,)", "(,,,)", "()", "{}", "(1,1)", "[1,2)", "empty")
 #: Values that stand for the others of a type, where a constant is one value.
@@ -54,6 +58,8 @@ _TYPE_OF_JSON: Final = frozenset(("jsonb_typeof", "json_typeof"))
 _MOST_FIELDS: Final = 16
 #: The claims for which there are more callers.
 _MOST_CLAIMS: Final = 3
+#: The most documents of JSON that definitions compare a column with.
+_MOST_DOCUMENTS: Final = 4
 #: The most subjects that a definition names.
 _MOST_NAMED: Final = 4
 
@@ -240,19 +246,22 @@ class Pools:
             return [True, False]
         if column.category == "N":
             numbers = [n for one in constants if one.kind == "number" for n in around(one.value)]
-            return list(dict.fromkeys([*numbers, *others]))
+            return list(dict.fromkeys([*numbers, *others, *self._endless(constants, _NOT_NUMBERS)]))
         if column.category == "D":
-            return [*moments(column.base, constants), *others]
+            return [*moments(column.base, constants), *others, *self._endless(constants, _ENDLESS)]
         if column.base in ("json", "jsonb"):
             texts = [one.value for one in constants if one.kind == "text"][:3]
-            return [{}, *({key: value} for key in texts for value in (*texts, True) if key != value)][:6]
+            documents = [found for one in own if isinstance(found := _document(one), dict)]
+            pairs = ({key: value} for key in texts for value in (*texts, True) if key != value)
+            return [*[{}, *pairs][:6], *documents[:_MOST_DOCUMENTS]]
         if column.kind == "c":
             texts = [one.value for one in constants if one.kind in ("text", "number")]
             return [*self._records(column, [*texts, "1"])]
         texts = [each for one in own if one.kind == "text" for each in patterns(one.value)]
         loose = [each for one in self.vocabulary.loose if one.kind == "text" for each in patterns(one.value)]
         if self._linked(term, terms.Subject):
-            found = [*others, *self._wholes(column, others), *texts, *loose]
+            joined = [f"{text}{one}" for text in texts[:_OTHERS] if text for one in others[:1]]
+            found = [*others, *self._wholes(column, others), *texts, *loose, *joined]
         else:
             found = [*texts, *loose, *(others[:1] if texts else others)]
             found = [*self._wholes(column, found), *found]
@@ -260,6 +269,11 @@ class Pools:
         is_cut = column.name in self.blurring
         # The first value is that of rows to which policies give access.
         return sorted(dict.fromkeys(found), key=lambda one: one in excluded or (is_cut and is_separator(one)))
+
+    def _endless(self, constants: Iterable[Constant], values: Sequence[str]) -> list[str]:
+        """Return those of *values* that are no numbers or moments, if a definition may tell them apart."""
+        named = {one.value.lower() for one in constants}
+        return list(values) if named & _NAMES_OF_ENDLESS or "isfinite" in self.vocabulary.names else []
 
     def _wholes(self, column: Column, texts: Sequence[str]) -> Iterator[str]:
         """Yield texts of which a function compares a part, which is one of *texts*."""

@@ -134,15 +134,12 @@ class Schema:
         """Return the functions that access to relation *name* may call."""
         return frozenset(one for one in self._reached(name) if one in self.functions)
 
-    def materialized(self, names: Iterable[str]) -> list[str]:
-        """Return the materialized views that read one of relations *names*, in the order of a refresh."""
-        names = set(names)
-        return [name for name, read in self._materialized if names & read]
-
-    @cached_property
-    def _materialized(self) -> list[tuple[str, frozenset[str]]]:
-        views = [(name, self.reads(name)) for name, one in self.relations.items() if one.kind == "m"]
-        return sorted(views, key=lambda one: len(one[1]))
+    def materialized(self, name: str) -> list[str]:
+        """Return the materialized views that access to relation *name* reads, in the order of a refresh."""
+        if name not in self.relations:
+            return []
+        views = [one for one in self.reads(name) if self.relations[one].kind == "m"]
+        return sorted(views, key=lambda one: (len(self.reads(one)), one))
 
     def is_opaque(self, name: str) -> bool:
         """Return whether access to relation *name* may depend on what no definition names."""

@@ -157,7 +157,12 @@ class ScratchDatabase:
         return answer(self.connection, statement)
 
     def run(
-        self, trials: Sequence[Trial], actors: Sequence[Actor], *, fires_triggers: bool = True
+        self,
+        trials: Sequence[Trial],
+        actors: Sequence[Actor],
+        *,
+        fires_triggers: bool = True,
+        about: str | None = None,
     ) -> list[Tried]:
         """Insert the rows of each world that this database has tables for, and run each statement.
 
@@ -165,17 +170,20 @@ class ScratchDatabase:
             trials: the worlds with their statements.
             actors: the callers.
             fires_triggers: False: triggers don't change the rows of a world; those of a statement, they do.
+            about: a relation; the materialized views that access to it reads are filled with the rows.
         """
         return [
             tried
             for some in _rounds(trials, len(actors))
-            for tried in self._run(some, actors, fires_triggers=fires_triggers)
+            for tried in self._run(some, actors, fires_triggers, about)
         ]
 
     def _run(
-        self, trials: Sequence[Trial], actors: Sequence[Actor], *, fires_triggers: bool
+        self, trials: Sequence[Trial], actors: Sequence[Actor], fires_triggers: bool, about: str | None
     ) -> Iterator[Tried]:
         first, last = ([], []) if fires_triggers else ([f"{_FIRES} replica"], [f"{_FIRES} origin"])
+        views = [] if about is None else self.schema.materialized(about)
+        refreshed = [f"REFRESH MATERIALIZED VIEW {name}" for name in views]
         worlds = [
             {
                 "fixtures": [
@@ -186,10 +194,7 @@ class ScratchDatabase:
                         if row.relation in self.schema.relations
                     ),
                     *last,
-                    *(
-                        f"REFRESH MATERIALIZED VIEW {name}"
-                        for name in self.schema.materialized({row.relation for row in trial.world.all_rows})
-                    ),
+                    *refreshed,
                 ],
                 "statements": [statement.tried for statement in trial.statements],
             }

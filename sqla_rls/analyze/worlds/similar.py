@@ -17,9 +17,12 @@ _CUT: Final = _SUBSTRING | {
     "split_part",
     "starts_with",
     "strpos",
+    "position",
     "replace",
     "regexp_replace",
 }
+#: Functions that ignore spaces.
+_TRIM: Final = frozenset(("btrim", "ltrim", "rtrim", "trim"))
 #: The texts to which others are similar.
 _MOST_TEXTS: Final = 2
 #: The last place of a part.
@@ -45,7 +48,7 @@ def blurring(
     if COLLATE in vocabulary.arguments:
         # The other side of the comparison may have it.
         found |= {name: {COLLATE} for name in columns}
-    for function in _IGNORE_CASE | _CUT:
+    for function in _IGNORE_CASE | _CUT | _TRIM:
         for term in vocabulary.arguments.get(function, ()):
             for name in _columns(term, vocabulary, columns, passed):
                 found.setdefault(name, set()).add(function)
@@ -91,6 +94,8 @@ def similar(texts: Sequence[str], functions: Collection[str]) -> Iterator[str]:
             yield text.upper()
         if not _CUT.isdisjoint(functions):
             yield from (f"{text[:-1]}0", f"{text}0", f"0{text}")
+        if not _TRIM.isdisjoint(functions):
+            yield from (f"{text} ", f" {text}")
         if "split_part" in functions:
             yield from (f"{text}{separator}0" for separator in separators)
 
