@@ -209,7 +209,7 @@ def test_the_panel_shows_caller_statements_and_policies_of_a_request(pages: Page
     begin, commit = panel.locator("#trips li").all_inner_texts()
     assert begin.startswith("BEGIN")
     assert "set_config('role', $1" in begin
-    assert commit == "COMMIT;"
+    assert commit == "COMMIT; RESET ALL;"
     assert "eyJ" not in page.content()
 
     panel.get_by_role("combobox").select_option("GET /api/todos")
