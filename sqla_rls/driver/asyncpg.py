@@ -168,7 +168,6 @@ class Connection(WaitingConnection):
 
     def execute(self, query: str, *args: Any, timeout: float | None = None) -> CoroutineType[Any, Any, Any]:
         execution: Any
-        # BEGIN needs the longer way, if there is a binding.
         if query in _ENDS and self._waiting is None:
             binding = self.binding
             if self.executed is not None:
@@ -177,6 +176,7 @@ class Connection(WaitingConnection):
                 execution = self._end_with_reset(query, timeout)
             else:
                 execution = super().execute(query, *args, timeout=timeout)
+        # BEGIN needs the longer way, if there is a binding.
         elif not query.startswith("BEGIN") and self._is_in_force:
             execution = super().execute(query, *args, timeout=timeout)
         else:

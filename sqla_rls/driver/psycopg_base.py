@@ -246,6 +246,8 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
     def _end_gen(self, end: bytes) -> PQGen[PGresult | None]:
         self.pgconn.send_query(end)
         results: list[PGresult] = yield from generators.execute(self.pgconn)
+        if not results:
+            raise psycopg.InternalError(UNANSWERED)
         if results[0].status != _COMMAND_OK:
             raise psycopg.errors.error_from_result(results[0], self._codec or "ascii")
         # The transaction has ended.  If RESET ALL fails, it goes with the next BEGIN.

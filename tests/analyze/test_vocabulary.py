@@ -18,6 +18,7 @@ from sqla_rls.analyze.vocabulary import (
     read_function,
     read_query,
 )
+from sqla_rls.analyze.vocabulary.outside import asks_for_catalog
 from sqla_rls.exc import AnalysisError
 
 pytestmark = pytest.mark.one_postgres
@@ -387,3 +388,18 @@ def test_without_the_parser_the_error_names_the_extra(monkeypatch: pytest.Monkey
     with pytest.raises(AnalysisError, match=r"pip install 'sqla-rls\[analyze\]'"):
         # Expressions that were read before need no parser.
         read_expression("'no other test reads this' IS NULL")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT CAST(name AS regclass)",
+        "SELECT regrole 'alice'",
+        "SELECT oid::regproc FROM t",
+        "SELECT has_table_privilege('t', 'SELECT')",
+        "SELECT obj_description(1)",
+    ],
+)
+def test_what_asks_for_the_catalog_is_found(sql: str) -> None:
+    assert asks_for_catalog(sql)
+    assert not asks_for_catalog("SELECT region, pg_catalog.lower(name) FROM t")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from psycopg import generators
 from sqlalchemy import URL, Connection, Engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from sqla_rls import Caller
@@ -162,3 +163,25 @@ def test_a_transaction_that_sql_text_has_ended_is_reset_by_the_next_begin(
     line.visit(alice, work)
     isolation = text("SHOW transaction_isolation")
     assert line.visit(bob, lambda session: session.scalar(isolation)) == "read committed"
+
+
+@pytest.mark.exhaustive
+def test_a_server_that_does_not_answer_the_commit_is_an_error_of_the_driver(
+    url: URL, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, alice: Caller, bob: Caller
+) -> None:
+    def unanswered(pgconn: object) -> Iterator[None]:
+        return iter(())
+
+    line = Line(url, HOWS["psycopg, pipeline"], runner)
+
+    def work(session: Session) -> None:
+        session.execute(LEAVE)
+        with monkeypatch.context() as patched:
+            patched.setattr(generators, "execute", unanswered)
+            with pytest.raises(DBAPIError, match="hasn't answered"):
+                session.commit()
+        session.invalidate()
+
+    line.visit(alice, work)
+    assert timeout(line, bob) == "0"
+    line.hang_up()

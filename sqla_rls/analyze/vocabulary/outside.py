@@ -48,7 +48,8 @@ _CATALOG: Final = re.compile(
     r"\bpg_(?!catalog\b|temp\b|has_role\b|typeof\b|sleep\b|column_size\b|advisory|try_advisory|backend_pid\b"
     r"|current_|input_is_valid\b|client_encoding\b|postmaster_start_time\b)"
     r"|\binformation_schema\b|\bhas_\w+_privilege\b|\brow_security_active\b|\b\w+_description\b"
-    r"|\bto_reg|::reg|\breg(class|proc|procedure|role|type|namespace)\(|\bformat_type\b|\b(acl|make)explode\b",
+    r"|\bto_reg|\breg(class|collation|config|dictionary|namespace|oper|operator|proc|procedure|role|type)\b"
+    r"|\bformat_type\b|\b(acl|make)explode\b",
     re.IGNORECASE,
 )
 
