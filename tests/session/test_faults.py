@@ -308,6 +308,7 @@ def test_a_listener_that_fails(client: Client, admin: Engine, alice: Caller, bob
     assert all_todos(admin) == UNTOUCHED
 
 
+@pytest.mark.sqlalchemy
 @pytest.mark.exhaustive
 def test_a_listener_that_fails_ahead_of_the_hook_refuses_the_transaction(
     client: Client, alice: Caller, bob: Caller
@@ -329,6 +330,7 @@ def test_a_listener_that_fails_ahead_of_the_hook_refuses_the_transaction(
     assert_alice_goes_on(client, alice, bob, after=work)
 
 
+@pytest.mark.sqlalchemy
 @pytest.mark.exhaustive
 def test_a_listener_that_fails_ahead_of_the_hook_refuses_each_connection(url: URL, alice: Caller) -> None:
     engines = [create_engine(url), create_engine(url)]

@@ -14,6 +14,9 @@ from tests.analyze.cases.case import (
 )
 
 _ME = "(SELECT auth.user_id())"
+_WITH_UUIDS = with_claims(
+    None, ALICE, *({"sub": f"00000000-0000-4000-8000-00000000000{number}"} for number in (1, 2))
+)
 
 
 def _policy(using: str, *, table: str = "docs", role: str = "authenticated") -> str:
@@ -220,9 +223,7 @@ CASES = [
                 (3, None, "x"),
             )
         },
-        callers=with_claims(
-            None, ALICE, *({"sub": f"00000000-0000-4000-8000-00000000000{number}"} for number in (1, 2))
-        ),
+        callers=_WITH_UUIDS,
     ),
     Case(
         name="The first eight letters of a uuid",
@@ -236,9 +237,7 @@ CASES = [
                 (3, "10000000-0000-4000-8000-000000000002", "x"),
             )
         },
-        callers=with_claims(
-            None, ALICE, *({"sub": f"00000000-0000-4000-8000-00000000000{number}"} for number in (1, 2))
-        ),
+        callers=_WITH_UUIDS,
         expected=opens("docs", "ALL"),
     ),
 ]
