@@ -34,7 +34,7 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
     token     constant text := coalesce(current_setting('pg_session_jwt.jwt', true), '');
     payload   constant text := split_part(token, '.', 2);
     message   constant text := 'eyJhbGciOiJIUzI1NiIsInR5cCI6InJscytqd3QifQ.' || payload;
-    signature constant text := replace(replace(split_part(token, '.', 3), '-', '+'), '_', '/') || '=';
+    signature constant text := split_part(token, '.', 3);
     setting   text;
     claims    jsonb;
     problem   text[];
@@ -42,14 +42,15 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
     -- header.payload.signature in base64url.  The header is exactly {"alg":"HS256","typ":"rls+jwt"}: a token
     -- can't choose its algorithm, and a token that the same key signed for another purpose isn't accepted
     -- (RFC 8725, 3.1 and 3.11).
-    IF token = message || '.' || split_part(token, '.', 3) AND token !~ '[^A-Za-z0-9_.-]' COLLATE "C" THEN
+    IF token = message || '.' || signature AND token !~ '[^A-Za-z0-9_.-]' COLLATE "C" THEN
       -- HMAC (RFC 2104).  Both sides are hashed under the key once more before the comparison: its time then tells
       -- nothing about the right signature.  The comparison of the encoded text accepts only one spelling.
       PERFORM FROM sqla_rls_secret.signing_key AS k
         WHERE k.accept_until > current_timestamp
-          AND sha256(k.outer_pad || convert_to(signature, 'UTF8'))
-            = sha256(k.outer_pad || convert_to(encode(
-                sha256(k.outer_pad || sha256(k.inner_pad || convert_to(message, 'UTF8'))), 'base64'), 'UTF8'));
+          AND sha256(k.outer_pad || convert_to(signature || '=', 'UTF8'))
+            = sha256(k.outer_pad || convert_to(replace(replace(encode(
+                sha256(k.outer_pad || sha256(k.inner_pad || convert_to(message, 'UTF8'))), 'base64'),
+                '+', '-'), '/', '_'), 'UTF8'));
       IF FOUND THEN
         -- Not translate(), which takes 3 µs longer.
         claims := convert_from(decode(replace(replace(payload, '-', '+'), '_', '/')
