@@ -29,6 +29,8 @@ _HINTS: Final = {
 }
 
 
+#: The setting of the claims as JSON.
+CLAIMS: Final = "request.jwt.claims"
 #: All claims, and single ones, as functions of other programs read them.
 SEPARATE_CLAIMS: Final = (
     "request.jwt.claim",
@@ -38,7 +40,7 @@ SEPARATE_CLAIMS: Final = (
 #: The settings of sqla_rls itself; the application has declared every other one.
 _OURS: Final = frozenset(
     {
-        *("request.jwt.claims", *SEPARATE_CLAIMS, "pg_session_jwt.jwt"),
+        *(CLAIMS, *SEPARATE_CLAIMS, "pg_session_jwt.jwt"),
         *("search_path", "seed", "default_transaction_read_only"),
     }
 )

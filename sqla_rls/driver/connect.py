@@ -1,14 +1,15 @@
 """Opens an engine's connections with startup parameters.
 
-The parameters are the public key of pg_session_jwt, and a role and local_preload_libraries that win over
-``ALTER ROLE … SET``.  A pooler refuses them.  Therefore the first connection opens without parameters, and
-its answer tells whether a pooler is in between.
+The parameters are the public key of pg_session_jwt; and a role, empty claims and local_preload_libraries,
+which win over ``ALTER ROLE … SET``.  A pooler refuses them.  Therefore the first connection opens without
+parameters, and its answer tells whether a pooler is in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,7 +17,7 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from sqla_rls.driver import server_info
-from sqla_rls.driver.base import BindingTemplate, DriverConnection, Reset
+from sqla_rls.driver.base import CLAIMS, BindingTemplate, DriverConnection, Reset
 from sqla_rls.driver.server_info import ServerInfo
 from sqla_rls.driver.unprepared import Unnamed, unprepared_by_driver
 from sqla_rls.exc import DeclarationError
@@ -143,7 +144,7 @@ class _Opening:
     def _with_parameters(
         self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]
     ) -> tuple[DBAPIConnection, ServerInfo, Ed25519Signer | None]:
-        settings = {"role": "none", "local_preload_libraries": self._libraries}
+        settings = {"role": "none", CLAIMS: "", "local_preload_libraries": self._libraries}
         signer = None
         if self._sign and self._extension:
             # Imported here, since an app without signatures needs neither PyJWT nor cryptography.
@@ -153,7 +154,8 @@ class _Opening:
             settings["pg_session_jwt.jwk"] = signer.jwk
         try:
             with_settings = self.driver.with_settings({**self._startup, **cparams}, settings)
-            return *self._asked(dialect, record, cargs, with_settings), signer
+            connection, found = self._asked(dialect, record, cargs, with_settings)
+            return connection, replace(found, starts_without_claims=found.claims == ""), signer
         except dialect.loaded_dbapi.Error:
             # A pooler that QUERY doesn't reveal may have refused the parameters.  If the server has
             # failed, the second attempt fails, too.

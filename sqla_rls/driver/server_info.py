@@ -42,6 +42,10 @@ class ServerInfo:
     libraries: str
     #: The settings that a pooler has made for this client.
     pooler_settings: dict[str, str]
+    #: The value of request.jwt.claims when the connection was asked; None if it has never been set.
+    claims: str | None
+    #: Whether RESET ALL leaves request.jwt.claims empty, also if the login role has a default for it.
+    starts_without_claims: bool = False
 
 
 def read(answer: str, driver_connection: Any) -> ServerInfo:
@@ -68,6 +72,7 @@ def read(answer: str, driver_connection: Any) -> ServerInfo:
         pooler_settings={}
         if direct
         else {name: session[name] for name in _POOLER_SETTINGS if name in session},
+        claims=found["claims"],
     )
 
 

@@ -16,7 +16,7 @@ from weakref import ReferenceType, ref
 from sqlalchemy import Connection, TextClause, func, literal_column, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
-from sqla_rls.driver.base import SEPARATE_CLAIMS, Binding, require_unexpired
+from sqla_rls.driver.base import CLAIMS, SEPARATE_CLAIMS, Binding, BindingTemplate, require_unexpired
 from sqla_rls.driver.returned import reset_when_returned
 from sqla_rls.driver.unprepared import unprepared
 from sqla_rls.exc import BindingError, UnsupportedTransaction
@@ -59,14 +59,16 @@ def bind(
         it sets no role, and the login role must be the caller's.  In a joined transaction one SELECT reads
         the settings first.
     """
-    binding, sender = _binding(principal, plan, joined), plan.sender
+    sender = plan.sender
     if sender is not None and not joined:
         if plan.in_autocommit is not None and plan.in_autocommit():
             raise UnsupportedTransaction(_IN_AUTOCOMMIT)
+        binding = _binding(principal, plan, plan.sent_template)
         if sender.queue(binding, plan.options.binding.transport):
             return partial(sender.unqueue, binding)
     if plan.discards:
         raise UnsupportedTransaction(_RESETS_ALL)
+    binding = _binding(principal, plan, plan.joined_template if joined else plan.template)
     options, driver_connection = plan.options, plan.driver_connection
     if driver_connection is None and not joined and options.goes_with_begin:
         replace_later(connection, options)
@@ -100,7 +102,7 @@ _IN_AUTOCOMMIT: Final = (
 )
 
 
-def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Binding:
+def _binding(principal: Principal, plan: ConnectionPlan, template: BindingTemplate) -> Binding:
     if isinstance(principal, Caller):
         role, claims, expires_at = principal.role, principal.claims, principal.expires_at
         claims_json = principal.claims_json if claims else ""
@@ -109,18 +111,18 @@ def _binding(principal: Principal, plan: ConnectionPlan, joined: bool) -> Bindin
         role, claims, claims_json, expires_at = principal.role or "none", _NOTHING, "", None
     if expires_at is not None:
         require_unexpired(expires_at)
-    token = None
+    token, values = None, [claims_json]
     if plan.signer is not None:
         # The driver makes the token when it sends it: in AUTOCOMMIT, a token made here could have expired.
         token = partial(plan.signer.token, claims, claims_json, expires_at)
+        values = [""] if template.names[0] == CLAIMS else []
     # In the order of the template's names.
-    values = [claims_json if token is None else ""]
     if plan.has_separate_claims:
         values += _separate_claims(role, claims, claims_json if token is None else None)
     return Binding(
         role=role,
         values=values,
-        template=plan.joined_template if joined else plan.template,
+        template=template,
         token=token,
         expires_at=expires_at,
         discard_key=discard_key(principal, plan.options.binding.principal_claims) if plan.discards else None,
@@ -145,7 +147,7 @@ def _separate_claims(role: str, claims: Mapping[str, Any], claims_json: str | No
 
 
 #: pg_session_jwt refuses an empty text.  RESET is the only statement that unsets a setting in a transaction.
-_UNSET_BY_RESET: Final = frozenset({"request.jwt.claims", "pg_session_jwt.jwt", *SEPARATE_CLAIMS})
+_UNSET_BY_RESET: Final = frozenset({CLAIMS, "pg_session_jwt.jwt", *SEPARATE_CLAIMS})
 
 
 def _settings_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, SingletonThreadPool, StaticPool
 
 from sqla_rls.driver import connect, returned, server_info
 from sqla_rls.driver.base import (
+    CLAIMS,
     MARK,
     PATH,
     SEPARATE_CLAIMS,
@@ -84,6 +85,8 @@ class ConnectionPlan:
     #: The template for the transactions that a session begins, and the one for those that it joins.
     template: BindingTemplate = field(init=False)
     joined_template: BindingTemplate = field(init=False)
+    #: The template for the bindings of ``sender``.
+    sent_template: BindingTemplate = field(init=False)
 
     def __post_init__(self) -> None:
         server, signer, settings = self.server, self.signer, self.settings
@@ -95,14 +98,15 @@ class ConnectionPlan:
         # The last caller may know the next values of random(): RESET ALL and DISCARD ALL keep the seed.
         seed = self.modes is not None and SEED not in settings
         object.__setattr__(self, "has_separate_claims", separate)
+        # In the order of Binding.own_values().
+        names = (
+            CLAIMS,
+            *(SEPARATE_CLAIMS if separate else ()),
+            *(() if signer is None else ("pg_session_jwt.jwt",)),
+            *((SEED,) if seed else ()),
+        )
         template = BindingTemplate(
-            # In the order of Binding.own_values().
-            names=(
-                "request.jwt.claims",
-                *(SEPARATE_CLAIMS if separate else ()),
-                *(() if signer is None else ("pg_session_jwt.jwt",)),
-                *((SEED,) if seed else ()),
-            ),
+            names=names,
             fixed=settings,
             modes=self.modes,
             confidential=signer is not None,
@@ -132,6 +136,17 @@ class ConnectionPlan:
         if self.is_direct and mark is not None and MARK not in settings:
             template = replace(template, mark=mark, fixed={MARK: mark, **settings})
         object.__setattr__(self, "template", template)
+        if (
+            server is not None
+            and server.starts_without_claims
+            and signer is not None
+            and self.modes is not None
+            and self.resets_all
+            and not separate
+        ):
+            # RESET ALL, right before the transaction, leaves no claims beside the token.
+            template = replace(template, names=names[1:])
+        object.__setattr__(self, "sent_template", template)
 
     @property
     def is_direct(self) -> bool:

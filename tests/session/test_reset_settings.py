@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -337,6 +338,23 @@ def test_a_role_that_alice_gives_to_new_connections_is_not_theirs(
     assert line.visit(bob, value(text("SELECT current_user"))) == "authenticated"
     kept = lines(log_in=login, reset="none", signing="off")
     assert unbound(kept) == "authenticated"
+
+
+@by_some_transports
+def test_default_claims_of_the_login_role_are_nobodys(
+    lines: Lines, admin: Engine, login: URL, how: How, bob: Caller
+) -> None:
+    with admin.begin() as connection:
+        # Postgres lets only a superuser set such a default.
+        connection.exec_driver_sql(
+            f"""ALTER ROLE {login.username} SET request.jwt.claims = '{{"sub":"eve"}}'"""
+        )
+    claims = text("SELECT current_setting('request.jwt.claims', true)")
+    line = lines(log_in=login)
+    assert json.loads(line.visit(bob, value(claims)))["sub"] == "bob"
+    assert line.raw(lambda connection: connection.scalar(claims)) == ""
+    kept = lines(log_in=login, reset="none", signing="off")
+    assert "eve" in kept.raw(lambda connection: connection.scalar(claims))
 
 
 @pytest.mark.exhaustive

@@ -75,6 +75,7 @@ def test_no_forged_token_is_believed(sessions: Sessions, alice: Caller, bob: Cal
                 assert session.scalar(USER) == "bob", kind
 
 
+UNSIGNED = text("SELECT current_setting('request.jwt.claims', true)")
 INJECTED = [
     """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', true)""",
     """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', false)""",
@@ -112,6 +113,7 @@ def test_no_setting_makes_another_person(sessions: Sessions, todos: None, alice:
                     session.commit()
             with sessions(bob) as session:
                 assert session.scalar(USER) == "bob", statement
+                assert session.scalar(UNSIGNED) == "", statement
                 assert session.scalars(TASKS).all() == ["bob's"], statement
 
 
