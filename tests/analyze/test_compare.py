@@ -355,6 +355,14 @@ CATALOG: dict[str, tuple[str, str]] = {
         CREATE POLICY p ON docs TO other USING (body::code IS NOT NULL);""",
         "CREATE OR REPLACE FUNCTION is_code(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';",
     ),
+    "a variable of a domain of names": (
+        """CREATE DOMAIN rel AS regclass;
+        CREATE FUNCTION is_there() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+          DECLARE r public.rel; BEGIN r := 'public.is_open'; RETURN true;
+          EXCEPTION WHEN undefined_table THEN RETURN false; END $$;
+        CREATE POLICY p ON docs TO other USING (is_there());""",
+        "CREATE SEQUENCE is_open;",
+    ),
     "a materialized view": (
         """CREATE TABLE kinds (org_id int, is_open boolean NOT NULL);
         CREATE MATERIALIZED VIEW open AS SELECT org_id FROM kinds WHERE is_open;

@@ -144,8 +144,8 @@ class _Comparing:
     ) -> None:
         self.connection, self.sides, self.budget, self.only = connection, sides, budget, only
         self.evaluator = Evaluator(connection)
-        self.functions = Functions(connection)
         self.joined = sides.joined
+        self.functions = Functions(connection, self.joined.types)
         self.deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
         self.verdicts = Verdicts()
         self.worlds = 0
@@ -289,6 +289,9 @@ class _Comparing:
                 kept |= asked.kept
             replaced -= kept
             self.functions.require_decidable(expressions, but=replaced)
+            self.functions.require_no_catalog_columns(
+                [self.joined.relations[one] for one in self.sides.read(name)], expressions
+            )
             self.sides.require_same_functions(self.functions.signatures(expressions), but_bodies=replaced)
             self._require_callable(role, expressions, queries)
             self._require_same_groups(role, expressions)

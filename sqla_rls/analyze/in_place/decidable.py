@@ -14,8 +14,9 @@ from sqla_rls.analyze.in_place.asking import function_asks_for_role
 from sqla_rls.analyze.in_place.conditions import Undecidable
 from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.vocabulary import read_function
-from sqla_rls.analyze.vocabulary.outside import asks_for_catalog, untried, varies, varying
+from sqla_rls.analyze.vocabulary.outside import asks_for_catalog, is_catalog_type, untried, varies, varying
 from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.objects import Relation, Type, TypeName
 from sqla_rls.catalog.query import undone
 
 _CATALOG: Final = "pg_catalog"
@@ -30,6 +31,7 @@ _BELIEVES: Final = {
     "organization_id": "CAST(auth.organization_id() AS text) = :subject",
 }
 _ASKS_FOR_CATALOG: Final = "asks for facts of the catalog, which a migration may change"
+_NAMES_CATALOG: Final = "has objects of the catalog, which a migration may change"
 #: Functions of Postgres that aren't volatile and read tables.
 _READERS: Final = frozenset({"table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml"})
 
@@ -39,6 +41,8 @@ class Functions:
     """The functions of a database, as far as expressions call them."""
 
     connection: Connection
+    #: The types of users that matter, as a Schema has them.
+    types: Mapping[TypeName, Type]
     _known: dict[str, list[RowMapping]] = field(default_factory=dict)
     _reasons: dict[str, str | None] = field(default_factory=dict)
     _believing: dict[str, bool] = field(default_factory=dict)
@@ -55,7 +59,7 @@ class Functions:
         """
         expressions = list(expressions)
         self._look_up({name[-1] for one in expressions for name in one.vocabulary.functions})
-        if any(asks_for_catalog(one.sql) for one in expressions):
+        if any(asks_for_catalog(one.vocabulary, self._catalog_types) for one in expressions):
             raise Undecidable(f"a policy {_ASKS_FOR_CATALOG}")
         self._require_known_operators({pair for one in expressions for pair in one.operators})
         names = sorted({name for one in expressions for name in one.vocabulary.functions})
@@ -68,6 +72,22 @@ class Functions:
         for name in names:
             if name[:-1] == ("auth",):
                 self._require_claims(name[-1])
+
+    @property
+    def _catalog_types(self) -> frozenset[TypeName]:
+        return frozenset(name for name, one in self.types.items() if one.names_catalog)
+
+    def require_no_catalog_columns(
+        self, relations: Iterable[Relation], expressions: Iterable[Expression]
+    ) -> None:
+        """Raise Undecidable if *expressions* may read a column of *relations* with objects of the catalog."""
+        names = {name for one in expressions for name in one.vocabulary.names}
+        for relation in relations:
+            type_ = self.types.get((relation.schema, relation.relname))
+            columns = () if type_ is None else type_.catalog_columns
+            # The name of the relation may be its row.
+            if columns and not names.isdisjoint((relation.relname, *columns)):
+                raise Undecidable(f"column {columns[0]} of {relation.name} {_NAMES_CATALOG}")
 
     def signatures(self, expressions: Iterable[Expression]) -> list[str]:
         """Return the signatures of the functions outside ``pg_catalog`` that *expressions* reach.
@@ -215,7 +235,9 @@ class Functions:
             return f"function {name} reads {read}"
         if not vocabulary.is_complete:
             return f"function {name} may read tables: its body can't be parsed"
-        if asks_for_catalog(row["body"]):
+        if asks_for_catalog(vocabulary, self._catalog_types) or any(
+            is_catalog_type(one, self._catalog_types) for one in row["types"]
+        ):
             return f"function {name} {_ASKS_FOR_CATALOG}"
         called = {one[-1] for one in vocabulary.functions}
         self._look_up(called)

@@ -25,7 +25,11 @@ SELECT f.oid::pg_catalog.int8 AS oid,
                    g.aggtranstype::pg_catalog.regtype::pg_catalog.text, g.agginitval)
             FROM pg_catalog.pg_aggregate AS g WHERE g.aggfnoid = f.oid)
        )::pg_catalog.text AS properties,
-       pg_catalog.format_type(f.prorettype, NULL) AS returns
+       pg_catalog.format_type(f.prorettype, NULL) AS returns,
+       (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(m.nspname, t.typname))
+          FROM unnest(coalesce(f.proallargtypes, f.proargtypes::pg_catalog.oid[]) || f.prorettype) AS u (oid)
+          JOIN pg_catalog.pg_type AS t ON t.oid = u.oid
+          JOIN pg_catalog.pg_namespace AS m ON m.oid = t.typnamespace) AS types
   FROM pg_catalog.pg_proc AS f
   JOIN pg_catalog.pg_namespace AS n ON n.oid = f.pronamespace
   JOIN pg_catalog.pg_language AS l ON l.oid = f.prolang

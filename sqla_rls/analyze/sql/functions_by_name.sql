@@ -7,6 +7,10 @@ SELECT n.nspname AS schema,
        p.provolatile = 'v' AS is_volatile,
        p.provolatile = 'i' AS is_immutable,
        p.prosecdef AS is_definer,
+       (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(m.nspname, t.typname))
+          FROM unnest(coalesce(p.proallargtypes, p.proargtypes::pg_catalog.oid[]) || p.prorettype) AS u (oid)
+          JOIN pg_catalog.pg_type AS t ON t.oid = u.oid
+          JOIN pg_catalog.pg_namespace AS m ON m.oid = t.typnamespace) AS types,
        EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                 WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
                   AND d.deptype = 'e') AS is_of_extension

@@ -6,6 +6,7 @@ both sides, and attributes their constants to them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -178,9 +179,14 @@ class Reader:
         return columns
 
     def _read_with(self, clause: Any) -> None:
-        for cte in clause.ctes if clause is not None else ():
-            self._with.append(cte.ctename)
+        if clause is None:
+            return
+        if clause.recursive:
+            self._with += [cte.ctename for cte in clause.ctes]
+        for cte in clause.ctes:
             columns = self.query(cte.ctequery, names_columns=True)
+            # Without RECURSIVE, its own query still reads the table of that name.
+            self._with.append(cte.ctename)
             self.name_values([name.sval for name in cte.aliascolnames or ()], columns)
 
     def _columns(self, node: Any, names_columns: bool) -> list[Value]:
@@ -228,7 +234,11 @@ class Reader:
                     self.finish(self.value(node.quals))
                 self.words.names |= {name.sval for name in node.usingClause or ()}
             case "RangeFunction":
+                # The second part is the columns of one function in ROWS FROM.
                 values = [self.value(call) for call, _ in node.functions]
+                for _, columns in node.functions:
+                    self._inside(columns)
+                self._inside(node.coldeflist)
                 alias = node.alias
                 names = [name.sval for name in alias.colnames or ()] or [alias.aliasname] if alias else []
                 names += [column.colname for column in node.coldeflist or ()]
@@ -328,7 +338,20 @@ class Reader:
         self._relation(node)
         return Value()
 
+    def _read_TypeName(self, node: Any) -> Value:
+        names = tuple(name.sval for name in node.names or ())
+        # The type of a column is a part of the type of its table.
+        self.note_type(names[:-1] if node.pct_type else names)
+        return self._inside(node.typmods)
+
+    def note_type(self, names: tuple[str, ...]) -> None:
+        """Note a type, and the type of its elements if the name is that of an array."""
+        self.words.types.add(names)
+        if names[-1].startswith("_"):
+            self.words.types.add((*names[:-1], names[-1].lstrip("_")))
+
     def _read_TypeCast(self, node: Any) -> Value:
+        self.value(node.typeName)
         value = self.value(node.arg)
         name = node.typeName.names[-1].sval
         if value.terms:
@@ -373,8 +396,9 @@ class Reader:
                 return Value()
             return union(columns)
         tests = node.testexpr.args if type(node.testexpr).__name__ == "RowExpr" else (node.testexpr,)
-        for test, column in zip(tests, columns, strict=False):
-            self.compare(self.value(test), column)
+        # The star is one column of unknown number.
+        for test, column in itertools.zip_longest(map(self.value, tests), columns, fillvalue=Value()):
+            self.compare(test, column)
         return Value()
 
     def _read_BoolExpr(self, node: Any) -> Value:
@@ -467,8 +491,7 @@ class Reader:
 
     def _access(self, source: Value, keys: Sequence[Any], *, is_path: bool) -> Value:
         path: list[str] = []
-        for key in keys:
-            value = self.value(key)
+        for value in [self.value(key) for key in keys]:
             if value.terms or not value.constants:
                 # The key is only known at run time.
                 self.compare(source, value)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from sqla_rls.analyze.vocabulary.terms import Vocabulary
@@ -43,20 +42,104 @@ _NOW_KEYWORDS: Final = frozenset(
 #: Functions that return a part of a moment.
 _PARTS_OF_TIME: Final = frozenset({"extract", "date_part", "to_char", "date_trunc"})
 _POSTGRES: Final = ((), ("pg_catalog",))
-#: Words of the functions and relations that answer from the catalog; pg_has_role() has a check of its own.
-_CATALOG: Final = re.compile(
-    r"\bpg_(?!catalog\b|temp\b|has_role\b|typeof\b|sleep\b|column_size\b|advisory|try_advisory|backend_pid\b"
-    r"|current_|input_is_valid\b|client_encoding\b|postmaster_start_time\b)"
-    r"|\binformation_schema\b|\bhas_\w+_privilege\b|\brow_security_active\b|\b\w+_description\b"
-    r"|\bto_reg|\breg(class|collation|config|dictionary|namespace|oper|operator|proc|procedure|role|type)\b"
-    r"|\bformat_type\b|\b(acl|make)explode\b",
-    re.IGNORECASE,
+_CATALOG_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
+#: The types whose values are objects of the catalog by their names, or privileges on these.
+CATALOG_TYPES: Final = frozenset(
+    {
+        *("regclass", "regcollation", "regconfig", "regdatabase", "regdictionary", "regnamespace", "regoper"),
+        *("regoperator", "regproc", "regprocedure", "regrole", "regtype", "aclitem"),
+    }
 )
+#: The functions that answer from the catalog, beside those whose names begin with pg_.
+_CATALOG_FUNCTIONS: Final = frozenset(
+    {
+        *("col_description", "obj_description", "shobj_description"),
+        *(
+            f"has_{one}_privilege"
+            for one in (
+                *("any_column", "column", "database", "foreign_data_wrapper", "function", "language"),
+                *("largeobject", "parameter", "schema", "sequence", "server", "table", "tablespace", "type"),
+            )
+        ),
+        *("row_security_active", "format_type", "oidvectortypes", "to_regtypemod"),
+        *(
+            name
+            for one in CATALOG_TYPES
+            for name in (one, f"to_{one}", *(f"{one}{end}" for end in ("in", "out", "recv", "send")))
+        ),
+        *("aclcontains", "acldefault", "aclexplode", "aclinsert", "aclitemeq", "aclremove", "makeaclitem"),
+        *("hash_aclitem", "hash_aclitem_extended"),
+        # The configurations of text search, also those of the default.
+        *("to_tsvector", "json_to_tsvector", "jsonb_to_tsvector", "to_tsquery", "plainto_tsquery"),
+        *("phraseto_tsquery", "websearch_to_tsquery", "ts_debug", "ts_headline", "ts_lexize", "ts_parse"),
+        "ts_token_type",
+    }
+)
+#: Those with pg_ that ask for their arguments, the session or a lock; pg_has_role() has a check of its own.
+_NOT_OF_CATALOG: Final = frozenset(
+    {
+        *("pg_has_role", "pg_typeof", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "pg_column_size"),
+        *("pg_column_compression", "pg_collation_for", "pg_input_is_valid", "pg_input_error_info"),
+        *("pg_size_pretty", "pg_size_bytes", "pg_notify", "pg_encoding_to_char", "pg_char_to_encoding"),
+        *(name for name in _VARYING | _SESSION if name.startswith("pg_")),
+    }
+)
+_LOCKS: Final = ("pg_advisory_", "pg_try_advisory_")
 
 
-def asks_for_catalog(sql: str) -> bool:
-    """Return whether *sql* may ask for privileges, comments, or other facts of the catalog."""
-    return _CATALOG.search(sql) is not None
+def asks_for_catalog(vocabulary: Vocabulary, types: Collection[tuple[str, str]] = ()) -> bool:
+    """Return whether *vocabulary* may ask for privileges, comments, or other facts of the catalog.
+
+    A name without a schema counts as Postgres's own.  SQL that can't be read may ask for anything.
+
+    Args:
+        vocabulary: that of an expression, a query or a body.
+        types: the types of users, with their schemas, whose values name objects of the catalog.
+    """
+    return (
+        not (vocabulary.is_parsed and vocabulary.is_readable)
+        or any(map(_is_catalog_function, vocabulary.functions))
+        or any(map(_is_of_catalog, vocabulary.relations))
+        or any(is_catalog_type(one, types) for one in vocabulary.types)
+    )
+
+
+def is_catalog_type(name: Sequence[str], types: Collection[tuple[str, str]]) -> bool:
+    """Return whether the values of that type name objects of the catalog, or privileges on these.
+
+    Args:
+        name: its parts.
+        types: the types of users that do.
+    """
+    last = name[-1].lstrip("_")
+    return (last in CATALOG_TYPES and _is_postgres(name)) or may_mean(name, types)
+
+
+def may_mean(name: Sequence[str], objects: Collection[tuple[str, str]]) -> bool:
+    """Return whether *name*, in parts, may be that of one of *objects*, with their schemas."""
+    if len(name) > 1:
+        return (name[-2], name[-1]) in objects
+    return any(each == name[-1] for _, each in objects)
+
+
+def _is_postgres(name: Sequence[str]) -> bool:
+    return len(name) == 1 or name[-2] == "pg_catalog"
+
+
+def _is_catalog_function(name: Sequence[str]) -> bool:
+    if len(name) > 1 and name[-2] == "information_schema":
+        return True
+    last = name[-1]
+    if not _is_postgres(name) or last in _NOT_OF_CATALOG or last.startswith(_LOCKS):
+        return False
+    return last.startswith("pg_") or last in _CATALOG_FUNCTIONS
+
+
+def _is_of_catalog(relation: Sequence[str]) -> bool:
+    if len(relation) > 1:
+        return relation[-2] in _CATALOG_SCHEMAS
+    # All relations of pg_catalog have this prefix.
+    return relation[-1].startswith("pg_")
 
 
 def varies(name: str) -> bool:

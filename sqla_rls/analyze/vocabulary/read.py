@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -111,6 +112,8 @@ def _read_plpgsql(reader: Reader, body: str) -> None:
         except pglast.parser.ParseError:
             continue
         _walk(reader, tree)
+        # The parser doesn't say the types of variables that aren't its own.
+        reader.words.types |= {(name,) for name in _identifiers(body)}
         return
     _scan(reader, body)
 
@@ -119,18 +122,37 @@ def _scan(reader: Reader, sql: str) -> None:
     """Read the words of SQL that can't be parsed, such as a body that assigns an argument."""
     from pglast.parser import ParseError, scan
 
-    reader.words.is_complete = False
+    reader.words.leave_unparsed()
     try:
         tokens = scan(sql)
     except ParseError:
         reader.words.leave_unread()
         return
+    reader.words.types |= {(name,) for name in _identifiers(sql)}
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
         reader.words.writes |= _COMMANDS.get(token.name, frozenset())
         is_block = token.name == "DO" and following is not None and following.name in ("SCONST", "LANGUAGE")
         word = sql[token.start : token.end + 1].strip('"').lower()
         if is_block or token.name == "EXECUTE" or (token.name == "IDENT" and word.startswith(RUN_TEXT)):
             reader.words.leave_unread()
+
+
+def _identifiers(sql: str) -> Iterator[str]:
+    """Yield the words of *sql* that may be names, as Postgres folds them."""
+    from pglast.parser import scan
+
+    tokens = list(scan(sql))
+    for place, token in enumerate(tokens):
+        word = sql[token.start : token.end + 1]
+        if token.name == "UIDENT":
+            # The character of its escapes may follow.
+            has_escape = [one.name for one in tokens[place + 1 : place + 3]] == ["UESCAPE", "SCONST"]
+            end = tokens[place + 2].end if has_escape else token.end
+            yield trees(f"SELECT {sql[token.start : end + 1]}")[0].targetList[0].val.fields[0].sval
+        elif token.name == "IDENT" and word.startswith('"'):
+            yield word[1:-1].replace('""', '"')
+        elif token.name == "IDENT" or token.kind not in ("NO_KEYWORD", "RESERVED_KEYWORD"):
+            yield word.lower()
 
 
 def _walk(reader: Reader, tree: Any) -> None:
@@ -143,7 +165,9 @@ def _walk(reader: Reader, tree: Any) -> None:
     for name, value in tree.items():
         if name in _DYNAMIC or name == "dynquery":
             reader.words.leave_unread()
-        if name == "PLpgSQL_expr":
+        if name == "PLpgSQL_type" and "%" not in value["typname"]:
+            reader.note_type((value["typname"],))
+        elif name == "PLpgSQL_expr":
             _read_embedded(reader, value)
         elif name == "PLpgSQL_stmt_case" and "t_expr" in value:
             compared = _embedded(reader, value["t_expr"]["PLpgSQL_expr"])

@@ -84,12 +84,16 @@ class Vocabulary:
     relations: frozenset[tuple[str, ...]] = frozenset()
     #: The functions that are called, in parts.
     functions: frozenset[tuple[str, ...]] = frozenset()
+    #: The types of casts, variables and columns, in parts; for an array, that of its elements.
+    types: frozenset[tuple[str, ...]] = frozenset()
     #: The terms in the arguments of each function, by its last name; those of COLLATE, too.
     arguments: Mapping[str, frozenset[Term]] = field(default_factory=dict)
     #: The commands that write: INSERT, UPDATE and DELETE, also in WITH; of MERGE, all three.
     writes: frozenset[str] = frozenset()
     #: False: a part could not be parsed, or its SQL is made at run time, or the name of a setting.
     is_complete: bool = True
+    #: False: the parser doesn't know the syntax of a part, so that names may be missing.
+    is_parsed: bool = True
     #: False: it runs SQL that is made at run time, or of another language, so that it may run any command.
     is_readable: bool = True
 
@@ -117,9 +121,11 @@ class Words:
         self.null_tests: set[str] = set()
         self.relations: set[tuple[str, ...]] = set()
         self.functions: set[tuple[str, ...]] = set()
+        self.types: set[tuple[str, ...]] = set()
         self.arguments: dict[str, set[Term]] = {}
         self.writes: set[str] = set()
         self.is_complete = True
+        self.is_parsed = True
         self.is_readable = True
 
     def _root(self, term: Term) -> Term:
@@ -161,11 +167,17 @@ class Words:
         self.null_tests |= vocabulary.null_tests
         self.relations |= vocabulary.relations
         self.functions |= vocabulary.functions
+        self.types |= vocabulary.types
         for name, terms in vocabulary.arguments.items():
             self.arguments.setdefault(name, set()).update(terms)
         self.writes |= vocabulary.writes
         self.is_complete &= vocabulary.is_complete
+        self.is_parsed &= vocabulary.is_parsed
         self.is_readable &= vocabulary.is_readable
+
+    def leave_unparsed(self) -> None:
+        """Note that the parser doesn't know the syntax of a part."""
+        self.is_complete = self.is_parsed = False
 
     def leave_unread(self) -> None:
         """Note that SQL is made at run time, or has another language."""
@@ -197,8 +209,10 @@ class Words:
             null_tests=frozenset(self.null_tests),
             relations=frozenset(self.relations),
             functions=frozenset(self.functions),
+            types=frozenset(self.types),
             arguments=MappingProxyType({name: frozenset(terms) for name, terms in self.arguments.items()}),
             writes=frozenset(self.writes),
             is_complete=self.is_complete,
+            is_parsed=self.is_parsed,
             is_readable=self.is_readable,
         )

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression, read_query
-from sqla_rls.analyze.vocabulary.outside import asks_for_catalog, untried, varying
+from sqla_rls.analyze.vocabulary.outside import asks_for_catalog, is_catalog_type, untried, varying
 from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.schema import Schema
 
@@ -16,7 +16,19 @@ _DECIDING: Final = frozenset({"policy", "query", "body"})
 
 def may_ask_for_catalog(schema: Schema, name: str) -> bool:
     """Return whether access to relation *name* may depend on facts of the catalog that no definition has."""
-    return any(asks_for_catalog(sql) for sql in _texts(schema, name))
+    types = schema.catalog_types
+    reached = _reached(schema, name)
+    # A call casts to the types of its arguments, and a column of them has a text.
+    if any(
+        is_catalog_type(type_, types)
+        for one in reached & schema.functions.keys()
+        for type_ in schema.functions[one].types
+    ) or any(
+        (schema.relations[one].schema, schema.relations[one].relname) in types
+        for one in reached & schema.relations.keys()
+    ):
+        return True
+    return any(asks_for_catalog(one, types) for one in _vocabularies(schema, name))
 
 
 def what_varies(schemas: Iterable[Schema], name: str, policies: Collection[str]) -> str | None:
@@ -93,7 +105,7 @@ def _of_other_policies(schema: Schema, name: str, policies: Collection[str]) -> 
     return {signature for signature, one in schema.functions.items() if one.name in every - own}
 
 
-def _vocabularies(schema: Schema, name: str, policies: Collection[str]) -> Iterator[Vocabulary]:
+def _vocabularies(schema: Schema, name: str, policies: Collection[str] | None = None) -> Iterator[Vocabulary]:
     for one in sorted(_reached(schema, name, policies)):
         if (function := schema.functions.get(one)) is not None:
             yield function.vocabulary
@@ -109,12 +121,3 @@ def _of_relation(relation: Relation, policies: Collection[str] | None) -> Iterat
                     yield read_expression(sql)
     if relation.query is not None:
         yield read_query(relation.query)
-
-
-def _texts(schema: Schema, name: str) -> Iterator[str]:
-    for one in _reached(schema, name):
-        if (function := schema.functions.get(one)) is not None:
-            yield function.body
-        elif (relation := schema.relations.get(one)) is not None:
-            yield from (sql for each in relation.policies for sql in (each.using, each.check) if sql)
-            yield relation.query or ""

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 
+from sqla_rls.analyze.vocabulary.outside import CATALOG_TYPES
 from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.objects import (
     PUBLIC,
@@ -20,6 +21,8 @@ from sqla_rls.analyze.worlds.objects import (
     Profile,
     Relation,
     RoleAttributes,
+    Type,
+    TypeName,
 )
 from sqla_rls.catalog.query import pinned
 from sqla_rls.exc import AnalysisError
@@ -37,6 +40,8 @@ class Schema:
     #: Operators, casts, domains and settings: any expression may depend on them.
     surroundings: str
     version: int
+    #: The domains, and the types made of them or of types of the catalog, such as those of rows.
+    types: Mapping[TypeName, Type]
 
     @classmethod
     def read(cls, connection: Connection, *, of_new_rows: bool = False) -> Schema:
@@ -59,6 +64,7 @@ class Schema:
                 name: connection.execute(query(name)).mappings().all()
                 for name in ("relations", "functions", "dependencies", "roles")
             }
+            types = read_types(connection)
             surroundings = connection.scalar(query("surroundings")) or ""
             version = connection.scalar(query("version"))
         if any(row["is_misnamed"] for row in found["roles"]):
@@ -85,6 +91,7 @@ class Schema:
             edges={name: tuple(dict.fromkeys(ones)) for name, ones in edges.items()},
             surroundings=surroundings,
             version=int(version or 0),
+            types=types,
         )
 
     def joined(self, other: Schema) -> Schema:
@@ -114,6 +121,7 @@ class Schema:
             },
             surroundings=other.surroundings,
             version=other.version,
+            types={**self.types, **other.types},
         )
 
     def with_bodies(self, bodies: Mapping[str, str]) -> Schema:
@@ -133,6 +141,11 @@ class Schema:
     def calls(self, name: str) -> frozenset[str]:
         """Return the functions that access to relation *name* may call."""
         return frozenset(one for one in self._reached(name) if one in self.functions)
+
+    @cached_property
+    def catalog_types(self) -> frozenset[TypeName]:
+        """The types of users whose values name objects of the catalog."""
+        return frozenset(name for name, one in self.types.items() if one.names_catalog)
 
     def materialized(self, name: str) -> list[str]:
         """Return the materialized views that access to relation *name* reads, in the order of a refresh."""
@@ -172,6 +185,21 @@ class Schema:
                     reached.add(target)
                     waiting.append(target)
         return frozenset(reached)
+
+
+def read_types(connection: Connection) -> Mapping[TypeName, Type]:
+    """Return the types of users that run checks, or whose values name objects of the catalog."""
+    statement = query("types").bindparams(bindparam("catalog_types", type_=ARRAY(Text())))
+    rows = connection.execute(statement, {"catalog_types": sorted(CATALOG_TYPES)})
+    return {
+        (row["schema"], row["name"]): Type(
+            names_catalog=row["names_catalog"],
+            catalog_columns=tuple(row["catalog_columns"]),
+            definition=row["definition"],
+            checks=tuple(row["checks"]),
+        )
+        for row in rows.mappings()
+    }
 
 
 def read_profiles(
@@ -281,6 +309,7 @@ def _function(row: RowMapping) -> Function:
         **{name: row[name] for name in ("signature", "schema", "name", "language", "body", "owner")},
         is_bound=row["is_bound"],
         is_definer=row["is_definer"],
+        types=tuple((schema, name) for schema, name in row["types"]),
         definition=json.dumps(definition),
     )
 

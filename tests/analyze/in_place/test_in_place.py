@@ -376,3 +376,63 @@ def test_two_functions_of_the_caller_prove_nothing(databases: Databases, call: s
 
     assert [one for one in found.same if one.role == "reader" and one.worlds]
     assert not any(one.proved for one in found.same)
+
+
+# What both sides have, the change, and why it isn't decided; None if it is.
+NAMES_OF_POSTGRES: dict[str, tuple[str, str, str | None]] = {
+    "a body with a domain of names of tables": (
+        """CREATE DOMAIN rel AS regclass;
+        CREATE FUNCTION has_own() RETURNS boolean LANGUAGE sql STABLE AS
+          $$ SELECT 'public.own'::public.rel IS NOT NULL $$""",
+        "has_own()",
+        "function public.has_own() asks for facts of the catalog",
+    ),
+    "a function with an argument that is a table's name": (
+        """CREATE FUNCTION is_own(regclass) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT $1 IS NOT NULL';
+        CREATE FUNCTION has_own() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT public.is_own('own') $$""",
+        "has_own()",
+        "function public.is_own(regclass) asks for facts of the catalog",
+    ),
+    "a column of names of tables": (
+        "ALTER TABLE own ADD kind regclass",
+        "kind::text = 'own'",
+        "column kind of public.own has objects of the catalog",
+    ),
+    "a row with a name of a table": (
+        "ALTER TABLE own ADD kind regclass",
+        "own.*::text <> ''",
+        "column kind of public.own has objects of the catalog",
+    ),
+    "a table of which a query has the name": (
+        """CREATE FUNCTION is_empty() RETURNS boolean LANGUAGE sql STABLE AS
+          'WITH orgs AS (SELECT * FROM orgs) SELECT NOT EXISTS (SELECT FROM orgs)'""",
+        "is_empty()",
+        "function public.is_empty() reads orgs",
+    ),
+    "a column with such a name": ("ALTER TABLE own ADD pg_note text", "pg_note = 'pg_class'", None),
+    "a function with such a name": (
+        """CREATE FUNCTION row_description(text) RETURNS text LANGUAGE sql STABLE AS
+          $$ SELECT concat($1, 'information_schema') $$;
+        CREATE FUNCTION pg_note(text) RETURNS text LANGUAGE sql STABLE AS
+          'SELECT public.row_description($1)'""",
+        "pg_note(user_id) = 'x'",
+        None,
+    ),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", NAMES_OF_POSTGRES)
+def test_names_of_the_catalog_are_those_of_postgres(databases: Databases, name: str) -> None:
+    both, condition, reason = NAMES_OF_POSTGRES[name]
+    run(databases.before, both)
+    change = f"{both}; ALTER POLICY p ON own USING (auth.user_id() = user_id OR {condition})"
+    with databases.changed(change) as sides:
+        found = decided(*sides)
+
+        reasons = {one.reason for one in found.unknown if one.object == "public.own"}
+        if reason is None:
+            assert not reasons
+        else:
+            assert [reason in one for one in reasons] == [True]
+            assert not [one for one in found.same if one.object == "public.own" and one.worlds]

@@ -42,6 +42,9 @@ class InPlace:
             self.database, relation, role, lambda part: asked.of(relation.name, part), asked.spelled
         )
         self._functions.require_decidable(asked.expressions)
+        self._functions.require_no_catalog_columns(
+            [self.schema.relations[one] for one in self.schema.reads(relation.name)], asked.expressions
+        )
         as_role = self._rights.evaluates_as(role, asked.expressions)
         universe = self.worlds.universe(relation, connection, schema)
         evaluator = Evaluator(connection)
@@ -74,7 +77,7 @@ class InPlace:
 
     @cached_property
     def _functions(self) -> Functions:
-        return Functions(self.database.connection)
+        return Functions(self.database.connection, self.schema.types)
 
     @cached_property
     def _prefix(self) -> str:
