@@ -391,11 +391,12 @@ def test_settings_that_alice_gives_to_new_connections_yield_to_those_that_are_na
 
 @pytest.mark.exhaustive
 @by_some_transports
+@pytest.mark.parametrize("path", ["pg_temp, public", "''"])
 def test_a_path_that_alice_gives_to_new_connections_yields_to_one_that_is_named(
-    lines: Lines, login: URL, todos: None, alice: Caller, bob: Caller
+    lines: Lines, login: URL, todos: None, alice: Caller, bob: Caller, path: str
 ) -> None:
     line = lines(log_in=login)
-    line.visit(alice, alter_role("search_path = pg_temp, public"))
+    line.visit(alice, alter_role(f"search_path = {path}"))
     line.hang_up()
     named = lines(log_in=login, settings={"search_path": "public"})
     for one, expected in ((line, ["planted"]), (named, ["bob's"])):
