@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Column, MetaData, Table, Uuid, text
@@ -12,6 +11,7 @@ from sqla_rls import auth_uid, authenticated, crud_policy
 from sqla_rls.exc import AuthSchemaUnusable
 from sqla_rls.testing.postgres import Server
 from tests.support.project import Project, execute, operations, own_todos
+from tests.support.servers import administered
 
 pytestmark = pytest.mark.sqlalchemy
 
@@ -40,15 +40,8 @@ def test_the_extension_that_may_not_be_used_is_an_error_with_its_cure(
     project.check(own_todos())
     project.downgrade("base")
     signing_server.drop_database(name)
-    with server_connection(signing_server) as connection:
+    with administered(signing_server) as connection:
         connection.execute(text("DROP ROLE sqla_rls_owner"))
-
-
-def server_connection(server: Server) -> Any:
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import NullPool
-
-    return create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
 
 
 @pytest.mark.exhaustive

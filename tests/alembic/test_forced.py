@@ -28,6 +28,7 @@ from sqla_rls import Policy, auth_uid, force_row_level_security
 from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.testing.postgres import Server
 from tests.support.project import Project, notes
+from tests.support.servers import administered
 from tests.support.suite import table
 
 
@@ -40,7 +41,7 @@ def forced_notes(*policies: Policy, forced: bool = True) -> MetaData:
 def owner(server: Server) -> Iterator[Engine]:
     """Connects as a role that is no superuser to a database that it owns."""
     name = server.create_database()
-    with create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT").connect() as admin:
+    with administered(server) as admin:
         if not admin.scalar(text("SELECT true FROM pg_roles WHERE rolname = 'forced_owner'")):
             admin.execute(text("CREATE ROLE forced_owner LOGIN PASSWORD 'forced_owner'"))
         admin.execute(text(f"ALTER DATABASE {name} OWNER TO forced_owner"))

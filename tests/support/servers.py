@@ -8,6 +8,8 @@ from typing import Final
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
 
 from sqla_rls.server.installation import Installation
 from sqla_rls.server.postgres import Server
@@ -37,6 +39,21 @@ def cleared_server(installation: Installation | None = None) -> Iterator[Server]
         server.stop()
         raise
     free.append(server)
+
+
+@contextmanager
+def two_cleared_servers(roles: str) -> Iterator[tuple[Server, Server]]:
+    """Give two cleared servers, each with the roles that the script *roles* creates."""
+    with cleared_server() as one, cleared_server() as other:
+        for server in (one, other):
+            with administered(server) as connection:
+                connection.exec_driver_sql(roles)
+        yield one, other
+
+
+def administered(server: Server) -> Connection:
+    """Connect as the superuser, in AUTOCOMMIT."""
+    return create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
 
 
 def _clear(server: Server) -> None:

@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 from sqla_rls.server.postgres import Server
 from tests.support.in_place import ROLES, Databases, database
-from tests.support.servers import cleared_server
+from tests.support.servers import two_cleared_servers
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Server, Server]]:
-    with cleared_server() as before, cleared_server() as after:
-        for server in (before, after):
-            engine = create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-            with engine.connect() as connection:
-                connection.exec_driver_sql(ROLES)
-        yield before, after
+    with two_cleared_servers(ROLES) as both:
+        yield both
 
 
 @pytest.fixture(scope="module")

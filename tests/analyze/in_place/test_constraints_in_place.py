@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, text
 
 from sqla_rls.analyze.in_place import compare_in_place
 from sqla_rls.analyze.in_place.proof import is_proved
 from sqla_rls.analyze.in_place.splice import parsed
 from tests.support.in_place import ROLES, Databases, database, decided, on, run, side, verdicts
-from tests.support.servers import cleared_server
+from tests.support.servers import administered, cleared_server
 from tests.support.suite import find_installation
 
 
@@ -154,7 +153,7 @@ def test_a_changed_row_satisfies_a_constraint_that_older_rows_may_break(
 @pytest.fixture
 def postgres_15() -> Iterator[Connection]:
     with cleared_server(find_installation(15)) as server:
-        with create_engine(server.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT").connect() as roles:
+        with administered(server) as roles:
             roles.exec_driver_sql(ROLES)
         with database(server) as connection:
             yield connection
