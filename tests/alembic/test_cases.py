@@ -24,8 +24,9 @@ from sqla_rls.ddl.roles import CreateRole
 from sqla_rls.snapshot import Role
 from sqla_rls.testing.postgres import Server
 from tests.support.project import Project, settled_state, state
-from tests.tables.case_expressions import EXPRESSIONS, TEXTS
+from tests.tables.case_expressions import EXPRESSIONS
 from tests.tables.case_tables import POLICIES, REVISIONS, ROLES, TABLES
+from tests.tables.case_texts import TEXTS
 from tests.tables.case_views import VIEWS
 from tests.tables.cases import READER, SCHEMAS, WRITER, Case, Step, shared_tables
 

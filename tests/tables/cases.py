@@ -120,3 +120,25 @@ def next_name(prefix: str) -> str:
     global _number
     _number += 1
     return f"{prefix}_{_number:03}"
+
+
+def expression(group: str, name: str, declared: Any, sql: str, changed: Any, changed_sql: str) -> Case:
+    """USING of a policy on the table with a column of every type; *declared* may be a function of it."""
+    policy = next_name("e")
+
+    def step(declared: Any, sql: str) -> Step:
+        def build(metadata: MetaData) -> None:
+            made = metadata.tables["everything"]
+            using: Any = declared(made) if callable(declared) else declared
+            Policy(policy, using=using)._set_parent_with_dispatch(made)
+
+        return Step(build, [f"CREATE POLICY {policy} ON everything USING ({sql}\n)"])
+
+    return Case(
+        group,
+        name,
+        (policy,),
+        step(declared, sql),
+        step(changed, changed_sql),
+        Step(lambda metadata: None, []),
+    )
