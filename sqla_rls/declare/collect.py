@@ -20,7 +20,7 @@ from sqla_rls.declare.ignore import Ignored
 from sqla_rls.declare.policies import Policy as DeclaredPolicy
 from sqla_rls.declare.policies import is_false
 from sqla_rls.declare.policies_only import check_policies_only
-from sqla_rls.declare.reading import behind_views, may_call_auth, may_read_tables
+from sqla_rls.declare.reading import behind_views, may_call_auth, may_read_tables, names_auth
 from sqla_rls.declare.roles import brings_anonymous_along, roles_of_others, roles_to_make
 from sqla_rls.declare.sequences import called_sequences, serial_sequences
 from sqla_rls.declare.views import declared_views
@@ -283,9 +283,8 @@ def _calls_auth(
     return may_call_auth(
         (one.body for one in sql_functions),
         (one for found in tables for _, *pair in found.policies for one in pair),
-        (default for found in tables for default in _defaults(found.table)),
         (view.query for view in declared_views(models.metadatas)),
-    )
+    ) or any(names_auth(default) for found in tables for default in _defaults(found.table))
 
 
 def grants_on(metadatas: Iterable[MetaData], default_schema: str | None) -> list[Grant]:

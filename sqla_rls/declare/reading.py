@@ -13,6 +13,7 @@ from sqla_rls.declare.auth import AuthFunction
 from sqla_rls.declare.expressions import auth_uid
 from sqla_rls.declare.views import declared_views
 from sqla_rls.snapshot import (
+    AUTH_SCHEMA,
     may_read,
 )
 
@@ -26,6 +27,23 @@ def may_call_auth(*expressions: Iterable[Any]) -> bool:
         and any(map(_calls_auth_itself, visitors.iterate(expression)))
         for expression in chain(*expressions)
     )
+
+
+def names_auth(default: Any) -> bool:
+    """Return whether a column default may name schema ``auth``; a call of another function in SQL text doesn't.
+
+    Each table has such calls, ``now()`` for example, also in models without a declaration.
+    """
+    if not isinstance(default, visitors.ExternallyTraversible):
+        return False
+    texts = (
+        element.text if isinstance(element, TextClause) else element.name
+        for element in visitors.iterate(default)
+        if isinstance(element, TextClause) or (isinstance(element, ColumnClause) and element.is_literal)
+    )
+    calls = any(isinstance(element, AuthFunction | auth_uid) for element in visitors.iterate(default))
+    # U&"\0061uth" is a spelling of the name, too.
+    return calls or any(AUTH_SCHEMA in text.lower() or 'u&"' in text.lower() for text in texts)
 
 
 def _calls_auth_itself(element: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, Uuid, text
+from sqlalchemy import Column, MetaData, Table, Text, Uuid, text
 
 from sqla_rls import auth_uid, authenticated, crud_policy
 from sqla_rls.exc import AuthSchemaUnusable
@@ -14,6 +14,24 @@ from tests.support.project import Project, execute, operations, own_todos
 from tests.support.servers import administered
 
 pytestmark = pytest.mark.sqlalchemy
+
+
+def test_models_without_declarations_get_no_auth_functions(project: Project) -> None:
+    """Alembic loads the plugin in each project of an environment, also in those that declare nothing."""
+    metadata = MetaData()
+    Table("logs", metadata, Column("id", Uuid, server_default=text("gen_random_uuid()")))
+    assert operations(project.migrate(metadata)) == ["create_table"]
+    project.check(metadata)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "default", ["lower(auth.user_id())", 'lower("auth" . user_id())', 'lower(U&"\\0061uth".user_id())']
+)
+def test_a_default_in_sql_text_gets_the_auth_functions_that_it_calls(project: Project, default: str) -> None:
+    metadata = MetaData()
+    Table("logs", metadata, Column("user_id", Text, server_default=text(default)))
+    assert operations(project.migrate(metadata))[0] == "create_auth_functions"
 
 
 @pytest.mark.exhaustive
