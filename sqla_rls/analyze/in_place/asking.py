@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final
 
+from sqla_rls.analyze.vocabulary import read_expression
 from sqla_rls.analyze.worlds.schema import Schema
 
 _KEYWORDS: Final = frozenset({"session_user", "current_user", "current_role", "user", "system_user"})
@@ -65,11 +66,15 @@ def access_asks_for_role(schema: Schema, names: Iterable[str]) -> bool:
     for name in names:
         relation = schema.relations[name]
         for policy in relation.policies:
-            expressions += [policy.using, policy.check]
+            for sql in (policy.using, policy.check):
+                if sql is not None:
+                    expressions += [sql, *schema.implied.checks(read_expression(sql))]
         for column in relation.columns.values():
             expressions += [column.default, column.generated, *column.domain_checks]
         expressions += [relation.query, *relation.checks, *relation.new_checks]
         called |= schema.calls(name)
+    for function in (schema.functions[one] for one in called):
+        expressions += schema.implied.checks(function.vocabulary, function.types)
     return any(asks_for_role(one) for one in expressions if one is not None) or any(
         function_asks_for_role(schema.functions[one].language, schema.functions[one].body) for one in called
     )

@@ -145,7 +145,7 @@ class _Comparing:
         self.connection, self.sides, self.budget, self.only = connection, sides, budget, only
         self.evaluator = Evaluator(connection)
         self.joined = sides.joined
-        self.functions = Functions(connection, self.joined.types)
+        self.functions = Functions(connection, self.joined.implied)
         self.deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
         self.verdicts = Verdicts()
         self.worlds = 0
@@ -258,7 +258,15 @@ class _Comparing:
                 )
             else:
                 open_.append(command)
-        if open_:
+        if not open_:
+            return
+        try:
+            # Which rows there may be, the constraints of the database before decide.
+            self._require_same(self.sides.constraints(name))
+        except Undecidable as error:
+            for command in open_:
+                self.verdicts.add_unknown(name, alike.roles, command, str(error))
+        else:
             self._try(universe, alike, open_, parts, tables)
 
     def _part(self, name: str, role: str, part: Part, tables: Tables) -> _Part:
@@ -292,12 +300,19 @@ class _Comparing:
             self.functions.require_no_catalog_columns(
                 [self.joined.relations[one] for one in self.sides.read(name)], expressions
             )
-            self.sides.require_same_functions(self.functions.signatures(expressions), but_bodies=replaced)
+            generated = self.sides.generated(name, expressions)
+            self.functions.require_decidable(generated)
+            self._require_same([*expressions, *generated], but_bodies=replaced)
             self._require_callable(role, expressions, queries)
             self._require_same_groups(role, expressions)
         except Undecidable as error:
             return _Part(("", ""), frozenset(), str(error))
         return _Part((conditions[0], conditions[1]), frozenset(expressions))
+
+    def _require_same(self, expressions: Sequence[Expression], *, but_bodies: Collection[Name] = ()) -> None:
+        """Raise Undecidable if a function or a domain that *expressions* reach changes."""
+        self.sides.require_same_functions(self.functions.signatures(expressions), but_bodies=but_bodies)
+        self.sides.require_same_types(self.functions.types(expressions))
 
     def _require_callable(
         self, role: str, expressions: Collection[Expression], queries: Collection[Expression]

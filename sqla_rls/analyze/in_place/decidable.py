@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,11 +12,12 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.asking import function_asks_for_role
 from sqla_rls.analyze.in_place.conditions import Undecidable
-from sqla_rls.analyze.in_place.splice import Expression
-from sqla_rls.analyze.vocabulary import read_function
+from sqla_rls.analyze.in_place.splice import Expression, parsed
+from sqla_rls.analyze.vocabulary import Vocabulary, read_expression, read_function
 from sqla_rls.analyze.vocabulary.outside import asks_for_catalog, is_catalog_type, untried, varies, varying
 from sqla_rls.analyze.why.target import query
-from sqla_rls.analyze.worlds.objects import Relation, Type, TypeName
+from sqla_rls.analyze.worlds.implied import Implied
+from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.catalog.query import undone
 
 _CATALOG: Final = "pg_catalog"
@@ -41,8 +42,8 @@ class Functions:
     """The functions of a database, as far as expressions call them."""
 
     connection: Connection
-    #: The types of users that matter, as a Schema has them.
-    types: Mapping[TypeName, Type]
+    #: What an expression calls without naming it.
+    implied: Implied
     _known: dict[str, list[RowMapping]] = field(default_factory=dict)
     _reasons: dict[str, str | None] = field(default_factory=dict)
     _believing: dict[str, bool] = field(default_factory=dict)
@@ -57,12 +58,12 @@ class Functions:
             expressions: the expressions.
             but: the functions whose queries stand in place of their calls.
         """
-        expressions = list(expressions)
-        self._look_up({name[-1] for one in expressions for name in one.vocabulary.functions})
-        if any(asks_for_catalog(one.vocabulary, self._catalog_types) for one in expressions):
+        expressions = self._with_checks(expressions)
+        names = sorted({name for one in expressions for name in self._named(one.vocabulary)})
+        self._look_up({name[-1] for name in names})
+        if any(asks_for_catalog(one.vocabulary, self.implied.catalog_types) for one in expressions):
             raise Undecidable(f"a policy {_ASKS_FOR_CATALOG}")
         self._require_known_operators({pair for one in expressions for pair in one.operators})
-        names = sorted({name for one in expressions for name in one.vocabulary.functions})
         for name in names:
             if name not in but:
                 self._require(name)
@@ -73,17 +74,13 @@ class Functions:
             if name[:-1] == ("auth",):
                 self._require_claims(name[-1])
 
-    @property
-    def _catalog_types(self) -> frozenset[TypeName]:
-        return frozenset(name for name, one in self.types.items() if one.names_catalog)
-
     def require_no_catalog_columns(
         self, relations: Iterable[Relation], expressions: Iterable[Expression]
     ) -> None:
         """Raise Undecidable if *expressions* may read a column of *relations* with objects of the catalog."""
         names = {name for one in expressions for name in one.vocabulary.names}
         for relation in relations:
-            type_ = self.types.get((relation.schema, relation.relname))
+            type_ = self.implied.types.get((relation.schema, relation.relname))
             columns = () if type_ is None else type_.catalog_columns
             # The name of the relation may be its row.
             if columns and not names.isdisjoint((relation.relname, *columns)):
@@ -96,13 +93,22 @@ class Functions:
         """
         return sorted(self._reached(expressions))
 
+    def types(self, expressions: Iterable[Expression]) -> frozenset[tuple[str, str]]:
+        """Return the domains, and types of these, to which *expressions* and their functions may cast."""
+        expressions = list(expressions)
+        found = {name for one in expressions for name in self.implied.types_in(one.vocabulary)}
+        for row in self._reached(expressions).values():
+            vocabulary = read_function(row["language"], row["body"])
+            found |= self.implied.types_in(vocabulary, _types(row))
+        return frozenset(found)
+
     def executed(self, expressions: Iterable[Expression]) -> list[str]:
         """Return the signatures of the functions on which a role needs EXECUTE for *expressions*."""
         return sorted(self._reached(expressions, as_caller=True))
 
     def ask_for_role(self, expressions: Iterable[Expression]) -> bool:
         """Return whether *expressions*, or the functions that they reach, may ask for the role."""
-        expressions = list(expressions)
+        expressions = self._with_checks(expressions)
         return any(one.depends_on_role for one in expressions) or any(
             function_asks_for_role(row["language"], row["body"])
             for row in self._reached(expressions).values()
@@ -111,13 +117,11 @@ class Functions:
 
     def untried(self, expressions: Iterable[Expression]) -> list[str]:
         """Return what *expressions*, and the functions that they reach, ask for and no world varies."""
-        expressions = list(expressions)
+        expressions = self._with_checks(expressions)
         vocabularies = [one.vocabulary for one in expressions]
-        vocabularies += [
-            read_function(row["language"], row["body"])
-            for row in self._reached(expressions).values()
-            if not row["is_of_extension"]
-        ]
+        for row in self._reached(expressions).values():
+            if not row["is_of_extension"]:
+                vocabularies += self._vocabularies(row)
         return sorted({fact for one in vocabularies for fact in untried(one)})
 
     def may_be_frozen(self, expressions: Iterable[Expression]) -> bool:
@@ -136,7 +140,7 @@ class Functions:
             as_caller: leave out those that are called with the rights of the owner of another.
         """
         # Postgres prints the schema of each function of an expression; a body may leave it out.
-        waiting = {name for one in expressions for name in one.vocabulary.functions if len(name) > 1}
+        waiting = {name for one in expressions for name in self._named(one.vocabulary) if len(name) > 1}
         found: dict[str, RowMapping] = {}
         while waiting:
             self._look_up({name[-1] for name in waiting})
@@ -160,8 +164,25 @@ class Functions:
         """Return the names of the functions that the body of a function calls."""
         signature = row["signature"]
         if signature not in self._calls:
-            self._calls[signature] = frozenset(read_function(row["language"], row["body"]).functions)
+            vocabulary = read_function(row["language"], row["body"])
+            self._calls[signature] = frozenset(self._named(vocabulary, _types(row)))
         return self._calls[signature]
+
+    def _named(self, vocabulary: Vocabulary, types: Collection[tuple[str, str]] = ()) -> Set[tuple[str, ...]]:
+        """Return the names of the functions that are called, with those without a name in the text."""
+        return vocabulary.functions | self.implied.calls(vocabulary, types)
+
+    def _with_checks(self, expressions: Iterable[Expression]) -> list[Expression]:
+        """Return *expressions* with the checks of the domains to which they cast."""
+        expressions = list(expressions)
+        checks = {check for one in expressions for check in self.implied.checks(one.vocabulary)}
+        return [*expressions, *map(parsed, sorted(checks))]
+
+    def _vocabularies(self, row: RowMapping) -> list[Vocabulary]:
+        """Return the vocabulary of a body, and those of the checks of the domains to which it casts."""
+        vocabulary = read_function(row["language"], row["body"])
+        checks = self.implied.checks(vocabulary, _types(row))
+        return [vocabulary, *map(read_expression, checks)]
 
     def _require_claims(self, name: str) -> None:
         if name not in self._believing:
@@ -229,24 +250,28 @@ class Functions:
             return (
                 None if row["is_immutable"] or row["schema"] == "auth" else f"function {name} may read tables"
             )
-        vocabulary = read_function(row["language"], row["body"])
+        vocabulary, *checks = vocabularies = self._vocabularies(row)
         if vocabulary.relations:
             read = ", ".join(sorted(".".join(one) for one in vocabulary.relations))
             return f"function {name} reads {read}"
         if not vocabulary.is_complete:
             return f"function {name} may read tables: its body can't be parsed"
-        if asks_for_catalog(vocabulary, self._catalog_types) or any(
-            is_catalog_type(one, self._catalog_types) for one in row["types"]
+        types = self.implied.catalog_types
+        if any(asks_for_catalog(one, types) for one in vocabularies) or any(
+            is_catalog_type(one, types) for one in row["types"]
         ):
             return f"function {name} {_ASKS_FOR_CATALOG}"
-        called = {one[-1] for one in vocabulary.functions}
+        called = {one[-1] for one in self._called(row)} | {
+            one[-1] for each in checks for one in each.functions
+        }
         self._look_up(called)
         for each in sorted(called):
             for other in self._known[each]:
                 reason = self._reason(other)
                 if reason is not None:
                     return f"{reason}, called by {name}"
-        reason = varying(vocabulary)
+        reasons = (reason for one in vocabularies if (reason := varying(one)) is not None)
+        reason = next(reasons, None)
         return None if reason is None else f"{reason}, asked by {name}"
 
     def _look_up(self, names: Iterable[str]) -> None:
@@ -257,3 +282,8 @@ class Functions:
         statement = query("functions_by_name").bindparams(bindparam("names", type_=ARRAY(Text())))
         for row in self.connection.execute(statement, {"names": missing}).mappings():
             self._known[row["name"]].append(row)
+
+
+def _types(row: RowMapping) -> list[tuple[str, str]]:
+    """Return the types of the arguments and of the result of a function."""
+    return [(schema, name) for schema, name in row["types"]]

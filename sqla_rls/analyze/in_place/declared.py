@@ -12,6 +12,7 @@ from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.in_place.definers import describe_definers
 from sqla_rls.analyze.in_place.sides import Side
 from sqla_rls.analyze.in_place.splice import quoted
+from sqla_rls.analyze.vocabulary import read_expression
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.objects import PUBLIC as EVERY_ROLE
 from sqla_rls.analyze.worlds.objects import Edge, PolicyText, Profile, Relation
@@ -110,6 +111,7 @@ class Migration:
 class _Expression:
     sql: str
     edges: tuple[Edge, ...] = ()
+    types: tuple[tuple[str, str], ...] = ()
     refusal: str | None = None
 
 
@@ -201,7 +203,13 @@ class Sides:
                 if policy.table == key
                 for sql in (policy.using, policy.with_check)
                 if sql is not None
-                for edge in expressions[policy.table, sql].edges
+                for edge in (
+                    *expressions[policy.table, sql].edges,
+                    *(
+                        Edge("policy", None, None, signature)
+                        for signature in schema.called_by_types(expressions[policy.table, sql].types)
+                    ),
+                )
             ]
             edges[relation.name] = tuple(dict.fromkeys((*edges.get(relation.name, ()), *found)))
         for change in changes.row_security:
@@ -422,11 +430,13 @@ def _by_object(privileges: Iterable[Privilege]) -> Mapping[ObjectKey, list[Privi
 
 def _calls(schema: Schema, name: str, functions: Collection[tuple[str, str]]) -> bool:
     """Return whether the policies of a table with row security reach one of *functions*."""
-    if not functions or not schema.relations[name].row_security:
+    relation = schema.relations[name]
+    if not functions or not relation.row_security:
         return False
     waiting = {
         edge.calls for edge in schema.edges.get(name, ()) if edge.part == "policy" and edge.calls is not None
     }
+    waiting |= _called_by_generated(schema, relation)
     found: set[str] = set()
     while waiting:
         found |= waiting
@@ -438,6 +448,30 @@ def _calls(schema: Schema, name: str, functions: Collection[tuple[str, str]]) ->
         for one in found
         if one in schema.functions
     )
+
+
+def _called_by_generated(schema: Schema, relation: Relation) -> set[str]:
+    """Return the functions of the generated columns that the policies of *relation* may read."""
+    generated = [
+        (name, read_expression(column.generated))
+        for name, column in relation.columns.items()
+        if column.generated is not None
+    ]
+    if not generated:
+        return set()
+    policies = [
+        sql for policy in relation.policies for sql in (policy.using, policy.check) if sql is not None
+    ]
+    names = {name for sql in policies for name in read_expression(sql).names}
+    called = {
+        (called[-2], called[-1])
+        for name, vocabulary in generated
+        # The name of the relation may be its row.
+        if not names.isdisjoint((name, relation.relname))
+        for called in (*vocabulary.functions, *schema.implied.calls(vocabulary))
+        if len(called) > 1
+    }
+    return set(schema.signatures(called))
 
 
 def _roles(schema: Schema) -> list[str]:
@@ -473,8 +507,13 @@ def _expression(row: Any) -> _Expression:
     if row.refusal is not None:
         return _Expression("false", refusal=row.refusal)
     refs: Sequence[Mapping[str, Any]] = row.refs or ()
-    edges = tuple(Edge("policy", one["reads"], one["column"], one["calls"]) for one in refs)
-    return _Expression(_predicate(row.spelling), edges)
+    edges = tuple(
+        Edge("policy", one["reads"], one["column"], one["calls"])
+        for one in refs
+        if one["reads"] is not None or one["calls"] is not None
+    )
+    types = tuple((schema, name) for schema, name in (one["type"] for one in refs if one["type"] is not None))
+    return _Expression(_predicate(row.spelling), edges, types)
 
 
 def _predicate(body: str) -> str:

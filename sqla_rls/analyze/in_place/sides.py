@@ -128,6 +128,42 @@ class BothSides:
                     if replace(old[column], default=None) != replace(new[column], default=None):
                         raise Undecidable(f"column {column} of {one} changes")
 
+    def require_same_types(self, names: Iterable[tuple[str, str]]) -> None:
+        """Raise Undecidable if one of the domains, or a type made of these, isn't the same on both sides."""
+        before, after = (schema.implied.types for schema in self.schemas)
+        for name in sorted(names):
+            if before.get(name) != after.get(name):
+                raise Undecidable(f"type {'.'.join(name)} changes")
+
+    def generated(self, name: str, expressions: Iterable[Expression]) -> list[Expression]:
+        """Return the expressions of generated columns that *expressions* of relation *name* may read."""
+        names = {each for one in expressions for each in one.vocabulary.names}
+        return [
+            parsed(column.generated)
+            for schema in self.schemas
+            for one in self.read(name)
+            if (relation := schema.relations.get(one)) is not None
+            for column in relation.columns.values()
+            # The name of the relation may be its row.
+            if column.generated is not None and not names.isdisjoint((column.name, relation.relname))
+        ]
+
+    def constraints(self, name: str) -> list[Expression]:
+        """Return the conditions of the rows that *name*, and the relations that it reads, may have."""
+        return [
+            parsed(sql)
+            for schema in self.schemas
+            for one in self.read(name)
+            if (relation := schema.relations.get(one)) is not None
+            for sql in (
+                *relation.checks,
+                *relation.new_checks,
+                relation.partition_check,
+                *(check for column in relation.columns.values() for check in column.domain_checks),
+            )
+            if sql is not None
+        ]
+
     def require_same_functions(self, signatures: Sequence[str], *, but_bodies: Collection[Name] = ()) -> None:
         """Raise Undecidable if one of the functions isn't the same on both sides.
 

@@ -22,11 +22,16 @@ BEGIN
                'column', CASE WHEN d.refclassid = 'pg_class'::regclass THEN (
                  SELECT a.attname FROM pg_attribute AS a
                   WHERE a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND d.refobjsubid <> 0) END,
-               'calls', CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid::regprocedure::text END))
+               'calls', CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid::regprocedure::text
+                             WHEN d.refclassid = 'pg_operator'::regclass THEN (
+                 SELECT o.oprcode::regprocedure::text FROM pg_operator AS o WHERE o.oid = d.refobjid) END,
+               'type', CASE WHEN d.refclassid = 'pg_type'::regclass THEN (
+                 SELECT jsonb_build_array(n.nspname, t.typname)
+                   FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace WHERE t.oid = d.refobjid) END))
         INTO refs
         FROM pg_depend AS d
        WHERE d.classid = 'pg_proc'::regclass AND d.objid = body
-         AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass);
+         AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass);
       RAISE EXCEPTION USING ERRCODE = 'RLS02';
     EXCEPTION
       WHEN SQLSTATE 'RLS02' THEN

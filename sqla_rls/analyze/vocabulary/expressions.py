@@ -367,6 +367,7 @@ class Reader:
 
     def _read_A_Expr(self, node: Any) -> Value:
         operator = node.name[-1].sval
+        self._note_operator(node.name)
         kind = node.kind.name
         if kind == "AEXPR_OP" and operator in _ACCESS:
             return self._access(self.value(node.lexpr), [node.rexpr], is_path=operator.startswith("#"))
@@ -379,6 +380,14 @@ class Reader:
                     self.words.excluded.setdefault(term, set()).update((left | right).constants)
         return self.value(node.lexpr) if kind == "AEXPR_NULLIF" else Value()
 
+    def _note_operator(self, name: Any) -> None:
+        if name:
+            self.words.operators.add(tuple(part.sval for part in name))
+
+    def _read_SortBy(self, node: Any) -> Value:
+        self._note_operator(node.useOp)
+        return self._inside(node)
+
     def _sides(self, node: Any) -> Iterator[tuple[Value, Value]]:
         left, right = node.lexpr, node.rexpr
         if type(right).__name__ == "A_ArrayExpr":
@@ -390,6 +399,7 @@ class Reader:
                 yield self.value(left), self.value(each)
 
     def _read_SubLink(self, node: Any) -> Value:
+        self._note_operator(node.operName)
         columns = self.query(node.subselect)
         if node.testexpr is None:
             if node.subLinkType.name == "EXISTS_SUBLINK":

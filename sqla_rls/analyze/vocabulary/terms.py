@@ -84,6 +84,8 @@ class Vocabulary:
     relations: frozenset[tuple[str, ...]] = frozenset()
     #: The functions that are called, in parts.
     functions: frozenset[tuple[str, ...]] = frozenset()
+    #: The operators that the text has, in parts.
+    operators: frozenset[tuple[str, ...]] = frozenset()
     #: The types of casts, variables and columns, in parts; for an array, that of its elements.
     types: frozenset[tuple[str, ...]] = frozenset()
     #: The terms in the arguments of each function, by its last name; those of COLLATE, too.
@@ -121,6 +123,7 @@ class Words:
         self.null_tests: set[str] = set()
         self.relations: set[tuple[str, ...]] = set()
         self.functions: set[tuple[str, ...]] = set()
+        self.operators: set[tuple[str, ...]] = set()
         self.types: set[tuple[str, ...]] = set()
         self.arguments: dict[str, set[Term]] = {}
         self.writes: set[str] = set()
@@ -167,6 +170,7 @@ class Words:
         self.null_tests |= vocabulary.null_tests
         self.relations |= vocabulary.relations
         self.functions |= vocabulary.functions
+        self.operators |= vocabulary.operators
         self.types |= vocabulary.types
         for name, terms in vocabulary.arguments.items():
             self.arguments.setdefault(name, set()).update(terms)
@@ -209,6 +213,7 @@ class Words:
             null_tests=frozenset(self.null_tests),
             relations=frozenset(self.relations),
             functions=frozenset(self.functions),
+            operators=frozenset(self.operators),
             types=frozenset(self.types),
             arguments=MappingProxyType({name: frozenset(terms) for name, terms in self.arguments.items()}),
             writes=frozenset(self.writes),

@@ -16,7 +16,7 @@ _DECIDING: Final = frozenset({"policy", "query", "body"})
 
 def may_ask_for_catalog(schema: Schema, name: str) -> bool:
     """Return whether access to relation *name* may depend on facts of the catalog that no definition has."""
-    types = schema.catalog_types
+    types = schema.implied.catalog_types
     reached = _reached(schema, name)
     # A call casts to the types of its arguments, and a column of them has a text.
     if any(
@@ -109,8 +109,11 @@ def _vocabularies(schema: Schema, name: str, policies: Collection[str] | None = 
     for one in sorted(_reached(schema, name, policies)):
         if (function := schema.functions.get(one)) is not None:
             yield function.vocabulary
+            yield from map(read_expression, schema.implied.checks(function.vocabulary, function.types))
         elif (relation := schema.relations.get(one)) is not None:
-            yield from _of_relation(relation, policies if one == name else None)
+            for vocabulary in _of_relation(relation, policies if one == name else None):
+                yield vocabulary
+                yield from map(read_expression, schema.implied.checks(vocabulary))
 
 
 def _of_relation(relation: Relation, policies: Collection[str] | None) -> Iterator[Vocabulary]:

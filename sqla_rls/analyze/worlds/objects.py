@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final, TypeAlias
+from typing import Final
 
 from sqla_rls.analyze.vocabulary import Vocabulary, read_function
 
@@ -14,9 +14,6 @@ from sqla_rls.analyze.vocabulary import Vocabulary, read_function
 PUBLIC: Final = "PUBLIC"
 
 _read_function = cache(read_function)
-
-#: The schema and the name of a type.
-TypeName: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +143,7 @@ class Function:
     #: Whether it is SECURITY DEFINER.
     is_definer: bool = False
     #: The types of its arguments and its result, with their schemas.
-    types: tuple[TypeName, ...] = ()
+    types: tuple[tuple[str, str], ...] = ()
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -164,20 +161,6 @@ class Function:
     def is_opaque(self) -> bool:
         """Whether the function may read or write what its body doesn't name."""
         return not self.vocabulary.is_readable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Type:
-    """A domain, or a type that is made of domains or of types of the catalog."""
-
-    #: Whether its values name objects of the catalog, such as those of regclass.
-    names_catalog: bool
-    #: The columns that do so, if it is the type of a row.
-    catalog_columns: tuple[str, ...]
-    #: The domains that it is made of, as text.
-    definition: str
-    #: The checks of these domains, in which ``VALUE`` is the value.
-    checks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 
 from sqlalchemy import ARRAY, Connection, RowMapping, Text, bindparam, text
 
-from sqla_rls.analyze.vocabulary.outside import CATALOG_TYPES
+from sqla_rls.analyze.vocabulary import Vocabulary
 from sqla_rls.analyze.why.target import query
+from sqla_rls.analyze.worlds.implied import Implied, Name
 from sqla_rls.analyze.worlds.objects import (
     PUBLIC,
     Column,
@@ -21,8 +22,6 @@ from sqla_rls.analyze.worlds.objects import (
     Profile,
     Relation,
     RoleAttributes,
-    Type,
-    TypeName,
 )
 from sqla_rls.catalog.query import pinned
 from sqla_rls.exc import AnalysisError
@@ -40,8 +39,8 @@ class Schema:
     #: Operators, casts, domains and settings: any expression may depend on them.
     surroundings: str
     version: int
-    #: The domains, and the types made of them or of types of the catalog, such as those of rows.
-    types: Mapping[TypeName, Type]
+    #: What an expression calls without naming it.
+    implied: Implied
 
     @classmethod
     def read(cls, connection: Connection, *, of_new_rows: bool = False) -> Schema:
@@ -64,7 +63,7 @@ class Schema:
                 name: connection.execute(query(name)).mappings().all()
                 for name in ("relations", "functions", "dependencies", "roles")
             }
-            types = read_types(connection)
+            implied = Implied.read(connection)
             surroundings = connection.scalar(query("surroundings")) or ""
             version = connection.scalar(query("version"))
         if any(row["is_misnamed"] for row in found["roles"]):
@@ -81,9 +80,19 @@ class Schema:
             if source is not None and (reads or calls) and not (row["part"] == "query" and reads == source):
                 edges.setdefault(source, []).append(Edge(row["part"], reads, row["column"], calls))
         functions = {row["signature"]: _function(row) for row in found["functions"]}
+        by_types = _CallsByTypes(implied, functions.values())
+        for row in found["dependencies"]:
+            source = names.get(row["relation"]) or signatures.get(row["function"])
+            if source is not None and row["type"] is not None:
+                edges.setdefault(source, []).extend(by_types.edges(row["part"], tuple(row["type"])))
         relations = {row["name"]: _relation(row, names, of_new_rows) for row in found["relations"]}
+        for relation in relations.values():
+            # The type of a row is made of those of the columns.
+            row_type = (relation.schema, relation.relname)
+            edges.setdefault(relation.name, []).extend(by_types.edges("constraint", row_type))
         for function in functions.values():
-            edges.setdefault(function.signature, []).extend(_mentioned(function, relations, functions))
+            found_edges = _mentioned(function, relations, functions, implied)
+            edges.setdefault(function.signature, []).extend(found_edges)
         return cls(
             relations=relations,
             functions=functions,
@@ -91,7 +100,7 @@ class Schema:
             edges={name: tuple(dict.fromkeys(ones)) for name, ones in edges.items()},
             surroundings=surroundings,
             version=int(version or 0),
-            types=types,
+            implied=implied,
         )
 
     def joined(self, other: Schema) -> Schema:
@@ -121,7 +130,7 @@ class Schema:
             },
             surroundings=other.surroundings,
             version=other.version,
-            types={**self.types, **other.types},
+            implied=self.implied.joined(other.implied),
         )
 
     def with_bodies(self, bodies: Mapping[str, str]) -> Schema:
@@ -131,7 +140,8 @@ class Schema:
         for signature, body in bodies.items():
             functions[signature] = functions[signature].with_body(body)
         for signature in bodies:
-            edges[signature] = tuple(_mentioned(functions[signature], self.relations, functions))
+            found = _mentioned(functions[signature], self.relations, functions, self.implied)
+            edges[signature] = tuple(found)
         return replace(self, functions=functions, edges=edges)
 
     def reads(self, name: str) -> frozenset[str]:
@@ -142,10 +152,13 @@ class Schema:
         """Return the functions that access to relation *name* may call."""
         return frozenset(one for one in self._reached(name) if one in self.functions)
 
-    @cached_property
-    def catalog_types(self) -> frozenset[TypeName]:
-        """The types of users whose values name objects of the catalog."""
-        return frozenset(name for name, one in self.types.items() if one.names_catalog)
+    def signatures(self, names: Collection[Name]) -> list[str]:
+        """Return the signatures of the functions with these schemas and names."""
+        return list(_signatures(self.functions, names))
+
+    def called_by_types(self, types: Collection[Name]) -> list[str]:
+        """Return the functions that a cast to one of *types* may call."""
+        return self.signatures(self.implied.calls(Vocabulary(), types))
 
     def materialized(self, name: str) -> list[str]:
         """Return the materialized views that access to relation *name* reads, in the order of a refresh."""
@@ -185,21 +198,6 @@ class Schema:
                     reached.add(target)
                     waiting.append(target)
         return frozenset(reached)
-
-
-def read_types(connection: Connection) -> Mapping[TypeName, Type]:
-    """Return the types of users that run checks, or whose values name objects of the catalog."""
-    statement = query("types").bindparams(bindparam("catalog_types", type_=ARRAY(Text())))
-    rows = connection.execute(statement, {"catalog_types": sorted(CATALOG_TYPES)})
-    return {
-        (row["schema"], row["name"]): Type(
-            names_catalog=row["names_catalog"],
-            catalog_columns=tuple(row["catalog_columns"]),
-            definition=row["definition"],
-            checks=tuple(row["checks"]),
-        )
-        for row in rows.mappings()
-    }
 
 
 def read_profiles(
@@ -328,13 +326,49 @@ def _role(row: RowMapping) -> RoleAttributes:
     )
 
 
+@dataclass(slots=True)
+class _CallsByTypes:
+    """The functions of the checks of types, as edges."""
+
+    implied: Implied
+    functions: InitVar[Iterable[Function]]
+    _signatures: dict[Name, list[str]] = field(default_factory=dict[Name, list[str]])
+    _known: dict[Name, tuple[str, ...]] = field(default_factory=dict[Name, tuple[str, ...]])
+
+    def __post_init__(self, functions: Iterable[Function]) -> None:
+        for one in functions:
+            self._signatures.setdefault((one.schema, one.name), []).append(one.signature)
+
+    def edges(self, part: str, type_: Name) -> Iterable[Edge]:
+        if type_ not in self.implied.types:
+            return
+        if type_ not in self._known:
+            called = sorted(self.implied.calls(Vocabulary(), [type_]))
+            self._known[type_] = tuple(one for name in called for one in self._signatures.get(name, ()))
+        for signature in self._known[type_]:
+            yield Edge(part, None, None, signature)
+
+
+def _signatures(functions: Mapping[str, Function], names: Collection[Name]) -> Iterable[str]:
+    """Yield the signatures of the functions with these names."""
+    if names:
+        yield from (one.signature for one in functions.values() if (one.schema, one.name) in names)
+
+
 def _mentioned(
-    function: Function, relations: Mapping[str, Relation], functions: Mapping[str, Function]
+    function: Function,
+    relations: Mapping[str, Relation],
+    functions: Mapping[str, Function],
+    implied: Implied,
 ) -> Iterable[Edge]:
     """Yield the relations and functions that a body names, in any schema: more than it refers to, never less.
 
     A body that computes names refers to what is_opaque says.
     """
+    called = () if implied.is_empty else implied.calls(function.vocabulary, function.types)
+    for signature in _signatures(functions, called):
+        if signature != function.signature:
+            yield Edge("body", None, None, signature)
     if function.is_bound:
         return
     body, vocabulary = function.body.lower(), function.vocabulary

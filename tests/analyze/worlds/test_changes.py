@@ -136,6 +136,22 @@ CATALOG: dict[str, tuple[str, str]] = {
         CREATE POLICY p ON docs TO other USING (body::code IS NOT NULL);""",
         "CREATE OR REPLACE FUNCTION is_code(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';",
     ),
+    "a function that the check of a domain calls": (
+        """CREATE FUNCTION is_code(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 = $$code$$';
+        CREATE FUNCTION is_valid(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT public.is_code($1)';
+        CREATE DOMAIN code AS text CHECK (is_valid(VALUE));
+        CREATE POLICY p ON docs TO other USING (body::code IS NOT NULL);""",
+        "CREATE OR REPLACE FUNCTION is_code(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';",
+    ),
+    "an operator that a body has": (
+        """CREATE FUNCTION is_same(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 = $2';
+        CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = is_same);
+        CREATE FUNCTION is_code(text) RETURNS boolean LANGUAGE sql IMMUTABLE
+          AS 'SELECT $1 OPERATOR(public.===) $$code$$';
+        CREATE POLICY p ON docs TO other USING (is_code(secret));""",
+        """CREATE OR REPLACE FUNCTION is_same(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE
+          AS 'SELECT $1 IS NULL'; DROP POLICY not_secret ON docs;""",
+    ),
     "a variable of a domain of names": (
         """CREATE DOMAIN rel AS regclass;
         CREATE FUNCTION is_there() RETURNS boolean LANGUAGE plpgsql STABLE AS $$

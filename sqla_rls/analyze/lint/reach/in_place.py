@@ -77,7 +77,7 @@ class InPlace:
 
     @cached_property
     def _functions(self) -> Functions:
-        return Functions(self.database.connection, self.schema.types)
+        return Functions(self.database.connection, self.schema.implied)
 
     @cached_property
     def _prefix(self) -> str:

@@ -84,7 +84,7 @@ class InScratch:
             spelled,
             {},
             source_of(relation),
-            forgets_plans=Functions(connection, self.schema.types).may_be_frozen(map(parsed, spelled)),
+            forgets_plans=Functions(connection, self.schema.implied).may_be_frozen(map(parsed, spelled)),
         )
         actors = self.worlds.actors(universe, role)
         kept: list[World] = []
