@@ -30,7 +30,7 @@ def may_call_auth(*expressions: Iterable[Any]) -> bool:
 
 
 def names_auth(default: Any) -> bool:
-    """Return whether a column default may name schema ``auth``; a call of another function in SQL text doesn't.
+    """Return whether a column default may name schema ``auth``; other calls in SQL text don't count.
 
     Each table has such calls, ``now()`` for example, also in models without a declaration.
     """

@@ -1,14 +1,14 @@
-"""The columns whose values policies take from the caller, for new rows."""
+"""The columns whose values policies take from the caller, or from rows of the caller, for new rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 from sqla_rls.analyze.lint.accesses import Access, Command
-from sqla_rls.analyze.lint.syntax import expression
-from sqla_rls.analyze.why.predicates import conjuncts
+from sqla_rls.analyze.lint.syntax import expression, nodes
+from sqla_rls.analyze.why.predicates import conjuncts, joined_by_and
 from sqla_rls.analyze.worlds.objects import PolicyText
 
 
@@ -19,9 +19,23 @@ def pinned_columns(access: Access, command: Command) -> frozenset[str]:
         access: the access of a role to a table.
         command: INSERT or UPDATE.
     """
-    permissive = [_pinned(policy) for policy in access.policies(command)]
+    return _in_each_row(access, command, _pinned_by)
+
+
+def looked_up_columns(access: Access, command: Command) -> frozenset[str]:
+    """Return the columns whose value each new row has in common with a row of a subquery.
+
+    The caller's policies hold in the subquery: ``doc_id IN (SELECT id FROM docs)`` finds no hidden row.
+    """
+    return _in_each_row(access, command, _looked_up_by)
+
+
+def _in_each_row(
+    access: Access, command: Command, found_by: Callable[[str], frozenset[str]]
+) -> frozenset[str]:
+    permissive = [found_by(_condition(policy)) for policy in access.policies(command)]
     restrictive = [
-        _pinned(policy)
+        found_by(_condition(policy))
         for policy in access.table.policies
         if not policy.permissive
         and policy.name in access.profile.policies
@@ -31,8 +45,8 @@ def pinned_columns(access: Access, command: Command) -> frozenset[str]:
     return found.union(*restrictive)
 
 
-def _pinned(policy: PolicyText) -> frozenset[str]:
-    return _pinned_by((policy.check if policy.check is not None else policy.using) or "true")
+def _condition(policy: PolicyText) -> str:
+    return (policy.check if policy.check is not None else policy.using) or "true"
 
 
 @cache
@@ -47,6 +61,56 @@ def _pinned_by(condition: str) -> frozenset[str]:
             if column is not None and not any(_columns(other)):
                 found.add(column)
     return frozenset(found)
+
+
+@cache
+def _looked_up_by(condition: str) -> frozenset[str]:
+    from pglast.ast import SelectStmt, SubLink
+    from pglast.enums import SubLinkType
+
+    found: set[str | None] = set()
+    for part in conjuncts(condition):
+        node = expression(part.text)
+        if not isinstance(node, SubLink) or not isinstance(node.subselect, SelectStmt):
+            continue
+        if node.subLinkType == SubLinkType.ANY_SUBLINK and _is_equality(node.operName):
+            found.add(_column(node.testexpr))
+        elif node.subLinkType == SubLinkType.EXISTS_SUBLINK:
+            found.update(_correlated(node.subselect))
+    return frozenset(name for name in found if name is not None)
+
+
+def _correlated(select: Any) -> Iterator[str | None]:
+    """Yield the columns of the outer row that an AND-ed equation of *select* compares with one of its own."""
+    from pglast.ast import A_Expr, JoinExpr, RangeVar
+
+    sources = [one for one in nodes(select.fromClause) if isinstance(one, RangeVar)]
+    own = {one.alias.aliasname if one.alias else one.relname for one in sources}
+    if not sources or any(isinstance(one, JoinExpr) and one.jointype != 0 for one in select.fromClause):
+        return
+    for condition in joined_by_and(select.whereClause):
+        if not isinstance(condition, A_Expr) or not _is_equality(condition.name):
+            continue
+        sides = (condition.lexpr, condition.rexpr)
+        for side, other in (sides, sides[::-1]):
+            if _qualifier(side) not in (None, *own) and _qualifier(other) in own:
+                yield _column(side)
+
+
+def _is_equality(name: Any) -> bool:
+    return name is None or [one.sval for one in name] == ["="]
+
+
+def _qualifier(node: Any) -> str | None:
+    """Return the name of the table in a qualified column."""
+    from pglast.ast import ColumnRef, String, TypeCast
+
+    while isinstance(node, TypeCast):
+        node = node.arg
+    fields: Any = node.fields if isinstance(node, ColumnRef) else None
+    if not fields or len(fields) < 2 or not isinstance(fields[-1], String):
+        return None
+    return str(fields[-2].sval)
 
 
 def _column(node: Any) -> str | None:

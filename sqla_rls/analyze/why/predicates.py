@@ -38,18 +38,19 @@ def _split(predicate: str) -> list[Conjunct]:
     except pglast.parser.ParseError:
         # The server may know syntax that the parser doesn't.
         return [Conjunct(predicate)]
-    parts = list(_joined_by_and(node))
+    parts = list(joined_by_and(node))
     if len(parts) == 1:
         return [Conjunct(predicate, _operands(node))]
     return [Conjunct(_spelled(part), _operands(part)) for part in parts]
 
 
-def _joined_by_and(node: Any) -> list[Any]:
+def joined_by_and(node: Any) -> list[Any]:
+    """Return the conditions that the expression *node* of pglast joins with AND."""
     from pglast.ast import BoolExpr
     from pglast.enums import BoolExprType
 
     if isinstance(node, BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
-        return [part for argument in node.args or () for part in _joined_by_and(argument)]
+        return [part for argument in node.args or () for part in joined_by_and(argument)]
     return [node]
 
 

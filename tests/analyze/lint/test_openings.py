@@ -26,6 +26,16 @@ CASES = {
     "true in other words": (policy("org_id = org_id OR true"), ["info everyone-reads public.docs"]),
     "signed in": (policy("(SELECT auth.user_id()) IS NOT NULL"), ["info everyone-reads public.docs"]),
     "own rows": (policy(OWN), []),
+    "the role itself, by a claim": (
+        policy("(SELECT auth.jwt()) ->> 'role' = 'authenticated'", command="ALL"),
+        [
+            "error everyone-writes public.docs",
+            "error everyone-writes public.docs",
+            "info everyone-reads public.docs",
+            "info everyone-writes public.docs",
+        ],
+    ),
+    "another role, by a claim": (policy("(SELECT auth.jwt()) ->> 'role' = 'admin'", command="ALL"), []),
     "public rows, and own ones": (policy(f"is_public OR {OWN}", to="PUBLIC"), []),
     "a NULL subject": (policy(f"(SELECT auth.user_id()) IS NULL OR {OWN}"), ["error no-subject public.docs"]),
     "a default that is somebody": (
@@ -524,3 +534,29 @@ def test_a_view_reaches_a_table_without_row_security(examples: Examples, subtest
                 assert remedy is not None
                 mended = examples.look(f"{table} {sql}; {remedy.sql}")
                 assert [one for one in mended.findings if one.rule == "table-without-row-security"] == []
+
+
+@pytest.mark.exhaustive
+def test_a_reference_that_a_subquery_looks_up_reveals_no_row(
+    examples: Examples, subtests: pytest.Subtests
+) -> None:
+    """The subquery finds no hidden row: both keys are denied by the policy, and not by the foreign key."""
+    notes = f"""
+        CREATE TABLE notes (id int PRIMARY KEY, owner_id text NOT NULL, doc_id int REFERENCES docs);
+        ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
+        GRANT INSERT ON notes TO authenticated;
+        {policy(OWN)}
+        CREATE POLICY write ON notes FOR INSERT TO authenticated WITH CHECK ({OWN} AND {{condition}});
+    """
+    found = ["info foreign-key-reveals-rows public.notes"]
+    for condition, expected in {
+        "EXISTS (SELECT FROM docs WHERE docs.id = notes.doc_id)": [],
+        "doc_id IN (SELECT docs.id FROM docs)": [],
+        "doc_id NOT IN (SELECT docs.id FROM docs)": found,
+        "EXISTS (SELECT FROM docs WHERE docs.id = notes.doc_id OR notes.doc_id > 0)": found,
+        "EXISTS (SELECT FROM docs WHERE docs.id = docs.org_id)": found,
+        "(doc_id IN (SELECT docs.id FROM docs) OR doc_id > 0)": found,
+    }.items():
+        with subtests.test(condition):
+            sql = TABLE + notes.format(condition=condition)
+            assert shown(examples.look(sql, select=["foreign-key-reveals-rows"])) == expected

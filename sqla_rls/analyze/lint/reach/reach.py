@@ -115,6 +115,13 @@ class Reach:
         found = [one for one in self.actors if "sub" in (one.claims or {}) or one.settings]
         return found or [one for one in self.actors if one.claims]
 
+    def named_by_claim(self, role: str) -> Sequence[Actor]:
+        """The identified callers whose claim ``role`` names *role*; none unless the policies tell them apart.
+
+        Supabase and PostgREST take the role from this claim, so each of their callers is one of these.
+        """
+        return [one for one in self.identified if (one.claims or {}).get("role") == role]
+
     def depends_on_settings_alone(self) -> bool:
         """Return whether callers with the same settings get the same answers, whatever their claims."""
         by_settings: dict[tuple[tuple[str, str], ...], int] = {}

@@ -8,11 +8,15 @@ Small worlds decide: the policies are evaluated for several callers, on rows who
 column that the policies name. So the rule finds `owner_id IS NOT NULL`, too, if the column is NOT NULL. The
 models may state that all rows are public: `intends(Country, "SELECT", role=anonymous, rows=everyone)`. Then
 the finding is an info.
+
+A policy such as `auth.role() = 'authenticated'` admits the callers of a role whose claim `role` names that
+role. On Supabase these are all of its callers, so they count as each caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Finding, Remedy
@@ -44,6 +48,10 @@ def check(database: Database) -> Iterator[Finding]:
         if not database.roles_with_privileges(name, "SELECT").count(role):
             continue
         found = reach.once("everyone-reads", _open)
+        whose = ""
+        if found is None and reach.named_by_claim(role):
+            found = reach.once(("everyone-reads", role), partial(_open, claim=role))
+            whose = ", which their claim role names,"
         if found is None:
             continue
         case, policy = found[0], reach.policy(found[1])
@@ -56,7 +64,7 @@ def check(database: Database) -> Iterator[Finding]:
             role=role,
             command="SELECT",
             level="error" if is_open else "info",
-            text=f"Each caller of role {role} reads each row of {name}.",
+            text=f"Each caller of role {role}{whose} reads each row of {name}.",
             evidence=[reach.evidence(case, "{who} reads {row}")],
             remedy=Remedy(
                 text="If all rows are public, state it: intends(…, rows=everyone), or an exemption.",
@@ -75,9 +83,13 @@ def _is_open_without_token(reach: Reach) -> bool:
     return all(reach.is_true("select", case) for case in reach.cases(reach.unidentified))
 
 
-def _open(reach: Reach) -> tuple[Case, str | None] | None:
-    """Return a case, and the policy that shows all rows by itself, if each caller reads each row."""
-    cases = list(reach.cases(reach.identified or reach.actors))
+def _open(reach: Reach, claim: str | None = None) -> tuple[Case, str | None] | None:
+    """Return a case, and the policy that shows all rows by itself, if each caller reads each row.
+
+    With *claim*, the callers are those whose claim ``role`` is that.
+    """
+    callers = (reach.identified or reach.actors) if claim is None else reach.named_by_claim(claim)
+    cases = list(reach.cases(callers))
     if not cases or not all(reach.is_true("select", case) for case in cases):
         return None
     policies = (

@@ -4,6 +4,9 @@ A policy such as `USING (true)` for UPDATE, DELETE or ALL gives each row to each
 the policies are evaluated for several callers, on rows whose values differ in each column that the policies
 name. UPDATE and DELETE need a policy that shows the row, too. For INSERT, the finding is an info: rows of a
 form may come from anyone.
+
+A policy such as `auth.role() = 'authenticated'` admits the callers of a role whose claim `role` names that
+role. On Supabase these are all of its callers, so they count as each caller.
 """
 
 from __future__ import annotations
@@ -48,6 +51,10 @@ def check(database: Database) -> Iterator[Finding]:
             if role not in database.roles_with_privileges(name, command):
                 continue
             found = reach.once(("everyone-writes", part), partial(_open, part=part))
+            whose = ""
+            if found is None and reach.named_by_claim(role):
+                found = reach.once(("everyone-writes", part, role), partial(_open, part=part, claim=role))
+                whose = ", which their claim role names,"
             if found is None:
                 continue
             case, policy = found[0], reach.policy(found[1])
@@ -59,21 +66,25 @@ def check(database: Database) -> Iterator[Finding]:
                 role=role,
                 command=command,
                 level="info" if database.is_intended(reach.relation, command, role) else level,
-                text=f"Each caller of role {role} {_VERBS[command]} each row of {name}.",
+                text=f"Each caller of role {role}{whose} {_VERBS[command]} each row of {name}.",
                 evidence=[reach.evidence(case, f"{{who}} {_VERBS[command]} {{row}}")],
                 remedy=compare_with_caller(database, name, policy, command),
             )
 
 
-def _open(reach: Reach, part: Part) -> tuple[Case, str | None] | None:
-    """Return a case, and the policy that admits all rows by itself, if each caller writes each row."""
+def _open(reach: Reach, part: Part, claim: str | None = None) -> tuple[Case, str | None] | None:
+    """Return a case, and the policy that admits all rows by itself, if each caller writes each row.
+
+    With *claim*, the callers are those whose claim ``role`` is that.
+    """
     # A statement without WHERE and RETURNING needs no SELECT.
     needed: list[Part] = {
         "insert": ["insert"],
         "update": ["update", "update_check"],
         "delete": ["delete"],
     }[part]  # type: ignore[assignment] # a literal of parts
-    cases = list(reach.cases(reach.identified or reach.actors))
+    callers = (reach.identified or reach.actors) if claim is None else reach.named_by_claim(claim)
+    cases = list(reach.cases(callers))
     if not cases or not all(reach.is_true(one, case) for case in cases for one in needed):
         return None
     side = "check" if part == "insert" else "using"

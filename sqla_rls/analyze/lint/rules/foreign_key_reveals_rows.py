@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from sqla_rls.analyze.lint.accesses import Command, accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
-from sqla_rls.analyze.lint.pinned import pinned_columns
+from sqla_rls.analyze.lint.pinned import looked_up_columns, pinned_columns
 from sqla_rls.analyze.lint.rule import rule
 
 _COMMANDS: tuple[Command, ...] = ("INSERT", "UPDATE")
@@ -62,6 +62,7 @@ def check(database: Database) -> Iterator[Finding]:
                         child.works(command)
                         and columns & set(written)
                         and not columns & pinned_columns(child, command)
+                        and not columns & looked_up_columns(child, command)
                     ):
                         yield _finding(
                             row["child"],
