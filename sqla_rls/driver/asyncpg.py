@@ -4,6 +4,7 @@ asyncpg's Transaction begins with ``Connection.execute("BEGIN …;")``.  While a
 connection refuses every other statement outside a transaction.  If SQLAlchemy begins, BEGIN and the binding
 wait for a prepared statement, and go ahead of it in one flush.  Elsewhere they go ahead of an empty
 statement.  With transport "with_begin" they are one message, unless the binding must not be part of a text.
+In AUTOCOMMIT, the binding goes ahead of each prepared statement, without BEGIN.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ class Connection(WaitingConnection):
     def _require_transaction(self) -> None:
         """Raise an error if the binding waits for a transaction."""
         if self.binding is not None and self.idle:
+            if self.in_autocommit and not self.is_ended:
+                raise UnsupportedTransaction(_ONE_STATEMENT)
             if self._has_begun or self.is_ended:
                 raise TransactionRefused(ENDED)
             raise UnsupportedTransaction(_NO_TRANSACTION)
@@ -284,6 +287,8 @@ class Connection(WaitingConnection):
     async def prepare(self, *args: Any, **kw: Any) -> Any:
         if self._waiting is not None:
             statement = await self._prepare_first(*args, **kw)
+        elif self.in_autocommit and self.is_one_shot:
+            statement = await self.prepare_one_shot(*args, **kw)
         else:
             self._require_transaction()
             await self.require_in_force()
@@ -306,6 +311,10 @@ class Connection(WaitingConnection):
 _NO_TRANSACTION: Final = (
     "the statement can't run: asyncpg binds a caller with BEGIN, and there is no transaction. "
     "Start a transaction first"
+)
+_ONE_STATEMENT: Final = (
+    "the statement can't run: in AUTOCOMMIT, asyncpg binds single prepared statements only. Set another "
+    "isolation level"
 )
 #: The statements that begin an asyncpg Transaction, by its isolation level, and whether it is read-only and
 #: deferrable.

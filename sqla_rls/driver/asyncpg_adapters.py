@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from asyncpg.prepared_stmt import PreparedStatement as _PreparedStatement
 from sqlalchemy.dialects.postgresql.asyncpg import (
     AsyncAdapt_asyncpg_connection,
     AsyncAdapt_asyncpg_ss_cursor,
 )
+from sqlalchemy.util import await_only
 
 from sqla_rls.driver.base import ENDED
 from sqla_rls.exc import TransactionRefused
@@ -30,6 +32,8 @@ class PreparedStatement(_PreparedStatement):  # type: ignore[misc] # asyncpg isn
         return fetch(*args, **kw)
 
     async def _fetch(self, *args: Any, **kw: Any) -> Any:
+        if self._connection.is_one_shot:
+            return await self._connection.fetch_one_shot(super().fetch, *args, **kw)
         self._connection._require_transaction()
         await self._connection.require_in_force()
         return await super().fetch(*args, **kw)
@@ -43,8 +47,11 @@ class PreparedStatement(_PreparedStatement):  # type: ignore[misc] # asyncpg isn
 
 def _in_force(name: str) -> Any:
     inherited = getattr(_PreparedStatement, name)
+    is_one_fetch = name in ("fetchrow", "fetchval")
 
     async def checked(self: PreparedStatement, *args: Any, **kw: Any) -> Any:
+        if is_one_fetch and self._connection.is_one_shot:
+            return await self._connection.fetch_one_shot(partial(inherited, self), *args, **kw)
         self._connection._require_transaction()
         await self._connection.require_in_force()
         return await inherited(self, *args, **kw)
@@ -99,15 +106,28 @@ class ServerSideCursor(AsyncAdapt_asyncpg_ss_cursor):
                 await adapter._start_transaction()
             try:
                 await adapter._connection.begin()
+                # In AUTOCOMMIT, the statement must not be prepared, either.
+                adapter._connection._require_transaction()
             except Exception as error:
                 adapter._handle_exception(error)
         await super()._prepare_and_execute(operation, parameters)  # type: ignore[no-untyped-call]
+
+
+_LEVEL: Final[Any] = vars(AsyncAdapt_asyncpg_connection)["isolation_level"]
 
 
 class Adapter(AsyncAdapt_asyncpg_connection):
     """SQLAlchemy's adapter of a ``Connection``, which refuses statements after a commit or rollback."""
 
     __slots__ = ()
+
+    def _set_level(self, level: str | None) -> None:
+        _LEVEL.__set__(self, level)
+        connection: Any = self._connection
+        connection.in_autocommit = level == "autocommit"
+
+    # The getter is no function of Python, since SQLAlchemy reads the level in each transaction.
+    isolation_level: Any = property(_LEVEL.__get__, _set_level)
 
     def cursor(self, server_side: bool = False) -> Any:
         return ServerSideCursor(self) if server_side else super().cursor()  # type: ignore[no-untyped-call]
@@ -130,9 +150,29 @@ class Adapter(AsyncAdapt_asyncpg_connection):
     def commit(self) -> None:
         connection: Any = self._connection
         connection.is_ended = connection.binding is not None or connection.executed is not None
+        if connection.in_autocommit:
+            self._end("COMMIT;")
         super().commit()  # type: ignore[no-untyped-call] # in SQLAlchemy
 
     def rollback(self) -> None:
         connection: Any = self._connection
         connection.is_ended = connection.binding is not None or connection.executed is not None
+        if connection.in_autocommit:
+            self._end("ROLLBACK;")
         super().rollback()  # type: ignore[no-untyped-call] # in SQLAlchemy
+
+    def _end(self, command: str) -> None:
+        """End a transaction that SQL text of a session has begun in AUTOCOMMIT, by *command*."""
+        connection: Any = self._connection
+        protocol: Any = connection._protocol
+        if (
+            connection.is_ended
+            and self._transaction is None
+            and connection._top_xact is None
+            and protocol is not None
+            and protocol.is_in_transaction()
+        ):
+            try:
+                await_only(connection.execute(command))
+            except Exception as error:
+                self._handle_exception(error)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
 from sqla_rls.driver import asyncpg_pipeline as pipeline
 from sqla_rls.driver.base import ENDED, RESET, Binding, DriverConnection, NotDiscarded
-from sqla_rls.exc import BindingError, TransactionRefused
+from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
 
 
 class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
@@ -18,6 +18,10 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
 
     #: Whether BEGIN and the binding may go ahead of a statement.
     is_pipelined = False
+    #: Whether SQLAlchemy begins no transaction.
+    in_autocommit = False
+    #: Whether the connection began with UTF-8.
+    _is_utf8 = False
     #: The BEGIN statement that waits for a statement.
     _waiting: str | None = None
     #: The number of asyncpg's queries when BEGIN went ahead of a message that ends with no Sync.  Until the
@@ -52,7 +56,7 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
             raise
 
     async def _discard(self, timeout: float | None = None) -> None:
-        self.last_discard_key = None
+        waiting, self.last_discard_key = self._waiting, None
         try:
             # Postgres refuses DISCARD ALL in one message with BEGIN.
             await super().execute("DISCARD ALL", timeout=timeout)
@@ -61,7 +65,7 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
                 raise
             self.terminate()
             raise NotDiscarded from error
-        if self._waiting is None:
+        if self._waiting != waiting or self.is_ended:
             # The transaction has ended in the meantime.
             raise TransactionRefused(ENDED)
 
@@ -80,6 +84,7 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
         """
         protocol: Any = self._protocol
         if protocol is None or protocol._is_cancelling():
+            self._require_waiting()
             await self.begin()
             return await fetch(*args, **kw)
         if self.discards:
@@ -102,13 +107,20 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
         """Prepare a statement, with BEGIN and the binding ahead of it, as ``fetch_first()``."""
         protocol: Any = self._protocol
         if protocol is None or protocol._is_cancelling():
+            self._require_waiting()
             await self.begin()
             return await super().prepare(*args, **kw)
         if self.discards:
             await self._discard()
+        is_one_shot = self._waiting is None
         binding = self._send_ahead()
         try:
             statement = await super().prepare(*args, **kw)
+            if is_one_shot:
+                # asyncpg ends a Parse with no Sync.  The binding must not wait for the next statement.
+                await self._end_implicit_transaction()
+            else:
+                self._unreported_at = protocol.queries_count
         except asyncpg.PostgresError as error:
             self._require_accepted(binding, error)
             raise
@@ -116,8 +128,83 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
             # The error isn't the server's, so it is unknown how much has reached the server.
             self.terminate()
             raise
-        self._unreported_at = protocol.queries_count
         return statement
+
+    @property
+    def is_one_shot(self) -> bool:
+        """Whether the next statement is bound by itself, in its own implicit transaction."""
+        return self.in_autocommit and self.binding is not None and self.idle and not self.is_ended
+
+    async def fetch_one_shot(self, fetch: Callable[..., Awaitable[Any]], *args: Any, **kw: Any) -> Any:
+        """Call *fetch*, which executes a prepared statement, with the binding ahead of it.
+
+        Raises:
+            ExpiredToken: the caller has expired, and nothing was sent.
+            BindingError: the server refuses, and has skipped the statement.
+            UnsupportedTransaction: the connection's encoding isn't UTF-8.
+        """
+        await self._make_ready()
+        return await self.fetch_first(fetch, *args, **kw)
+
+    async def prepare_one_shot(self, *args: Any, **kw: Any) -> Any:
+        """Prepare a statement, with the binding ahead of it, as ``fetch_one_shot()``."""
+        await self._make_ready()
+        return await self._prepare_first(*args, **kw)
+
+    async def _make_ready(self) -> None:
+        """Wait until messages can go ahead of the next statement in AUTOCOMMIT."""
+        protocol: Any = self._protocol
+        if protocol._is_cancelling():
+            await protocol._wait_for_cancellation()
+        if not self.is_readable and self.binding is not None and self.binding.template.modes is not None:
+            # What goes ahead is in UTF-8, and so is what asyncpg sends after RESET ALL.
+            await super().execute(RESET)
+        if not (self._is_utf8 and self.is_readable):
+            raise UnsupportedTransaction(_NOT_UTF8)
+        if not self.is_one_shot:
+            # The transaction has ended in the meantime.
+            raise TransactionRefused(ENDED)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the server answers in the encoding that the connection began with."""
+        raise NotImplementedError
+
+    def _require_waiting(self) -> None:
+        """Raise TransactionRefused if no BEGIN waits: a statement would run without the binding."""
+        if self._waiting is None:
+            raise TransactionRefused(ENDED)
+
+    async def _introspect_types(self, typeoids: Any, timeout: float | None) -> Any:
+        """Ask the server for types, for asyncpg; in AUTOCOMMIT, in a transaction of the caller."""
+        introspect = super()._introspect_types
+        if not self.is_one_shot:
+            return await introspect(typeoids, timeout)
+        try:
+            await self._end_implicit_transaction()
+            self._waiting = "BEGIN;"
+            await self.begin(timeout)
+            types = await introspect(typeoids, timeout)
+            await super().execute("COMMIT;", timeout=timeout)
+        except BaseException:
+            self.terminate()
+            raise
+        return types
+
+    async def _end_implicit_transaction(self) -> None:
+        """Send a Sync."""
+        if self._waiting_binding().template.pooled:
+            # PgBouncer 1.18 may lose the messages that follow a Sync before its answer.
+            await self._close_portal()
+            return
+        answers: Any = self._answers
+        answers.expect(pipeline.IDLE)
+        self._transport.write(pipeline.SYNC)
+
+    async def _close_portal(self) -> None:
+        # asyncpg has no other message that ends with a Sync and runs no statement.
+        protocol: Any = self._protocol
+        await protocol.close_portal("", None)
 
     @property
     def is_unreported(self) -> bool:
@@ -136,7 +223,7 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
             raise
 
     def _send_ahead(self) -> Binding:
-        """Send BEGIN, RESET ALL and the binding, which wait, without a Sync; return the binding."""
+        """Send BEGIN, RESET ALL and the binding, as far as they wait, without a Sync; return the binding."""
         binding, begin = self._waiting_binding(), self._waiting or ""
         template, ahead = binding.template, self._ahead
         protocol: Any = self._protocol
@@ -186,6 +273,17 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
     async def _sync(self) -> None:
         """End what went ahead by a Sync, since no statement has followed."""
         answers: Any = self._answers
+        ahead: Any = self._ahead
+        if not ahead.begin:
+            try:
+                await self._close_portal()
+            except asyncpg.PostgresError:
+                # The server has refused the binding, too.
+                pass
+            except BaseException:
+                self.terminate()
+                raise
+            return
         answers.expect_ready()
         self._transport.write(pipeline.SYNC)
         await self._report()
@@ -199,3 +297,9 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
         except BaseException:
             self.terminate()
             raise
+
+
+_NOT_UTF8: Final = (
+    "the statement can't run: in AUTOCOMMIT, asyncpg sends the binding in UTF-8, and the connection has "
+    "another client_encoding. Use a transaction"
+)

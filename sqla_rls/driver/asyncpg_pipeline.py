@@ -47,7 +47,9 @@ _UNNAMED: Final = b"\0\0\0\0"
 _TEXTS: Final = b"\0\0"
 _EXECUTE: Final = _message(b"E", b"\0\0\0\0\0")
 SYNC: Final = _message(b"S", b"")
+#: ReadyForQuery in a transaction, and outside one.
 READY: Final = _message(b"Z", b"T")
+IDLE: Final = _message(b"Z", b"I")
 _ERROR: Final = ord("E")
 _COMPLETE: Final = ord("C")
 #: NoticeResponse, ParameterStatus and NotificationResponse.
@@ -60,6 +62,7 @@ class Ahead:
     """BEGIN, RESET ALL and the bindings of one template, as messages."""
 
     template: BindingTemplate
+    #: Empty in AUTOCOMMIT, where the messages belong to the implicit transaction of the next statement.
     begin: str
     #: Whether RESET ALL was the last statement before.
     is_reset: bool
@@ -73,10 +76,16 @@ class Ahead:
 
     @classmethod
     def of(cls, template: BindingTemplate, begin: str, *, is_reset: bool) -> Ahead:
-        """Return the messages of *begin*, a BEGIN statement, and of the bindings of *template*."""
-        statements, tags = [begin], [b"BEGIN"]
-        if template.modes is not None and not is_reset:
-            statements, tags = [with_modes(begin, template.modes), RESET], [b"BEGIN", b"RESET"]
+        """Return the messages of *begin*, a BEGIN statement or none, and of the bindings of *template*."""
+        modes = None if is_reset else template.modes
+        statements: list[str] = []
+        tags: list[bytes] = []
+        if begin:
+            statements.append(begin if modes is None else with_modes(begin, modes))
+            tags.append(b"BEGIN")
+        if modes is not None:
+            statements.append(RESET)
+            tags.append(b"RESET")
         messages = [parsed(statement.encode()) + executed() for statement in statements]
         answers = [*map(answered, tags), answered(b"SELECT 1", b"0")]
         fixed = template.encoded_fixed("utf-8")
@@ -131,8 +140,8 @@ class Answers(asyncio.Protocol):
         transport.set_protocol(self)
 
     def expect(self, answer: bytes) -> None:
-        """Take *answer*, which is to come."""
-        self._expected, self._received = answer, b""
+        """Take *answer*, which is to come after the other expected ones."""
+        self._expected += answer
         self.refusal, self._is_synced = None, False
 
     def expect_ready(self) -> None:

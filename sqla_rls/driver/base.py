@@ -307,8 +307,6 @@ class DriverConnection:
     """A driver's connection that sends bindings."""
 
     binding: Binding | None = None
-    #: Whether the connection sends the binding with each statement in AUTOCOMMIT.
-    autocommit_is_bound: bool = False
     #: The discard key of the last binding that the connection has sent.
     last_discard_key: Hashable = None
     #: Whether all that the last transaction has left is discarded already.

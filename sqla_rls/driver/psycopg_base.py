@@ -50,7 +50,6 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
 
     #: The cursor for statements ahead; kept, since a new one takes as long as the rest of the binding.
     ahead: Any
-    autocommit_is_bound = True
     _asked_autocommit = False
     _pipelined = False
     #: Whether the statement in progress goes without BEGIN and binding ahead of it.

@@ -47,7 +47,8 @@ def bind(
 
     Raises:
         ExpiredToken: the caller has expired.
-        UnsupportedTransaction: AUTOCOMMIT, or a connection that doesn't support the options.
+        UnsupportedTransaction: AUTOCOMMIT with a statement of its own, or a connection that doesn't support
+            the options.
         BindingError: the server refuses, and the transaction has no caller.
 
     Emits:
@@ -61,8 +62,6 @@ def bind(
     """
     sender = plan.sender
     if sender is not None and not joined:
-        if plan.in_autocommit is not None and plan.in_autocommit():
-            raise UnsupportedTransaction(_IN_AUTOCOMMIT)
         binding = _binding(principal, plan, plan.sent_template)
         if sender.queue(binding, plan.options.binding.transport):
             return partial(sender.unqueue, binding)

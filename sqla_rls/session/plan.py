@@ -70,8 +70,6 @@ class ConnectionPlan:
     pool: PoolFacts = field(default_factory=PoolFacts)
     #: The driver's connection, if it sends bindings.
     driver_connection: DriverConnection | None = None
-    #: Whether it is in AUTOCOMMIT, where it would send no binding; None if it sends one there, too.
-    in_autocommit: Callable[[], bool] | None = None
     #: The value of MARK in transactions of another connection; None if the driver doesn't expose it.
     own_mark: str | None = None
     #: Whether a transaction resets every setting, and not only those that a binding makes.
@@ -262,11 +260,6 @@ def _decide(connection: Connection, options: SessionOptions) -> ConnectionPlan:
         of_connection |= {
             "driver_connection": driver_connection,
             "resets_all": options.goes_with_begin,
-            "in_autocommit": (
-                None
-                if driver_connection.autocommit_is_bound
-                else partial(connection.dialect.detect_autocommit_setting, proxied.dbapi_connection)
-            ),
         }
     if options.binding.signing == "off" and not resets:
         return ConnectionPlan(

@@ -549,6 +549,27 @@ def test_asyncpg_gets_what_follows_the_expected_answers_however_they_come() -> N
 
 
 @pytest.mark.one_postgres
+@pytest.mark.exhaustive
+def test_the_answer_to_a_sync_comes_ahead_of_the_next_answers() -> None:
+    for data, expected in (
+        (pipeline.IDLE + EXPECTED + ROWS, ROWS),
+        (STATUS + pipeline.IDLE + NOTICE + EXPECTED + ROWS, STATUS + NOTICE + ROWS),
+        (pipeline.IDLE + ERROR + REFUSED, ERROR + REFUSED),
+    ):
+        for end in range(1, len(pipeline.IDLE) + 1):
+            for pieces in cuts(data[end:]):
+                recorder = Recorder()
+                answers = pipeline.Answers(recorder, recorder)
+                answers.expect(pipeline.IDLE)
+                recorder.protocol.data_received(data[:end])
+                answers.expect(EXPECTED)
+                for piece in pieces:
+                    recorder.protocol.data_received(piece)
+                assert (b"".join(recorder.got), recorder.is_aborted) == (expected, False)
+                assert answers.refusal == ("22023" if ERROR in data else None)
+
+
+@pytest.mark.one_postgres
 def test_what_went_ahead_alone_ends_with_a_sync() -> None:
     begun = pipeline.answered(b"BEGIN")
     for data, expected in (

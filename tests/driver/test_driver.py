@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
-from sqla_rls.driver.base import Binding, BindingTemplate, Transport
-from sqla_rls.exc import BindingError, ExpiredToken, UnsupportedTransaction
+from sqla_rls.driver.base import Binding, BindingTemplate
+from sqla_rls.exc import BindingError, ExpiredToken
 from tests.support.clocks import Clocks
 from tests.support.sessions import (
     ANYTHING,
@@ -297,92 +297,6 @@ def test_a_connection_that_breaks_is_no_failed_binding(
         assert broken.value.connection_invalidated
         session.rollback()
         assert session.execute(CALLER).one() == ALICE
-
-
-# AUTOCOMMIT
-
-
-@pytest.fixture
-def one_shot(pool: Engine, transport: Transport) -> Callable[[Caller], Session]:
-    """``one_shot(alice)``: a session of Alice in AUTOCOMMIT."""
-    maker = sessionmaker(pool.execution_options(isolation_level="AUTOCOMMIT"))
-    enforce_row_security(maker, options=BindingOptions(transport=transport))
-
-    def open_session(caller: Caller) -> Session:
-        session = maker()
-        identify(session, caller)
-        return session
-
-    return open_session
-
-
-@CARRIED
-def test_in_autocommit_each_statement_is_bound_by_itself(
-    pool: Engine, admin: Engine, todos: None, one_shot: Sessions, alice: Caller, bob: Caller
-) -> None:
-    for caller in (alice, bob):
-        with one_shot(caller) as session:
-            for _ in range(2):
-                assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
-                assert session.execute(CALLER).one() == ("authenticated", caller.subject)
-                session.execute(insert(Todo).values(task="more"))
-                assert len(session.scalars(TASKS).all()) == 2
-                with pytest.raises(ProgrammingError, match="row-level security"):
-                    session.execute(insert(Todo).values(task="x", user_id="carol"))
-                session.execute(text("DELETE FROM todos WHERE task = :task"), {"task": "more"})
-                session.commit()
-    with pool.connect() as connection:
-        assert connection.execute(CALLER).one() == NOBODY
-    assert len(all_todos(admin)) == 2
-
-
-@pytest.mark.exhaustive
-@CARRIED
-def test_in_autocommit_what_cannot_be_bound_is_refused(
-    pool: Engine, one_shot: Sessions, alice: Caller
-) -> None:
-    names: list[Callable[[Session], object]] = [
-        by_cursor,
-        by_server_cursor,
-        by_stream,
-        by_copy,
-        by_executemany,
-        by_a_transaction_of_psycopgs,
-        by_yield_per,
-        lambda session: session.execute(insert(Todo), [{"task": "a"}, {"task": "b"}]),
-        by_a_pipeline_of_psycopgs,
-        lambda session: session.execute(text("SELECT 1; SELECT 2")),
-    ]
-    for transport in names:
-        with one_shot(alice) as session, pytest.raises((UnsupportedTransaction, DBAPIError)) as refused:
-            transport(session)
-        assert "AUTOCOMMIT" in str(refused.value) or transport is by_yield_per
-        with pool.connect() as connection:
-            assert connection.execute(CALLER).one() == NOBODY
-
-
-@CARRIED
-def test_in_autocommit_a_binding_that_fails_runs_nothing(
-    admin: Engine, one_shot: Sessions, todos: None
-) -> None:
-    with one_shot(Caller(role="nobody_has_it")) as session:
-        for _ in range(2):
-            with pytest.raises(BindingError, match="no such role"):
-                session.execute(text("INSERT INTO todos (task, user_id) VALUES (:x, :x)"), {"x": "x"})
-            session.rollback()
-    assert len(all_todos(admin)) == 2
-
-
-@pytest.mark.exhaustive
-@CARRIED
-def test_in_autocommit_a_caller_expires_between_two_statements(one_shot: Sessions, clocks: Clocks) -> None:
-    expires_at = time.time() + 60
-    with one_shot(Caller(role="authenticated", subject="alice", expires_at=expires_at)) as session:
-        assert session.execute(CALLER).one() == ALICE
-        clocks.ahead = 60
-        for _ in range(2):
-            with pytest.raises(ExpiredToken):
-                session.execute(CALLER)
 
 
 @CARRIED

@@ -160,7 +160,7 @@ def test_executemany_in_a_pipeline_takes_what_it_takes_unbound(count: Count, dri
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("driver", PSYCOPG)
+@pytest.mark.parametrize("driver", [*PSYCOPG, "asyncpg"])
 @pytest.mark.parametrize("transport", ["with_begin", "pipeline"])
 def test_in_autocommit_a_statement_takes_one_round_trip_bound_or_not(
     count: Count, driver: str, transport: Transport

@@ -219,8 +219,12 @@ def test_the_document_says_the_same() -> None:
 # Through a pooler, where the next one is any client's
 
 
-# Not one-shot: psycopg ends a pipeline with a Flush, for which PgBouncer 1.18 may lend a connection for good.
-POOLED = ["psycopg, with_begin", "psycopg, pipeline", "asyncpg, with_begin", "asyncpg, pipeline"]
+# Not psycopg's one-shot: it ends a pipeline with a Flush, for which PgBouncer 1.18 may lend a connection for
+# good.
+POOLED = [
+    *("psycopg, with_begin", "psycopg, pipeline"),
+    *("asyncpg, with_begin", "asyncpg, pipeline", "asyncpg, one-shot"),
+]
 CLOSED = [leftover for leftover in LEFTOVERS if leftover.verdicts[:2] == ("open", "closed") or leftover.hint]
 
 

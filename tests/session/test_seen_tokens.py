@@ -112,7 +112,11 @@ def test_one_in_a_text_is_and_is_good_for_that_connection_only(
         assert "pid" in loads(decoded(payload))
 
 
-@pytest.mark.parametrize("how", hows(name for name, how in HOWS.items() if not how.autocommit))
+#: psycopg's one-shot may wait there for a connection.
+POOLED = [name for name, how in HOWS.items() if how.driver == "asyncpg" or not how.autocommit]
+
+
+@pytest.mark.parametrize("how", hows(POOLED))
 def test_one_that_is_good_for_all_connections_of_a_pooler_is_never_seen(
     pgbouncer: None, signed: Signed, runner: asyncio.Runner, alice: Caller, how: How
 ) -> None:

@@ -37,6 +37,7 @@ HOWS = {
     "psycopg, asyncio, one-shot": How("psycopg", "with_begin", is_async=True, autocommit=True),
     "asyncpg, with_begin": How("asyncpg", "with_begin", is_async=True),
     "asyncpg, pipeline": How("asyncpg", "pipeline", is_async=True),
+    "asyncpg, one-shot": How("asyncpg", "pipeline", is_async=True, autocommit=True),
     "asyncpg, statement": How("asyncpg", "statement", is_async=True),
 }
 

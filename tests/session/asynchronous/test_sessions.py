@@ -332,7 +332,9 @@ async def test_who_did_nothing_on_a_connection_leaves_nothing_on_it(
 
 
 @pytest.mark.exhaustive
-async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, alice: Caller) -> None:
+async def test_autocommit_is_refused_with_a_statement(
+    async_url: URL, async_transport: Transport, sessions: AsyncSessions, alice: Caller
+) -> None:
     maker = async_sessionmaker(
         create_async_engine(async_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     )
@@ -341,7 +343,7 @@ async def test_autocommit_is_refused(async_url: URL, sessions: AsyncSessions, al
         identify(session, alice)
         await session.run_sync(assert_refused, UnsupportedTransaction, "AUTOCOMMIT")
     async with sessions(alice) as session:
-        if async_url.drivername.endswith("asyncpg"):
+        if async_transport == "statement":
             with pytest.raises(UnsupportedTransaction, match="AUTOCOMMIT"):
                 await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         await session.rollback()

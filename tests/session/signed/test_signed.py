@@ -37,6 +37,7 @@ from sqla_rls.testing.issuer import Issuer
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from sqla_rls.tokens.signing import RENEWAL
 from tests.support.clocks import Clocks
+from tests.support.line import HOWS, How, Line
 from tests.support.sessions import (
     ALICE_OF_MANY_GROUPS,
     ANYTHING,
@@ -260,17 +261,26 @@ def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, ali
     assert backends[0] == before != backends[1] == backends[2]
 
 
+@table("how", [HOWS["psycopg, one-shot"], HOWS["asyncpg, one-shot"]])
 def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
-    by_functions: None, pool: Engine, key: str, alice: Caller, clocks: Clocks
+    by_functions: None,
+    url: URL,
+    key: str,
+    runner: asyncio.Runner,
+    alice: Caller,
+    clocks: Clocks,
+    how: How,
 ) -> None:
-    maker = sessionmaker(pool.execution_options(isolation_level="AUTOCOMMIT"))
-    enforce_row_security(maker, signing_key=key, options=BindingOptions(signing="required"))
-    with maker() as session:
-        identify(session, alice)
+    line = Line(url, how, runner, signing_key=key, signing="required")
+
+    def work(session: Session) -> None:
         first = session.scalar(TOKEN)
         clocks.ahead = RENEWAL
         assert session.scalar(TOKEN) != first
         assert session.scalar(USER) == "alice"
+
+    line.visit(alice, work)
+    line.hang_up()
 
 
 @pytest.mark.exhaustive
