@@ -261,6 +261,27 @@ def test_one_that_was_open_before_is_replaced(pool: Engine, key: str | None, ali
     assert backends[0] == before != backends[1] == backends[2]
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", [HOWS["psycopg, one-shot"], HOWS["asyncpg, one-shot"]])
+def test_in_autocommit_the_database_verifies_each_statement(
+    url: URL,
+    todos: None,
+    key: str | None,
+    runner: asyncio.Runner,
+    alice: Caller,
+    bob: Caller,
+    how: How,
+) -> None:
+    line = Line(url, how, runner, signing_key=key, signing="required")
+
+    def work(session: Session) -> set[tuple[object, ...]]:
+        return {(session.scalar(USER), *session.scalars(TASKS)) for _ in range(3)}
+
+    for person in (alice, bob, alice):
+        assert line.visit(person, work) == {(person.subject, f"{person.subject}'s")}
+    line.hang_up()
+
+
 @table("how", [HOWS["psycopg, one-shot"], HOWS["asyncpg, one-shot"]])
 def test_a_session_in_autocommit_signs_as_long_as_it_lasts(
     by_functions: None,
