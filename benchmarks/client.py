@@ -15,7 +15,7 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -141,16 +141,7 @@ def _part(filename: str) -> str:
 def cpu(driver: str, url: URL, rounds: int = 200) -> dict[str, float]:
     """The CPU time of the client for a transaction, in µs, and their "ratio": medians of the rounds."""
     with field(driver, url) as runners:
-        gc.collect()
-        gc.freeze()
-        used: dict[str, list[float]] = {name: [] for name in runners}
-        for number in range(rounds):
-            order = list(runners)
-            for name in order if number % 2 else reversed(order):
-                used[name].append(runners[name].batch(BATCH)[1] / BATCH)
-        gc.unfreeze()
-    ratio = statistics.median(a / b for a, b in zip(used["bound"], used["plain"], strict=True))
-    return {name: statistics.median(times) * 1e6 for name, times in used.items()} | {"ratio": ratio}
+        return _by_turns(runners, rounds, lambda runner: runner.batch(BATCH)[1] / BATCH * 1e6)
 
 
 def tasks(driver: str, url: URL, turns: int = 7, each: int = 5) -> dict[str, float]:
@@ -158,17 +149,24 @@ def tasks(driver: str, url: URL, turns: int = 7, each: int = 5) -> dict[str, flo
     with field(driver, url, CONNECTIONS) as runners:
         for runner in runners.values():
             _rate(runner, each)  # opens the connections
-        # A full collection would fall on one of the two.
-        gc.collect()
-        gc.freeze()
-        rates: dict[str, list[float]] = {name: [] for name in runners}
-        for turn in range(turns):
-            order = list(runners)
-            for name in order if turn % 2 else reversed(order):
-                rates[name].append(_rate(runners[name], each))
-        gc.unfreeze()
-    ratio = statistics.median(a / b for a, b in zip(rates["bound"], rates["plain"], strict=True))
-    return {name: statistics.median(found) for name, found in rates.items()} | {"ratio": ratio}
+        return _by_turns(runners, turns, lambda runner: _rate(runner, each))
+
+
+def _by_turns(
+    runners: Mapping[str, Runner], turns: int, measure: Callable[[Runner], float]
+) -> dict[str, float]:
+    """The medians of what *measure* says of each runner in *turns*, and of its "ratio", bound by plain."""
+    # A full collection would fall on one of the two.
+    gc.collect()
+    gc.freeze()
+    found: dict[str, list[float]] = {name: [] for name in runners}
+    for turn in range(turns):
+        order = list(runners)
+        for name in order if turn % 2 else reversed(order):
+            found[name].append(measure(runners[name]))
+    gc.unfreeze()
+    ratio = statistics.median(a / b for a, b in zip(found["bound"], found["plain"], strict=True))
+    return {name: statistics.median(values) for name, values in found.items()} | {"ratio": ratio}
 
 
 def _rate(runner: Runner, each: int) -> float:

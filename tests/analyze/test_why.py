@@ -95,12 +95,6 @@ def owner(server: Server, template: str) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture
-def connection(owner: Engine) -> Iterator[Connection]:
-    with owner.connect() as connection:
-        yield connection
-
-
 def really(
     connection: Connection, caller: Caller, table: str, command: Command, key: Any, row: dict[str, Any]
 ) -> bool:

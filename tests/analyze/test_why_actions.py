@@ -66,12 +66,6 @@ def owner(server: Server, template: str) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture
-def connection(owner: Engine) -> Iterator[Connection]:
-    with owner.connect() as connection:
-        yield connection
-
-
 def test_the_actions_of_foreign_keys_are_followed(connection: Connection, subtests: pytest.Subtests) -> None:
     for name, (table, command, key, row, reason) in CASES.items():
         with subtests.test(name):

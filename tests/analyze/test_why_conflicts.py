@@ -75,12 +75,6 @@ def owner(server: Server, template: str) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture
-def connection(owner: Engine) -> Iterator[Connection]:
-    with owner.connect() as connection:
-        yield connection
-
-
 def statement_of(
     table: str, row: Mapping[str, Any], clause: OnConflict | None, returning: bool
 ) -> tuple[str, dict[str, Any]]:

@@ -32,12 +32,6 @@ def owner(server: Server, template: str) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture
-def connection(owner: Engine) -> Iterator[Connection]:
-    with owner.connect() as connection:
-        yield connection
-
-
 def really(
     connection: Connection, caller: Caller, statement: str, values: dict[str, Any] | None = None
 ) -> bool:

@@ -33,27 +33,16 @@ class SoftTimeLimitExceeded(Exception):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SoftTimeLimitExceeded])
 def test_an_error_that_keeps_a_connection_in_a_pipeline_costs_that_connection(
-    pool: Engine, todos: None, alice: Caller, bob: Caller, error: type[BaseException], monkeypatch: Any
+    pool: Engine, todos: None, alice: Caller, bob: Caller, error: type[BaseException]
 ) -> None:
     maker = sessionmaker(pool)
     enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
-
-    begun: list[Any] = []
-
-    def interrupted(connection: psycopg_driver.Connection, exchange: Any, **_: Any) -> Any:
-        # Kept: else Python closes the generator.
-        begun.append(exchange)
-        next(exchange)
-        raise error
-
     with maker() as session:
         identify(session, alice)
         session.execute(ANYTHING)
         session.commit()
-        monkeypatch.setattr(psycopg_driver.Connection, "wait", interrupted)
-        with pytest.raises(error):
+        with _interrupted_exchange(error), pytest.raises(error):
             session.execute(TASKS)
-        monkeypatch.undo()
     for caller in (bob, alice):
         with maker() as session:
             identify(session, caller)
@@ -70,28 +59,16 @@ def test_an_interrupt_between_binding_and_cursor_costs_that_connection(
     bob: Caller,
     transport: Transport,
     reset: Reset,
-    monkeypatch: Any,
 ) -> None:
     maker = sessionmaker(pool)
     enforce_row_security(maker, options=BindingOptions(transport=transport, reset=reset))
-
-    begun: list[Any] = []
-
-    def interrupted(connection: psycopg_driver.Connection, exchange: Any, **_: Any) -> Any:
-        # Kept: else Python closes the generator.
-        begun.append(exchange)
-        next(exchange)
-        raise SoftTimeLimitExceeded
-
     streamed = TASKS.execution_options(stream_results=True)
     with maker() as session:
         identify(session, alice)
         session.execute(ANYTHING)
         session.commit()
-        monkeypatch.setattr(psycopg_driver.Connection, "wait", interrupted)
-        with pytest.raises(SoftTimeLimitExceeded):
+        with _interrupted_exchange(SoftTimeLimitExceeded), pytest.raises(SoftTimeLimitExceeded):
             session.execute(streamed)
-        monkeypatch.undo()
         session.rollback()
         assert session.scalars(streamed).all() == ["alice's"]
     with maker() as session:
@@ -133,6 +110,22 @@ def test_an_interrupt_at_any_line_of_a_session_leaves_it_usable_and_shows_it_not
             assert session.scalars(TASKS).all() == ["alice's"]
         assert tasks_of(bob) == ["bob's"]
     assert line > 50
+
+
+@contextmanager
+def _interrupted_exchange(error: type[BaseException]) -> Iterator[None]:
+    """Raise *error* in the middle of an exchange of psycopg."""
+    begun: list[Any] = []
+
+    def interrupted(connection: psycopg_driver.Connection, exchange: Any, **_: Any) -> Any:
+        # Kept: else Python closes the generator.
+        begun.append(exchange)
+        next(exchange)
+        raise error
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(psycopg_driver.Connection, "wait", interrupted)
+        yield
 
 
 @contextmanager

@@ -13,18 +13,16 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
-from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.rotation import rotate_signing_key
 from sqla_rls.server.account import Account
 from sqla_rls.testing.postgres import Server
 from sqla_rls.tokens.signing import Ed25519Signer
 from tests.ddl.test_harden import harden
-from tests.support.sessions import TASKS, database_with_tables, on_signing_servers, start_signing_server
+from tests.support.sessions import TASKS, on_signing_servers, start_signing_server
 from tests.support.suite import table
-from tests.support.verified import FUNCTIONS
+from tests.support.verified import FUNCTIONS, database_for_signatures
 
 HBA = """
 host all postgres 127.0.0.1/32 trust
@@ -58,9 +56,7 @@ def server(verified_by: tuple[str, Server]) -> Server:
 
 @pytest.fixture(scope="module")
 def template(verified_by: tuple[str, Server]) -> Iterator[str]:
-    name, server = verified_by
-    before = [CreateSchema("auth"), CreateAuthFunctions(signed=True)] if name == FUNCTIONS else []
-    with database_with_tables(server, *before) as database:
+    with database_for_signatures(*verified_by) as database:
         yield database
 
 

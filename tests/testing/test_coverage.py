@@ -14,6 +14,7 @@ from sqlalchemy.orm import joinedload
 from sqla_rls import Policy, anonymous, authenticated, declare_on
 from sqla_rls.testing.access import Access
 from sqla_rls.testing.coverage import Exercise, Recorder, exercises, summary
+from tests.support.pasted import write_conftest
 from tests.support.sessions import Base, Notice, Step, Todo
 
 APP = """
@@ -22,20 +23,6 @@ from sqla_rls import *
 metadata = MetaData()
 notes = Table("notes", metadata, Column("id", Integer, primary_key=True), Column("user_id", Text),
               own_rows("user_id"))
-"""
-CONFTEST = """
-import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
-from sqla_rls.testing.access import Access
-pytest_plugins = ["sqla_rls.testing.pytest_plugin"]
-
-@pytest.fixture
-def access():
-    engine = create_engine({url!r}, poolclass=NullPool)
-    with engine.connect() as connection, connection.begin() as transaction:
-        yield Access(connection)
-        transaction.rollback()
 """
 TESTS = """
 from sqlalchemy import select, insert
@@ -157,9 +144,8 @@ def test_a_policy_is_exercised_by_command_and_role() -> None:
 )
 @pytest.mark.exhaustive
 def test_the_summary_of_a_run(admin: Engine, tmp_path: Path, workers: tuple[str, ...]) -> None:
-    url = admin.url.render_as_string(hide_password=False)
     (tmp_path / "app_of_coverage.py").write_text(APP)
-    (tmp_path / "conftest.py").write_text(CONFTEST.format(url=url))
+    write_conftest(tmp_path, admin.url, 'pytest_plugins = ["sqla_rls.testing.pytest_plugin"]')
     (tmp_path / "test_app.py").write_text(TESTS)
     with admin.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE notes (id int PRIMARY KEY, user_id text)")

@@ -143,50 +143,54 @@ def test_a_proxy_is_used_for_https_and_never_for_this_machine(
 
 
 @pytest.fixture
-def self_signed(tmp_path: Path) -> Path:
+def self_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A certificate, and no proxy in the way."""
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     return self_signed_certificate(tmp_path)
+
+
+@contextmanager
+def secure_server(certificate: Path, answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """``server()`` behind TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def answer_securely(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            answer(secure)
+
+    with server(answer_securely) as uri:
+        yield uri.replace("http:", "https:")
 
 
 @pytest.mark.exhaustive
 def test_certificates_are_verified_also_in_a_program_that_turned_that_off(
     self_signed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(self_signed)
+    def answer(secure: socket.socket) -> None:
+        say('HTTP/1.1 200 OK\nContent-Length: 12\n\n{"keys": []}', secure)
 
-    def answer(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as secure:
-            say('HTTP/1.1 200 OK\nContent-Length: 12\n\n{"keys": []}', secure)
-
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
-    with server(answer) as uri:
-        secure_uri = uri.replace("http:", "https:")
+    with secure_server(self_signed, answer) as uri:
         with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-            download(secure_uri, FetchLimits())
+            download(uri, FetchLimits())
         monkeypatch.setenv("SSL_CERT_FILE", str(self_signed))
-        assert download(secure_uri, FetchLimits()) == {"keys": []}
+        assert download(uri, FetchLimits()) == {"keys": []}
 
 
 @pytest.mark.exhaustive
 def test_a_secure_server_that_drips_is_left_at_the_deadline(
     self_signed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(self_signed)
+    def answer(secure: socket.socket) -> None:
+        drip("HTTP/1.1 200 OK\n", "X: y\r\n", secure)
 
-    def answer(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as secure:
-            drip("HTTP/1.1 200 OK\n", "X: y\r\n", secure)
-
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", str(self_signed))
-    with server(answer) as uri:
+    with secure_server(self_signed, answer) as uri:
         started_at = time.monotonic()
         with pytest.raises((OSError, HTTPException)):
-            download(uri.replace("http:", "https:"), FetchLimits(timeout=0.3))
+            download(uri, FetchLimits(timeout=0.3))
         assert time.monotonic() - started_at < 10
 
 

@@ -55,12 +55,6 @@ def owner(server: Server) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def connection(owner: Engine) -> Iterator[Connection]:
-    with owner.connect() as connection:
-        yield connection
-
-
-@pytest.fixture
 def found(connection: Connection) -> list[Mutant]:
     found = mutants(connection)
     assert len({mutant.name for mutant in found}) == len(found)

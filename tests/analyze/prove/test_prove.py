@@ -15,6 +15,7 @@ from sqla_rls.analyze.prove.prove import Prover, prove
 from sqla_rls.analyze.prove.pytest_text import failing_tests
 from sqla_rls.analyze.sides import Built, Side
 from sqla_rls.analyze.verdict import Budget
+from tests.support.pasted import write_conftest
 from tests.support.proofs import SELECT, UPDATE, access_state_of, changed, keys
 from tests.support.suite import table
 from todos.models import Base as Todos
@@ -78,21 +79,6 @@ def test_a_violation_is_the_smallest_world_in_words(built: Built) -> None:
     assert [len(rows) for rows in violation.rows.values()] == [1]
 
 
-CONFTEST = """
-import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
-from sqla_rls.testing.access import Access
-
-@pytest.fixture
-def access():
-    engine = create_engine({url!r}, poolclass=NullPool)
-    with engine.connect() as connection, connection.begin() as transaction:
-        yield Access(connection)
-        transaction.rollback()
-"""
-
-
 def run_pytest(directory: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(directory)]
     # Plugins are of no use here, and take seconds to import.
@@ -103,9 +89,7 @@ def run_pytest(directory: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.exhaustive
 def test_a_violation_is_a_failing_pytest_until_the_policy_is_mended(built: Built, tmp_path: Path) -> None:
     narrow = "CREATE POLICY narrow ON todos AS RESTRICTIVE FOR UPDATE USING (NOT is_complete)"
-    (tmp_path / "conftest.py").write_text(
-        CONFTEST.format(url=built.url.render_as_string(hide_password=False))
-    )
+    write_conftest(tmp_path, built.url)
     with changed(built.connection, f"ALTER POLICY {SELECT} USING (true)", narrow):
         tests = failing_tests(prove(built.connection, [Todos.metadata]).violations)
         (tmp_path / "test_pasted.py").write_text(tests)

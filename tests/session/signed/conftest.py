@@ -8,14 +8,12 @@ import pytest
 from _pytest.mark import ParameterSet
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import BindingOptions, enforce_row_security
-from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.driver.base import Transport
 from sqla_rls.testing.postgres import Server
-from tests.support.sessions import database_with_tables, on_signing_servers, start_signing_server
-from tests.support.verified import FUNCTIONS, make_key
+from tests.support.sessions import on_signing_servers, start_signing_server
+from tests.support.verified import FUNCTIONS, database_for_signatures, make_key
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -48,10 +46,7 @@ def server(verified_by: tuple[str, Server]) -> Server:
 
 @pytest.fixture(scope="session")
 def template(verified_by: tuple[str, Server]) -> Iterator[str]:
-    name, server = verified_by
-    # A schema that is there already keeps the extension out.
-    before = [CreateSchema("auth"), CreateAuthFunctions(signed=True)] if name == FUNCTIONS else []
-    with database_with_tables(server, *before) as database:
+    with database_for_signatures(*verified_by) as database:
         yield database
 
 
