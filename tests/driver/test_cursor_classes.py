@@ -18,12 +18,21 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import UnsupportedTransaction
-from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, all_todos, by_transports
+from tests.support.sessions import (
+    ANYTHING,
+    CALLER,
+    NOBODY,
+    TASKS,
+    UNTOUCHED,
+    Sessions,
+    Todo,
+    all_todos,
+    by_transports,
+)
 from tests.support.suite import table
 
 WHO = "SELECT current_user::text, auth.user_id()"
 ALICE = ("authenticated", "alice")
-UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 
 
 class Own(psycopg.Cursor[Any]):

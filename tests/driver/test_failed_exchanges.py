@@ -35,14 +35,20 @@ def reads(maker: sessionmaker[Session], caller: Caller) -> object:
     return found
 
 
-@by_transports("with_begin", "pipeline")
-def test_a_caller_who_expires_breaks_no_prepared_statement(
-    engine: Engine, todos: None, alice: Caller, clocks: Clocks, transport: Transport
-) -> None:
+def prepared(engine: Engine, transport: Transport, alice: Caller) -> sessionmaker[Session]:
+    """Sessions on a connection that has prepared their statements."""
     maker = sessionmaker(engine)
     enforce_row_security(maker, options=BindingOptions(transport=transport))
     for _ in range(UNTIL_PREPARED):
         assert reads(maker, alice) == ["alice's"]
+    return maker
+
+
+@by_transports("with_begin", "pipeline")
+def test_a_caller_who_expires_breaks_no_prepared_statement(
+    engine: Engine, todos: None, alice: Caller, clocks: Clocks, transport: Transport
+) -> None:
+    maker = prepared(engine, transport, alice)
     with maker() as session:
         identify(session, Caller(role="authenticated", subject="alice", expires_at=time.time() + 60))
         session.connection()
@@ -58,10 +64,7 @@ def test_a_caller_who_expires_breaks_no_prepared_statement(
 def test_a_caller_who_is_refused_breaks_no_prepared_statement(
     engine: Engine, todos: None, alice: Caller, transport: Transport
 ) -> None:
-    maker = sessionmaker(engine)
-    enforce_row_security(maker, options=BindingOptions(transport=transport))
-    for _ in range(UNTIL_PREPARED):
-        assert reads(maker, alice) == ["alice's"]
+    maker = prepared(engine, transport, alice)
     with pytest.raises(BindingError):
         reads(maker, Caller(role="nobody_has_it", subject="alice"))
     for _ in range(3):
@@ -73,10 +76,7 @@ def test_a_caller_who_is_refused_breaks_no_prepared_statement(
 def test_a_statement_that_cannot_be_prepared_may_be_later(
     engine: Engine, admin: Engine, todos: None, alice: Caller, transport: Transport
 ) -> None:
-    maker = sessionmaker(engine)
-    enforce_row_security(maker, options=BindingOptions(transport=transport))
-    for _ in range(UNTIL_PREPARED):
-        assert reads(maker, alice) == ["alice's"]
+    maker = prepared(engine, transport, alice)
     for name, other in (("todos", "gone"), ("gone", "todos")):
         with admin.begin() as connection:
             connection.execute(text(f"ALTER TABLE {name} RENAME TO {other}"))

@@ -24,13 +24,12 @@ from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 from tests.support.line import How, Line, hows
-from tests.support.sessions import CALLER, NOBODY, TASKS, Base, Step, Todo, all_todos, kill
+from tests.support.sessions import CALLER, NOBODY, TASKS, UNTOUCHED, Base, Step, Todo, all_todos, kill
 from tests.support.suite import table
 
 T = TypeVar("T")
 
 BACKEND = select(func.pg_backend_pid())
-UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 
 
 class ListenerFailed(Exception):

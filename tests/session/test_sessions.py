@@ -26,6 +26,7 @@ from tests.support.sessions import (
     CALLER,
     GROUPS,
     TASKS,
+    UNTOUCHED,
     Document,
     Notice,
     Score,
@@ -39,9 +40,6 @@ from tests.support.sessions import (
 )
 
 pytestmark = pytest.mark.sqlalchemy
-
-#: What fixture ``todos`` makes.
-UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 
 
 # One's own rows, and nobody else's

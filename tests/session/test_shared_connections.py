@@ -19,7 +19,7 @@ from sqla_rls.driver.base import Reset, Transport
 from sqla_rls.exc import CallerRequired, DeclarationError, TransactionInProgress, TransactionRefused
 from sqla_rls.session.enforce import is_enforced
 from sqla_rls.testing.postgres import Server
-from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Todo, all_todos
+from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, UNTOUCHED, Todo, all_todos
 from tests.support.signing import Signed
 from tests.support.suite import table, transports
 
@@ -39,7 +39,6 @@ _DRIVERS = {
     "asyncpg-pipeline": ("asyncpg", "pipeline"),
     "asyncpg-statement": ("asyncpg", "statement"),
 }
-UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 
 
 @pytest.fixture(params=transports(_DRIVERS, ["psycopg, sync-pipeline", "asyncpg-pipeline"]))

@@ -17,6 +17,7 @@ from tests.support.sessions import (
     CALLER,
     NOBODY,
     TASKS,
+    UNTOUCHED,
     Document,
     Sessions,
     Step,
@@ -29,10 +30,6 @@ from tests.support.sessions import (
 from tests.support.suite import table
 
 pytestmark = pytest.mark.sqlalchemy
-
-
-#: What fixture ``todos`` makes.
-UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
 
 
 def test_core_statements_run_as_the_caller(sessions: Sessions, todos: None, alice: Caller) -> None:

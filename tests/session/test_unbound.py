@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
@@ -165,17 +171,27 @@ async def test_a_connection_outside_a_session_is_not_the_last_callers_under_asyn
     maker = async_sessionmaker(async_pool)
     enforce_row_security(maker, options=BindingOptions(transport=async_transport))
     for end in (AsyncConnection.commit, AsyncConnection.rollback):
-        async with maker() as session:
-            identify(session, alice)
-            for statement in LEAVE:
-                await session.execute(text(statement))
-            await session.commit()
-        for _ in range(2):
-            async with async_pool.connect() as plain:
-                connection = await plain.execution_options(isolation_level=level)
-                for _ in range(2):
-                    assert (await connection.execute(CALLER)).one() == NOBODY
-                    await end(connection)
+        await leave_under_asyncio(maker, alice)
+        await assert_nobodys(async_pool, level, end)
+
+
+async def leave_under_asyncio(maker: async_sessionmaker[AsyncSession], caller: Caller) -> None:
+    async with maker() as session:
+        identify(session, caller)
+        for statement in LEAVE:
+            await session.execute(text(statement))
+        await session.commit()
+
+
+async def assert_nobodys(
+    engine: AsyncEngine, level: str, end: Callable[[AsyncConnection], Awaitable[None]]
+) -> None:
+    for _ in range(2):
+        async with engine.connect() as plain:
+            connection = await plain.execution_options(isolation_level=level)
+            for _ in range(2):
+                assert (await connection.execute(CALLER)).one() == NOBODY
+                await end(connection)
 
 
 @pytest.mark.exhaustive
@@ -361,17 +377,8 @@ async def test_through_pgbouncer_the_next_transaction_is_nobodys_on_asyncpg(
         engine = create_async_engine(address, connect_args=CONNECT_ARGS["asyncpg"], pool_size=1)
         maker = async_sessionmaker(engine)
         enforce_row_security(maker)
-        async with maker() as session:
-            identify(session, alice)
-            for statement in LEAVE:
-                await session.execute(text(statement))
-            await session.commit()
-        for _ in range(2):
-            async with engine.connect() as plain:
-                connection = await plain.execution_options(isolation_level=level)
-                for _ in range(2):
-                    assert (await connection.execute(CALLER)).one() == NOBODY
-                    await connection.rollback()
+        await leave_under_asyncio(maker, alice)
+        await assert_nobodys(engine, level, AsyncConnection.rollback)
         await engine.dispose()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +338,19 @@ def notes(*declarations: Any) -> MetaData:
         *declarations,
     )
     return metadata
+
+
+@contextmanager
+def mended_drift(project: Project, drift: str) -> Iterator[None]:
+    """Run *drift*.  The block migrates to what was there before; a downgrade brings the drift back."""
+    before = project.state()
+    execute(project, drift)
+    drifted = project.state()
+    assert drifted != before
+    yield
+    assert project.state() == before
+    project.downgrade()
+    assert project.state() == drifted
 
 
 def execute(project: Project, *statements: str) -> None:

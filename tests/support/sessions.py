@@ -252,6 +252,10 @@ def admin(server: Server, url: URL) -> Iterator[Engine]:
     engine.dispose()
 
 
+#: The rows that fixture ``todos`` makes.
+UNTOUCHED = [("alice", "alice's"), ("bob", "bob's")]
+
+
 @pytest.fixture
 def todos(url: URL) -> None:
     """One of Alice's and one of Bob's, with a step each: *url* copies them."""

@@ -20,6 +20,7 @@ from tests.analyze.lint.faults.case import Clean, Fault, Look
 from tests.analyze.lint.faults.measure import findings_above_info, findings_of
 from tests.analyze.lint.faults.observe import fill, mend, outcome, prepare, work
 from tests.support.servers import cleared_server
+from tests.support.suite import first_and_rest
 
 _QUICK = [next(faults) for _, faults in groupby(FAULTS, key=lambda fault: fault.group)]
 _REST = [fault for fault in FAULTS if fault not in _QUICK]
@@ -86,13 +87,7 @@ def test_a_fault_shows_until_it_is_mended(
 
 
 @pytest.mark.one_postgres
-@pytest.mark.parametrize(
-    "schemas",
-    [
-        pytest.param(CLEAN[:1], id="the first"),
-        pytest.param(CLEAN[1:], id="the rest", marks=pytest.mark.exhaustive),
-    ],
-)
+@first_and_rest("schemas", CLEAN)
 def test_a_clean_schema_works(
     superusers: dict[bool, psycopg.Connection[Any]], schemas: list[Clean], subtests: pytest.Subtests
 ) -> None:
@@ -152,13 +147,7 @@ def test_a_rule_finds_a_fault_until_it_is_mended(
 
 
 @pytest.mark.one_postgres
-@pytest.mark.parametrize(
-    "schemas",
-    [
-        pytest.param(CLEAN[:1], id="the first"),
-        pytest.param(CLEAN[1:], id="the rest", marks=pytest.mark.exhaustive),
-    ],
-)
+@first_and_rest("schemas", CLEAN)
 def test_no_rule_has_a_finding_above_info_on_a_clean_schema(
     connections: dict[bool, Connection], schemas: list[Clean], subtests: pytest.Subtests
 ) -> None:
