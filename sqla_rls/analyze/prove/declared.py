@@ -28,6 +28,7 @@ from sqlalchemy.sql.elements import (
 
 from sqla_rls.analyze.intent import Row, World, is_subject
 from sqla_rls.analyze.why.explanation import Command, Part
+from sqla_rls.ddl.compile import expression_text
 from sqla_rls.declare.base import TableDeclarations, kept_on
 from sqla_rls.declare.claim_lists import in_jwt_claim, jwt_claim_contains
 from sqla_rls.declare.expressions import auth_uid, family_of
@@ -53,6 +54,10 @@ _COMPARISONS: Final[Mapping[Any, Callable[[Any, Any], bool]]] = {
 
 class NotDerivable(Exception):
     """An expression doesn't say whose rows they are; the text has the part."""
+
+    def __init__(self, reason: str, expression: Any = None) -> None:
+        super().__init__(reason)
+        self.expression = expression
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,9 @@ def declared_intent(table: Table, command: Command, part: Part, role: str, roles
         try:
             condition = _condition(expression)
         except NotDerivable as problem:
-            raise NotDerivable(f"{policy!r} is {problem}") from None
+            text = problem.expression is not None and expression_text(problem.expression, table)
+            shown = f": {' '.join(text.split())}" if text else ""
+            raise NotDerivable(f"{policy!r} is {problem}{shown}") from None
         (permissive if policy.permissive else restrictive).append(condition)
         if policy.permissive and not is_false(using, check):
             is_exact = is_exact and policy.imply_privileges
@@ -151,12 +158,12 @@ def _condition(expression: Any) -> Condition:
     if isinstance(expression, Column) and isinstance(expression.type, Boolean):
         value = _value(expression)
         return lambda *given: value(*given)
-    raise NotDerivable(_shown(expression))
+    raise _own_expression(expression)
 
 
-def _shown(expression: Any) -> str:
+def _own_expression(expression: Any) -> NotDerivable:
     kind = "SQL text" if getattr(expression, "is_literal", False) else "an expression of your own"
-    return f"{kind}: {expression}"
+    return NotDerivable(kind, expression)
 
 
 def _not(value: Truth) -> Truth:
@@ -172,7 +179,7 @@ def _all(values: Iterable[Truth]) -> Truth:
 
 def _own(column: Any) -> Condition:
     if not isinstance(column, Column) or family_of(column) is None:
-        raise NotDerivable(_shown(column))
+        raise _own_expression(column)
     name, ignores_case = column.name, family_of(column) == "citext"
 
     def own(caller: Caller, row: Row, world: World) -> Truth:
@@ -202,7 +209,7 @@ def _value(element: Any) -> Callable[[Caller, Row, World], Any]:
         return lambda caller, row, world: truth
     if isinstance(element, Null):
         return lambda caller, row, world: None
-    raise NotDerivable(_shown(element))
+    raise _own_expression(element)
 
 
 def _comparison(expression: BinaryExpression[Any]) -> Condition:
@@ -217,7 +224,7 @@ def _comparison(expression: BinaryExpression[Any]) -> Condition:
         positive = operator is operators.is_
         return lambda *given: (inner(*given) is other(*given)) is positive
     if operator not in _COMPARISONS:
-        raise NotDerivable(_shown(expression))
+        raise _own_expression(expression)
     left, right = _value(expression.left), _value(expression.right)
     compare = _COMPARISONS[operator]
 
@@ -231,9 +238,9 @@ def _comparison(expression: BinaryExpression[Any]) -> Condition:
 def _member(expression: member_of) -> Condition:
     column, groups = expression.column, expression.groups
     if not isinstance(column, Column) or not isinstance(groups, Select):
-        raise NotDerivable(_shown(expression))
+        raise _own_expression(expression)
     if groups._group_by_clauses or groups._having_criteria or groups._limit_clause is not None:
-        raise NotDerivable(_shown(expression))
+        raise _own_expression(expression)
     (group,) = groups.selected_columns
     name = column.name
     where: Condition
@@ -242,7 +249,7 @@ def _member(expression: member_of) -> Condition:
     else:
         froms = groups.get_final_froms()
         if len(froms) != 1 or not isinstance(froms[0], Table) or not isinstance(group, Column):
-            raise NotDerivable(_shown(expression))
+            raise _own_expression(expression)
         table, group_name = froms[0], group.name
         parts = [_condition(one) for one in groups._where_criteria]
         where = lambda *given: _all(part(*given) for part in parts)  # noqa: E731 - its type is Condition
@@ -309,7 +316,7 @@ def _claim_contains(expression: jwt_claim_contains) -> Condition:
 def _in_claim(expression: in_jwt_claim) -> Condition:
     column = expression.column
     if not isinstance(column, Column) or (family := family_of(column)) is None:
-        raise NotDerivable(_shown(expression))
+        raise _own_expression(expression)
     path, name = [str(part.value) for part in expression.path], column.name
 
     def same(value: Any, one: Any) -> bool:

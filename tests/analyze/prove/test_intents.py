@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    exists,
     func,
     not_,
     or_,
@@ -182,6 +183,10 @@ def test_policies_are_joined_as_postgres_joins_them() -> None:
         (lambda c: "user_id = 'x'", "policy 'p' is SQL text: user_id = 'x'"),
         (lambda c: func.lower(c.user_id) == auth.user_id(), "an expression of your own"),
         (lambda c: or_(auth_uid("user_id"), c.name == func.now()), "an expression of your own"),
+        (
+            lambda c: exists().where(c.user_id == c.user_id.table.metadata.tables["members"].c.user_id),
+            r"your own: EXISTS \(SELECT 1 FROM members WHERE docs.user_id = members.user_id\)",
+        ),
     ],
 )
 def test_an_expression_that_python_cannot_evaluate_states_no_intent(expression: Any, text: str) -> None:
