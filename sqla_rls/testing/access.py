@@ -6,9 +6,10 @@ They run on a connection of the owner, in a transaction that the test rolls back
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Executable, MetaData, Table, TextClause, text
@@ -258,13 +259,14 @@ class AsyncAccess:
         await session.run_sync(assertions.assert_hidden, caller, instance, self._signing_key)
 
     async def assert_denied(
-        self, work: Callable[[AsyncSession], Awaitable[Any]], reason: DenialReason | None = None
+        self, work: Callable[[AsyncSession], Any], reason: DenialReason | None = None
     ) -> None:
-        """Fail unless Postgres denies the statements of the coroutine function *work*, or of the flush."""
+        """Fail unless Postgres denies what *work* does, a function or coroutine function, or the flush."""
         _, session = self._now()
         savepoint = await session.begin_nested()
         try:
-            await work(session)
+            if isawaitable(done := work(session)):
+                await done
             await session.flush()
         except AccessDenied as denial:
             assertions.require_reason(denial, reason)
@@ -323,6 +325,8 @@ _NOT_THE_OWNER = (
 def _insertion(
     connection: Connection | AsyncConnection, table: str, row: Mapping[str, Any]
 ) -> tuple[TextClause, dict[str, str]]:
+    if not isinstance(table, str):
+        raise DeclarationError(f"rows can't be added to {table!r}: give the name of the table, as in SQL")
     quote = connection.dialect.identifier_preparer.quote_identifier
     names = ", ".join(map(quote, row)).replace(":", "\\:")
     target = table.replace(":", "\\:")

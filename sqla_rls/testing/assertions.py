@@ -213,6 +213,11 @@ def strangers() -> tuple[str, str]:
 
 def require_rows(connection: Connection, metadata: MetaData, public: Collection[Table]) -> None:
     """Raise DeclarationError if no table that ``rows_seen()`` looks at has a row."""
+    if others := [one for one in public if not isinstance(one, Table)]:
+        raise DeclarationError(
+            f"that rows are isolated can't be proved: {others[0]!r} of public= isn't a Table. "
+            "Give Model.__table__"
+        )
     if all(_found_by_owner(connection, table) is False for table in _with_policies(metadata, public)):
         raise DeclarationError(
             "that rows are isolated can't be proved: the tables with policies, except those of public=, have "

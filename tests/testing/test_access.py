@@ -179,6 +179,11 @@ def test_rows_for_everyone_are_not_isolated_unless_they_are_public(
     assert "permissive policy 'all-read', USING on the row: true" in str(failure.value)
     public: Any = Notice.__table__
     access.assert_isolated(Todo.metadata, public=[public])
+    model: Any = Notice
+    with pytest.raises(DeclarationError, match="isn't a Table"):
+        access.assert_isolated(Todo.metadata, public=[model])
+    with pytest.raises(DeclarationError, match="give the name of the table"):
+        access.add_rows(model, {"id": 1})
 
 
 @pytest.mark.parametrize(
@@ -268,6 +273,9 @@ def test_asyncio_has_the_same(admin: Engine, todos: None, runner: asyncio.Runner
                 await access.assert_visible(select(Todo.task), ["alice's"])
                 await access.assert_hidden(theirs)
                 await access.assert_denied(forge, "policy")
+                await access.assert_denied(
+                    lambda session: session.add(Todo(task="forged", user_id="bob")), "policy"
+                )
                 with pytest.raises(AssertionError, match="user_id is 'bob'"):
                     await access.assert_visible(select(Todo), [theirs])
             await access.assert_isolated(Todo.metadata)
