@@ -21,13 +21,22 @@ from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, Unsuppo
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
 from tests.support.clocks import Clocks
 from tests.support.line import HOWS, How, Line
+from tests.support.psycopg_statements import (
+    ALICE,
+    WHO,
+    by_copy,
+    by_cursor,
+    by_executemany_of_psycopg,
+    by_server_cursor,
+    by_stream,
+    by_yield_per,
+    raw,
+)
 from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Todo, all_todos
 from tests.support.suite import transports
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
 
-WHO = "SELECT current_user::text, auth.user_id()"
-ALICE = ("authenticated", "alice")
 BACKEND = text("SELECT pg_backend_pid()")
 NUMBER = text("SELECT :number + pg_backend_pid() * 0").bindparams(bindparam("number", type_=Integer))
 SLEEP = text("SELECT pg_sleep(CAST(:seconds AS float))")
@@ -50,10 +59,6 @@ def line(request: pytest.FixtureRequest, url: URL, runner: asyncio.Runner) -> It
 
 
 by_asyncpg = pytest.mark.parametrize("line", transports(BY_ASYNCPG, ["asyncpg"]), indirect=True)
-
-
-def raw(session: Session) -> Any:
-    return session.connection().connection.driver_connection
 
 
 def backend(session: Session) -> object:
@@ -116,31 +121,6 @@ def test_a_connection_of_the_session_may_be_in_autocommit(
         line.hang_up()
 
 
-def by_cursor(session: Session) -> object:
-    return raw(session).cursor().execute(WHO).fetchone()
-
-
-def by_server_cursor(session: Session) -> object:
-    with raw(session).cursor("named") as cursor:
-        return cursor.execute(WHO).fetchone()
-
-
-def by_stream(session: Session) -> object:
-    return next(iter(list(raw(session).cursor().stream(WHO))))
-
-
-def by_copy(session: Session) -> object:
-    with raw(session).cursor().copy(f"COPY ({WHO}) TO STDOUT") as copy:
-        (row,) = copy.rows()
-        return row
-
-
-def by_executemany_of_psycopg(session: Session) -> object:
-    with raw(session).cursor() as cursor:
-        cursor.executemany(WHO + " WHERE %s", [[True]], returning=True)
-        return cursor.fetchone()
-
-
 def by_a_transaction_of_psycopgs(session: Session) -> object:
     with raw(session).transaction(force_rollback=True):
         return raw(session).execute(WHO).fetchone()
@@ -149,10 +129,6 @@ def by_a_transaction_of_psycopgs(session: Session) -> object:
 def by_a_pipeline_of_psycopgs(session: Session) -> object:
     with raw(session).pipeline():
         return raw(session).execute(WHO).fetchone()
-
-
-def by_yield_per(session: Session) -> object:
-    return session.execute(CALLER, execution_options={"yield_per": 1}).one()
 
 
 def by_executemany(session: Session) -> object:

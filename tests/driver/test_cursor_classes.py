@@ -13,11 +13,12 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Engine, create_engine, event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import sessionmaker
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import UnsupportedTransaction
+from tests.support.psycopg_statements import ALICE, WHO, raw
 from tests.support.sessions import (
     ANYTHING,
     CALLER,
@@ -31,9 +32,6 @@ from tests.support.sessions import (
 )
 from tests.support.suite import table
 
-WHO = "SELECT current_user::text, auth.user_id()"
-ALICE = ("authenticated", "alice")
-
 
 class Own(psycopg.Cursor[Any]):
     """An application's."""
@@ -41,11 +39,6 @@ class Own(psycopg.Cursor[Any]):
 
 class AsyncOwn(psycopg.AsyncCursor[Any]):
     """An application's."""
-
-
-def raw(session: Session) -> Any:
-    """psycopg's own connection."""
-    return session.connection().connection.driver_connection
 
 
 @table("factory", [psycopg.ClientCursor, Own, psycopg.Cursor])
