@@ -11,6 +11,7 @@ from sqla_rls.analyze.vocabulary import (
     Claim,
     Column,
     Constant,
+    Reference,
     Setting,
     Subject,
     Term,
@@ -520,3 +521,32 @@ def test_a_cte_of_the_name_of_a_table_still_reads_it() -> None:
     found = read_expression("EXISTS (WITH members AS (SELECT * FROM members) SELECT FROM members)")
 
     assert found.relations == {("members",)}
+
+
+@pytest.mark.parametrize(
+    ("sql", "pairs"),
+    [
+        pytest.param(
+            "(EXISTS ( SELECT 1 FROM public.projects p WHERE ((p.id = tasks.project_id) AND "
+            "(p.org_id IN ( SELECT m.org_id FROM public.members m WHERE (m.user_id = auth.uid()))))))",
+            [("public.projects.id", "tasks.project_id"), ("public.projects.org_id", "public.members.org_id")],
+            id="aliases",
+        ),
+        pytest.param(
+            "(org_id IN ( SELECT m.org_id FROM (public.members m JOIN public.orgs USING (org_id))))",
+            [("public.members.org_id", "public.orgs.org_id"), ("org_id", "public.members.org_id")],
+            id="the row in question, and USING",
+        ),
+        pytest.param(
+            "(EXISTS ( SELECT 1 FROM ( SELECT m.org_id AS id FROM public.members m) mine "
+            "WHERE (mine.id = docs.org_id)))",
+            [],
+            id="a subquery in FROM",
+        ),
+    ],
+)
+def test_columns_that_are_compared_keep_their_relations(sql: str, pairs: list[tuple[str, str]]) -> None:
+    def name(reference: Reference) -> str:
+        return ".".join((*(reference.relations[0] if reference.relations else ()), reference.name))
+
+    assert [(name(one), name(other)) for one, other in read_expression(sql).joins] == pairs

@@ -198,7 +198,7 @@ class Attempts:
             if column.identity:
                 values[name] = self.universe.pools.distinct(column, 1)
             elif column.default is not None and column.needs_value:
-                values[name] = self.universe.pools.filler(self.relation, column)
+                values[name] = self.universe.pools.filler(column)
         return values
 
 

@@ -419,7 +419,7 @@ class _Tries:
     def _new_values(self, profile: Profile) -> Iterator[tuple[str, Any]]:
         for name in self._columns:
             if name in profile.updates:
-                for value in self._universe.pools.values(self.base.table, self.base.columns[name]):
+                for value in self._universe.pools.values(self.base.columns[name]):
                     yield name, value
 
     def _assigned(self, name: str, value: Any) -> str:

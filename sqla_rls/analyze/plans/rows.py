@@ -142,7 +142,7 @@ class Rows:
         named = ColumnTerm(column.name) in self.vocabulary.constants
         if (varied or named or column.domain_checks or not self._has_values(column)) and not is_key:
             place = list(relation.columns).index(column.name)
-            values = self.pools.values(relation, column)
+            values = self.pools.values(column)
             cases = " ".join(
                 f"WHEN {turn} THEN {self._literal(column, value)}" for turn, value in enumerate(values)
             )
@@ -202,20 +202,16 @@ class Rows:
             return f"CAST(timestamptz '2015-01-01 00:00:00+00' + {days} AS {column.type})"
         if column.category == "S":
             return f"CAST({self._text(column, number)} AS {column.type})"
-        values = [value for value in self.pools.values(self._any, column) if value is not None] or [None]
+        values = [value for value in self.pools.values(column) if value is not None] or [None]
         cases = " ".join(
             f"WHEN {turn} THEN {self._literal(column, value)}" for turn, value in enumerate(values)
         )
         return f"CASE {number} % {len(values)} {cases} END"
 
-    @property
-    def _any(self) -> Relation:
-        return self.schema.relations[self.names[0]]
-
     def _text(self, column: Column, number: str) -> str:
         """Return a text in the form of the subjects, which other columns compare with it."""
         if column.domain_checks:
-            for value in self.pools.values(self._any, column):
+            for value in self.pools.values(column):
                 for before, after in (("", str(value)), (str(value), "")):
                     if value is not None and self._accepts(column.type, f"{before}{_CALLER}{after}"):
                         return f"{quoted_literal(before)} || {number} || {quoted_literal(after)}"

@@ -134,7 +134,7 @@ class Attempts:
             yield name, values[name]
         for name in updatable:
             if name in deciding:
-                for value in self.universe.pools.values(self.relation, self.relation.columns[name]):
+                for value in self.universe.pools.values(self.relation.columns[name]):
                     if value != values[name]:
                         yield name, value
 

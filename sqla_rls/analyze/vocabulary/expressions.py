@@ -17,6 +17,7 @@ from sqla_rls.analyze.vocabulary.terms import (
     Claim,
     Column,
     Constant,
+    Reference,
     Setting,
     Subject,
     Term,
@@ -117,15 +118,17 @@ _ARITHMETIC: Final = ("+", "-", "*", "/", "%", "||", "^", "&", "|", "#", "<<", "
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The terms and constants that the result of a node may come from."""
+    """The terms and constants that the result of a node may come from, and the columns in its text."""
 
     terms: tuple[Term, ...] = ()
     constants: tuple[Constant, ...] = ()
+    references: tuple[Reference, ...] = ()
 
     def __or__(self, other: Value) -> Value:
         return Value(
             tuple(dict.fromkeys(self.terms + other.terms)),
             tuple(dict.fromkeys(self.constants + other.constants)),
+            tuple(dict.fromkeys(self.references + other.references)),
         )
 
 
@@ -142,6 +145,8 @@ class Reader:
     def __init__(self) -> None:
         self.words = Words()
         self._with: list[str] = []
+        #: The relations of each FROM around a node by their aliases; None is a subquery or a function.
+        self._scopes: list[dict[str, tuple[str, ...] | None]] = []
         #: The columns that hold all claims, as in ``FROM auth.jwt() AS claims``.
         self._documents: dict[str, Value] = {}
 
@@ -190,6 +195,12 @@ class Reader:
             self.name_values([name.sval for name in cte.aliascolnames or ()], columns)
 
     def _columns(self, node: Any, names_columns: bool) -> list[Value]:
+        self._scopes.append({})
+        columns = self._columns_in_scope(node, names_columns)
+        self._scopes.pop()
+        return columns
+
+    def _columns_in_scope(self, node: Any, names_columns: bool) -> list[Value]:
         for each in node.fromClause or ():
             self._from(each)
         if node.whereClause is not None:
@@ -224,15 +235,25 @@ class Reader:
                 self._relation(node)
             case "RangeSubselect":
                 columns = self.query(node.subquery, names_columns=True)
+                self._note_derived(node.alias)
                 self.name_values(
                     [name.sval for name in node.alias.colnames or ()] if node.alias else [], columns
                 )
             case "JoinExpr":
+                outer = len(self._scopes[-1])
                 self._from(node.larg)
+                middle = len(self._scopes[-1])
                 self._from(node.rarg)
                 if node.quals is not None:
                     self.finish(self.value(node.quals))
-                self.words.names |= {name.sval for name in node.usingClause or ()}
+                relations = list(self._scopes[-1].values())
+                for name in (each.sval for each in node.usingClause or ()):
+                    self.words.names.add(name)
+                    left, right = (
+                        Reference(name, tuple(filter(None, some)))
+                        for some in (relations[outer:middle], relations[middle:])
+                    )
+                    self.words.joins[left, right] = None
             case "RangeFunction":
                 # The second part is the columns of one function in ROWS FROM.
                 values = [self.value(call) for call, _ in node.functions]
@@ -240,6 +261,7 @@ class Reader:
                     self._inside(columns)
                 self._inside(node.coldeflist)
                 alias = node.alias
+                self._note_derived(alias)
                 names = [name.sval for name in alias.colnames or ()] or [alias.aliasname] if alias else []
                 names += [column.colname for column in node.coldeflist or ()]
                 for name in names:
@@ -252,8 +274,28 @@ class Reader:
     def _relation(self, node: Any) -> None:
         parts = tuple(part for part in (node.schemaname, node.relname) if part)
         self.words.names |= set(parts)
-        if len(parts) > 1 or node.relname not in self._with:
+        is_relation = len(parts) > 1 or node.relname not in self._with
+        if is_relation:
             self.words.relations.add(parts)
+        if self._scopes:
+            name = node.relname if node.alias is None else node.alias.aliasname
+            self._scopes[-1][name] = parts if is_relation else None
+
+    def _note_derived(self, alias: Any) -> None:
+        if alias is not None:
+            self._scopes[-1][alias.aliasname] = None
+
+    def _reference(self, names: Sequence[str]) -> Iterator[Reference]:
+        """Yield the column of these *names*, if it may be one of a relation."""
+        *qualifiers, name = names
+        if not qualifiers:
+            around = (one for scope in reversed(self._scopes) for one in scope.values())
+            yield Reference(name, tuple(filter(None, around)))
+            return
+        scope = next((one for one in reversed(self._scopes) if qualifiers[-1] in one), {})
+        relation = scope.get(qualifiers[-1], tuple(qualifiers))
+        if relation is not None:
+            yield Reference(name, (relation,))
 
     # Comparisons
 
@@ -266,6 +308,9 @@ class Reader:
 
     def compare(self, *values: Value) -> None:
         """Note that *values* are compared with each other."""
+        for left, right in itertools.combinations(values, 2):
+            pairs = ((one, other) for one in left.references for other in right.references if one != other)
+            self.words.joins.update(dict.fromkeys(pairs))
         both = union(values)
         self._note_claims(both)
         plain = [term for term in both.terms if term != Claim(())]
@@ -325,7 +370,9 @@ class Reader:
         is_star = len(names) < len(node.fields)
         if is_star:
             return Value()
-        return self._documents.get(names[-1]) or Value((Column(names[-1]),))
+        if names[-1] in self._documents:
+            return self._documents[names[-1]]
+        return Value((Column(names[-1]),), references=tuple(self._reference(names)))
 
     def _read_ParamRef(self, node: Any) -> Value:
         return Value((Column(f"${node.number}"),))

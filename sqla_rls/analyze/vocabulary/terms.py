@@ -41,6 +41,17 @@ class Subject:
     """The caller's ``sub``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A column in a text, and the relations that may have it, in parts: that of the inmost FROM first.
+
+    Without a FROM around it, it is of the relation that the text belongs to.
+    """
+
+    name: str
+    relations: tuple[tuple[str, ...], ...] = ()
+
+
 Term: TypeAlias = Column | Claim | Setting | Subject
 
 
@@ -76,6 +87,8 @@ class Vocabulary:
     keywords: frozenset[str] = frozenset()
     #: The terms that a term is compared with, also through others.
     linked: Mapping[Term, frozenset[Term]] = field(default_factory=dict)
+    #: The columns that are compared with each other, in pairs.  Only the vocabulary of one text has them.
+    joins: tuple[tuple[Reference, Reference], ...] = ()
     #: Every column, relation and function, as Postgres folds identifiers.
     names: frozenset[str] = frozenset()
     #: The columns that IS NULL tests, by their last names.
@@ -119,6 +132,7 @@ class Words:
         self.settings: dict[str, None] = {}
         self.other_settings: set[str] = set()
         self.keywords: set[str] = set()
+        self.joins: dict[tuple[Reference, Reference], None] = {}
         self.names: set[str] = set()
         self.null_tests: set[str] = set()
         self.relations: set[tuple[str, ...]] = set()
@@ -209,6 +223,7 @@ class Words:
             other_settings=frozenset(self.other_settings),
             keywords=frozenset(self.keywords),
             linked=MappingProxyType(linked),
+            joins=tuple(self.joins),
             names=frozenset(self.names),
             null_tests=frozenset(self.null_tests),
             relations=frozenset(self.relations),

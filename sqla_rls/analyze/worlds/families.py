@@ -16,7 +16,8 @@ from typing import Any, Final
 from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.worlds.objects import Column, ForeignKey, Relation
 from sqla_rls.analyze.worlds.samples import an_early, granting_least, one_by_one, permitted
-from sqla_rls.analyze.worlds.universe import Universe
+from sqla_rls.analyze.worlds.shared import Join
+from sqla_rls.analyze.worlds.universe import Universe, is_foreign
 from sqla_rls.analyze.worlds.world import Row, Values
 
 #: The most rows of one family.
@@ -25,6 +26,8 @@ _MOST_MEMBERS: Final = 10
 _OWN: Final = "a key of its own"
 #: The value of a key that another row of the family has.
 _EQUAL: Final = "the key of another row"
+#: The most columns of one family that may hold a key of another row.
+_MOST_HOLDERS: Final = 8
 _CALLERS: Final = (terms.Claim, terms.Setting, terms.Subject)
 
 #: The families near to one that constraints refuse.
@@ -33,6 +36,13 @@ _MOST_NEAR: Final = 4
 _CHANGES: Final = (2, 3, 4, 5, 8)
 
 Choices = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key of the family, by its number, as the value of a column."""
+
+    number: int
 
 
 @dataclass(slots=True)
@@ -261,7 +271,11 @@ class Families:
         found: dict[int, Row] = {}
         marks: dict[Any, str | None] = {}
         for place, member in enumerate(self._members):
-            values = given.get(place, {}) | {name: keys[key] for name, key in member.keys.items()}
+            chosen = {
+                name: keys[value.number] if isinstance(value, _Key) else value
+                for name, value in given.get(place, {}).items()
+            }
+            values = {name: keys[key] for name, key in member.keys.items()} | chosen
             for other, parent in enumerate(self._members):
                 if parent.needs == place and parent.referring and not present[other]:
                     values |= dict.fromkeys(parent.referring)
@@ -277,7 +291,7 @@ class Families:
                         marks[member.relation.name, key, repr(held)] = mark
             if member.is_optional:
                 held = [keys[key] for key in member.links]
-                marks[place, repr(held)] = repr(given.get(place)) if present[place] else None
+                marks[place, repr(held)] = repr(chosen) if present[place] else None
         return self._made(choices, found, marks)
 
     def _made(
@@ -378,9 +392,96 @@ class Families:
     def _join(self) -> bool:
         """Add a table that no foreign key connects, by columns that are compared; False: there is none."""
         known = {one.relation.name for one in self._members}
-        name = next((one for one in self.universe.rows if one not in known), None)
-        if name is None:
+        names = [one for one in self.universe.rows if one not in known]
+        if not names:
             return False
+        for name in names:
+            keys, needs = self._joined(name)
+            if keys:
+                break
+        else:
+            name = names[0]
+            keys, needs = self._named_alike(name)
+        child = self.universe.schema.relations[name]
+        return self._add(_Member(child, keys, needs=needs, is_optional=True, is_below=needs == 0))
+
+    def _joined(self, name: str) -> tuple[dict[str, int], int | None]:
+        """Return the keys that definitions compare with columns of table *name*, and a member."""
+        keys: dict[str, int] = {}
+        needs: int | None = None
+        for (relation, own), (other, theirs) in self._joins():
+            place = self._place(other)
+            if relation != name or place is None or own in keys:
+                continue
+            if (key := self._key(self._members[place], theirs)) not in keys.values():
+                keys[own] = key
+                needs = place if needs is None else needs
+        return keys, needs
+
+    def _joins(self) -> Iterator[Join]:
+        """Yield the columns that definitions compare and that may hold a key of the family, both ways."""
+        for pair in self.universe.joins:
+            columns = [self.universe.schema.relations[relation].columns[name] for relation, name in pair]
+            if columns[0].type == columns[1].type and all(
+                one.generated is None and self._may_be_own(one) and not self._is_callers(one.name)
+                for one in columns
+            ):
+                yield pair
+                yield pair[1], pair[0]
+
+    def _place(self, relation: str) -> int | None:
+        return next((place for place, one in enumerate(self._members) if one.relation.name == relation), None)
+
+    def _note_alike(self) -> None:
+        """Note the keys that definitions compare: some families have them equal."""
+        for (relation, name), (other, theirs) in self._joins():
+            place, beside = self._place(relation), self._place(other)
+            if place is not None and beside is not None:
+                own, key = self._members[place].keys.get(name), self._members[beside].keys.get(theirs)
+                if own is not None and key is not None and key < own:
+                    self._alike.setdefault(own, key)
+
+    def _others(self) -> Mapping[tuple[int, str], Sequence[int]]:
+        """Return the columns that need not hold their key, and other keys that they are compared with.
+
+        Without the key, they show which of several connections a definition asks for.
+        """
+        found: dict[tuple[int, str], list[int]] = {}
+        for (relation, name), (other, theirs) in self._joins():
+            place, beside = self._place(relation), self._place(other)
+            if place is None or beside is None or name == self._only_key(place):
+                continue
+            own, key = self._members[place].keys.get(name), self._members[beside].keys.get(theirs)
+            if key is not None and key != own:
+                found.setdefault((place, name), []).append(key)
+            elif own is not None and self._is_loose(self._members[place], name):
+                found.setdefault((place, name), [])
+        self.is_cut |= len(found) > _MOST_HOLDERS
+        return dict(itertools.islice(found.items(), _MOST_HOLDERS))
+
+    def _is_loose(self, member: _Member, name: str) -> bool:
+        """Return whether the column is one of several connections, of which a definition may miss one."""
+        key = member.keys[name]
+        if key in self._alike or key in self._alike.values():
+            return True
+        joins = [
+            (own, other) for (relation, own), (other, _) in self._joins() if relation == member.relation.name
+        ]
+        beside = [other for _, other in joins]
+        if any(own == name and beside.count(other) > 1 for own, other in joins):
+            return True
+        compared = [own for own, _ in joins]
+        return compared.count(name) > 1 or (
+            not is_foreign(member.relation, name) and (len(set(compared)) > 1 or len(self._columns[key]) > 2)
+        )
+
+    def _only_key(self, place: int) -> str | None:
+        """Return the column that is the primary key of the member by itself."""
+        key = next(iter(self._members[place].relation.keys), ())
+        return key[0] if len(key) == 1 else None
+
+    def _named_alike(self, name: str) -> tuple[dict[str, int], int | None]:
+        """Return the same as *_joined()* by names alone: a function may compare its arguments."""
         child = self.universe.schema.relations[name]
         linked = self.universe.pools.vocabulary.linked
         keys: dict[str, int] = {}
@@ -395,7 +496,7 @@ class Families:
                     if is_compared and member.relation.columns[theirs].type == child.columns[own].type:
                         keys.setdefault(own, self._key(member, theirs))
                         needs = place if needs is None else needs
-        return self._add(_Member(child, keys, needs=needs, is_optional=True, is_below=needs == 0))
+        return keys, needs
 
     def _compared(self, member: _Member) -> list[str]:
         """Return the columns of *member* that decide and aren't keys of the family, but could become some."""
@@ -423,17 +524,17 @@ class Families:
 
     def _varied(self) -> Iterator[_Factor]:
         pools = self.universe.pools
-        for key, columns in self._columns.items():
-            is_free = all(self._may_be_own(one) for one in columns)
-            if is_free and not any(self._is_callers(one.name) for one in columns):
-                if (other := self._namesake(key)) is not None:
-                    self._alike[key] = other
-                    yield _Factor((_EQUAL, _OWN), 0, key=key)
-                continue
-            holder = next(place for place, one in enumerate(self._members) if key in one.keys.values())
-            relation = self._members[holder].relation
-            values = [one for one in pools.values(relation, columns[0]) if one is not None]
-            yield _Factor((*values, *([_OWN] if is_free or not values else [])), holder, key=key)
+        self._note_alike()
+        others = self._others()
+        yield from self._varied_keys()
+        apart = self._apart(others)
+        for (place, name), keys in others.items():
+            member = self._members[place]
+            holder = member.relation.columns[name]
+            if (own := member.keys.get(name)) is not None:
+                held = map(_Key, (own, *keys, apart[holder.type]))
+                nulls = () if holder.not_null else (None,)
+                yield _Factor((*held, *nulls), place, name, may_need_null=pools.may_need_null(holder))
         for place, member in enumerate(self._members):
             if member.is_optional:
                 yield _Factor((True, False), place)
@@ -441,13 +542,40 @@ class Families:
                 column = member.relation.columns.get(name)
                 if column is None or column.generated is not None or name in member.keys:
                     continue
+                keys = others.get((place, name), ())
+                held = map(_Key, (*keys, *([apart[column.type]] if column.type in apart and keys else [])))
                 yield _Factor(
-                    pools.values(member.relation, column),
+                    (*held, *pools.values(column)),
                     place,
                     name,
                     may_need_null=pools.may_need_null(column),
                     is_time=column.category == "D",
                 )
+
+    def _varied_keys(self) -> Iterator[_Factor]:
+        for key, columns in self._columns.items():
+            is_free = all(self._may_be_own(one) for one in columns)
+            if is_free and not any(self._is_callers(one.name) for one in columns):
+                other = self._alike[key] if key in self._alike else self._namesake(key)
+                if other is not None:
+                    self._alike[key] = other
+                    yield _Factor((_EQUAL, _OWN), 0, key=key)
+                continue
+            holder = next(place for place, one in enumerate(self._members) if key in one.keys.values())
+            pool = self.universe.pools.values(columns[0])
+            values = [one for one in pool if one is not None]
+            yield _Factor((*values, *([_OWN] if is_free or not values else [])), holder, key=key)
+
+    def _apart(self, holders: Iterable[tuple[int, str]]) -> Mapping[str, int]:
+        """Return a key of each type of *holders* that is the key of no member."""
+        found: dict[str, int] = {}
+        for place, name in holders:
+            member = self._members[place]
+            column = member.relation.columns[name]
+            if name in member.keys and column.type not in found:
+                found[column.type] = len(self._columns)
+                self._columns[found[column.type]] = [column]
+        return found
 
     def _namesake(self, key: int) -> int | None:
         """Return an earlier key in a column of the same name, which a policy may compare."""

@@ -175,9 +175,7 @@ class _Generator:
             for name, column in self.relation.columns.items()
             if name in self.universe.deciding[self.relation.name] and column.generated is None
         }
-        least = {
-            name: granting_least(pools.values(self.relation, column)) for name, column in columns.items()
-        }
+        least = {name: granting_least(pools.values(column)) for name, column in columns.items()}
         nulls = {name: None for name, column in columns.items() if pools.may_need_null(column)}
         return [{**least, **nulls}, least] if nulls else [least]
 
@@ -191,7 +189,7 @@ class _Generator:
             if column.category in "NU" and name in values:
                 candidates = [
                     self.universe.pools.distinct(column, _A_KEY_APART),
-                    *self.universe.pools.values(relation, column),
+                    *self.universe.pools.values(column),
                 ]
                 candidates += [_A_KEY_APART] if column.category == "N" else []
                 values[name] = next((one for one in candidates if repr(one) not in used), values[name])

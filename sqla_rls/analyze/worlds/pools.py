@@ -98,6 +98,10 @@ class Pools:
     columns: Sequence[Column] = ()
     #: The functions that may not tell two texts of a column apart.
     blurring: Blurring = field(default_factory=dict)
+    #: The columns that were asked for, by their ids, with their values.
+    _values: dict[int, tuple[Column, tuple[Any, ...]]] = field(
+        default_factory=dict[int, tuple[Column, tuple[Any, ...]]]
+    )
 
     @classmethod
     def of(
@@ -126,8 +130,13 @@ class Pools:
             ),
         )
 
-    def values(self, relation: Relation, column: Column) -> tuple[Any, ...]:
+    def values(self, column: Column) -> tuple[Any, ...]:
         """Return the values that the policies can tell apart; NULL, and texts that are similar, come last."""
+        if id(column) not in self._values:
+            self._values[id(column)] = column, tuple(self._told_apart(column))
+        return self._values[id(column)][1]
+
+    def _told_apart(self, column: Column) -> Iterable[Any]:
         found = [value for value in self._candidates(column) if self._is_valid(column, value)]
         found = found or [value for value in self._guesses(column) if self._is_valid(column, value)]
         texts = [one for one in found if isinstance(one, str)]
@@ -135,15 +144,15 @@ class Pools:
             found.append(None)
         near = similar(texts, self.blurring.get(column.name, ()))
         found += [value for value in near if self._is_valid(column, value)]
-        return tuple({repr(value): value for value in found}.values()) or (None,)
+        return {repr(value): value for value in found}.values() or (None,)
 
     def may_need_null(self, column: Column) -> bool:
         """Return whether access may need NULL in the column, as that of rows that aren't deleted."""
         return not column.not_null and column.name in self.vocabulary.null_tests
 
-    def filler(self, relation: Relation, column: Column) -> Any:
+    def filler(self, column: Column) -> Any:
         """Return a value for a column that decides nothing."""
-        return self.values(relation, column)[0] if column.needs_value else None
+        return self.values(column)[0] if column.needs_value else None
 
     def distinct(self, column: Column, number: int) -> Any:
         """Return value *number* of those that a key column has."""

@@ -239,7 +239,7 @@ class Statements:
         return column.default is not None or bool(column.identity)
 
     def _values(self, name: str) -> tuple[Any, ...]:
-        return self.universe.pools.values(self.relation, self.relation.columns[name])
+        return self.universe.pools.values(self.relation.columns[name])
 
     def _column_lists(self, kind: str) -> list[tuple[str, ...]]:
         """Return the columns that the role has a privilege on, of each side, and each that differs."""

@@ -16,7 +16,7 @@ from sqla_rls.analyze.worlds.objects import ForeignKey, Relation
 from sqla_rls.analyze.worlds.pools import Pools
 from sqla_rls.analyze.worlds.samples import spread
 from sqla_rls.analyze.worlds.schema import Schema
-from sqla_rls.analyze.worlds.shared import Shared
+from sqla_rls.analyze.worlds.shared import Join, Shared
 from sqla_rls.analyze.worlds.world import Row, Values
 
 #: The most rows of one table that worlds are made of.
@@ -35,6 +35,8 @@ class Universe:
     #: The columns that decide about access, of each relation that is read.
     deciding: Mapping[str, frozenset[str]]
     rows: Mapping[str, tuple[Row, ...]]
+    #: The columns that a definition compares with each other.
+    joins: Sequence[Join] = ()
     #: Whether a constraint refuses these values of a table.
     refuses: Callable[[Relation, Values], bool] = lambda _relation, _values: False
     #: What the budget leaves out.
@@ -67,7 +69,15 @@ class Universe:
         parts = (*_DECIDING, "constraint") if varies_checked else _DECIDING
         deciding = {name: _deciding(schema, read, name, parts) for name in sorted(read)}
         pools = Pools.of(relation, schema, shared, deciding, accepts)
-        self = cls(relation=relation, schema=schema, pools=pools, deciding=deciding, rows={}, refuses=refuses)
+        self = cls(
+            relation=relation,
+            schema=schema,
+            pools=pools,
+            deciding=deciding,
+            rows={},
+            joins=shared.joins,
+            refuses=refuses,
+        )
         self.rows = {
             name: self._rows(schema.relations[name]) for name in deciding if schema.relations[name].has_rows
         }
@@ -81,7 +91,7 @@ class Universe:
 
     def _rows(self, relation: Relation) -> tuple[Row, ...]:
         varied = [
-            (name, self.pools.values(relation, column))
+            (name, self.pools.values(column))
             for name, column in relation.columns.items()
             if name in self.deciding[relation.name] and column.generated is None
         ]
@@ -149,7 +159,7 @@ class Universe:
             elif name in distinct and not is_foreign(relation, name):
                 values[name] = self.pools.distinct(column, number)
             else:
-                values[name] = self.pools.filler(relation, column)
+                values[name] = self.pools.filler(column)
         return values
 
     def complete(self, rows: Sequence[Row], *, new: Row | None = None) -> tuple[Row, ...] | None:
