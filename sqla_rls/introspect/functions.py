@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from graphlib import CycleError, TopologicalSorter
 from inspect import signature
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, MetaData
 
@@ -82,7 +82,12 @@ def read(connection: Connection, *, default_schema: str, schemas: Collection[str
         {key: arguments for key, arguments in said.items() if key not in obstacles},
         [
             *(_remark(key, why) for key, why in obstacles.items()),
-            *(_remark_on_path(one) for one in found if _is_lured(one)),
+            *dict.fromkeys(
+                [
+                    *(_remark_on_path(one.value.key, _runs(one.value)) for one in found if _is_lured(one)),
+                    *_remarks_on_triggers(connection, default_schema, schemas),
+                ]
+            ),
         ],
         # Their bodies may read tables.
         ["SET LOCAL check_function_bodies = off", *dict.fromkeys(statements)] if statements else [],
@@ -165,10 +170,25 @@ def _is_lured(one: _Found) -> bool:
     )
 
 
-def _remark_on_path(one: _Found) -> str:
-    function = one.value
-    runs = "it runs as its owner" if function.security_definer else "policies, views or defaults call it"
+def _remarks_on_triggers(
+    connection: Connection, default_schema: str, schemas: Collection[str]
+) -> Iterator[str]:
+    """Yield a remark for each trigger function that runs as its owner with the search_path of the caller."""
+    query = sql_file("trigger_functions_of_callers")
+    for row in fetch_rows(connection, query, {"schemas": list(schemas)}):
+        key = TableKey.of(row["nspname"], row["proname"], default_schema)
+        yield _remark_on_path(key, _AS_ITS_OWNER)
+
+
+_AS_ITS_OWNER: Final = "it runs as its owner"
+
+
+def _runs(function: SQLFunction) -> str:
+    return _AS_ITS_OWNER if function.security_definer else "policies, views or defaults call it"
+
+
+def _remark_on_path(key: TableKey, runs: str) -> str:
     return (
-        f"function {'.'.join(filter(None, function.key))} is unsafe: {runs}, with the search_path of the "
+        f"function {'.'.join(filter(None, key))} is unsafe: {runs}, with the search_path of the "
         "caller, who can shadow the tables and functions that its body names. Give it a search_path"
     )

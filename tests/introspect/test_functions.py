@@ -209,3 +209,44 @@ def test_a_function_of_a_policy_whose_tables_a_caller_can_shadow_is_said(project
         name for name in ("lured", "pinned", "costly", "bound") if f"# function {name} is unsafe: " in written
     } == opened
     assert "policies, views or defaults call it, with the search_path of the caller" in written
+
+
+@pytest.mark.exhaustive
+def test_a_trigger_function_whose_tables_a_caller_can_shadow_is_said(project: Project) -> None:
+    body = "'BEGIN INSERT INTO entries VALUES (current_user); RETURN NULL; END'"
+    trigger = "RETURNS trigger LANGUAGE plpgsql"
+    execute_raw(
+        project,
+        "CREATE TABLE entries (who text)",
+        "GRANT INSERT ON entries TO rls_adopt_app",
+        f"CREATE FUNCTION lured() {trigger} SECURITY DEFINER AS {body}",
+        f"CREATE FUNCTION pinned() {trigger} SECURITY DEFINER SET search_path = public, pg_temp AS {body}",
+        f"CREATE FUNCTION caller() {trigger} AS {body}",
+        f"CREATE FUNCTION disabled() {trigger} SECURITY DEFINER AS {body}",
+        f"CREATE FUNCTION unused() {trigger} SECURITY DEFINER AS {body}",
+    )
+    names = ("lured", "pinned", "caller", "disabled", "unused")
+    for name in names:
+        execute_raw(
+            project,
+            f'CREATE TABLE "{name} rows" (id int)',
+            f'GRANT INSERT ON "{name} rows" TO rls_adopt_app',
+        )
+        if name != "unused":
+            execute_raw(project, f'CREATE TRIGGER it AFTER INSERT ON "{name} rows" EXECUTE FUNCTION {name}()')
+    execute_raw(project, 'ALTER TABLE "disabled rows" DISABLE TRIGGER it')
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL ROLE rls_adopt_app")
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE entries (source text) ON COMMIT DROP")
+        connection.exec_driver_sql("GRANT ALL ON entries TO PUBLIC")
+        ran = set()
+        for name in names:
+            connection.exec_driver_sql("TRUNCATE pg_temp.entries")
+            connection.exec_driver_sql(f'INSERT INTO "{name} rows" VALUES (1)')
+            found = connection.exec_driver_sql("SELECT source FROM pg_temp.entries").scalar()
+            if found not in (None, "rls_adopt_app"):
+                ran.add(name)
+    written, _ = introspected(project)
+
+    assert ran == {"lured"}
+    assert {name for name in names if f"# function {name} is unsafe: it runs as its owner" in written} == ran
