@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from sqla_rls.analyze.lint.exemptions import read_settings
 from sqla_rls.analyze.lint.run import lint
 from sqla_rls.analyze.lint.target import open_target
 from sqla_rls.analyze.sides import Side
@@ -678,3 +681,19 @@ def test_a_caller_shadows_the_tables_of_a_trigger_function(examples: Examples) -
         "anonymous, authenticated may INSERT into public.docs, whose trigger log calls it; "
         "its search_path is that of the caller"
     )
+
+
+@pytest.mark.exhaustive
+def test_the_exemption_of_a_migrating_role_is_that_of_the_finding(examples: Examples, tmp_path: Path) -> None:
+    name = 'the "migrator"'
+    quoted = name.replace('"', '""')
+    sql = f"""{TABLE}{policy(OWN)} CREATE ROLE "{quoted}" LOGIN NOINHERIT BYPASSRLS IN ROLE authenticated;"""
+    (found,) = examples.look(sql, select=["login-role"]).findings
+    remedy, _, exemption = (found.remedy.text or "").partition(": ")
+    head, _, keys = exemption.partition("]] ")
+    settings = tmp_path / "pyproject.toml"
+    settings.write_text(f"{head}]]\n" + keys.replace(", ", "\n"), encoding="utf-8")
+
+    assert remedy == f"If only migrations log in as {name}, exempt it in pyproject.toml"
+    (read,) = read_settings(settings).exemptions
+    assert read.has(found)

@@ -11,6 +11,7 @@ as it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
 
@@ -76,6 +77,12 @@ def check(database: Database) -> Iterator[Finding]:
                     remedy=Remedy(
                         sql=sql.format(login=database.quoted(login), role=database.quoted(row["role"])),
                         python='login_role("…")',
+                        text=(
+                            f"If only migrations log in as {login}, exempt it in "
+                            'pyproject.toml: [[tool.sqla_rls.lint.exempt]] rule = "login-role", '
+                            # A JSON string is a string of TOML.
+                            f'object = {json.dumps(login, ensure_ascii=False)}, reason = "…"'
+                        ),
                     ),
                 )
 
