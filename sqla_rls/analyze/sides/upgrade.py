@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from alembic.config import CommandLine, Config
 from sqlalchemy import Engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from sqla_rls.exc import AnalysisError
+from sqla_rls.exc import AnalysisError, ExposureNotConfirmed
 
 #: The names that env.py may ask for by ``context.get_x_argument()``.
 _X_ARGUMENTS = ("url", "db_url", "dburl", "database_url", "sqlalchemy.url")
@@ -79,9 +81,23 @@ class _Alembic(CommandLine):
 
 def _reason(error: Exception) -> str:
     found = getattr(error, "orig", None) or error
+    if isinstance(found, ExposureNotConfirmed):
+        return (
+            f"{found}. The call is in {_revision_of(found)}. To see the result first, set confirmed=True for "
+            "this run: it upgrades a scratch database only. Set it to False again until you have reviewed "
+            "the result"
+        )
     return (
         str(found) if isinstance(found, AnalysisError | ArgumentError) else f"{type(found).__name__}: {found}"
     )
+
+
+def _revision_of(error: Exception) -> str:
+    """Return the name of the file of the revision that raised *error*."""
+    # The error itself doesn't have the revision: operations don't know it.
+    places = [frame.f_globals for frame, _ in walk_tb(error.__traceback__)]
+    files = [one["__file__"] for one in places if "down_revision" in one and "__file__" in one]
+    return Path(files[-1]).name if files else "the revision"
 
 
 if __name__ == "__main__":

@@ -299,6 +299,28 @@ def test_an_upgrade_that_changes_nothing_is_an_error(project: Callable[[str], Si
 
 
 @pytest.mark.exhaustive
+def test_an_unconfirmed_exposure_says_where_to_confirm_it(
+    project: Callable[[str], Side], tmp_path: Path
+) -> None:
+    side = project('engine = create_engine(context.config.get_main_option("sqlalchemy.url"))')
+    path = tmp_path / "migrations" / "versions" / "one.py"
+    exposure = "    op.confirm_exposure('todos', 'all roles read it', confirmed=False)\n"
+    path.write_text(f"import sqla_rls.alembic\n{REVISION}{exposure}")
+    with pytest.raises(AnalysisError) as refused, side.build():
+        pass
+    assert str(refused.value) == (
+        "rev:one can't be built: the migration stopped: it exposes table todos, since all roles read it. If "
+        "this is intended, set confirmed=True in its op.confirm_exposure(); otherwise restore the "
+        "declaration, and generate the revision again. The call is in one.py. To see the result first, set "
+        "confirmed=True for this run: it upgrades a scratch database only. Set it to False again until you "
+        "have reviewed the result"
+    )
+    path.write_text(path.read_text().replace("confirmed=False", "confirmed=True"))
+    with side.build() as built:
+        assert built.connection.scalar(text("SELECT to_regclass('from_revision')")) is not None
+
+
+@pytest.mark.exhaustive
 def test_a_failing_upgrade_says_why(project: Callable[[str], Side]) -> None:
     side = project("boom")
     with pytest.raises(AnalysisError, match="rev:one can't be built: NameError: name 'boom'"), side.build():
