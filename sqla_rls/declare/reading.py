@@ -36,31 +36,29 @@ def names_auth(default: Any) -> bool:
     """
     if not isinstance(default, visitors.ExternallyTraversible):
         return False
-    texts = (
-        element.text if isinstance(element, TextClause) else element.name
-        for element in visitors.iterate(default)
-        if isinstance(element, TextClause) or (isinstance(element, ColumnClause) and element.is_literal)
-    )
-    calls = any(isinstance(element, AuthFunction | auth_uid) for element in visitors.iterate(default))
     # U&"\0061uth" is a spelling of the name, too.
-    return calls or any(AUTH_SCHEMA in text.lower() or 'u&"' in text.lower() for text in texts)
+    return any(
+        isinstance(element, AuthFunction | auth_uid)
+        or AUTH_SCHEMA in (text := _text_of(element).lower())
+        or 'u&"' in text
+        for element in visitors.iterate(default)
+    )
 
 
 def _calls_auth_itself(element: object) -> bool:
-    return (
-        isinstance(element, AuthFunction | auth_uid)
-        or (isinstance(element, TextClause) and "(" in element.text)
-        or (isinstance(element, ColumnClause) and element.is_literal and "(" in element.name)
-    )
+    return isinstance(element, AuthFunction | auth_uid) or "(" in _text_of(element)
 
 
 def may_read_tables(expression: ColumnElement[bool]) -> bool:
     """Return whether SQL text in *expression* may read tables; only Postgres knows."""
-    return any(
-        (isinstance(element, TextClause) and may_read(element.text))
-        or (isinstance(element, ColumnClause) and element.is_literal and may_read(element.name))
-        for element in visitors.iterate(expression)
-    )
+    return any(may_read(_text_of(element)) for element in visitors.iterate(expression))
+
+
+def _text_of(element: object) -> str:
+    """Return the SQL text that *element* is; empty for another element."""
+    if isinstance(element, TextClause):
+        return element.text
+    return element.name if isinstance(element, ColumnClause) and element.is_literal else ""
 
 
 def behind_views(tables: Iterable[Table], metadatas: Iterable[MetaData]) -> Iterator[Table]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -154,8 +153,7 @@ class _Opening:
             settings["pg_session_jwt.jwk"] = signer.jwk
         try:
             with_settings = self.driver.with_settings({**self._startup, **cparams}, settings)
-            connection, found = self._asked(dialect, record, cargs, with_settings)
-            return connection, replace(found, starts_without_claims=found.claims == ""), signer
+            return *self._asked(dialect, record, cargs, with_settings), signer
         except dialect.loaded_dbapi.Error:
             # A pooler that QUERY doesn't reveal may have refused the parameters.  If the server has
             # failed, the second attempt fails, too.
@@ -208,7 +206,7 @@ class _Opening:
         except BaseException:
             dialect.do_terminate(connection)
             raise
-        return connection, server_info.read(answer[0], dialect.get_driver_connection(connection))
+        return connection, server_info.read(answer[0], dialect.get_driver_connection(connection), is_new=True)
 
     def _connect(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
         # A returned connection ends the event.  Later listeners may still be needed, for example for a

@@ -42,14 +42,18 @@ class ServerInfo:
     libraries: str
     #: The settings that a pooler has made for this client.
     pooler_settings: dict[str, str]
-    #: The value of request.jwt.claims when the connection was asked; None if it has never been set.
-    claims: str | None
-    #: Whether RESET ALL leaves request.jwt.claims empty, also if the login role has a default for it.
-    starts_without_claims: bool = False
+    #: Whether RESET ALL is known to leave request.jwt.claims empty.
+    starts_without_claims: bool
 
 
-def read(answer: str, driver_connection: Any) -> ServerInfo:
-    """Return the facts in the *answer* to QUERY about *driver_connection*."""
+def read(answer: str, driver_connection: Any, *, is_new: bool) -> ServerInfo:
+    """Return the facts in the *answer* to QUERY about *driver_connection*.
+
+    Args:
+        answer: the answer, as JSON.
+        driver_connection: the connection.
+        is_new: whether QUERY was its first statement.
+    """
     found = json.loads(answer)
     reset, session = found["reset"], found["session"] or {}
     direct = found["backend_pid"] == _backend_pid(driver_connection)
@@ -72,7 +76,8 @@ def read(answer: str, driver_connection: Any) -> ServerInfo:
         pooler_settings={}
         if direct
         else {name: session[name] for name in _POOLER_SETTINGS if name in session},
-        claims=found["claims"],
+        # On another connection, the empty text may be what a caller has left, and not the default.
+        starts_without_claims=direct and is_new and found["has_empty_claims"],
     )
 
 

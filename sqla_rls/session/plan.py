@@ -296,7 +296,7 @@ def _server_of(connection: Connection, options: SessionOptions) -> ServerInfo:
         replace_later(connection, options)
         with unprepared(connection):
             answer: str = connection.exec_driver_sql(server_info.QUERY).scalar_one()
-        found = proxied.info[SERVER_INFO] = server_info.read(answer, proxied.driver_connection)
+        found = proxied.info[SERVER_INFO] = server_info.read(answer, proxied.driver_connection, is_new=False)
     server: ServerInfo = found
     return server
 

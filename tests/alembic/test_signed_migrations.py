@@ -445,7 +445,7 @@ def verifies(project: Project) -> bool:
     """Whether sessions take the database for one that verifies callers."""
     with project.engine.connect() as connection:
         answer: Any = connection.exec_driver_sql(origin.QUERY.replace("%", "%%")).scalar()
-        return origin.read(answer, connection.connection.driver_connection).verifier
+        return origin.read(answer, connection.connection.driver_connection, is_new=False).verifier
 
 
 @pytest.mark.exhaustive

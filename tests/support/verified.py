@@ -22,6 +22,8 @@ FUNCTIONS = "functions"
 TOKEN = text("SELECT current_setting('pg_session_jwt.jwt', true)")
 CLAIMS = text("SELECT auth.session()")
 USER = text("SELECT auth.user_id()")
+#: The claims beside the token.
+UNSIGNED = text("SELECT current_setting('request.jwt.claims', true)")
 
 
 @contextmanager

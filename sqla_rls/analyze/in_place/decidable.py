@@ -31,7 +31,7 @@ _BELIEVES: Final = {
     "organization": "auth.organization() ->> 'id' = :subject",
     "organization_id": "CAST(auth.organization_id() AS text) = :subject",
 }
-_ASKS_FOR_CATALOG: Final = "asks for facts of the catalog, which a migration may change"
+_ASKS_FOR_CATALOG: Final = "may ask for facts of the catalog, which a migration may change"
 _NAMES_CATALOG: Final = "has objects of the catalog, which a migration may change"
 #: Functions of Postgres that aren't volatile and read tables.
 _READERS: Final = frozenset({"table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml"})

@@ -65,29 +65,51 @@ def _pinned_by(condition: str) -> frozenset[str]:
 
 @cache
 def _looked_up_by(condition: str) -> frozenset[str]:
-    from pglast.ast import SelectStmt, SubLink
+    from pglast.ast import SubLink
     from pglast.enums import SubLinkType
 
     found: set[str | None] = set()
     for part in conjuncts(condition):
         node = expression(part.text)
-        if not isinstance(node, SubLink) or not isinstance(node.subselect, SelectStmt):
+        if not isinstance(node, SubLink):
             continue
-        if node.subLinkType == SubLinkType.ANY_SUBLINK and _is_equality(node.operName):
+        select: Any = node.subselect
+        own = _sources(select)
+        if node.subLinkType == SubLinkType.EXISTS_SUBLINK:
+            found.update(_correlated(select, own))
+        elif (
+            node.subLinkType == SubLinkType.ANY_SUBLINK
+            and _is_equality(node.operName)
+            and own
+            and all(_qualifier(target.val) in own for target in select.targetList)
+        ):
             found.add(_column(node.testexpr))
-        elif node.subLinkType == SubLinkType.EXISTS_SUBLINK:
-            found.update(_correlated(node.subselect))
     return frozenset(name for name in found if name is not None)
 
 
-def _correlated(select: Any) -> Iterator[str | None]:
-    """Yield the columns of the outer row that an AND-ed equation of *select* compares with one of its own."""
-    from pglast.ast import A_Expr, JoinExpr, RangeVar
+def _sources(select: Any) -> frozenset[str]:
+    """Return the names of the relations in FROM, if each row of the query is one of theirs.
 
-    sources = [one for one in nodes(select.fromClause) if isinstance(one, RangeVar)]
-    own = {one.alias.aliasname if one.alias else one.relname for one in sources}
-    if not sources or any(isinstance(one, JoinExpr) and one.jointype != 0 for one in select.fromClause):
-        return
+    An aggregate has a row without them, and so has a query of UNION.
+    """
+    from pglast.ast import A_Const, ColumnRef, RangeVar, SelectStmt
+    from pglast.enums import SetOperation
+
+    if (
+        not isinstance(select, SelectStmt)
+        or select.op != SetOperation.SETOP_NONE
+        or any((select.withClause, select.havingClause, select.groupClause, select.sortClause))
+        or not all(isinstance(target.val, ColumnRef | A_Const) for target in select.targetList or ())
+    ):
+        return frozenset()
+    relations = [one for one in nodes(select.fromClause) if isinstance(one, RangeVar)]
+    return frozenset(str(one.alias.aliasname if one.alias else one.relname) for one in relations)
+
+
+def _correlated(select: Any, own: frozenset[str]) -> Iterator[str | None]:
+    """Yield the columns of the outer row that an AND-ed equation of *select* compares with one of its own."""
+    from pglast.ast import A_Expr
+
     for condition in joined_by_and(select.whereClause):
         if not isinstance(condition, A_Expr) or not _is_equality(condition.name):
             continue

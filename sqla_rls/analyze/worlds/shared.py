@@ -48,9 +48,8 @@ def _column_of(reference: Reference, owner: Relation | None, read: Sequence[Rela
     """Return the column that *reference*, in a text of *owner*, is of; None: a parameter, or one not read."""
     for parts in reference.relations:
         for relation in read:
-            if (relation.schema, relation.relname)[
-                -len(parts) :
-            ] == parts and reference.name in relation.columns:
+            name = (relation.schema, relation.relname)
+            if name[-len(parts) :] == parts and reference.name in relation.columns:
                 return relation.name, reference.name
     if owner is not None and not reference.relations and reference.name in owner.columns:
         return owner.name, reference.name

@@ -48,7 +48,8 @@ SELECT pg_catalog.jsonb_build_object(
   'verifier', coalesce(f.verifier, false),
   'separate_claims', coalesce(f.separate_claims, false),
   'jwk', pg_catalog.current_setting('pg_session_jwt.jwk', true),
-  'claims', pg_catalog.current_setting('request.jwt.claims', true),
+  'has_empty_claims', coalesce(
+    pg_catalog.current_setting('request.jwt.claims', true) OPERATOR(pg_catalog.=) '', false),
   'reset', s.reset,
   'session', s.session
 )::pg_catalog.text

@@ -160,7 +160,7 @@ UNKNOWN: dict[str, tuple[str, str]] = {
     ),
     "a privilege of the catalog": (
         "ALTER POLICY d ON docs USING (has_table_privilege('public.own', 'DELETE'))",
-        "a policy asks for facts of the catalog, which a migration may change",
+        "a policy may ask for facts of the catalog, which a migration may change",
     ),
     "the login role": (
         "ALTER POLICY d ON docs USING (session_user <> 'x')",
@@ -385,13 +385,13 @@ NAMES_OF_POSTGRES: dict[str, tuple[str, str, str | None]] = {
         CREATE FUNCTION has_own() RETURNS boolean LANGUAGE sql STABLE AS
           $$ SELECT 'public.own'::public.rel IS NOT NULL $$""",
         "has_own()",
-        "function public.has_own() asks for facts of the catalog",
+        "function public.has_own() may ask for facts of the catalog",
     ),
     "a function with an argument that is a table's name": (
         """CREATE FUNCTION is_own(regclass) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT $1 IS NOT NULL';
         CREATE FUNCTION has_own() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT public.is_own('own') $$""",
         "has_own()",
-        "function public.is_own(regclass) asks for facts of the catalog",
+        "function public.is_own(regclass) may ask for facts of the catalog",
     ),
     "a column of names of tables": (
         "ALTER TABLE own ADD kind regclass",

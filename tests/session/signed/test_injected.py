@@ -22,7 +22,7 @@ from sqla_rls.tokens.signing import Ed25519Signer, HS256Signer
 from tests.support.base64url import decoded, part
 from tests.support.sessions import TASKS, Sessions
 from tests.support.suite import table
-from tests.support.verified import TOKEN, USER, by_one_transport
+from tests.support.verified import TOKEN, UNSIGNED, USER, by_one_transport
 
 
 def of_whom(session: Session) -> str | None:
@@ -75,7 +75,6 @@ def test_no_forged_token_is_believed(sessions: Sessions, alice: Caller, bob: Cal
                 assert session.scalar(USER) == "bob", kind
 
 
-UNSIGNED = text("SELECT current_setting('request.jwt.claims', true)")
 INJECTED = [
     """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', true)""",
     """SELECT set_config('request.jwt.claims', '{"sub":"bob"}', false)""",

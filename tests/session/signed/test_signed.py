@@ -53,7 +53,7 @@ from tests.support.sessions import (
     kill,
 )
 from tests.support.suite import table
-from tests.support.verified import CLAIMS, TOKEN, USER, by_one_transport, make_key, signed_sessions
+from tests.support.verified import CLAIMS, TOKEN, UNSIGNED, USER, by_one_transport, make_key, signed_sessions
 
 # What a person may do
 
@@ -188,6 +188,15 @@ def test_a_caller_ends_when_it_does_whatever_the_database_remembers(
         session.commit()
         clocks.ahead = 60
         assert_refused(session, ExpiredToken)
+
+
+@pytest.mark.exhaustive
+def test_a_direct_connection_has_no_claims_to_empty(sessions: Sessions, alice: Caller) -> None:
+    with sessions(alice) as session:
+        driver_connection: Any = session.connection().connection.driver_connection
+        assert "pg_session_jwt.jwt" in driver_connection.binding.names
+        assert "request.jwt.claims" not in driver_connection.binding.names
+        assert session.scalar(UNSIGNED) == ""
 
 
 # Connections
@@ -517,11 +526,17 @@ async def test_behind_a_pooler(
     by_functions: None,
     pgbouncer: None,
     url: URL,
+    admin: Engine,
     key: str,
     todos: None,
     runner: asyncio.Runner,
     driver: str,
 ) -> None:
+    with admin.begin() as connection:
+        # RESET ALL makes these claims there: a pooler drops the startup parameter that empties them.
+        connection.exec_driver_sql(
+            f"""ALTER DATABASE "{url.database}" SET request.jwt.claims = '{{"sub":"eve"}}'"""
+        )
     with PgBouncer(url, pool_size=2) as bouncer:
         query = {"ssl": "disable"} if driver == "asyncpg" else {}
         engine = create_async_engine(
@@ -537,6 +552,7 @@ async def test_behind_a_pooler(
                 async with maker() as session:
                     identify(session, Caller(role="authenticated", subject=name))
                     assert (await session.scalars(TASKS)).all() == [f"{name}'s"]
+                    assert await session.scalar(UNSIGNED) == ""
                     await session.commit()
 
         await asyncio.gather(*[work(name) for name in ("alice", "bob") * 3])

@@ -62,7 +62,7 @@ def check(database: Database) -> Iterator[Finding]:
                         child.works(command)
                         and columns & set(written)
                         and not columns & pinned_columns(child, command)
-                        and not columns & looked_up_columns(child, command)
+                        and not columns <= looked_up_columns(child, command)
                     ):
                         yield _finding(
                             row["child"],
