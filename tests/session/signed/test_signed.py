@@ -191,6 +191,7 @@ def test_a_caller_ends_when_it_does_whatever_the_database_remembers(
 
 
 @pytest.mark.exhaustive
+@by_one_transport
 def test_a_direct_connection_has_no_claims_to_empty(sessions: Sessions, alice: Caller) -> None:
     with sessions(alice) as session:
         driver_connection: Any = session.connection().connection.driver_connection
