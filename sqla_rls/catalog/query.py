@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ARRAY, Connection, CursorResult, RowMapping, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
@@ -16,6 +18,8 @@ from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import ObjectKey, TableKey
 
 log = autogenerate_log(__name__)
+
+_T = TypeVar("_T")
 
 #: Queries that are parts of others.
 _PARTS = ("dropped_columns", "functions", "grown_tables", "policies", "sequence_owner")
@@ -86,6 +90,32 @@ def trying(connection: Connection, otherwise: str | None = None) -> Iterator[Non
             str(error.orig).strip(),
             hint,
         )
+
+
+@contextmanager
+def reading_ahead(connection: Connection) -> Iterator[Callable[[Callable[[], _T]], Callable[[], _T]]]:
+    """Lend a function that starts a read, and returns one that waits for its result.
+
+    A thread waits for Postgres, one read after the other, while the block does what needs no *connection*.
+    The connection of an async driver belongs to its greenlet, so it reads at once.
+    """
+    if connection.dialect.is_async:
+        yield _read_now
+        return
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield lambda read: thread.submit(copy_context().run, read).result
+        except KeyboardInterrupt:
+            # Ctrl-C would wait for the thread, and the thread perhaps for a lock.
+            thread.shutdown(wait=False, cancel_futures=True)
+            if cancel := getattr(connection.connection.dbapi_connection, "cancel", None):
+                cancel()
+            raise
+
+
+def _read_now(read: Callable[[], _T]) -> Callable[[], _T]:
+    found = read()
+    return lambda: found
 
 
 def schemas_of(keys: Iterable[TableKey | ObjectKey], default_schema: str) -> list[str]:

@@ -5,16 +5,17 @@ It runs one query for each kind of object, independent of the number of tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, RowMapping
 
 from sqla_rls.catalog.auth_functions import AuthFunctions, auth_functions, with_edits
-from sqla_rls.catalog.query import fetch_rows, fetch_tuples, key_of, schemas_of, sql_file
+from sqla_rls.catalog.query import fetch_rows, fetch_tuples, key_of, reading_ahead, schemas_of, sql_file
 from sqla_rls.snapshot import (
     CalledSequence,
     DefaultPrivilege,
@@ -67,6 +68,14 @@ class DatabaseSnapshot(Snapshot):
     sequence_names: Mapping[TableKey, SequenceKey]
 
 
+class Reading(NamedTuple):
+    """A Snapshot whose rows Postgres sends meanwhile."""
+
+    tables: Collection[TableKey]
+    #: Waits for the rows.
+    snapshot: Callable[[], DatabaseSnapshot]
+
+
 def read_database(
     connection: Connection,
     *,
@@ -79,8 +88,24 @@ def read_database(
 
     The result has the partitions and inheritance children of the tables, in every schema that *is_compared*.
     """
+    with reading_database(
+        connection, default_schema=default_schema, schemas=schemas, objects=objects, is_compared=is_compared
+    ) as reading:
+        return reading.snapshot()
 
+
+@contextmanager
+def reading_database(
+    connection: Connection,
+    *,
+    default_schema: str,
+    schemas: Collection[str],
+    objects: Collection[ObjectKey] = (),
+    is_compared: Callable[[str], bool] = bool,
+) -> Iterator[Reading]:
+    """Do as ``read_database()``, while the block does what needs no *connection*."""
     names = {"schemas": list(schemas)}
+    relations = _relations(fetch_rows(connection, sql_file("tables"), names), default_schema)
     called = fetch_rows(connection, sql_file("called_sequences"), names)
     heirs = heirs_in(connection, default_schema=default_schema, schemas=schemas, is_compared=is_compared)
     objects = [
@@ -89,24 +114,32 @@ def read_database(
         *(ObjectKey("SEQUENCE", row["sequence_schema"], row["sequence"]) for row in called),
     ]
     looked_into = _holders_of(objects, default_schema, schemas)
-    policies = _policies(connection, schemas, default_schema)
     auth = with_edits(connection, auth_functions(connection))
     (keywords,) = fetch_rows(connection, _ROLE_KEYWORDS)
     out_of_reach = fetch_rows(connection, _OUT_OF_REACH, {"schemas": looked_into["schemas"]})
-    return DatabaseSnapshot(
-        default_schema=default_schema,
-        auth=auth,
-        auth_functions=auth.as_made,
-        out_of_reach={row["nspname"]: row["owner"] for row in out_of_reach},
-        role_keywords=dict(keywords),
-        heirs=heirs,
-        policies={policy.key: policy for policy in policies},
-        default_privileges=default_privileges(connection),
-        **_roles(fetch_rows(connection, sql_file("roles"))),
-        **_relations(fetch_rows(connection, sql_file("tables"), names), default_schema),
-        called_sequences=frozenset(_called(row, default_schema) for row in called),
-        **_privileges(fetch_tuples(connection, sql_file("privileges"), looked_into), default_schema, schemas),
-    )
+    by_default = default_privileges(connection)
+    roles = fetch_rows(connection, sql_file("roles"))
+    with reading_ahead(connection) as start:
+        policies = start(partial(fetch_tuples, connection, sql_file("policies_of_schemas"), names))
+        privileges = start(partial(fetch_tuples, connection, sql_file("privileges"), looked_into))
+
+        def snapshot() -> DatabaseSnapshot:
+            return DatabaseSnapshot(
+                default_schema=default_schema,
+                auth=auth,
+                auth_functions=auth.as_made,
+                out_of_reach={row["nspname"]: row["owner"] for row in out_of_reach},
+                role_keywords=dict(keywords),
+                heirs=heirs,
+                policies={policy.key: policy for policy in _sorted(policies(), default_schema)},
+                default_privileges=by_default,
+                **_roles(roles),
+                **relations,
+                called_sequences=frozenset(_called(row, default_schema) for row in called),
+                **_privileges(privileges(), default_schema, schemas),
+            )
+
+        yield Reading(relations["row_security"].keys(), snapshot)
 
 
 def _roles(rows: Collection[RowMapping]) -> dict[str, Any]:
@@ -197,16 +230,16 @@ def row_security_of(
 
 def policies_on(connection: Connection, tables: Collection[TableKey], default_schema: str) -> list[Policy]:
     """Return the policies on *tables*."""
-    schemas = schemas_of(tables, default_schema)
-    return [one for one in _policies(connection, schemas, default_schema) if one.table in tables]
+    names = {"schemas": schemas_of(tables, default_schema)}
+    rows = fetch_tuples(connection, sql_file("policies_of_schemas"), names)
+    return [one for one in _sorted(rows, default_schema) if one.table in tables]
 
 
-def _policies(connection: Connection, schemas: Collection[str], default_schema: str) -> list[Policy]:
-    """Return the policies on the tables in *schemas*, sorted.
+def _sorted(rows: Iterable[Sequence[Any]], default_schema: str) -> list[Policy]:
+    """Return the policies of rows of policies_of_schemas.sql, sorted.
 
     An ORDER BY would sort their parse trees, and keep parallel workers from spelling them.
     """
-    rows = fetch_tuples(connection, sql_file("policies_of_schemas"), {"schemas": list(schemas)})
     return policies_of(sorted(rows, key=itemgetter(0, 1, 2)), default_schema)
 
 

@@ -15,7 +15,7 @@ from sqla_rls.alembic.autogenerate.tables import ColumnKey, TableChanges, defaul
 from sqla_rls.catalog.dependencies import calling_policies, dependent_policies
 from sqla_rls.catalog.functions import Functions, read_functions
 from sqla_rls.catalog.granted import GrantedObject, granted_functions_and_views
-from sqla_rls.catalog.read import DatabaseSnapshot, policies_on, read_database, row_security_of
+from sqla_rls.catalog.read import DatabaseSnapshot, policies_on, reading_database, row_security_of
 from sqla_rls.catalog.reads import with_reads_of_text
 from sqla_rls.catalog.views import (
     PastRowSecurity,
@@ -170,17 +170,18 @@ def read(context: Context) -> Read:
         dropped=[column or table.name for table, column in context.tables.dropped_columns],
     )
     function_changes = diff_functions(found.live, found.declared)
-    live = read_database(
+    others = _tables_with_policies_only(context)
+    with reading_database(
         connection,
         default_schema=default_schema,
         schemas=context.schemas,
         # The grants on other objects than tables are known without the tables.
         objects=[*(one.object for one in grants_on(context.metadatas, default_schema)), *found.objects],
         is_compared=context.is_compared,
-    )
-    tables = context.compared_tables(live.row_security.keys())
-    others = _tables_with_policies_only(context)
-    wanted = _declared(context, tables, all_functions, included, others)
+    ) as reading:
+        tables = context.compared_tables(reading.tables)
+        wanted = _declared(context, tables, all_functions, included, others)
+        live = reading.snapshot()
     live = _with_policies_only(context, live, wanted, others)
     views = read_views(
         connection,
