@@ -37,9 +37,13 @@ class Cursor(psycopg.Cursor[Any]):
                 return super().execute(query, params, **kw)
         try:
             with connection.lock:
-                connection._open_exchange()
                 try:
+                    connection._open_exchange()
                     connection.wait(self._execute_gen(query, params, **kw))
+                except Exception:
+                    if connection._flush.is_ahead:
+                        connection.wait(connection._flush.answers_gen())
+                    raise
                 finally:
                     connection._close_exchange()
         except psycopg.errors.SyntaxError as error:
@@ -202,9 +206,13 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
                 return await super().execute(query, params, **kw)
         try:
             async with connection.lock:
-                connection._open_exchange()
                 try:
+                    connection._open_exchange()
                     await connection.wait(self._execute_gen(query, params, **kw))
+                except Exception:
+                    if connection._flush.is_ahead:
+                        await connection.wait(connection._flush.answers_gen())
+                    raise
                 finally:
                     connection._close_exchange()
         except psycopg.errors.SyntaxError as error:

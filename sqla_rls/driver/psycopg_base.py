@@ -69,6 +69,8 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         #: Python's codecs by the names that Postgres has reported for the client encoding.
         self._codecs: dict[bytes | None, str | None] = {}
         self._flush = Flush(self)
+        # An event loop of many tasks has other work meanwhile, which a call of the system delays.
+        self._flushes_at_once = isinstance(self, psycopg.Connection)
         self._choose_mark()
 
     @property
@@ -271,7 +273,7 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
         in_text = self._in_text
         yield from self._clear_gen(in_text)
         if not in_text:
-            self._flush.ahead = self._encoded_statements()
+            self._flush.send_ahead(self._encoded_statements())
             yield from self._flush._communicate_gen()
             return
         try:
@@ -299,7 +301,10 @@ class WaitingConnection(psycopg.BaseConnection[Any], DriverConnection):
             ExpiredToken: the caller has expired.
         """
         # Before psycopg notes that it prepares the statement: a function of the binding may fail.
-        self._flush.ahead = self._encoded_statements()
+        self._flush.send_ahead(self._encoded_statements())
+        if self._flushes_at_once:
+            # The server begins while psycopg adapts the statement.
+            self.pgconn.flush()
         self._sends, self._pipeline = True, self._flush
 
     def _close_exchange(self) -> None:

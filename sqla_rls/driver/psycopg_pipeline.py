@@ -34,8 +34,26 @@ class Flush(psycopg.Pipeline):
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
-        #: BEGIN and the binding.
-        self.ahead: Statements = []
+        #: How many statements are sent, BEGIN and the binding, ahead of what a cursor queues.
+        self._ahead = 0
+
+    def send_ahead(self, statements: Statements) -> None:
+        """Send BEGIN and the binding; a flush comes later."""
+        pgconn = self.pgconn
+        pgconn.enter_pipeline_mode()
+        for statement, values in statements:
+            pgconn.send_query_params(statement, values)
+        self._ahead = len(statements)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether BEGIN and the binding are sent, and the statement isn't."""
+        return self._ahead > 0
+
+    def answers_gen(self) -> PQGen[None]:
+        """Take the answers to BEGIN and the binding, since an error keeps the statement back."""
+        self.clear()
+        return self._communicate_gen()
 
     def clear(self) -> None:
         """Forget the commands of a statement that an error or an interrupt has ended."""
@@ -44,10 +62,7 @@ class Flush(psycopg.Pipeline):
 
     def _communicate_gen(self) -> PQGen[None]:
         connection: Any = self._conn
-        pgconn, ahead = self.pgconn, self.ahead
-        pgconn.enter_pipeline_mode()
-        for statement, values in ahead:
-            pgconn.send_query_params(statement, values)
+        pgconn, ahead, self._ahead = self.pgconn, self._ahead, 0
         commands, queue = self.command_queue, self.result_queue
         while commands:
             commands.popleft()()
@@ -57,7 +72,7 @@ class Flush(psycopg.Pipeline):
         try:
             if pgconn.flush():
                 yield from generators.send(pgconn)
-            for _ in ahead:
+            for _ in range(ahead):
                 # As generators.fetch_many(), for the one result of a statement; that takes twice the time.
                 while pgconn.is_busy():
                     while not (yield _READABLE):

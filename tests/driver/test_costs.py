@@ -17,7 +17,7 @@ from tests.support.suite import table
 pytestmark = pytest.mark.one_postgres
 
 #: The calls of Python functions that a bound transaction may have beyond plain SQLAlchemy's.
-CEILINGS = {"psycopg": 26, "psycopg_async": -50, "asyncpg": -9}
+CEILINGS = {"psycopg": 27, "psycopg_async": -50, "asyncpg": -9}
 #: The waits of psycopg: the exchange of the first statement, and COMMIT.
 WAITS = {"psycopg": 2, "psycopg_async": 4, "asyncpg": 0}
 

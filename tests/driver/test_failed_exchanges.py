@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,6 +19,9 @@ from tests.support.clocks import Clocks
 from tests.support.sessions import TASKS, by_transports
 
 UNTIL_PREPARED = 5
+ANYTHING_ELSE = text("SELECT :value")
+
+_STATE = text("SELECT state FROM pg_stat_activity WHERE pid = :pid")
 
 
 @pytest.fixture(params=["READ COMMITTED", "AUTOCOMMIT"])
@@ -99,3 +103,56 @@ def test_a_typo_is_a_syntax_error(engine: Engine, todos: None, alice: Caller, tr
         assert isinstance(failed.value.orig, psycopg.errors.SyntaxError)
         session.rollback()
         assert session.scalars(TASKS).all() == ["alice's"]
+
+
+@pytest.mark.exhaustive
+@by_transports("with_begin", "pipeline")
+def test_after_a_value_that_cannot_be_sent_the_transaction_is_bound(
+    engine: Engine, todos: None, alice: Caller, bob: Caller, transport: Transport
+) -> None:
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+    with maker() as session:
+        for caller in (alice, bob):
+            identify(session, caller)
+            with pytest.raises(ProgrammingError, match="cannot adapt type"):
+                session.execute(ANYTHING_ELSE, {"value": object()})
+            assert session.scalars(TASKS).all() == [f"{caller.subject}'s"]
+            session.commit()
+    with maker() as session:
+        identify(session, Caller(role="nobody_has_it", subject="alice"))
+        with pytest.raises(BindingError):
+            session.execute(ANYTHING_ELSE, {"value": object()})
+    assert reads(maker, alice) == ["alice's"]
+
+
+def test_postgres_binds_while_psycopg_adapts_the_statement(
+    url: URL, admin: Engine, todos: None, alice: Caller
+) -> None:
+    states: list[str] = []
+
+    class Slow:
+        """A value that waits for Postgres."""
+
+    class SlowDumper(psycopg.adapt.Dumper):
+        def dump(self, obj: object) -> bytes:
+            end = time.monotonic() + 10
+            while states[-1:] != ["active"] and time.monotonic() < end:
+                with admin.connect() as connection:
+                    states.append(connection.execute(_STATE, {"pid": pid}).scalar_one())
+            return b"1"
+
+    engine = create_engine(url, pool_size=1, max_overflow=0)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
+    assert reads(maker, alice) == ["alice's"]
+    with engine.connect() as connection:
+        driver_connection: Any = connection.connection.driver_connection
+        driver_connection.adapters.register_dumper(Slow, SlowDumper)
+        pid = driver_connection.info.backend_pid
+    with maker() as session:
+        identify(session, alice)
+        assert session.execute(text("SELECT CAST(:value AS int)"), {"value": Slow()}).scalar_one() == 1
+        assert session.scalars(TASKS).all() == ["alice's"]
+    engine.dispose()
+    assert states[-1] == "active"
