@@ -26,7 +26,7 @@ GUARD: Final = (
 
 
 class Flush(psycopg.Pipeline):
-    """One exchange: BEGIN, the binding, and what a cursor has queued, in one flush with one Sync.
+    """One exchange: BEGIN, the binding, and what a cursor has queued, with one Sync.
 
     It stands for psycopg's pipeline while a cursor executes the first statement of a transaction.  psycopg's
     own waits for the socket before each command and after it; this one waits for the answers alone.
@@ -34,8 +34,10 @@ class Flush(psycopg.Pipeline):
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
-        #: How many statements are sent, BEGIN and the binding, ahead of what a cursor queues.
-        self._ahead = 0
+        #: BEGIN and the binding.
+        self.ahead: Statements = []
+        #: Whether they are sent, and what a cursor queues isn't.
+        self.is_ahead = False
 
     def send_ahead(self, statements: Statements) -> None:
         """Send BEGIN and the binding; a flush comes later."""
@@ -43,12 +45,7 @@ class Flush(psycopg.Pipeline):
         pgconn.enter_pipeline_mode()
         for statement, values in statements:
             pgconn.send_query_params(statement, values)
-        self._ahead = len(statements)
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether BEGIN and the binding are sent, and the statement isn't."""
-        return self._ahead > 0
+        self.ahead, self.is_ahead = statements, True
 
     def answers_gen(self) -> PQGen[None]:
         """Take the answers to BEGIN and the binding, since an error keeps the statement back."""
@@ -62,7 +59,7 @@ class Flush(psycopg.Pipeline):
 
     def _communicate_gen(self) -> PQGen[None]:
         connection: Any = self._conn
-        pgconn, ahead, self._ahead = self.pgconn, self._ahead, 0
+        pgconn, self.is_ahead = self.pgconn, False
         commands, queue = self.command_queue, self.result_queue
         while commands:
             commands.popleft()()
@@ -72,7 +69,7 @@ class Flush(psycopg.Pipeline):
         try:
             if pgconn.flush():
                 yield from generators.send(pgconn)
-            for _ in range(ahead):
+            for _ in self.ahead:
                 # As generators.fetch_many(), for the one result of a statement; that takes twice the time.
                 while pgconn.is_busy():
                     while not (yield _READABLE):

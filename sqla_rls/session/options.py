@@ -47,7 +47,7 @@ class BindingOptions:
             ``op.create_auth_functions(signed=True)`` and its key.  "off" makes the database trust the
             application.  "auto" takes the strongest that a connection offers, and logs it once at INFO.
         transport: "with_begin" (psycopg, asyncpg) sends the binding in one message with BEGIN.  "pipeline"
-            (psycopg, asyncpg) sends it in one flush with BEGIN and the first statement.  "statement" (any
+            (psycopg, asyncpg) sends it in one exchange with BEGIN and the first statement.  "statement" (any
             driver) sends it as a statement of its own.  "auto" takes the first of pipeline, with_begin and
             statement that the driver has.
         reset: "settings" resets the settings that the last caller left.  The search_path ends with pg_temp.

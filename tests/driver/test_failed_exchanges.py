@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.adapt import Dumper
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
@@ -134,7 +135,7 @@ def test_postgres_binds_while_psycopg_adapts_the_statement(
     class Slow:
         """A value that waits for Postgres."""
 
-    class SlowDumper(psycopg.adapt.Dumper):
+    class SlowDumper(Dumper):
         def dump(self, obj: object) -> bytes:
             end = time.monotonic() + 10
             while states[-1:] != ["active"] and time.monotonic() < end:
