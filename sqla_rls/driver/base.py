@@ -15,8 +15,8 @@ from typing import Final, Literal, TypeAlias
 from sqla_rls.exc import BindingError, ExpiredToken
 from sqla_rls.tokens import clock
 
-#: How a binding travels.  "with_begin": in one message with BEGIN.  "pipeline": in one exchange with BEGIN and
-#: the first statement.  "statement": as a statement of its own.
+#: How a binding travels.  "with_begin": in one message with BEGIN.  "pipeline": in one exchange with BEGIN
+#: and the first statement.  "statement": as a statement of its own.
 Transport: TypeAlias = Literal["auto", "with_begin", "pipeline", "statement"]
 
 #: The state of the last caller that a connection drops before the next one: the settings, all that DISCARD
