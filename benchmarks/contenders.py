@@ -281,11 +281,6 @@ def contenders(*, others: bool = True) -> dict[str, list[Contender]]:
 
     def on(driver: str, *names: Transport) -> list[Contender]:
         spent = {"with_begin": 3, "pipeline": 2, "statement": 4}
-        one_shot = [
-            Contender(
-                driver=driver, transport="one-shot", round_trips=1, prepare=ours("auto"), autocommit=True
-            )
-        ]
         return [
             Contender(driver=driver, transport="plain", round_trips=3, prepare=plain, login="bench_plain"),
             *(
@@ -294,7 +289,9 @@ def contenders(*, others: bool = True) -> dict[str, list[Contender]]:
                 )
                 for transport in names
             ),
-            *(one_shot if driver != "asyncpg" else []),
+            Contender(
+                driver=driver, transport="one-shot", round_trips=1, prepare=ours("auto"), autocommit=True
+            ),
             Contender(driver=driver, transport="two statements", round_trips=5, prepare=two_statements),
         ]
 

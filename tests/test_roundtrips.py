@@ -41,6 +41,7 @@ def test_every_way_spends_what_it_may(server: Server) -> None:
         ("asyncpg", "with_begin"): 3,
         ("asyncpg", "pipeline"): 2,
         ("asyncpg", "statement"): 4,
+        ("asyncpg", "one-shot"): 1,
         ("asyncpg", "two statements"): 5,
     }
     # Packages of others take part where they are installed.
