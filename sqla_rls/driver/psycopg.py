@@ -41,7 +41,7 @@ class Cursor(psycopg.Cursor[Any]):
                     connection._open_exchange()
                     connection.wait(self._execute_gen(query, params, **kw))
                 except Exception:
-                    if connection._flush.is_ahead:
+                    if connection._flush.is_unanswered:
                         connection.wait(connection._flush.answers_gen())
                     raise
                 finally:
@@ -210,7 +210,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
                     connection._open_exchange()
                     await connection.wait(self._execute_gen(query, params, **kw))
                 except Exception:
-                    if connection._flush.is_ahead:
+                    if connection._flush.is_unanswered:
                         await connection.wait(connection._flush.answers_gen())
                     raise
                 finally:

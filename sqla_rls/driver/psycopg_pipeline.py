@@ -47,6 +47,11 @@ class Flush(psycopg.Pipeline):
             pgconn.send_query_params(statement, values)
         self.ahead, self.is_ahead = statements, True
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether answers to BEGIN and the binding come without a statement after these."""
+        return self.is_ahead and self.pgconn.status == pq.ConnStatus.OK
+
     def answers_gen(self) -> PQGen[None]:
         """Take the answers to BEGIN and the binding, since an error keeps the statement back."""
         self.clear()
@@ -63,7 +68,10 @@ class Flush(psycopg.Pipeline):
         commands, queue = self.command_queue, self.result_queue
         while commands:
             commands.popleft()()
-        pgconn.pipeline_sync()
+        try:
+            pgconn.pipeline_sync()
+        except psycopg.OperationalError:
+            raise _broken(pgconn) from None
         refused: PGresult | None = None
         answers: list[list[PGresult]] = []
         try:
@@ -104,6 +112,16 @@ class Flush(psycopg.Pipeline):
             # The server may not have prepared what psycopg believes.  In AUTOCOMMIT no rollback follows.
             connection._prepared.clear()
             raise error
+
+
+def _broken(pgconn: Any) -> psycopg.Error:
+    """Return the error of a connection that broke after the first flush; psycopg's own doesn't say why."""
+    reason = psycopg.OperationalError(pgconn.get_error_message())
+    while pgconn.status == pq.ConnStatus.BAD and (result := pgconn.get_result()) is not None:
+        error = psycopg.errors.error_from_result(result)
+        if error.sqlstate is not None:  # of the server
+            return error
+    return reason
 
 
 class _EndedInPipeline(TransactionRefused, psycopg.OperationalError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.adapt import Dumper
 from sqlalchemy import URL, Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
@@ -124,6 +126,21 @@ def test_after_a_value_that_cannot_be_sent_the_transaction_is_bound(
         identify(session, Caller(role="nobody_has_it", subject="alice"))
         with pytest.raises(BindingError):
             session.execute(ANYTHING_ELSE, {"value": object()})
+    assert reads(maker, alice) == ["alice's"]
+
+
+@pytest.mark.exhaustive
+@by_transports("with_begin", "pipeline")
+def test_a_broken_connection_is_an_error_that_says_so(
+    engine: Engine, todos: None, alice: Caller, transport: Transport
+) -> None:
+    maker = prepared(engine, transport, alice)
+    with engine.connect() as connection:
+        driver_connection: Any = connection.connection.driver_connection
+    with socket.socket(fileno=os.dup(driver_connection.pgconn.socket)) as broken:
+        broken.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(OperationalError, match="server closed the connection unexpectedly"):
+        reads(maker, alice)
     assert reads(maker, alice) == ["alice's"]
 
 
