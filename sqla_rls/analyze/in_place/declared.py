@@ -2,117 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Text, bindparam, text
+from sqlalchemy import Connection
 
 from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.in_place.definers import describe_definers
+from sqla_rls.analyze.in_place.described import Expression, describe
+from sqla_rls.analyze.in_place.migration import Migration
+from sqla_rls.analyze.in_place.privileges import Privileges
 from sqla_rls.analyze.in_place.sides import Side
-from sqla_rls.analyze.in_place.splice import quoted
 from sqla_rls.analyze.vocabulary import read_expression
-from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.objects import PUBLIC as EVERY_ROLE
 from sqla_rls.analyze.worlds.objects import Edge, PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
-from sqla_rls.catalog.query import pinned, trying
 from sqla_rls.catalog.read import DatabaseSnapshot
-from sqla_rls.diff.functions import FunctionChange
-from sqla_rls.diff.policies import Changes
-from sqla_rls.snapshot import CURRENT_SCHEMA, PUBLIC, Membership, ObjectKey, Policy, Privilege, TableKey
-
-_DESCRIBE = text(
-    "SELECT * FROM pg_temp.sqla_rls_described(ARRAY(SELECT pg_catalog.format("
-    "E'SELECT FROM %I.%I WHERE (%s\\n)', e.schema_name, e.table_name, e.expression) "
-    "FROM unnest(:schemas, :tables, :expressions) WITH ORDINALITY "
-    "AS e (schema_name, table_name, expression, place) ORDER BY e.place))"
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
-    """A database, and the changes of a migration to it."""
-
-    live: DatabaseSnapshot
-    changes: Changes
-    #: The functions that the migration creates, replaces or drops.
-    functions: Collection[FunctionChange] = ()
-    #: The tables that the migration drops.
-    dropped: Collection[TableKey] = ()
-    #: The tables of which columns get another type, or go.
-    altered: Collection[TableKey] = ()
-
-    @property
-    def tables(self) -> set[TableKey]:
-        """The existing tables whose policies or flags change, or whose privileges, under row security."""
-        policies = {
-            one.table
-            for change in self.changes.policies
-            for one in (change.before, change.after)
-            if one is not None
-        }
-        flags = {change.after.table for change in self.changes.row_security}
-        privileges = self.changes.privileges.grants | self.changes.privileges.revokes
-        granted = {TableKey(one.schema, one.name) for one in privileges if one.object_type == "TABLE"}
-        protected = {key for key, one in self.live.row_security.items() if one.enabled}
-        return (policies | flags | (granted & protected)) & self.live.row_security.keys() - {*self.dropped}
-
-    @property
-    def granted_functions(self) -> set[tuple[str, str]]:
-        """The schema and name of the functions that other roles may execute afterwards."""
-        default = self.live.default_schema
-        privileges = self.changes.privileges.grants | self.changes.privileges.revokes
-        # The name of a privilege on a function may have the types of the arguments.
-        return {
-            (one.schema or default, name)
-            for one in privileges
-            if one.object_type == "FUNCTION"
-            for name in (one.name, one.name.rpartition("(")[0])
-        }
-
-    @property
-    def changed_functions(self) -> set[tuple[str, str]]:
-        """The schema and name of the functions that change, or that other roles may execute afterwards."""
-        default = self.live.default_schema
-        return self.granted_functions | {(one.key.schema or default, one.key.name) for one in self.functions}
-
-    @property
-    def bodies(self) -> Mapping[tuple[str, str], str]:
-        """The bodies of the functions of which nothing else changes, by their schemas and names."""
-        default = self.live.default_schema
-        return {
-            (one.key.schema or default, one.key.name): one.after.body.replace(CURRENT_SCHEMA, quoted(default))
-            for one in self.functions
-            if one.before is not None
-            and one.after is not None
-            and replace(one.before, body=one.after.body) == one.after
-        }
-
-    @property
-    def changes_roles(self) -> bool:
-        """Whether roles may get other rights by groups, attributes or schemas, and not by a table."""
-        roles, privileges = self.changes.roles, self.changes.privileges
-        return bool(roles.created or roles.altered or roles.granted or roles.revoked) or any(
-            one.object_type == "SCHEMA" for one in privileges.grants | privileges.revokes
-        )
-
-    @property
-    def may_open(self) -> bool:
-        """Whether access to a table that exists may change."""
-        if self.tables:
-            return True
-        protected = {key for key, one in self.live.row_security.items() if one.enabled}
-        return bool(protected - {*self.dropped}) and (self.changes_roles or bool(self.changed_functions))
-
-
-@dataclass(slots=True)
-class _Expression:
-    sql: str
-    edges: tuple[Edge, ...] = ()
-    types: tuple[tuple[str, str], ...] = ()
-    refusal: str | None = None
+from sqla_rls.snapshot import PUBLIC, Policy, TableKey
 
 
 @dataclass(slots=True)
@@ -145,7 +52,7 @@ class Sides:
         changed |= {name for name in schema.relations if _calls(later, name, migration.changed_functions)}
         read = {name: later.reads(name) | schema.reads(name) for name in schema.relations}
         names = {name for name in read if read[name] & changed}
-        model = _Privileges(migration)
+        model = Privileges(migration)
         self._regrouped = model.regrouped
         affected = self._affected(model, schema, later) if migration.changes_roles else {}
         self.roles = {
@@ -158,7 +65,7 @@ class Sides:
         self._add_profiles(schema, later, model)
         return self
 
-    def _affected(self, model: _Privileges, schema: Schema, later: Schema) -> Mapping[str, set[str]]:
+    def _affected(self, model: Privileges, schema: Schema, later: Schema) -> Mapping[str, set[str]]:
         """Return the roles that get other rights on each relation, though nothing of its own changes."""
         created = {role.name for role in self.migration.changes.roles.created}
         roles = _roles(schema)
@@ -181,7 +88,7 @@ class Sides:
         relations, edges = dict(schema.relations), dict(schema.edges)
         gone = {change.before.key for change in changes.policies if change.before}
         new = [change.after for change in changes.policies if change.after]
-        expressions = self._described(new)
+        expressions = describe(self.connection, new, self.migration.live.default_schema)
         for policy in new:
             for sql in (policy.using, policy.with_check):
                 refusal = None if sql is None else expressions[policy.table, sql].refusal
@@ -243,35 +150,7 @@ class Sides:
             if len(signatures) == 1 and name not in granted
         }
 
-    def _described(self, policies: Iterable[Policy]) -> Mapping[tuple[TableKey, str], _Expression]:
-        """Return each expression as Postgres prints it with every name qualified."""
-        default = self.migration.live.default_schema
-        asked = list(
-            dict.fromkeys(
-                (policy.table, sql)
-                for policy in policies
-                for sql in (policy.using, policy.with_check)
-                if sql is not None
-            )
-        )
-        found = {one: _Expression("false", refusal="it made no temporary object") for one in asked}
-        if not asked:
-            return found
-        arrays = {
-            "schemas": [table.schema or default for table, _ in asked],
-            "tables": [table.name for table, _ in asked],
-            "expressions": [sql for _, sql in asked],
-        }
-        statement = _DESCRIBE.bindparams(*(bindparam(name, type_=ARRAY(Text())) for name in arrays))
-        with pinned(self.connection), trying(self.connection, "no change of access is decided"):
-            self.connection.exec_driver_sql(
-                script("describe_expressions"), execution_options={"no_parameters": True}
-            )
-            for row in self.connection.execute(statement, arrays):
-                found[asked[row.place - 1]] = _expression(row)
-        return found
-
-    def _add_profiles(self, schema: Schema, later: Schema, model: _Privileges) -> None:
+    def _add_profiles(self, schema: Schema, later: Schema, model: Privileges) -> None:
         read = sorted({one for name in self.names for each in (schema, later) for one in each.reads(name)})
         relations = [schema.relations[name] for name in read]
         roles = _roles(schema)
@@ -306,126 +185,6 @@ class Sides:
             else definers,
             regrouped=self._regrouped,
         )
-
-
-class _Privileges:
-    """What roles may do before and after, by the privileges that the catalog lists."""
-
-    def __init__(self, migration: Migration) -> None:
-        live, changes = migration.live, migration.changes
-        self.default_schema = live.default_schema
-        self.owners = live.owners
-        self.privileges = tuple(
-            _by_object(privileges)
-            for privileges in (
-                live.privileges,
-                (live.privileges - changes.privileges.revokes) | changes.privileges.grants,
-            )
-        )
-        granted = {(one.role, one.member) for one in changes.roles.granted}
-        kept = {one for one in live.memberships if (one.role, one.member) not in granted}
-        memberships = (kept - changes.roles.revoked) | changes.roles.granted
-        inherits = {role.name: role.inherit is not False for role in live.roles.values()}
-        later = inherits | {role.name: role.inherit is not False for role in changes.roles.created}
-        for change in changes.roles.altered:
-            if change.after.inherit is not None:
-                later[change.after.name] = change.after.inherit
-        self.inherits = (inherits, later)
-        memberships |= {
-            Membership(str(group), role.name)
-            for role in changes.roles.created
-            for group in role.member_of or ()
-        }
-        self.memberships = (frozenset(live.memberships), frozenset(memberships))
-        self.bypasses = {role.name: bool(role.bypassrls) for role in live.roles.values()}
-        self.bypasses_later = dict(self.bypasses)
-        for role in (*changes.roles.created, *(change.after for change in changes.roles.altered)):
-            if role.bypassrls is not None:
-                self.bypasses_later[role.name] = role.bypassrls
-        self._known: dict[tuple[str, int], set[str]] = {}
-
-    @property
-    def regrouped(self) -> frozenset[str]:
-        """The roles of other groups afterwards, whether or not they inherit the rights of these."""
-        before, after = self.memberships
-        waiting = {one.member for one in before ^ after}
-        waiting |= {name for name, one in self.inherits[0].items() if self.inherits[1][name] != one}
-        found: set[str] = set()
-        while waiting:
-            found |= waiting
-            waiting = {one.member for one in before | after if one.role in waiting} - found
-        return frozenset(found)
-
-    def profiles(self, relation: Relation, role: str) -> tuple[Profile, Profile]:
-        """Return the profile before and after, by the model, both with the policies of *relation*."""
-        old = self._profile(relation, role, 0, self.bypasses)
-        new = self._profile(relation, role, 1, self.bypasses_later)
-        return old, new
-
-    def _profile(self, relation: Relation, role: str, side: int, bypasses: Mapping[str, bool]) -> Profile:
-        groups = self._groups(role, side)
-        owns = relation.owner in groups
-        key = TableKey.of(relation.schema, relation.relname, self.default_schema)
-        columns: dict[str, set[str]] = {"SELECT": set(), "INSERT": set(), "UPDATE": set()}
-        deletes = owns
-        for one in self.privileges[side].get(ObjectKey("TABLE", key.schema, key.name), ()):
-            if one.grantee not in groups:
-                continue
-            if one.privilege == "DELETE":
-                deletes = True
-            elif one.privilege in columns:
-                columns[one.privilege] |= set(relation.columns) if one.column is None else {one.column}
-        ordered = {
-            name: tuple(column for column in relation.columns if owns or column in found)
-            for name, found in columns.items()
-        }
-        return Profile(
-            role=role,
-            usage=self._may_use(relation.schema, groups, side),
-            delete=deletes,
-            selects=ordered["SELECT"],
-            inserts=ordered["INSERT"],
-            updates=ordered["UPDATE"],
-            bypasses=bypasses.get(role, False),
-            owns=owns,
-            policies=tuple(
-                sorted(
-                    policy.name
-                    for policy in relation.policies
-                    if any(each in groups or each.lower() == PUBLIC for each in policy.roles)
-                )
-            ),
-        )
-
-    def _may_use(self, schema: str, groups: set[str], side: int) -> bool:
-        if any(one[0] == "SCHEMA" and one[2] == schema and one[3] in groups for one in self.owners):
-            return True
-        return any(
-            one.privilege == "USAGE" and one.grantee in groups
-            for one in self.privileges[side].get(ObjectKey("SCHEMA", None, schema), ())
-        )
-
-    def _groups(self, role: str, side: int) -> set[str]:
-        """Return the role, the roles whose privileges it has, and PUBLIC."""
-        if (role, side) in self._known:
-            return self._known[role, side]
-        found, waiting = {role, PUBLIC}, [role]
-        self._known[role, side] = found
-        while waiting:
-            member = waiting.pop()
-            for one in self.memberships[side]:
-                inherits = self.inherits[side].get(member, True) if one.inherit is None else one.inherit
-                if one.member == member and inherits and one.role not in found:
-                    found.add(one.role)
-                    waiting.append(one.role)
-        return found
-
-
-def _by_object(privileges: Iterable[Privilege]) -> Mapping[ObjectKey, list[Privilege]]:
-    found: dict[ObjectKey, list[Privilege]] = {}
-    for one in privileges:
-        found.setdefault(one.object, []).append(one)
-    return found
 
 
 def _calls(schema: Schema, name: str, functions: Collection[tuple[str, str]]) -> bool:
@@ -485,7 +244,7 @@ def _is_as_modelled(held: Profile, model: Profile) -> bool:
 
 
 def _text(
-    policy: Policy, expressions: Mapping[tuple[TableKey, str], _Expression], live: DatabaseSnapshot
+    policy: Policy, expressions: Mapping[tuple[TableKey, str], Expression], live: DatabaseSnapshot
 ) -> PolicyText:
     def sql(expression: str | None) -> str | None:
         return None if expression is None else expressions[policy.table, expression].sql
@@ -501,33 +260,3 @@ def _text(
         using=sql(policy.using),
         check=sql(policy.with_check),
     )
-
-
-def _expression(row: Any) -> _Expression:
-    if row.refusal is not None:
-        return _Expression("false", refusal=row.refusal)
-    refs: Sequence[Mapping[str, Any]] = row.refs or ()
-    edges = tuple(
-        Edge("policy", one["reads"], one["column"], one["calls"])
-        for one in refs
-        if one["reads"] is not None or one["calls"] is not None
-    )
-    types = tuple((schema, name) for schema, name in (one["type"] for one in refs if one["type"] is not None))
-    return _Expression(_predicate(row.spelling), edges, types)
-
-
-def _predicate(body: str) -> str:
-    """Return the condition after WHERE in ``BEGIN ATOMIC SELECT FROM … WHERE condition; END``."""
-    from pglast.parser import scan
-
-    depth, start, end = 0, 0, len(body)
-    for token in scan(body):
-        if token.name == "ASCII_40":
-            depth += 1
-        elif token.name == "ASCII_41":
-            depth -= 1
-        elif depth == 0 and token.name == "WHERE" and not start:
-            start = token.end + 1
-        elif depth == 0 and token.name == "ASCII_59":
-            end = token.start
-    return body[start:end].strip()

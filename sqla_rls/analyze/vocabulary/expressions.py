@@ -1,17 +1,17 @@
 """Nodes of a parse tree become terms, constants and comparisons.
 
-Each node has a value: the terms and constants that its result may come from.  A comparison links the terms of
-both sides, and attributes their constants to them.
+Each node has a value: the terms and constants that its result may come from.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
-from sqla_rls.analyze.vocabulary import constants
+from sqla_rls.analyze.vocabulary import constants, functions
+from sqla_rls.analyze.vocabulary.comparisons import Comparisons, Value, claim_at, matches, union
 from sqla_rls.analyze.vocabulary.terms import (
     COLLATE,
     Claim,
@@ -28,60 +28,6 @@ from sqla_rls.analyze.vocabulary.terms import (
 _ROLE_SETTINGS: Final = frozenset({"role", "is_superuser"})
 _CLAIMS: Final = "request.jwt.claims"
 _ONE_CLAIM: Final = "request.jwt.claim."
-#: The functions of schema auth by the path of the claim that they return.
-_AUTH: Final[dict[str, tuple[str, ...]]] = {
-    "session": (),
-    "jwt": (),
-    "user_id": ("sub",),
-    "uid": ("sub",),
-    "organization": ("o",),
-    "organization_id": ("o", "id"),
-    "role": ("role",),
-    "email": ("email",),
-}
-# Their result is one of their arguments, or as good as one.
-_TRANSPARENT: Final = frozenset(
-    {
-        *(
-            "lower",
-            "upper",
-            "trim",
-            "btrim",
-            "ltrim",
-            "rtrim",
-            "left",
-            "right",
-            "concat",
-            "replace",
-            "split_part",
-            "substr",
-            "substring",
-        ),
-        *("length", "char_length", "abs", "date_trunc", "date_part", "extract", "timezone", "age", "now"),
-        *(
-            "to_json",
-            "to_jsonb",
-            "to_timestamp",
-            "string_to_array",
-            "array_to_string",
-            "unnest",
-            "cardinality",
-        ),
-        *("array_append", "array_remove", "array_length", "array_position", "array_agg", "jsonb_agg"),
-        *("jsonb_array_elements", "jsonb_array_elements_text", "json_array_elements"),
-        *("json_array_elements_text", "regexp_replace", "count", "min", "max", "sum", "bool_and", "bool_or"),
-        *("every", "greatest", "least"),
-    }
-)
-_COMPARING: Final = frozenset(
-    {
-        *("starts_with", "jsonb_exists", "jsonb_exists_any", "jsonb_exists_all", "jsonb_contains"),
-        *("arraycontains", "texteq", "jsonb_path_exists"),
-    }
-)
-_PATHS: Final = frozenset(
-    f"{kind}_extract_path{suffix}" for kind in ("json", "jsonb") for suffix in ("", "_text")
-)
 _OTHER_CLAUSES: Final = (
     "groupClause",
     "windowClause",
@@ -89,20 +35,6 @@ _OTHER_CLAUSES: Final = (
     "distinctClause",
     "limitCount",
     "limitOffset",
-)
-#: The first letters of functions that run a text, or that read tables by their names.
-RUN_TEXT: Final = (
-    "query_to_xml",
-    "cursor_to_xml",
-    "table_to_xml",
-    "schema_to_xml",
-    "database_to_xml",
-    "ts_stat",
-    "ts_rewrite",
-    "dblink",
-    "crosstab",
-    "connectby",
-    "xpath_table",
 )
 _WRITES: Final = {
     "InsertStmt": frozenset({"INSERT"}),
@@ -116,34 +48,12 @@ _EXCLUDING: Final = ("<>", "!~~", "!~~*", "!~", "!~*")
 _ARITHMETIC: Final = ("+", "-", "*", "/", "%", "||", "^", "&", "|", "#", "<<", ">>")
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """The terms and constants that the result of a node may come from, and the columns in its text."""
-
-    terms: tuple[Term, ...] = ()
-    constants: tuple[Constant, ...] = ()
-    references: tuple[Reference, ...] = ()
-
-    def __or__(self, other: Value) -> Value:
-        return Value(
-            tuple(dict.fromkeys(self.terms + other.terms)),
-            tuple(dict.fromkeys(self.constants + other.constants)),
-            tuple(dict.fromkeys(self.references + other.references)),
-        )
-
-
-def union(values: Iterable[Value]) -> Value:
-    result = Value()
-    for value in values:
-        result |= value
-    return result
-
-
 class Reader:
     """Walks through statements, and keeps their terms and names in *words*."""
 
     def __init__(self) -> None:
         self.words = Words()
+        self.comparisons = Comparisons(self.words)
         self._with: list[str] = []
         #: The relations of each FROM around a node by their aliases; None is a subquery or a function.
         self._scopes: list[dict[str, tuple[str, ...] | None]] = []
@@ -155,12 +65,12 @@ class Reader:
     def condition(self, statement: Any) -> None:
         """Read a statement whose columns are conditions."""
         for value in self.query(statement):
-            self.finish(value)
+            self.comparisons.finish(value)
 
     def query(self, node: Any, *, names_columns: bool = False) -> list[Value]:
         """Return the values of the columns of a query; of another statement, none."""
         if type(node).__name__ != "SelectStmt":
-            self.finish(self._inside(node))
+            self.comparisons.finish(self._inside(node))
             return []
         outer, documents = len(self._with), dict(self._documents)
         self._read_with(node.withClause)
@@ -169,15 +79,8 @@ class Reader:
             columns = [left | right for left, right in zip(*sides, strict=False)]
         else:
             columns = self._columns(node, names_columns)
-        for name in (
-            "groupClause",
-            "windowClause",
-            "sortClause",
-            "distinctClause",
-            "limitCount",
-            "limitOffset",
-        ):
-            self.finish(self._inside(getattr(node, name)))
+        for name in _OTHER_CLAUSES:
+            self.comparisons.finish(self._inside(getattr(node, name)))
         del self._with[outer:]
         if not names_columns:
             self._documents = documents
@@ -204,9 +107,9 @@ class Reader:
         for each in node.fromClause or ():
             self._from(each)
         if node.whereClause is not None:
-            self.finish(self.value(node.whereClause))
+            self.comparisons.finish(self.value(node.whereClause))
         if node.havingClause is not None:
-            self.finish(self.value(node.havingClause))
+            self.comparisons.finish(self.value(node.havingClause))
         if node.valuesLists:
             rows = [[self.value(each) for each in row] for row in node.valuesLists]
             return [union(column) for column in zip(*rows, strict=False)]
@@ -225,9 +128,9 @@ class Reader:
             self._documents.pop(name, None)
             if Claim(()) in value.terms:
                 self._documents[name] = value
-            self.compare(Value((Column(name),)), value)
+            self.comparisons.compare(Value((Column(name),)), value)
         for value in values[len(names) :]:
-            self.finish(value)
+            self.comparisons.finish(value)
 
     def _from(self, node: Any) -> None:
         match type(node).__name__:
@@ -245,7 +148,7 @@ class Reader:
                 middle = len(self._scopes[-1])
                 self._from(node.rarg)
                 if node.quals is not None:
-                    self.finish(self.value(node.quals))
+                    self.comparisons.finish(self.value(node.quals))
                 relations = list(self._scopes[-1].values())
                 for name in (each.sval for each in node.usingClause or ()):
                     self.words.names.add(name)
@@ -267,9 +170,9 @@ class Reader:
                 for name in names:
                     self.name_values([name], [union(values)])
                 if not names:
-                    self.finish(union(values))
+                    self.comparisons.finish(union(values))
             case _:
-                self.finish(self._inside(node))
+                self.comparisons.finish(self._inside(node))
 
     def _relation(self, node: Any) -> None:
         parts = tuple(part for part in (node.schemaname, node.relname) if part)
@@ -296,45 +199,6 @@ class Reader:
         relation = scope.get(qualifiers[-1], tuple(qualifiers))
         if relation is not None:
             yield Reference(name, (relation,))
-
-    # Comparisons
-
-    def finish(self, value: Value) -> None:
-        """Attribute the constants of *value*, which nothing else is compared with."""
-        if any(constant.kind != "boolean" for constant in value.constants):
-            self.compare(value)
-        else:
-            self._note_claims(value)
-
-    def compare(self, *values: Value) -> None:
-        """Note that *values* are compared with each other."""
-        for left, right in itertools.combinations(values, 2):
-            pairs = ((one, other) for one in left.references for other in right.references if one != other)
-            self.words.joins.update(dict.fromkeys(pairs))
-        both = union(values)
-        self._note_claims(both)
-        plain = [term for term in both.terms if term != Claim(())]
-        found = list(both.constants)
-        if Claim(()) in both.terms:
-            # What is compared with all claims at once says something of some of them.
-            inside = [(path, each) for constant in found for path, each in constants.of_json(constant)]
-            for path, each in inside:
-                self._note_claims(Value((_claim(path),)))
-                self.words.compare([_claim(path)], [each])
-            if not plain:
-                # The empty text stands for missing claims, as in nullif().
-                rest = [each for each in found if each.value and not any(constants.of_json(each))]
-                self.words.compare([], rest)
-                return
-        self.words.compare(plain, found)
-        for term in plain:
-            if isinstance(term, Column | Setting) and term.path:
-                whole = replace(term, path=())
-                self.words.compare([whole], [constants.as_json(term.path, each) for each in found])
-
-    def _note_claims(self, value: Value) -> None:
-        read = (term.path for term in value.terms if isinstance(term, Claim) and term.path)
-        self.words.claims.update(dict.fromkeys(read))
 
     # Expressions
 
@@ -405,7 +269,7 @@ class Reader:
             if name == "bool" and any(
                 isinstance(term, Claim | Setting) or _path(term) for term in value.terms
             ):
-                self.compare(value, Value((), (Constant("boolean", "true"), Constant("boolean", "false"))))
+                self.comparisons.compare(value, Value((), _BOTH))
             return value
         found = value.constants
         if node.typeName.arrayBounds and type(node.arg).__name__ == "A_Const":
@@ -421,10 +285,11 @@ class Reader:
         if kind == "AEXPR_OP" and (operator in _ARITHMETIC or node.lexpr is None):
             return self.value(node.lexpr) | self.value(node.rexpr)
         for left, right in self._sides(node):
-            self.compare(left, right if "~" not in operator else right | Value((), tuple(_matches(right))))
+            self.comparisons.compare(
+                left, right if "~" not in operator else right | Value((), tuple(matches(right)))
+            )
             if operator in _EXCLUDING:
-                for term in (left | right).terms:
-                    self.words.excluded.setdefault(term, set()).update((left | right).constants)
+                self.comparisons.exclude(left | right)
         return self.value(node.lexpr) if kind == "AEXPR_NULLIF" else Value()
 
     def _note_operator(self, name: Any) -> None:
@@ -455,16 +320,16 @@ class Reader:
         tests = node.testexpr.args if type(node.testexpr).__name__ == "RowExpr" else (node.testexpr,)
         # The star is one column of unknown number.
         for test, column in itertools.zip_longest(map(self.value, tests), columns, fillvalue=Value()):
-            self.compare(test, column)
+            self.comparisons.compare(test, column)
         return Value()
 
     def _read_BoolExpr(self, node: Any) -> Value:
         for argument in node.args:
-            self.finish(self.value(argument))
+            self.comparisons.finish(self.value(argument))
         return Value()
 
     def _read_BooleanTest(self, node: Any) -> Value:
-        self.finish(self.value(node.arg))
+        self.comparisons.finish(self.value(node.arg))
         return Value()
 
     def _read_NullTest(self, node: Any) -> Value:
@@ -473,7 +338,7 @@ class Reader:
             self.words.null_tests |= {
                 term.name for term in tested.terms if isinstance(term, Column) and not term.path
             }
-        self.finish(tested)
+        self.comparisons.finish(tested)
         return Value()
 
     def _read_CaseExpr(self, node: Any) -> Value:
@@ -482,9 +347,9 @@ class Reader:
         for when in node.args:
             tested = self.value(when.expr)
             if subject is None:
-                self.finish(tested)
+                self.comparisons.finish(tested)
             else:
-                self.compare(subject, tested)
+                self.comparisons.compare(subject, tested)
             results.append(self.value(when.result))
         return union(results)
 
@@ -493,26 +358,26 @@ class Reader:
         self.words.names |= set(parts)
         self.words.functions.add(parts)
         name = parts[-1]
-        if name.startswith(RUN_TEXT):
+        if name.startswith(functions.RUN_TEXT):
             self.words.is_readable = False
-        if parts[:-1] == ("auth",) and name in _AUTH and not node.args:
-            return Value((_claim(_AUTH[name]),))
+        if parts[:-1] == ("auth",) and name in functions.AUTH and not node.args:
+            return Value((claim_at(functions.AUTH[name]),))
         if name == "current_setting" and parts[:-1] in ((), ("pg_catalog",)):
             return self._setting(node.args)
         arguments = list(node.args or ())
-        if name in _PATHS and arguments:
+        if name in functions.PATHS and arguments:
             return self._access(self.value(arguments[0]), arguments[1:], is_path=True)
         values = [self.value(each) for each in arguments]
         self.words.arguments.setdefault(name, set()).update(union(values).terms)
         for aggregate in (node.agg_filter, node.agg_order, node.over):
-            self.finish(self._inside(aggregate))
-        if name in _COMPARING:
-            self.compare(*values)
+            self.comparisons.finish(self._inside(aggregate))
+        if name in functions.COMPARING:
+            self.comparisons.compare(*values)
             return Value()
         if parts[:-1] not in ((), ("pg_catalog",)):
             # Its body compares its arguments with columns of other tables.
             self.words.compare([], union(values).constants)
-        if name in _TRANSPARENT or len(values) == 1:
+        if name in functions.TRANSPARENT or len(values) == 1:
             return union(values)
         # Which argument a constant is compared with, only the function knows.
         self.words.compare([], union(values).constants)
@@ -537,9 +402,9 @@ class Reader:
             return Value()
         setting = name.constants[0].value.lower()
         if setting == _CLAIMS:
-            return Value((_claim(()),))
+            return Value((claim_at(()),))
         if setting.startswith(_ONE_CLAIM):
-            return Value((_claim((setting.removeprefix(_ONE_CLAIM),)),))
+            return Value((claim_at((setting.removeprefix(_ONE_CLAIM),)),))
         if "." not in setting:
             self.words.other_settings |= {setting} - _ROLE_SETTINGS
             return Value()
@@ -551,7 +416,7 @@ class Reader:
         for value in [self.value(key) for key in keys]:
             if value.terms or not value.constants:
                 # The key is only known at run time.
-                self.compare(source, value)
+                self.comparisons.compare(source, value)
                 return source
             for constant in value.constants:
                 is_list = is_path and constant.value.startswith("{") and constant.value.endswith("}")
@@ -560,13 +425,9 @@ class Reader:
         return Value(tuple(_part(term, names) for term in source.terms), source.constants)
 
 
-def _claim(path: tuple[str, ...]) -> Term:
-    return Subject() if path == ("sub",) else Claim(path)
-
-
 def _part(term: Term, names: tuple[str, ...]) -> Term:
     if isinstance(term, Claim):
-        return _claim((*term.path, *names))
+        return claim_at((*term.path, *names))
     if isinstance(term, Column | Setting):
         return replace(term, path=(*term.path, *names))
     return term
@@ -582,14 +443,6 @@ def _without_places(path: Iterable[str]) -> Iterator[str]:
         if name.lstrip("-").isdigit():
             return
         yield name
-
-
-def _matches(pattern: Value) -> Iterator[Constant]:
-    """Texts that a regular expression of plain text, with or without its ends, matches."""
-    for constant in pattern.constants:
-        plain = constant.value.removeprefix("^").removesuffix("$")
-        if plain != constant.value:
-            yield Constant("text", plain)
 
 
 def _children(node: Any) -> Iterator[Any]:

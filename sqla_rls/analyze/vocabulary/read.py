@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
-from sqla_rls.analyze.vocabulary.expressions import RUN_TEXT, Reader
+from sqla_rls.analyze.vocabulary.expressions import Reader
+from sqla_rls.analyze.vocabulary.functions import RUN_TEXT
 from sqla_rls.analyze.vocabulary.terms import Vocabulary
 from sqla_rls.analyze.vocabulary.trees import trees
 from sqla_rls.exc import AnalysisError
@@ -47,7 +48,7 @@ def read_query(sql: str) -> Vocabulary:
     reader = Reader()
     for statement in _parsed(reader, sql):
         for value in reader.query(statement, names_columns=True):
-            reader.finish(value)
+            reader.comparisons.finish(value)
     return reader.words.vocabulary()
 
 
@@ -184,7 +185,7 @@ def _walk(reader: Reader, tree: Any) -> None:
 def _read_embedded(reader: Reader, expression: dict[str, Any]) -> None:
     if expression.get("parseMode") not in _ASSIGNMENTS:
         for value in _embedded(reader, expression):
-            reader.finish(value)
+            reader.comparisons.finish(value)
         return
     target, _, source = expression["query"].partition(":=")
     if not source:

@@ -19,9 +19,10 @@ from sqlalchemy.exc import DBAPIError
 from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.beyond import what_is_untried, what_varies
-from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
+from sqla_rls.analyze.worlds.counterexamples import counterexample
 from sqla_rls.analyze.worlds.definitions import is_changed, may_call, names_roles, uncompared
-from sqla_rls.analyze.worlds.generate import generate_worlds, smaller_worlds
+from sqla_rls.analyze.worlds.differences import Difference, is_comparable, smallest
+from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.refused import Met, refused_rows, refuses, sentences
@@ -29,7 +30,7 @@ from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
 from sqla_rls.analyze.worlds.search import Search
 from sqla_rls.analyze.worlds.shared import Shared
-from sqla_rls.analyze.worlds.statements import Statement, Statements
+from sqla_rls.analyze.worlds.statements import Statements
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, Values, World
 
@@ -37,8 +38,6 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 
 #: The worlds of one round trip.
 _BATCH: Final = 32
-#: The worlds between two runs of a counterexample.
-_BETWEEN: Final = 4
 
 
 def compare_databases(
@@ -77,21 +76,10 @@ def compare_databases(
 
 
 @dataclass(slots=True)
-class _Difference:
-    """A world in which a statement does more on one side."""
-
-    universe: Universe
-    world: World
-    actor: Actor
-    statement: Statement
-    outcomes: tuple[Outcome, Outcome]
-
-
-@dataclass(slots=True)
 class _Tally:
     """The differences that the worlds of one object showed for one role."""
 
-    found: dict[tuple[Command, Direction], _Difference] = field(default_factory=dict)
+    found: dict[tuple[Command, Direction], Difference] = field(default_factory=dict)
     worlds: int = 0
     #: A row of the relation satisfies the constraints.
     has_row: bool = False
@@ -375,13 +363,13 @@ class _Comparing:
             asked = [(actor, statement) for actor in actors for statement in trial.statements]
             for place, (actor, statement) in enumerate(asked):
                 old, new = before.outcome(place), after.outcome(place)
-                if not _is_comparable(trial.world, statement, old, new):
+                if not is_comparable(trial.world, statement, old, new):
                     continue
                 if new.permits_more_than(old):
-                    difference = _Difference(universe, trial.world, actor, statement, (old, new))
+                    difference = Difference(universe, trial.world, actor, statement, (old, new))
                     tally.found.setdefault((statement.command, "opens"), difference)
                 if old.permits_more_than(new):
-                    difference = _Difference(universe, trial.world, actor, statement, (old, new))
+                    difference = Difference(universe, trial.world, actor, statement, (old, new))
                     tally.found.setdefault((statement.command, "closes"), difference)
 
     def _run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> tuple[list[Tried], list[Tried]]:
@@ -402,16 +390,16 @@ class _Comparing:
             for direction in ("opens", "closes"):
                 found = tally.found.get((command, direction))
                 if found is not None:
-                    smallest = self._smallest(found, direction)
-                    if smallest is None:
+                    least = smallest(found, direction, self._run)
+                    if least is None:
                         varies = True
                         continue
                     examples[direction] = counterexample(
-                        smallest.universe,
-                        smallest.world,
-                        smallest.actor,
-                        smallest.statement,
-                        _told(*smallest.outcomes),
+                        least.universe,
+                        least.world,
+                        least.actor,
+                        least.statement,
+                        _told(*least.outcomes),
                         direction,
                     )
             if varies:
@@ -449,47 +437,6 @@ class _Comparing:
         for role in roles:
             self.verdicts.add_change(name, role, command, examples)
 
-    def _smallest(self, found: _Difference, direction: Direction) -> _Difference | None:
-        """Leave out rows and claims as long as the difference stays; None: it doesn't come again."""
-        current = self._again(found, found.world, found.actor, direction)
-        if current is None:
-            return None
-        for actor in found.universe.pools.actors([found.actor.role]):
-            if size_of(actor) < size_of(current.actor):
-                simpler = self._again(current, current.world, actor, direction)
-                if simpler is not None:
-                    current = simpler
-                    break
-        shrunk = True
-        while shrunk:
-            shrunk = False
-            for world in smaller_worlds(found.universe, current.world):
-                simpler = self._again(current, world, current.actor, direction)
-                if simpler is not None:
-                    current, shrunk = simpler, True
-                    break
-        # A result may depend on the moment, or on chance, or on a counter, which goes on in another world.
-        between = itertools.islice(smaller_worlds(found.universe, current.world), _BETWEEN)
-        for worlds in ([], *([world] for world in between)):
-            for world in worlds:
-                self._run([Trial(world, [current.statement])], [current.actor])
-            again = self._again(current, current.world, current.actor, direction)
-            if again is None or again.outcomes != current.outcomes:
-                return None
-        return current
-
-    def _again(
-        self, found: _Difference, world: World, actor: Actor, direction: Direction
-    ) -> _Difference | None:
-        (before,), (after,) = self._run([Trial(world, [found.statement])], [actor])
-        if before.rejected or after.rejected:
-            return None
-        old, new = before.outcome(0), after.outcome(0)
-        if not _is_comparable(world, found.statement, old, new):
-            return None
-        differs = new.permits_more_than(old) if direction == "opens" else old.permits_more_than(new)
-        return replace(found, world=world, actor=actor, outcomes=(old, new)) if differs else None
-
 
 def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tried) -> bool:
     """Return whether some INSERT got as far as a row, or was denied, on both sides."""
@@ -499,14 +446,6 @@ def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tri
         and not any((each.outcome(place).error or "").startswith(("22", "23")) for each in (before, after))
         for place, statement in enumerate(asked)
     )
-
-
-def _is_comparable(world: World, statement: Statement, old: Outcome, new: Outcome) -> bool:
-    """Return whether the outcomes are about the row in question.
-
-    They aren't if one of several rows undid the statement.
-    """
-    return world.is_alone or not statement.reaches_all or not (old.is_rejected or new.is_rejected)
 
 
 def _any(schemas: tuple[Schema, ...], name: str) -> Relation:

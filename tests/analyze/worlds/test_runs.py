@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds import compare, scratch
+from sqla_rls.analyze.worlds.differences import smallest
 from tests.support.worlds import Sides, verdicts
 
 
@@ -16,12 +17,10 @@ from tests.support.worlds import Sides, verdicts
 def test_an_opening_counts_though_the_closing_of_the_same_command_varies(
     sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    smallest = compare._Comparing._smallest
+    def varies(found: Any, direction: Any, run: Any) -> Any:
+        return None if direction == "closes" else smallest(found, direction, run)
 
-    def varies(self: Any, found: Any, direction: Any) -> Any:
-        return None if direction == "closes" else smallest(self, found, direction)
-
-    monkeypatch.setattr(compare._Comparing, "_smallest", varies)
+    monkeypatch.setattr(compare, "smallest", varies)
     change = "ALTER POLICY mine ON docs USING (user_id = auth.user_id());"
     with sides.compared(change, budget=Budget()) as (found, *_):
         assert verdicts(found)["public.docs", "reader", "SELECT"] == "opens"
