@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from asyncpg.transaction import ISOLATION_LEVELS
@@ -16,13 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.exc import BindingError, ExpiredToken, TransactionRefused, UnsupportedTransaction
+from tests.support.asyncpg_sessions import raw
 from tests.support.clocks import Clocks
-from tests.support.sessions import ANYTHING, CALLER, TASKS
+from tests.support.psycopg_statements import WHO
+from tests.support.sessions import ALICE, ANYTHING, CALLER, TASKS
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
-
-WHO = "SELECT current_user::text, auth.user_id()"
-ALICE = ("authenticated", "alice")
 
 
 @pytest.fixture(params=["pipeline", "with_begin"])
@@ -45,7 +43,7 @@ async def test_asyncpg_refuses_what_would_run_before_begin(
         identify(session, alice)
         await session.execute(ANYTHING)
         await session.commit()
-        connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        connection = await raw(session)
         for method, arguments in (
             ("fetch", [WHO]),
             ("fetchrow", [WHO]),
@@ -85,7 +83,7 @@ async def test_asyncpg_runs_nothing_before_the_binding(
         await session.commit()
     async with asyncpg_maker() as session:
         identify(session, bob)
-        connection: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        connection = await raw(session)
         with pytest.raises(UnsupportedTransaction, match="Start a transaction"):
             await connection.execute(begin.replace("SELECT 1", "INSERT INTO todos (task) VALUES ('bob''s')"))
         assert (await session.scalars(TASKS)).all() == ["bob's"]
@@ -108,9 +106,9 @@ async def test_asyncpg_binds_a_caller_in_each_transaction_of_its_own(
                 identify(session, alice)
                 await session.execute(ANYTHING)
                 await session.commit()
-                raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
-                async with raw.transaction(isolation=isolation, readonly=readonly, deferrable=deferrable):
-                    assert tuple(await raw.fetchrow(WHO)) == ALICE
+                own = await raw(session)
+                async with own.transaction(isolation=isolation, readonly=readonly, deferrable=deferrable):
+                    assert tuple(await own.fetchrow(WHO)) == ALICE
 
 
 async def test_asyncpg_discards_a_connection_whose_binding_failed_and_no_other(
@@ -151,10 +149,10 @@ async def test_reset_of_asyncpg_ends_the_transaction(
     async with asyncpg_maker() as session:
         identify(session, alice)
         await session.execute(text("CREATE TEMPORARY TABLE mine ()"))
-        raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        own = await raw(session)
         # It runs a text without a transaction after its ROLLBACK.
         with pytest.raises(TransactionRefused, match="ended the transaction"):
-            await raw.reset()
+            await own.reset()
         with pytest.raises(TransactionRefused, match="ended the transaction"):
             await session.execute(CALLER)
         await session.rollback()

@@ -18,8 +18,9 @@ from sqlalchemy.orm import sessionmaker
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import UnsupportedTransaction
-from tests.support.psycopg_statements import ALICE, WHO, raw
+from tests.support.psycopg_statements import WHO, raw
 from tests.support.sessions import (
+    ALICE,
     ANYTHING,
     CALLER,
     NOBODY,

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from sqla_rls import Caller
-from tests.support.psycopg_statements import ALICE, raw
-from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, by_transports
+from tests.support.psycopg_statements import raw
+from tests.support.sessions import ALICE, ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, by_transports
 from tests.support.suite import table
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]

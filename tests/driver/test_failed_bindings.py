@@ -15,8 +15,8 @@ from sqla_rls import Caller
 from sqla_rls.driver.base import Binding, BindingTemplate
 from sqla_rls.exc import BindingError, ExpiredToken
 from tests.support.clocks import Clocks
-from tests.support.psycopg_statements import ALICE
 from tests.support.sessions import (
+    ALICE,
     ANYTHING,
     CALLER,
     NOBODY,

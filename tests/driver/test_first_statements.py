@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from sqla_rls import Caller
 from tests.support.psycopg_statements import (
-    ALICE,
     WHO,
     by_copy,
     by_cursor,
@@ -20,7 +19,7 @@ from tests.support.psycopg_statements import (
     by_yield_per,
     raw,
 )
-from tests.support.sessions import ANYTHING, CALLER, NOBODY, Sessions, by_transports
+from tests.support.sessions import ALICE, ANYTHING, CALLER, NOBODY, Sessions, by_transports
 from tests.support.suite import first_and_rest
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, func, insert, select, text, update
+from sqlalchemy import URL, Engine, create_engine, insert, select, text, update
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -19,11 +19,10 @@ from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import BindingError, CallerRequired, ExpiredToken
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
-from tests.support.sessions import CALLER, NOBODY, Todo, assert_refused
+from tests.support.sessions import BACKEND, CALLER, NOBODY, Todo, assert_refused
 
 PEOPLE = [Caller(role="authenticated", subject=f"user {number}") for number in range(20)]
 CLIENTS = 8
-BACKEND = select(func.pg_backend_pid())
 SETTINGS = text("SELECT current_setting('role'), coalesce(current_setting('request.jwt.claims', true), '')")
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_rls import Caller, enforce_row_security, identify
 from sqla_rls.exc import TransactionRefused
-from tests.support.sessions import ANYTHING, CALLER, NOBODY
+from tests.support.sessions import ALICE, ANYTHING, CALLER, NOBODY
 from tests.support.suite import table
 
 pytestmark = [
@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:transaction already deassociated"),
 ]
 
-ALICE = ("authenticated", "alice")
 #: What Alice's SQL leaves on the connection.  A connection of one's own is replaced once.
 LEAVE = ("SET ROLE authenticated", 'SET request.jwt.claims = \'{"sub":"alice"}\'')
 

@@ -17,10 +17,9 @@ from sqla_rls import BindingOptions, Caller, enforce_row_security, identify, ser
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import TransactionRefused, UnsupportedTransaction
 from sqla_rls.testing.pgbouncer import CONNECT_ARGS, PgBouncer
-from tests.support.sessions import ANYTHING, CALLER, NOBODY, TASKS, Sessions, all_todos
+from tests.support.sessions import ALICE, ANYTHING, CALLER, NOBODY, TASKS, Sessions, all_todos
 from tests.support.suite import table
 
-ALICE = ("authenticated", "alice")
 CHAINED = ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"]
 ENDS = [*CHAINED, "COMMIT; BEGIN", "ROLLBACK; BEGIN ISOLATION LEVEL SERIALIZABLE"]
 

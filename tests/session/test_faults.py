@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, text, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -24,12 +24,21 @@ from sqla_rls.exc import TransactionRefused
 from sqla_rls.testing.postgres import Server
 from sqla_rls.testing.proxy import Proxy
 from tests.support.line import How, Line, hows
-from tests.support.sessions import CALLER, NOBODY, TASKS, UNTOUCHED, Base, Step, Todo, all_todos, kill
+from tests.support.sessions import (
+    BACKEND,
+    CALLER,
+    NOBODY,
+    TASKS,
+    UNTOUCHED,
+    Base,
+    Step,
+    Todo,
+    all_todos,
+    kill,
+)
 from tests.support.suite import table
 
 T = TypeVar("T")
-
-BACKEND = select(func.pg_backend_pid())
 
 
 class ListenerFailed(Exception):

@@ -9,11 +9,10 @@ from sqlalchemy.orm import Session
 from tests.support.sessions import CALLER
 
 WHO = "SELECT current_user::text, auth.user_id()"
-ALICE = ("authenticated", "alice")
 
 
 def raw(session: Session) -> Any:
-    """psycopg's own connection."""
+    """The connection of psycopg, or of asyncpg."""
     return session.connection().connection.driver_connection
 
 

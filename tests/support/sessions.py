@@ -184,6 +184,10 @@ SELECT current_user::text, coalesce(
 """)
 #: That of a transaction to which nothing is bound.
 NOBODY = ("app", None)
+#: That of a transaction of the caller alice.
+ALICE = ("authenticated", "alice")
+#: The process of the server.
+BACKEND = text("SELECT pg_backend_pid()")
 
 TASKS = select(Todo.task).order_by(Todo.id)
 #: Some providers list a person's groups, by their uuids: here 80 KB of them.
