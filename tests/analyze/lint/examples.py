@@ -39,6 +39,10 @@ CREATE FUNCTION is_member(org int) RETURNS boolean LANGUAGE sql STABLE SECURITY 
 OWN = "owner_id = (SELECT auth.user_id())"
 
 
+def policy(using: str, *, to: str = "authenticated", command: str = "SELECT", name: str = "p") -> str:
+    return f"CREATE POLICY {name} ON docs FOR {command} TO {to} USING ({using});"
+
+
 @dataclass
 class Examples:
     """Looks at schemas that are made by SQL."""
