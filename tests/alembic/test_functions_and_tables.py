@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -139,6 +140,65 @@ def test_columns_that_come_and_go(project: Project) -> None:
     assert project.state() == before
     project.downgrade()
     assert project.state() == after
+
+
+def _members(user: str, role: Any, *, is_boss: str) -> MetaData:
+    """A function that reads columns of a table: one goes, and one gets another type."""
+    metadata = MetaData()
+    body = f"SELECT EXISTS (SELECT FROM public.members WHERE {user} = auth.user_id() AND {is_boss})"
+    add_function(metadata, "is_boss", body=body)
+    Table(
+        "members",
+        metadata,
+        Column(user, Text),
+        Column("role", role),
+        Policy("it", "SELECT", authenticated, using=func.is_boss()),
+    )
+    return metadata
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda: _members("person_id", Text, is_boss="role = 'boss'"),
+        lambda: _members("user_id", Integer, is_boss="role > 1"),
+    ],
+    ids=["dropped", "retyped"],
+)
+def test_a_downgrade_restores_a_function_after_the_columns_that_it_reads(
+    project: Project, after: Callable[[], MetaData]
+) -> None:
+    project.migrate(_members("user_id", Text, is_boss="role = 'boss'"))
+    before = project.state()
+    written = project.revision(after())
+    # Alembic leaves the cast to a person.
+    script = next(one for one in project.folder.glob("versions/*.py") if one.read_text() == written)
+    script.write_text(
+        written.replace("type_=sa.Integer()", "type_=sa.Integer(), postgresql_using='role::int'")
+    )
+    project.upgrade()
+    project.check(after())
+    project.downgrade()
+    assert project.state() == before
+    project.upgrade()
+    project.check(after())
+
+
+@pytest.mark.exhaustive
+def test_a_downgrade_restores_a_function_after_those_that_it_calls(project: Project) -> None:
+    def calling(*, helper: bool) -> MetaData:
+        metadata = nothing()
+        if helper:
+            add_function(metadata, "helper", body="SELECT true")
+        add_function(metadata, "f", body="SELECT public.helper()" if helper else "SELECT false")
+        return metadata
+
+    project.migrate(calling(helper=True))
+    before = project.state()
+    project.migrate(calling(helper=False))
+    project.downgrade()
+    assert project.state() == before
 
 
 @pytest.mark.exhaustive

@@ -40,6 +40,7 @@ from sqla_rls import (
     force_row_level_security,
     jwt_claim,
     jwt_claim_contains,
+    memberships,
 )
 from sqla_rls.testing.postgres import installations
 from tests.support.project import Project, execute, operations, own_todos, todos
@@ -103,6 +104,38 @@ def test_each_tenant_has_its_own_and_leaves_the_other_alone(tenants: Project) ->
     assert usage(tenants) == set()
     with tenants.engine.connect() as connection:
         assert connection.scalar(text("SELECT to_regproc('auth.user_id')")) is None
+
+
+def _teams(*, with_function: bool = True, user: str = "user_id") -> MetaData:
+    metadata = MetaData()
+    Table("members", metadata, *[Column(name, Text) for name in ("user_id", "other_id", "team_id")])
+    if with_function:
+        memberships("my_teams", metadata, group="members.team_id", user=f"members.{user}", to=authenticated)
+    return metadata
+
+
+@pytest.mark.parametrize(
+    "changed", [{"with_function": False}, {"user": "other_id"}], ids=["dropped", "replaced"]
+)
+def test_a_downgrade_restores_a_function_that_reads_the_members_of_its_own_tenant(
+    tenants: Project, changed: dict[str, Any]
+) -> None:
+    def functions() -> list[str]:
+        return [line for kind, line in tenants.state() if kind == "function" and "my_teams" in line]
+
+    run(tenants, "tenant_a", "revision", _teams(), "teams", True)
+    for tenant in ("tenant_a", "tenant_b"):
+        run(tenants, tenant, "upgrade", _teams(), "head")
+    before = functions()
+    assert len(before) == 2
+    metadata = _teams(**changed)
+    run(tenants, "tenant_a", "revision", metadata, "changed", True)
+    for tenant in ("tenant_a", "tenant_b"):
+        run(tenants, tenant, "upgrade", metadata, "head")
+    assert functions() != before
+    for tenant in ("tenant_a", "tenant_b"):
+        run(tenants, tenant, "downgrade", metadata, "-1")
+    assert functions() == before
 
 
 def test_create_all_translates_the_schemas_that_it_grants_on(engine: Engine) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from sqlalchemy import Connection, func, select
 
 from sqla_rls.alembic.autogenerate.privileges import privileges_to_restore, restored_grants
 from sqla_rls.alembic.autogenerate.render import Call
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.functions import FunctionChange
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import ObjectKey, Privilege, SQLFunction, TableKey
+from sqla_rls.snapshot import CURRENT_SCHEMA, ObjectKey, Privilege, SQLFunction, TableKey
 
 log = autogenerate_log(__name__)
 
@@ -29,17 +32,43 @@ def created_functions(
     changes: Iterable[FunctionChange],
     left_alone: Collection[Privilege],
     unchecked: Collection[TableKey] = (),
+    late: Collection[TableKey] = (),
 ) -> Iterator[Call]:
-    """Yield the new, changed and recreated functions, with the privileges of ignored roles, *left_alone*."""
+    """Yield the new, changed and recreated functions, with the privileges of ignored roles, *left_alone*.
+
+    The downgrade restores those in *late* elsewhere.
+    """
     for change in changes:
         if change.after is None:
             continue
         call = _create(change.after, check_body=change.key not in unchecked)
         if change.replaces and change.before is not None:
             call.undone_by(_create(change.before))
+            call.undo.implicit = change.key in late
         yield call
         if not change.replaces:
             yield from restored_grants(left_alone, ObjectKey("FUNCTION", *change.after.key))
+
+
+def restored_functions(changes: Iterable[FunctionChange], late: Collection[TableKey]) -> Iterator[Call]:
+    """Yield calls that do nothing in the upgrade, and restore the replaced functions in *late*."""
+    for change in changes:
+        if change.key in late and change.before is not None and change.after is not None:
+            nothing = _create(change.after)
+            nothing.implicit = True
+            yield nothing.undone_by(_create(change.before))
+
+
+def reading(changes: Iterable[FunctionChange], names: Collection[str]) -> set[TableKey]:
+    """Return the replaced functions whose former bodies name one of *names*: changed columns, lost objects.
+
+    Postgres refuses such a body before the downgrade has restored these.
+    """
+    return {
+        change.key
+        for change in changes
+        if change.before is not None and change.replaces and any(name in change.before.body for name in names)
+    }
 
 
 def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> Iterator[Call]:
@@ -51,6 +80,29 @@ def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> It
                 for implicit in (False, True)
             )
             yield check.undone_by(nothing) if not dropped else nothing.undone_by(check)
+
+
+def for_any_schema(
+    changes: Iterable[FunctionChange], written: Mapping[TableKey, str | None], connection: Connection
+) -> Iterator[FunctionChange]:
+    """Yield *changes* whose downgrade restores the body that a revision wrote.
+
+    The body in the database names the schema of one tenant.  The downgrade may run in the schema of another.
+
+    Args:
+        changes: the changes.
+        written: the bodies of the functions in the revisions.
+        connection: the connection.
+    """
+    schema = ""
+    for change in changes:
+        body = written.get(change.key)
+        if change.before is None or body is None or CURRENT_SCHEMA not in body:
+            yield change
+            continue
+        schema = schema or str(connection.scalar(select(func.quote_ident(func.current_schema()))))
+        is_live = body.replace(CURRENT_SCHEMA, schema) == change.before.body
+        yield change._replace(before=replace(change.before, body=body)) if is_live else change
 
 
 def log_functions(changes: Iterable[FunctionChange]) -> None:

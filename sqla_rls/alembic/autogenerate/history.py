@@ -48,7 +48,8 @@ class History(NamedTuple):
         tables: all tables of the models.
         roles: the names in ``op.create_rls_role()``.
         auth_functions: whether a revision calls ``op.create_auth_functions()``.
-        functions: the created functions, without those dropped later.
+        functions: the created functions, without those dropped later, each with its last body.  None is a
+            body that isn't a literal.
         views: the created views, without those dropped later.
         default_privileges: the default privileges after the revisions, with the built-in ones.
         public_revokes: the revoked privileges of PUBLIC, without those granted later.
@@ -58,7 +59,7 @@ class History(NamedTuple):
     tables: frozenset[TableKey]
     roles: frozenset[str]
     auth_functions: bool
-    functions: frozenset[TableKey]
+    functions: Mapping[TableKey, str | None]
     views: frozenset[TableKey]
     default_privileges: frozenset[DefaultPrivilege]
     public_revokes: frozenset[str]
@@ -158,7 +159,7 @@ def history(context: MigrationContext, default_schema: str, *, tables: Iterable[
     if context.script is None:
         return None
     roles: set[str] = set()
-    functions: set[TableKey] = set()
+    functions: dict[TableKey, str | None] = {}
     views: set[TableKey] = set()
     public_revokes: set[str] = set()
     auth_functions = False
@@ -174,9 +175,11 @@ def history(context: MigrationContext, default_schema: str, *, tables: Iterable[
             case "revoke_default_privileges":
                 defaults -= _default_privileges(operation, default_schema)
             case "create_rls_function":
-                functions |= operation.keys(default_schema)
+                body = operation.argument(-1, "body")
+                functions |= dict.fromkeys(operation.keys(default_schema), body)
             case "drop_rls_function":
-                functions -= operation.keys(default_schema)
+                for key in operation.keys(default_schema):
+                    functions.pop(key, None)
             case "create_rls_view" | "replace_rls_view":
                 views |= operation.keys(default_schema)
             case "drop_rls_view":
@@ -190,7 +193,7 @@ def history(context: MigrationContext, default_schema: str, *, tables: Iterable[
         tables=frozenset(tables),
         roles=frozenset(name for name in roles if isinstance(name, str)),
         auth_functions=auth_functions,
-        functions=frozenset(functions),
+        functions=functions,
         views=frozenset(views),
         default_privileges=frozenset(defaults),
         public_revokes=frozenset(public_revokes),

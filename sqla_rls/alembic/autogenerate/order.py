@@ -17,6 +17,9 @@ from sqla_rls.alembic.autogenerate.functions import (
     checked_functions,
     created_functions,
     dropped_functions,
+    for_any_schema,
+    reading,
+    restored_functions,
 )
 from sqla_rls.alembic.autogenerate.normalize import Normalized
 from sqla_rls.alembic.autogenerate.policies import (
@@ -59,9 +62,20 @@ def order(
     """Return all operations of the revision, including those of Alembic."""
     live, declared, past = read.live, normalized.declared, context.past
     unchecked = read.functions.unchecked
+    function_changes = list(
+        for_any_schema(read.function_changes, past.functions if past else {}, context.connection)
+    )
     above, beneath = (
-        [change for change in read.function_changes if (change.key in read.functions.beneath_tables) is side]
+        [change for change in function_changes if (change.key in read.functions.beneath_tables) is side]
         for side in (False, True)
+    )
+    changed_columns = context.tables.dropped_columns | context.tables.retyped_columns
+    late = reading(
+        above,
+        {
+            *(column or table.name for table, column in changed_columns),
+            *(change.key.name for change in above if change.before and not change.replaces),
+        },
     )
     to_check = [change for change in beneath if change.key in unchecked]
     left_alone = live.privileges - normalized.live.privileges
@@ -77,11 +91,12 @@ def order(
         ),
         *dropped_views(read.view_changes, live),
         *checked_functions(to_check, dropped=True),
+        *restored_functions(above, late),
         *dropped_functions(above, live),
         *created_functions(beneath, left_alone, unchecked),
         *before_what_defaults_read(context.operations, [change.key.name for change in beneath if to_check]),
         *dropped_functions(beneath, live, unchecked),
-        *created_functions(above, left_alone),
+        *created_functions(above, left_alone, late=late),
         *checked_functions(to_check, dropped=False),
         *created_views(read.view_changes, left_alone),
         *_remarked(_after_tables(changes, declared, context.tables.created, read.recreated), warned.remarks),
