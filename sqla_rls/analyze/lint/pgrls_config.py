@@ -106,9 +106,11 @@ def _allowed(
     """Return the objects, in pgrls's names, that our rules of the same fault looked at without a finding."""
     ran = set(rules)
     bad = {(one.rule, one.object) for one in findings if one.level != "info"}
+    # A rule that has no answer about an object, or none at all, hasn't looked at it.
+    bad |= {(rule, one.object) for one, asked in database.unknown.items() for rule in asked}
 
     def is_clean(name: str, *same: str) -> bool:
-        return ran.issuperset(same) and not any((rule, name) in bad for rule in same)
+        return ran.issuperset(same) and not any({(rule, name), (rule, rule)} & bad for rule in same)
 
     found: dict[str, set[str]] = {}
     for table in database.tables:
@@ -131,6 +133,7 @@ def _allowed(
             if is_clean(table.name, "missing-index"):
                 found.setdefault("PERF003", set()).add(place)
     definers = {row["signature"] for row in database.fetch("definer_functions")}
+    definers |= {row["signature"] for row in database.fetch("definer_triggers") if row["is_of_tables"]}
     for signature in definers & database.schema.functions.keys():
         function = database.schema.functions[signature]
         if is_clean(signature, "definer-reads-protected", "definer-search-path"):

@@ -3,7 +3,7 @@
 The parser is libpg_query, in the package pglast of the extra ``analyze``.
 """
 
-from sqla_rls.analyze.vocabulary.read import read_expression, read_function, read_query
+from sqla_rls.analyze.vocabulary.read import has_words, read_expression, read_function, read_query
 from sqla_rls.analyze.vocabulary.terms import (
     COLLATE,
     Claim,
@@ -26,6 +26,7 @@ __all__ = [
     "Subject",
     "Term",
     "Vocabulary",
+    "has_words",
     "read_expression",
     "read_function",
     "read_query",

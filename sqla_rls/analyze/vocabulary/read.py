@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -71,6 +71,19 @@ def read_function(language: str, body: str) -> Vocabulary:
     else:
         reader.words.leave_unread()
     return reader.words.vocabulary()
+
+
+def has_words(body: str, words: Collection[str]) -> bool:
+    """Return whether *body* has one of the key words *words*, in capitals; a body that can't be read does.
+
+    Raises:
+        AnalysisError: pglast isn't installed.
+    """
+    pglast = _pglast()
+    try:
+        return any(body[one.start : one.end + 1].upper() in words for one in pglast.parser.scan(body))
+    except pglast.parser.ParseError:
+        return True
 
 
 def _pglast() -> Any:

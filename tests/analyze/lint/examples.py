@@ -74,13 +74,17 @@ class Examples:
         """Return the report on the schema that *sql* makes."""
         with undone(self.connection):
             run(self.connection, sql)
-            database = Database(
-                connection=self.connection,
-                open_scratch=lambda: nullcontext(self.connection),
-                is_scratch=True,
-                anonymous_roles=anonymous_roles,
-            )
+            database = self.database(anonymous_roles=anonymous_roles)
             return lint(database, target="app", select=select, ignore=ignore, speed=speed)
+
+    def database(self, *, anonymous_roles: Sequence[str] = ("anonymous",)) -> Database:
+        """Return the database as it is now."""
+        return Database(
+            connection=self.connection,
+            open_scratch=lambda: nullcontext(self.connection),
+            is_scratch=True,
+            anonymous_roles=anonymous_roles,
+        )
 
 
 def run(connection: Connection, script: str) -> None:

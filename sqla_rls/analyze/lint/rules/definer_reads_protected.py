@@ -10,6 +10,12 @@ Row security may hold for the owner by other policies than those of the callers,
 that those of a caller don't. The finding is a warning if callers have no privilege on the tables: then the
 rows may be what they are meant to see.
 
+A trigger runs its function for each caller who may write the table. Small worlds decide there: the function
+is found if it shows a caller values of a row that policies hide. It shows them in a table or view that the
+caller reads, in the new row, or in the message of an error. An audit of the new row, a counter or a check
+isn't found. The finding is a warning if the caller has a value of the hidden row, such as its key, or has no
+privilege on its table.
+
 PostgreSQL's parser reads the body. A body that runs a text or a prepared statement, such as EXECUTE, may
 reach any table by any command: it is unknown if the owner reaches more rows than its callers.
 """
@@ -25,6 +31,8 @@ from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
 from sqla_rls.analyze.lint.other_policies import OtherPolicies, Undecided, opaque_rights, other_policies
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.lint.trigger_reads import callers_of_trigger, shown_by_trigger
+from sqla_rls.analyze.lint.triggers import triggers_by_function
 
 
 @rule(
@@ -61,6 +69,29 @@ def check(database: Database) -> Iterator[Finding]:
             yield from found
             if not found:
                 _note_opaque(database, signature, roles)
+    yield from _by_triggers(database)
+
+
+def _by_triggers(database: Database) -> Iterator[Finding]:
+    """Yield the trigger functions that show rows which policies hide from those who fire them."""
+    for signature, rows in triggers_by_function(database):
+        roles = callers_of_trigger(database, rows)
+        if not roles or not database.has_schema_of(signature):
+            continue
+        found = shown_by_trigger(database, signature, rows)
+        if found is None:
+            _note_opaque(database, signature, roles)
+            continue
+        yield _finding(
+            rows[0],
+            level=found.level,
+            text=(
+                f"Trigger function {signature} shows its callers values of {found.table} that policies hide."
+            ),
+            evidence=[*found.evidence],
+            role=found.role,
+            remedy=f"Or let it read rows of the caller only, or revoke {found.command} from callers.",
+        )
 
 
 def _past(row: RowMapping, past: PastRowSecurity, roles: Sequence[str]) -> Finding:
@@ -134,16 +165,25 @@ def _shows_rows(row: RowMapping) -> bool:
     return row["returns_set"] or row["kind"] == "c" or row["returns"] in ("record", "json", "jsonb")
 
 
-def _finding(row: RowMapping, *, level: Level, text: str, evidence: list[Evidence]) -> Finding:
+def _finding(
+    row: RowMapping,
+    *,
+    level: Level,
+    text: str,
+    evidence: list[Evidence],
+    role: str | None = None,
+    remedy: str = "Or filter by the caller in the body, or revoke EXECUTE from callers and PUBLIC.",
+) -> Finding:
     return Finding(
         object=row["signature"],
         kind="function",
+        role=role,
         level=level,
         text=text,
         evidence=evidence,
         remedy=Remedy(
             sql=f"ALTER FUNCTION {row['signature']} SECURITY INVOKER;",
             python="sql_function(…, security_definer=False)",
-            text="Or filter by the caller in the body, or revoke EXECUTE from callers and PUBLIC.",
+            text=remedy,
         ),
     )

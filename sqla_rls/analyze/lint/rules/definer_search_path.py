@@ -21,6 +21,7 @@ from sqlalchemy import RowMapping
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.lint.triggers import triggers_by_function, way_in_words, writers
 
 
 @rule(
@@ -43,10 +44,7 @@ def check(database: Database) -> Iterator[Finding]:
         roles = [one.name for one in database.callers if database.may_execute(one.name, row["signature"])]
         if not row["is_bound"] and roles:
             yield from _findings(database, row, roles, f"{listed(roles)} may execute it", {})
-    triggers: dict[str, list[RowMapping]] = {}
-    for row in database.fetch("definer_triggers"):
-        triggers.setdefault(row["signature"], []).append(row)
-    for rows in triggers.values():
+    for _, rows in triggers_by_function(database):
         fired = _fired(database, rows)
         if fired is not None:
             yield from _findings(database, rows[0], fired.roles, fired.text, fired.data)
@@ -98,8 +96,8 @@ def _fired(database: Database, rows: Sequence[RowMapping]) -> _Fired | None:
     ways: list[_Fired] = []
     for row in rows:
         for command in row["commands"]:
-            if row["relation"] is not None and (roles := _writers(database, row["relation"], command)):
-                ways.append(_Fired(roles, _way(row, command, roles), _data(row, command)))
+            if row["relation"] is not None and (roles := writers(database, row["relation"], command)):
+                ways.append(_Fired(roles, way_in_words(row, command, roles), _data(row, command)))
     makers = [one for one in callers if first["is_of_tables"] and _may_make_trigger(database, one, first)]
     if makers:
         ways.append(
@@ -111,23 +109,9 @@ def _fired(database: Database, rows: Sequence[RowMapping]) -> _Fired | None:
     return replace(ways[0], roles=[one for one in callers if one in found])
 
 
-def _way(row: RowMapping, command: str, roles: Sequence[str]) -> str:
-    on = {"INSERT": "INSERT into", "DELETE": "DELETE from"}.get(command, command)
-    way = f"{listed(roles)} may {on} {row['relation']}"
-    if row["relation"] == row["table"]:
-        return f"{way}, whose trigger {row['trigger']} calls it"
-    return f"{way}, which leads to {row['table']}, whose trigger {row['trigger']} calls it"
-
-
 def _data(row: RowMapping, command: str) -> Mapping[str, Any]:
     names = ("trigger", "table", "relation")
     return {**{name: row[name] for name in names}, "command": command}
-
-
-def _writers(database: Database, relation: str, command: str) -> list[str]:
-    if command != "TRUNCATE":
-        return database.roles_with_privileges(relation, command)
-    return [one.name for one in database.callers if database.holds(one.name, "relation", relation, command)]
 
 
 def _may_make_trigger(database: Database, role: str, row: RowMapping) -> bool:

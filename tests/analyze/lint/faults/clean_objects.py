@@ -98,6 +98,45 @@ CREATE POLICY nobody ON admins USING (false);
     ),
 )
 
+_TRIGGERS: Final = Clean(
+    name="Triggers that run as their owner: an audit, a counter and a first membership",
+    schema=f"""
+CREATE TABLE teams (id int PRIMARY KEY, owner text NOT NULL, size int NOT NULL DEFAULT 0);
+CREATE INDEX teams_owner ON teams (owner);
+CREATE TABLE members (user_id text, team_id int REFERENCES teams, PRIMARY KEY (user_id, team_id));
+CREATE INDEX members_team_id ON members (team_id);
+CREATE TABLE audit (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, who text, what text);
+ALTER TABLE teams ENABLE ROW LEVEL SECURITY;
+ALTER TABLE members ENABLE ROW LEVEL SECURITY;
+ALTER TABLE audit ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT ON teams TO authenticated;
+GRANT SELECT ON members TO authenticated;
+CREATE POLICY own ON teams TO authenticated USING ({OWN}) WITH CHECK ({OWN});
+CREATE POLICY mine ON members FOR SELECT TO authenticated USING (user_id = (SELECT auth.user_id()));
+CREATE POLICY nobody ON audit USING (false);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+  AS $$ BEGIN
+    INSERT INTO public.audit (who, what) VALUES (auth.user_id(), to_jsonb(NEW)::text);
+    INSERT INTO public.members VALUES (NEW.owner, NEW.id);
+    UPDATE public.teams AS t SET size = (SELECT count(*) FROM public.members AS m WHERE m.team_id = t.id)
+     WHERE t.id = NEW.id;
+    RETURN NULL;
+  END $$;
+REVOKE EXECUTE ON FUNCTION note() FROM PUBLIC;
+CREATE TRIGGER note AFTER INSERT ON teams FOR EACH ROW EXECUTE FUNCTION note();
+""",
+    rows="INSERT INTO teams VALUES (1, 'bob');",
+    works=(
+        Works(
+            statement="SELECT size FROM teams",
+            outcome=[1],
+            first=("INSERT INTO teams VALUES (2, 'alice')",),
+        ),
+        Works(statement="SELECT user_id FROM members", outcome=NOTHING),
+        Works(statement="SELECT what FROM audit", outcome=DENIED),
+    ),
+)
+
 _OWNERS: Final = Clean(
     name="Views and functions of a role whose policies admit no more than those of the callers",
     schema=f"""
@@ -313,6 +352,7 @@ CLEAN: Final = [
     _PARTITIONS,
     _VIEWS,
     _HELPERS,
+    _TRIGGERS,
     _OWNERS,
     _UUIDS,
     _SUPABASE,

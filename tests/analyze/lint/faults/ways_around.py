@@ -283,6 +283,31 @@ CREATE OR REPLACE FUNCTION remove(doc_id int) RETURNS SETOF int LANGUAGE sql SEC
 """,
         shows=(Look(statement="SELECT remove(2)", faulty=[2], mended=NOTHING),),
     ),
+    beside_docs(
+        name="A trigger that runs as its owner copies documents of others",
+        rule="definer-reads-protected",
+        objects=("public.log_last()",),
+        schema="""
+CREATE TABLE notes (id int PRIMARY KEY, owner text NOT NULL, last_body text);
+CREATE INDEX notes_owner ON notes (owner);
+ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT ON notes TO authenticated;
+CREATE POLICY own ON notes TO authenticated
+  USING (owner = (SELECT auth.user_id())) WITH CHECK (owner = (SELECT auth.user_id()));
+CREATE FUNCTION log_last() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+  AS $$ BEGIN NEW.last_body := (SELECT body FROM public.docs ORDER BY id DESC LIMIT 1); RETURN NEW; END $$;
+REVOKE EXECUTE ON FUNCTION log_last() FROM PUBLIC;
+CREATE TRIGGER log_last BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION log_last();
+""",
+        mend="ALTER FUNCTION log_last() SECURITY INVOKER;",
+        shows=(
+            Look(
+                statement="INSERT INTO notes VALUES (1, 'alice') RETURNING last_body",
+                faulty=["b"],
+                mended=["a"],
+            ),
+        ),
+    ),
     _search_path("A function that runs as its owner finds a table of the caller's first"),
     _search_path(
         "The search_path of a function that runs as its owner doesn't end in pg_temp",
