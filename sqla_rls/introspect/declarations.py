@@ -82,7 +82,7 @@ def declarations(connection: Connection, schemas: Collection[str] = ()) -> str:
     module = _Module(live, declared_views, functions, asked, preset, on_tables)
     module.remarks += needed
     body = list(module.lines())
-    if all(line.startswith("#") for line in body):
+    if all(line.startswith("#") for each in body for line in each.splitlines()):
         body.append("pass")
     run_first, statements = "", [*functions.run_first]
     if BUILT_IN.name in asked and BUILT_IN not in live.privileges:
@@ -323,7 +323,8 @@ class _Module(Declarable):
             ),
             *keywords(arguments),
         ]
-        return f"{function}({', '.join(listed)})"
+        remark = _remark_beyond(set(one.privileges) - GRANTABLE[kind], [one.grantee])
+        return f"{remark}{function}({', '.join(listed)})"
 
     def _default_privileges(self) -> Iterator[str]:
         everybodys = {
@@ -355,7 +356,20 @@ class _Module(Declarable):
         for (object_type, schema, beyond, listed), roles in grantees.items():
             arguments = {"on": object_type, "schema": schema, "bypasses_row_security": beyond or None}
             said = [*map(repr, listed), f"to={self._named(roles)}", *keywords(arguments)]
-            yield f"sqla_rls.default_privileges(metadata, {', '.join(said)})"
+            remark = _remark_beyond(listed, roles) if beyond else ""
+            yield f"{remark}sqla_rls.default_privileges(metadata, {', '.join(said)})"
+
+
+def _remark_beyond(privileges: Collection[str], roles: Collection[str]) -> str:
+    """Return the comment above a grant of *privileges* that row security doesn't limit; "" for none."""
+    if not privileges:
+        return ""
+    # A name may have line breaks in it.
+    named = " ".join(", ".join(sorted(roles)).split())
+    return (
+        f"# policies don't limit {', '.join(sorted(privileges))} of {named}. "
+        "Delete them below, and autogenerate revokes them\n"
+    )
 
 
 def _has_options(one: Membership) -> bool:

@@ -72,6 +72,38 @@ def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Serve
 
 
 @pytest.mark.exhaustive
+def test_a_remark_stands_above_each_grant_that_policies_dont_limit(project: Project) -> None:
+    execute_raw(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, TRUNCATE ON TABLES TO rls_adopt_etl",
+        "CREATE TABLE todos (id int)",
+        "ALTER TABLE todos ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY it ON todos FOR SELECT TO rls_adopt_app USING (true)",
+        "GRANT SELECT ON todos TO rls_adopt_app",
+        "GRANT TRIGGER ON todos TO rls_adopt_etl",
+        "GRANT REFERENCES (id) ON todos TO rls_adopt_admin",
+        "GRANT USAGE ON SCHEMA public TO rls_adopt_app",
+        "GRANT USAGE, CREATE ON SCHEMA public TO rls_adopt_etl",
+        "CREATE TABLE plain (id int)",
+        "REVOKE SELECT ON plain FROM rls_adopt_etl",
+        "CREATE VIEW seen WITH (security_invoker) AS SELECT id FROM todos",
+    )
+    written, _ = introspected_without_drift(project)
+    lines = written.splitlines()
+    beyond = [place for place, line in enumerate(lines) if "bypasses_row_security=True" in line]
+
+    tail = "Delete them below, and autogenerate revokes them"
+    assert [(lines[one].strip().partition("(")[0], lines[one - 1].strip()) for one in beyond] == [
+        ("sqla_rls.grant_on", f"# policies don't limit CREATE of rls_adopt_etl. {tail}"),
+        ("grant", f"# policies don't limit REFERENCES of rls_adopt_admin. {tail}"),
+        ("grant", f"# policies don't limit TRIGGER, TRUNCATE of rls_adopt_etl. {tail}"),
+        ("grant", f"# policies don't limit TRUNCATE of rls_adopt_etl. {tail}"),
+        ("grant", f"# policies don't limit TRUNCATE of rls_adopt_etl. {tail}"),
+        ("sqla_rls.default_privileges", f"# policies don't limit TRUNCATE of rls_adopt_etl. {tail}"),
+    ]
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("has_defaults", [False, True], ids=["new database", "database with the defaults"])
 def test_default_privileges_reopen_nothing_that_was_closed(
     project: Project, server: Server, has_defaults: bool

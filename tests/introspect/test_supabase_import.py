@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 
 from tests.support.introspected import introspected
 from tests.support.project import Project, operations
@@ -55,3 +57,36 @@ def test_a_project_is_imported_with_the_preset(
 def test_another_database_is_imported_without_the_preset(project: Project) -> None:
     written, _ = introspected(project)
     assert "supabase" not in written
+
+
+@pytest.mark.exhaustive
+def test_a_remark_says_that_policies_dont_limit_what_anon_holds_by_default(
+    on_supabase: Supabase, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "migrations", on_supabase.url(on_supabase.create_project()))
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (id int, user_id uuid)")
+        connection.exec_driver_sql("ALTER TABLE notes ENABLE ROW LEVEL SECURITY")
+        connection.exec_driver_sql(
+            "CREATE POLICY own ON notes TO authenticated USING (user_id = (SELECT auth.uid()))"
+        )
+        # Policies name this role, so that declarations refuse the privileges.
+        connection.exec_driver_sql("REVOKE ALL ON notes FROM authenticated")
+        connection.exec_driver_sql("GRANT SELECT, INSERT, UPDATE, DELETE ON notes TO authenticated")
+
+    written, metadata = introspected(project)
+
+    lines = [line.strip() for line in written.splitlines()]
+    (grant,) = (place for place, line in enumerate(lines) if "'TRUNCATE'" in line)
+    assert "to=['anon']" in lines[grant]
+    assert lines[grant - 1].startswith("# policies don't limit ")
+    assert "TRUNCATE of anon" in lines[grant - 1]
+    project.check(metadata)
+    assert operations(project.revision(metadata)) == []
+    project.upgrade()
+    without, found = re.sub(r", 'TRUNCATE'|'TRUNCATE', ", "", written), dict[str, Any]()
+    exec(compile(without, "row_security.py", "exec"), found)
+    metadata = MetaData()
+    metadata.reflect(project.engine)
+    found["declare_row_security"](metadata)
+    assert operations(project.revision(metadata)) == ["revoke"]
