@@ -64,7 +64,8 @@ def command(subjects: tuple[str, ...], origins: tuple[str, ...]) -> None:
         http = stack.enter_context(_sql_over_http(database.app, issuer.provider, origins))
         if http is None:
             click.echo(
-                "SQL over HTTP isn't served: uvicorn is missing. Run: pip install 'sqla-rls[neon-http]'",
+                "SQL over HTTP isn't served: a package of the extra neon-http is missing. "
+                "Run: pip install 'sqla-rls[neon-http]'",
                 err=True,
             )
         else:

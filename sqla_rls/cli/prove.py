@@ -75,6 +75,11 @@ def command(
             prover = Prover.of(built.connection, metadatas, budget, incomplete=frozenset(built.incomplete))
             with Progress("Proving") as progress:
                 proof = prover.run(schemas, built.left_out, progress)
+            if not (proof.violations or proof.not_stated or proof.kept):
+                raise Unanswered(
+                    "nothing was proved: the models declare no policies on the tables in question. Give the "
+                    "module that declares them, such as one that calls declare_row_security(Base.metadata)"
+                )
             scored = None
             if mutants:
                 with Progress("Trying mutants") as progress:

@@ -78,7 +78,9 @@ class Policy(Declaration):
         permissive: bool = True,
         imply_privileges: bool = True,
     ) -> None:
-        self.name, self.command, self.permissive = name, command.upper(), permissive
+        # A list is refused in _check().
+        self.command = command.upper() if isinstance(command, str) else str(command)
+        self.name, self.permissive = name, permissive
         self.imply_privileges = imply_privileges
         self.roles = as_roles(roles)
         self.using, self.with_check = using, with_check

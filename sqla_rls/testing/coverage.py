@@ -16,7 +16,6 @@ from sqlalchemy.sql import visitors
 from sqla_rls.declare.base import TableDeclarations
 from sqla_rls.declare.policies import Policy
 from sqla_rls.session.sharing import sessions_on
-from sqla_rls.tokens.caller import Caller
 
 #: The full name of a table, a command, and the role of a caller.
 Use: TypeAlias = tuple[str, str, str]
@@ -56,7 +55,7 @@ def exercises(metadatas: Iterable[MetaData]) -> list[Exercise]:
 
 
 class Recorder:
-    """Records the uses of tables by the sessions of callers, on all engines, until it stops."""
+    """Records the uses of tables by bound sessions, on all engines, until it stops."""
 
     def __init__(self) -> None:
         self.uses: set[Use] = set()
@@ -73,8 +72,9 @@ class Recorder:
         compiled = getattr(context, "compiled", None)
         if getattr(compiled, "statement", None) is None:
             return
-        callers = [session._bound for session in sessions_on(connection)]
-        roles = {caller.role for caller in callers if isinstance(caller, Caller)}
+        bound = [session._bound for session in sessions_on(connection)]
+        # Service access without a role is that of the login role, which has no policies.
+        roles = {one.role for one in bound if one is not None and one.role is not None}
         if roles:
             used = {*_used(compiled)}
             self.uses |= {(table, command, role) for table, command in used for role in roles}

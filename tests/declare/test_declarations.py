@@ -138,6 +138,10 @@ def test_a_copied_table_takes_its_policies_along() -> None:
             {"name": "it", "command": "MERGE", "using": True},
             "MERGE isn't a command of a policy. Give one of ALL",
         ),
+        (
+            {"name": "it", "command": ["UPDATE", "DELETE"], "using": True},
+            r"\['UPDATE', 'DELETE'\] isn't a command of a policy. Give one of ALL",
+        ),
         ({"name": "it", "command": "INSERT", "using": True}, "Give with_check=, not using="),
         ({"name": "it", "command": "SELECT", "with_check": True}, "Give using=, not with_check="),
         ({"name": "it", "command": "DELETE", "using": True, "with_check": True}, "not with_check="),

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, MetaData, Table, delete, insert, select, text, update
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, sessionmaker
 
-from sqla_rls import Policy, anonymous, authenticated, declare_on
+from sqla_rls import (
+    Policy,
+    anonymous,
+    authenticated,
+    declare_on,
+    enforce_row_security,
+    service_session,
+)
 from sqla_rls.testing.access import Access
 from sqla_rls.testing.coverage import Exercise, Recorder, exercises, summary
 from tests.support.pasted import write_conftest
@@ -50,6 +57,24 @@ def uses_of(engine: Engine, *statements: object, role: str = "authenticated") ->
     finally:
         recorder.stop()
     return recorder.uses
+
+
+@pytest.mark.exhaustive
+def test_a_job_without_a_person_exercises_the_policies_of_its_role(admin: Engine) -> None:
+    recorder = Recorder()
+    recorder.start()
+    try:
+        with admin.connect() as connection, connection.begin() as transaction:
+            sessions = sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
+            enforce_row_security(sessions, check_login_role=False)
+            with service_session(sessions, reason="test", role="authenticated") as session:
+                session.execute(select(Todo))
+            with service_session(sessions, reason="test") as session:
+                session.execute(delete(Todo))
+            transaction.rollback()
+    finally:
+        recorder.stop()
+    assert recorder.uses == {("todos", "SELECT", "authenticated")}
 
 
 def test_a_statement_exercises_the_policies_of_its_tables(admin: Engine) -> None:

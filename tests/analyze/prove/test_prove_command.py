@@ -40,6 +40,10 @@ def test_the_exit_code_tells_a_violation_from_no_answer(
         "from wide import docs\nfrom sqla_rls.analyze.intent import intends, owner\n"
         "intends(docs, 'SELECT', role='authenticated', rows=owner('author'))\n"
     )
+    (tmp_path / "bare.py").write_text(
+        "from sqlalchemy import *\nmetadata = MetaData()\n"
+        "docs = Table('docs', metadata, Column('id', Integer, primary_key=True))\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     given = ["prove", "--models", "wide:metadata", "--worlds", "20"]
     unstated = CliRunner().invoke(main, given)
@@ -50,6 +54,7 @@ def test_the_exit_code_tells_a_violation_from_no_answer(
     for wrong, hint in (
         (["prove"], "--models"),
         (["prove", "--models", "nowhere:Base"], "can't be imported"),
+        (["prove", "--models", "bare:metadata"], "the models declare no policies"),
         ([*given, "--intents", "nowhere"], "can't be imported"),
     ):
         told = CliRunner().invoke(main, wrong)
