@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar, get_args, overload
 from uuid import UUID
 
-from sqlalchemy import MetaData, Table, inspect
-from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import Mapper
+from sqlalchemy import MetaData, Table
 
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.declare.base import Roles, as_roles, keep_on, kept_on
+from sqla_rls.declare.base import Roles, as_roles, keep_on, kept_on, table_of
 from sqla_rls.exc import DeclarationError
 from sqla_rls.tokens.caller import Caller
 
@@ -183,12 +181,8 @@ def intents(*metadatas: MetaData) -> list[Intent]:
 
 
 def _table(target: Any) -> Table:
-    try:
-        found = inspect(target)
-    except NoInspectionAvailable:
-        found = None
-    table = found.local_table if isinstance(found, Mapper) else found
-    if not isinstance(table, Table):
+    table = table_of(target)
+    if table is None:
         raise DeclarationError(
             f"the intent can't be stated: {target!r} isn't a table. Give a mapped class or a Table"
         )

@@ -12,7 +12,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     event,
+    inspect,
 )
+from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import Mapper
 from sqlalchemy.schema import SchemaItem
 
 from sqla_rls.exc import DeclarationError
@@ -196,6 +199,16 @@ def keep_on(metadata: MetaData, *items: object) -> None:
 def kept_on(metadatas: Iterable[MetaData], kind: type[_T]) -> list[_T]:
     """Return the declarations of one *kind* on *metadatas*, in order."""
     return [one for metadata in metadatas for one in MetaDataDeclarations.of(metadata).of_type(kind)]
+
+
+def table_of(target: Any) -> Table | None:
+    """Return the table of a mapped class, or *target* itself if it is a table; None for anything else."""
+    try:
+        found = inspect(target)
+    except NoInspectionAvailable:
+        return None
+    table = found.local_table if isinstance(found, Mapper) else found
+    return table if isinstance(table, Table) else None
 
 
 def declare_on(table: Table, *declarations: Declaration) -> None:

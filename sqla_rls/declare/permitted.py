@@ -14,7 +14,6 @@ from sqlalchemy import (
     exists,
     false,
     func,
-    inspect,
     literal,
     literal_column,
     not_,
@@ -23,11 +22,9 @@ from sqlalchemy import (
     table,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import Mapper
 
 from sqla_rls.ddl.compile import with_whole_text
-from sqla_rls.declare.base import TableDeclarations, authenticated, kept_on
+from sqla_rls.declare.base import TableDeclarations, authenticated, kept_on, table_of
 from sqla_rls.declare.policies import Policy
 from sqla_rls.declare.roles import together_by_name
 from sqla_rls.exc import DeclarationError
@@ -97,16 +94,12 @@ def permitted(target: Any, command: str, role: Role | str = authenticated) -> Co
 
 
 def _table(target: Any) -> Table:
-    try:
-        found = inspect(target)
-    except NoInspectionAvailable:
-        found = None
-    local = found.local_table if isinstance(found, Mapper) else found
-    if not isinstance(local, Table):
+    found = table_of(target)
+    if found is None:
         raise DeclarationError(
             f"permitted() failed: {target!r} isn't a table. Give a mapped class or a Table"
         )
-    return local
+    return found
 
 
 def _has_privilege(asked: Table, command: str) -> ColumnElement[bool]:
