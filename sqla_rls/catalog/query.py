@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ARRAY, Connection, CursorResult, RowMapping, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.ddl.script import PINNED, sql_script
+from sqla_rls.ddl.script import PINNED, sql_script, with_parts
 from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import ObjectKey, TableKey
 
@@ -131,9 +131,7 @@ def key_of(row: RowMapping, default_schema: str, schema: str = "nspname", name: 
 def sql_file(name: str) -> str:
     """Return a query of sql/ with its parts."""
     text = (resources.files("sqla_rls.catalog") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
-    for part in _PARTS:
-        if f"{{{part}}}" in text:
-            text = text.replace(f"{{{part}}}", sql_file(part).rstrip())
+    text = with_parts(text, _PARTS, sql_file)
     return text.replace("{made_auth_functions}", sql_script("made_auth_functions.sql").rstrip())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import resources
 
@@ -130,7 +130,12 @@ def sql_script(name: str) -> str:
     """Return a script of sql/ with its parts."""
     text = (resources.files("sqla_rls.ddl") / "sql" / name).read_text(encoding="utf-8")
     text = text.replace("{made_by}", f"'{MADE_BY}'")
-    for part in _PARTS:
+    return with_parts(text, _PARTS, lambda part: without_comment(sql_script(f"{part}.sql")))
+
+
+def with_parts(text: str, parts: Iterable[str], read: Callable[[str], str]) -> str:
+    """Return *text*, with each of *parts* that it names in braces as *read* returns it."""
+    for part in parts:
         if f"{{{part}}}" in text:
-            text = text.replace(f"{{{part}}}", without_comment(sql_script(f"{part}.sql")).rstrip())
+            text = text.replace(f"{{{part}}}", read(part).rstrip())
     return text

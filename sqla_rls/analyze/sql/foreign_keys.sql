@@ -4,12 +4,8 @@ SELECT f.conname AS name,
        -- PostgreSQL 18.
        coalesce(pg_catalog.to_jsonb(f) ->> 'conperiod', 'false') = 'true' AS is_period,
        pg_catalog.row_security_active(f.confrelid) AS hides_rows,
-       (SELECT pg_catalog.jsonb_agg(pg_catalog.quote_ident(a.attname) ORDER BY k.place)
-          FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)
-          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.number) AS columns,
-       (SELECT pg_catalog.jsonb_agg(pg_catalog.quote_ident(a.attname) ORDER BY k.place)
-          FROM unnest(f.confkey) WITH ORDINALITY AS k (number, place)
-          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.confrelid AND a.attnum = k.number) AS target_columns
+       {key_columns} AS columns,
+       {referenced_columns} AS target_columns
   FROM pg_catalog.pg_constraint AS f
  WHERE f.contype = 'f' AND f.conrelid = CAST(:oid AS pg_catalog.oid)
        -- Before PostgreSQL 18 every constraint is enforced.

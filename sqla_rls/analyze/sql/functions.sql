@@ -11,10 +11,7 @@ SELECT f.oid::pg_catalog.int8 AS oid,
          f.prokind, f.prosecdef, f.provolatile, f.proisstrict, f.proleakproof, f.proconfig,
          pg_catalog.pg_get_function_result(f.oid), pg_catalog.pg_get_function_arguments(f.oid),
          -- A body that is text needs the privilege on the schemas that it names.
-         (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
-                   CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
-                   x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
-            FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) AS x),
+         {privileges_on_schema},
          (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
                    CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
                    x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
@@ -26,10 +23,7 @@ SELECT f.oid::pg_catalog.int8 AS oid,
             FROM pg_catalog.pg_aggregate AS g WHERE g.aggfnoid = f.oid)
        )::pg_catalog.text AS properties,
        pg_catalog.format_type(f.prorettype, NULL) AS returns,
-       (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(m.nspname, t.typname))
-          FROM unnest(coalesce(f.proallargtypes, f.proargtypes::pg_catalog.oid[]) || f.prorettype) AS u (oid)
-          JOIN pg_catalog.pg_type AS t ON t.oid = u.oid
-          JOIN pg_catalog.pg_namespace AS m ON m.oid = t.typnamespace) AS types
+       {types_of_function} AS types
   FROM pg_catalog.pg_proc AS f
   JOIN pg_catalog.pg_namespace AS n ON n.oid = f.pronamespace
   JOIN pg_catalog.pg_language AS l ON l.oid = f.prolang

@@ -21,10 +21,7 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                  CASE WHEN x.is_grantable THEN 'WITH GRANT OPTION' END], ' ')
                  ORDER BY x.grantee, x.privilege_type, x.grantor)
           FROM pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) AS x) AS privileges,
-       (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
-                 CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
-                 x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
-          FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) AS x)
+       {privileges_on_schema}
          AS schema_privileges,
        coalesce((
          SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(

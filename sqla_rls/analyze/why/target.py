@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -25,13 +25,18 @@ from sqlalchemy.exc import DBAPIError, NoInspectionAvailable
 from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.types import TypeEngine
 
+from sqla_rls.ddl.script import with_parts
 from sqla_rls.exc import AnalysisError
+
+#: Queries that are parts of others.
+_PARTS: Final = ("key_columns", "privileges_on_schema", "referenced_columns", "types_of_function")
 
 
 @cache
 def script(name: str) -> str:
-    """Return the text of that name in sql/."""
-    return (resources.files("sqla_rls.analyze") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    """Return the text of that name in sql/ with its parts."""
+    found = (resources.files("sqla_rls.analyze") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    return with_parts(found, _PARTS, script)
 
 
 @cache
