@@ -51,6 +51,18 @@ def prepared(engine: Engine, transport: Transport, alice: Caller) -> sessionmake
     return maker
 
 
+class Adapted:
+    """A value with a dumper of the test's own."""
+
+
+def dumps_adapted(engine: Engine, dumper: type[Dumper]) -> int:
+    """Let the connection of *engine* adapt such values with *dumper*; return its process id."""
+    with engine.connect() as connection:
+        driver_connection: Any = connection.connection.driver_connection
+        driver_connection.adapters.register_dumper(Adapted, dumper)
+        return int(driver_connection.info.backend_pid)
+
+
 @by_transports("with_begin", "pipeline")
 def test_a_caller_who_expires_breaks_no_prepared_statement(
     engine: Engine, todos: None, alice: Caller, clocks: Clocks, transport: Transport
@@ -149,9 +161,6 @@ def test_postgres_binds_while_psycopg_adapts_the_statement(
 ) -> None:
     states: list[str] = []
 
-    class Slow:
-        """A value that waits for Postgres."""
-
     class SlowDumper(Dumper):
         def dump(self, obj: object) -> bytes:
             end = time.monotonic() + 10
@@ -164,13 +173,32 @@ def test_postgres_binds_while_psycopg_adapts_the_statement(
     maker = sessionmaker(engine)
     enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
     assert reads(maker, alice) == ["alice's"]
-    with engine.connect() as connection:
-        driver_connection: Any = connection.connection.driver_connection
-        driver_connection.adapters.register_dumper(Slow, SlowDumper)
-        pid = driver_connection.info.backend_pid
+    pid = dumps_adapted(engine, SlowDumper)
     with maker() as session:
         identify(session, alice)
-        assert session.execute(text("SELECT CAST(:value AS int)"), {"value": Slow()}).scalar_one() == 1
+        assert session.execute(text("SELECT CAST(:value AS int)"), {"value": Adapted()}).scalar_one() == 1
         assert session.scalars(TASKS).all() == ["alice's"]
     engine.dispose()
     assert states[-1] == "active"
+
+
+@pytest.mark.exhaustive
+def test_an_interrupt_while_psycopg_adapts_the_statement_costs_that_connection(
+    url: URL, todos: None, alice: Caller, bob: Caller
+) -> None:
+    class InterruptedDumper(Dumper):
+        def dump(self, obj: object) -> bytes:
+            raise KeyboardInterrupt
+
+    engine = create_engine(url, pool_size=1, max_overflow=0)
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
+    assert reads(maker, alice) == ["alice's"]
+    pid = dumps_adapted(engine, InterruptedDumper)
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(KeyboardInterrupt):
+            session.execute(ANYTHING_ELSE, {"value": Adapted()})
+    assert reads(maker, bob) == ["bob's"]
+    assert dumps_adapted(engine, InterruptedDumper) != pid
+    engine.dispose()
