@@ -11,7 +11,7 @@ the caller reads afterwards, or in the message of an error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from sqla_rls.analyze.lint.callers import distinct_callers, first_actors, functi
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Level
 from sqla_rls.analyze.lint.reach import Reaches
+from sqla_rls.analyze.lint.trigger_marks import SHOWN, Marked, Showing, mark_of, marked_rows, value_of
 from sqla_rls.analyze.lint.triggers import way_in_words, writers
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import has_words
@@ -30,11 +31,11 @@ from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.acting import CALLER, reach_of
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
 from sqla_rls.analyze.worlds.generate import generate_worlds
-from sqla_rls.analyze.worlds.objects import Column, Profile, Relation
+from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.pools import SUBJECTS, Actor
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.scratch import STATEMENT_TIMEOUT, Outcome, ScratchDatabase, Trial, Tried
-from sqla_rls.analyze.worlds.statements import Shape, Statement, Statements, literal, quoted, quoted_list
+from sqla_rls.analyze.worlds.statements import Shape, Statement, Statements, literal, quoted
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, World
 from sqla_rls.catalog.query import undone
@@ -46,8 +47,6 @@ _MOST_STATEMENTS: Final = 4
 #: The most worlds with a marked row for one role, and those of one round trip.
 _MOST_MARKED: Final = 96
 _AT_ONCE: Final = 24
-#: The SQLSTATE with which a statement says where it has found a mark.
-_SHOWN: Final = "RLS05"
 #: The words without which a body reads no row of another table.
 _READING: Final = ("SELECT", "FROM", "TABLE", "RETURNING", "USING")
 #: SQLSTATEs: a policy or a privilege denies, or CHECK OPTION, or a trigger.
@@ -65,12 +64,6 @@ _THIRDS: Final[Mapping[str, str]] = {
     for subject in SUBJECTS[kind]
 }
 _OTHERS: Final = dict(SUBJECTS.values())
-_WORD: Final = "sqla_rls_hidden"
-_NUMBER: Final = 918273645
-_SMALL_NUMBER: Final = 28173
-_UUID: Final = "5a1a0e15-0000-4000-8000-00005a1a0e15"
-_DAY: Final = "1907-03-05"
-_MARKS: Final = f"{_WORD}|{_NUMBER}|{_SMALL_NUMBER}|{_UUID}|{_DAY}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,74 +158,6 @@ def _may_read(schema: Schema, signature: str) -> bool:
         schema.functions[one].is_opaque or has_words(schema.functions[one].body, _READING)
         for one, _ in reach_of(schema, signature).functions
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Marked:
-    """A row of a world in which some columns have values that occur nowhere else."""
-
-    row: Row
-    columns: tuple[str, ...]
-    world: World
-
-
-@dataclass(frozen=True, slots=True)
-class _Showing(Statement):
-    """A statement whose outcome says where its caller reads a mark afterwards.
-
-    It is the error ``_SHOWN`` with the relation and the row.  The marked row itself doesn't count, nor does a
-    row that is as before.
-    """
-
-    #: The SQL of the relations that the caller reads, by their names; each row is JSON.
-    reads: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
-    #: The SQL with which the caller reads the marked row; None if it has no privilege.
-    own: str | None = None
-
-    @property
-    def tried(self) -> str:
-        seen = f"IF EXISTS ({self.own}) THEN RETURN; END IF;" if self.own is not None else ""
-        before = " UNION ALL ".join(self.reads.values())
-        looks = "".join(
-            f"""
-            BEGIN
-              FOR sqla_rls_row IN {one} LOOP
-                IF sqla_rls_before IS NULL OR NOT sqla_rls_before @> jsonb_build_array(sqla_rls_row) THEN
-                  RAISE EXCEPTION USING ERRCODE = '{_SHOWN}',
-                    MESSAGE = {literal_text(f"reads {name}")} || sqla_rls_row::text;
-                END IF;
-              END LOOP;
-            EXCEPTION WHEN insufficient_privilege THEN NULL;
-            END;"""
-            for name, one in self.reads.items()
-        )
-        return f"""nDO $sqla_rls$
-          DECLARE
-            sqla_rls_role text := pg_catalog.current_setting('role');
-            sqla_rls_before jsonb;
-            sqla_rls_row jsonb;
-          BEGIN
-            {seen}
-            PERFORM pg_catalog.set_config('role', 'none', true);
-            sqla_rls_before := (SELECT pg_catalog.jsonb_agg(t.r) FROM ({before}) AS t (r));
-            PERFORM pg_catalog.set_config('role', sqla_rls_role, true);
-            BEGIN
-              {self.text};
-              SET CONSTRAINTS ALL IMMEDIATE;
-            EXCEPTION WHEN OTHERS THEN
-              IF SQLERRM ~ '{_MARKS}' THEN
-                RAISE EXCEPTION USING ERRCODE = '{_SHOWN}', MESSAGE = 'gets the error ' || SQLERRM;
-              END IF;
-              RAISE;
-            END;
-            {seen}
-            {looks}
-          END $sqla_rls$"""
-
-
-def literal_text(value: str) -> str:
-    """Return *value* as SQL."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 @dataclass(eq=False)
@@ -375,13 +300,15 @@ class _Tries:
                     if name in self._words and is_free and column.base == target.columns[key].base:
                         yield name, row.values[key]
 
-    def _marked(self, universe: Universe, world: World) -> Iterator[_Marked]:
+    def _marked(self, universe: Universe, world: World) -> Iterator[Marked]:
         """Yield *world* with each row of a protected table marked: in free columns, then in one column."""
         for row in world.all_rows:
             if row.relation not in self.tables:
                 continue
             relation = universe.schema.relations[row.relation]
-            marks = {name: mark for name in row.values if (mark := _mark(relation.columns[name])) is not None}
+            marks = {
+                name: mark for name in row.values if (mark := mark_of(relation.columns[name])) is not None
+            }
             used = {name for key in relation.keys for name in key}
             used |= {name for key in relation.foreign_keys for name in key.columns}
             decide = {
@@ -403,9 +330,9 @@ class _Tries:
                 values = {**row.values, **of_a_third, **{name: marks[name] for name in columns}}
                 new = Row(row.relation, values, row.copy)
                 rows = tuple(new if one is row else one for one in world.all_rows)
-                yield _Marked(row=new, columns=columns, world=World(rows=rows))
+                yield Marked(row=new, columns=columns, world=World(rows=rows))
 
-    def _showing(self, statement: Statement, marked: _Marked, role: str, way: _Way) -> _Showing:
+    def _showing(self, statement: Statement, marked: Marked, role: str, way: _Way) -> Showing:
         schema, profiles = self.database.schema, self.database.profiles_of(role)
         relation = schema.relations[marked.row.relation]
         key = relation.keys[0] if relation.keys else ()
@@ -417,13 +344,13 @@ class _Tries:
                 continue
             condition = ""
             if name == relation.name:
-                own = f"SELECT FROM {_marked_rows(name, profile.selects)}"
+                own = f"SELECT FROM {marked_rows(name, profile.selects)}"
                 if not key:
                     continue
-                same = " AND ".join(f"{quoted(each)} = {_value(marked, relation, each)}" for each in key)
+                same = " AND ".join(f"{quoted(each)} = {value_of(marked, relation, each)}" for each in key)
                 condition = f" WHERE NOT ({same})" if set(key) <= {*profile.selects} else " WHERE false"
-            reads[name] = f"SELECT t.r FROM {_marked_rows(name, profile.selects, condition)}"
-        return _Showing(statement.command, statement.text, statement.shape, reads=reads, own=own)
+            reads[name] = f"SELECT t.r FROM {marked_rows(name, profile.selects, condition)}"
+        return Showing(statement.command, statement.text, statement.shape, reads=reads, own=own)
 
     def _is_of_function(self, relation: Relation, written: Relation) -> bool:
         """Return whether *relation* may have rows that the function writes."""
@@ -442,7 +369,7 @@ class _Tries:
         found: dict[int, tuple[Actor, Statement, str]] = {}
         for number, one in enumerate(map(Outcome.of, results)):
             place, which = divmod(number, len(statements))
-            if (one.error or "").startswith(f"{_SHOWN}: "):
+            if (one.error or "").startswith(f"{SHOWN}: "):
                 where = (one.error or "").partition(": ")[2]
                 found.setdefault(place, (actors[place], statements[which], where))
         # A body that asks who calls may show each caller what is theirs.
@@ -454,7 +381,7 @@ class _Tries:
         self,
         universe: Universe,
         way: _Way,
-        marked: _Marked,
+        marked: Marked,
         actor: Actor,
         statement: Statement,
         where: str,
@@ -531,7 +458,7 @@ def _fired(statements: Sequence[Statement], outcomes: Sequence[Outcome]) -> list
     return [*found]
 
 
-def _is_known(marked: _Marked, statement: Statement, way: _Way, universe: Universe) -> bool:
+def _is_known(marked: Marked, statement: Statement, way: _Way, universe: Universe) -> bool:
     """Return whether the statement, or the row that it changes, has a value of the marked row."""
     given = list(statement.shape.inserted.values())
     given += [statement.shape.assigned[1]] if statement.shape.assigned is not None else []
@@ -545,29 +472,4 @@ def _is_known(marked: _Marked, statement: Statement, way: _Way, universe: Univer
     known = {repr(one) for one in given if one is not None and not isinstance(one, bool)}
     return any(
         repr(value) in known for name, value in marked.row.values.items() if name not in marked.columns
-    )
-
-
-def _marked_rows(name: str, columns: Sequence[str], condition: str = "") -> str:
-    """Return a source of the rows of relation *name* with a mark; each is a column r of JSON."""
-    rows = (
-        f"SELECT pg_catalog.to_jsonb(t) AS r FROM (SELECT {quoted_list(columns)} FROM {name}{condition}) AS t"
-    )
-    return f"({rows}) AS t WHERE t.r::pg_catalog.text ~ '{_MARKS}'"
-
-
-def _value(marked: _Marked, relation: Relation, name: str) -> str:
-    return literal(relation.columns[name], marked.row.values[name])
-
-
-def _mark(column: Column) -> Any:
-    """Return a value of the column's type that occurs nowhere else; None if the type has none."""
-    if column.generated is not None or column.kind != "b":
-        return None
-    if column.base in ("smallint", "int2"):
-        return _SMALL_NUMBER
-    if column.base in ("json", "jsonb"):
-        return f'"{_WORD}"'
-    return {"S": _WORD, "N": _NUMBER, "D": f"{_DAY} 12:00"}.get(
-        column.category, _UUID if column.base == "uuid" else None
     )
