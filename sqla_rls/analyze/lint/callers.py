@@ -10,7 +10,7 @@ from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Remedy
 from sqla_rls.analyze.vocabulary import Vocabulary, read_expression, read_query
 from sqla_rls.analyze.worlds.acting import reach_of
-from sqla_rls.analyze.worlds.objects import Relation
+from sqla_rls.analyze.worlds.objects import Function, Relation
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.universe import Universe
@@ -46,10 +46,18 @@ def function_asks(schema: Schema, signature: str) -> bool:
         if asks_for_caller(function.vocabulary):
             return True
         for edge in schema.edges.get(one, ()):
-            if edge.calls is not None and edge.calls in schema.functions and edge.calls not in seen:
-                seen.add(edge.calls)
-                waiting.append(edge.calls)
+            called = schema.functions.get(edge.calls or "")
+            if called is not None and called.signature not in seen and _calls(function, called):
+                seen.add(called.signature)
+                waiting.append(called.signature)
     return False
+
+
+def _calls(function: Function, called: Function) -> bool:
+    """Return whether *function* calls *called*; a column of that name, such as user_id, isn't a call."""
+    words = function.vocabulary
+    is_named = called.name in words.names and not any(one[-1] == called.name for one in words.functions)
+    return function.is_bound or not (words.is_parsed and is_named)
 
 
 def _calls_ask(schema: Schema, vocabulary: Vocabulary) -> bool:

@@ -364,7 +364,15 @@ def _kinds(columns: Sequence[Column], vocabulary: Vocabulary) -> tuple[str, ...]
     if not compared:
         found.discard("number")
         found.add("text")
+    if "text" in found and _needs_uuid(vocabulary):
+        # Another text is no subject there, or an error; a uuid is a text, too.
+        found = found - {"text"} | {"uuid"}
     return tuple(kind for kind in SUBJECTS if kind in found) or ("text",)
+
+
+def _needs_uuid(vocabulary: Vocabulary) -> bool:
+    """Return whether a text makes the subject a uuid, as ``auth.uid()`` does."""
+    return ("auth", "uid") in vocabulary.functions or any(one[-1] == "uuid" for one in vocabulary.types)
 
 
 def _kind(column: Column) -> str | None:

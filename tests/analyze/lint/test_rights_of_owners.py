@@ -288,3 +288,76 @@ def test_a_view_reaches_a_table_without_row_security(examples: Examples, subtest
                 assert remedy is not None
                 mended = examples.look(f"{table} {sql}; {remedy.sql}")
                 assert [one for one in mended.findings if one.rule == "table-without-row-security"] == []
+
+
+#: The body of a SECURITY DEFINER function, and whether it is found.
+ASKING = {
+    "a column with the name of a function that returns the caller": (
+        "SELECT m.user_id FROM public.members AS m WHERE m.org_id = 1",
+        True,
+    ),
+    "a call of that function": (
+        "SELECT m.user_id FROM public.members AS m WHERE m.user_id = auth.user_id()",
+        False,
+    ),
+    "a call of a function that asks": (
+        "SELECT m.user_id FROM public.members AS m WHERE m.user_id = public.subject()",
+        False,
+    ),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("language", ["sql", "plpgsql"])
+def test_a_column_named_as_a_function_of_the_caller_asks_for_no_caller(
+    examples: Examples, subtests: pytest.Subtests, language: str
+) -> None:
+    for name, (query, is_found) in ASKING.items():
+        body = query if language == "sql" else f"BEGIN RETURN QUERY {query}; END"
+        sql = f"""
+        CREATE TABLE members (org_id int, user_id text, PRIMARY KEY (org_id, user_id));
+        ALTER TABLE members ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON members FOR SELECT TO authenticated USING (user_id = (SELECT auth.user_id()));
+        GRANT SELECT ON members TO authenticated;
+        CREATE FUNCTION subject() RETURNS text LANGUAGE sql STABLE SET search_path = ''
+          AS 'SELECT auth.user_id()';
+        CREATE FUNCTION f() RETURNS SETOF text LANGUAGE {language} STABLE SECURITY DEFINER
+          SET search_path = '' AS $f$ {body} $f$;
+        """
+        with subtests.test(name):
+            found = examples.look(sql, select=["definer-reads-protected"])
+            assert shown(found) == (["error definer-reads-protected public.f()"] if is_found else [])
+
+
+#: The privileges on the table of administrators, and whether its callers make themselves one.
+OWN_PROFILE = {
+    "on each column": ("GRANT INSERT ON profiles TO authenticated", True),
+    "on all columns but the one that decides": (
+        "GRANT INSERT (id, name) ON profiles TO authenticated",
+        False,
+    ),
+    "on all columns but the one that decides, whose default opens": (
+        """GRANT INSERT (id, name) ON profiles TO authenticated;
+        ALTER TABLE profiles ALTER is_admin SET DEFAULT true""",
+        True,
+    ),
+}
+
+
+@pytest.mark.exhaustive
+def test_a_column_without_the_privilege_of_insert_gets_its_default(
+    examples: Examples, subtests: pytest.Subtests
+) -> None:
+    for name, (grants, is_found) in OWN_PROFILE.items():
+        sql = f"""{TABLE}
+        CREATE TABLE profiles (id text PRIMARY KEY, is_admin boolean NOT NULL DEFAULT false, name text);
+        ALTER TABLE profiles ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON profiles TO authenticated
+          USING (id = (SELECT auth.user_id())) WITH CHECK (id = (SELECT auth.user_id()));
+        GRANT SELECT ON profiles TO authenticated; {grants};
+        CREATE POLICY admins ON docs FOR SELECT TO authenticated USING (
+          (SELECT p.is_admin FROM profiles AS p WHERE p.id = (SELECT auth.user_id())));
+        """
+        with subtests.test(name):
+            found = examples.look(sql, select=["self-granted"])
+            assert shown(found) == (["warning self-granted public.profiles"] if is_found else [])

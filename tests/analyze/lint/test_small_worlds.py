@@ -18,6 +18,18 @@ CASES = {
     "true for anonymous": (policy("true", to="anonymous"), ["error everyone-reads public.docs"]),
     "true in other words": (policy("org_id = org_id OR true"), ["info everyone-reads public.docs"]),
     "signed in": (policy("(SELECT auth.user_id()) IS NOT NULL"), ["info everyone-reads public.docs"]),
+    "signed in, with a subject that is a uuid": (
+        policy("auth.uid() IS NOT NULL"),
+        ["info everyone-reads public.docs"],
+    ),
+    "signed in, with a subject that a cast makes a uuid": (
+        policy("(auth.user_id())::uuid IS NOT NULL"),
+        ["info everyone-reads public.docs"],
+    ),
+    "own rows, by a uuid that is a text again": (
+        policy("owner_id = (SELECT auth.uid())::text AND is_public OR auth.uid() IS NOT NULL"),
+        ["info everyone-reads public.docs"],
+    ),
     "own rows": (policy(OWN), []),
     "the role itself, by a claim": (
         policy("(SELECT auth.jwt()) ->> 'role' = 'authenticated'", command="ALL"),

@@ -19,6 +19,9 @@ from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.pinned import pinned_columns
 from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.vocabulary import read_expression
+from sqla_rls.analyze.worlds.objects import Column
+from sqla_rls.analyze.worlds.values import natural
 from sqla_rls.analyze.worlds.world import Row
 
 
@@ -118,7 +121,9 @@ def _opened(reach: Reach, access: Access) -> tuple[Command, Case, Row, list[str]
             if not pinned.get(command) or not _is_own(new[0], pinned[command], after):
                 continue
             if not gone:
-                return command, after, new[0], []
+                if _may_insert(access, new[0]):
+                    return command, after, new[0], []
+                continue
             columns = _changed(access, gone, new[0], pinned[command])
             if columns:
                 return command, after, new[0], columns
@@ -144,6 +149,30 @@ def _values(claims: Mapping[str, Any]) -> Iterator[Any]:
             yield from _values(value)
         else:
             yield value
+
+
+def _may_insert(access: Access, row: Row) -> bool:
+    """Return whether the caller may give *row* its values; the columns without a privilege get defaults."""
+    return all(
+        name in access.profile.inserts or _may_be_default(access.table.columns[name], value)
+        for name, value in row.values.items()
+    )
+
+
+def _may_be_default(column: Column, value: Any) -> bool:
+    """Return whether *value* may be that of the column's default: only constants are known not to be."""
+    if column.default is None:
+        return bool(column.identity) or value is None
+    if column.default in ("true", "false"):
+        return bool(value) is (column.default == "true")
+    vocabulary = read_expression(column.default)
+    if (
+        len(vocabulary.loose) != 1
+        or vocabulary.functions
+        or vocabulary.loose[0].kind not in ("text", "number")
+    ):
+        return True
+    return str(natural(vocabulary.loose[0])) == str(value)
 
 
 def _changed(access: Access, gone: list[Row], new: Row, pinned: frozenset[str]) -> list[str]:
