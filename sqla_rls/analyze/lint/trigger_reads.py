@@ -344,11 +344,14 @@ class _Tries:
                 continue
             condition = ""
             if name == relation.name:
-                own = f"SELECT FROM {marked_rows(name, profile.selects)}"
-                if not key:
-                    continue
                 same = " AND ".join(f"{quoted(each)} = {value_of(marked, relation, each)}" for each in key)
-                condition = f" WHERE NOT ({same})" if set(key) <= {*profile.selects} else " WHERE false"
+                is_known = bool(key) and set(key) <= {*profile.selects}
+                own = (
+                    f"SELECT FROM {marked_rows(name, profile.selects, f' WHERE {same}' if is_known else '')}"
+                )
+                if not is_known:
+                    continue
+                condition = f" WHERE NOT ({same})"
             reads[name] = f"SELECT t.r FROM {marked_rows(name, profile.selects, condition)}"
         return Showing(statement.command, statement.text, statement.shape, reads=reads, own=own)
 

@@ -69,6 +69,10 @@ READS: dict[str, tuple[str, str | None]] = {
         {trigger("NEW.words := public.last_title()", "BEFORE INSERT")}""",
         "error",
     ),
+    "rows of the table itself": (
+        trigger("NEW.words := (SELECT string_agg(n.words, ',') FROM public.notes AS n)", "BEFORE INSERT"),
+        "error",
+    ),
     "rows of a table that a view shows": (
         f"""REVOKE SELECT ON feed FROM authenticated; CREATE VIEW lines AS SELECT line FROM feed;
         GRANT SELECT ON lines TO authenticated; {FEED}""",
