@@ -378,7 +378,30 @@ class _Comparing:
         runs = [self.pool.submit(side.run, trials, actors, about=self.about) for side in self.sides]
         # After an error of one side, its connection must wait for that of the other.
         wait(runs)
-        return runs[0].result(), runs[1].result()
+        before, after = runs[0].result(), runs[1].result()
+        self._align_triggers(trials, actors, before, after)
+        return before, after
+
+    def _align_triggers(
+        self, trials: Sequence[Trial], actors: Sequence[Actor], before: list[Tried], after: list[Tried]
+    ) -> None:
+        """Run the worlds again in which the triggers of one side alone have fired, and say so of all."""
+        for found, others, side in ((before, after, self.sides[0]), (after, before, self.sides[1])):
+            places = [
+                place
+                for place, (one, other) in enumerate(zip(found, others, strict=True))
+                if other.without_triggers and not one.without_triggers and one.rejected is None
+            ]
+            if places:
+                again = side.run_without_triggers(
+                    [trials[place] for place in places], actors, about=self.about
+                )
+                for place, tried in zip(places, again, strict=True):
+                    found[place] = tried
+        for name in sorted({name for one in (*before, *after) for name in one.without_triggers}):
+            sentence = f"{name}: some rows were inserted without its triggers, which refuse them"
+            if sentence not in self.verdicts.left_out:
+                self.verdicts.left_out.append(sentence)
 
     def _conclude(
         self, universe: Universe, roles: Sequence[str], commands: Sequence[Command], tally: _Tally

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +23,9 @@ from sqla_rls.exc import AnalysisError
 STATEMENT_TIMEOUT: Final = 20_000
 #: The most statements of one round trip that has more than one world.
 _MOST_AT_ONCE: Final = 1_000
+#: Whether the triggers of tables fire for the rows of a world: those of foreign keys do "without" others, and
+#: with "none" they don't.
+_Triggers: TypeAlias = Literal["fire", "without", "none"]
 _FIRES: Final = "SET LOCAL session_replication_role ="
 _TRY: Final = text(script("try_worlds"))
 _CREATE_STAND_IN: Final = f"""
@@ -35,6 +38,20 @@ EXCEPTION
   -- Another connection creates it.
   WHEN duplicate_object OR unique_violation THEN
     NULL;
+END $$
+"""
+_ALWAYS_CHECK: Final = """
+DO $$
+DECLARE
+  one record;
+BEGIN
+  FOR one IN
+    SELECT t.tgrelid::pg_catalog.regclass AS relation, t.tgname
+      FROM pg_catalog.pg_trigger AS t
+     WHERE t.tgisinternal AND t.tgenabled = 'O' AND t.tgconstraint <> 0 AND t.tgparentid = 0
+  LOOP
+    EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', one.relation, one.tgname);
+  END LOOP;
 END $$
 """
 _ACCEPTS: Final = text("SELECT pg_temp.sqla_rls_accepts(:type, :value)")
@@ -99,6 +116,8 @@ class Tried:
     results: tuple[str, ...] = ()
     #: Why the world is none.
     rejected: str | None = None
+    #: The tables whose rows were inserted without their triggers, which refused the world.
+    without_triggers: tuple[str, ...] = ()
 
     def outcome(self, place: int) -> Outcome:
         return Outcome.of(self.results[place])
@@ -169,21 +188,74 @@ class ScratchDatabase:
         Args:
             trials: the worlds with their statements.
             actors: the callers.
-            fires_triggers: False: triggers don't change the rows of a world; those of a statement, they do.
+            fires_triggers: False: triggers and foreign keys ignore the rows of a world, and not those of a
+                statement.  True: if the database refuses the rows, they are inserted without the triggers
+                of their tables.
             about: a relation; the materialized views that access to it reads are filled with the rows.
         """
+        found = self._run_all(trials, actors, "fire" if fires_triggers else "none", about)
+        if not fires_triggers:
+            return found
+        return self._with_refused(trials, actors, about, found)
+
+    def run_without_triggers(
+        self, trials: Sequence[Trial], actors: Sequence[Actor], *, about: str | None = None
+    ) -> list[Tried]:
+        """Run *trials* like ``run()``; insert the rows without the triggers of their tables."""
+        # The checks of foreign keys are triggers, too.
+        self.connection.exec_driver_sql(_ALWAYS_CHECK, execution_options={"no_parameters": True})
+        return self._run_all(trials, actors, "without", about)
+
+    def _with_refused(
+        self, trials: Sequence[Trial], actors: Sequence[Actor], about: str | None, found: list[Tried]
+    ) -> list[Tried]:
+        """Return *found* with the results of the worlds that only a trigger refuses."""
+        places = [
+            place
+            for place, (trial, tried) in enumerate(zip(trials, found, strict=True))
+            if tried.rejected is not None and self._silenced(trial.world)
+        ]
+        if not places:
+            return found
+        again = self.run_without_triggers([trials[place] for place in places], actors, about=about)
+        for place, tried in zip(places, again, strict=True):
+            if tried.rejected is None:
+                found[place] = tried
+        return found
+
+    def _silenced(self, world: World) -> tuple[str, ...]:
+        """Return the tables of *world* whose triggers can be left out; none if another kind would fire."""
+        triggers = {
+            row.relation: self.schema.relations[row.relation].triggers
+            for row in world.all_rows
+            if row.relation in self.schema.relations
+        }
+        # Each text ends with pg_trigger.tgenabled.
+        if any(not one.endswith((" O", " D")) for texts in triggers.values() for one in texts):
+            return ()
+        return tuple(name for name, texts in triggers.items() if any(one.endswith(" O") for one in texts))
+
+    def _run_all(
+        self, trials: Sequence[Trial], actors: Sequence[Actor], triggers: _Triggers, about: str | None
+    ) -> list[Tried]:
         return [
             tried
             for some in _rounds(trials, len(actors))
-            for tried in self._run(some, actors, fires_triggers, about)
+            for tried in self._run(some, actors, triggers, about)
         ]
 
+    def _around(self, world: World, triggers: _Triggers) -> tuple[list[str], list[str]]:
+        """Return the statements before the rows of *world*, and those after them."""
+        if triggers == "none" or (triggers == "without" and self._silenced(world)):
+            return [f"{_FIRES} replica"], [f"{_FIRES} origin"]
+        return [], []
+
     def _run(
-        self, trials: Sequence[Trial], actors: Sequence[Actor], fires_triggers: bool, about: str | None
+        self, trials: Sequence[Trial], actors: Sequence[Actor], triggers: _Triggers, about: str | None
     ) -> Iterator[Tried]:
-        first, last = ([], []) if fires_triggers else ([f"{_FIRES} replica"], [f"{_FIRES} origin"])
         views = [] if about is None else self.schema.materialized(about)
         refreshed = [f"REFRESH MATERIALIZED VIEW {name}" for name in views]
+        around = [self._around(trial.world, triggers) for trial in trials]
         worlds = [
             {
                 "fixtures": [
@@ -198,14 +270,19 @@ class ScratchDatabase:
                 ],
                 "statements": [statement.tried for statement in trial.statements],
             }
-            for trial in trials
+            for trial, (first, last) in zip(trials, around, strict=True)
         ]
         parameters = {
             "worlds": json.dumps(worlds),
             "actors": json.dumps([_settings(actor) for actor in actors]),
         }
-        for found in self.connection.execute(_TRY, parameters).scalars():
-            yield Tried(results=tuple(found["results"] or ()), rejected=found["rejected"])
+        answers = self.connection.execute(_TRY, parameters).scalars()
+        for trial, found in zip(trials, answers, strict=True):
+            yield Tried(
+                results=tuple(found["results"] or ()),
+                rejected=found["rejected"],
+                without_triggers=self._silenced(trial.world) if triggers == "without" else (),
+            )
 
 
 def _rounds(trials: Iterable[Trial], actors: int) -> Iterator[list[Trial]]:

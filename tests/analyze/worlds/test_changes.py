@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.scratch import ScratchDatabase, Trial
+from sqla_rls.analyze.worlds.world import Row, World
 from tests.support.replay import replay
 from tests.support.servers import administered
 from tests.support.worlds import ALL, Sides, verdicts
@@ -56,6 +59,45 @@ def test_what_opens_is_shown_by_rows_that_replay(sides: Sides, name: str) -> Non
                 assert replay(before, one.role, one.counterexample) == one.counterexample.before
             assert replay(after, one.role, one.counterexample) == one.counterexample.after
             assert one.counterexample.before != one.counterexample.after
+
+
+JOINS = """
+CREATE FUNCTION join_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+  AS 'BEGIN INSERT INTO members VALUES (NEW.org_id, auth.user_id()); RETURN NEW; END';
+CREATE TRIGGER joins AFTER INSERT ON docs FOR EACH ROW EXECUTE FUNCTION join_it();
+"""
+OTHER = "CREATE POLICY others ON docs FOR SELECT TO other USING (org_id = 1);"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("is_new", [False, True], ids=["on both sides", "on one side"])
+def test_a_trigger_that_needs_a_caller_leaves_no_table_without_rows(sides: Sides, is_new: bool) -> None:
+    change, setup = (JOINS + OTHER, "") if is_new else (OTHER, JOINS)
+    with sides.compared(change, setup=setup) as (found, *_):
+        assert verdicts(found)["public.docs", "other", "SELECT"] == "opens"
+        assert ("public.docs", "reader", "SELECT") not in verdicts(found)
+        assert not [one for one in found.unknown if one.object == "public.docs"]
+        sentence = "public.docs: some rows were inserted without its triggers, which refuse them"
+        assert sentence in found.scope.left_out
+
+
+@pytest.mark.exhaustive
+def test_foreign_keys_hold_where_triggers_are_left_out(sides: Sides) -> None:
+    child = (
+        JOINS
+        + "CREATE TABLE pages (id int PRIMARY KEY, doc int REFERENCES docs);"
+        + ("CREATE TRIGGER joins AFTER INSERT ON pages FOR EACH ROW EXECUTE FUNCTION join_it();")
+    )
+    with sides.compared("", setup=child) as (_, before, _):
+        scratch = ScratchDatabase.open(before)
+        doc = Row("public.docs", {"id": "1", "org_id": "1"})
+        page = Row("public.pages", {"id": "1", "doc": "1"})
+        owner = [Actor(role="owner", claims=None, settings={})]
+        orphan, whole = scratch.run([Trial(World(rows=rows), ()) for rows in ((page,), (doc, page))], owner)
+        assert (orphan.rejected or "").startswith("23503")
+        assert whole.rejected is None
+        (orphan,) = scratch.run_without_triggers([Trial(World(rows=(page,)), ())], owner)
+        assert (orphan.rejected or "").startswith("23503")
 
 
 @pytest.mark.exhaustive
