@@ -361,3 +361,16 @@ def test_a_column_without_the_privilege_of_insert_gets_its_default(
         with subtests.test(name):
             found = examples.look(sql, select=["self-granted"])
             assert shown(found) == (["warning self-granted public.profiles"] if is_found else [])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("member", ["app", "authenticated"])
+@pytest.mark.parametrize("role", ["pg_execute_server_program", "pg_read_server_files", "pg_read_all_data"])
+def test_a_predefined_role_is_a_way_around_policies(examples: Examples, role: str, member: str) -> None:
+    sql = f"""{TABLE} CREATE ROLE app LOGIN NOINHERIT IN ROLE authenticated; GRANT {role} TO {member};
+    CREATE POLICY own ON docs FOR SELECT TO authenticated USING ({OWN});"""
+
+    found = examples.look(sql, select=["login-role"])
+
+    assert shown(found) == ["error login-role app"]
+    assert f"it can become {role}, which can " in found.findings[0].text

@@ -2,8 +2,9 @@
 
 An app logs in with one role and acts as the caller's role. SQL that a caller injects can RESET ROLE or SET
 ROLE. So the login role must not be a superuser, have BYPASSRLS, own protected tables or own what policies
-use, and no role that it can become may. It must not inherit the privileges of a caller's role: a statement
-without a caller would run with them.
+use, and no role that it can become may. Nor may it be a member of a predefined role such as
+`pg_read_server_files`. It must not inherit the privileges of a caller's role: a statement without a caller
+would run with them.
 
 The role that migrates is found, too, if it may SET ROLE to the roles of callers. Exempt it if no app logs in
 as it.
@@ -14,12 +15,22 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
+from typing import Final
 
 from sqlalchemy import RowMapping, text
 
 from sqla_rls.analyze.lint.database import Database, listed, query_text
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
 from sqla_rls.analyze.lint.rule import rule
+
+#: The predefined roles that reach rows without policies, as the check of a session has them.
+_PREDEFINED: Final[Mapping[str, str]] = {
+    "pg_execute_server_program": "can run programs as the server",
+    "pg_write_server_files": "can write files as the server",
+    "pg_read_server_files": "can read files of the server, such as its log and backups",
+    "pg_read_all_data": "can read the signing key, and pg_statistic, which has values of every row",
+    "pg_write_all_data": "can write the signing key, and the tables that policies read",
+}
 
 
 @rule(
@@ -119,6 +130,8 @@ def _reasons(
         yield "error", f"{way} is a superuser", "ALTER ROLE {login} NOSUPERUSER;" if is_itself else revoke
     elif row["bypasses"]:
         yield "error", f"{way} has BYPASSRLS", "ALTER ROLE {login} NOBYPASSRLS;" if is_itself else revoke
+    elif row["role"] in _PREDEFINED:
+        yield "error", f"{way} {_PREDEFINED[row['role']]}", revoke
     elif row["role"] in owners:
         step = "ALTER TABLE … OWNER TO …;" if is_itself else revoke
         # With FORCE, an owner must switch row security off first.
