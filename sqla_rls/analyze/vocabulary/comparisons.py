@@ -61,6 +61,10 @@ class Comparisons:
             pairs = ((one, other) for one in left.references for other in right.references if one != other)
             self._words.joins.update(dict.fromkeys(pairs))
         both = union(values)
+        if any(isinstance(term, Claim | Setting | Subject) for term in both.terms):
+            self._words.callers |= set(both.references)
+        if any(constant.kind != "boolean" for constant in both.constants):
+            self._words.named |= set(both.references)
         self._note_claims(both)
         plain = [term for term in both.terms if term != Claim(())]
         found = list(both.constants)

@@ -42,6 +42,8 @@ _WRITES: Final = {
     "DeleteStmt": frozenset({"DELETE"}),
     "MergeStmt": frozenset({"INSERT", "UPDATE", "DELETE"}),
 }
+#: The relation of a column of a subquery, or of a parameter.
+_DERIVED: Final[tuple[tuple[str, ...], ...]] = ((),)
 _BOTH: Final = (Constant("boolean", "true"), Constant("boolean", "false"))
 _ACCESS: Final = ("->", "->>", "#>", "#>>")
 _EXCLUDING: Final = ("<>", "!~~", "!~~*", "!~", "!~*")
@@ -128,7 +130,7 @@ class Reader:
             self._documents.pop(name, None)
             if Claim(()) in value.terms:
                 self._documents[name] = value
-            self.comparisons.compare(Value((Column(name),)), value)
+            self.comparisons.compare(Value((Column(name),), references=(Reference(name, _DERIVED),)), value)
         for value in values[len(names) :]:
             self.comparisons.finish(value)
 
@@ -197,8 +199,7 @@ class Reader:
             return
         scope = next((one for one in reversed(self._scopes) if qualifiers[-1] in one), {})
         relation = scope.get(qualifiers[-1], tuple(qualifiers))
-        if relation is not None:
-            yield Reference(name, (relation,))
+        yield Reference(name, _DERIVED if relation is None else (relation,))
 
     # Expressions
 
@@ -239,7 +240,8 @@ class Reader:
         return Value((Column(names[-1]),), references=tuple(self._reference(names)))
 
     def _read_ParamRef(self, node: Any) -> Value:
-        return Value((Column(f"${node.number}"),))
+        name = f"${node.number}"
+        return Value((Column(name),), references=(Reference(name, _DERIVED),))
 
     def _read_A_Const(self, node: Any) -> Value:
         constant = constants.of_node(node)

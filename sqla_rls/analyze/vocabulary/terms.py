@@ -45,7 +45,8 @@ class Subject:
 class Reference:
     """A column in a text, and the relations that may have it, in parts: that of the inmost FROM first.
 
-    Without a FROM around it, it is of the relation that the text belongs to.
+    Without a FROM around it, it is of the relation that the text belongs to.  A relation without parts is a
+    subquery or a function: the column is of no table.
     """
 
     name: str
@@ -87,8 +88,13 @@ class Vocabulary:
     keywords: frozenset[str] = frozenset()
     #: The terms that a term is compared with, also through others.
     linked: Mapping[Term, frozenset[Term]] = field(default_factory=dict)
-    #: The columns that are compared with each other, in pairs.  Only the vocabulary of one text has them.
+    #: The columns that are compared with each other, in pairs, also those of subqueries.  Only the vocabulary
+    #: of one text has them.
     joins: tuple[tuple[Reference, Reference], ...] = ()
+    #: The columns that are compared with the caller or a setting.  Only the vocabulary of one text has them.
+    callers: frozenset[Reference] = frozenset()
+    #: The columns that are compared with constants.  Only the vocabulary of one text has them.
+    named: frozenset[Reference] = frozenset()
     #: Every column, relation and function, as Postgres folds identifiers.
     names: frozenset[str] = frozenset()
     #: The columns that IS NULL tests, by their last names.
@@ -133,6 +139,8 @@ class Words:
         self.other_settings: set[str] = set()
         self.keywords: set[str] = set()
         self.joins: dict[tuple[Reference, Reference], None] = {}
+        self.callers: set[Reference] = set()
+        self.named: set[Reference] = set()
         self.names: set[str] = set()
         self.null_tests: set[str] = set()
         self.relations: set[tuple[str, ...]] = set()
@@ -224,6 +232,8 @@ class Words:
             keywords=frozenset(self.keywords),
             linked=MappingProxyType(linked),
             joins=tuple(self.joins),
+            callers=frozenset(self.callers),
+            named=frozenset(self.named),
             names=frozenset(self.names),
             null_tests=frozenset(self.null_tests),
             relations=frozenset(self.relations),

@@ -47,6 +47,31 @@ class _Factor:
     key: int | None = None
     may_need_null: bool = False
     is_time: bool = False
+    #: Whether each family may have another key.
+    is_own: bool = False
+
+    @property
+    def is_value(self) -> bool:
+        """Whether it isn't the presence of a row."""
+        return self.key is not None or self.column is not None
+
+    @property
+    def is_text(self) -> bool:
+        return self.column is not None and isinstance(self.values[0], str) and self.may_grant
+
+    @property
+    def is_persons(self) -> bool:
+        """Whether the first value is the caller, and another is somebody else."""
+        return bool(granting_least(self.values) != self.values[0])
+
+    @property
+    def is_flag(self) -> bool:
+        return self.column is not None and True in self.values
+
+    @property
+    def may_grant(self) -> bool:
+        """Whether the first value grants more than the others; a flag may refuse, such as "archived"."""
+        return not (self.may_need_null or self.is_time or True in self.values or _EQUAL in self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,41 +137,86 @@ class Families:
         settings: dict[str, Choices] = {}
         common, own = self._places() if most_settings is not None else ([], range(len(self._factors)))
         for base in bases:
-            settings.setdefault(repr([base[place] for place in common]), base)
+            settings.setdefault(self._spelled(base, common), base)
         for place, value in one_by_one(pools, common):
             for base in bases:
                 one = (*base[:place], value, *base[place + 1 :])
-                settings.setdefault(repr([one[each] for each in common]), one)
+                settings.setdefault(self._spelled(one, common), one)
         kept = list(settings.values())[:most_settings]
         random = Random(0)  # noqa: S311 # the same families each time
         found: dict[str, Choices] = {}
+        for one in itertools.islice(self._of_one_row(pools), number // 2):
+            if not self._refuses(one):
+                found.setdefault(self._spelled(one), one)
         for setting in kept:
             near = self._near(setting, bases, own, max(number // len(kept), 1), random)
             found |= {self._spelled(one): one for one in near}
         return list(found.values())[:number]
 
     def _bases(self, pools: Sequence[tuple[Any, ...]]) -> list[Choices]:
-        """Return a family that grants much, and one that grants little; also with NULLs and later times."""
+        """Return families that grant much, and little; also with all rows, NULLs and later times."""
         grants = tuple(values[0] for values in pools)
-        least = tuple(_OWN if _OWN in values else granting_least(values) for values in pools)
-        later = [
-            tuple(
-                one.values[1] if one.is_time and len(one.values) > 1 else value
-                for one, value in zip(self._factors, base, strict=True)
-            )
-            for base in (least, grants)
-        ]
-        bases = (*later, least, grants)
-        nulls = [
-            tuple(
-                None if one.may_need_null else value for one, value in zip(self._factors, base, strict=True)
-            )
-            for base in bases
-        ]
+        plain = (self._least(pools), grants, self._present(pools))
+        bases = (*map(self._later, plain), *plain)
+        nulls = map(self._with_nulls, bases)
         return list({repr(base): base for base in (*nulls, *bases)}.values())
 
-    def _spelled(self, choices: Choices) -> str:
-        """Return a text that families with the same rows have in common."""
+    def _least(self, pools: Sequence[tuple[Any, ...]]) -> Choices:
+        return tuple(_OWN if _OWN in values else granting_least(values) for values in pools)
+
+    def _present(self, pools: Sequence[tuple[Any, ...]]) -> Choices:
+        """Return a family that has all rows, with values that grant little."""
+        least = zip(self._factors, self._least(pools), strict=True)
+        return tuple(value if one.is_value else True for one, value in least)
+
+    def _later(self, base: Choices) -> Choices:
+        return tuple(
+            one.values[1] if one.is_time and len(one.values) > 1 else value
+            for one, value in zip(self._factors, base, strict=True)
+        )
+
+    def _with_nulls(self, base: Choices) -> Choices:
+        return tuple(
+            None if one.may_need_null else value for one, value in zip(self._factors, base, strict=True)
+        )
+
+    def _of_one_row(self, pools: Sequence[tuple[Any, ...]]) -> Iterator[Choices]:
+        """Yield families in which one row grants: each with one other value, or with two other flags."""
+        present = self._with_nulls(self._later(self._present(pools)))
+        # A constant grants by itself, such as that of a plan: other rows have another value.
+        weak = tuple(
+            [each for each in one.values if each is not None][-1] if one.member and one.is_text else value
+            for one, value in zip(self._factors, present, strict=True)
+        )
+        bases = [
+            tuple(
+                one.values[0]
+                if one.member == member and one.may_grant and (is_whole or one.is_persons)
+                else value
+                for one, value in zip(self._factors, some, strict=True)
+            )
+            for some, is_whole in ((present, True), (weak, False))
+            for member in dict.fromkeys(one.member for one in self._factors)
+        ]
+        # The keys of two rows may be equal, where a definition connects them by the wrong columns.
+        equal = [place for place, values in enumerate(pools) if _EQUAL in values]
+        alike = [(*base[:place], _EQUAL, *base[place + 1 :]) for place in equal for base in bases]
+        flags = [place for place, one in enumerate(self._factors) if one.is_flag]
+        yield from bases
+        yield from self._with_one_other(pools, bases)
+        for base in bases:
+            for pair in itertools.combinations(flags, 2):
+                yield tuple(not value if place in pair else value for place, value in enumerate(base))
+        yield from self._with_one_other(pools, alike)
+
+    @staticmethod
+    def _with_one_other(pools: Sequence[tuple[Any, ...]], bases: Iterable[Choices]) -> Iterator[Choices]:
+        for base in bases:
+            for place, values in enumerate(pools):
+                yield from ((*base[:place], value, *base[place + 1 :]) for value in values)
+
+    def _spelled(self, choices: Choices, places: Sequence[int] | None = None) -> str:
+        """Return a text that families with the same rows, or the same values at *places*, have in common."""
         absent: set[int] = set()
         for factor, value in zip(self._factors, choices, strict=True):
             if factor.key is None and factor.column is None and not value:
@@ -160,13 +230,14 @@ class Families:
                 if factor.member in absent
                 and (factor.key is None or len(self._members.columns[factor.key]) == 1)
                 else value
-                for factor, value in zip(self._factors, choices, strict=True)
+                for place, (factor, value) in enumerate(zip(self._factors, choices, strict=True))
+                if places is None or place in places
             ]
         )
 
     def _places(self) -> tuple[Sequence[int], Sequence[int]]:
         """Return the places of the factors of rows that families may have in common, and the others."""
-        valued = {one.key for one in self._factors if one.key is not None and one.values != (_EQUAL, _OWN)}
+        valued = {one.key for one in self._factors if one.key is not None and not one.is_own}
         common = set()
         for number, member in enumerate(self._members.rows):
             key = member.relation.keys[0] if member.relation.keys else tuple(member.keys)
@@ -216,7 +287,7 @@ class Families:
         """Return the family of *choices* with keys of that *number*; None if a constraint refuses a row."""
         first = number * len(self._members.columns) + self._first_key
         keys = {
-            key: self.universe.pools.distinct(columns[0], first + key)
+            key: self.universe.pools.distinct(columns[0], first + key, is_named=not self._is_own(key))
             for key, columns in self._members.columns.items()
         }
         present = {0: True}
@@ -324,15 +395,22 @@ class Families:
 
     def _varied_keys(self) -> Iterator[_Factor]:
         for key, columns in self._members.columns.items():
-            is_free = all(self._members.may_be_own(one) for one in columns)
-            if is_free and not any(self._members.is_callers(one.name) for one in columns):
-                if self._members.earlier_key(key) is not None:
-                    yield _Factor((_EQUAL, _OWN), 0, key=key)
+            is_free = self._is_own(key)
+            if is_free and not any(map(self._members.is_callers, self._members.holders(key))):
+                equal = [] if self._members.earlier_key(key) is None else [_EQUAL]
+                is_named = any(map(self._members.is_named, self._members.holders(key)))
+                named = self.universe.pools.named(columns[0]) if is_named else []
+                if equal or named:
+                    yield _Factor((*equal, _OWN, *named), 0, key=key, is_own=True)
                 continue
             holder = next(place for place, one in enumerate(self._members.rows) if key in one.keys.values())
             pool = self.universe.pools.values(columns[0])
             values = [one for one in pool if one is not None]
             yield _Factor((*values, *([_OWN] if is_free or not values else [])), holder, key=key)
+
+    def _is_own(self, key: int) -> bool:
+        """Return whether each family may have a key of its own."""
+        return all(map(self._members.may_be_own, self._members.holders(key)))
 
     @property
     def _first_key(self) -> int:

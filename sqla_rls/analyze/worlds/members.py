@@ -7,20 +7,20 @@ here: nothing in this module chooses a value.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.worlds.objects import Column, ForeignKey, Relation
-from sqla_rls.analyze.worlds.shared import Join
+from sqla_rls.analyze.worlds.shared import ColumnOf, Join
 from sqla_rls.analyze.worlds.universe import Universe, is_foreign
 
 #: The most rows of one family.
 MOST_MEMBERS: Final = 10
 #: The most columns of one family that may hold a key of another row.
 _MOST_HOLDERS: Final = 8
-_CALLERS: Final = (terms.Claim, terms.Setting, terms.Subject)
 
 
 @dataclass(slots=True)
@@ -94,14 +94,43 @@ class Members:
             self.alike[key] = other
         return other
 
-    def may_be_own(self, column: Column) -> bool:
-        """Return whether each family may have a value of its own, about which no constant says more."""
-        return not self.universe.pools.named(column) and (column.category in "NS" or column.base == "uuid")
+    def may_be_own(self, column: ColumnOf) -> bool:
+        """Return whether each family may have a value of its own.
 
-    def is_callers(self, name: str) -> bool:
-        """Return whether definitions compare columns of that name with what they know of the caller."""
-        linked = self.universe.pools.vocabulary.linked.get(terms.Column(name), ())
-        return any(isinstance(one, _CALLERS) for one in linked)
+        A constant says more about a column, unless this has keys of rows, of which constants are few.
+        """
+        relation, name = column
+        one = self.universe.schema.relations[relation].columns[name]
+        if self.is_named(column) and (column in self.universe.constrained or column not in self._with_keys):
+            return False
+        return one.category in "NS" or one.base == "uuid"
+
+    def is_named(self, column: ColumnOf) -> bool:
+        """Return whether definitions compare the column with constants."""
+        return column in self.universe.named
+
+    def is_callers(self, column: ColumnOf) -> bool:
+        """Return whether definitions compare the column with what they know of the caller."""
+        return column in self.universe.callers
+
+    def holders(self, key: int) -> Iterator[ColumnOf]:
+        """Yield the columns that hold *key*."""
+        for member in self.rows:
+            yield from ((member.relation.name, name) for name, one in member.keys.items() if one == key)
+
+    @cached_property
+    def _with_keys(self) -> Collection[ColumnOf]:
+        """The columns that are primary keys by themselves, and those that are compared with them."""
+        found = {
+            (one.name, one.keys[0][0])
+            for one in map(self.universe.schema.relations.__getitem__, self.universe.deciding)
+            if one.keys and len(one.keys[0]) == 1
+        }
+        size = 0
+        while len(found) > size:
+            size = len(found)
+            found |= {column for pair in self.universe.joins if found & set(pair) for column in pair}
+        return found
 
     def _connect(self) -> None:
         """Add the rows to which those before refer, and those that refer to them or are read beside them."""
@@ -118,6 +147,9 @@ class Members:
                 if name in {one.relation.name for one in self.rows}:
                     continue
                 for key in child.foreign_keys:
+                    if all(self.is_callers((name, own)) for own in key.columns):
+                        # The row may be another person's than the one to whom *member* belongs.
+                        continue
                     if key.target == member.relation.name and set(key.target_columns) <= member.keys.keys():
                         keys = {
                             own: member.keys[name]
@@ -203,7 +235,7 @@ class Members:
         needs: int | None = None
         for own in sorted(self.universe.deciding[name]):
             term = terms.Column(own)
-            if self.is_callers(own) or own not in child.columns:
+            if self.is_callers((name, own)) or own not in child.columns:
                 continue
             for place, member in enumerate(self.rows):
                 for theirs in (*member.keys, *self._compared(member)):
@@ -222,8 +254,8 @@ class Members:
             if name in columns
             and name not in member.keys
             and columns[name].generated is None
-            and self.may_be_own(columns[name])
-            and not self.is_callers(name)
+            and self.may_be_own((member.relation.name, name))
+            and not self.is_callers((member.relation.name, name))
         ]
 
     def _key_of(self, member: Member, name: str) -> int:
@@ -281,8 +313,8 @@ class Members:
         for pair in self.universe.joins:
             columns = [self.universe.schema.relations[relation].columns[name] for relation, name in pair]
             if columns[0].type == columns[1].type and all(
-                one.generated is None and self.may_be_own(one) and not self.is_callers(one.name)
-                for one in columns
+                one.generated is None and self.may_be_own(each) and not self.is_callers(each)
+                for each, one in zip(pair, columns, strict=True)
             ):
                 yield pair
                 yield pair[1], pair[0]

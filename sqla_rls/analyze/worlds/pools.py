@@ -154,9 +154,9 @@ class Pools:
         """Return a value for a column that decides nothing."""
         return self.values(column)[0] if column.needs_value else None
 
-    def distinct(self, column: Column, number: int) -> Any:
-        """Return value *number* of those that a key column has."""
-        if named := self.named(column):  # of a partition, or of a CHECK
+    def distinct(self, column: Column, number: int, *, is_named: bool = True) -> Any:
+        """Return value *number* of those that a key column has, of its constants if it *is_named*."""
+        if is_named and (named := self.named(column)):  # of a partition, or of a CHECK
             return named[(number - 1) % len(named)]
         if column.category == "N":
             return number

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from sqla_rls.analyze.worlds.objects import ForeignKey, Relation
 from sqla_rls.analyze.worlds.pools import Pools
 from sqla_rls.analyze.worlds.samples import spread
 from sqla_rls.analyze.worlds.schema import Schema
-from sqla_rls.analyze.worlds.shared import Join, Shared
+from sqla_rls.analyze.worlds.shared import ColumnOf, Join, Shared
 from sqla_rls.analyze.worlds.world import Row, Values
 
 #: The most rows of one table that worlds are made of.
@@ -37,6 +37,12 @@ class Universe:
     rows: Mapping[str, tuple[Row, ...]]
     #: The columns that a definition compares with each other.
     joins: Sequence[Join] = ()
+    #: The columns that definitions compare with what they know of the caller.
+    callers: Collection[ColumnOf] = ()
+    #: The columns that definitions compare with constants.
+    named: Collection[ColumnOf] = ()
+    #: Those of them whose constants are of constraints.
+    constrained: Collection[ColumnOf] = ()
     #: Whether a constraint refuses these values of a table.
     refuses: Callable[[Relation, Values], bool] = lambda _relation, _values: False
     #: What the budget leaves out.
@@ -76,6 +82,9 @@ class Universe:
             deciding=deciding,
             rows={},
             joins=shared.joins,
+            callers=shared.callers,
+            named=shared.named,
+            constrained=shared.constrained,
             refuses=refuses,
         )
         self.rows = {

@@ -330,7 +330,7 @@ def test_a_cte_of_the_name_of_a_table_still_reads_it() -> None:
         pytest.param(
             "(EXISTS ( SELECT 1 FROM ( SELECT m.org_id AS id FROM public.members m) mine "
             "WHERE (mine.id = docs.org_id)))",
-            [],
+            [("id", "public.members.org_id"), ("id", "docs.org_id")],
             id="a subquery in FROM",
         ),
     ],
