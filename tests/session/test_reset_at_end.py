@@ -28,7 +28,7 @@ AT_END = [
 ]
 
 
-@pytest.fixture(params=hows(AT_END))
+@pytest.fixture(params=hows(AT_END, always=["psycopg, asyncio, pipeline"]))
 def line(request: pytest.FixtureRequest, url: URL, runner: asyncio.Runner, alice: Caller) -> Iterator[Line]:
     line = Line(url, request.param, runner)
     # The first transaction of a connection resets in any case.

@@ -42,9 +42,10 @@ HOWS = {
 }
 
 
-def hows(names: Iterable[str] = HOWS) -> list[ParameterSet]:
-    """Parameters: those of *names* that this run tries."""
-    return transports({name: HOWS[name] for name in names}, ["psycopg, pipeline", "asyncpg, pipeline"])
+def hows(names: Iterable[str] = HOWS, *, always: Iterable[str] = ()) -> list[ParameterSet]:
+    """Parameters: those of *names* that this run tries; each run tries those of *always*."""
+    wanted = ["psycopg, pipeline", "asyncpg, pipeline", *always]
+    return transports({name: HOWS[name] for name in names}, wanted)
 
 
 class Line:

@@ -41,7 +41,6 @@ def test_a_reference_that_a_subquery_looks_up_reveals_no_row(
             assert shown(examples.look(sql, select=["foreign-key-reveals-rows"])) == expected
 
 
-@pytest.mark.exhaustive
 def test_a_part_of_a_key_that_a_subquery_looks_up_reveals_the_others(examples: Examples) -> None:
     sql = f"""{TABLE}
         ALTER TABLE docs ADD UNIQUE (org_id, id);
