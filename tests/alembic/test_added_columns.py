@@ -77,6 +77,7 @@ def test_exists_keeps_what_decides_whether_there_is_a_row() -> None:
 STAR = "EXISTS (SELECT * FROM members AS m WHERE m.note = id)"
 
 
+@pytest.mark.exhaustive
 def test_a_star_in_text_is_read_again_in_the_migration_that_adds_the_column(project: Project) -> None:
     query = "SELECT *, 1 AS number FROM members"
     project.migrate(models(STAR, "one", query=query))

@@ -64,6 +64,7 @@ def execute(project: Project, *statements: str) -> None:
             connection.execute(text(statement))
 
 
+@pytest.mark.exhaustive
 def test_a_retyped_column_takes_along_those_that_depend_on_it_and_no_others(project: Project) -> None:
     project.migrate(models(String(20)))
     execute(

@@ -68,6 +68,7 @@ def described(connection: Connection) -> Side:
     return Side(schema=found.schema, profiles=found.profiles, definers=definers)
 
 
+@pytest.mark.exhaustive
 @first_and_rest("names", POLICIES)
 def test_texts_are_equal_as_the_collation_of_their_column_says(
     servers: tuple[Server, Server], names: list[str], subtests: pytest.Subtests

@@ -76,6 +76,7 @@ def test_what_a_role_can_do_as_another_is_left_out(sides: Sides, before: str, af
             assert any(one.startswith("role other ") for one in found.scope.left_out)
 
 
+@pytest.mark.exhaustive
 @table(
     ("condition", "name"),
     [
