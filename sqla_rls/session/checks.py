@@ -16,11 +16,17 @@ from sqla_rls.session.denials import listen_once
 from sqla_rls.session.options import SessionOptions
 
 _SQL: Final = resources.files("sqla_rls.session") / "sql"
+
+
+def _query(name: str) -> str:
+    return (_SQL / f"{name}.sql").read_text(encoding="utf-8").rstrip()
+
+
+# The rule login-role of lint finds the same objects and predefined roles.
 _UNSAFE: Final = text(
-    (_SQL / "unsafe_roles.sql")
-    .read_text(encoding="utf-8")
-    # The rule login-role of lint finds the same objects.
-    .replace("{used_objects}", (_SQL / "used_objects.sql").read_text(encoding="utf-8").rstrip())
+    _query("unsafe_roles")
+    .replace("{used_objects}", _query("used_objects"))
+    .replace("{predefined_roles}", _query("predefined_roles"))
 )
 
 

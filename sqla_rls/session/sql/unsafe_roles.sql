@@ -49,11 +49,7 @@ WITH RECURSIVE acting AS (
    UNION ALL
   SELECT r.oid, 1, 5, p.what, NULL
     FROM roles AS r JOIN (VALUES
-      ('pg_execute_server_program', 'can run programs as the server'),
-      ('pg_write_server_files', 'can write files as the server'),
-      ('pg_read_server_files', 'can read files of the server, such as its log and backups'),
-      ('pg_read_all_data', 'can read the signing key, and pg_statistic, which has values of every row'),
-      ('pg_write_all_data', 'can write the signing key, and the tables that policies read')
+{predefined_roles}
     ) AS p (name, what) ON p.name = r.rolname
    UNION ALL
   SELECT o.oid, 1, 5 + o.rank, format('owns %s %s, %s', i.type, i.identity, o.why),

@@ -23,14 +23,7 @@ from sqla_rls.analyze.lint.database import Database, listed, query_text
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
 from sqla_rls.analyze.lint.rule import rule
 
-#: The predefined roles that reach rows without policies, as the check of a session has them.
-_PREDEFINED: Final[Mapping[str, str]] = {
-    "pg_execute_server_program": "can run programs as the server",
-    "pg_write_server_files": "can write files as the server",
-    "pg_read_server_files": "can read files of the server, such as its log and backups",
-    "pg_read_all_data": "can read the signing key, and pg_statistic, which has values of every row",
-    "pg_write_all_data": "can write the signing key, and the tables that policies read",
-}
+_PREDEFINED: Final = "SELECT p.name, p.what FROM (VALUES {predefined_roles}) AS p (name, what)"
 
 
 @rule(
@@ -68,10 +61,11 @@ def check(database: Database) -> Iterator[Finding]:
             for row in rows
         )
     }
+    predefined = _predefined(database) if acting else {}
     used = _owned_and_used(database, [row for rows in acting.values() for row in rows], owners)
     for login, rows in acting.items():
         for row in rows:
-            for level, reason, sql in _reasons(row, owners, used, callers):
+            for level, reason, sql in _reasons(row, predefined, owners, used, callers):
                 yield Finding(
                     object=login,
                     kind="role",
@@ -98,11 +92,16 @@ def check(database: Database) -> Iterator[Finding]:
                 )
 
 
-def _used_query() -> str:
-    used_objects = resources.files("sqla_rls.session") / "sql" / "used_objects.sql"
-    return query_text("owned_and_used").replace(
-        "{used_objects}", used_objects.read_text(encoding="utf-8").rstrip()
-    )
+def _with_part(query: str, name: str) -> str:
+    """Return *query* with a part that the check of a session has, too."""
+    part = resources.files("sqla_rls.session") / "sql" / f"{name}.sql"
+    return query.replace(f"{{{name}}}", part.read_text(encoding="utf-8").rstrip())
+
+
+def _predefined(database: Database) -> Mapping[str, str]:
+    """Return the predefined roles that reach rows without policies, and how."""
+    found = database.connection.execute(text(_with_part(_PREDEFINED, "predefined_roles")))
+    return {row.name: row.what for row in found}
 
 
 def _owned_and_used(
@@ -114,14 +113,20 @@ def _owned_and_used(
     }
     used: dict[str, list[RowMapping]] = {}
     if roles:
-        found = database.connection.execute(text(_used_query()), {"roles": sorted(roles)})
+        found = database.connection.execute(
+            text(_with_part(query_text("owned_and_used"), "used_objects")), {"roles": sorted(roles)}
+        )
         for row in found.mappings():
             used.setdefault(row["role"], []).append(row)
     return used
 
 
 def _reasons(
-    row: RowMapping, owners: Mapping[str, Level], used: Mapping[str, list[RowMapping]], callers: set[str]
+    row: RowMapping,
+    predefined: Mapping[str, str],
+    owners: Mapping[str, Level],
+    used: Mapping[str, list[RowMapping]],
+    callers: set[str],
 ) -> Iterator[tuple[Level, str, str]]:
     is_itself = row["role"] == row["login"]
     way = "it" if is_itself else f"it can become {row['role']}, which"
@@ -130,8 +135,8 @@ def _reasons(
         yield "error", f"{way} is a superuser", "ALTER ROLE {login} NOSUPERUSER;" if is_itself else revoke
     elif row["bypasses"]:
         yield "error", f"{way} has BYPASSRLS", "ALTER ROLE {login} NOBYPASSRLS;" if is_itself else revoke
-    elif row["role"] in _PREDEFINED:
-        yield "error", f"{way} {_PREDEFINED[row['role']]}", revoke
+    elif row["role"] in predefined:
+        yield "error", f"{way} {predefined[row['role']]}", revoke
     elif row["role"] in owners:
         step = "ALTER TABLE … OWNER TO …;" if is_itself else revoke
         # With FORCE, an owner must switch row security off first.
