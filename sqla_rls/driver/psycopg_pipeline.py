@@ -18,6 +18,7 @@ Statements: TypeAlias = list[tuple[bytes, list[bytes] | None]]
 
 UNANSWERED: Final = "the statement failed: the server hasn't answered"
 _DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
+_SYNCED: Final = pq.ExecStatus.PIPELINE_SYNC
 _READABLE: Final = Wait.R
 #: Fails outside the bound transaction, with a division by zero.
 GUARD: Final = (
@@ -74,6 +75,7 @@ class Flush(psycopg.Pipeline):
             raise _broken(pgconn) from None
         refused: PGresult | None = None
         answers: list[list[PGresult]] = []
+        failed: PGresult | None = None
         try:
             if pgconn.flush():
                 yield from generators.send(pgconn)
@@ -90,12 +92,15 @@ class Flush(psycopg.Pipeline):
                 pgconn.get_result()  # the end of the statement
             for _ in queue:
                 answers.append((yield from generators.fetch_many(pgconn)))
-            yield from generators.fetch_many(pgconn)  # of the Sync
+            # In AUTOCOMMIT, the Sync commits: deferred constraints may fail.
+            while (end := (yield from generators.fetch_many(pgconn))) and end[-1].status != _SYNCED:
+                failed = failed or end[0]
             pgconn.exit_pipeline_mode()
         except psycopg.OperationalError:
             # An answer may say why the server has closed the connection.  After COPY, libpq can't go on; the
             # pool gives such a connection up.
-            if refused is None and all(result.status in _DONE for answer in answers for result in answer):
+            results = [refused, failed, *(result for answer in answers for result in answer)]
+            if all(result is None or result.status in _DONE for result in results):
                 raise
         connection._pipeline = None
         error: Exception | None = None
@@ -108,6 +113,8 @@ class Flush(psycopg.Pipeline):
                 self._process_results(queue.popleft(), answer)
             except psycopg.Error as failure:
                 error = error or failure
+        if failed is not None:
+            error = error or psycopg.errors.error_from_result(failed, connection._codec or "ascii")
         if error is not None:
             # The server may not have prepared what psycopg believes.  In AUTOCOMMIT no rollback follows.
             connection._prepared.clear()

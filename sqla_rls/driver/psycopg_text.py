@@ -194,17 +194,19 @@ def _run(connection: AsyncConnection, statement: Statement) -> PQGen[TextResult 
         connection._sent()
     result = yield from _read(pgconn, statement)
     guard: PGresult | None = None
+    end: list[PGresult] = []
     try:
         guard = yield from _answer(pgconn)
-        yield from generators.fetch(pgconn)  # of the sync
+        end = yield from generators.fetch_many(pgconn)  # of the Sync
         pgconn.exit_pipeline_mode()
     except psycopg.OperationalError:
         # An error of the server says why it has closed the connection.
         if not isinstance(result, TextResult):
             return result
-        if guard is None or guard.status in _DONE:
-            raise
-        return _error_of(guard)
+        for reason in (guard, *end):
+            if reason is not None and reason.status == pq.ExecStatus.FATAL_ERROR:
+                return _error_of(reason)
+        raise
     if pgconn.parameter_status(b"client_encoding") != b"UTF8":
         raise _misencoded()
     if isinstance(result, TextResult) and guard.status not in _DONE:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL, Engine, insert, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from sqla_rls import Caller
@@ -58,6 +58,22 @@ def test_each_statement_is_bound_by_itself(
         line.visit(caller, work)
     assert is_nobodys(line)
     assert len(all_todos(admin)) == 2
+
+
+def test_a_deferred_constraint_fails_with_its_statement(
+    line: Line, admin: Engine, todos: None, alice: Caller, bob: Caller
+) -> None:
+    with admin.begin() as connection:
+        connection.execute(text("ALTER TABLE todos ADD UNIQUE (task) DEFERRABLE INITIALLY DEFERRED"))
+
+    def work(session: Session) -> object:
+        with pytest.raises(IntegrityError, match="duplicate key"):
+            session.execute(insert(Todo).values(task="alice's"))
+        assert tasks(session) == ["alice's"]
+        return backend(session)
+
+    assert line.visit(alice, work) == line.visit(bob, backend)
+    assert is_nobodys(line)
 
 
 @pytest.mark.exhaustive

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -19,15 +20,17 @@ from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver.base import Transport
 from sqla_rls.exc import BindingError, ExpiredToken
 from tests.support.clocks import Clocks
-from tests.support.sessions import TASKS, by_transports
+from tests.support.late_sync import LateSync, kill_before_sync
+from tests.support.sessions import BACKEND, TASKS, by_transports
 
 UNTIL_PREPARED = 5
+LEVELS = ["READ COMMITTED", "AUTOCOMMIT"]
 ANYTHING_ELSE = text("SELECT :value")
 
 _STATE = text("SELECT state FROM pg_stat_activity WHERE pid = :pid")
 
 
-@pytest.fixture(params=["READ COMMITTED", "AUTOCOMMIT"])
+@pytest.fixture(params=LEVELS)
 def engine(request: pytest.FixtureRequest, url: URL) -> Iterator[Engine]:
     engine = create_engine(url, pool_size=1, max_overflow=0, isolation_level=request.param)
     yield engine
@@ -154,6 +157,26 @@ def test_a_broken_connection_is_an_error_that_says_so(
     with pytest.raises(OperationalError, match="server closed the connection unexpectedly"):
         reads(maker, alice)
     assert reads(maker, alice) == ["alice's"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_server_that_closes_the_connection_after_its_answers_says_why(
+    url: URL, admin: Engine, todos: None, alice: Caller, bob: Caller, level: Any
+) -> None:
+    with LateSync(str(url.host), url.port or 5432) as server:
+        late = url.set(host="127.0.0.1", port=server.port)
+        engine = create_engine(late, pool_size=1, max_overflow=0, isolation_level=level)
+        maker = prepared(engine, "pipeline", alice)
+        with engine.connect() as connection:
+            pid = connection.scalar(BACKEND)
+        server.meanwhile = partial(kill_before_sync, admin, pid, "FROM todos")
+        with pytest.raises(OperationalError, match="terminating connection due to") as ended:
+            reads(maker, alice)
+        assert isinstance(ended.value.orig, psycopg.errors.AdminShutdown)
+        assert ended.value.connection_invalidated
+        assert reads(maker, bob) == ["bob's"]
+        engine.dispose()
 
 
 def test_postgres_binds_while_psycopg_adapts_the_statement(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import create_engine, text
+from sqlalchemy import URL, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from starlette.routing import Route
 
@@ -19,6 +20,7 @@ from sqla_rls.neon_http import Limits, SqlEndpoint, sql_endpoint
 from sqla_rls.testing.issuer import Issuer, Key
 from sqla_rls.testing.postgres import Server
 from tests.neon_http.conftest import CONNECTION_STRING, Client, MakeEndpoint
+from tests.support.late_sync import LateSync, kill_before_sync
 from tests.support.signing import Signed
 from tests.support.suite import table
 
@@ -405,3 +407,19 @@ async def test_a_lost_connection_is_replaced(client: Client, signed: Signed, run
     answer = await running
     assert (answer.status_code, answer.json()["code"]) == (400, "57P01")
     assert await client.rows("SELECT auth.user_id()") == [["alice"]]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("queries", [["SELECT 1"], ["SELECT 1", "SELECT 2"]])
+async def test_a_connection_that_the_server_closes_after_its_answers_is_an_error_of_postgres(
+    signed: Signed, sql_url: URL, issuer: Issuer, queries: list[str], runner: asyncio.Runner
+) -> None:
+    with LateSync(str(sql_url.host), sql_url.port or 5432) as server:
+        engine = create_async_engine(sql_url.set(host="127.0.0.1", port=server.port), pool_size=1)
+        client = Client(sql_endpoint(engine, issuer.provider, signing_key=signed.key), issuer)
+        ((backend,),) = await client.rows("SELECT pg_backend_pid()")
+        server.meanwhile = partial(kill_before_sync, signed.admin, backend, "pg_cursor")
+        answer = await client.batch(*queries)
+        assert (answer.status_code, answer.json()["code"]) == (400, "57P01")
+        assert await client.rows("SELECT auth.user_id()") == [["alice"]]
+        await engine.dispose()
