@@ -40,8 +40,8 @@ class Cluster:
 
     Attributes:
         port: the port on 127.0.0.1, and part of the socket's name.
-        directory: the directory of the socket; ``data`` in it has the cluster, and ``initial`` the files that
-            initdb made, if other clusters of this process may copy them.
+        directory: the directory of the socket.  ``data`` in it has the cluster.  ``initial`` has the files
+            that initdb made, if other clusters of this process may copy them.
     """
 
     def __init__(

@@ -39,8 +39,8 @@ class Caller:
             always count as such.  ``Verifier`` passes those of the provider.
 
     Raises:
-        DeclarationError: the role isn't a name of a role, Postgres can't hold the claims, the subject differs
-            from claim ``sub``, or the end isn't a finite number.
+        DeclarationError: the role isn't a name of a role, or Postgres can't hold the claims.  Or the subject
+            differs from claim ``sub``, or the end isn't a finite number.
     """
 
     role: str

@@ -68,8 +68,8 @@ class Finding:
     """A finding of one rule about one object.
 
     Attributes:
-        object: the name: ``schema.name`` of a table, view, sequence or foreign table, as Postgres quotes it;
-            the signature of a function; the name of a role, schema, database, rule or program.
+        object: ``schema.name`` of a table, view, sequence or foreign table, as Postgres quotes it.  Of a
+            function it is the signature; of a role, schema, database, rule or program, the name.
         kind: the kind of the object.
         text: one sentence.
         evidence: the facts, the strongest first.

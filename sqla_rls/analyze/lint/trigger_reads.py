@@ -1,8 +1,8 @@
 """Whether a trigger function shows its callers values of rows that policies hide: statements in small worlds.
 
 A row of a protected table gets values that occur nowhere else. Then a caller, who doesn't read that row, runs
-the statement that fires the trigger. The function shows the row if one of these values is in the rows that
-the caller reads afterwards, or in the message of an error.
+the statement that fires the trigger. The function shows the row if the caller then reads one of these values,
+or gets it in the message of an error.
 """
 
 # ruff: noqa: S608

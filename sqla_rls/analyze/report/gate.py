@@ -16,8 +16,8 @@ def is_closed(report: Report, fail_on: FailOn) -> bool:
 
     Args:
         report: the report.
-        fail_on: "opens" fails on a change that opens; "unknown" on that and on an unknown result; "any" on
-            each change and on an unknown result; "never" on nothing.
+        fail_on: "opens" fails on a change that opens, and "never" on nothing.  "unknown" and "any" fail on an
+            unknown result, too, and "any" on each change.
     """
     if fail_on == "never":
         return False

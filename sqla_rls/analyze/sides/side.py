@@ -78,8 +78,8 @@ class Side:
             models: for ``models``: ``package.module:Base``, a MetaData, or several of them.
             alembic_config: for ``rev:``: the path of alembic.ini or pyproject.toml, or both; None for
                 Alembic's defaults.
-            owner: the role that owns the objects of models or a revision; None is ``owner``, and in
-                ``build_sides()`` the owner of most tables on the other side.
+            owner: the role that owns the objects of models or a revision.  None is ``owner``; in
+                ``build_sides()`` it is the owner of most tables on the other side.
             partial: leave out the tables of a database that its role may not read, as incomplete ones; else
                 they are an error.
 

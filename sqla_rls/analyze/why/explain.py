@@ -54,8 +54,8 @@ def explain_access(
         signing_key: the key, where the database verifies callers.
 
     Raises:
-        AnalysisError: the table doesn't exist, it is a view, the connection doesn't see all of its rows, or
-            the effect of a foreign key on rows that refer to the row isn't known.
+        AnalysisError: the table doesn't exist or is a view, or the connection doesn't see all of its rows.
+            Or the effect of a foreign key on rows that refer to the row isn't known.
         BindingError: the connection's role isn't a member of the caller's role.
 
     Emits:

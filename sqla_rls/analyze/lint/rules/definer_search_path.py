@@ -6,8 +6,8 @@ schemas, or temporary tables, runs other code with the rights of the owner. A bo
 (BEGIN ATOMIC, RETURN) is bound when it is created, and so is safe.
 
 A trigger runs its function without EXECUTE. So callers run a trigger function if they may write the table of
-its trigger, also through a view, a rule, a parent or a foreign key with an action. They also run it if they
-may execute it and create a trigger. An event trigger runs its function for each role.
+its trigger. They may write it through a view, a rule, a parent or a foreign key with an action. They also
+run it if they may execute it and create a trigger. An event trigger runs its function for each role.
 """
 
 from __future__ import annotations

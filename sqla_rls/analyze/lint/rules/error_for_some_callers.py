@@ -6,8 +6,8 @@ that never had the setting (42704), and with `true` it is empty after the first 
 Each statement on the table then fails, and monitoring shows errors of the database in the place of denied
 requests.
 
-Small worlds decide. The finding is a warning if a caller without claims gets the error, or if rows decide,
-and an info if only a token of another form does.
+Small worlds decide. The finding is a warning if a caller without claims gets the error, or if rows decide.
+It is an info if only a token of another form does.
 """
 
 from __future__ import annotations

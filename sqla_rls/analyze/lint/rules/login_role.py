@@ -1,10 +1,10 @@
 """A role that logs in for callers has rights that row security doesn't limit.
 
 An app logs in with one role and acts as the caller's role. SQL that a caller injects can RESET ROLE or SET
-ROLE. So the login role must not be a superuser, have BYPASSRLS, own protected tables or own what policies
-use, and no role that it can become may. Nor may it be a member of a predefined role such as
-`pg_read_server_files`. It must not inherit the privileges of a caller's role: a statement without a caller
-would run with them.
+ROLE. So the login role must not be a superuser, have BYPASSRLS, own protected tables or own objects that
+policies use. The same holds for each role that it can become. Nor may it be a member of a predefined role
+such as `pg_read_server_files`. It must not inherit the privileges of a caller's role: a statement without a
+caller would run with them.
 
 The role that migrates is found, too, if it may SET ROLE to the roles of callers. Exempt it if no app logs in
 as it.

@@ -3,7 +3,7 @@
 `EXISTS (SELECT FROM members m WHERE m.org_id = docs.org_id)` asks whether the organization has a member at
 all. Each signed-in caller passes. The subquery must compare the user of the membership with the caller.
 
-Small worlds decide: the policy reads a table whose rows other policies compare with the caller, and a caller
+Small worlds decide. The policy reads a table whose rows other policies compare with the caller. A caller
 without a row in it reaches a row, which other rows of that table hide.
 
 The table that a foreign key of the row refers to is no list of members. A condition on it may state which

@@ -5,7 +5,7 @@ Then Postgres applies the policies for SELECT to the new row, and ends with 4250
 who may insert an organization, and read those that they are a member of, is such a caller.
 
 The finding is an info if the role has no SELECT privilege at all, as for a journal that callers only append
-to, and if the policies hide some of the rows. Small worlds decide the latter.
+to. It is also an info if the policies hide only some of the rows, which small worlds decide.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A caller can change a row so that it belongs to someone else.
 
 The policies for UPDATE check the row before by USING, and the row after by WITH CHECK. If WITH CHECK admits
-a row that USING rejects, a caller hands a row over, to the account or the tenant of someone else, and can't
-take it back. WITH CHECK of one policy may admit it, or that of another: Postgres needs one of each.
+a row that USING rejects, a caller can hand a row over to the account or the tenant of someone else. The
+caller can't take it back. WITH CHECK of one policy may admit it, or that of another: Postgres needs one of
+each.
 
 Small worlds decide: the finding comes with the row before and after.
 """

@@ -4,8 +4,8 @@ Postgres checks constraints without policies. A caller who inserts a name that a
 "duplicate key" (23505), and so learns that it exists. `INSERT … ON CONFLICT DO NOTHING` tells the same. Put
 the owner into the key, or accept it, as for a user name that is meant to be unique.
 
-The rule is silent about keys that contain a column which the policies take from the caller, about keys that
-callers can't write, and about primary keys of one number or uuid.
+The rule is silent about keys that callers can't write, and about primary keys of one number or uuid. It is
+also silent about a key with a column that the policies take from the caller.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ same worlds. A view that filters by the caller checks new rows only with WITH CH
 CONFLICT DO UPDATE changes rows that the filter hides, too: a caller with SELECT, INSERT and UPDATE can take
 them over. MERGE changes no row that UPDATE and DELETE don't.
 
-An INSTEAD OF trigger writes with the rights of its function. If the function, or one that it calls, is
-SECURITY DEFINER, the rule counts the changed rows of the view's table, also with the caller's rights. So a
-trigger that makes the caller the owner isn't found, and one that only asks who the caller is may be. A
+An INSTEAD OF trigger writes with the rights of its function. The function, or one that it calls, may be
+SECURITY DEFINER. Then the rule counts the changed rows of the view's table, also with the caller's rights.
+So a trigger that makes the caller the owner isn't found, and one that only asks who the caller is may be. A
 trigger is unknown if no statement changes a row, or if the rows of the view are those of several tables.
 This holds for views with security_invoker, too.
 """
