@@ -140,3 +140,62 @@ def test_a_wrong_url_is_an_error_without_its_password(command: list[str], url: s
     assert isinstance(result.exception, SystemExit)
     assert "the database can't be reached: its URL" in result.output
     assert "very-secret" not in result.output
+
+
+URLS_OF_APPS = {
+    "asyncpg": ("postgresql+asyncpg", {"ssl": "prefer", "prepared_statement_cache_size": "0"}),
+    "psycopg_async": ("postgresql+psycopg_async", {"sslmode": "prefer"}),
+}
+
+
+@pytest.mark.one_postgres
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["import"],
+        pytest.param(["why", "rls_test_missing", "1"], marks=pytest.mark.exhaustive),
+        pytest.param(["explain", "SELECT 1", "--no-advice"], marks=pytest.mark.exhaustive),
+        pytest.param(["rotate-key"], marks=pytest.mark.exhaustive),
+        pytest.param(
+            ["mutate", "--this-is-a-test-database", "--", "true"],
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(["lint", "--fail-on", "never"], marks=pytest.mark.exhaustive),
+    ],
+    ids=lambda one: one[0],
+)
+@pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg_async", marks=pytest.mark.exhaustive)])
+def test_a_command_takes_the_url_of_an_asynchronous_app(
+    engine: Engine, command: list[str], driver: str
+) -> None:
+    name, query = URLS_OF_APPS[driver]
+    url = engine.url.set(drivername=name).update_query_dict(query).render_as_string(hide_password=False)
+
+    result = CliRunner().invoke(main, [command[0], url, *command[1:]])
+
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    assert "Greenlet" not in result.output
+    assert "invalid" not in result.output
+
+
+@pytest.mark.one_postgres
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("command", [["import"], ["rotate-key"], ["set-password", "app"]])
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://user:very-secret@127.0.0.1:1/x", "Connection refused"),
+        ("mysql://user:very-secret@127.0.0.1:1/x", "its URL is of mysql"),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_an_error_in_one_line(
+    command: list[str], url: str, reason: str
+) -> None:
+    result = CliRunner().invoke(main, [*command, url], input="new\n")
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert result.output.startswith("Error: the database can't be reached: ")
+    assert reason in result.output
+    assert result.output.count("\n") == 1
+    assert "very-secret" not in result.output

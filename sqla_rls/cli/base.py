@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
-from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
+
+_FORM = "Give postgresql://user@host/database"
 
 
 class Unanswered(click.ClickException):
@@ -14,21 +19,37 @@ class Unanswered(click.ClickException):
     exit_code = 2
 
 
-def engine(url: str, driver: str | None = None) -> Engine:
-    """*url* with *driver*, or with psycopg where it names no driver.  The engine keeps no connection."""
+def engine(url: str) -> Engine:
+    """Return an engine for *url* with psycopg, which an app's asynchronous driver isn't.
+
+    The engine keeps no connection.
+    """
+    # Imported here, since commands that print SQL need no database.
+    from sqla_rls.analyze.sides.url import with_psycopg
+
     try:
         found = make_url(url)
     except (ArgumentError, ValueError):
         # The text may hold a password, as a host with an @ does.
+        raise click.ClickException(f"the database can't be reached: its URL is malformed. {_FORM}") from None
+    if found.get_backend_name() not in ("postgres", "postgresql"):
         raise click.ClickException(
-            "the database can't be reached: its URL is malformed. Give postgresql://user@host/database"
-        ) from None
+            f"the database can't be reached: its URL is of {found.drivername}. {_FORM}"
+        )
     if "@" in (found.host or ""):
         raise click.ClickException(
             "the database can't be reached: its URL has several @. Write %40 for an @ in the password"
         )
-    if driver is not None:
-        found = found.set(drivername=driver)
-    elif found.drivername in ("postgres", "postgresql"):
-        found = found.set(drivername="postgresql+psycopg")
-    return create_engine(found, poolclass=NullPool)
+    return create_engine(with_psycopg(found), poolclass=NullPool)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """Connect to *url*, and end the command with the server's reason if that fails."""
+    try:
+        connection = engine(url).connect()
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        raise click.ClickException(f"the database can't be reached: {reason}. Check its URL") from None
+    with connection:
+        yield connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sqla_rls.cli.base import engine
+from sqla_rls.cli.base import connected
 
 
 @click.command("import")
@@ -21,5 +21,5 @@ def command(url: str, schemas: tuple[str, ...]) -> None:
     # Imported here, since commands that print SQL need no database.
     from sqla_rls.introspect.declarations import declarations
 
-    with engine(url).connect() as connection:
+    with connected(url) as connection:
         click.echo(declarations(connection, schemas), nl=False)

@@ -6,7 +6,7 @@ import click
 from sqlalchemy import Interval, cast, select
 from sqlalchemy.exc import DataError
 
-from sqla_rls.cli.base import engine
+from sqla_rls.cli.base import connected
 from sqla_rls.exc import RowSecurityError
 
 
@@ -27,7 +27,7 @@ def command(url: str, grace: str) -> None:
     # Imported here, since commands that print SQL need no database.
     from sqla_rls.rotation import rotate_signing_key
 
-    with engine(url).connect() as connection:
+    with connected(url) as connection:
         try:
             good_for = connection.execute(select(cast(grace, Interval))).scalar_one()
             key = rotate_signing_key(connection, grace=good_for)

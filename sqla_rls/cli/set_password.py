@@ -9,7 +9,7 @@ import click
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from sqla_rls.cli.base import engine
+from sqla_rls.cli.base import connected
 
 
 @click.command("set-password")
@@ -31,7 +31,7 @@ def command(role: str, url: str) -> None:
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         raise click.ClickException("the password is empty: no login would work with it. Give one on stdin")
-    with engine(url, "postgresql+psycopg").connect() as connection:
+    with connected(url) as connection:
         raw: Any = connection.connection.driver_connection
         verifier = raw.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
         statement = SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(role), Literal(verifier))

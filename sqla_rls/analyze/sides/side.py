@@ -20,6 +20,7 @@ from sqla_rls.analyze.sides.restore import restore
 from sqla_rls.analyze.sides.revision import upgrade
 from sqla_rls.analyze.sides.scratch import Owner, Scratch, scratch_server
 from sqla_rls.analyze.sides.unsigned import use_unsigned_claims
+from sqla_rls.analyze.sides.url import with_psycopg
 from sqla_rls.exc import AnalysisError
 
 _KINDS: Final = (
@@ -231,8 +232,4 @@ def database_url(text: str) -> URL:
         raise AnalysisError(
             "the side can't be built: its URL has several @. Write %40 for an @ in the password"
         )
-    query = dict(url.query)
-    if "ssl" in query:
-        # asyncpg's name of libpq's sslmode.
-        query["sslmode"] = query.pop("ssl")
-    return url.set(drivername="postgresql+psycopg", query=query)
+    return with_psycopg(url)
