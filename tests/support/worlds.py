@@ -54,10 +54,10 @@ class Sides:
 
     @contextmanager
     def compared(
-        self, change: str, *, setup: str = "", **options: Any
+        self, change: str, *, setup: str = "", setup_before: str = "", **options: Any
     ) -> Iterator[tuple[Comparison, Connection, Connection]]:
         with (
-            self._database(self.before, SETUP + setup) as before,
+            self._database(self.before, SETUP + setup + setup_before) as before,
             self._database(self.after, SETUP + setup + change) as after,
         ):
             options = {"budget": Budget(worlds=60), **options}

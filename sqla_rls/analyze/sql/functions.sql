@@ -14,7 +14,7 @@ SELECT f.oid::pg_catalog.int8 AS oid,
          {privileges_on_schema},
          (SELECT pg_catalog.jsonb_agg(pg_catalog.array_to_string(ARRAY[
                    CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
-                   x.privilege_type], ' ') ORDER BY x.grantee, x.privilege_type)
+                   x.privilege_type], ' ') ORDER BY pg_catalog.pg_get_userbyid(x.grantee), x.privilege_type)
             FROM pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) AS x),
          (SELECT pg_catalog.jsonb_build_array(
                    g.aggtransfn::pg_catalog.regprocedure::pg_catalog.text,

@@ -19,7 +19,8 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                  CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
                  x.privilege_type,
                  CASE WHEN x.is_grantable THEN 'WITH GRANT OPTION' END], ' ')
-                 ORDER BY x.grantee, x.privilege_type, x.grantor)
+                 ORDER BY pg_catalog.pg_get_userbyid(x.grantee), x.privilege_type,
+                          pg_catalog.pg_get_userbyid(x.grantor))
           FROM pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) AS x) AS privileges,
        {privileges_on_schema}
          AS schema_privileges,
@@ -81,7 +82,7 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                                                ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
                                           x.privilege_type,
                                           CASE WHEN x.is_grantable THEN 'WITH GRANT OPTION' END], ' ')
-                                          ORDER BY x.grantee, x.privilege_type)
+                                          ORDER BY pg_catalog.pg_get_userbyid(x.grantee), x.privilege_type)
                                    FROM pg_catalog.aclexplode(a.attacl) AS x))
                 ORDER BY a.attnum)
            FROM pg_catalog.pg_attribute AS a
@@ -157,7 +158,8 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                   'command', CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
                                            WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
                   'roles', (SELECT pg_catalog.jsonb_agg(CASE WHEN r.oid = 0 THEN 'PUBLIC'
-                                     ELSE pg_catalog.pg_get_userbyid(r.oid) END ORDER BY r.oid)
+                                     ELSE pg_catalog.pg_get_userbyid(r.oid) END
+                                     ORDER BY pg_catalog.pg_get_userbyid(r.oid))
                               FROM unnest(p.polroles) AS r (oid)),
                   'using', pg_catalog.pg_get_expr(p.polqual, p.polrelid),
                   'check', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
@@ -192,8 +194,10 @@ SELECT c.oid::pg_catalog.int8 AS oid,
                 ON u.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND u.objid = w.oid
              WHERE w.ev_class = c.oid AND u.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass)), '[]') AS enums,
        coalesce((
-         SELECT pg_catalog.jsonb_agg(s.relname || ' ' || coalesce(s.relacl::pg_catalog.text, '')
-                                     || ' ' || pg_catalog.pg_get_userbyid(s.relowner) ORDER BY s.oid)
+         SELECT pg_catalog.jsonb_agg(s.relname || ' ' || coalesce((
+                                       SELECT pg_catalog.string_agg(x::pg_catalog.text, ',' ORDER BY x::pg_catalog.text)
+                                         FROM unnest(s.relacl) AS x), '')
+                                     || ' ' || pg_catalog.pg_get_userbyid(s.relowner) ORDER BY s.relname)
            FROM pg_catalog.pg_class AS s
           WHERE s.relkind = 'S' AND s.oid IN (
             SELECT u.objid FROM pg_catalog.pg_depend AS u

@@ -286,6 +286,31 @@ def test_the_same_definitions_are_not_tried(sides: Sides) -> None:
 
 
 @pytest.mark.exhaustive
+def test_the_same_definitions_are_the_same_if_roles_were_created_in_another_order(sides: Sides) -> None:
+    with administered(sides.before) as before, administered(sides.after) as after:
+        before.exec_driver_sql("CREATE ROLE first; CREATE ROLE second")
+        after.exec_driver_sql("CREATE ROLE second; CREATE ROLE first")
+    grants = """
+GRANT USAGE ON SCHEMA auth, public TO {0}; GRANT USAGE ON SCHEMA auth, public TO {1};
+GRANT EXECUTE ON FUNCTION is_me(text) TO {0}; GRANT EXECUTE ON FUNCTION is_me(text) TO {1};
+GRANT SELECT, UPDATE (body) ON docs TO {0}; GRANT SELECT, UPDATE (body) ON docs TO {1};
+GRANT USAGE ON SEQUENCE docs_id_seq TO {0}; GRANT USAGE ON SEQUENCE docs_id_seq TO {1};
+CREATE POLICY two ON docs FOR SELECT TO {0}, {1} USING (is_me(user_id));
+"""
+    try:
+        with sides.compared(
+            grants.format("second", "first"), setup_before=grants.format("first", "second")
+        ) as (found, *_):
+            assert (found.changes, found.unknown, found.same) == ((), (), ())
+            assert found.scope.statements == 0
+            assert not any("These differ" in each for each in found.scope.left_out)
+    finally:
+        for server in (sides.before, sides.after):
+            with administered(server) as connection:
+                connection.exec_driver_sql("DROP ROLE first, second")
+
+
+@pytest.mark.exhaustive
 def test_four_policies_are_the_same_as_one(sides: Sides) -> None:
     four = "".join(
         f"CREATE POLICY mine_{command} ON docs FOR {command} TO reader {clauses};"
