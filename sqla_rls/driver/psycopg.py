@@ -47,8 +47,9 @@ class Cursor(psycopg.Cursor[Any]):
                 finally:
                     connection._close_exchange()
         except psycopg.errors.SyntaxError as error:
-            # Postgres gives no position if it refuses several statements, which only a message accepts.
-            if params or error.diag.statement_position is not None:
+            # That function of Postgres refuses several statements, which only a message accepts.  Another one
+            # may be that of SQL which the statement runs.
+            if params or error.diag.source_function != "exec_parse_message":
                 raise
             psycopg.Connection.rollback(connection)
             connection.start()
@@ -216,8 +217,9 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
                 finally:
                     connection._close_exchange()
         except psycopg.errors.SyntaxError as error:
-            # Postgres gives no position if it refuses several statements, which only a message accepts.
-            if params or error.diag.statement_position is not None:
+            # That function of Postgres refuses several statements, which only a message accepts.  Another one
+            # may be that of SQL which the statement runs.
+            if params or error.diag.source_function != "exec_parse_message":
                 raise
             await psycopg.AsyncConnection.rollback(connection)
             await connection.start()

@@ -125,6 +125,28 @@ def test_a_typo_is_a_syntax_error(engine: Engine, todos: None, alice: Caller, tr
 
 @pytest.mark.exhaustive
 @by_transports("with_begin", "pipeline")
+@pytest.mark.parametrize("error", ["EXECUTE 'SELEC 1'", "RAISE EXCEPTION 'SELEC' USING ERRCODE = '42601'"])
+def test_a_syntax_error_of_a_function_is_its_own_and_the_function_runs_once(
+    engine: Engine, admin: Engine, todos: None, alice: Caller, transport: Transport, error: str
+) -> None:
+    with admin.begin() as connection:
+        connection.exec_driver_sql("CREATE SEQUENCE runs; GRANT USAGE ON SEQUENCE runs TO authenticated")
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport=transport))
+    assert reads(maker, alice) == ["alice's"]
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(DBAPIError, match="SELEC") as failed:
+            session.execute(text(f"DO $$ BEGIN PERFORM nextval('runs'); {error}; END $$"))
+        assert isinstance(failed.value.orig, psycopg.errors.SyntaxError)
+        session.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+    with admin.connect() as connection:
+        assert connection.scalar(text("SELECT last_value FROM runs")) == 1
+
+
+@pytest.mark.exhaustive
+@by_transports("with_begin", "pipeline")
 def test_after_a_value_that_cannot_be_sent_the_transaction_is_bound(
     engine: Engine, todos: None, alice: Caller, bob: Caller, transport: Transport
 ) -> None:
