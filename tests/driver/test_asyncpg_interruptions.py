@@ -152,7 +152,6 @@ async def test_a_session_joins_no_transaction_that_a_kept_connection_has_begun(
     assert await tasks(maker, bob) == ["bob's"]
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("transport", ["pipeline", "with_begin"])
 async def test_nothing_begins_after_a_rollback_during_discard_all(
     runner: asyncio.Runner, open_pool: Open, todos: None, alice: Caller, transport: Transport

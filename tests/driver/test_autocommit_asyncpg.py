@@ -81,7 +81,6 @@ def test_the_methods_of_asyncpg_are_refused_but_for_prepared_statements(
     assert len(all_todos(admin)) == 2
 
 
-@pytest.mark.exhaustive
 def test_a_transaction_of_asyncpgs_own_is_bound(line: Line, todos: None, alice: Caller, bob: Caller) -> None:
     async def who(connection: Any) -> object:
         async with connection.transaction():

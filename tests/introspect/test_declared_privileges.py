@@ -71,7 +71,6 @@ def test_what_roles_hold_on_a_schema_is_declared(project: Project, server: Serve
     assert rebuilt(project, server, metadata) == project.state()
 
 
-@pytest.mark.exhaustive
 def test_a_remark_stands_above_each_grant_that_policies_dont_limit(project: Project) -> None:
     execute_raw(
         project,
