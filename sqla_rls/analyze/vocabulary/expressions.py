@@ -47,6 +47,8 @@ _DERIVED: Final[tuple[tuple[str, ...], ...]] = ((),)
 _BOTH: Final = (Constant("boolean", "true"), Constant("boolean", "false"))
 _ACCESS: Final = ("->", "->>", "#>", "#>>")
 _EXCLUDING: Final = ("<>", "!~~", "!~~*", "!~", "!~*")
+#: The types of numbers, as the parser names them.
+_NUMBERS: Final = ("int2", "int4", "int8", "numeric", "float4", "float8")
 _ARITHMETIC: Final = ("+", "-", "*", "/", "%", "||", "^", "&", "|", "#", "<<", ">>")
 
 
@@ -268,6 +270,8 @@ class Reader:
         value = self.value(node.arg)
         name = node.typeName.names[-1].sval
         if value.terms:
+            if name in _NUMBERS:
+                self.words.numbers |= set(value.terms)
             if name == "bool" and any(
                 isinstance(term, Claim | Setting) or _path(term) for term in value.terms
             ):

@@ -107,6 +107,8 @@ class Vocabulary:
     operators: frozenset[tuple[str, ...]] = frozenset()
     #: The types of casts, variables and columns, in parts; for an array, that of its elements.
     types: frozenset[tuple[str, ...]] = frozenset()
+    #: The terms that a cast makes a number.
+    numbers: frozenset[Term] = frozenset()
     #: The terms in the arguments of each function, by its last name; those of COLLATE, too.
     arguments: Mapping[str, frozenset[Term]] = field(default_factory=dict)
     #: The commands that write: INSERT, UPDATE and DELETE, also in WITH; of MERGE, all three.
@@ -147,6 +149,7 @@ class Words:
         self.functions: set[tuple[str, ...]] = set()
         self.operators: set[tuple[str, ...]] = set()
         self.types: set[tuple[str, ...]] = set()
+        self.numbers: set[Term] = set()
         self.arguments: dict[str, set[Term]] = {}
         self.writes: set[str] = set()
         self.is_complete = True
@@ -194,6 +197,7 @@ class Words:
         self.functions |= vocabulary.functions
         self.operators |= vocabulary.operators
         self.types |= vocabulary.types
+        self.numbers |= vocabulary.numbers
         for name, terms in vocabulary.arguments.items():
             self.arguments.setdefault(name, set()).update(terms)
         self.writes |= vocabulary.writes
@@ -240,6 +244,7 @@ class Words:
             functions=frozenset(self.functions),
             operators=frozenset(self.operators),
             types=frozenset(self.types),
+            numbers=frozenset(self.numbers),
             arguments=MappingProxyType({name: frozenset(terms) for name, terms in self.arguments.items()}),
             writes=frozenset(self.writes),
             is_complete=self.is_complete,

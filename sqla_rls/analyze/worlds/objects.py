@@ -144,6 +144,8 @@ class Function:
     is_definer: bool = False
     #: The types of its arguments and its result, with their schemas.
     types: tuple[tuple[str, str], ...] = ()
+    #: The type of its result.
+    returns: str = ""
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary
-from sqla_rls.analyze.worlds.objects import Column, Relation
+from sqla_rls.analyze.worlds.objects import Column, Function, Relation
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.similar import Blurring, blurring, is_separator, similar, wholes
@@ -51,6 +51,7 @@ _NOT_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
 _NAMES_OF_ENDLESS: Final = frozenset(("nan", "infinity", "-infinity", "inf", "-inf"))
 #: Text that many types read.
 _GUESSES: Final = ("1", "2", "a", "(,)", "(,,)", "(,,,)", "()", "{}", "(1,1)", "[1,2)", "empty")
+_NUMBERS: Final = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
 #: Values that stand for the others of a type, where a constant is one value.
 _OTHERS: Final = 2
 _TYPE_OF_JSON: Final = frozenset(("jsonb_typeof", "json_typeof"))
@@ -119,10 +120,13 @@ class Pools:
             if column in schema.relations[name].columns
         ]
         known = {column for name in deciding for column in schema.relations[name].columns}
-        called = {schema.functions[one].name for name in deciding for one in schema.calls(name)}
+        functions = [schema.functions[one] for name in deciding for one in sorted(schema.calls(name))]
+        called = {one.name for one in functions}
         return cls(
             vocabulary=shared.vocabulary,
-            kinds=_kinds(columns, shared.vocabulary),
+            kinds=_kinds(
+                columns, shared.vocabulary, is_number=any(map(_returns_number_of_caller, functions))
+            ),
             accepts=_once(accepts),
             columns=columns,
             blurring=blurring(
@@ -225,11 +229,12 @@ class Pools:
             # Any other text is an error.
             values: list[Any] = [*constants, *SUBJECTS["uuid"], "1"]
         else:
-            values = constants or (["1", "2", "10"] if linked else ["alice", True])
+            is_number = bool(linked) or term in self.vocabulary.numbers
+            values = constants or (["1", "2", "10"] if is_number else ["alice", True])
             # A function may return the claim, so that nothing links it to a column.
             is_uuid = not found and any(_kind(column) == "uuid" for column in self.columns)
             values += SUBJECTS["uuid"] if is_uuid and not linked else ()
-            if linked:
+            if linked and term not in self.vocabulary.numbers:
                 values += [SUBJECTS[kind][0] for kind in self.kinds]
         yield from values
         yield values[:1]
@@ -237,7 +242,10 @@ class Pools:
     def _setting_values(self, name: str) -> Iterator[str]:
         constants = [one.value for one in self.vocabulary.constants.get(terms.Setting(name), ())]
         yield from constants
-        yield from ("1", *(SUBJECTS[kind][0] for kind in self.kinds))
+        if terms.Setting(name) in self.vocabulary.numbers:
+            yield from SUBJECTS["number"]
+        else:
+            yield from ("1", *(SUBJECTS[kind][0] for kind in self.kinds))
 
     def _candidates(self, column: Column) -> list[Any]:
         """Return the constants that the column is compared with, values near them, and others of the type."""
@@ -352,8 +360,14 @@ def _once(accepts: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
     return asked
 
 
-def _kinds(columns: Sequence[Column], vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Return the forms that a subject needs: those of the columns that it is compared with."""
+def _kinds(columns: Sequence[Column], vocabulary: Vocabulary, *, is_number: bool) -> tuple[str, ...]:
+    """Return the forms that a subject needs: those of the columns that it is compared with.
+
+    Args:
+        columns: the columns that decide.
+        vocabulary: what decides about access.
+        is_number: whether a function makes the subject a number.
+    """
     linked = vocabulary.linked.get(terms.Subject(), frozenset())
     compared = [one for one in columns if terms.Column(one.name) in linked]
     if any(
@@ -367,12 +381,26 @@ def _kinds(columns: Sequence[Column], vocabulary: Vocabulary) -> tuple[str, ...]
     if "text" in found and _needs_uuid(vocabulary):
         # Another text is no subject there, or an error; a uuid is a text, too.
         found = found - {"text"} | {"uuid"}
+    elif "text" in found and (is_number or terms.Subject() in vocabulary.numbers):
+        found = found - {"text"} | {"number"}
     return tuple(kind for kind in SUBJECTS if kind in found) or ("text",)
 
 
 def _needs_uuid(vocabulary: Vocabulary) -> bool:
     """Return whether a text makes the subject a uuid, as ``auth.uid()`` does."""
     return ("auth", "uid") in vocabulary.functions or any(one[-1] == "uuid" for one in vocabulary.types)
+
+
+def _returns_number_of_caller(function: Function) -> bool:
+    """Return whether *function* may return the subject as a number, and not one of a row or another claim."""
+    words = function.vocabulary
+    return (
+        function.returns in _NUMBERS
+        and not words.relations
+        and not words.claims
+        and not words.settings
+        and any(one[0] == "auth" or one[-1] == "current_setting" for one in words.functions)
+    )
 
 
 def _kind(column: Column) -> str | None:

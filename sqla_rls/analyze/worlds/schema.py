@@ -308,6 +308,7 @@ def _function(row: RowMapping) -> Function:
         is_bound=row["is_bound"],
         is_definer=row["is_definer"],
         types=tuple((schema, name) for schema, name in row["types"]),
+        returns=row["returns"],
         definition=json.dumps(definition),
     )
 

@@ -21,6 +21,7 @@ _MOST_WORDS: Final = 5
 #: The key of the cases among the answers that tables of a shape share.
 _ALL_CASES: Final = object()
 _BY_SETTINGS: Final = object()
+_REFUSED: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,27 @@ class Reach:
         """The callers with a subject, or with a setting; without one, those with claims.
 
         If the policies ask for settings alone, these are the callers with a setting that isn't empty.
+        Callers of whom a policy makes an error in each world are left out: an application has none of them.
         """
         bound = [one for one in self.actors if any(one.settings.values())]
         is_by_settings: bool = bool(bound) and self.once(_BY_SETTINGS, Reach.depends_on_settings_alone)
         if is_by_settings:
-            return bound
-        found = [one for one in self.actors if "sub" in (one.claims or {}) or one.settings]
-        return found or [one for one in self.actors if one.claims]
+            found = bound
+        else:
+            found = [one for one in self.actors if "sub" in (one.claims or {}) or one.settings]
+            found = found or [one for one in self.actors if one.claims]
+        refused: frozenset[int] = self.once(_REFUSED, Reach._refused)
+        places = {id(one): place for place, one in enumerate(self.actors)}
+        return [one for one in found if places[id(one)] not in refused] or found
+
+    def _refused(self) -> frozenset[int]:
+        """Return the places of the callers for whom a part, or a policy, raises an error in each world."""
+        return frozenset(
+            place
+            for answers in self.answers.values()
+            for place, of_caller in enumerate(answers)
+            if of_caller and all(answer is None for answer in of_caller)
+        )
 
     def named_by_claim(self, role: str) -> Sequence[Actor]:
         """The identified callers whose claim ``role`` names *role*; none unless the policies tell them apart.

@@ -5,6 +5,7 @@ from tests.analyze.lint.faults import (
     clean_objects,
     dead_ends,
     notes,
+    numbers,
     openings,
     rights,
     speed,
@@ -14,10 +15,11 @@ from tests.analyze.lint.faults.case import Clean, Fault
 
 FAULTS: list[Fault] = [
     *openings.FAULTS,
+    *numbers.FAULTS,
     *ways_around.FAULTS,
     *rights.FAULTS,
     *dead_ends.FAULTS,
     *speed.FAULTS,
     *notes.FAULTS,
 ]
-CLEAN: list[Clean] = [*clean.CLEAN, *clean_objects.CLEAN]
+CLEAN: list[Clean] = [*clean.CLEAN, *clean_objects.CLEAN, *numbers.CLEAN]
