@@ -1,6 +1,7 @@
 """Schemas with one fault each, and schemas without any."""
 
 from tests.analyze.lint.faults import (
+    admins,
     clean,
     clean_objects,
     dead_ends,
@@ -16,10 +17,11 @@ from tests.analyze.lint.faults.case import Clean, Fault
 FAULTS: list[Fault] = [
     *openings.FAULTS,
     *numbers.FAULTS,
+    *admins.FAULTS,
     *ways_around.FAULTS,
     *rights.FAULTS,
     *dead_ends.FAULTS,
     *speed.FAULTS,
     *notes.FAULTS,
 ]
-CLEAN: list[Clean] = [*clean.CLEAN, *clean_objects.CLEAN, *numbers.CLEAN]
+CLEAN: list[Clean] = [*clean.CLEAN, *clean_objects.CLEAN, *numbers.CLEAN, *admins.CLEAN]
