@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -116,8 +117,12 @@ class Flush(psycopg.Pipeline):
         if failed is not None:
             error = error or psycopg.errors.error_from_result(failed, connection._codec or "ascii")
         if error is not None:
-            # The server may not have prepared what psycopg believes.  In AUTOCOMMIT no rollback follows.
+            # The server may not have prepared what psycopg believes.
             connection._prepared.clear()
+            if pgconn.transaction_status == pq.TransactionStatus.IDLE:
+                # In AUTOCOMMIT no rollback follows.  After the next statement, it would remove that one, too.
+                with suppress(psycopg.Error):
+                    yield from connection._prepared.maintain_gen(connection)
             raise error
 
 

@@ -111,6 +111,30 @@ def test_a_statement_that_cannot_be_prepared_may_be_later(
 
 @pytest.mark.exhaustive
 @by_transports("with_begin", "pipeline")
+def test_what_is_prepared_after_an_error_stays_prepared(
+    url: URL, todos: None, alice: Caller, transport: Transport
+) -> None:
+    for level in LEVELS:
+        engine = create_engine(
+            url,
+            pool_size=1,
+            max_overflow=0,
+            isolation_level=level,
+            connect_args={"prepare_threshold": 0},
+        )
+        maker = prepared(engine, transport, alice)
+        with maker() as session:
+            identify(session, alice)
+            with pytest.raises(DBAPIError, match="division by zero"):
+                session.execute(text("SELECT 1 / CAST(:zero AS int)"), {"zero": 0})
+            session.rollback()
+            for _ in range(3):
+                assert session.scalars(TASKS).all() == ["alice's"]
+        engine.dispose()
+
+
+@pytest.mark.exhaustive
+@by_transports("with_begin", "pipeline")
 def test_a_typo_is_a_syntax_error(engine: Engine, todos: None, alice: Caller, transport: Transport) -> None:
     maker = sessionmaker(engine)
     enforce_row_security(maker, options=BindingOptions(transport=transport))
