@@ -30,6 +30,27 @@ CASES = {
         policy("owner_id = (SELECT auth.uid())::text AND is_public OR auth.uid() IS NOT NULL"),
         ["info everyone-reads public.docs"],
     ),
+    "true of as good as each row": (
+        policy("id > 0", to="anonymous"),
+        ["error everyone-reads public.docs"],
+    ),
+    "true of each row with an owner": (
+        policy(f"owner_id <> '' OR {OWN}", to="anonymous"),
+        ["warning everyone-reads public.docs"],
+    ),
+    "true of each row with a note": (
+        "ALTER TABLE docs ADD note text;" + policy("note IS NOT NULL", to="anonymous"),
+        ["info everyone-reads public.docs"],
+    ),
+    "true of each row that has ended": (
+        "ALTER TABLE docs ADD ended_at timestamptz;" + policy("ended_at IS NOT NULL", command="DELETE"),
+        ["info everyone-writes public.docs"],
+    ),
+    "changing each row with a note": (
+        "ALTER TABLE docs ADD note text;" + policy("note IS NOT NULL", command="UPDATE"),
+        ["warning everyone-writes public.docs"],
+    ),
+    "true of public rows": (policy("is_public AND id > 0", to="anonymous"), []),
     "own rows": (policy(OWN), []),
     "the role itself, by a claim": (
         policy("(SELECT auth.jwt()) ->> 'role' = 'authenticated'", command="ALL"),

@@ -3,7 +3,8 @@
 Policies that need real rows, since a function reads tables, are evaluated in the scratch database.
 """
 
+from sqla_rls.analyze.lint.reach.opening import Opening, opening
 from sqla_rls.analyze.lint.reach.reach import Case, Reach
 from sqla_rls.analyze.lint.reach.reaches import Reaches
 
-__all__ = ["Case", "Reach", "Reaches"]
+__all__ = ["Case", "Opening", "Reach", "Reaches", "opening"]

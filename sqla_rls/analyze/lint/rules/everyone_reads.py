@@ -9,6 +9,12 @@ column that the policies name. So the rule finds `owner_id IS NOT NULL`, too, if
 models may state that all rows are public: `intends(Country, "SELECT", role=anonymous, rows=everyone)`. Then
 the finding is an info.
 
+A condition such as `id > 0`, `body IS NOT NULL` or `title <> ''` is true of as good as each row. So the rule
+leaves out rows with NULL, an empty text, or a key that isn't positive. It leaves out moments in the future if
+the default of their column is now. If these values alone hide rows, the finding says which. For callers
+without a token, it is an error if the values are keys. It is a warning if each row with an owner is shown,
+and an info otherwise: `published_at IS NOT NULL` may be meant. A column such as `is_published` isn't found.
+
 A policy such as `auth.role() = 'authenticated'` admits the callers of a role whose claim `role` names that
 role. On Supabase these are all of its callers, so they count as each caller.
 """
@@ -19,8 +25,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from sqla_rls.analyze.lint.database import Database
-from sqla_rls.analyze.lint.finding import Finding, Remedy
-from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
+from sqla_rls.analyze.lint.finding import Finding, Level, Remedy
+from sqla_rls.analyze.lint.reach import Opening, Reach, Reaches, opening
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.worlds.objects import PUBLIC
 
@@ -54,18 +60,21 @@ def check(database: Database) -> Iterator[Finding]:
             whose = ", which their claim role names,"
         if found is None:
             continue
-        case, policy = found[0], reach.policy(found[1])
-        is_anonymous = database.is_anonymous(role) or (role == PUBLIC and _is_open_without_token(reach))
+        rows, policy = found[0], reach.policy(found[1])
+        is_anonymous = database.is_anonymous(role) or (role == PUBLIC and _is_open_without_token(reach, rows))
         is_open = is_anonymous and not database.is_intended(reach.relation, "SELECT", role)
+        evidence = [reach.evidence(rows.case, "{who} reads {row}")]
+        if rows.denied is not None:
+            evidence.append(reach.evidence(rows.denied, "{who} doesn't read {row}"))
         yield Finding(
             object=name,
             kind="table",
             policy=policy,
             role=role,
             command="SELECT",
-            level="error" if is_open else "info",
-            text=f"Each caller of role {role}{whose} reads each row of {name}.",
-            evidence=[reach.evidence(case, "{who} reads {row}")],
+            level=_level(rows) if is_open else "info",
+            text=f"Each caller of role {role}{whose} reads each row of {name}{rows.text}.",
+            evidence=evidence,
             remedy=Remedy(
                 text="If all rows are public, state it: intends(…, rows=everyone), or an exemption.",
                 sql=(
@@ -78,19 +87,30 @@ def check(database: Database) -> Iterator[Finding]:
         )
 
 
-def _is_open_without_token(reach: Reach) -> bool:
-    """Return whether a caller without a token reads each row: PUBLIC is the role of these, too."""
-    return all(reach.is_true("select", case) for case in reach.cases(reach.unidentified))
+def _level(rows: Opening) -> Level:
+    """Return the level of rows that callers without a token read."""
+    if rows.is_whole:
+        return "error"
+    # A column that an application fills in, such as a link, may open a row on purpose.
+    return "warning" if rows.names_owner else "info"
 
 
-def _open(reach: Reach, claim: str | None = None) -> tuple[Case, str | None] | None:
-    """Return a case, and the policy that shows all rows by itself, if each caller reads each row.
+def _is_open_without_token(reach: Reach, rows: Opening) -> bool:
+    """Return whether a caller without a token reads each of *rows*: PUBLIC is the role of these, too."""
+    places = {one.place[1] for one in rows.cases}
+    return all(
+        reach.is_true("select", case) for case in reach.cases(reach.unidentified) if case.place[1] in places
+    )
+
+
+def _open(reach: Reach, claim: str | None = None) -> tuple[Opening, str | None] | None:
+    """Return the rows, and the policy that shows them by itself, if each caller reads as good as each row.
 
     With *claim*, the callers are those whose claim ``role`` is that.
     """
     callers = (reach.identified or reach.actors) if claim is None else reach.named_by_claim(claim)
-    cases = list(reach.cases(callers))
-    if not cases or not all(reach.is_true("select", case) for case in cases):
+    rows = opening(reach, list(reach.cases(callers)), ["select"])
+    if rows is None:
         return None
     policies = (
         policy.name
@@ -98,6 +118,6 @@ def _open(reach: Reach, claim: str | None = None) -> tuple[Case, str | None] | N
         if policy.permissive
         and policy.command in ("ALL", "SELECT")
         and (policy.name, "using") in reach.answers
-        and all(reach.is_true((policy.name, "using"), case) for case in cases)
+        and all(reach.is_true((policy.name, "using"), case) for case in rows.cases)
     )
-    return cases[-1], next(policies, None)
+    return rows, next(policies, None)

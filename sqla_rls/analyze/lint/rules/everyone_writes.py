@@ -5,6 +5,10 @@ the policies are evaluated for several callers, on rows whose values differ in e
 name. UPDATE and DELETE need a policy that shows the row, too. For INSERT, the finding is an info: rows of a
 form may come from anyone.
 
+A condition such as `id > 0` or `body IS NOT NULL` is true of as good as each row. The rule leaves out rows
+with NULL, an empty text and the like, as [everyone-reads](everyone-reads.md) does. The finding says so. It is
+a warning if rows with owners are among them, and an info if the column may be a state, such as `expired_at`.
+
 A policy such as `auth.role() = 'authenticated'` admits the callers of a role whose claim `role` names that
 role. On Supabase these are all of its callers, so they count as each caller.
 """
@@ -19,10 +23,15 @@ from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.lint.callers import compare_with_caller
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Finding, Level
-from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
+from sqla_rls.analyze.lint.reach import Opening, Reach, Reaches, opening
 from sqla_rls.analyze.lint.rule import rule
 
 _PARTS: Final[Mapping[Part, str]] = {"insert": "INSERT", "update": "UPDATE", "delete": "DELETE"}
+_DENIED: Final = {
+    "INSERT": "doesn't insert",
+    "UPDATE": "doesn't change",
+    "DELETE": "doesn't delete",
+}
 _VERBS: Final = {"INSERT": "inserts", "UPDATE": "changes", "DELETE": "deletes"}
 
 
@@ -57,23 +66,36 @@ def check(database: Database) -> Iterator[Finding]:
                 whose = ", which their claim role names,"
             if found is None:
                 continue
-            case, policy = found[0], reach.policy(found[1])
-            level: Level = "info" if command == "INSERT" else "error"
+            rows, policy = found[0], reach.policy(found[1])
+            evidence = [reach.evidence(rows.case, f"{{who}} {_VERBS[command]} {{row}}")]
+            if rows.denied is not None:
+                evidence.append(reach.evidence(rows.denied, f"{{who}} {_DENIED[command]} {{row}}"))
             yield Finding(
                 object=name,
                 kind="table",
                 policy=policy,
                 role=role,
                 command=command,
-                level="info" if database.is_intended(reach.relation, command, role) else level,
-                text=f"Each caller of role {role}{whose} {_VERBS[command]} each row of {name}.",
-                evidence=[reach.evidence(case, f"{{who}} {_VERBS[command]} {{row}}")],
+                level="info"
+                if database.is_intended(reach.relation, command, role)
+                else _level(rows, command),
+                text=f"Each caller of role {role}{whose} {_VERBS[command]} each row of {name}{rows.text}.",
+                evidence=evidence,
                 remedy=compare_with_caller(database, name, policy, command),
             )
 
 
-def _open(reach: Reach, part: Part, claim: str | None = None) -> tuple[Case, str | None] | None:
-    """Return a case, and the policy that admits all rows by itself, if each caller writes each row.
+def _level(rows: Opening, command: str) -> Level:
+    if command == "INSERT":
+        return "info"
+    if rows.is_whole or rows.names_owner:
+        return "error"
+    # All callers may delete rows that have expired, for example.
+    return "info" if rows.may_be_state else "warning"
+
+
+def _open(reach: Reach, part: Part, claim: str | None = None) -> tuple[Opening, str | None] | None:
+    """Return the rows, and the policy that admits them by itself, if each caller writes as good as each row.
 
     With *claim*, the callers are those whose claim ``role`` is that.
     """
@@ -84,8 +106,8 @@ def _open(reach: Reach, part: Part, claim: str | None = None) -> tuple[Case, str
         "delete": ["delete"],
     }[part]  # type: ignore[assignment] # a literal of parts
     callers = (reach.identified or reach.actors) if claim is None else reach.named_by_claim(claim)
-    cases = list(reach.cases(callers))
-    if not cases or not all(reach.is_true(one, case) for case in cases for one in needed):
+    rows = opening(reach, list(reach.cases(callers)), needed)
+    if rows is None:
         return None
     side = "check" if part == "insert" else "using"
     policies = (
@@ -94,6 +116,6 @@ def _open(reach: Reach, part: Part, claim: str | None = None) -> tuple[Case, str
         if policy.permissive
         and policy.command in ("ALL", _PARTS[part])
         and (key := (policy.name, side if (policy.name, side) in reach.answers else "using")) in reach.answers
-        and all(reach.is_true(key, case) for case in cases)
+        and all(reach.is_true(key, case) for case in rows.cases)
     )
-    return cases[-1], next(policies, None)
+    return rows, next(policies, None)

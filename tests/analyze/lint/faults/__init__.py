@@ -4,6 +4,7 @@ from tests.analyze.lint.faults import (
     admins,
     clean,
     clean_objects,
+    conditions,
     dead_ends,
     notes,
     numbers,
@@ -16,6 +17,7 @@ from tests.analyze.lint.faults.case import Clean, Fault
 
 FAULTS: list[Fault] = [
     *openings.FAULTS,
+    *conditions.FAULTS,
     *numbers.FAULTS,
     *admins.FAULTS,
     *ways_around.FAULTS,
@@ -24,4 +26,4 @@ FAULTS: list[Fault] = [
     *speed.FAULTS,
     *notes.FAULTS,
 ]
-CLEAN: list[Clean] = [*clean.CLEAN, *clean_objects.CLEAN, *numbers.CLEAN, *admins.CLEAN]
+CLEAN: list[Clean] = [*clean.CLEAN, *clean_objects.CLEAN, *conditions.CLEAN, *numbers.CLEAN, *admins.CLEAN]
