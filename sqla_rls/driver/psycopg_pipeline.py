@@ -94,8 +94,10 @@ class Flush(psycopg.Pipeline):
             for _ in queue:
                 answers.append((yield from generators.fetch_many(pgconn)))
             # In AUTOCOMMIT, the Sync commits: deferred constraints may fail.
-            while (end := (yield from generators.fetch_many(pgconn))) and end[-1].status != _SYNCED:
-                failed = failed or end[0]
+            if (end := (yield from generators.fetch_many(pgconn))) and end[-1].status != _SYNCED:
+                failed = end[0]
+                # Once: in COPY, libpq makes results without an end.
+                yield from generators.fetch_many(pgconn)
             pgconn.exit_pipeline_mode()
         except psycopg.OperationalError:
             # An answer may say why the server has closed the connection.  After COPY, libpq can't go on; the

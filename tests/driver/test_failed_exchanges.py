@@ -206,6 +206,23 @@ def test_a_broken_connection_is_an_error_that_says_so(
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("copy", ["COPY (SELECT 1) TO STDOUT", "COPY copied FROM STDIN"])
+def test_copy_by_execute_is_refused_and_costs_that_connection(
+    engine: Engine, admin: Engine, todos: None, alice: Caller, bob: Caller, copy: str
+) -> None:
+    with admin.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE copied (x int); GRANT ALL ON copied TO authenticated")
+    maker = sessionmaker(engine)
+    enforce_row_security(maker, options=BindingOptions(transport="pipeline"))
+    assert reads(maker, alice) == ["alice's"]
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(ProgrammingError, match="COPY cannot be used with this method"):
+            session.execute(text(copy))
+    assert reads(maker, bob) == ["bob's"]
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_server_that_closes_the_connection_after_its_answers_says_why(
     url: URL, admin: Engine, todos: None, alice: Caller, bob: Caller, level: Any
