@@ -382,6 +382,42 @@ def test_a_default_that_asks_who_is_calling_is_compared_by_its_text(
     project.downgrade("base")
 
 
+STAYS = "autogenerate leaves the default of todos.team as it is"
+
+
+def test_a_default_that_alembic_does_not_compare_is_a_warning(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The column is older than its default: without it, the policies refuse rows without an owner."""
+    project.migrate(_models_with_default(Text, None))
+    written = project.migrate(_models_with_default(Text, jwt_claim("team")))
+    assert operations(written) == []
+    assert STAYS in caplog.text
+    assert "compare_server_default=True" in caplog.text
+    caplog.clear()
+
+    project.options["compare_server_default"] = True
+    assert operations(project.migrate(_models_with_default(Text, jwt_claim("team")))) == ["alter_column"]
+    del project.options["compare_server_default"]
+    project.migrate(_models_with_default(Text, jwt_claim("team")))
+    assert STAYS not in caplog.text
+
+    project.migrate(_models_with_default(Text, jwt_claim("o", "team")))
+    assert STAYS in caplog.text
+    project.downgrade("base")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("default", ["auth.user_id", text("lower('A')"), None], ids=str)
+def test_a_default_that_asks_for_no_caller_is_alembics_own_matter(
+    project: Project, caplog: pytest.LogCaptureFixture, default: Any
+) -> None:
+    project.migrate(_models_with_default(Text, None))
+    project.migrate(_models_with_default(Text, default))
+    assert STAYS not in caplog.text
+    project.downgrade("base")
+
+
 def test_the_downgrade_of_a_dropped_table_closes_it_before_it_grants(project: Project) -> None:
     project.migrate(own_todos())
     before = project.state()

@@ -14,7 +14,11 @@ from typing import Any
 from alembic.operations import MigrateOperation, ops
 from alembic.util import PriorityDispatchResult
 
-from sqla_rls.alembic.autogenerate.defaults import without_equal_defaults
+from sqla_rls.alembic.autogenerate.defaults import (
+    say_which_defaults_stay,
+    uncompared_defaults,
+    without_equal_defaults,
+)
 from sqla_rls.alembic.autogenerate.normalize import Normalized, normalize, undeclared_dependents
 from sqla_rls.alembic.autogenerate.order import order
 from sqla_rls.alembic.autogenerate.read import Context, Read, read
@@ -130,6 +134,8 @@ def _compared(
     with pinned(connection):
         found = read(context)
         normalized = normalize(context, found)
+        stay = uncompared_defaults(context, found.tables)
+    say_which_defaults_stay(stay)
     changes = diff(context, found, normalized)
     warned = warn(context, found, normalized, changes)
     access = verdicts(context, found, normalized, changes)

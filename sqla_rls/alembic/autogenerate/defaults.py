@@ -1,19 +1,25 @@
-"""Removes the changes of defaults that Alembic detects between equal expressions.
+"""Removes changes between equal defaults that Alembic detects, and finds changes that it doesn't look for.
 
 Alembic evaluates ``old = new``.  In a migration there is no caller: a default that calls an auth function is
-NULL, and so is the comparison.
+NULL, and so is the comparison.  By default, Alembic compares the defaults of existing columns not at all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from alembic.operations import MigrateOperation, ops
-from sqlalchemy import Connection, DefaultClause, text
+from sqlalchemy import Connection, DefaultClause, Table, text
 
+from sqla_rls.alembic.autogenerate.read import Context
+from sqla_rls.catalog.defaults import column_defaults
 from sqla_rls.catalog.query import trying
 from sqla_rls.ddl.compile import literally
+from sqla_rls.log import autogenerate_log
 from sqla_rls.snapshot import AUTH_SCHEMA
+
+log = autogenerate_log(__name__)
 
 _SPELLING = text("SELECT pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_default'::regclass)")
 
@@ -38,16 +44,58 @@ def without_equal_defaults(
 
 def _is_equal(connection: Connection, operation: ops.AlterColumnOp) -> bool:
     pair = [_sql(one) for one in (operation.existing_server_default, operation.modify_server_default)]
-    if not all(one and f"{AUTH_SCHEMA}." in one for one in pair):
+    return _are_equal(connection, operation.column_name, *pair)
+
+
+def _are_equal(connection: Connection, column: str, *pair: str | None) -> bool:
+    """Return whether two defaults that ask for the caller are equal."""
+    if not all(map(_asks_for_the_caller, pair)):
         return False
     spellings: list[str | None] = []
-    with trying(connection, f"the default of {operation.column_name} counts as changed"):
+    with trying(connection, f"the default of {column} counts as changed"):
         for sql in pair:
             connection.exec_driver_sql(
                 f"CREATE OR REPLACE TEMPORARY VIEW sqla_rls_default (value) AS SELECT ({sql})::text"
             )
             spellings.append(connection.scalar(_SPELLING))
     return len(spellings) == len(pair) and spellings[0] == spellings[1]
+
+
+def _asks_for_the_caller(sql: str | None) -> bool:
+    return sql is not None and f"{AUTH_SCHEMA}." in sql
+
+
+def uncompared_defaults(context: Context, tables: Iterable[Table]) -> list[str]:
+    """Return the existing columns whose declared default asks for the caller, and whose default is another.
+
+    Without ``compare_server_default`` in env.py, Alembic leaves them as they are.
+    """
+    if context.autogen_context.opts.get("compare_server_default", False) is not False:
+        return []
+    declared = {
+        (key, column.name): (f"{table.fullname}.{column.name}", sql)
+        for table in tables
+        if (key := context.key(table)) not in context.tables.created
+        for column in table.columns
+        if _asks_for_the_caller(sql := _sql(column.server_default))
+    }
+    live = column_defaults(context.connection, default_schema=context.default_schema, columns=list(declared))
+    return [
+        name
+        for key, (name, sql) in declared.items()
+        if key in live and not _are_equal(context.connection, name, live[key], sql)
+    ]
+
+
+def say_which_defaults_stay(columns: Iterable[str]) -> None:
+    """Log a warning for columns whose default Alembic doesn't compare."""
+    if names := ", ".join(columns):
+        log.warning(
+            "autogenerate leaves the default of %s as it is: the model has a default that asks for the "
+            "caller, the database has another or none, and env.py doesn't compare defaults. Set "
+            "compare_server_default=True in context.configure() of env.py",
+            names,
+        )
 
 
 def _sql(default: Any) -> str | None:
