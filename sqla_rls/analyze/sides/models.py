@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 import sqla_rls.schema_events  # noqa: F401  # its listeners create the policies
+from sqla_rls.analyze.sides.missing import of_another_program
 from sqla_rls.analyze.sides.scratch import Owner, Scratch
 from sqla_rls.declare.collect import declared
 from sqla_rls.exc import AnalysisError, RowSecurityError
@@ -77,8 +78,11 @@ def create_models(metadatas: Iterable[MetaData], scratch: Scratch, owner: Owner)
                 for metadata in metadatas:
                     metadata.create_all(connection)
         except (RowSecurityError, SQLAlchemyError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().replace("\n", " ")
-            raise AnalysisError(f"the models can't be created in the scratch database: {reason}") from error
+            cause = getattr(error, "orig", None) or error
+            reason = " ".join(str(cause).split())
+            raise AnalysisError(
+                f"the models can't be created in the scratch database: {reason}{of_another_program(cause)}"
+            ) from error
 
 
 def _create_missing(

@@ -17,6 +17,7 @@ from alembic.config import CommandLine, Config
 from sqlalchemy import Engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
+from sqla_rls.analyze.sides.missing import of_another_program
 from sqla_rls.exc import AnalysisError, ExposureNotConfirmed
 
 #: The names that env.py may ask for by ``context.get_x_argument()``.
@@ -87,9 +88,9 @@ def _reason(error: Exception) -> str:
             "this run: it upgrades a scratch database only. Set it to False again until you have reviewed "
             "the result"
         )
-    return (
-        str(found) if isinstance(found, AnalysisError | ArgumentError) else f"{type(found).__name__}: {found}"
-    )
+    if isinstance(found, AnalysisError | ArgumentError):
+        return str(found)
+    return f"{type(found).__name__}: {found}{of_another_program(found)}"
 
 
 def _revision_of(error: Exception) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy import URL, Column, Connection, MetaData, Table, Uuid, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from sqla_rls import supabase
 from sqla_rls.analyze.sides import Built, Dump, Side, build_sides, read_dump
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
@@ -324,6 +325,39 @@ def test_an_unconfirmed_exposure_says_where_to_confirm_it(
 def test_a_failing_upgrade_says_why(project: Callable[[str], Side]) -> None:
     side = project("boom")
     with pytest.raises(AnalysisError, match="rev:one can't be built: NameError: name 'boom'"), side.build():
+        pass
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "statement",
+    [
+        """op.create_policy('p', 'from_revision', command='SELECT', roles=['anon'], using='true')""",
+        """op.execute('SELECT auth.uid()')""",
+        """op.execute('SELECT FROM auth.users')""",
+        """op.execute('GRANT anon TO migrator')""",
+    ],
+)
+def test_an_upgrade_without_the_objects_of_another_program_names_snapshots(
+    project: Callable[[str], Side], tmp_path: Path, statement: str
+) -> None:
+    side = project('engine = create_engine(context.config.get_main_option("sqlalchemy.url"))')
+    path = tmp_path / "migrations" / "versions" / "one.py"
+    path.write_text(f"import sqla_rls.alembic\n{REVISION}    {statement}\n")
+    with (
+        pytest.raises(AnalysisError, match=r"other programs.* sqla-rls snapshot"),
+        side.build(),
+    ):
+        pass
+
+
+@pytest.mark.exhaustive
+def test_models_without_the_objects_of_another_program_name_snapshots() -> None:
+    metadata = MetaData()
+    supabase.leave_alone(metadata)
+    Table("todos", metadata, Column("user_id", Uuid, server_default=supabase.auth.uid()))
+    side = Side.parse("models", models=metadata)
+    with pytest.raises(AnalysisError, match=r'schema "auth" does not exist.*sqla-rls snapshot'), side.build():
         pass
 
 
