@@ -357,6 +357,8 @@ for _name in (
 
 
 _NO_SUCH_STATEMENT: Final = "26000"
+#: The start of the names that asyncpg makes.
+_PREPARED: Final = "__asyncpg_"
 
 #: Arguments of connect() that keep asyncpg and SQLAlchemy from caching prepared statements.
 UNPREPARED: Final[dict[str, Any]] = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
@@ -391,9 +393,21 @@ def connect(dialect: Dialect, cargs: Any, cparams: dict[str, Any]) -> Any:
 def _replace(context: ExceptionContext) -> None:
     # SQL text may have removed the statements that asyncpg has prepared.  SQLAlchemy still has them, and each
     # later caller would have the same error.
-    if getattr(context.original_exception, "sqlstate", None) == _NO_SUCH_STATEMENT:
+    error, connection = context.original_exception, context.connection
+    if (
+        getattr(error, "sqlstate", None) == _NO_SUCH_STATEMENT
+        and connection is not None
+        and _has_prepared(connection.connection.dbapi_connection, str(error))
+    ):
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False
+
+
+def _has_prepared(adapter: Any, message: str) -> bool:
+    """Return whether *message* names a statement that asyncpg or SQLAlchemy has prepared."""
+    cache: Any = getattr(adapter, "_prepared_statement_cache", None) or {}
+    names = [prepared[0]._state.name for prepared in cache.values()]
+    return _PREPARED in message or any(name and name in message for name in names)
 
 
 def _forget(connection: Any, record: Any) -> None:

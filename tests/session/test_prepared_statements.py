@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqla_rls import BindingOptions, Caller, enforce_row_security, identify
 from sqla_rls.driver.base import Transport
 from tests.support.line import How, Line, hows
-from tests.support.sessions import ANYTHING, CALLER, TASKS, Todo, by_transports, statements_of
+from tests.support.sessions import ANYTHING, BACKEND, CALLER, TASKS, Todo, by_transports, statements_of
 from tests.support.signing import Signed
 
 pytestmark = pytest.mark.sqlalchemy
@@ -145,4 +146,39 @@ def test_who_comes_after_the_prepared_statements_are_gone_has_one_error_at_most(
     with suppress(DBAPIError):
         line.visit(bob, tasks)
     assert line.visit(bob, tasks) == ["bob's"]
+    line.hang_up()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", hows())
+def test_a_statement_that_the_caller_has_not_prepared_costs_no_connection(
+    url: URL, runner: asyncio.Runner, todos: None, how: How, alice: Caller
+) -> None:
+    def work(session: Session) -> object:
+        before = session.scalar(BACKEND)
+        savepoint = None if how.autocommit else session.begin_nested()
+        with pytest.raises(DBAPIError, match="does not exist"):
+            session.execute(text("EXECUTE nothing"))
+        if savepoint is not None:
+            savepoint.rollback()
+        assert session.scalars(TASKS).all() == ["alice's"]
+        return session.scalar(BACKEND) == before
+
+    line = Line(url, how, runner)
+    assert line.visit(alice, work)
+    line.hang_up()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", hows(["asyncpg, pipeline", "asyncpg, one-shot"]))
+def test_a_name_of_the_applications_own_is_one_of_the_drivers(
+    url: URL, runner: asyncio.Runner, todos: None, how: How, alice: Caller, bob: Caller
+) -> None:
+    names = map("named_{}".format, count())
+    line = Line(url, how, runner, {"prepared_statement_name_func": names.__next__})
+    assert line.visit(bob, lambda session: session.scalars(TASKS).all()) == ["bob's"]
+    line.visit(alice, lambda session: session.execute(text("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$")))
+    with pytest.raises(DBAPIError, match="does not exist"):
+        line.visit(bob, lambda session: session.scalars(TASKS).all())
+    assert line.visit(bob, lambda session: session.scalars(TASKS).all()) == ["bob's"]
     line.hang_up()
