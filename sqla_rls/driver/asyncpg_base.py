@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
@@ -11,6 +12,9 @@ import asyncpg
 from sqla_rls.driver import asyncpg_pipeline as pipeline
 from sqla_rls.driver.base import ENDED, RESET, Binding, DriverConnection, NotDiscarded
 from sqla_rls.exc import BindingError, TransactionRefused, UnsupportedTransaction
+
+#: The time for a cancellation, as SQLAlchemy has it, in seconds.
+_CANCELLATION: Final = 2.0
 
 
 class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[misc] # asyncpg isn't typed
@@ -99,9 +103,23 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
                 await self._sync()
             self._require_accepted(binding, error)
             raise
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
         except BaseException:
             self.terminate()
             raise
+
+    async def _give_up(self) -> None:
+        """Close the connection, once the server has cancelled the statement that it executes."""
+        protocol: Any = self._protocol
+        try:
+            if protocol is not None and protocol._is_cancelling():
+                await protocol._wait_for_cancellation(_CANCELLATION)
+        except TimeoutError:
+            pass
+        finally:
+            self.terminate()
 
     async def _prepare_first(self, *args: Any, **kw: Any) -> Any:
         """Prepare a statement, with BEGIN and the binding ahead of it, as ``fetch_first()``."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sqla_rls import BindingOptions, Caller, identify
@@ -20,6 +21,12 @@ from tests.support.asyncpg_sessions import SLEEP, Open, begin_by, raw, scalar, t
 from tests.support.sessions import ALICE, ANYTHING, BACKEND, CALLER, TASKS, Todo
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
+
+#: A process that executes SLEEP.
+_SLEEPING = text("""
+SELECT pid FROM pg_stat_activity
+ WHERE datname = current_database() AND state = 'active' AND wait_event = 'PgSleep'
+""")
 
 
 @pytest.mark.exhaustive
@@ -47,6 +54,28 @@ async def test_nobody_gets_the_answer_to_a_first_statement_that_was_given_up(
                 await session.rollback()
                 assert (await session.execute(CALLER)).one() == ALICE
         assert await tasks(maker, bob) == ["bob's"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("is_prepared", [True, False])
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+async def test_a_first_statement_that_is_given_up_ends_on_the_server(
+    runner: asyncio.Runner, open_pool: Open, admin: Engine, alice: Caller, is_prepared: bool, level: str
+) -> None:
+    maker = open_pool()
+    maker.configure(bind=maker.kw["bind"].execution_options(isolation_level=level))
+    if is_prepared:
+        await scalar(maker, alice, SLEEP, seconds=0)
+    async with maker() as session:
+        identify(session, alice)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await session.execute(SLEEP, {"seconds": 10})
+    deadline = time.monotonic() + 5
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while sleeping := connection.scalar(_SLEEPING):
+            assert time.monotonic() < deadline, sleeping
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.exhaustive
