@@ -158,6 +158,24 @@ def test_what_cannot_be_bound_is_refused(line: Line, admin: Engine, todos: None,
     assert len(all_todos(admin)) == 2
 
 
+@pytest.mark.exhaustive
+def test_what_postgres_runs_in_no_transaction_is_refused(line: Line, todos: None, alice: Caller) -> None:
+    def work(session: Session) -> object:
+        for statement in (
+            "VACUUM",
+            "CREATE DATABASE nothing",
+            "DISCARD ALL",
+            "REINDEX TABLE CONCURRENTLY todos",
+        ):
+            with pytest.raises(DBAPIError, match="transaction block|pipeline"):
+                session.execute(text(statement))
+            assert session.execute(CALLER).one() == ALICE
+        return tasks(session)
+
+    assert line.visit(alice, work) == ["alice's"]
+    assert is_nobodys(line)
+
+
 def test_a_binding_that_fails_runs_nothing(line: Line, admin: Engine, todos: None, bob: Caller) -> None:
     add = text("INSERT INTO todos (task, user_id) VALUES (:x, :x)")
     before = line.visit(bob, backend)

@@ -12,7 +12,17 @@ from sqlalchemy.orm import Session
 
 from sqla_rls import Caller
 from tests.support.psycopg_statements import raw
-from tests.support.sessions import ALICE, ANYTHING, CALLER, NOBODY, TASKS, Sessions, Todo, by_transports
+from tests.support.sessions import (
+    ALICE,
+    ANYTHING,
+    CALLER,
+    NOBODY,
+    TASKS,
+    Sessions,
+    Todo,
+    all_todos,
+    by_transports,
+)
 from tests.support.suite import table
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
@@ -42,6 +52,19 @@ def test_a_transaction_that_sql_ends_is_followed_by_one_that_is_bound(
         session.execute(text(end))
         assert session.execute(CALLER).one() == ALICE
         assert session.scalars(TASKS).all() == ["alice's"]
+
+
+@pytest.mark.exhaustive
+@CARRIED
+def test_a_transaction_of_psycopgs_is_a_savepoint_of_the_sessions(
+    sessions: Sessions, admin: Engine, todos: None, alice: Caller
+) -> None:
+    for end in (Session.rollback, Session.commit):
+        with sessions(alice) as session:
+            with raw(session).transaction():
+                session.execute(insert(Todo).values(task="another"))
+            end(session)
+        assert [task for _, task in all_todos(admin)][2:] == (["another"] if end is Session.commit else [])
 
 
 @CARRIED
