@@ -167,7 +167,7 @@ def test_what_postgres_runs_in_no_transaction_is_refused(line: Line, todos: None
             "DISCARD ALL",
             "REINDEX TABLE CONCURRENTLY todos",
         ):
-            with pytest.raises(DBAPIError, match="transaction block|pipeline"):
+            with pytest.raises(DBAPIError, match=r"transaction block|pipeline"):
                 session.execute(text(statement))
             assert session.execute(CALLER).one() == ALICE
         return tasks(session)
