@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from sqla_rls import Caller
+from sqla_rls.testing.postgres import Server
 from tests.support.psycopg_statements import raw
 from tests.support.sessions import (
     ALICE,
@@ -102,6 +104,26 @@ def test_set_transaction_comes_too_late_and_says_so(sessions: Sessions, alice: C
         session.rollback()
         session.execute(text("SET TRANSACTION READ ONLY"))
         assert session.execute(CALLER).one() == ALICE
+
+
+@pytest.mark.exhaustive
+@by_transports("with_begin")
+def test_who_locks_a_table_first_sees_what_the_last_owner_of_the_lock_has_committed(
+    server: Server, sessions: Sessions, admin: Engine, todos: None, alice: Caller
+) -> None:
+    with sessions(alice) as session:
+        session.execute(ANYTHING)
+        session.commit()
+        # Before PostgreSQL 18, the binding takes the snapshot.
+        level: Any = "REPEATABLE READ" if server.version >= 18 else "READ COMMITTED"
+        session.connection(execution_options={"isolation_level": level})
+        with admin.connect() as owner:
+            owner.execute(insert(Todo).values(task="another", user_id="alice"))
+            release = threading.Timer(0.5, owner.commit)
+            release.start()
+            session.execute(text("LOCK TABLE todos IN SHARE ROW EXCLUSIVE MODE"))
+            release.join()
+        assert session.scalars(TASKS).all() == ["alice's", "another"]
 
 
 @CARRIED
