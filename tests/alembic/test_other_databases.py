@@ -43,7 +43,7 @@ from sqla_rls import (
     memberships,
 )
 from sqla_rls.testing.postgres import installations
-from tests.support.project import Project, execute, operations, own_todos, todos
+from tests.support.project import Project, counted, execute, operations, own_todos, todos
 
 pytestmark = pytest.mark.exhaustive
 
@@ -404,6 +404,23 @@ def test_a_default_that_alembic_does_not_compare_is_a_warning(
 
     project.migrate(_models_with_default(Text, jwt_claim("o", "team")))
     assert STAYS in caplog.text
+    project.downgrade("base")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("compares", [False, True])
+def test_equal_defaults_of_many_columns_are_compared_once(project: Project, compares: bool) -> None:
+    metadata = _models_with_default(None, None)
+    for number in range(10):
+        metadata.tables["todos"].append_column(
+            Column(f"team_{number}", Text, server_default=jwt_claim("team"))
+        )
+    project.options["compare_server_default"] = compares
+    project.migrate(metadata)
+    with counted() as statements:
+        project.check(metadata)
+    spelled = [one for one in statements if "VIEW sqla_rls_default" in one]
+    assert len(spelled) == len({*spelled}) == 2
     project.downgrade("base")
 
 

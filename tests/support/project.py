@@ -357,3 +357,16 @@ def execute(project: Project, *statements: str) -> None:
     with project.engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """The statements that all engines execute."""
+    found: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        found.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield found
+    event.remove(Engine, "before_cursor_execute", note)

@@ -7,7 +7,8 @@ NULL, and so is the comparison.  By default, Alembic compares the defaults of ex
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 from alembic.operations import MigrateOperation, ops
 from sqlalchemy import Connection, DefaultClause, Table, text
@@ -24,44 +25,60 @@ log = autogenerate_log(__name__)
 _SPELLING = text("SELECT pg_catalog.pg_get_viewdef('pg_temp.sqla_rls_default'::regclass)")
 
 
+@dataclass(frozen=True, slots=True)
+class _Spellings:
+    """How Postgres spells defaults; tables of an application share a few of them."""
+
+    connection: Connection
+    _known: dict[str, str | None] = field(default_factory=dict[str, str | None])
+
+    def are_equal(self, column: str, one: str | None, other: str | None) -> bool:
+        """Return whether two defaults that ask for the caller are equal."""
+        if not (_asks_for_the_caller(one) and _asks_for_the_caller(other)):
+            return False
+        if one == other:
+            return True
+        spelled = self._of(column, one)
+        return spelled is not None and spelled == self._of(column, other)
+
+    def _of(self, column: str, sql: str) -> str | None:
+        if sql not in self._known:
+            self._known[sql] = None
+            with trying(self.connection, f"the default of {column} counts as changed"):
+                self.connection.exec_driver_sql(
+                    f"CREATE OR REPLACE TEMPORARY VIEW sqla_rls_default (value) AS SELECT ({sql})::text"
+                )
+                self._known[sql] = self.connection.scalar(_SPELLING)
+        return self._known[sql]
+
+
 def without_equal_defaults(
     connection: Connection, operations: list[MigrateOperation]
 ) -> list[MigrateOperation]:
     """Return *operations* without changes between equal defaults."""
+    return _without_equal(_Spellings(connection), operations)
+
+
+def _without_equal(spellings: _Spellings, operations: list[MigrateOperation]) -> list[MigrateOperation]:
     kept: list[MigrateOperation] = []
     for operation in operations:
-        if isinstance(operation, ops.AlterColumnOp) and _is_equal(connection, operation):
+        if isinstance(operation, ops.AlterColumnOp) and spellings.are_equal(
+            operation.column_name,
+            _sql(operation.existing_server_default),
+            _sql(operation.modify_server_default),
+        ):
             operation.modify_server_default = False
             if not operation.has_changes():
                 continue
         if isinstance(operation, ops.ModifyTableOps):
-            operation.ops = without_equal_defaults(connection, list(operation.ops))
+            operation.ops = _without_equal(spellings, list(operation.ops))
             if not operation.ops:
                 continue
         kept.append(operation)
     return kept
 
 
-def _is_equal(connection: Connection, operation: ops.AlterColumnOp) -> bool:
-    pair = [_sql(one) for one in (operation.existing_server_default, operation.modify_server_default)]
-    return _are_equal(connection, operation.column_name, *pair)
-
-
-def _are_equal(connection: Connection, column: str, *pair: str | None) -> bool:
-    """Return whether two defaults that ask for the caller are equal."""
-    if not all(map(_asks_for_the_caller, pair)):
-        return False
-    spellings: list[str | None] = []
-    with trying(connection, f"the default of {column} counts as changed"):
-        for sql in pair:
-            connection.exec_driver_sql(
-                f"CREATE OR REPLACE TEMPORARY VIEW sqla_rls_default (value) AS SELECT ({sql})::text"
-            )
-            spellings.append(connection.scalar(_SPELLING))
-    return len(spellings) == len(pair) and spellings[0] == spellings[1]
-
-
-def _asks_for_the_caller(sql: str | None) -> bool:
+def _asks_for_the_caller(sql: str | None) -> TypeGuard[str]:
     return sql is not None and f"{AUTH_SCHEMA}." in sql
 
 
@@ -80,10 +97,11 @@ def uncompared_defaults(context: Context, tables: Iterable[Table]) -> list[str]:
         if _asks_for_the_caller(sql := _sql(column.server_default))
     }
     live = column_defaults(context.connection, default_schema=context.default_schema, columns=list(declared))
+    spellings = _Spellings(context.connection)
     return [
         name
         for key, (name, sql) in declared.items()
-        if key in live and not _are_equal(context.connection, name, live[key], sql)
+        if key in live and not spellings.are_equal(name, live[key], sql)
     ]
 
 

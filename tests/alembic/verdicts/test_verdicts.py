@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Computed,
-    Engine,
     Enum,
     Integer,
     MetaData,
@@ -24,7 +21,6 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    event,
     text,
 )
 
@@ -41,7 +37,7 @@ from sqla_rls import (
     sql_function,
 )
 from sqla_rls.exc import DeclarationError, ExposureNotConfirmed
-from tests.support.project import Project, execute, operations, own_todos, todos
+from tests.support.project import Project, counted, execute, operations, own_todos, todos
 from tests.support.verdicts import OWN, read, verdicts
 
 
@@ -455,18 +451,6 @@ def many(using: str) -> MetaData:
             Policy("d", "SELECT", authenticated, using=using),
         )
     return metadata
-
-
-@contextmanager
-def counted() -> Iterator[list[str]]:
-    found: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        found.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    yield found
-    event.remove(Engine, "before_cursor_execute", note)
 
 
 @pytest.mark.exhaustive
