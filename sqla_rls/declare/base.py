@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import (
     Column,
+    FromClause,
     MetaData,
     Table,
     event,
@@ -211,10 +212,20 @@ def table_of(target: Any) -> Table | None:
     return table if isinstance(table, Table) else None
 
 
-def declare_on(table: Table, *declarations: Declaration) -> None:
-    """Add *declarations* to an existing *table*, as if they were in its ``__table_args__``."""
+def declare_on(table: FromClause | type[Any], *declarations: Declaration) -> None:
+    """Add *declarations* to an existing *table*, as if they were in its ``__table_args__``.
+
+    Args:
+        table: a Table, or a mapped class.
+        declarations: policies, flags and grants.
+
+    Raises:
+        DeclarationError: *table* is neither.
+    """
+    found = table_of(table)
+    parent: Any = table if found is None else found
     for one in declarations:
-        one._set_parent_with_dispatch(table)
+        one._set_parent_with_dispatch(parent)
 
 
 class RoleTuple(tuple[Role | str, ...]):

@@ -29,6 +29,7 @@ from sqla_rls import (
     auth_uid,
     authenticated,
     crud_policy,
+    declare_on,
     default_privileges,
     disable_row_level_security,
     grant,
@@ -168,6 +169,23 @@ def test_names_are_unique_on_a_table() -> None:
 def test_a_policy_belongs_on_a_table() -> None:
     with pytest.raises(DeclarationError, match="belongs on a Table"):
         Policy("it", using=True)._set_parent_with_dispatch(Column("id", Integer))
+
+
+@pytest.mark.exhaustive
+def test_declarations_are_added_to_a_mapped_class_or_its_table() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Todo(Base):
+        __tablename__ = "todos"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    declare_on(Todo, Policy("of a class", using=True))
+    declare_on(Todo.__table__, Policy("of a table", using=True))
+    assert {key.name for key in declared([Base.metadata]).policies} == {"of a class", "of a table"}
+    for other in (Base, Todo.__table__.alias()):
+        with pytest.raises(DeclarationError, match="belongs on a Table"):
+            declare_on(other, Policy("it", using=True))
 
 
 def test_a_table_is_open_or_has_policies() -> None:

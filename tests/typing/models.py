@@ -119,6 +119,8 @@ declare_on(
     enable_row_level_security(),
     Policy("none", using=False, imply_privileges=False),
 )
+declare_on(Member, own_rows("user_id"))
+declare_on(Member.__table__, force_row_level_security())
 sql_function("is_member", Base.metadata, arguments="org uuid", returns="boolean", body="…", to=authenticated)
 open_todos = view(
     "open_todos", Base.metadata, select(Todo.user_id), grant("SELECT", to=authenticated), schema="app"
