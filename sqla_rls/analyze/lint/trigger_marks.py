@@ -20,7 +20,7 @@ _NUMBER: Final = 918273645
 _SMALL_NUMBER: Final = 28173
 _UUID: Final = "5a1a0e15-0000-4000-8000-00005a1a0e15"
 _DAY: Final = "1907-03-05"
-_MARKS: Final = f"{_WORD}|{_NUMBER}|{_SMALL_NUMBER}|{_UUID}|{_DAY}"
+MARKS: Final = f"{_WORD}|{_NUMBER}|{_SMALL_NUMBER}|{_UUID}|{_DAY}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Showing(Statement):
               {self.text};
               SET CONSTRAINTS ALL IMMEDIATE;
             EXCEPTION WHEN OTHERS THEN
-              IF SQLERRM ~ '{_MARKS}' THEN
+              IF SQLERRM ~ '{MARKS}' THEN
                 RAISE EXCEPTION USING ERRCODE = '{SHOWN}', MESSAGE = 'gets the error ' || SQLERRM;
               END IF;
               RAISE;
@@ -96,11 +96,16 @@ def marked_rows(name: str, columns: Sequence[str], condition: str = "") -> str:
     rows = (
         f"SELECT pg_catalog.to_jsonb(t) AS r FROM (SELECT {quoted_list(columns)} FROM {name}{condition}) AS t"
     )
-    return f"({rows}) AS t WHERE t.r::pg_catalog.text ~ '{_MARKS}'"
+    return f"({rows}) AS t WHERE t.r::pg_catalog.text ~ '{MARKS}'"
 
 
 def value_of(marked: Marked, relation: Relation, name: str) -> str:
     return literal(relation.columns[name], marked.row.values[name])
+
+
+def is_more_than_number(shown: str) -> bool:
+    """Return whether *shown* has a mark that no sum can be: a text or a uuid."""
+    return _WORD in shown or _UUID in shown
 
 
 def mark_of(column: Column) -> Any:

@@ -1,7 +1,13 @@
-"""A SECURITY DEFINER function that callers may run reads protected tables, and doesn't ask who the caller is.
+"""A SECURITY DEFINER function that callers may run reads protected tables, and doesn't filter by the caller.
 
 Row security doesn't hold for the owner of the function, so that the body sees all rows. The result is the
 same for each caller. A function that filters by the caller, such as a membership test, isn't found.
+
+A function that asks who calls, such as `IF auth.user_id() IS NULL THEN RAISE …`, may show the rows of others
+all the same. Small worlds decide: callers whom no row names call it. The function is found if they get values
+of a row that is someone else's. It isn't found if it filters by the caller, or shows sums. Nor is it found if
+the caller needs a text of the row, such as the token of a link. The finding is a warning if the caller needs
+the id of the owner. It is an info if the caller needs a key that isn't a number: such a key can't be guessed.
 
 A view or a function that the body reads counts, too. It may have another owner, whose rights it has.
 
@@ -29,6 +35,7 @@ from sqlalchemy import RowMapping
 from sqla_rls.analyze.lint.callers import PastRowSecurity, function_asks, past_row_security
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Level, Remedy
+from sqla_rls.analyze.lint.function_reads import FunctionReads, shown_by_function
 from sqla_rls.analyze.lint.other_policies import OtherPolicies, Undecided, opaque_rights, other_policies
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.lint.trigger_reads import callers_of_trigger, shown_by_trigger
@@ -59,10 +66,13 @@ def check(database: Database) -> Iterator[Finding]:
     for row in database.fetch("definer_functions"):
         signature = row["signature"]
         roles = [one.name for one in database.callers if database.may_execute(one.name, signature)]
-        if not roles or not database.has_schema_of(signature) or function_asks(database.schema, signature):
+        if not roles or not database.has_schema_of(signature):
             continue
         past = past_row_security(database, signature, row["owner"])
-        if past is not None:
+        if function_asks(database.schema, signature):
+            if past is not None and (shown := shown_by_function(database, row, roles)) is not None:
+                yield _to_strangers(row, past, roles, shown)
+        elif past is not None:
             yield _past(row, past, roles)
         else:
             found = list(_by_others(database, row, roles))
@@ -92,6 +102,33 @@ def _by_triggers(database: Database) -> Iterator[Finding]:
             role=found.role,
             remedy=f"Or let it read rows of the caller only, or revoke {found.command} from callers.",
         )
+
+
+def _to_strangers(
+    row: RowMapping, past: PastRowSecurity, roles: Sequence[str], shown: FunctionReads
+) -> Finding:
+    return _finding(
+        row,
+        level=shown.level,
+        text=f"Function {row['signature']} asks who calls, and shows rows of {shown.table} to each caller.",
+        evidence=[
+            shown.evidence,
+            Evidence(
+                kind="catalog",
+                text=(
+                    f"{listed(roles)} may execute it; row security of {listed(past.tables)} doesn't hold for "
+                    f"{past.whose}"
+                ),
+                data={
+                    "roles": roles,
+                    "tables": past.tables,
+                    "owner": row["owner"],
+                    "acts_as": past.roles,
+                },
+            ),
+        ],
+        role=shown.role,
+    )
 
 
 def _past(row: RowMapping, past: PastRowSecurity, roles: Sequence[str]) -> Finding:

@@ -1,6 +1,14 @@
 -- The functions with the rights of their owners.
 SELECT f.oid::pg_catalog.regprocedure::pg_catalog.text AS signature,
        pg_catalog.pg_get_userbyid(f.proowner) AS owner,
+       pg_catalog.format('%I.%I', n.nspname, f.proname) AS name,
+       f.prokind = 'p' AS is_procedure,
+       f.provariadic <> 0 AS is_variadic,
+       f.pronargdefaults AS defaults,
+       (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(
+                 pg_catalog.format_type(a.oid, NULL), p.typcategory, p.typname) ORDER BY a.place)
+          FROM unnest(f.proargtypes::pg_catalog.oid[]) WITH ORDINALITY AS a (oid, place)
+          JOIN pg_catalog.pg_type AS p ON p.oid = a.oid) AS arguments,
        f.prosqlbody IS NOT NULL AS is_bound,
        f.proretset AS returns_set,
        t.typname AS returns,

@@ -6,6 +6,7 @@ from tests.analyze.lint.faults import (
     clean_objects,
     conditions,
     dead_ends,
+    definers,
     notes,
     numbers,
     openings,
@@ -20,10 +21,18 @@ FAULTS: list[Fault] = [
     *conditions.FAULTS,
     *numbers.FAULTS,
     *admins.FAULTS,
+    *definers.FAULTS,
     *ways_around.FAULTS,
     *rights.FAULTS,
     *dead_ends.FAULTS,
     *speed.FAULTS,
     *notes.FAULTS,
 ]
-CLEAN: list[Clean] = [*clean.CLEAN, *clean_objects.CLEAN, *conditions.CLEAN, *numbers.CLEAN, *admins.CLEAN]
+CLEAN: list[Clean] = [
+    *clean.CLEAN,
+    *clean_objects.CLEAN,
+    *conditions.CLEAN,
+    *numbers.CLEAN,
+    *admins.CLEAN,
+    *definers.CLEAN,
+]
