@@ -142,6 +142,10 @@ class WaitingConnection(asyncpg.Connection, DriverConnection):  # type: ignore[m
         except asyncpg.PostgresError as error:
             self._require_accepted(binding, error)
             raise
+        except (asyncio.CancelledError, TimeoutError):
+            # The statement may wait for a lock.
+            await self._give_up()
+            raise
         except BaseException:
             # The error isn't the server's, so it is unknown how much has reached the server.
             self.terminate()

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Engine, insert, text
+from sqlalchemy import Engine, TextClause, insert, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sqla_rls import BindingOptions, Caller, identify
@@ -22,11 +22,20 @@ from tests.support.sessions import ALICE, ANYTHING, BACKEND, CALLER, TASKS, Todo
 
 pytestmark = [pytest.mark.every_postgres, pytest.mark.sqlalchemy]
 
-#: A process that executes SLEEP.
-_SLEEPING = text("""
-SELECT pid FROM pg_stat_activity
- WHERE datname = current_database() AND state = 'active' AND wait_event = 'PgSleep'
-""")
+#: The processes that execute SLEEP, and those that wait for a lock.
+_SLEEPING, _WAITING = (
+    text(f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {condition}")
+    for condition in ("state = 'active' AND wait_event = 'PgSleep'", "wait_event_type = 'Lock'")
+)
+
+
+async def until_none(admin: Engine, processes: TextClause) -> None:
+    """Wait until there is none of *processes*, or fail."""
+    deadline = time.monotonic() + 5
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while found := connection.scalar(processes):
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.exhaustive
@@ -71,11 +80,38 @@ async def test_a_first_statement_that_is_given_up_ends_on_the_server(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await session.execute(SLEEP, {"seconds": 10})
-    deadline = time.monotonic() + 5
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        while sleeping := connection.scalar(_SLEEPING):
-            assert time.monotonic() < deadline, sleeping
-            await asyncio.sleep(0.05)
+    await until_none(admin, _SLEEPING)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("is_prepared", [True, False])
+@pytest.mark.parametrize("way", ["cancelled", "timed out"])
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+async def test_a_first_statement_that_is_given_up_waits_for_no_lock(
+    runner: asyncio.Runner,
+    open_pool: Open,
+    admin: Engine,
+    todos: None,
+    alice: Caller,
+    is_prepared: bool,
+    way: str,
+    level: str,
+) -> None:
+    maker = open_pool(**({"command_timeout": 0.3} if way == "timed out" else {}))
+    maker.configure(bind=maker.kw["bind"].execution_options(isolation_level=level))
+    if is_prepared:
+        assert await tasks(maker, alice) == ["alice's"]
+    else:
+        await scalar(maker, alice, ANYTHING)
+    with admin.connect() as owner:
+        owner.execute(text("LOCK TABLE todos"))
+        async with maker() as session:
+            identify(session, alice)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3 if way == "cancelled" else None):
+                    await session.execute(TASKS)
+        await until_none(admin, _WAITING)
+    assert await tasks(maker, alice) == ["alice's"]
 
 
 @pytest.mark.exhaustive
