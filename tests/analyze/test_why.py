@@ -22,7 +22,7 @@ from sqla_rls import Caller
 from sqla_rls.analyze import explain_access
 from sqla_rls.analyze.why.explanation import Command, Reason
 from sqla_rls.cli import main
-from sqla_rls.exc import AnalysisError
+from sqla_rls.exc import AnalysisError, BindingError
 from sqla_rls.testing.postgres import Server
 from tests.support.scripts import database_of
 from tests.support.sessions import Todo
@@ -305,6 +305,29 @@ def test_an_owner_who_can_not_ask_either_gets_no_answer(admin: Engine) -> None:
         connection.exec_driver_sql("RESET SESSION AUTHORIZATION; GRANT USAGE ON SCHEMA auth TO asking_owner")
         connection.exec_driver_sql("SET SESSION AUTHORIZATION asking_owner")
         assert explain_access(connection, outsider, "asked", key=1).allowed
+        connection.rollback()
+
+
+@pytest.mark.exhaustive
+def test_an_owner_who_may_not_become_the_caller_gets_the_grant(owner: Engine) -> None:
+    """The role that creates another one may not SET ROLE to it, from PostgreSQL 16 on."""
+    name = 'why "owner"'
+    with owner.connect() as connection:
+        connection.exec_driver_sql('CREATE ROLE "why ""owner"""; CREATE TABLE owned (id int PRIMARY KEY)')
+        connection.exec_driver_sql('ALTER TABLE owned OWNER TO "why ""owner"""')
+        connection.exec_driver_sql('SET SESSION AUTHORIZATION "why ""owner"""')
+        with pytest.raises(BindingError, match="may not SET ROLE to it") as refused:
+            explain_access(connection, Caller(role="why_reader", subject="alice"), "owned", "SELECT", key=1)
+        assert name in str(refused.value)
+        grant = str(refused.value).partition("Run ")[2].partition(", or connect")[0]
+        connection.exec_driver_sql(
+            f"RESET SESSION AUTHORIZATION; {grant}; SET SESSION AUTHORIZATION " + '"why ""owner"""'
+        )
+        connection.exec_driver_sql("INSERT INTO owned VALUES (1)")
+        answer = explain_access(
+            connection, Caller(role="why_reader", subject="alice"), "owned", "SELECT", key=1
+        )
+        assert answer.reason == "missing_privilege"
         connection.rollback()
 
 

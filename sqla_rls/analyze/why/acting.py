@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.why.target import first_line, is_of_server
-from sqla_rls.exc import AnalysisError
+from sqla_rls.exc import AnalysisError, BindingError
 from sqla_rls.session.binding import bind
 from sqla_rls.session.checks import IS_KNOWN
 from sqla_rls.session.options import BindingOptions, SessionOptions
@@ -27,6 +27,11 @@ _MAY_ASK: Final = text(
     "SELECT pg_catalog.has_function_privilege(CAST(:oid AS pg_catalog.oid), 'EXECUTE') "
     "AND pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('auth'), 'USAGE')"
 )
+#: insufficient_privilege
+_MAY_NOT: Final = "42501"
+_USER: Final = text(
+    "SELECT session_user, pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 160000"
+)
 
 
 @contextmanager
@@ -41,10 +46,28 @@ def as_caller(connection: Connection, caller: Caller, signing_key: SigningKey | 
     )
     savepoint = connection.begin_nested()
     try:
-        bind(connection, caller, plan, joined=True)
+        try:
+            bind(connection, caller, plan, joined=True)
+        except BindingError as error:
+            if getattr(error.__cause__, "sqlstate", None) == _MAY_NOT:
+                savepoint.rollback()
+                raise BindingError(_who_grants(connection, caller.role)) from error.__cause__
+            raise
         yield
     finally:
-        savepoint.rollback()
+        if savepoint.is_active:
+            savepoint.rollback()
+
+
+def _who_grants(connection: Connection, role: str) -> str:
+    """Return the error of a connection that can't become *role*."""
+    quote = connection.dialect.identifier_preparer.quote
+    user, has_options = connection.execute(_USER).one()
+    options = " WITH INHERIT FALSE" if has_options else ""
+    return (
+        f"role {role!r} can't be bound: role {user!r} of the connection may not SET ROLE to it. Run GRANT "
+        f"{quote(role)} TO {quote(user)}{options}, or connect as a superuser"
+    )
 
 
 def require_known_caller(connection: Connection, caller: Caller, signing_key: SigningKey | None) -> None:
