@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from sqla_rls.analyze.why.explanation import Command
 
@@ -163,10 +163,6 @@ class Verdicts:
         )
 
 
-#: The reason of what ``Budget.seconds`` cut.
-TIME_OVER: Final = "the time was over"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """How much a comparison tries."""
@@ -178,3 +174,8 @@ class Budget:
     #: The most seconds for the whole comparison; None is no limit.  With a limit, the same input may give
     #: different output.
     seconds: float | None = None
+
+    @property
+    def time_over(self) -> str:
+        """The reason of what *seconds* cut."""
+        return f"the time limit of {self.seconds or 0:g} s ended"

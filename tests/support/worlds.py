@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
+from sqla_rls.analyze.sides.side import Built
 from sqla_rls.analyze.verdict import Budget, Comparison
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.server.postgres import Server
@@ -62,6 +63,19 @@ class Sides:
         ):
             options = {"budget": Budget(worlds=60), **options}
             yield compare_databases(before, after, **options), before, after
+
+    @contextmanager
+    def built(self, change: str, *, setup: str = "") -> Iterator[tuple[Built, Built]]:
+        """Both databases as sides."""
+        with (
+            self._database(self.before, SETUP + setup) as before,
+            self._database(self.after, SETUP + setup + change) as after,
+        ):
+            first, second = (
+                Built(connection=one, url=one.engine.url, left_out=(), incomplete={})
+                for one in (before, after)
+            )
+            yield first, second
 
     @contextmanager
     def _database(self, server: Server, script: str) -> Iterator[Connection]:

@@ -37,7 +37,7 @@ from sqla_rls.analyze.in_place.rights import Rights
 from sqla_rls.analyze.in_place.sides import BothSides, Side
 from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.in_place.triggers import commands_of_triggers
-from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexample, Direction, Scope, Verdicts
+from sqla_rls.analyze.verdict import Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.beyond import alike_in_all_worlds
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
@@ -381,9 +381,9 @@ class _Comparing:
             for place, actor in enumerate(actors):
                 if self.deadline is not None and time.monotonic() > self.deadline:
                     self.verdicts.left_out.append(
-                        f"{name}: the time was over after {place} of {len(actors)} callers"
+                        f"{name}: {self.budget.time_over} after {place} of {len(actors)} callers"
                     )
-                    raise Undecidable(TIME_OVER)
+                    raise Undecidable(self.budget.time_over)
                 rows = self.evaluator.answers(
                     question, len(attempts.units), actor, as_role=as_role, settings=settings
                 )

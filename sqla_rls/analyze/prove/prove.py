@@ -15,7 +15,7 @@ from sqla_rls.analyze.prove.judge import Judge, Pair, Tally
 from sqla_rls.analyze.prove.mutants import run
 from sqla_rls.analyze.prove.oracle import COMMANDS, Decision, Oracle
 from sqla_rls.analyze.prove.proof import Kept, NotStated, Proof, Violation
-from sqla_rls.analyze.verdict import TIME_OVER, Budget, Scope
+from sqla_rls.analyze.verdict import Budget, Scope
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import PUBLIC, Profile, Relation
@@ -141,7 +141,7 @@ class Prover:
             if not tally.worlds and decided:
                 most = tally.rejections.most_common(1)
                 reason = f"no world satisfies the constraints: {most[0][0] if most else 'no value fits'}"
-                reason = TIME_OVER if tally.is_cut else reason
+                reason = self.budget.time_over if tally.is_cut else reason
                 not_stated += [NotStated(object=name, role=r, command=c, reason=reason) for r, c in decided]
                 continue
             if tally.untried:
@@ -324,7 +324,7 @@ class Prover:
                     )
                     break
                 if self.deadline is not None and time.monotonic() > self.deadline:
-                    tally.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
+                    tally.left_out.append(f"{name}: {self.budget.time_over} after {tally.worlds} worlds")
                     tally.is_cut = True
                     break
                 judge.run(batch, [(alike, profiles[name, alike[0]]) for alike in groups.values()])

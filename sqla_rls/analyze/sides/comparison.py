@@ -8,12 +8,14 @@ from typing import Final, TypeAlias, get_args
 
 from sqlalchemy import text
 
+from sqla_rls.analyze.sides.dump import read_dump
 from sqla_rls.analyze.sides.side import Built, Side, build_sides
 from sqla_rls.analyze.verdict import Budget, Change, Comparison, Same, Unknown
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.analyze.worlds.objects import PUBLIC
 from sqla_rls.analyze.worlds.schema import Schema
+from sqla_rls.exc import AnalysisError
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 
@@ -67,12 +69,24 @@ def compare_built(
             for sentence in one.left_out
         ),
         progress=progress,
+        have_same_catalog=lambda: _have_same_catalog(built),
     )
     comparison = _without_versions(comparison, built)
     if not any(one.incomplete for one in built):
         return comparison
     read = [Schema.read(one.connection) for one in built]
     return _without_verdicts(comparison, _Parts(built, read, schemas))
+
+
+def _have_same_catalog(built: tuple[Built, Built]) -> bool:
+    """Return whether dumps of the scratch databases and their roles are the same; False: nothing shows it."""
+    if any(one.incomplete for one in built):
+        return False
+    try:
+        before, after = (read_dump(one.url) for one in built)
+    except AnalysisError:
+        return False
+    return before == after
 
 
 def _without_versions(comparison: Comparison, built: tuple[Built, Built]) -> Comparison:

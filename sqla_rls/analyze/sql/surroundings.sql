@@ -52,6 +52,11 @@ SELECT pg_catalog.jsonb_build_object(
   'extensions', (
     SELECT pg_catalog.jsonb_agg(x.extname ORDER BY x.extname)
       FROM pg_catalog.pg_extension AS x WHERE x.extname <> 'pg_session_jwt'),
+  'memberships of the roles of Postgres', (
+    SELECT pg_catalog.jsonb_agg(pg_catalog.pg_get_userbyid(m.member) || ' ' || pg_catalog.pg_get_userbyid(m.roleid)
+                                ORDER BY pg_catalog.pg_get_userbyid(m.member), pg_catalog.pg_get_userbyid(m.roleid))
+      FROM pg_catalog.pg_auth_members AS m
+     WHERE m.member < 16384 AND m.roleid >= 16384),
   'settings', (
     SELECT pg_catalog.jsonb_agg(s.setconfig ORDER BY s.setconfig::pg_catalog.text)
       FROM pg_catalog.pg_db_role_setting AS s

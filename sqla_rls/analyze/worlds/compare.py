@@ -6,8 +6,7 @@ Two databases with the same definitions permit the same.  Where a definition dif
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,21 +15,23 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.verdict import TIME_OVER, Budget, Comparison, Counterexample, Direction, Scope, Verdicts
+from sqla_rls.analyze.verdict import Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.beyond import what_is_untried, what_varies
+from sqla_rls.analyze.worlds.beyond import may_ask_for_catalog, what_is_untried, what_varies
 from sqla_rls.analyze.worlds.counterexamples import counterexample
 from sqla_rls.analyze.worlds.definitions import is_changed, may_call, names_roles, uncompared
-from sqla_rls.analyze.worlds.differences import Difference, is_comparable, smallest
+from sqla_rls.analyze.worlds.differences import Difference, again, is_comparable, smallest
 from sqla_rls.analyze.worlds.generate import generate_worlds
+from sqla_rls.analyze.worlds.limit import TimeIsOver, TimeLimit
 from sqla_rls.analyze.worlds.objects import Profile, Relation
-from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.pools import Actor, asks_for_role_claim
 from sqla_rls.analyze.worlds.refused import Met, refused_rows, refuses, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
 from sqla_rls.analyze.worlds.search import Search
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statements
+from sqla_rls.analyze.worlds.unchanged import Profiles, Unchanged
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, Values, World
 
@@ -48,6 +49,7 @@ def compare_databases(
     schemas: Sequence[str] = (),
     left_out: Iterable[str] = (),
     progress: Progress | None = None,
+    have_same_catalog: Callable[[], bool] = lambda: False,
 ) -> Comparison:
     """Compare who can do what in two scratch databases, by real statements on real rows.
 
@@ -58,6 +60,8 @@ def compare_databases(
         schemas: the schemas whose tables and views are compared; without them, all.
         left_out: sentences for ``Scope.left_out``.
         progress: is called with the number of objects done, their number, and the next object.
+        have_same_catalog: whether the whole catalogs were shown to be the same.  It is called only if no
+            definition differs, and some policy may ask for any fact of the catalog.
 
     Returns:
         The changes, each with its smallest counterexample.
@@ -72,6 +76,7 @@ def compare_databases(
             budget=budget or Budget(),
             pool=pool,
             verdicts=Verdicts(left_out=list(left_out)),
+            have_same_catalog=have_same_catalog,
         ).run(schemas, progress)
 
 
@@ -91,6 +96,8 @@ class _Tally:
     met: Met = field(default_factory=Met)
     #: Why worlds without a difference don't say that there is none.
     untried: str | None = None
+    #: The commands about which no world is needed.
+    unchanged: frozenset[Command] = frozenset()
 
     def add(self, earlier: _Tally) -> None:
         """Add the worlds of another universe; their differences are known."""
@@ -102,11 +109,45 @@ class _Tally:
         for rejected, number in earlier.rejections.items():
             self.rejections[rejected] = self.rejections.get(rejected, 0) + number
 
+    def is_known(self, command: Command, direction: Direction) -> bool:
+        """Return whether no world is needed for a difference of the command in that direction."""
+        return command in self.unchanged or (command, direction) in self.found
+
+    def is_settled(self, command: Command) -> bool:
+        """Return whether no world is needed for the command."""
+        return self.is_known(command, "opens") and self.is_known(command, "closes")
+
     def is_about(self, universe: Universe, *commands: Command) -> bool:
         """Return whether the constraints left rows for *commands*."""
         if not universe.relation.has_rows:
             return self.worlds > 0
         return self.has_row or (self.has_insert and commands == ("INSERT",))
+
+
+@dataclass(slots=True)
+class _Group:
+    """Roles for which each statement on an object does the same."""
+
+    #: What they may do on each side.
+    profiles: tuple[Profile, ...]
+    #: The commands that worlds decide.
+    commands: Sequence[Command]
+    #: The other commands.
+    unchanged: frozenset[Command]
+    roles: list[str] = field(default_factory=list[str])
+
+    @property
+    def policies(self) -> Collection[str]:
+        return {policy for profile in self.profiles for policy in profile.policies}
+
+
+@dataclass(slots=True)
+class _Task:
+    """A group whose commands on an object worlds decide."""
+
+    name: str
+    group: _Group
+    universes: _Universes
 
 
 @dataclass(kw_only=True)
@@ -115,10 +156,11 @@ class _Comparing:
     budget: Budget
     pool: ThreadPoolExecutor
     verdicts: Verdicts
+    have_same_catalog: Callable[[], bool]
     objects: int = 0
     worlds: int = 0
     statements: int = 0
-    deadline: float | None = None
+    limit: TimeLimit = field(default_factory=TimeLimit)
     #: The relation that is compared.
     about: str = ""
 
@@ -131,8 +173,7 @@ class _Comparing:
         return self.sides[0].schema, self.sides[1].schema
 
     def run(self, schemas: Sequence[str], progress: Progress | None) -> Comparison:
-        if self.budget.seconds is not None:
-            self.deadline = time.monotonic() + self.budget.seconds
+        self.limit = TimeLimit(self.budget.seconds)
         names = [
             name
             for name in sorted({*self.schemas[0].relations, *self.schemas[1].relations})
@@ -141,6 +182,10 @@ class _Comparing:
         roles = roles_of(self.schemas)
         roles_differ = self.schemas[0].definition_of_roles != self.schemas[1].definition_of_roles
         changed = [name for name in names if is_changed(self.schemas, name)]
+        asking = [name for name in names if may_ask_for_catalog(self.schemas[0], name)]
+        if asking and not (roles_differ or changed or not self.have_same_catalog()):
+            asking = []
+        changed = sorted({*changed, *asking})
         candidates = names if roles_differ else changed
         profiles = self._profiles(candidates, roles)
         if roles_differ:
@@ -150,10 +195,23 @@ class _Comparing:
         self.verdicts.left_out += uncompared(
             (self.sides[0].connection, self.sides[1].connection), self.schemas, names
         )
-        for number, name in enumerate(candidates):
+        unchanged = Unchanged(schemas=self.schemas, profiles=profiles)
+        tasks = [task for name in candidates for task in self._tasks(name, roles, profiles, unchanged)]
+        self.objects = len(candidates)
+        places = {name: place for place, name in enumerate(candidates)}
+        cut: list[_Task] = []
+        for number, task in enumerate(tasks):
             if progress is not None:
-                progress(number, len(candidates), name)
-            self._compare(name, roles, profiles)
+                progress(places[task.name], len(candidates), task.name)
+            with self.limit.one_of(len(tasks) - number):
+                if not self._decide(task, is_last=False):
+                    cut.append(task)
+        # Others left time.
+        for number, task in enumerate(cut):
+            with self.limit.one_of(len(cut) - number):
+                self._decide(task, is_last=True)
+        for universes in dict.fromkeys(task.universes for task in tasks):
+            self.verdicts.left_out += universes.left_out
         if progress is not None and candidates:
             progress(len(candidates), len(candidates), "")
         return self._result()
@@ -190,60 +248,85 @@ class _Comparing:
             profiles[0].get((each, role)) != profiles[1].get((each, role)) for each in read for role in roles
         )
 
-    def _compare(self, name: str, roles: Sequence[str], profiles: tuple[Any, Any]) -> None:
-        self.objects += 1
-        self.about = name
-        groups: dict[Any, list[str]] = {}
-        for role in roles:
-            if any((name, role) in each and each[name, role].has_privileges for each in profiles):
-                groups.setdefault(self._likeness(name, role, profiles), []).append(role)
-        if not groups:
-            return
+    def _tasks(
+        self, name: str, roles: Sequence[str], profiles: tuple[Profiles, Profiles], unchanged: Unchanged
+    ) -> Iterator[_Task]:
+        """Yield the groups of *roles* that worlds decide about."""
         relation = self.joined.relations[name]
-        if relation.kind == "f":
-            self._not_tried(name, groups, profiles, "the rows of a foreign table can't be made")
-            return
-        side = self.sides[name in self.schemas[1].relations]
-        shared = Shared.of(self.schemas, name)
-        universe = Universe.of(relation, self.joined, shared, side.accepts, refuses=self._refuses)
-        varied: Universe | None = None
-        for alike in groups.values():
-            held = tuple(each[name, alike[0]] for each in profiles if (name, alike[0]) in each)
-            statements = Statements(universe=universe, profiles=held)
-            commands = statements.commands()
-            policies = {policy for profile in held for policy in profile.policies}
-            if (reason := what_varies(self.schemas, name, policies)) is not None:
-                for command in commands:
-                    self.verdicts.add_unknown(name, alike, command, reason)
+        nothing = Universe.nothing(relation, self.joined)
+        groups: dict[Any, _Group] = {}
+        universes = _Universes(self, relation)
+        for role in roles:
+            if not any((name, role) in each and each[name, role].has_privileges for each in profiles):
                 continue
+            held = tuple(each[name, role] for each in profiles if (name, role) in each)
+            commands = Statements(universe=nothing, profiles=held).commands()
+            same = unchanged.of(name, role, commands)
+            for command in same:
+                self.verdicts.add_same(name, [role], command, 0)
+            asked: list[Command] = [command for command in commands if command not in same]
+            if asked:
+                own = role if asks_for_role_claim(universes.shared.vocabulary) else ""
+                alike = self._likeness(name, role, profiles), same, own
+                groups.setdefault(alike, _Group(held, asked, same)).roles.append(role)
+        for group in groups.values():
+            if relation.kind == "f":
+                self._not_decided(name, group, "the rows of a foreign table can't be made")
+            elif (reason := what_varies(self.schemas, name, group.policies)) is not None:
+                self._not_decided(name, group, reason)
+            else:
+                yield _Task(name, group, universes)
+
+    def _decide(self, task: _Task, *, is_last: bool) -> bool:
+        """Find the verdicts of *task*, or return False: it needs more time, and *is_last* isn't given."""
+        name, group = task.name, task.group
+        self.about = name
+        tally = _Tally(unchanged=group.unchanged)
+        try:
+            tally = self._tried_worlds(task)
+            if tally.is_cut and not is_last and self.limit.has_time:
+                return False
+            if tally.is_cut:
+                self.verdicts.left_out.append(f"{name}: {self._time_over(tally)}")
+            tally.untried = what_is_untried(self.schemas, name, group.policies)
+            self._conclude(task.universes.plain, group, tally)
+        except TimeIsOver:
+            # Without time for the universe, there are no worlds.
+            if not is_last and self.limit.has_time:
+                return False
+            self.verdicts.left_out.append(f"{name}: {self._time_over(tally)}")
+            self._not_decided(name, group, self._time_over(tally))
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            first_line = str(error.orig).partition(chr(10))[0]
+            self._not_decided(name, group, f"the statements can't be tried: {first_line}")
+        return True
+
+    def _tried_worlds(self, task: _Task) -> _Tally:
+        group, universe = task.group, task.universes.plain
+        tally = self._tally(universe, group)
+        if not tally.is_cut and (
+            not tally.is_about(universe, *group.commands) or self._refused(universe, tally)
+        ):
+            # Only some values of the columns in constraints may be valid.
             try:
-                tally = self._tally(universe, alike[0], statements)
-                if not tally.is_about(universe, *commands) or self._refused(universe, tally):
-                    # Only some values of the columns in constraints may be valid.
-                    if varied is None:
-                        varied = Universe.of(
-                            relation,
-                            self.joined,
-                            shared,
-                            side.accepts,
-                            varies_checked=True,
-                            refuses=self._refuses,
-                        )
-                    statements = Statements(universe=varied, profiles=held)
-                    tally = self._tally(varied, alike[0], statements, tally)
-                if tally.is_about(universe, *commands) and not tally.is_cut:
-                    self.verdicts.left_out += sentences(universe, self._refused(universe, tally), tally.met)
-                tally.untried = what_is_untried(self.schemas, name, policies)
-                self._conclude(universe, alike, commands, tally)
-            except DBAPIError as error:
-                if error.connection_invalidated:
-                    raise
-                reason = f"the statements can't be tried: {str(error.orig).partition(chr(10))[0]}"
-                for command in commands:
-                    self.verdicts.add_unknown(name, alike, command, reason)
-        self.verdicts.left_out += [*universe.left_out, *(varied.left_out if varied is not None else ())]
+                tally = self._tally(task.universes.varied, group, tally)
+            except TimeIsOver:
+                tally.is_cut = True
+        if tally.is_about(universe, *group.commands) and not tally.is_cut:
+            self.verdicts.left_out += sentences(universe, self._refused(universe, tally), tally.met)
+        return tally
+
+    def _not_decided(self, name: str, group: _Group, reason: str) -> None:
+        for command in group.commands:
+            self.verdicts.add_unknown(name, group.roles, command, reason)
+
+    def _time_over(self, tally: _Tally) -> str:
+        return f"{self.budget.time_over} after {tally.worlds} worlds"
 
     def _refuses(self, relation: Relation, values: Values) -> bool:
+        self.limit.check()
         return any(
             refuses(side.schema, relation.name, values, side.asks)
             for side in self.sides
@@ -252,15 +335,6 @@ class _Comparing:
 
     def _refused(self, universe: Universe, tally: _Tally) -> dict[Row, str]:
         return {} if tally.is_cut else refused_rows(self.sides, universe, tally.met)
-
-    def _not_tried(
-        self, name: str, groups: Mapping[Any, Sequence[str]], profiles: tuple[Any, Any], reason: str
-    ) -> None:
-        universe = Universe.nothing(self.joined.relations[name], self.joined)
-        for alike in groups.values():
-            held = tuple(each[name, alike[0]] for each in profiles if (name, alike[0]) in each)
-            for command in Statements(universe=universe, profiles=held).commands():
-                self.verdicts.add_unknown(name, alike, command, reason)
 
     def _likeness(self, name: str, role: str, profiles: tuple[Any, Any]) -> Any:
         """Return a value that two roles have in common if each statement does the same as either."""
@@ -279,30 +353,34 @@ class _Comparing:
             calls.append(attributes is not None and may_call(side.connection, role, signatures))
         return repr((own, calls))
 
-    def _tally(
-        self, universe: Universe, role: str, statements: Statements, earlier: _Tally | None = None
-    ) -> _Tally:
-        tally = _Tally(found={} if earlier is None else dict(earlier.found))
-        self._fill(tally, universe, role, statements)
+    def _tally(self, universe: Universe, group: _Group, earlier: _Tally | None = None) -> _Tally:
+        tally = _Tally(
+            found={} if earlier is None else dict(earlier.found),
+            unchanged=group.unchanged,
+        )
+        try:
+            self._fill(tally, universe, group)
+        except TimeIsOver:
+            tally.is_cut = True
         if earlier is not None:
             tally.add(earlier)
         return tally
 
-    def _fill(self, tally: _Tally, universe: Universe, role: str, statements: Statements) -> None:
-        name, commands = universe.relation.name, statements.commands()
-        actors = universe.pools.actors([role])
+    def _fill(self, tally: _Tally, universe: Universe, group: _Group) -> None:
+        name = universe.relation.name
+        statements = Statements(universe=universe, profiles=group.profiles)
+        actors = universe.pools.actors(group.roles[:1])
         self._search(tally, universe, actors, statements)
         searched = tally.worlds
         worlds = generate_worlds(universe, self.budget)
         while batch := list(
             itertools.islice(worlds, min(_BATCH, self.budget.worlds - (tally.worlds - searched)))
         ):
-            if self._is_over(tally, name):
-                return
-            if all(_is_settled(tally, command) for command in commands):
+            self.limit.check()
+            if all(map(tally.is_settled, group.commands)):
                 return
             trials = [
-                Trial(world, [one for one in statements.on(world.row) if not _is_settled(tally, one.command)])
+                Trial(world, [one for one in statements.on(world.row) if not tally.is_settled(one.command)])
                 for world in batch
             ]
             self._try([trial for trial in trials if trial.statements], actors, universe, tally)
@@ -329,21 +407,11 @@ class _Comparing:
             actors=actors,
             budget=self.budget,
             run=self._run,
-            is_known=lambda *difference: difference in tally.found,
+            is_known=tally.is_known,
             note=note,
-            is_over=lambda: self._is_over(tally, universe.relation.name),
         )
         for trial in search.trials():
             self._try([trial], actors, universe, tally)
-
-    def _is_over(self, tally: _Tally, name: str) -> bool:
-        """Return whether the time of the budget is over, and say so."""
-        if self.deadline is None or time.monotonic() <= self.deadline:
-            return False
-        if not tally.is_cut:
-            self.verdicts.left_out.append(f"{name}: the time was over after {tally.worlds} worlds")
-            tally.is_cut = True
-        return True
 
     def _try(
         self, trials: Sequence[Trial], actors: Sequence[Actor], universe: Universe, tally: _Tally
@@ -375,7 +443,10 @@ class _Comparing:
     def _run(self, trials: Sequence[Trial], actors: Sequence[Actor]) -> tuple[list[Tried], list[Tried]]:
         self.worlds += len(trials)
         self.statements += sum(len(actors) * len(trial.statements) for trial in trials)
-        runs = [self.pool.submit(side.run, trials, actors, about=self.about) for side in self.sides]
+        runs = [
+            self.pool.submit(side.run, trials, actors, about=self.about, limit=self.limit)
+            for side in self.sides
+        ]
         # After an error of one side, its connection must wait for that of the other.
         wait(runs)
         before, after = runs[0].result(), runs[1].result()
@@ -394,7 +465,7 @@ class _Comparing:
             ]
             if places:
                 again = side.run_without_triggers(
-                    [trials[place] for place in places], actors, about=self.about
+                    [trials[place] for place in places], actors, about=self.about, limit=self.limit
                 )
                 for place, tried in zip(places, again, strict=True):
                     found[place] = tried
@@ -403,62 +474,115 @@ class _Comparing:
             if sentence not in self.verdicts.left_out:
                 self.verdicts.left_out.append(sentence)
 
-    def _conclude(
-        self, universe: Universe, roles: Sequence[str], commands: Sequence[Command], tally: _Tally
-    ) -> None:
+    def _conclude(self, universe: Universe, group: _Group, tally: _Tally) -> None:
         name = universe.relation.name
-        for command in commands:
-            examples: dict[Direction, Counterexample] = {}
-            varies = False
+        for command in group.commands:
+            examples: dict[Direction, Mapping[str, Counterexample]] = {}
+            reason: str | None = None
             for direction in ("opens", "closes"):
                 found = tally.found.get((command, direction))
-                if found is not None:
-                    least = smallest(found, direction, self._run)
-                    if least is None:
-                        varies = True
-                        continue
-                    examples[direction] = counterexample(
-                        least.universe,
-                        least.world,
-                        least.actor,
-                        least.statement,
-                        _told(*least.outcomes),
-                        direction,
-                    )
-            if varies:
-                self.verdicts.add_unknown(name, roles, command, "the results vary from run to run")
-            # An example that repeats is a change, whatever the other direction does.
-            if examples or not varies:
-                self._decided(universe, roles, command, examples, tally)
+                if found is None:
+                    continue
+                try:
+                    shown = self._shown(found, direction, group.roles)
+                except TimeIsOver:
+                    reason = f"{self.budget.time_over} before a difference was tried again: {direction}"
+                    continue
+                if shown is None:
+                    reason = "the results vary from run to run"
+                    continue
+                examples[direction] = shown
+            if reason is not None:
+                self.verdicts.add_unknown(name, group.roles, command, reason)
+            if examples:
+                # An example that repeats is a change, whatever the other direction does.
+                for role in group.roles:
+                    own: dict[Direction, Counterexample] = {
+                        direction: shown[role] for direction, shown in examples.items()
+                    }
+                    self.verdicts.add_change(name, role, command, own)
+            elif reason is None and (doubt := self._doubt(universe, command, tally)) is not None:
+                self.verdicts.add_unknown(name, group.roles, command, doubt)
+            elif reason is None:
+                self.verdicts.add_same(name, group.roles, command, tally.worlds)
 
-    def _decided(
-        self,
-        universe: Universe,
-        roles: Sequence[str],
-        command: Command,
-        examples: Mapping[Direction, Counterexample],
-        tally: _Tally,
-    ) -> None:
+    def _shown(
+        self, found: Difference, direction: Direction, roles: Sequence[str]
+    ) -> Mapping[str, Counterexample] | None:
+        """Return a counterexample of each of *roles*; None: the difference doesn't come again."""
+        is_late = self.limit.is_late()
+        with self.limit.last():
+            least = smallest(found, direction, self._run, is_late=is_late)
+            if least is None:
+                return None
+            examples: dict[str, Counterexample] = {}
+            for role in roles:
+                actor = replace(least.actor, role=role)
+                own = again(least, least.world, actor, direction, self._run)
+                if own is None:
+                    return None
+                outcomes = _told(*own.outcomes)
+                examples[role] = counterexample(
+                    own.universe, own.world, actor, own.statement, outcomes, direction
+                )
+            return examples
+
+    def _doubt(self, universe: Universe, command: Command, tally: _Tally) -> str | None:
+        """Return why worlds without a difference don't say that there is none."""
         name = universe.relation.name
-        if not examples and not tally.is_about(universe, command):
+        if tally.is_cut:
+            return self._time_over(tally)
+        if not tally.is_about(universe, command):
             most = max(tally.rejections, key=lambda one: tally.rejections[one], default="no value fits")
-            reason = TIME_OVER if tally.is_cut else f"no world satisfies the constraints: {most}"
-            self.verdicts.add_unknown(name, roles, command, reason)
-            return
-        if not examples and any(
-            schema.is_opaque(name) for schema in self.schemas if name in schema.relations
-        ):
-            reason = "a function runs SQL text that it computes, so it may read any table"
-            self.verdicts.add_unknown(name, roles, command, reason)
-            return
-        if not examples and tally.untried is not None:
-            self.verdicts.add_unknown(name, roles, command, tally.untried)
-            return
-        if not examples:
-            self.verdicts.add_same(name, roles, command, tally.worlds)
-            return
-        for role in roles:
-            self.verdicts.add_change(name, role, command, examples)
+            return f"no world satisfies the constraints: {most}"
+        if any(schema.is_opaque(name) for schema in self.schemas if name in schema.relations):
+            return "a function runs SQL text that it computes, so it may read any table"
+        return tally.untried
+
+
+@dataclass(eq=False)
+class _Universes:
+    """The universes of a relation, which are made when they are needed."""
+
+    comparing: _Comparing
+    relation: Relation
+
+    @cached_property
+    def plain(self) -> Universe:
+        return self._made(varies_checked=False)
+
+    @cached_property
+    def varied(self) -> Universe:
+        """That with other values in the columns of constraints, too."""
+        return self._made(varies_checked=True)
+
+    @cached_property
+    def shared(self) -> Shared:
+        """The vocabulary of both sides."""
+        return Shared.of(self.comparing.schemas, self.relation.name)
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the budget leaves out of the universes that were made."""
+        made = [vars(self)[name] for name in ("plain", "varied") if name in vars(self)]
+        return [sentence for one in made for sentence in one.left_out]
+
+    def _made(self, *, varies_checked: bool) -> Universe:
+        comparing, name = self.comparing, self.relation.name
+        side = comparing.sides[name in comparing.schemas[1].relations]
+
+        def accepts(type_: str, value: str) -> bool:
+            comparing.limit.check()
+            return side.accepts(type_, value)
+
+        return Universe.of(
+            self.relation,
+            comparing.joined,
+            self.shared,
+            accepts,
+            varies_checked=varies_checked,
+            refuses=comparing._refuses,
+        )
 
 
 def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tried) -> bool:
@@ -480,7 +604,3 @@ def _told(before: Outcome, after: Outcome) -> tuple[str, str]:
     if str(before) != str(after):
         return str(before), str(after)
     return f"{before}: {', '.join(before.rows)}", f"{after}: {', '.join(after.rows)}"
-
-
-def _is_settled(tally: _Tally, command: Command) -> bool:
-    return (command, "opens") in tally.found and (command, "closes") in tally.found

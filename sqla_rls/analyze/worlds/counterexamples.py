@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqla_rls.analyze.verdict import Counterexample, Direction
 from sqla_rls.analyze.why.explanation import Command
-from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.pools import Actor, names_another
 from sqla_rls.analyze.worlds.statements import Statement
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, World
@@ -18,6 +18,10 @@ VERBS: Final[Mapping[Command, str]] = {
     "UPDATE": "update",
     "DELETE": "delete",
 }
+
+
+#: More than the claims and settings of any caller are long.
+_NAMES_ANOTHER: Final = 1_000_000
 
 
 def counterexample(
@@ -67,5 +71,9 @@ def _value(value: Any) -> str:
 
 
 def size_of(actor: Actor) -> int:
-    """Return a number that is less for callers with fewer claims and settings."""
-    return len(repr((actor.claims or {}, actor.settings))) + (actor.claims is not None)
+    """Return a number that is less for callers with fewer claims and settings.
+
+    It is greater for each caller whose claims name another role than the caller has.
+    """
+    size = len(repr((actor.claims or {}, actor.settings))) + (actor.claims is not None)
+    return size + _NAMES_ANOTHER * names_another(actor)

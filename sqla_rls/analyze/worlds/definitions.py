@@ -8,7 +8,6 @@ from typing import Any, Final
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.analyze.why.target import query
-from sqla_rls.analyze.worlds.beyond import may_ask_for_catalog
 from sqla_rls.analyze.worlds.objects import Relation, RoleAttributes
 from sqla_rls.analyze.worlds.schema import Schema
 
@@ -20,10 +19,7 @@ _NOT_IN_WORDS: Final = str.maketrans(dict.fromkeys("(),;=<>|.:[]", " "))
 
 
 def is_changed(schemas: tuple[Schema, Schema], name: str) -> bool:
-    """Return whether the definition of a relation differs, or that of an object on which it depends.
-
-    Facts of the catalog on which it may depend count as different.
-    """
+    """Return whether the definition of a relation differs, or that of an object on which it depends."""
     before, after = schemas
     if before.surroundings != after.surroundings:
         return True
@@ -32,9 +28,7 @@ def is_changed(schemas: tuple[Schema, Schema], name: str) -> bool:
     if before.definitions(name) != after.definitions(name):
         return True
     # Such a function may read anything.
-    if before.is_opaque(name) and _everything(before) != _everything(after):
-        return True
-    return may_ask_for_catalog(before, name)
+    return before.is_opaque(name) and _everything(before) != _everything(after)
 
 
 def uncompared(

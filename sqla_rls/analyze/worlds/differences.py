@@ -34,14 +34,25 @@ class Difference:
     outcomes: tuple[Outcome, Outcome]
 
 
-def smallest(found: Difference, direction: Direction, run: Run) -> Difference | None:
-    """Leave out rows and claims as long as the difference stays; None: it doesn't come again."""
-    current = _again(found, found.world, found.actor, direction, run)
+def smallest(
+    found: Difference, direction: Direction, run: Run, *, is_late: Callable[[], bool] = lambda: False
+) -> Difference | None:
+    """Leave out rows and claims as long as the difference stays; None: it doesn't come again.
+
+    Args:
+        found: a difference.
+        direction: the side on which the statement does more.
+        run: tries statements on both sides.
+        is_late: whether there is time only for trying the difference again.
+    """
+    current = again(found, found.world, found.actor, direction, run)
     if current is None:
         return None
     for actor in found.universe.pools.actors([found.actor.role]):
+        if is_late():
+            break
         if size_of(actor) < size_of(current.actor):
-            simpler = _again(current, current.world, actor, direction, run)
+            simpler = again(current, current.world, actor, direction, run)
             if simpler is not None:
                 current = simpler
                 break
@@ -49,7 +60,9 @@ def smallest(found: Difference, direction: Direction, run: Run) -> Difference | 
     while shrunk:
         shrunk = False
         for world in smaller_worlds(found.universe, current.world):
-            simpler = _again(current, world, current.actor, direction, run)
+            if is_late():
+                break
+            simpler = again(current, world, current.actor, direction, run)
             if simpler is not None:
                 current, shrunk = simpler, True
                 break
@@ -58,15 +71,14 @@ def smallest(found: Difference, direction: Direction, run: Run) -> Difference | 
     for worlds in ([], *([world] for world in between)):
         for world in worlds:
             run([Trial(world, [current.statement])], [current.actor])
-        again = _again(current, current.world, current.actor, direction, run)
-        if again is None or again.outcomes != current.outcomes:
+        repeated = again(current, current.world, current.actor, direction, run)
+        if repeated is None or repeated.outcomes != current.outcomes:
             return None
     return current
 
 
-def _again(
-    found: Difference, world: World, actor: Actor, direction: Direction, run: Run
-) -> Difference | None:
+def again(found: Difference, world: World, actor: Actor, direction: Direction, run: Run) -> Difference | None:
+    """Try the statement in *world* as *actor*; None: without that difference."""
     (before,), (after,) = run([Trial(world, [found.statement])], [actor])
     if before.rejected or after.rejected:
         return None

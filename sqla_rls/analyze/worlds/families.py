@@ -145,9 +145,14 @@ class Families:
         kept = list(settings.values())[:most_settings]
         random = Random(0)  # noqa: S311 # the same families each time
         found: dict[str, Choices] = {}
-        for one in itertools.islice(self._of_one_row(pools), number // 2):
-            if not self._refuses(one):
-                found.setdefault(self._spelled(one), one)
+        seen: set[str] = set()
+        for one in self._of_one_row(pools):
+            if len(found) == number // 2:
+                break
+            if (spelled := self._spelled(one)) not in seen:
+                seen.add(spelled)
+                if not self._refuses(one):
+                    found[spelled] = one
         for setting in kept:
             near = self._near(setting, bases, own, max(number // len(kept), 1), random)
             found |= {self._spelled(one): one for one in near}
@@ -204,6 +209,7 @@ class Families:
         flags = [place for place, one in enumerate(self._factors) if one.is_flag]
         yield from bases
         yield from self._with_one_other(pools, bases)
+        yield from self._with_two_others(bases)
         for base in bases:
             for pair in itertools.combinations(flags, 2):
                 yield tuple(not value if place in pair else value for place, value in enumerate(base))
@@ -214,6 +220,23 @@ class Families:
         for base in bases:
             for place, values in enumerate(pools):
                 yield from ((*base[:place], value, *base[place + 1 :]) for value in values)
+
+    def _with_two_others(self, bases: Iterable[Choices]) -> Iterator[Choices]:
+        """Yield families with another text in one row, and another value in a row that it may ask for."""
+        texts = [place for place, one in enumerate(self._factors) if one.is_text]
+        pairs = [
+            (first, second)
+            for first in texts
+            for second, one in enumerate(self._factors)
+            if one.column is not None and one.member not in (0, self._factors[first].member)
+        ]
+        for base in bases:
+            for first, second in pairs:
+                values = self._factors[first].values, self._factors[second].values
+                for value, other in itertools.product(*values):
+                    changed = list(base)
+                    changed[first], changed[second] = value, other
+                    yield tuple(changed)
 
     def _spelled(self, choices: Choices, places: Sequence[int] | None = None) -> str:
         """Return a text that families with the same rows, or the same values at *places*, have in common."""
@@ -397,6 +420,8 @@ class Families:
         for key, columns in self._members.columns.items():
             is_free = self._is_own(key)
             if is_free and not any(map(self._members.is_callers, self._members.holders(key))):
+                if not self._members.decides(key):
+                    continue
                 equal = [] if self._members.earlier_key(key) is None else [_EQUAL]
                 is_named = any(map(self._members.is_named, self._members.holders(key)))
                 named = self.universe.pools.named(columns[0]) if is_named else []

@@ -134,14 +134,18 @@ class Members:
 
     def _connect(self) -> None:
         """Add the rows to which those before refer, and those that refer to them or are read beside them."""
+        last: list[tuple[int, Member, ForeignKey]] = []
         for place in itertools.count():
             if place == len(self.rows):
                 if not self._join():
-                    return
+                    break
                 continue
             member = self.rows[place]
             for key in member.relation.foreign_keys:
-                self._add_parent(place, member, key)
+                if self._connects(key.target):
+                    self._add_parent(place, member, key)
+                else:
+                    last.append((place, member, key))
             for name in self.universe.rows:
                 child = self.universe.schema.relations[name]
                 if name in {one.relation.name for one in self.rows}:
@@ -158,6 +162,26 @@ class Members:
                         is_below = place == 0 or member.is_below
                         self._add(Member(child, keys, needs=place, is_optional=True, is_below=is_below))
                         break
+
+        # Such a row decides by NULL only, where there is none.
+        for place, member, key in last:
+            if any(not member.relation.columns[name].not_null for name in key.columns):
+                self._add_parent(place, member, key)
+
+    def _connects(self, name: str) -> bool:
+        """Return whether definitions read table *name*, or one that refers to it beside the caller."""
+        return name in self.universe.rows or any(
+            key.target == name and not all(self.is_callers((one, own)) for own in key.columns)
+            for one in self.universe.rows
+            for key in self.universe.schema.relations[one].foreign_keys
+        )
+
+    def decides(self, key: int) -> bool:
+        """Return whether a definition reads a column that holds *key*, or the key links two rows."""
+        holders = list(self.holders(key))
+        return len(holders) > 1 or any(
+            name in self.universe.deciding.get(relation, ()) for relation, name in holders
+        )
 
     def _add(self, member: Member) -> bool:
         """Add *member*, unless the family is full; give each key column a key of the family."""

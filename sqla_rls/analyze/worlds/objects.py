@@ -212,3 +212,5 @@ class Edge:
     reads: str | None
     column: str | None
     calls: str | None
+    #: The policy whose part it is; None: another part, or all policies of the relation.
+    policy: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -55,6 +55,8 @@ _NUMBERS: Final = ("smallint", "integer", "bigint", "numeric", "real", "double p
 #: Values that stand for the others of a type, where a constant is one value.
 _OTHERS: Final = 2
 _TYPE_OF_JSON: Final = frozenset(("jsonb_typeof", "json_typeof"))
+#: The claim that is the role of the caller, for many providers.
+_ROLE: Final = ("role",)
 #: The most fields of a composite type.
 _MOST_FIELDS: Final = 16
 #: The claims for which there are more callers.
@@ -72,6 +74,8 @@ class Actor:
     role: str
     claims: Mapping[str, Any] | None
     settings: Mapping[str, str]
+    #: Another role of the database that the claims name.
+    named_role: str | None = None
 
     @property
     def text(self) -> str:
@@ -99,6 +103,8 @@ class Pools:
     columns: Sequence[Column] = ()
     #: The functions that may not tell two texts of a column apart.
     blurring: Blurring = field(default_factory=dict)
+    #: The roles of the database.
+    roles: Collection[str] = ()
     #: The columns that were asked for, by their ids, with their values.
     _values: dict[int, tuple[Column, tuple[Any, ...]]] = field(
         default_factory=dict[int, tuple[Column, tuple[Any, ...]]]
@@ -132,6 +138,7 @@ class Pools:
             blurring=blurring(
                 shared.vocabulary, known, called, (one.name for one in columns if not one.is_deterministic)
             ),
+            roles=schema.roles.keys(),
         )
 
     def values(self, column: Column) -> tuple[Any, ...]:
@@ -179,7 +186,13 @@ class Pools:
         return [value for value in found if self._is_valid(column, value)]
 
     def actors(self, roles: Iterable[str], *, most: int = 24) -> list[Actor]:
-        """Return the callers of each role: without claims, without a subject, with one; then other claims."""
+        """Return the callers of each role: without claims, without a subject, with one; then other claims.
+
+        Callers whose claims name another role of the database come last.
+        """
+        return [actor for role in roles for actor in sorted(self._actors_of(role, most), key=names_another)]
+
+    def _actors_of(self, role: str, most: int) -> list[Actor]:
         bases: list[Mapping[str, Any] | None] = [None, {}]
         bases += [{"sub": SUBJECTS[kind][0]} for kind in self.kinds]
         named = self.vocabulary.constants.get(terms.Subject(), ())
@@ -188,6 +201,8 @@ class Pools:
         plain, limit = list(variants), most
         for number, path in enumerate(self.vocabulary.claims, 1):
             values, earlier = list(self._claim_values(path)), variants[len(plain) :]
+            if path == _ROLE:
+                values = [role, *(value for value in values if value != role)]
             limit = min(number, _MOST_CLAIMS) * most
             # Each claim alone, then with the others.
             for others in (plain, earlier):
@@ -206,10 +221,19 @@ class Pools:
                 ]
         distinct = {repr(one): one for one in variants}.values()
         return [
-            Actor(role=role, claims=claims, settings=settings)
-            for role in roles
+            Actor(
+                role=role,
+                claims=claims,
+                settings=settings,
+                named_role=other if (other := self._named_role(claims, settings)) != role else None,
+            )
             for claims, settings in distinct
         ]
+
+    def _named_role(self, claims: Mapping[str, Any] | None, settings: Mapping[str, str]) -> str | None:
+        """Return the role of the database that the claims name."""
+        given = [(claims or {}).get("role"), *(settings[name] for name in settings if is_role_setting(name))]
+        return next((one for one in given if isinstance(one, str) and one in self.roles), None)
 
     def _claim_values(self, path: tuple[str, ...]) -> Iterator[Any]:
         term = terms.Claim(path)
@@ -347,6 +371,21 @@ class Pools:
 
     def _is_valid(self, column: Column, value: Any) -> bool:
         return self.accepts(column.type, as_input(value))
+
+
+def names_another(actor: Actor) -> bool:
+    """Return whether the claims of the caller name another role: few providers permit that."""
+    return actor.named_role is not None
+
+
+def is_role_setting(name: str) -> bool:
+    """Return whether the setting is the claim ``role``, as in ``request.jwt.claim.role``."""
+    return name.endswith(".role")
+
+
+def asks_for_role_claim(vocabulary: Vocabulary) -> bool:
+    """Return whether two roles may differ by the claim ``role`` of their callers."""
+    return _ROLE in vocabulary.claims or any(map(is_role_setting, vocabulary.settings))
 
 
 def _once(accepts: Callable[[str, str], bool]) -> Callable[[str, str], bool]:

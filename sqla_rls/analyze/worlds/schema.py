@@ -78,13 +78,15 @@ class Schema:
             source = names.get(row["relation"]) or signatures.get(row["function"])
             reads, calls = names.get(row["reads"]), signatures.get(row["calls"])
             if source is not None and (reads or calls) and not (row["part"] == "query" and reads == source):
-                edges.setdefault(source, []).append(Edge(row["part"], reads, row["column"], calls))
+                found_edge = Edge(row["part"], reads, row["column"], calls, row["policy"])
+                edges.setdefault(source, []).append(found_edge)
         functions = {row["signature"]: _function(row) for row in found["functions"]}
         by_types = _CallsByTypes(implied, functions.values())
         for row in found["dependencies"]:
             source = names.get(row["relation"]) or signatures.get(row["function"])
             if source is not None and row["type"] is not None:
-                edges.setdefault(source, []).extend(by_types.edges(row["part"], tuple(row["type"])))
+                by_type = by_types.edges(row["part"], tuple(row["type"]), row["policy"])
+                edges.setdefault(source, []).extend(by_type)
         relations = {row["name"]: _relation(row, names, of_new_rows) for row in found["relations"]}
         for relation in relations.values():
             # The type of a row is made of those of the columns.
@@ -340,14 +342,14 @@ class _CallsByTypes:
         for one in functions:
             self._signatures.setdefault((one.schema, one.name), []).append(one.signature)
 
-    def edges(self, part: str, type_: Name) -> Iterable[Edge]:
+    def edges(self, part: str, type_: Name, policy: str | None = None) -> Iterable[Edge]:
         if type_ not in self.implied.types:
             return
         if type_ not in self._known:
             called = sorted(self.implied.calls(Vocabulary(), [type_]))
             self._known[type_] = tuple(one for name in called for one in self._signatures.get(name, ()))
         for signature in self._known[type_]:
-            yield Edge(part, None, None, signature)
+            yield Edge(part, None, None, signature, policy)
 
 
 def _signatures(functions: Mapping[str, Function], names: Collection[Name]) -> Iterable[str]:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.why.target import script
+from sqla_rls.analyze.worlds.limit import TimeIsOver, TimeLimit
 from sqla_rls.analyze.worlds.objects import PUBLIC
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema
@@ -21,6 +22,10 @@ from sqla_rls.exc import AnalysisError
 
 #: Milliseconds for the statements of one round trip: a policy may never end.
 STATEMENT_TIMEOUT: Final = 20_000
+#: The place in the information of a connection for the milliseconds that are set.
+_TIMEOUT: Final = "sqla_rls_statement_timeout"
+#: The SQLSTATE of a statement that takes too long.
+_CANCELED: Final = "57014"
 #: The most statements of one round trip that has more than one world.
 _MOST_AT_ONCE: Final = 1_000
 #: Whether the triggers of tables fire for the rows of a world: those of foreign keys do "without" others, and
@@ -123,6 +128,11 @@ class Tried:
         return Outcome.of(self.results[place])
 
 
+def is_canceled(error: DBAPIError) -> bool:
+    """Return whether Postgres ended the statement, since it took too long."""
+    return getattr(error.orig, "sqlstate", None) == _CANCELED
+
+
 def answer(connection: Connection, statement: str) -> bool | None:
     """Return the boolean that *statement* gives; None is an error, which fails a transaction in progress."""
     try:
@@ -162,10 +172,11 @@ class ScratchDatabase:
             raise AnalysisError("statements can't be tried: the role isn't a superuser. Connect as one")
         create_stand_in(connection)
         schema = Schema.read(connection, of_new_rows=True)
-        connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT}"))
         for name in ("try_statements", "accepts"):
             connection.exec_driver_sql(script(name))
-        return cls(connection, schema)
+        opened = cls(connection, schema)
+        opened._set_timeout(STATEMENT_TIMEOUT)
+        return opened
 
     def accepts(self, type_: str, value: str) -> bool:
         """Return whether *value* is a value of that type."""
@@ -182,6 +193,7 @@ class ScratchDatabase:
         *,
         fires_triggers: bool = True,
         about: str | None = None,
+        limit: TimeLimit | None = None,
     ) -> list[Tried]:
         """Insert the rows of each world that this database has tables for, and run each statement.
 
@@ -192,22 +204,37 @@ class ScratchDatabase:
                 statement.  True: if the database refuses the rows, they are inserted without the triggers
                 of their tables.
             about: a relation; the materialized views that access to it reads are filled with the rows.
+            limit: the time limit; without one, a round of statements may take STATEMENT_TIMEOUT.
+
+        Raises:
+            TimeIsOver: the time of *limit* is over before all statements are tried.
         """
-        found = self._run_all(trials, actors, "fire" if fires_triggers else "none", about)
+        limit = limit or TimeLimit()
+        found = self._run_all(trials, actors, "fire" if fires_triggers else "none", about, limit)
         if not fires_triggers:
             return found
-        return self._with_refused(trials, actors, about, found)
+        return self._with_refused(trials, actors, about, limit, found)
 
     def run_without_triggers(
-        self, trials: Sequence[Trial], actors: Sequence[Actor], *, about: str | None = None
+        self,
+        trials: Sequence[Trial],
+        actors: Sequence[Actor],
+        *,
+        about: str | None = None,
+        limit: TimeLimit | None = None,
     ) -> list[Tried]:
         """Run *trials* like ``run()``; insert the rows without the triggers of their tables."""
         # The checks of foreign keys are triggers, too.
         self.connection.exec_driver_sql(_ALWAYS_CHECK, execution_options={"no_parameters": True})
-        return self._run_all(trials, actors, "without", about)
+        return self._run_all(trials, actors, "without", about, limit or TimeLimit())
 
     def _with_refused(
-        self, trials: Sequence[Trial], actors: Sequence[Actor], about: str | None, found: list[Tried]
+        self,
+        trials: Sequence[Trial],
+        actors: Sequence[Actor],
+        about: str | None,
+        limit: TimeLimit,
+        found: list[Tried],
     ) -> list[Tried]:
         """Return *found* with the results of the worlds that only a trigger refuses."""
         places = [
@@ -217,7 +244,8 @@ class ScratchDatabase:
         ]
         if not places:
             return found
-        again = self.run_without_triggers([trials[place] for place in places], actors, about=about)
+        asked = [trials[place] for place in places]
+        again = self.run_without_triggers(asked, actors, about=about, limit=limit)
         for place, tried in zip(places, again, strict=True):
             if tried.rejected is None:
                 found[place] = tried
@@ -236,13 +264,29 @@ class ScratchDatabase:
         return tuple(name for name, texts in triggers.items() if any(one.endswith(" O") for one in texts))
 
     def _run_all(
-        self, trials: Sequence[Trial], actors: Sequence[Actor], triggers: _Triggers, about: str | None
+        self,
+        trials: Sequence[Trial],
+        actors: Sequence[Actor],
+        triggers: _Triggers,
+        about: str | None,
+        limit: TimeLimit,
     ) -> list[Tried]:
-        return [
-            tried
-            for some in _rounds(trials, len(actors))
-            for tried in self._run(some, actors, triggers, about)
-        ]
+        found: list[Tried] = []
+        for some in _rounds(trials, len(actors)):
+            limit.check()
+            self._set_timeout(limit.milliseconds(STATEMENT_TIMEOUT))
+            try:
+                found += self._run(some, actors, triggers, about)
+            except DBAPIError as error:
+                if is_canceled(error) and limit.is_over:
+                    raise TimeIsOver from error
+                raise
+        return found
+
+    def _set_timeout(self, milliseconds: int) -> None:
+        if self.connection.info.get(_TIMEOUT) != milliseconds:
+            self.connection.execute(text(f"SET statement_timeout = {milliseconds}"))
+            self.connection.info[_TIMEOUT] = milliseconds
 
     def _around(self, world: World, triggers: _Triggers) -> tuple[list[str], list[str]]:
         """Return the statements before the rows of *world*, and those after them."""

@@ -17,7 +17,7 @@ from sqla_rls.analyze.verdict import Budget, Direction
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.families import Families, Family, together
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.scratch import Outcome, Trial, Tried
+from sqla_rls.analyze.worlds.scratch import Outcome, Trial, Tried, is_canceled
 from sqla_rls.analyze.worlds.statements import Statement, Statements
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, World
@@ -34,8 +34,6 @@ _WRITES: Final = 4
 _MOST_IN_ONE: Final = 256
 #: The worlds of many families.
 _MOST_WORLDS: Final = 16
-#: The SQLSTATE of a statement that takes too long.
-_CANCELED: Final = "57014"
 #: The worlds that are tried again with half of their families, since these reject each other.
 _MOST_HALVES: Final = 16
 #: The families of which one command and direction are tried by themselves.
@@ -55,8 +53,6 @@ class Search:
     is_known: Callable[[Command, Direction], bool]
     #: Notes that statements were tried in a world, or none were, or why the world was rejected.
     note: Callable[[World, bool, str | None], None]
-    #: Whether the time of the budget is over.
-    is_over: Callable[[], bool]
     families: Families = field(init=False)
     _halves: int = _MOST_HALVES
     _accepted: list[Family] = field(default_factory=list[Family])
@@ -101,7 +97,7 @@ class Search:
         statements = self.statements.reading()
         outcomes = self._tried(_world(family.rows for family in some), statements, self.actors)
         if outcomes is None:
-            if len(some) > 1 and not self._is_stopped:
+            if len(some) > 1 and not self._is_slow:
                 yield from self._read_apart(some)
             return
         self._accepted += some
@@ -245,12 +241,12 @@ class Search:
         self, world: World, statements: Sequence[Statement], actors: Sequence[Actor]
     ) -> list[tuple[Outcome, Outcome]] | None:
         """Return the outcomes of both sides, for each caller all statements; None: rejected."""
-        if self._is_stopped:
+        if self._is_slow:
             return None
         try:
             (before,), (after,) = self.run([Trial(world, statements)], actors)
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _CANCELED:
+            if not is_canceled(error):
                 raise
             self._is_slow = True
             return None
@@ -259,10 +255,6 @@ class Search:
             return None
         number = len(actors) * len(statements)
         return [(before.outcome(place), after.outcome(place)) for place in range(number)]
-
-    @property
-    def _is_stopped(self) -> bool:
-        return self._is_slow or self.is_over()
 
     def _all_known(self, command: Command) -> bool:
         return self.is_known(command, "opens") and self.is_known(command, "closes")

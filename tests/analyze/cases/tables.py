@@ -190,8 +190,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON docs TO authenticated;
         after="ALTER POLICY mine ON docs USING (true);",
         rows=DOCS_ROWS,
         # Nothing can be tried.
-        expected=verdicts("unknown", "docs", "ALL")
-        | verdicts("unknown", "docs", "SELECT UPDATE DELETE", "anonymous"),
+        expected=verdicts("unknown", "docs", "ALL"),
     ),
     Case(
         name="A CHECK that excludes the difference",

@@ -115,7 +115,7 @@ def test_a_table_that_lacks_a_part_is_not_proved(built: Built) -> None:
 def test_without_time_nothing_is_proved(built: Built) -> None:
     proof = prove(built.connection, [Todos.metadata], budget=Budget(seconds=0))
     assert proof.violations == ()
-    assert {one.reason for one in proof.not_stated} == {"the time was over"}
+    assert {one.reason for one in proof.not_stated} == {"the time limit of 0 s ended"}
 
 
 @pytest.mark.exhaustive

@@ -327,4 +327,4 @@ def test_four_policies_are_the_same_as_one(sides: Sides) -> None:
         assert {("public.docs", "reader", command) for command in ALL} <= {
             (one.object, one.role, one.command) for one in found.same
         }
-        assert min(one.worlds for one in found.same) > 10
+        assert min(one.worlds for one in found.same if one.role == "reader") > 10

@@ -17,8 +17,8 @@ from tests.support.worlds import Sides, verdicts
 def test_an_opening_counts_though_the_closing_of_the_same_command_varies(
     sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def varies(found: Any, direction: Any, run: Any) -> Any:
-        return None if direction == "closes" else smallest(found, direction, run)
+    def varies(found: Any, direction: Any, run: Any, **options: Any) -> Any:
+        return None if direction == "closes" else smallest(found, direction, run, **options)
 
     monkeypatch.setattr(compare, "smallest", varies)
     change = "ALTER POLICY mine ON docs USING (user_id = auth.user_id());"
@@ -64,8 +64,8 @@ def test_without_time_nothing_is_decided(sides: Sides) -> None:
     change = "ALTER POLICY mine ON docs USING (true);"
     with sides.compared(change, budget=Budget(seconds=0)) as (found, *_):
         assert found.changes == ()
-        assert {one.reason for one in found.unknown} == {"the time was over"}
-        assert "public.docs: the time was over after 0 worlds" in found.scope.left_out
+        assert {one.reason for one in found.unknown} == {"the time limit of 0 s ended after 0 worlds"}
+        assert "public.docs: the time limit of 0 s ended after 0 worlds" in found.scope.left_out
 
 
 @pytest.mark.exhaustive
