@@ -177,11 +177,13 @@ def _sames(found: Comparison) -> Iterator[str]:
 
 
 def _unknowns(found: Comparison) -> Iterator[str]:
-    groups: dict[tuple[str, str], set[str]] = {}
+    groups: dict[str, tuple[set[str], set[str]]] = {}
     for one in found.unknown:
-        groups.setdefault((one.object, one.reason), set()).add(one.role)
-    for (name, reason), roles in groups.items():
-        yield f"{name} for {_listed(sorted(roles))}: {reason}"
+        names, roles = groups.setdefault(one.reason, (set(), set()))
+        names.add(one.object)
+        roles.add(one.role)
+    for reason, (names, roles) in groups.items():
+        yield f"{_listed(sorted(names))} for {_listed(sorted(roles))}: {reason}"
 
 
 _ORDER: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")

@@ -19,7 +19,7 @@ from sqla_rls.analyze.worlds.objects import PUBLIC as EVERY_ROLE
 from sqla_rls.analyze.worlds.objects import Edge, PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.catalog.read import DatabaseSnapshot
-from sqla_rls.snapshot import PUBLIC, Policy, TableKey
+from sqla_rls.snapshot import AUTH_SCHEMA, PUBLIC, Policy, TableKey
 
 
 @dataclass(slots=True)
@@ -94,8 +94,10 @@ class Sides:
                 refusal = None if sql is None else expressions[policy.table, sql].refusal
                 if refusal is not None and (refused := find(policy.table)) is not None:
                     self._doubts[refused.name, ""] = (
-                        f"Postgres can't read policy {policy.name} of {refused.name} before the migration: "
-                        f"{refusal}"
+                        f"the migration creates schema {AUTH_SCHEMA}, and the policies call its functions"
+                        if refusal == f'schema "{AUTH_SCHEMA}" does not exist'
+                        else f"Postgres can't read policy {policy.name} of {refused.name} before the "
+                        f"migration: {refusal}"
                     )
         for key in {key.table for key in gone} | {policy.table for policy in new}:
             relation: Relation | None = find(key)
