@@ -11,6 +11,7 @@ from tests.analyze.lint.faults import (
     numbers,
     openings,
     rights,
+    sequences,
     speed,
     ways_around,
 )
@@ -22,6 +23,7 @@ FAULTS: list[Fault] = [
     *numbers.FAULTS,
     *admins.FAULTS,
     *definers.FAULTS,
+    *sequences.FAULTS,
     *ways_around.FAULTS,
     *rights.FAULTS,
     *dead_ends.FAULTS,
@@ -35,4 +37,5 @@ CLEAN: list[Clean] = [
     *numbers.CLEAN,
     *admins.CLEAN,
     *definers.CLEAN,
+    *sequences.CLEAN,
 ]
