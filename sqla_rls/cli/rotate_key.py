@@ -31,7 +31,12 @@ def command(url: str, grace: str) -> None:
         try:
             good_for = connection.execute(select(cast(grace, Interval))).scalar_one()
             key = rotate_signing_key(connection, grace=good_for)
-        except (DataError, RowSecurityError, ValueError) as error:
-            raise click.ClickException(str(getattr(error, "orig", error))) from error
+        except DataError as error:
+            reason = str(error.orig).partition("\n")[0]
+            raise click.ClickException(
+                f"the key can't be rotated: {reason}. Give an interval, such as '1 hour'"
+            ) from error
+        except (RowSecurityError, ValueError) as error:
+            raise click.ClickException(str(error)) from error
         connection.commit()
     click.echo(key)

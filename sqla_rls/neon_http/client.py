@@ -218,7 +218,8 @@ class Client:
 class AsyncClient:
     """A client like ``Client``, for asyncio.
 
-    Each request runs in a thread, on a connection of its own, so that requests can run at once.
+    Each request runs in a thread, on a connection of its own, so that requests can run at once.  Nothing
+    stays open between requests, and ``async with`` closes nothing.
 
     Args:
         url: the URL of the endpoint.
@@ -258,6 +259,12 @@ class AsyncClient:
         """Run statements in one transaction, as ``Client.batch()`` does."""
         headers = _batch_headers(isolation_level, read_only, deferrable)
         return [_result(one) for one in (await self._send(_batch_body(queries), headers))["results"]]
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        pass
 
     async def _send(self, body: Any, headers: Mapping[str, str]) -> dict[str, Any]:
         token = self._auth_token() if callable(self._auth_token) else self._auth_token

@@ -286,7 +286,7 @@ def test_the_command_prints_the_key_and_nothing_else(signed: Signed) -> None:
         bind(connection, signed.token())
         refusal(connection)
     for arguments, message in (
-        ([url, "--grace", "soon"], "invalid input syntax for type interval"),
+        ([url, "--grace", "soon"], 'invalid input syntax for type interval: "soon". Give an interval'),
         ([url, "--grace", "-1 hour"], "0 or more"),
         ([url.replace("postgres@", "app:app@")], "the key can't be rotated: this role may not call"),
     ):

@@ -102,8 +102,8 @@ def test_functions_under_asyncio_send_requests_at_once(url: str, issuer: Issuer)
         return issuer.token("alice")
 
     async def run() -> None:
-        client = AsyncClient(url, auth_token=token)
-        found = await asyncio.gather(*(client.query("SELECT $1::int AS n", n) for n in range(8)))
+        async with AsyncClient(url, auth_token=token) as client:
+            found = await asyncio.gather(*(client.query("SELECT $1::int AS n", n) for n in range(8)))
         assert [result.rows[0]["n"] for result in found] == list(range(8))
         (result,) = await client.batch(["SELECT auth.user_id() AS id"], read_only=True)
         assert result.rows == [{"id": "alice"}]
