@@ -138,6 +138,43 @@ def test_a_downgrade_restores_a_function_that_reads_the_members_of_its_own_tenan
     assert functions() == before
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "after", [{"user": "other_id"}, {"with_function": False}], ids=["replaced", "dropped"]
+)
+@pytest.mark.parametrize("body", ["by hand", "a variable"])
+def test_a_downgrade_restores_a_body_that_no_revision_has_in_the_schema_of_each_tenant(
+    tenants: Project, body: str, after: dict[str, Any]
+) -> None:
+    def functions() -> list[str]:
+        return [line for kind, line in tenants.state() if kind == "function" and "my_teams" in line]
+
+    run(tenants, "tenant_a", "revision", _teams(), "teams", True)
+    if body == "a variable":
+        (script,) = tenants.folder.glob("versions/*.py")
+        assert "body=" in script.read_text()
+        script.write_text(script.read_text().replace("body=", "body='' + "))
+    for tenant in ("tenant_a", "tenant_b"):
+        run(tenants, tenant, "upgrade", _teams(), "head")
+        if body == "by hand":
+            signature = f"{tenant}.my_teams() RETURNS SETOF text LANGUAGE sql STABLE SECURITY DEFINER"
+            execute(
+                tenants,
+                f"CREATE OR REPLACE FUNCTION {signature} SET search_path = pg_catalog, pg_temp AS "
+                f"'SELECT team_id FROM {tenant}.members AS m WHERE m.user_id IS NULL'",
+            )
+    before = functions()
+    assert len(before) == 2
+    metadata = _teams(**after)
+    run(tenants, "tenant_a", "revision", metadata, "changed", True)
+    for tenant in ("tenant_a", "tenant_b"):
+        run(tenants, tenant, "upgrade", metadata, "head")
+    assert functions() != before
+    for tenant in ("tenant_a", "tenant_b"):
+        run(tenants, tenant, "downgrade", metadata, "-1")
+    assert functions() == before
+
+
 def test_create_all_translates_the_schemas_that_it_grants_on(engine: Engine) -> None:
     metadata = MetaData()
     policy = crud_policy(authenticated, read=True, modify=None)

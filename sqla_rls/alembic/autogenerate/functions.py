@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -85,9 +86,10 @@ def checked_functions(changes: Iterable[FunctionChange], *, dropped: bool) -> It
 def for_any_schema(
     changes: Iterable[FunctionChange], written: Mapping[TableKey, str | None], connection: Connection
 ) -> Iterator[FunctionChange]:
-    """Yield *changes* whose downgrade restores the body that a revision wrote.
+    """Yield *changes* whose downgrade restores each function in the schema of its own tenant.
 
     The body in the database names the schema of one tenant.  The downgrade may run in the schema of another.
+    A body that no revision has as a literal, or that a person has changed, gets CURRENT_SCHEMA in its place.
 
     Args:
         changes: the changes.
@@ -97,12 +99,24 @@ def for_any_schema(
     schema = ""
     for change in changes:
         body = written.get(change.key)
-        if change.before is None or body is None or CURRENT_SCHEMA not in body:
+        if change.before is None or not _is_for_any_schema(change, written):
             yield change
             continue
         schema = schema or str(connection.scalar(select(func.quote_ident(func.current_schema()))))
-        is_live = body.replace(CURRENT_SCHEMA, schema) == change.before.body
-        yield change._replace(before=replace(change.before, body=body)) if is_live else change
+        if body is None or body.replace(CURRENT_SCHEMA, schema) != change.before.body:
+            # A name before it, or a letter, makes it a part of another name.
+            body = re.sub(rf'(?<![\w$".]){re.escape(schema)}(?=\.)', CURRENT_SCHEMA, change.before.body)
+        yield change._replace(before=replace(change.before, body=body))
+
+
+def _is_for_any_schema(change: FunctionChange, written: Mapping[TableKey, str | None]) -> bool:
+    """Return whether the function is of the default schema, and its body may name that of the database."""
+    if change.key.schema is not None:
+        return False
+    if change.key in written and written[change.key] is None:
+        return True
+    bodies = (written.get(change.key), change.after.body if change.after else None)
+    return any(CURRENT_SCHEMA in body for body in bodies if body is not None)
 
 
 def log_functions(changes: Iterable[FunctionChange]) -> None:
