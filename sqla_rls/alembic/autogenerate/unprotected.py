@@ -6,7 +6,15 @@ from collections.abc import Collection, Iterable
 
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.log import autogenerate_log
-from sqla_rls.snapshot import DefaultPrivilege, ObjectKey, Snapshot, TableKey, callers, named_by
+from sqla_rls.snapshot import (
+    BROUGHT_ALONG,
+    DefaultPrivilege,
+    ObjectKey,
+    Snapshot,
+    TableKey,
+    callers,
+    named_by,
+)
 
 log = autogenerate_log(__name__)
 
@@ -86,7 +94,14 @@ def say_what_opens_partitions(
 
 
 def _callers(live: DatabaseSnapshot, models: Snapshot) -> set[str]:
-    return live.groups_of(callers(named_by(models.policies.values())))
+    # The login role of an app takes on these, also if no policy names them, as with anon of Supabase.
+    lent = {
+        str(group)
+        for role in models.roles.values()
+        if role.login and BROUGHT_ALONG.keys() & set(map(str, role.member_of or ()))
+        for group in role.member_of or ()
+    }
+    return live.groups_of(callers({*named_by(models.policies.values()), *lent}))
 
 
 def _listed(privileges: Collection[str]) -> str:
