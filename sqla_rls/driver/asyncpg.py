@@ -17,7 +17,12 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from sqla_rls.driver import asyncpg_pipeline as pipeline
-from sqla_rls.driver.asyncpg_adapters import Adapter, PreparedStatement, WaitingTransaction
+from sqla_rls.driver.asyncpg_adapters import (
+    Adapter,
+    CheckedCursor,
+    PreparedStatement,
+    WaitingTransaction,
+)
 from sqla_rls.driver.asyncpg_base import WaitingConnection
 from sqla_rls.driver.base import (
     BEGIN_RESET,
@@ -303,9 +308,8 @@ class Connection(WaitingConnection):
     def cursor(self, *args: Any, **kw: Any) -> Any:
         # A cursor prepares its statement by methods outside this class.
         self._require_transaction()
-        if self.is_lost:
-            raise TransactionRefused(ENDED)
-        return super().cursor(*args, **kw)
+        cursor = super().cursor(*args, **kw)
+        return CheckedCursor(self, cursor) if self.is_lost else cursor
 
 
 _NO_TRANSACTION: Final = (

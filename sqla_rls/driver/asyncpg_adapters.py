@@ -13,9 +13,6 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 )
 from sqlalchemy.util import await_only
 
-from sqla_rls.driver.base import ENDED
-from sqla_rls.exc import TransactionRefused
-
 
 class PreparedStatement(_PreparedStatement):  # type: ignore[misc] # asyncpg isn't typed
     """A prepared statement that runs in the bound transaction only."""
@@ -40,9 +37,32 @@ class PreparedStatement(_PreparedStatement):  # type: ignore[misc] # asyncpg isn
 
     def cursor(self, *args: Any, **kw: Any) -> Any:
         self._connection._require_transaction()
-        if self._connection.is_lost:
-            raise TransactionRefused(ENDED)
-        return super().cursor(*args, **kw)
+        cursor = super().cursor(*args, **kw)
+        return CheckedCursor(self._connection, cursor) if self._connection.is_lost else cursor
+
+
+class CheckedCursor:
+    """Stands for asyncpg's factory of cursors, unless the bound transaction is certainly in progress.
+
+    In a failed transaction, the error is that of Postgres.
+    """
+
+    __slots__ = ("_connection", "_factory")
+
+    def __init__(self, connection: Any, factory: Any) -> None:
+        self._connection, self._factory = connection, factory
+
+    async def _open(self) -> Any:
+        await self._connection.require_in_force()
+        return await self._factory
+
+    def __await__(self) -> Any:
+        return self._open().__await__()
+
+    async def __aiter__(self) -> Any:
+        await self._connection.require_in_force()
+        async for row in self._factory:
+            yield row
 
 
 def _in_force(name: str) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, select, text
@@ -427,6 +428,58 @@ async def test_nothing_runs_after_the_connection_has_ended_the_transaction_under
                 await session.rollback()
                 assert (await session.execute(CALLER)).one() == ("authenticated", caller.subject)
                 await session.commit()
+
+
+@pytest.mark.exhaustive
+async def test_a_stream_in_a_failed_transaction_has_postgres_s_own_error(
+    runner: asyncio.Runner,
+    async_maker: async_sessionmaker[AsyncSession],
+    driver_and_transport: tuple[str, Transport],
+    todos: None,
+    alice: Caller,
+) -> None:
+    async with async_maker() as session:
+        identify(session, alice)
+        connection = await session.connection()
+        for _ in range(2):
+            assert (await (await session.stream(TASKS)).scalars().all()) == ["alice's"]
+            with pytest.raises(DBAPIError, match="division by zero"):
+                await session.execute(text("SELECT 1/0"))
+            with pytest.raises(DBAPIError, match="current transaction is aborted"):
+                await session.stream(TASKS)
+            if driver_and_transport[0] == "asyncpg":
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                with pytest.raises(asyncpg.InFailedSQLTransactionError):
+                    await raw.cursor("SELECT 1")
+                with pytest.raises(asyncpg.InFailedSQLTransactionError):
+                    await anext(aiter(raw.cursor("SELECT 1")))
+            await session.rollback()
+            connection = await session.connection()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("end", CHAINED)
+async def test_no_stream_runs_in_a_transaction_that_sql_has_begun(
+    runner: asyncio.Runner,
+    async_maker: async_sessionmaker[AsyncSession],
+    driver_and_transport: tuple[str, Transport],
+    todos: None,
+    alice: Caller,
+    end: str,
+) -> None:
+    async with async_maker() as session:
+        identify(session, alice)
+        assert (await (await session.stream(TASKS)).scalars().all()) == ["alice's"]
+        connection = await session.connection()
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        await session.execute(text(end))
+        with pytest.raises(TransactionRefused):
+            await session.stream(TASKS)
+        if driver_and_transport[0] == "asyncpg":
+            with pytest.raises(TransactionRefused):
+                await raw.cursor("SELECT 1")
+            with pytest.raises(TransactionRefused):
+                await anext(aiter(raw.cursor("SELECT 1")))
 
 
 @table("end", CHAINED)
