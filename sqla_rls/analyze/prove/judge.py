@@ -15,6 +15,7 @@ from sqla_rls.analyze.prove.worlds import Tables, as_row, caller_of
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.counterexamples import VERBS, row_in_words
 from sqla_rls.analyze.worlds.generate import smaller_worlds
+from sqla_rls.analyze.worlds.limit import TimeIsOver, TimeLimit
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.refused import Met
@@ -60,6 +61,7 @@ class Judge:
     schema: Schema
     decided: Mapping[Pair, Decision]
     tally: Tally
+    limit: TimeLimit
 
     def run(self, worlds: Sequence[World], groups: Sequence[tuple[Sequence[str], Profile]]) -> None:
         """Try *worlds* as the roles of each group, which have the same privileges."""
@@ -105,7 +107,7 @@ class Judge:
         direction = judged.direction
         if direction is None or (self.universe.relation.name, *pair, direction) in self.tally.violations:
             return
-        violation = self._violation(world, actor, attempts, attempt, direction)
+        violation = self._violation(world, actor, attempts, attempt, direction, (judged.permits, outcome))
         self.tally.violations[violation.key] = violation
 
     def _observe(
@@ -119,7 +121,9 @@ class Judge:
         tables = [name for name in self.universe.rows if self.schema.relations[name].has_rows]
         looks = [Statement("SELECT", f"SELECT * FROM {name}") for name in tables]  # noqa: S608
         owner = Actor(role=superuser, claims=None, settings={})
-        rows = scratch.run([Trial(world, [*looks, attempts.all_rows]) for world, _ in trials], [owner])
+        rows = scratch.run(
+            [Trial(world, [*looks, attempts.all_rows]) for world, _ in trials], [owner], limit=self.limit
+        )
         distinct = {_claims_key(actor): replace(actor, role=superuser) for actor in actors}
         asked = [
             Trial(
@@ -131,9 +135,11 @@ class Judge:
             )
             for world, tried in trials
         ]
-        owners = scratch.run(asked, [*distinct.values()])
+        owners = scratch.run(asked, [*distinct.values()], limit=self.limit)
         done = scratch.run(
-            [Trial(world, [attempt.statement for attempt in tried]) for world, tried in trials], actors
+            [Trial(world, [attempt.statement for attempt in tried]) for world, tried in trials],
+            actors,
+            limit=self.limit,
         )
         found: list[list[tuple[Actor, list[Outcome], _Seen]] | None] = []
         for trial, (_, tried), seen, owned, own in zip(asked, trials, rows, owners, done, strict=True):
@@ -237,20 +243,27 @@ class Judge:
             ) from error
 
     def _violation(
-        self, world: World, actor: Actor, attempts: Attempts, attempt: Attempt, direction: Direction
+        self,
+        world: World,
+        actor: Actor,
+        attempts: Attempts,
+        attempt: Attempt,
+        direction: Direction,
+        seen: tuple[int, Outcome],
     ) -> Violation:
-        """Leave out rows as long as the violation stays, and describe it."""
-        current = world
-        judged = self._again(current, actor, attempts, attempt, direction)
-        shrunk = judged is not None
+        """Leave out rows as long as the violation stays and there is time, and describe it."""
+        current, (intended, outcome) = world, seen
+        shrunk = True
         while shrunk:
             shrunk = False
             for smaller in smaller_worlds(self.universe, current):
-                simpler = self._again(smaller, actor, attempts, attempt, direction)
-                if simpler is not None:
-                    current, judged, shrunk = smaller, simpler, True
+                try:
+                    simpler = self._again(smaller, actor, attempts, attempt, direction)
+                except TimeIsOver:
                     break
-        intended, outcome = judged or (0, Outcome())
+                if simpler is not None:
+                    current, (intended, outcome), shrunk = smaller, simpler, True
+                    break
         rows: dict[str, list[Mapping[str, Any]]] = {}
         for row in current.all_rows:
             rows.setdefault(row.relation, []).append(row.values)

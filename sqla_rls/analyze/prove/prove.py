@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from sqla_rls.analyze.prove.proof import Kept, NotStated, Proof, Violation
 from sqla_rls.analyze.verdict import Budget, Scope
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
+from sqla_rls.analyze.worlds.limit import TimeIsOver, TimeLimit
 from sqla_rls.analyze.worlds.objects import PUBLIC, Profile, Relation
 from sqla_rls.analyze.worlds.refused import refused_rows, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
@@ -72,7 +72,7 @@ class Prover:
     budget: Budget
     superuser: str
     roles: Sequence[str]
-    deadline: float | None = None
+    limit: TimeLimit = field(default_factory=TimeLimit)
     #: The tables and views that lack a part.
     incomplete: frozenset[str] = frozenset()
     _accepted: dict[tuple[str, str], bool] = field(default_factory=dict)
@@ -95,14 +95,13 @@ class Prover:
         )
         schema = scratch.schema
         roles = [role for role in roles_of([schema]) if not schema.roles[role].bypasses_row_security]
-        deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
         return cls(
             scratch=scratch,
             oracle=oracle,
             budget=budget,
             superuser=str(scratch.connection.scalar(text("SELECT current_user"))),
             roles=roles,
-            deadline=deadline,
+            limit=TimeLimit(budget.seconds),
             incomplete=incomplete,
         )
 
@@ -141,12 +140,19 @@ class Prover:
             if not tally.worlds and decided:
                 most = tally.rejections.most_common(1)
                 reason = f"no world satisfies the constraints: {most[0][0] if most else 'no value fits'}"
-                reason = self.budget.time_over if tally.is_cut else reason
+                reason = self._time_over(tally) if tally.is_cut else reason
                 not_stated += [NotStated(object=name, role=r, command=c, reason=reason) for r, c in decided]
                 continue
             if tally.untried:
                 not_stated += [
                     NotStated(object=name, role=r, command=c, reason="; ".join(tally.untried))
+                    for r, c in decided
+                    if (r, c) not in broken
+                ]
+                continue
+            if tally.is_cut:
+                not_stated += [
+                    NotStated(object=name, role=r, command=c, reason=self._time_over(tally))
                     for r, c in decided
                     if (r, c) not in broken
                 ]
@@ -157,6 +163,7 @@ class Prover:
                     continue
                 if (control := noticed.get((role, command))) is None:
                     reason = "no statement could be compared with the intent in the worlds that were tried"
+                    reason = self._time_over(tally) if self.limit.is_over else reason
                     not_stated.append(NotStated(object=name, role=role, command=command, reason=reason))
                     continue
                 controls += 1
@@ -243,6 +250,8 @@ class Prover:
                 continue
             with self.changed(statements) as schema:
                 found = self.attempt(name, pairs, schema, controls=True)
+            if found.is_cut:
+                continue
             missed = {
                 (role, command)
                 for role, command in pairs
@@ -312,6 +321,7 @@ class Prover:
                 schema=joined,
                 decided=decided,
                 tally=tally,
+                limit=self.limit,
             )
             universes.append(universe)
             worlds = generate_worlds(universe, self.budget)
@@ -323,11 +333,13 @@ class Prover:
                         f"{self.budget.rows} rows per table"
                     )
                     break
-                if self.deadline is not None and time.monotonic() > self.deadline:
-                    tally.left_out.append(f"{name}: {self.budget.time_over} after {tally.worlds} worlds")
+                try:
+                    self.limit.check()
+                    judge.run(batch, [(alike, profiles[name, alike[0]]) for alike in groups.values()])
+                except TimeIsOver:
+                    tally.left_out.append(f"{name}: {self._time_over(tally)}")
                     tally.is_cut = True
                     break
-                judge.run(batch, [(alike, profiles[name, alike[0]]) for alike in groups.values()])
                 if first and tally.violations.keys() - set(known):
                     return tally
                 broken = {(role, command) for _, role, command, _ in tally.violations}
@@ -346,6 +358,9 @@ class Prover:
         if not controls and not first and tally.worlds and not tally.is_cut:
             tally.untried += sentences(universes[0], self._refused(universes[0], tally), tally.met)
         return tally
+
+    def _time_over(self, tally: Tally) -> str:
+        return f"{self.budget.time_over} after {tally.worlds} worlds"
 
     def _refused(self, universe: Universe, tally: Tally) -> dict[Row, str]:
         return refused_rows([self.scratch], universe, tally.met)

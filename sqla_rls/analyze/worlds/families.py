@@ -97,6 +97,7 @@ class Families:
     _members: Members = field(init=False)
     _factors: list[_Factor] = field(default_factory=list[_Factor])
     _refused: dict[str, bool] = field(default_factory=dict[str, bool])
+    _of_writers: set[str] = field(default_factory=set[str])
 
     def __post_init__(self) -> None:
         self._members = Members(self.universe)
@@ -129,6 +130,8 @@ class Families:
                 a tenant; None: each family has a world of its own.
         """
         pools = [one.values for one in self._factors]
+        of_two_rows = self._accepted(self._of_two_rows(), number // 4)
+        self._of_writers = set(of_two_rows)
         if self.size <= number:
             return list(itertools.product(*pools))
         bases = [
@@ -145,18 +148,29 @@ class Families:
         kept = list(settings.values())[:most_settings]
         random = Random(0)  # noqa: S311 # the same families each time
         found: dict[str, Choices] = {}
+        found |= of_two_rows
+        found |= self._accepted(self._of_one_row(pools), number // 2)
+        for setting in kept:
+            near = self._near(setting, bases, own, max(number // len(kept), 1), random)
+            found |= {self._spelled(one): one for one in near}
+        return list(found.values())[:number]
+
+    def may_write(self, family: Family) -> bool:
+        """Return whether the caller is in the row in question, as the policies of new rows often ask."""
+        return self._spelled(family.choices) in self._of_writers
+
+    def _accepted(self, choices: Iterable[Choices], most: int) -> dict[str, Choices]:
+        """Return the first of *choices* that constraints permit, by their texts."""
         seen: set[str] = set()
-        for one in self._of_one_row(pools):
-            if len(found) == number // 2:
+        found: dict[str, Choices] = {}
+        for one in choices:
+            if len(found) == most:
                 break
             if (spelled := self._spelled(one)) not in seen:
                 seen.add(spelled)
                 if not self._refuses(one):
                     found[spelled] = one
-        for setting in kept:
-            near = self._near(setting, bases, own, max(number // len(kept), 1), random)
-            found |= {self._spelled(one): one for one in near}
-        return list(found.values())[:number]
+        return found
 
     def _bases(self, pools: Sequence[tuple[Any, ...]]) -> list[Choices]:
         """Return families that grant much, and little; also with all rows, NULLs and later times."""
@@ -214,6 +228,22 @@ class Families:
             for pair in itertools.combinations(flags, 2):
                 yield tuple(not value if place in pair else value for place, value in enumerate(base))
         yield from self._with_one_other(pools, alike)
+
+    def _of_two_rows(self) -> Iterator[Choices]:
+        """Yield families in which the row in question has the caller, and one other row grants."""
+        present = self._with_nulls(self._later(self._present([one.values for one in self._factors])))
+        bases = [
+            tuple(
+                one.values[0]
+                if (one.may_grant and one.member == member) or (not one.member and one.is_persons)
+                else value
+                for one, value in zip(self._factors, present, strict=True)
+            )
+            for member in dict.fromkeys(one.member for one in self._factors if one.member)
+        ]
+        yield from bases
+        alike = itertools.zip_longest(*(self._with_two_others([base]) for base in bases))
+        yield from (one for some in alike for one in some if one is not None)
 
     @staticmethod
     def _with_one_other(pools: Sequence[tuple[Any, ...]], bases: Iterable[Choices]) -> Iterator[Choices]:

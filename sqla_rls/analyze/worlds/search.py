@@ -75,8 +75,11 @@ class Search:
             yield from self._read(some)
         number = min(self.budget.worlds, max(_MOST_WRITTEN // (_WRITES * len(self.actors)), 1))
         read, self._written = list(self._accepted), 0
-        step = max(-(-len(read) // number), 1)
-        for some in together(read[::step], most=_MOST_WORLDS, most_in_one=number):
+        first = list(filter(self.families.may_write, read))[: number // 2]
+        others = [one for one in read if one not in first]
+        step = max(-(-len(others) // max(number - len(first), 1)), 1)
+        asked = [*first, *others[::step]]
+        for some in together(asked, most=_MOST_WORLDS, most_in_one=number):
             yield from self._write(some)
         self._leave_out(refused + len(read), refused + self._written)
 

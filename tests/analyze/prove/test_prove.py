@@ -15,6 +15,7 @@ from sqla_rls.analyze.prove.prove import Prover, prove
 from sqla_rls.analyze.prove.pytest_text import failing_tests
 from sqla_rls.analyze.sides import Built, Side
 from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.worlds.limit import TimeLimit
 from tests.support.pasted import write_conftest
 from tests.support.proofs import SELECT, UPDATE, access_state_of, changed, keys
 from tests.support.suite import table
@@ -115,7 +116,7 @@ def test_a_table_that_lacks_a_part_is_not_proved(built: Built) -> None:
 def test_without_time_nothing_is_proved(built: Built) -> None:
     proof = prove(built.connection, [Todos.metadata], budget=Budget(seconds=0))
     assert proof.violations == ()
-    assert {one.reason for one in proof.not_stated} == {"the time limit of 0 s ended"}
+    assert {one.reason for one in proof.not_stated} == {"the time limit of 0 s ended after 0 worlds"}
 
 
 @pytest.mark.exhaustive
@@ -123,3 +124,15 @@ def test_the_documents_of_teams_are_proved() -> None:
     with Side.parse("models", models=Teams.metadata).build() as built:
         proof = prove(built.connection, [Teams.metadata], budget=Budget(worlds=60))
     assert (proof.violations, proof.not_stated) == ((), ())
+
+
+@pytest.mark.exhaustive
+def test_a_table_that_the_time_limit_cut_is_not_proved(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = iter([False] * 20)
+    monkeypatch.setattr(TimeLimit, "is_over", property(lambda _: next(ended, True)))
+    proof = prove(built.connection, [Todos.metadata], budget=Budget(seconds=60))
+    assert (proof.kept, proof.violations) == ((), ())
+    assert proof.scope.worlds
+    assert {one.reason for one in proof.not_stated} == {
+        f"the time limit of 60 s ended after {proof.scope.worlds} worlds"
+    }
