@@ -37,6 +37,8 @@ from sqla_rls.analyze.worlds.world import Row, Values, World
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 
+#: The part of a share of the time that is worth a second attempt.
+_MUCH_MORE: Final = 1.5
 #: The worlds of one round trip.
 _BATCH: Final = 32
 
@@ -94,8 +96,6 @@ class _Tally:
     #: The budget's time was over before all worlds were tried.
     is_cut: bool = False
     met: Met = field(default_factory=Met)
-    #: Why worlds without a difference don't say that there is none.
-    untried: str | None = None
     #: The commands about which no world is needed.
     unchanged: frozenset[Command] = frozenset()
 
@@ -148,6 +148,7 @@ class _Task:
     name: str
     group: _Group
     universes: _Universes
+    tally: _Tally = field(default_factory=lambda: _Tally())
 
 
 @dataclass(kw_only=True)
@@ -199,17 +200,24 @@ class _Comparing:
         tasks = [task for name in candidates for task in self._tasks(name, roles, profiles, unchanged)]
         self.objects = len(candidates)
         places = {name: place for place, name in enumerate(candidates)}
+        share = self.limit.share(max(len(tasks), 1))
         cut: list[_Task] = []
         for number, task in enumerate(tasks):
             if progress is not None:
                 progress(places[task.name], len(candidates), task.name)
             with self.limit.one_of(len(tasks) - number):
-                if not self._decide(task, is_last=False):
+                if not self._decide(task):
                     cut.append(task)
-        # Others left time.
         for number, task in enumerate(cut):
-            with self.limit.one_of(len(cut) - number):
-                self._decide(task, is_last=True)
+            # Others may have left time.
+            if self.limit.share(len(cut) - number) > _MUCH_MORE * share:
+                with self.limit.one_of(len(cut) - number):
+                    if self._decide(task):
+                        continue
+            try:
+                self._conclude(task)
+            except DBAPIError as error:
+                self._not_tried(task, error)
         for universes in dict.fromkeys(task.universes for task in tasks):
             self.verdicts.left_out += universes.left_out
         if progress is not None and candidates:
@@ -277,31 +285,30 @@ class _Comparing:
             else:
                 yield _Task(name, group, universes)
 
-    def _decide(self, task: _Task, *, is_last: bool) -> bool:
-        """Find the verdicts of *task*, or return False: it needs more time, and *is_last* isn't given."""
-        name, group = task.name, task.group
-        self.about = name
-        tally = _Tally(unchanged=group.unchanged)
+    def _decide(self, task: _Task) -> bool:
+        """Find the verdicts of *task*; return False if it needs more time."""
+        self.about = task.name
+        earlier = task.tally
         try:
-            tally = self._tried_worlds(task)
-            if tally.is_cut and not is_last and self.limit.has_time:
+            try:
+                task.tally = self._tried_worlds(task)
+            except TimeIsOver:
+                # Without time for the universe, there are no worlds.
+                task.tally = _Tally(unchanged=task.group.unchanged, is_cut=True)
+            if task.tally.is_cut:
+                task.tally.found = {**earlier.found, **task.tally.found}
+                task.tally.worlds = max(earlier.worlds, task.tally.worlds)
                 return False
-            if tally.is_cut:
-                self.verdicts.left_out.append(f"{name}: {self._time_over(tally)}")
-            tally.untried = what_is_untried(self.schemas, name, group.policies)
-            self._conclude(task.universes.plain, group, tally)
-        except TimeIsOver:
-            # Without time for the universe, there are no worlds.
-            if not is_last and self.limit.has_time:
-                return False
-            self.verdicts.left_out.append(f"{name}: {self._time_over(tally)}")
-            self._not_decided(name, group, self._time_over(tally))
+            self._conclude(task)
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            first_line = str(error.orig).partition(chr(10))[0]
-            self._not_decided(name, group, f"the statements can't be tried: {first_line}")
+            self._not_tried(task, error)
         return True
+
+    def _not_tried(self, task: _Task, error: DBAPIError) -> None:
+        if error.connection_invalidated:
+            raise error
+        first_line = str(error.orig).partition(chr(10))[0]
+        self._not_decided(task.name, task.group, f"the statements can't be tried: {first_line}")
 
     def _tried_worlds(self, task: _Task) -> _Tally:
         group, universe = task.group, task.universes.plain
@@ -474,8 +481,11 @@ class _Comparing:
             if sentence not in self.verdicts.left_out:
                 self.verdicts.left_out.append(sentence)
 
-    def _conclude(self, universe: Universe, group: _Group, tally: _Tally) -> None:
-        name = universe.relation.name
+    def _conclude(self, task: _Task) -> None:
+        name, group, tally = task.name, task.group, task.tally
+        self.about = name
+        if tally.is_cut:
+            self.verdicts.left_out.append(f"{name}: {self._time_over(tally)}")
         for command in group.commands:
             examples: dict[Direction, Mapping[str, Counterexample]] = {}
             reason: str | None = None
@@ -501,7 +511,7 @@ class _Comparing:
                         direction: shown[role] for direction, shown in examples.items()
                     }
                     self.verdicts.add_change(name, role, command, own)
-            elif reason is None and (doubt := self._doubt(universe, command, tally)) is not None:
+            elif reason is None and (doubt := self._doubt(task, command)) is not None:
                 self.verdicts.add_unknown(name, group.roles, command, doubt)
             elif reason is None:
                 self.verdicts.add_same(name, group.roles, command, tally.worlds)
@@ -527,17 +537,17 @@ class _Comparing:
                 )
             return examples
 
-    def _doubt(self, universe: Universe, command: Command, tally: _Tally) -> str | None:
+    def _doubt(self, task: _Task, command: Command) -> str | None:
         """Return why worlds without a difference don't say that there is none."""
-        name = universe.relation.name
+        name, tally = task.name, task.tally
         if tally.is_cut:
             return self._time_over(tally)
-        if not tally.is_about(universe, command):
+        if not tally.is_about(task.universes.plain, command):
             most = max(tally.rejections, key=lambda one: tally.rejections[one], default="no value fits")
             return f"no world satisfies the constraints: {most}"
         if any(schema.is_opaque(name) for schema in self.schemas if name in schema.relations):
             return "a function runs SQL text that it computes, so it may read any table"
-        return tally.untried
+        return what_is_untried(self.schemas, name, task.group.policies)
 
 
 @dataclass(eq=False)
@@ -575,7 +585,7 @@ class _Universes:
             comparing.limit.check()
             return side.accepts(type_, value)
 
-        return Universe.of(
+        made = Universe.of(
             self.relation,
             comparing.joined,
             self.shared,
@@ -583,6 +593,8 @@ class _Universes:
             varies_checked=varies_checked,
             refuses=comparing._refuses,
         )
+        made.check_time = comparing.limit.check
+        return made
 
 
 def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tried) -> bool:

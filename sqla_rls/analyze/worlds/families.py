@@ -338,6 +338,7 @@ class Families:
 
     def family(self, choices: Choices, number: int) -> Family | None:
         """Return the family of *choices* with keys of that *number*; None if a constraint refuses a row."""
+        self.universe.check_time()
         first = number * len(self._members.columns) + self._first_key
         keys = {
             key: self.universe.pools.distinct(columns[0], first + key, is_named=not self._is_own(key))

@@ -34,10 +34,9 @@ class TimeLimit:
             self._end = now + self.seconds
             self._end_of_worlds = self._end_of_part = now + self.seconds * _FOR_WORLDS
 
-    @property
-    def has_time(self) -> bool:
-        """Whether there is time for worlds, beside that of the part in progress."""
-        return time.monotonic() < self._end_of_worlds
+    def share(self, parts: int) -> float:
+        """Return the seconds of one of *parts* that are left of the time for worlds."""
+        return max(self._end_of_worlds - time.monotonic(), 0) / parts
 
     @property
     def is_over(self) -> bool:
@@ -47,8 +46,7 @@ class TimeLimit:
     @contextmanager
     def one_of(self, parts: int) -> Iterator[None]:
         """Limit the block to its share of the time for worlds, as one of *parts* that are left."""
-        now = time.monotonic()
-        self._end_of_part = now + max(self._end_of_worlds - now, 0) / parts
+        self._end_of_part = time.monotonic() + self.share(parts)
         try:
             yield
         finally:

@@ -45,6 +45,8 @@ class Universe:
     constrained: Collection[ColumnOf] = ()
     #: Whether a constraint refuses these values of a table.
     refuses: Callable[[Relation, Values], bool] = lambda _relation, _values: False
+    #: Raises an error if the time is over.
+    check_time: Callable[[], None] = lambda: None
     #: What the budget leaves out.
     left_out: list[str] = field(default_factory=list)
     #: The numbers of the parents that are made for rows, by their keys.

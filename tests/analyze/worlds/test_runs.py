@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds import compare, scratch
 from sqla_rls.analyze.worlds.differences import smallest
+from sqla_rls.analyze.worlds.limit import TimeLimit
 from tests.support.worlds import Sides, verdicts
 
 
@@ -91,3 +92,16 @@ def test_the_plan_of_a_function_keeps_no_caller(sides: Sides) -> None:
     with sides.compared("ALTER POLICY own ON notes USING (kept() = user_id);", setup=setup) as (found, *_):
         assert not found.unknown
         assert verdicts(found) == {}
+
+
+@pytest.mark.exhaustive
+def test_a_second_attempt_without_much_time_takes_no_place_of_the_first(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TimeLimit, "share", lambda self, parts: 0.5)
+    setup = "ALTER POLICY own ON drafts USING (pg_sleep(0.02) IS NOT NULL AND is_me(user_id));"
+    change = "ALTER POLICY own ON drafts USING (is_me(user_id) AND pg_sleep(0.02) IS NOT NULL);"
+    with sides.compared(change, setup=setup, budget=Budget(seconds=60)) as (found, *_):
+        (reason,) = {one.reason for one in found.unknown}
+        assert reason.startswith("the time limit of 60 s ended after ")
+        assert f"public.drafts: {reason}" in found.scope.left_out
