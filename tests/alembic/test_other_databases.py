@@ -42,6 +42,8 @@ from sqla_rls import (
     jwt_claim_contains,
     memberships,
 )
+from sqla_rls.alembic.autogenerate.functions import body_for_any_schema
+from sqla_rls.snapshot import CURRENT_SCHEMA
 from sqla_rls.testing.postgres import installations
 from tests.support.project import Project, counted, execute, operations, own_todos, todos
 
@@ -142,7 +144,9 @@ def test_a_downgrade_restores_a_function_that_reads_the_members_of_its_own_tenan
 @pytest.mark.parametrize(
     "after", [{"user": "other_id"}, {"with_function": False}], ids=["replaced", "dropped"]
 )
-@pytest.mark.parametrize("body", ["by hand", "a variable"])
+@pytest.mark.parametrize(
+    "body", ["{tenant}.members", '"{tenant}"."members"', "{tenant} . members", "a variable"]
+)
 def test_a_downgrade_restores_a_body_that_no_revision_has_in_the_schema_of_each_tenant(
     tenants: Project, body: str, after: dict[str, Any]
 ) -> None:
@@ -156,15 +160,16 @@ def test_a_downgrade_restores_a_body_that_no_revision_has_in_the_schema_of_each_
         script.write_text(script.read_text().replace("body=", "body='' + "))
     for tenant in ("tenant_a", "tenant_b"):
         run(tenants, tenant, "upgrade", _teams(), "head")
-        if body == "by hand":
+        if body != "a variable":
             signature = f"{tenant}.my_teams() RETURNS SETOF text LANGUAGE sql STABLE SECURITY DEFINER"
             execute(
                 tenants,
                 f"CREATE OR REPLACE FUNCTION {signature} SET search_path = pg_catalog, pg_temp AS "
-                f"'SELECT team_id FROM {tenant}.members AS m WHERE m.user_id IS NULL'",
+                f"'SELECT team_id FROM {body.format(tenant=tenant)} AS m WHERE m.user_id IS NULL'",
             )
     before = functions()
     assert len(before) == 2
+    assert before[0] != before[1]
     metadata = _teams(**after)
     run(tenants, "tenant_a", "revision", metadata, "changed", True)
     for tenant in ("tenant_a", "tenant_b"):
@@ -173,6 +178,24 @@ def test_a_downgrade_restores_a_body_that_no_revision_has_in_the_schema_of_each_
     for tenant in ("tenant_a", "tenant_b"):
         run(tenants, tenant, "downgrade", metadata, "-1")
     assert functions() == before
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "expected"),
+    [
+        (
+            "app",
+            'SELECT app.id FROM APP.app_m, my.app$ x, "App".m',
+            'SELECT {}.id FROM {}.app_m, my.app$ x, "App".m',
+        ),
+        ('"App"', 'SELECT * FROM "App".m, app.m', "SELECT * FROM {}.m, app.m"),
+        ('"a.b"', 'SELECT * FROM "a.b".m, "axb".m', 'SELECT * FROM {}.m, "axb".m'),
+    ],
+)
+def test_each_word_that_names_the_schema_of_a_tenant_is_that_of_any(
+    schema: str, body: str, expected: str
+) -> None:
+    assert body_for_any_schema(body, schema) == expected.replace("{}", CURRENT_SCHEMA)
 
 
 def test_create_all_translates_the_schemas_that_it_grants_on(engine: Engine) -> None:

@@ -104,9 +104,21 @@ def for_any_schema(
             continue
         schema = schema or str(connection.scalar(select(func.quote_ident(func.current_schema()))))
         if body is None or body.replace(CURRENT_SCHEMA, schema) != change.before.body:
-            # A name before it, or a letter, makes it a part of another name.
-            body = re.sub(rf'(?<![\w$".]){re.escape(schema)}(?=\.)', CURRENT_SCHEMA, change.before.body)
+            body = body_for_any_schema(change.before.body, schema)
         yield change._replace(before=replace(change.before, body=body))
+
+
+def body_for_any_schema(body: str, schema: str) -> str:
+    """Return *body* with CURRENT_SCHEMA for each word that is *schema*, as ``quote_ident()`` has it.
+
+    A word that isn't the name of the schema becomes that of the other tenant's, and so an error there.  It
+    never names this tenant's.
+    """
+    word = re.escape(schema)
+    if not schema.startswith('"'):
+        # Postgres folds a name to lower case, except between quotes.
+        word = rf'(?:(?<="){word}|(?<!")(?i:{word}))'
+    return re.sub(rf"(?<![\w$]){word}(?![\w$])", CURRENT_SCHEMA, body)
 
 
 def _is_for_any_schema(change: FunctionChange, written: Mapping[TableKey, str | None]) -> bool:
