@@ -7,13 +7,12 @@ role, policies that are for it, and all objects that these reach, each with the 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
-from sqla_rls.analyze.vocabulary import read_expression
+from sqla_rls.analyze.vocabulary import has_words, read_expression
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.beyond import may_ask_for_catalog
 from sqla_rls.analyze.worlds.definitions import names_roles
@@ -32,10 +31,9 @@ _DECIDED_BY: Final[Mapping[Command, frozenset[str]]] = {
 _EACH: Final = frozenset().union(*_DECIDED_BY.values())
 #: The parts of a definition that hold privileges: the profile of a role has what they give it.
 _PRIVILEGES: Final = ("privileges", "schema_privileges")
-#: Words of a function that may become another role, two of them together; a name may have escapes.
-_SETS: Final = frozenset({"set", "reset"})
-_ROLE_WORDS: Final = frozenset({"role", "authorization"})
-_NO_LETTER: Final = re.compile(r"[^\w$]")
+#: Words of a function that may become another role, two of them together.
+_SETS: Final = ("SET", "RESET")
+_ROLE_WORDS: Final = ("ROLE", '"ROLE"', "AUTHORIZATION", "SESSION_AUTHORIZATION", '"SESSION_AUTHORIZATION"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +217,11 @@ def _may_read_itself(policy: PolicyText, relation: Relation) -> bool:
 
 def _may_become_another(function: Function) -> bool:
     """Return whether the function may set a role: its rights are then those of no user in question."""
-    body = function.body.lower()
-    words = set(_NO_LETTER.sub(" ", body).split())
+    body = function.body
     options = json.loads(json.loads(function.definition)[-1])[5] or ()
     return (
-        "set_config" in words
-        or (bool(words & _SETS) and (bool(words & _ROLE_WORDS) or "u&" in body))
+        any(one[-1] == "set_config" for one in function.vocabulary.functions)
+        # A name with escapes may be any.
+        or (has_words(body, _SETS) and (has_words(body, _ROLE_WORDS) or "u&" in body.lower()))
         or any(one.lower().startswith(("role=", "session_authorization=")) for one in options)
     )
