@@ -142,7 +142,7 @@ async def test_types_of_callers_fill_no_memory(client: Client, runner: asyncio.R
 async def test_nobody_keeps_a_connection(
     make_endpoint: MakeEndpoint, issuer: Issuer, queries: list[str], signed: Signed, runner: asyncio.Runner
 ) -> None:
-    client = Client(make_endpoint(limits=Limits(timeout=0.5)), issuer)
+    client = Client(make_endpoint(limits=Limits(timeout=2.0)), issuer)
     await client.rows("SELECT 1")
     began = time.monotonic()
     answer = await client.batch(*queries)
