@@ -137,7 +137,6 @@ def test_sql_text_can_not_be_explained_and_is_denied_all_the_same(maker: session
     assert "The denial can't be explained: its command and table are unknown. Ask sqla-rls why" in str(denial)
 
 
-@pytest.mark.exhaustive
 def test_a_row_of_the_denied_transaction_is_unknown(maker: sessionmaker[Session]) -> None:
     def work(session: Session) -> None:
         session.add(todo := Todo(task="new"))

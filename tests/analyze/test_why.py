@@ -308,7 +308,6 @@ def test_an_owner_who_can_not_ask_either_gets_no_answer(admin: Engine) -> None:
         connection.rollback()
 
 
-@pytest.mark.exhaustive
 def test_an_owner_who_may_not_become_the_caller_gets_the_grant(owner: Engine) -> None:
     """The role that creates another one may not SET ROLE to it, from PostgreSQL 16 on."""
     name = 'why "owner"'

@@ -92,7 +92,6 @@ OTHER_POLICIES = {
 }
 
 
-@pytest.mark.exhaustive
 def test_policies_of_the_owner_of_a_view_or_function_count(
     examples: Examples, subtests: pytest.Subtests
 ) -> None:

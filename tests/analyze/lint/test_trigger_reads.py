@@ -11,6 +11,7 @@ from sqla_rls.analyze.lint.pgrls_config import pgrls_config
 from sqla_rls.analyze.lint.run import lint
 from sqla_rls.catalog.query import undone
 from tests.analyze.lint.examples import OWN, Examples, run, shown, unknown
+from tests.support.suite import table
 
 #: Callers read their own docs, and write notes of their own.
 TABLES = f"""
@@ -164,8 +165,7 @@ READS: dict[str, tuple[str, str | None]] = {
 }
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("name", READS)
+@table("name", READS)
 def test_a_trigger_function_shows_rows_that_policies_hide(examples: Examples, name: str) -> None:
     sql, level = READS[name]
 

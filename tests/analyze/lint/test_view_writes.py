@@ -415,7 +415,6 @@ def test_writes_through_a_view_are_tried(examples: Examples, subtests: pytest.Su
                 assert one.data["result"].endswith((" row", " rows"))
 
 
-@pytest.mark.exhaustive
 def test_a_view_whose_rows_can_not_be_made_is_not_passed_over(examples: Examples) -> None:
     """The constraint refuses each row that the worlds are made of."""
     found = examples.look(

@@ -237,7 +237,6 @@ REVOKE ALL ON parts_alice, parts_others FROM by_hand_reader;
 """
 
 
-@pytest.mark.exhaustive
 def test_a_database_made_by_hand_needs_only_the_names_of_its_tables() -> None:
     metadata = MetaData()
     role, every = "by_hand_reader", COMMANDS
