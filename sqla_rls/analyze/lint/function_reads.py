@@ -154,7 +154,11 @@ def shown_by_function(database: Database, row: RowMapping, roles: Sequence[str])
     """
     signature = row["signature"]
     arguments = row["arguments"] or []
-    if row["is_procedure"] or row["is_variadic"] or any(category == "P" for _, category, _ in arguments):
+    if row["is_procedure"]:
+        return None
+    if any(category == "P" for _, category, _ in arguments):
+        reason = "no value can be made for its arguments, which may be of any type"
+        database.note_unknown(signature, reason, kind="function", role=roles[0])
         return None
     tries = _Tries(database, row, arguments)
     found: list[FunctionReads] = []
@@ -333,7 +337,10 @@ class _Tries:
                 key=lambda some: sum(bool(one.known) for one in some),
             )
             for some in combinations:
-                text = f"SELECT ({self.row['name']}({', '.join(one.sql for one in some)}))::pg_catalog.text"
+                given = [one.sql for one in some]
+                if self.row["is_variadic"] and number == len(self.arguments):
+                    given[-1] = f"VARIADIC {given[-1]}"
+                text = f"SELECT ({self.row['name']}({', '.join(given)}))::pg_catalog.text"
                 known = frozenset(one.known for one in some if one.known)
                 yield _Call("SELECT", text, own=own, known=known)
 

@@ -6,7 +6,7 @@ Two databases with the same definitions permit the same.  Where a definition dif
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,12 +25,13 @@ from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.limit import TimeIsOver, TimeLimit
 from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.pools import Actor, asks_for_role_claim
-from sqla_rls.analyze.worlds.refused import Met, refused_rows, refuses, sentences
+from sqla_rls.analyze.worlds.refused import refused_rows, refuses, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried, roles_of
 from sqla_rls.analyze.worlds.search import Search
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statements
+from sqla_rls.analyze.worlds.tally import Group, Tally, has_insert
 from sqla_rls.analyze.worlds.unchanged import Profiles, Unchanged
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, Values, World
@@ -83,72 +84,13 @@ def compare_databases(
 
 
 @dataclass(slots=True)
-class _Tally:
-    """The differences that the worlds of one object showed for one role."""
-
-    found: dict[tuple[Command, Direction], Difference] = field(default_factory=dict)
-    worlds: int = 0
-    #: A row of the relation satisfies the constraints.
-    has_row: bool = False
-    #: An INSERT wasn't rejected by a constraint.
-    has_insert: bool = False
-    rejections: dict[str, int] = field(default_factory=dict)
-    #: The budget's time was over before all worlds were tried.
-    is_cut: bool = False
-    met: Met = field(default_factory=Met)
-    #: The commands about which no world is needed.
-    unchanged: frozenset[Command] = frozenset()
-
-    def add(self, earlier: _Tally) -> None:
-        """Add the worlds of another universe; their differences are known."""
-        self.worlds += earlier.worlds
-        self.has_row |= earlier.has_row
-        self.has_insert |= earlier.has_insert
-        self.is_cut |= earlier.is_cut
-        self.met.add(earlier.met)
-        for rejected, number in earlier.rejections.items():
-            self.rejections[rejected] = self.rejections.get(rejected, 0) + number
-
-    def is_known(self, command: Command, direction: Direction) -> bool:
-        """Return whether no world is needed for a difference of the command in that direction."""
-        return command in self.unchanged or (command, direction) in self.found
-
-    def is_settled(self, command: Command) -> bool:
-        """Return whether no world is needed for the command."""
-        return self.is_known(command, "opens") and self.is_known(command, "closes")
-
-    def is_about(self, universe: Universe, *commands: Command) -> bool:
-        """Return whether the constraints left rows for *commands*."""
-        if not universe.relation.has_rows:
-            return self.worlds > 0
-        return self.has_row or (self.has_insert and commands == ("INSERT",))
-
-
-@dataclass(slots=True)
-class _Group:
-    """Roles for which each statement on an object does the same."""
-
-    #: What they may do on each side.
-    profiles: tuple[Profile, ...]
-    #: The commands that worlds decide.
-    commands: Sequence[Command]
-    #: The other commands.
-    unchanged: frozenset[Command]
-    roles: list[str] = field(default_factory=list[str])
-
-    @property
-    def policies(self) -> Collection[str]:
-        return {policy for profile in self.profiles for policy in profile.policies}
-
-
-@dataclass(slots=True)
 class _Task:
     """A group whose commands on an object worlds decide."""
 
     name: str
-    group: _Group
+    group: Group
     universes: _Universes
-    tally: _Tally = field(default_factory=lambda: _Tally())
+    tally: Tally = field(default_factory=Tally)
 
 
 @dataclass(kw_only=True)
@@ -262,7 +204,7 @@ class _Comparing:
         """Yield the groups of *roles* that worlds decide about."""
         relation = self.joined.relations[name]
         nothing = Universe.nothing(relation, self.joined)
-        groups: dict[Any, _Group] = {}
+        groups: dict[Any, Group] = {}
         universes = _Universes(self, relation)
         for role in roles:
             if not any((name, role) in each and each[name, role].has_privileges for each in profiles):
@@ -276,7 +218,7 @@ class _Comparing:
             if asked:
                 own = role if asks_for_role_claim(universes.shared.vocabulary) else ""
                 alike = self._likeness(name, role, profiles), same, own
-                groups.setdefault(alike, _Group(held, asked, same)).roles.append(role)
+                groups.setdefault(alike, Group(held, asked, same)).roles.append(role)
         for group in groups.values():
             if relation.kind == "f":
                 self._not_decided(name, group, "the rows of a foreign table can't be made")
@@ -294,7 +236,7 @@ class _Comparing:
                 task.tally = self._tried_worlds(task)
             except TimeIsOver:
                 # Without time for the universe, there are no worlds.
-                task.tally = _Tally(unchanged=task.group.unchanged, is_cut=True)
+                task.tally = Tally(unchanged=task.group.unchanged, is_cut=True)
             if task.tally.is_cut:
                 task.tally.found = {**earlier.found, **task.tally.found}
                 task.tally.worlds = max(earlier.worlds, task.tally.worlds)
@@ -310,7 +252,7 @@ class _Comparing:
         first_line = str(error.orig).partition(chr(10))[0]
         self._not_decided(task.name, task.group, f"the statements can't be tried: {first_line}")
 
-    def _tried_worlds(self, task: _Task) -> _Tally:
+    def _tried_worlds(self, task: _Task) -> Tally:
         group, universe = task.group, task.universes.plain
         tally = self._tally(universe, group)
         if not tally.is_cut and (
@@ -325,11 +267,11 @@ class _Comparing:
             self.verdicts.left_out += sentences(universe, self._refused(universe, tally), tally.met)
         return tally
 
-    def _not_decided(self, name: str, group: _Group, reason: str) -> None:
+    def _not_decided(self, name: str, group: Group, reason: str) -> None:
         for command in group.commands:
             self.verdicts.add_unknown(name, group.roles, command, reason)
 
-    def _time_over(self, tally: _Tally) -> str:
+    def _time_over(self, tally: Tally) -> str:
         return f"{self.budget.time_over} after {tally.worlds} worlds"
 
     def _refuses(self, relation: Relation, values: Values) -> bool:
@@ -340,7 +282,7 @@ class _Comparing:
             if relation.name in side.schema.relations
         )
 
-    def _refused(self, universe: Universe, tally: _Tally) -> dict[Row, str]:
+    def _refused(self, universe: Universe, tally: Tally) -> dict[Row, str]:
         return {} if tally.is_cut else refused_rows(self.sides, universe, tally.met)
 
     def _likeness(self, name: str, role: str, profiles: tuple[Any, Any]) -> Any:
@@ -360,8 +302,8 @@ class _Comparing:
             calls.append(attributes is not None and may_call(side.connection, role, signatures))
         return repr((own, calls))
 
-    def _tally(self, universe: Universe, group: _Group, earlier: _Tally | None = None) -> _Tally:
-        tally = _Tally(
+    def _tally(self, universe: Universe, group: Group, earlier: Tally | None = None) -> Tally:
+        tally = Tally(
             found={} if earlier is None else dict(earlier.found),
             unchanged=group.unchanged,
         )
@@ -373,7 +315,7 @@ class _Comparing:
             tally.add(earlier)
         return tally
 
-    def _fill(self, tally: _Tally, universe: Universe, group: _Group) -> None:
+    def _fill(self, tally: Tally, universe: Universe, group: Group) -> None:
         name = universe.relation.name
         statements = Statements(universe=universe, profiles=group.profiles)
         actors = universe.pools.actors(group.roles[:1])
@@ -398,7 +340,7 @@ class _Comparing:
             )
 
     def _search(
-        self, tally: _Tally, universe: Universe, actors: Sequence[Actor], statements: Statements
+        self, tally: Tally, universe: Universe, actors: Sequence[Actor], statements: Statements
     ) -> None:
         """Try the worlds that a search among many rows at once finds."""
 
@@ -421,7 +363,7 @@ class _Comparing:
             self._try([trial], actors, universe, tally)
 
     def _try(
-        self, trials: Sequence[Trial], actors: Sequence[Actor], universe: Universe, tally: _Tally
+        self, trials: Sequence[Trial], actors: Sequence[Actor], universe: Universe, tally: Tally
     ) -> None:
         for trial, before, after in zip(trials, *self._run(trials, actors), strict=True):
             rejected = before.rejected or after.rejected
@@ -432,7 +374,7 @@ class _Comparing:
             tally.worlds += 1
             tally.has_row |= trial.world.row is not None
             if not tally.has_insert:
-                tally.has_insert = _has_insert(trial, actors, before, after)
+                tally.has_insert = has_insert(trial, actors, before, after)
             if before.results == after.results:
                 continue
             asked = [(actor, statement) for actor in actors for statement in trial.statements]
@@ -595,16 +537,6 @@ class _Universes:
         )
         made.check_time = comparing.limit.check
         return made
-
-
-def _has_insert(trial: Trial, actors: Sequence[Actor], before: Tried, after: Tried) -> bool:
-    """Return whether some INSERT got as far as a row, or was denied, on both sides."""
-    asked = [statement for _ in actors for statement in trial.statements]
-    return any(
-        statement.command == "INSERT"
-        and not any((each.outcome(place).error or "").startswith(("22", "23")) for each in (before, after))
-        for place, statement in enumerate(asked)
-    )
 
 
 def _any(schemas: tuple[Schema, ...], name: str) -> Relation:
