@@ -3,6 +3,9 @@
 A row of a protected table gets values that occur nowhere else.  Then strangers call the function in small
 worlds: callers with subjects that no row has.  The function shows the row if both get one of these values.
 It filters by the caller if the owner of a row gets one where strangers don't.
+
+A value by which a policy or a foreign key finds rows changes in all of them.  Then strangers may not get it
+without the row, or read it in another.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import LEVELS, Evidence, Level
+from sqla_rls.analyze.lint.marked_worlds import MarkedWorlds, has_others, without_row
 from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.trigger_marks import (
     MARKS,
@@ -25,25 +29,21 @@ from sqla_rls.analyze.lint.trigger_marks import (
     Marked,
     is_more_than_number,
     literal_text,
-    mark_of,
     marked_rows,
     value_of,
 )
-from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.acting import CALLER, reach_of
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
-from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Edge, Profile
 from sqla_rls.analyze.worlds.pools import SUBJECTS, Actor
 from sqla_rls.analyze.worlds.scratch import STATEMENT_TIMEOUT, Outcome, ScratchDatabase, Trial
 from sqla_rls.analyze.worlds.statements import Statement, quoted
 from sqla_rls.analyze.worlds.universe import Universe
-from sqla_rls.analyze.worlds.world import Row, World
+from sqla_rls.analyze.worlds.world import World
 from sqla_rls.catalog.query import undone
 from sqla_rls.exc import AnalysisError
 
-_BUDGET: Final = Budget(worlds=16, rows=2)
 #: The most marked rows, and the most calls of each.
 _MOST_MARKED: Final = 48
 _MOST_CALLS: Final = 12
@@ -54,13 +54,6 @@ _STRANGERS: Final[Mapping[str, tuple[str, str]]] = {
     "number": ("84", "85"),
 }
 _OWN: Final = "own "
-#: Values less and greater than each mark, by the category of their type.
-_BESIDE: Final[Sequence[Mapping[str, Any]]] = (
-    {"N": 7, "S": "a", "D": "1901-01-01"},
-    {"N": 28174, "S": "z", "D": "2099-01-01"},
-    {"N": 918273646, "S": "z", "D": "2099-01-01"},
-)
-_KEYS_APART: Final = 5001
 #: SQLSTATEs, by their first letters: the call can't be tried in this database.
 _UNABLE: Final = ("42", "0A", "57", "XX")
 _DENIED: Final = "42501"
@@ -173,8 +166,9 @@ def shown_by_function(database: Database, row: RowMapping, roles: Sequence[str])
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise
         tries.refused = str(getattr(error, "orig", None) or error).partition("\n")[0]
-    if not found and tries.refused is not None and not tries.has_run:
-        database.note_unknown(signature, tries.refused, kind="function", role=roles[0])
+    if not found and not tries.has_run:
+        reason = tries.refused or "no value of its rows can be told from those of other rows"
+        database.note_unknown(signature, reason, kind="function", role=roles[0])
     return min(found, key=lambda one: LEVELS.index(one.level), default=None)
 
 
@@ -227,37 +221,74 @@ class _Tries:
         edges = {**schema.edges, table: (*schema.edges.get(table, ()), calls)}
         asked = replace(schema, edges=edges)
         universe = Reaches.of(self.database).worlds.universe(asked.relations[table], connection, asked)
-        strangers, owners = self._actors(universe, role)
-        trials: list[tuple[Marked, Trial]] = []
-        for marked in itertools.islice(self._marked(universe), _MOST_MARKED):
-            calls_ = list(itertools.islice(self._calls(universe, marked, role), _MOST_CALLS))
-            trials.append((marked, Trial(marked.world, calls_)))
+        worlds = MarkedWorlds(universe=universe, signature=self.signature)
         scratch = ScratchDatabase(connection, schema)
-        results = scratch.run([trial for _, trial in trials], [*strangers, *owners], fires_triggers=False)
+        for marked in (worlds.with_free_marks(), worlds.with_marks_everywhere()):
+            yield from self._leaks(scratch, universe, role, [*itertools.islice(marked, _MOST_MARKED)])
+
+    def _leaks(
+        self, scratch: ScratchDatabase, universe: Universe, role: str, worlds: Sequence[Marked]
+    ) -> Iterator[FunctionReads]:
+        """Yield the calls by which strangers get marks in *worlds*."""
+        strangers, owners = self._actors(universe, role, worlds)
+        actors = [*strangers, *owners]
+        trials = [Trial(one.world, self._calls(universe, one, role)) for one in worlds]
+        found = scratch.run(trials, actors, fires_triggers=False)
+        public = self._public(scratch, role, strangers, worlds, trials)
         leaks: dict[int, tuple[Marked, _Call, str]] = {}
         filtering = set[int]()
-        for (marked, trial), tried in zip(trials, results, strict=True):
+        for number, (marked, trial, tried) in enumerate(zip(worlds, trials, found, strict=True)):
             outcomes = [Outcome.of(one) for one in tried.results]
             self._note(outcomes, tried.rejected)
-            width = len(trial.statements)
-            for place, call in enumerate(trial.statements):
-                if not outcomes:
-                    break
-                got = [_Got.of(one) for one in outcomes[place::width]]
+            for place, (call, got) in enumerate(_by_call(trial, outcomes)):
                 by_strangers, by_owners = got[: len(strangers)], got[len(strangers) :]
                 if not all(one.shown for one in by_strangers):
                     if any(one.shown for one in by_owners):
                         filtering.add(place)
                 elif (
                     not any(one.is_own for one in by_strangers)
+                    and (number, place) not in public
                     and self._is_owned(universe, marked, by_owners, role)
-                    and (is_more_than_number(by_strangers[0].shown) or _has_others(marked))
+                    and (is_more_than_number(by_strangers[0].shown) or has_others(marked))
                 ):
-                    assert isinstance(call, _Call)
                     leaks.setdefault(place, (marked, call, by_strangers[0].shown))
         for place, (marked, call, shown) in leaks.items():
             if place not in filtering:
-                yield self._found(universe, table, strangers[0], marked, call, shown)
+                yield self._found(universe, marked, strangers[0], call, shown)
+
+    def _public(
+        self,
+        scratch: ScratchDatabase,
+        role: str,
+        strangers: Sequence[Actor],
+        worlds: Sequence[Marked],
+        trials: Sequence[Trial],
+    ) -> set[tuple[int, int]]:
+        """Return the places of worlds and calls by which strangers get a mark that they may know.
+
+        They get it without the marked row, too, or read it in the row to which a foreign key refers.
+        """
+        asked: dict[int, Trial] = {}
+        for number, (marked, trial) in enumerate(zip(worlds, trials, strict=True)):
+            if (world := without_row(marked)) is not None:
+                own = self._readable(role, world)
+                asked[number] = Trial(world, [_Call("SELECT", one.text, own=own) for one in trial.statements])
+        found = scratch.run([*asked.values()], strangers, fires_triggers=False)
+        return {
+            (number, place)
+            for (number, trial), tried in zip(asked.items(), found, strict=True)
+            for place, (_, got) in enumerate(_by_call(trial, [Outcome.of(one) for one in tried.results]))
+            if any(one.is_own or one.shown for one in got)
+        }
+
+    def _readable(self, role: str, world: World) -> str | None:
+        """Return the SQL with which the caller reads each row of *world* with a mark; None if it can't."""
+        reads: list[str] = []
+        for name in dict.fromkeys(row.relation for row in world.rows):
+            profile = self.database.profiles[name, role]
+            if profile.usage and profile.selects:
+                reads.append(f"SELECT 1 FROM {marked_rows(name, profile.selects)}")  # noqa: S608
+        return " UNION ALL ".join(reads) or None
 
     def _note(self, outcomes: Iterable[Outcome], rejected: str | None) -> None:
         for error in [rejected] if rejected else [one.error for one in outcomes]:
@@ -268,7 +299,9 @@ class _Tries:
             else:
                 self.has_run = True
 
-    def _actors(self, universe: Universe, role: str) -> tuple[list[Actor], list[Actor]]:
+    def _actors(
+        self, universe: Universe, role: str, worlds: Iterable[Marked]
+    ) -> tuple[list[Actor], list[Actor]]:
         """Return callers whom no row names, and those whom rows name."""
         words, kind = universe.pools.vocabulary, universe.pools.kinds[0]
 
@@ -279,55 +312,18 @@ class _Tries:
             }
             return Actor(role=role, claims={"sub": subject}, settings=settings)
 
-        owners = [with_subject(one) for one in SUBJECTS[kind]]
+        names = _owners(universe)
+        marks = (one.row.values[name] for one in worlds for name in one.columns if name in names)
+        owners = [with_subject(one) for one in dict.fromkeys((*SUBJECTS[kind], *map(str, marks)))]
         if self.database.is_anonymous(role):
             return [Actor(role=role, claims=None, settings={})], owners
         return [with_subject(one) for one in _STRANGERS[kind]], owners
 
-    def _marked(self, universe: Universe) -> Iterator[Marked]:
-        """Yield worlds with a row of the table that has marks: in free columns, or in one of the body."""
-        relation, schema = universe.relation, self.database.schema
-        fixed = {name for key in relation.foreign_keys for name in key.columns}
-        fixed |= {
-            edge.column
-            for edge in schema.edges.get(relation.name, ())
-            if edge.part == "policy" and edge.reads == relation.name and edge.column is not None
-        }
-        keys = {name for key in relation.keys for name in key}
-        named = {
-            edge.column
-            for function, _ in reach_of(schema, self.signature).functions
-            for edge in schema.edges.get(function, ())
-            if edge.reads == relation.name
-        }
-        checked = {
-            edge.column
-            for edge in schema.edges.get(relation.name, ())
-            if edge.part == "constraint" and edge.reads == relation.name
-        }
-        for world in generate_worlds(universe, _BUDGET):
-            if world.row is None:
-                continue
-            marks = {
-                name: mark
-                for name in world.row.values
-                if name not in fixed and (mark := mark_of(relation.columns[name])) is not None
-            }
-            # A CHECK may refuse a mark.
-            marks = {name: mark for name, mark in marks.items() if name not in checked} or marks
-            free = tuple(name for name in marks if name not in keys)
-            unnamed = tuple(name for name in free if name not in named)
-            single = [(name,) for name in marks if name in (named if free else keys)]
-            for columns in dict.fromkeys([free, unnamed, *single]):
-                if columns:
-                    values = {**world.row.values, **{name: marks[name] for name in columns}}
-                    new = Row(relation.name, values, world.row.copy)
-                    yield Marked(row=new, columns=columns, world=World(rows=(*world.rows, new)))
-                    beside = _beside(universe, new, columns)
-                    yield Marked(row=new, columns=columns, world=World(rows=(*world.rows, *beside, new)))
+    def _calls(self, universe: Universe, marked: Marked, role: str) -> list[_Call]:
+        """Return calls, those without a value of the marked row first."""
+        return [*itertools.islice(self._all_calls(universe, marked, role), _MOST_CALLS)]
 
-    def _calls(self, universe: Universe, marked: Marked, role: str) -> Iterator[_Call]:
-        """Yield the calls, those without a value of the marked row first."""
+    def _all_calls(self, universe: Universe, marked: Marked, role: str) -> Iterator[_Call]:
         own = self._own(universe, marked, role)
         least = len(self.arguments) - int(self.row["defaults"])
         for number in dict.fromkeys((least, len(self.arguments))):
@@ -387,8 +383,9 @@ class _Tries:
         return any(marked.row.values.get(name) is not None for name in _owners(universe))
 
     def _found(
-        self, universe: Universe, table: str, actor: Actor, marked: Marked, call: _Call, shown: str
+        self, universe: Universe, marked: Marked, actor: Actor, call: _Call, shown: str
     ) -> FunctionReads:
+        table = universe.relation.name
         rows = ", ".join(row_in_words(universe, row) for row in marked.world.all_rows)
         return FunctionReads(
             table=table,
@@ -418,23 +415,15 @@ class _Tries:
         return "error" if shows_rows and may_read and "owner" not in call.known else "warning"
 
 
-def _has_others(marked: Marked) -> bool:
-    """Return whether the table has other rows with other values, so that no aggregate is a mark."""
-    keys = {id(one) for one in marked.world.rows if one.relation == marked.row.relation}
-    return len(keys) > len(_BESIDE)
-
-
 def _owners(universe: Universe) -> frozenset[str]:
     """Return the columns of the table that definitions compare with the caller."""
     name = universe.relation.name
     return frozenset(column for relation, column in universe.callers if relation == name)
 
 
-def _beside(universe: Universe, row: Row, columns: Sequence[str]) -> Iterator[Row]:
-    """Yield rows like *row* with other values, so that its own are no sum, least or greatest value."""
-    relation = universe.relation
-    keys = {name for key in relation.keys for name in key}
-    for number, values in enumerate(_BESIDE, _KEYS_APART):
-        new = {name: universe.pools.distinct(relation.columns[name], number) for name in keys}
-        new |= {name: values.get(relation.columns[name].category) for name in columns if name not in keys}
-        yield Row(row.relation, {**row.values, **new}, row.copy)
+def _by_call(trial: Trial, outcomes: Sequence[Outcome]) -> Iterator[tuple[_Call, list[_Got]]]:
+    """Yield each call of *trial* with what each caller gets; nothing if the world was rejected."""
+    width = len(trial.statements)
+    for place, call in enumerate(trial.statements if outcomes else ()):
+        assert isinstance(call, _Call)
+        yield call, [_Got.of(one) for one in outcomes[place::width]]

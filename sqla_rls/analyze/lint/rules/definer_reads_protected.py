@@ -6,8 +6,9 @@ same for each caller. A function that filters by the caller, such as a membershi
 A function that asks who calls, such as `IF auth.user_id() IS NULL THEN RAISE …`, may show the rows of others
 all the same. Small worlds decide: callers whom no row names call it. The function is found if they get values
 of a row that is someone else's. It isn't found if it filters by the caller, or shows sums. Nor is it found if
-the caller needs a text of the row, such as the token of a link. The finding is a warning if the caller needs
-the id of the owner. It is an info if the caller needs a key that isn't a number: such a key can't be guessed.
+it shows keys of rows that the caller may read, such as public teams. The same holds if the caller needs a
+text of the row, such as the token of a link. The finding is a warning if the caller needs the id of the
+owner. It is an info if the caller needs a key that isn't a number: such a key can't be guessed.
 
 A view or a function that the body reads counts, too. It may have another owner, whose rights it has.
 
