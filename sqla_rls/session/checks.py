@@ -106,6 +106,10 @@ def require_declared_settings(connection: Connection, options: SessionOptions, *
         )
 
 
+_UNSIGNED: Final = (
+    "the caller isn't verified: the database accepts signed callers only. Give your app the key, as "
+    "signing_key= or in SQLA_RLS_SIGNING_KEY"
+)
 _MAY_ASK: Final = text("SELECT pg_catalog.has_schema_privilege('auth', 'USAGE'), current_user")
 IS_KNOWN: Final = text("SELECT auth.session()::pg_catalog.text OPERATOR(pg_catalog.<>) 'null'")
 
@@ -134,10 +138,7 @@ def require_verified(connection: Connection, *, must_ask: bool) -> None:
                 "check the signature. Grant it USAGE; if a superuser owns the schema, a superuser must"
             )
     elif not is_known:
-        raise SigningKeyRejected(
-            "the caller isn't verified: the database accepts signed callers only. Give your app the key, as "
-            "signing_key= or in SQLA_RLS_SIGNING_KEY"
-        )
+        raise SigningKeyRejected(_UNSIGNED)
 
 
 def explain_rejections(engine: Engine) -> None:
@@ -151,6 +152,8 @@ def _explained(context: ExceptionContext) -> Exception | None:
     sources = (getattr(error, "diag", None), error.__cause__)
     if "signing_key" not in [getattr(source, "constraint_name", None) for source in sources]:
         return None
+    if error.sqlstate == "28000":
+        return SigningKeyRejected(_UNSIGNED)
     if error.sqlstate == "02000":
         return SigningKeyRejected(
             "the caller can't be verified: the database has no signing key, as after a restore. Make a key "

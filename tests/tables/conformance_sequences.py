@@ -24,6 +24,7 @@ _NO_JWK = Refused("42804", "pg_session_jwt.jwk requires an ES256 JWK")
 _NO_FUNCTION = Refused("42883", "function auth.jwt_session_init(unknown) does not exist")
 
 _CACHE = "`exp` of the token that was accepted last: the extension doesn't check it again"
+_UNSIGNED = "Claims with a `sub`, and no token: the portable functions refuse them"
 _SETTINGS = "The settings of the extension: the portable functions read none of them for their key"
 _EMPTY = "A token that is `''`"
 _SESSION_INIT = "`auth.init()` and `auth.jwt_session_init()` aren't portable"
@@ -221,6 +222,8 @@ SEQUENCES: list[Row] = [
         name="claims that are SET, no token",
         ask=all_of(run(_CLAIMS_OF_MALLORY), says("auth.user_id()")),
         answer=None,
+        portable=Refused("28000", "the caller is not signed"),
+        differs=_UNSIGNED,
     ),
     Row(
         name="claims that are SET, and a token", ask=all_of(run(_CLAIMS_OF_MALLORY), claims()), answer="alice"

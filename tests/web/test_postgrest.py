@@ -205,7 +205,7 @@ def test_the_role_of_a_token_that_authenticator_may_not_take_is_refused(api: Api
 
 
 def test_a_database_that_verifies_callers_refuses_its_requests(server: Server) -> None:
-    """PostgREST signs nothing, so that its claims count for nothing."""
+    """PostgREST signs nothing, so that its callers are refused."""
     database = server.create_database()
     engine = create_engine(server.url(database))
     with engine.begin() as connection:
@@ -216,7 +216,8 @@ def test_a_database_that_verifies_callers_refuses_its_requests(server: Server) -
     engine.dispose()
     try:
         with psycopg.connect(_url(server, database, "authenticator"), autocommit=True) as connection:
-            assert Api(connection).get(ALICE) == []
+            with pytest.raises(psycopg.errors.InvalidAuthorizationSpecification, match="is not signed"):
+                Api(connection).get(ALICE)
             with pytest.raises(psycopg.Error):
                 Api(connection).post(ALICE, {"body": "milk"}, "body text")
     finally:

@@ -82,6 +82,13 @@ SELECT 'auth', 'session', '', format($template$RETURNS jsonb
       END IF;
       RETURN claims;
     ELSIF token = '' THEN
+      -- A person whom nobody signed for isn't nobody: the application has no key.
+      IF nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' <> '' THEN
+        RAISE EXCEPTION USING ERRCODE = '28000', SCHEMA = 'sqla_rls_secret', CONSTRAINT = 'signing_key',
+          MESSAGE = 'the caller is not signed',
+          HINT = 'The database accepts signed callers only. Give the application the key that "sqla-rls rotate-key"'
+                 ' printed.';
+      END IF;
       RETURN 'null'::jsonb;
     ELSIF left(token, 43) <> 'eyJhbGciOiJIUzI1NiIsInR5cCI6InJscytqd3QifQ.'
        OR octet_length(token) <> 43 + octet_length(payload) + 1 + 43 OR token ~ '[^A-Za-z0-9_.-]' COLLATE "C" THEN

@@ -66,6 +66,24 @@ def test_a_key_lost_while_sessions_run_is_noticed(
         session.execute(TASKS)
 
 
+def test_the_first_key_is_noticed_while_sessions_run_without_it(
+    by_functions: None, pool: Engine, admin: Engine, alice: Caller
+) -> None:
+    maker = sessionmaker(pool)
+    enforce_row_security(maker)
+    with maker() as session:
+        identify(session, alice)
+        assert session.scalar(USER) == "alice"
+    make_key(admin)
+    with maker() as session:
+        identify(session, alice)
+        with pytest.raises(SigningKeyRejected, match="signed callers only"):
+            session.execute(TASKS)
+    with maker() as session:
+        identify(session, Caller.anonymous())
+        assert session.scalar(USER) is None
+
+
 @pytest.fixture
 def another_database(server: Server) -> Iterator[URL]:
     """One of that server, where nothing verifies."""
