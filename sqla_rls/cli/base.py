@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import NullPool
 
 _FORM = "Give postgresql://user@host/database"
 
@@ -25,7 +24,7 @@ def engine(url: str) -> Engine:
     The engine keeps no connection.
     """
     # Imported here, since commands that print SQL need no database.
-    from sqla_rls.analyze.sides.url import with_psycopg
+    from sqla_rls.analyze.sides.url import engine_of, with_psycopg
 
     try:
         found = make_url(url)
@@ -40,7 +39,7 @@ def engine(url: str) -> Engine:
         raise click.ClickException(
             "the database can't be reached: its URL has several @. Write %40 for an @ in the password"
         )
-    return create_engine(with_psycopg(found), poolclass=NullPool)
+    return engine_of(with_psycopg(found))
 
 
 @contextmanager

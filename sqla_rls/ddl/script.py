@@ -27,14 +27,20 @@ _PINS = {
 
 
 # Postgres finds names in the schema of the tables and those of extensions; other names need their schema.
-_SEARCH_PATH = """concat_ws(', ', quote_ident(current_schema()),
-    (SELECT string_agg(DISTINCT quote_ident(n.nspname), ', ') FROM pg_catalog.pg_extension AS e
-       JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
-      WHERE n.nspname <> 'pg_catalog'), 'pg_temp')"""
+# These statements run under the search_path of an owner.  In schema public, a caller may have created a
+# function that fits better than one of Postgres: each name has its schema, each argument its exact type.
+_SEARCH_PATH = """pg_catalog.array_to_string(pg_catalog.array_append(pg_catalog.array_prepend(
+    pg_catalog.quote_ident(CAST(pg_catalog.current_schema() AS pg_catalog.text)),
+    ARRAY(SELECT pg_catalog.quote_ident(CAST(n.nspname AS pg_catalog.text)) FROM pg_catalog.pg_namespace AS n
+           WHERE n.nspname <> 'pg_catalog'
+             AND EXISTS (SELECT FROM pg_catalog.pg_extension AS e WHERE e.extnamespace = n.oid)
+           ORDER BY CAST(n.nspname AS pg_catalog.text))), CAST('pg_temp' AS pg_catalog.text)), ', ')"""
 _PINNED_VALUES = {**{name: f"'{value}'" for name, value in _PINS.items()}, "search_path": _SEARCH_PATH}
 
 #: Transaction-local settings that change how Postgres reads and spells an expression.
-PINNED = ",\n".join(f"set_config('{name}', {value}, true)" for name, value in _PINNED_VALUES.items())
+PINNED = ",\n".join(
+    f"pg_catalog.set_config('{name}', {value}, true)" for name, value in _PINNED_VALUES.items()
+)
 
 
 #: Scripts that are parts of others.

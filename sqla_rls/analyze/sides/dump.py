@@ -13,12 +13,12 @@ from importlib import resources
 from typing import Any, Final
 
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.sides.scratch import SUPERUSER, Owner, newest_installation
 from sqla_rls.analyze.sides.statements import split
+from sqla_rls.analyze.sides.url import engine_of
 from sqla_rls.exc import AnalysisError
 
 #: The version of the format of snapshot files.
@@ -165,11 +165,11 @@ def script(name: str) -> str:
 @contextmanager
 def _reading(url: URL, shown: str) -> Iterator[Connection]:
     url = url.update_query_dict({"connect_timeout": str(_CONNECT_TIMEOUT)}) if _has_no_timeout(url) else url
-    engine = create_engine(
-        url, poolclass=NullPool, isolation_level="REPEATABLE READ", execution_options=_READ_ONLY
-    )
+    engine = engine_of(url, isolation_level="REPEATABLE READ", execution_options=_READ_ONLY)
     try:
         with engine.connect() as connection:
+            # A caller may have created better matches for functions and operators in schema public.
+            connection.exec_driver_sql("SET LOCAL search_path = pg_catalog")
             yield connection
     except DBAPIError as error:
         reason = str(error.orig).strip().replace("\n", " ")

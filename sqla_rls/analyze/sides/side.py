@@ -10,9 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, Connection, MetaData, create_engine, make_url
+from sqlalchemy import URL, Connection, MetaData, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import NullPool
 
 from sqla_rls.analyze.sides.dump import Dump, name_of, read_dump
 from sqla_rls.analyze.sides.models import create_models, load_metadata, module_file
@@ -20,7 +19,7 @@ from sqla_rls.analyze.sides.restore import restore
 from sqla_rls.analyze.sides.revision import upgrade
 from sqla_rls.analyze.sides.scratch import Owner, Scratch, scratch_server
 from sqla_rls.analyze.sides.unsigned import use_unsigned_claims
-from sqla_rls.analyze.sides.url import with_psycopg
+from sqla_rls.analyze.sides.url import engine_of, with_psycopg
 from sqla_rls.exc import AnalysisError
 
 _KINDS: Final = (
@@ -178,7 +177,7 @@ class Side:
         """
         with scratch_server() as scratch:
             self._fill(scratch, self.owner or Owner())
-            engine = create_engine(scratch.url(), poolclass=NullPool)
+            engine = engine_of(scratch.url())
             with engine.connect() as connection:
                 scratch.left_out.extend(use_unsigned_claims(connection))
                 connection.commit()

@@ -1,9 +1,21 @@
-"""The URL of an app, for the connections of this package's own commands."""
+"""The URL of an app, and the engine for the connections of this package's own commands."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from psycopg.pq import Conninfo
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+
+def engine_of(url: URL, **options: Any) -> Engine:
+    """Return an engine of *url*, a URL with psycopg, that keeps no connection.
+
+    The commands run as an owner or a superuser.  SQLAlchemy's search for the type hstore would call an
+    operator that a caller has created in schema public.
+    """
+    return create_engine(url, poolclass=NullPool, use_native_hstore=False, **options)
 
 
 def with_psycopg(url: URL) -> URL:
