@@ -134,6 +134,7 @@ def command(
                 schemas=schemas or settings.schemas,
                 anonymous_roles=settings.anonymous_roles,
                 models=found,
+                trusted_owners=settings.trusted_owners,
             ) as database,
         ):
             database.seconds = seconds

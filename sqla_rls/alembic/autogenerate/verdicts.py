@@ -86,6 +86,7 @@ def verdicts(context: Context, read: Read, normalized: Normalized, changes: Chan
 def _found(context: Context, migration: Any, read: Read, choice: str) -> Verdicts:
     from sqla_rls.analyze.in_place import Sides, compare_in_place
     from sqla_rls.analyze.verdict import Budget
+    from sqla_rls.analyze.why.trust import Untrusted
 
     sides = Sides.read(context.connection, migration)
     found = compare_in_place(
@@ -95,6 +96,8 @@ def _found(context: Context, migration: Any, read: Read, choice: str) -> Verdict
         names=sides.names,
         roles=sides.roles,
         budget=Budget(worlds=_WORLDS, rows=_ROWS),
+        # After the sides: a table that comes later is on none of them.
+        untrusted=Untrusted.read(context.connection),
     )
     protected = {
         name: TableKey.of(relation.schema, relation.relname, context.default_schema)

@@ -39,6 +39,7 @@ from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.in_place.triggers import commands_of_triggers
 from sqla_rls.analyze.verdict import Budget, Comparison, Counterexample, Direction, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.trust import Untrusted
 from sqla_rls.analyze.worlds.beyond import alike_in_all_worlds
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
 from sqla_rls.analyze.worlds.objects import Profile
@@ -71,6 +72,7 @@ def compare_in_place(
     names: Collection[str],
     roles: Mapping[str, Collection[str]] | None = None,
     budget: Budget | None = None,
+    untrusted: Untrusted | None = None,
 ) -> Comparison:
     """Compare who can do what with the relations *names* before and after a migration.
 
@@ -83,6 +85,7 @@ def compare_in_place(
         names: the tables and views, ``schema.name`` as Postgres quotes it.
         roles: the only roles that are compared, of some of these.
         budget: how much is tried.
+        untrusted: the objects whose code doesn't run; None in a scratch database.
 
     Emits:
         SELECT statements in a transaction that is read only and rolled back, with ``set_config(…, true)``
@@ -100,7 +103,8 @@ def compare_in_place(
             ),
             {"timeout": str(STATEMENT_TIMEOUT)},
         )
-        comparing = _Comparing(connection, BothSides(before, after), budget or Budget(), roles or {})
+        both = BothSides(before, after)
+        comparing = _Comparing(connection, both, budget or Budget(), roles or {}, untrusted or Untrusted())
         return comparing.run(sorted(names))
 
 
@@ -141,6 +145,7 @@ class _Comparing:
         sides: BothSides,
         budget: Budget,
         only: Mapping[str, Collection[str]],
+        untrusted: Untrusted,
     ) -> None:
         self.connection, self.sides, self.budget, self.only = connection, sides, budget, only
         self.evaluator = Evaluator(connection)
@@ -153,6 +158,7 @@ class _Comparing:
         # A migration may add a type.
         self.inputs = Inputs(self.joined.version, may_lack_types=True)
         self.rights = Rights(connection, self.functions, own_role="the migrating role")
+        self.untrusted = untrusted
 
     def run(self, names: Sequence[str]) -> Comparison:
         self.actions = read_actions(self.connection)
@@ -182,7 +188,9 @@ class _Comparing:
                 alike.roles.append(role)
         universe: Universe | None = None
         for alike in groups.values():
-            obstacle = self.sides.obstacle(name, alike.roles[0])
+            obstacle = self.sides.obstacle(name, alike.roles[0]) or self.untrusted.obstacle(
+                self.joined.reads(name), self.joined.calls(name)
+            )
             if obstacle is None:
                 try:
                     with undone(self.connection):

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, MetaData, RowMapping, text
 
 from sqla_rls.analyze.intent import everyone, intents
 from sqla_rls.analyze.lint.finding import Kind, Level
+from sqla_rls.analyze.why.trust import Untrusted
 from sqla_rls.analyze.worlds.objects import PUBLIC, PolicyText, Profile, Relation, RoleAttributes
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import create_stand_in
@@ -27,6 +28,12 @@ KNOWN_CALLERS: Final = (*ANONYMOUS_ROLES, "authenticated")
 
 #: The most seconds of the rules of speed.
 SECONDS: Final = 300.0
+
+#: What to do about code that isn't trusted.
+TRUST: Final = (
+    "Connect as the owner of the tables; or list the role in trusted-owners of [tool.sqla_rls.lint], if its "
+    "members may have your rights"
+)
 
 _Value = TypeVar("_Value")
 
@@ -71,6 +78,7 @@ class Database:
         left_out: sentences about the parts of the target that its scratch database doesn't have.
         unknown: the parts without an answer, with the names of the rules that asked, and their levels.
         asking: the name of the rule that runs, and the level of its parts without an answer.
+        untrusted: the objects whose code doesn't run, here or in the scratch database.
     """
 
     connection: Connection
@@ -84,6 +92,7 @@ class Database:
     left_out: list[str] = field(default_factory=list)
     unknown: dict[Unknown, dict[str, Level]] = field(default_factory=dict[Unknown, dict[str, Level]])
     asking: tuple[str, Level] | None = None
+    untrusted: Untrusted = field(default_factory=Untrusted)
     #: The tables and views that the scratch database has only in part, with the parts.
     incomplete: dict[str, str] = field(default_factory=dict[str, str])
     #: Ends what the rules opened.
@@ -322,6 +331,8 @@ class Database:
     def _scratch(self) -> Connection:
         if self.open_scratch is None:
             raise AnalysisError("no scratch database can be built: the target doesn't say how")
+        if (reason := self.untrusted.any_obstacle) is not None:
+            raise AnalysisError(f"no scratch database is built: {reason}. {TRUST}")
         if self._no_scratch is not None:
             # It takes seconds to fail, and each table would try it.
             raise AnalysisError(self._no_scratch)

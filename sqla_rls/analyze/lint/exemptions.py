@@ -62,6 +62,7 @@ class Settings:
     schemas: Sequence[str] = ()
     fail_on: str | None = None
     anonymous_roles: Sequence[str] = ANONYMOUS_ROLES
+    trusted_owners: Sequence[str] = ()
     exemptions: Sequence[Exemption] = ()
 
 
@@ -70,6 +71,7 @@ _LISTS: Final = {
     "ignore": "ignore",
     "schemas": "schemas",
     "anonymous-roles": "anonymous_roles",
+    "trusted-owners": "trusted_owners",
 }
 _REQUIRED: Final = ("rule", "object", "reason")
 _OPTIONAL: Final = ("policy", "column", "role", "command")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from sqlalchemy import Connection, MetaData, create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, MetaData, text
 
 from sqla_rls.analyze.lint.database import ANONYMOUS_ROLES, Database
 from sqla_rls.analyze.sides.scratch import SUPERUSER, Owner
 from sqla_rls.analyze.sides.side import Built, Side, database_url
+from sqla_rls.analyze.sides.url import engine_of
+from sqla_rls.analyze.why.trust import Untrusted
 
 
 @contextmanager
@@ -21,6 +22,7 @@ def open_target(
     schemas: Sequence[str] = (),
     anonymous_roles: Collection[str] = ANONYMOUS_ROLES,
     models: Sequence[MetaData] = (),
+    trusted_owners: Collection[str] = (),
 ) -> Iterator[Database]:
     """Give the database of *target*, until the end of the block.
 
@@ -33,16 +35,25 @@ def open_target(
         schemas: the schemas that are looked at; empty is all.
         anonymous_roles: the roles of callers without a token.
         models: the models of the tables, where they are given.
+        trusted_owners: the roles whose code may run with the rights of the connection.
 
     Raises:
         AnalysisError: the target can't be read or built.
     """
     if "://" in target:
-        engine = create_engine(database_url(target), poolclass=NullPool)
+        engine = engine_of(
+            database_url(target),
+            # Of the same moment: the owners of objects, and what these call.
+            isolation_level="REPEATABLE READ",
+        )
         with engine.connect() as connection:
             connection.execute(text("SET TRANSACTION READ ONLY"))
             database = Database(
-                connection=connection, schemas=schemas, anonymous_roles=anonymous_roles, models=models
+                connection=connection,
+                schemas=schemas,
+                anonymous_roles=anonymous_roles,
+                models=models,
+                untrusted=Untrusted.read(connection).trusting(trusted_owners),
             )
             database.open_scratch = lambda: _built(side, database)
             yield database

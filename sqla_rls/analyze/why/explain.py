@@ -18,6 +18,7 @@ from sqla_rls.analyze.why.explanation import Command, Explanation
 from sqla_rls.analyze.why.question import Question, require_writable
 from sqla_rls.analyze.why.rows import Rows
 from sqla_rls.analyze.why.target import Target, resolve
+from sqla_rls.analyze.why.trust import Untrusted
 from sqla_rls.exc import AnalysisError
 from sqla_rls.tokens.caller import Caller
 from sqla_rls.tokens.signing import SigningKey
@@ -73,6 +74,7 @@ def explain_access(
     key, row = found_key if key is None else key, {**found_row, **(row or {})}
     with _read_only(connection):
         table = Target.read(connection, name)
+        _require_trust(connection, table)
         require_writable(table, row)
         source = Rows(connection, table, caller, signing_key)
         require_known_caller(connection, caller, signing_key)
@@ -102,10 +104,22 @@ def explain_role(
     """
     name, _, _ = resolve(connection, target, inserts=False)
     with _read_only(connection):
-        source = Rows(connection, Target.read(connection, name), caller, None)
+        table = Target.read(connection, name)
+        _require_trust(connection, table)
+        source = Rows(connection, table, caller, None)
         return Question(
             source=source, command=command, row={}, returning=returning, on_conflict=None
         ).without_row()
+
+
+def _require_trust(connection: Connection, table: Target) -> None:
+    """Raise AnalysisError if the policies of *table* may be a trap for the connection's role."""
+    role = Untrusted.read(connection).relations.get(table.name)
+    if role is not None:
+        raise AnalysisError(
+            f"table {table.name} can't be explained: it, or the type of a column, belongs to role {role}, "
+            "whose code isn't trusted with the rights of this connection. Connect as the owner of the table"
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from functools import cached_property
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.in_place.conditions import Undecidable
-from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.lint.database import TRUST, Database
 from sqla_rls.analyze.lint.reach.in_place import InPlace
 from sqla_rls.analyze.lint.reach.in_scratch import InScratch
 from sqla_rls.analyze.lint.reach.reach import Reach
@@ -91,6 +91,9 @@ class Reaches:
 
     def _evaluated(self, relation: Relation, role: str) -> Reach | str:
         connection = self.database.connection
+        read, called = self.schema.reads(relation.name), self.schema.calls(relation.name)
+        if (reason := self.database.untrusted.obstacle(read, called)) is not None:
+            return f"{reason}. {TRUST}"
         try:
             with undone(connection):
                 return self._in_place.reach(relation, role)
