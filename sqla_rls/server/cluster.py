@@ -40,14 +40,22 @@ class Cluster:
 
     Attributes:
         port: the port on 127.0.0.1, and part of the socket's name.
-        directory: the directory of the socket.  ``data`` in it has the cluster.  ``initial`` has the files
-            that initdb made, if other clusters of this process may copy them.
+        directory: the directory of the socket, which no other account can enter.  ``data`` in it has the
+            cluster.  ``initial`` has the files that initdb made, if other clusters of this process may copy
+            them.
     """
 
     def __init__(
-        self, installation: Installation, settings: Mapping[str, str], port: int, primary: int | None
+        self,
+        installation: Installation,
+        settings: Mapping[str, str],
+        port: int,
+        primary: int | None,
+        *,
+        listens: bool,
     ) -> None:
         self.port = port
+        self._listens = listens
         self._account = Account.unprivileged()
         with ExitStack() as undo:
             self._log = undo.enter_context(tempfile.TemporaryFile())
@@ -94,7 +102,7 @@ class Cluster:
         settings = {
             **DEFAULT_SETTINGS,
             **settings,
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": "127.0.0.1" if self._listens else "",
             "port": str(self.port),
             "unix_socket_directories": str(self.directory),
         }
@@ -134,13 +142,20 @@ class Cluster:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def launch(installation: Installation, settings: Mapping[str, str], *, primary: int | None = None) -> Cluster:
+def launch(
+    installation: Installation,
+    settings: Mapping[str, str],
+    *,
+    primary: int | None = None,
+    listens: bool = True,
+) -> Cluster:
     """Create a cluster and start it on a free port.
 
     Args:
         installation: the binaries.
         settings: settings of the server.
         primary: create a hot standby of the server at this port instead.
+        listens: whether the server listens on 127.0.0.1; without it, on its socket only.
 
     Raises:
         PostgresUnavailable: initdb or the server failed; the message has its output.
@@ -148,7 +163,7 @@ def launch(installation: Installation, settings: Mapping[str, str], *, primary: 
     while True:
         port = free_port()
         try:
-            return Cluster(installation, settings, port, primary)
+            return Cluster(installation, settings, port, primary, listens=listens)
         except PostgresUnavailable:
             # Another program may have taken the port.  Another failure would repeat itself.
             if not _taken(port):

@@ -34,7 +34,7 @@ class Server:
 
     Attributes:
         version: the major version.
-        host: the host of its TCP port.
+        host: the host of its TCP port, or the directory of its socket, if it has no port.
         port: its TCP port, which is also part of the socket's name.
         socket_directory: the directory of its Unix socket; None if this program hasn't started it.
         installation: its binaries; None if this program hasn't started it from binaries.
@@ -78,16 +78,21 @@ class Server:
 
     @classmethod
     def start(
-        cls, installation: Installation | None = None, *, settings: Mapping[str, str] | None = None
+        cls,
+        installation: Installation | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        private: bool = False,
     ) -> Server:
         """Start an empty server, whose files are removed when it stops.
 
         It listens on a free port of 127.0.0.1 and on a Unix socket, without passwords.  While it runs, every
-        account on this machine can connect as its superuser.
+        account on this machine can connect as its superuser, unless it is private.
 
         Args:
             installation: the binaries; None is the first of ``installations()``.
             settings: settings as in postgresql.conf, except the addresses and the port.
+            private: whether the server listens on its socket only, which no other account can reach.
 
         Raises:
             PostgresUnavailable: there are no binaries, or initdb or the server failed; the message has the
@@ -97,14 +102,20 @@ class Server:
             installation = next(iter(installations()), None)
         if installation is None:
             raise PostgresUnavailable(_NOTHING_FOUND)
-        return cls._of(launch(installation, settings or {}), installation)
+        cluster = launch(installation, settings or {}, listens=not private)
+        return cls._of(cluster, installation, private=private)
 
     @classmethod
-    def _of(cls, cluster: Cluster, installation: Installation) -> Server:
-        url = URL.create(
-            "postgresql+psycopg", "postgres", host="127.0.0.1", port=cluster.port, database="postgres"
-        )
+    def _of(cls, cluster: Cluster, installation: Installation, *, private: bool = False) -> Server:
         directory = str(cluster.directory)
+        url = URL.create(
+            "postgresql+psycopg",
+            "postgres",
+            host=None if private else "127.0.0.1",
+            port=cluster.port,
+            database="postgres",
+            query={"host": directory} if private else {},
+        )
         return cls(url, socket_directory=directory, stop=cluster.stop, installation=installation)
 
     def standby(self, *, settings: Mapping[str, str] | None = None) -> Server:

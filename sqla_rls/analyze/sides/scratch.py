@@ -126,8 +126,11 @@ def newest_installation() -> Installation:
 
 
 @contextmanager
-def scratch_server() -> Iterator[Scratch]:
+def scratch_server(*, listens: bool = False) -> Iterator[Scratch]:
     """Start a scratch server; stop it at the end of the block.
+
+    Args:
+        listens: whether it has a port on this machine, too, for programs that know no other address.
 
     Raises:
         AnalysisError: the server can't start.
@@ -139,7 +142,8 @@ def scratch_server() -> Iterator[Scratch]:
         # Those of the side aren't meant for the statements that build it.
         settings["event_triggers"] = "off"
     try:
-        server = Server.start(installation, settings=settings)
+        # It has no passwords, and its superuser can run programs as the account of this process.
+        server = Server.start(installation, settings=settings, private=not listens)
     except PostgresUnavailable as error:
         raise AnalysisError(f"no scratch server can start: {error}") from error
     with server:

@@ -60,6 +60,8 @@ class Side:
     _read: Callable[[], Dump] | None = None
     path: str | None = None
     owner: Owner | None = None
+    #: Whether env.py connects to the scratch server: by a host and a port, in most projects.
+    _listens: bool = False
 
     @classmethod
     def parse(
@@ -131,7 +133,7 @@ class Side:
             upgrade(revision, configs, scratch, owner)
 
         found = [one for one in configs or ("alembic.ini", "pyproject.toml") if Path(one).is_file()]
-        return cls(name=text, _fill=fill, path=next(iter(found), None), owner=owner)
+        return cls(name=text, _fill=fill, path=next(iter(found), None), owner=owner, _listens=True)
 
     @classmethod
     def _of_dump(
@@ -175,7 +177,7 @@ class Side:
         Raises:
             AnalysisError: the side can't be read or built, or this machine has no Postgres binaries.
         """
-        with scratch_server() as scratch:
+        with scratch_server(listens=self._listens) as scratch:
             self._fill(scratch, self.owner or Owner())
             engine = engine_of(scratch.url())
             with engine.connect() as connection:
