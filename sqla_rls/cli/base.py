@@ -12,10 +12,18 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 _FORM = "Give postgresql://user@host/database"
 
 
+def shown(words: str) -> str:
+    """Return *words* without control characters: names, values and errors of the database may have them."""
+    return "".join(one if one.isprintable() or one == "\n" else " " for one in words)
+
+
 class Unanswered(click.ClickException):
     """A question without an answer: exit code 2, since 1 can be an answer."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 def engine(url: str) -> Engine:
@@ -49,6 +57,6 @@ def connected(url: str) -> Iterator[Connection]:
         connection = engine(url).connect()
     except DBAPIError as error:
         reason = " ".join(str(error.orig).split())
-        raise click.ClickException(f"the database can't be reached: {reason}. Check its URL") from None
+        raise click.ClickException(shown(f"the database can't be reached: {reason}. Check its URL")) from None
     with connection:
         yield connection

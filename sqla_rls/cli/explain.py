@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sqla_rls.cli.base import engine
+from sqla_rls.cli.base import engine, shown
 from sqla_rls.cli.sides import in_one_line
 
 
@@ -81,8 +81,7 @@ def command(
     if format_ == "json":
         click.echo(json.dumps(explained.as_dict(), indent=2))
     else:
-        # A name may hold a control character.
-        click.echo("".join(one if one.isprintable() or one == "\n" else " " for one in str(explained)))
+        click.echo(shown(str(explained)))
 
 
 def _object(value: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sqla_rls.cli.base import Unanswered, engine
+from sqla_rls.cli.base import Unanswered, engine, shown
 from sqla_rls.cli.sides import in_one_line
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def command(
         )
 
     def said(sentence: str) -> None:
-        click.echo(sentence, err=True)
+        click.echo(shown(sentence), err=True)
 
     # Both raise KeyboardInterrupt, so that the database is restored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -69,7 +69,7 @@ def command(
                 found = _without_equivalent(found, url, said)
     except KeyboardInterrupt:
         raise Unanswered("interrupted: the database is as before") from None
-    click.echo(json.dumps(found.as_dict(), indent=2) if format_ == "json" else str(found))
+    click.echo(json.dumps(found.as_dict(), indent=2) if format_ == "json" else shown(str(found)))
     context.exit(1 if found.survivors else 0)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sqla_rls.cli.base import Unanswered
+from sqla_rls.cli.base import Unanswered, shown
 from sqla_rls.cli.progress import Progress
 from sqla_rls.cli.sides import in_one_line, side_options
 
@@ -90,7 +90,7 @@ def command(
                 found["mutants"] = scored.as_dict()
             click.echo(json.dumps(found, indent=2, default=str))
         else:
-            click.echo(as_text(proof, scored), nl=False)
+            click.echo(shown(as_text(proof, scored)), nl=False)
     is_failing = bool(proof.violations) or (scored is not None and bool(scored.survivors))
     context.exit(1 if is_failing else 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sqla_rls.cli.base import shown
 from sqla_rls.cli.sides import in_one_line, side_options
 
 
@@ -27,4 +28,4 @@ def command(side: str, models: tuple[str, ...], alembic_config: tuple[str, ...],
         dump = found.dump()
     click.echo(dump.to_json(), nl=False)
     for sentence in dump.left_out:
-        click.echo(sentence, err=True)
+        click.echo(shown(sentence), err=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.cli.base import Unanswered, engine
+from sqla_rls.cli.base import Unanswered, engine, shown
 from sqla_rls.exc import RowSecurityError
 
 
@@ -87,7 +87,7 @@ def command(
             )
     except (DBAPIError, RowSecurityError) as error:
         raise Unanswered(str(getattr(error, "orig", error)).strip()) from error
-    click.echo(json.dumps(explained.as_dict(), indent=2) if format_ == "json" else str(explained))
+    click.echo(json.dumps(explained.as_dict(), indent=2) if format_ == "json" else shown(str(explained)))
 
 
 def _object(option: str, value: str | None) -> dict[str, Any]:

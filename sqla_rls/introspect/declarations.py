@@ -28,6 +28,7 @@ from sqla_rls.introspect.source import (
     REQUIRE_TABLES,
     RUN_FIRST_HEAD,
     call,
+    comment,
     in_docstring,
     keywords,
     literal,
@@ -169,8 +170,7 @@ class _Module(Declarable):
         for view in self.views:
             yield from self._view(view)
         yield from defaults
-        # A name may have line breaks in it.
-        yield from (f"# {' '.join(remark.splitlines())}" for remark in self.remarks)
+        yield from map(comment, self.remarks)
 
     def _roles(self) -> Iterator[str]:
         named = {

@@ -47,6 +47,11 @@ def in_docstring(value: object) -> str:
     return repr(value).replace("\\", r"\\").replace('"', r"\"")
 
 
+def comment(words: str) -> str:
+    """Return *words* as one comment: a name may have line breaks, and characters that reorder the text."""
+    return f"# {''.join(one if one.isprintable() else ' ' for one in words)}"
+
+
 def call(function: str, *arguments: str) -> Iterator[str]:
     yield f"{function}("
     yield from (indent(f"{argument},", INDENT) for argument in arguments)

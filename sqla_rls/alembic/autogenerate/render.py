@@ -119,8 +119,8 @@ def _render_notes(autogen_context: Any, notes: Notes) -> list[str]:
 
 
 def _comment(text: str) -> list[str]:
-    # A line break in a name would end the comment.
-    plain = " ".join(text.split())
+    # A line break in a name would end the comment.  Others reorder what a reviewer sees.
+    plain = " ".join("".join(one if one.isprintable() else " " for one in text).split())
     return [f"# {line}" for line in wrap(plain, _LINE_LENGTH, break_long_words=False, break_on_hyphens=False)]
 
 
