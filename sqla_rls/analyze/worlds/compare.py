@@ -138,7 +138,7 @@ class _Comparing:
         self.verdicts.left_out += uncompared(
             (self.sides[0].connection, self.sides[1].connection), self.schemas, names
         )
-        unchanged = Unchanged(schemas=self.schemas, profiles=profiles)
+        unchanged = Unchanged(schemas=self.schemas, profiles=profiles, may_call=self._may_call)
         tasks = [task for name in candidates for task in self._tasks(name, roles, profiles, unchanged)]
         self.objects = len(candidates)
         places = {name: place for place, name in enumerate(candidates)}
@@ -297,10 +297,13 @@ class _Comparing:
         ]
         calls = []
         for side in self.sides:
-            signatures = sorted(side.schema.calls(name))
-            attributes = side.schema.roles.get(role)
-            calls.append(attributes is not None and may_call(side.connection, role, signatures))
+            signatures = side.schema.calls(name)
+            calls.append(role in side.schema.roles and may_call(side.connection, role, signatures))
         return repr((own, calls))
+
+    def _may_call(self, side: int, role: str) -> Mapping[str, tuple[bool, bool]]:
+        schema = self.sides[side].schema
+        return may_call(self.sides[side].connection, role, schema.functions) if role in schema.roles else {}
 
     def _tally(self, universe: Universe, group: Group, earlier: Tally | None = None) -> Tally:
         tally = Tally(

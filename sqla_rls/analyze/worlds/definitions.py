@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
@@ -175,10 +175,13 @@ def names_roles(schema: Schema, name: str) -> bool:
     return bool(words & _NAMES_ROLES) or any(word.startswith("has_") for word in words)
 
 
-def may_call(connection: Connection, role: str, signatures: Sequence[str]) -> tuple[bool, ...]:
-    """Return whether *role* may call each of the functions."""
+def may_call(connection: Connection, role: str, signatures: Iterable[str]) -> Mapping[str, tuple[bool, bool]]:
+    """Return of each function whether *role* may execute it, and name it in a body."""
     statement = text(
-        "SELECT pg_catalog.has_function_privilege(CAST(:role AS text), f, 'EXECUTE') "
-        "FROM unnest(CAST(:signatures AS text[])) WITH ORDINALITY AS s (f, place) ORDER BY place"
+        "SELECT s.f, pg_catalog.has_function_privilege(CAST(:role AS text), p.oid, 'EXECUTE'), "
+        "pg_catalog.has_schema_privilege(CAST(:role AS text), p.pronamespace, 'USAGE') "
+        "FROM unnest(CAST(:signatures AS text[])) AS s (f) "
+        "JOIN pg_catalog.pg_proc AS p ON p.oid = CAST(s.f AS pg_catalog.regprocedure)"
     )
-    return tuple(connection.scalars(statement, {"role": role, "signatures": list(signatures)}))
+    found = connection.execute(statement, {"role": role, "signatures": sorted(signatures)})
+    return {signature: (executes, names) for signature, executes, names in found}

@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from sqla_rls.analyze.vocabulary import Vocabulary, read_function
 
 #: All roles, as the queries name them, and the role that stands for one without privileges of its own.
 PUBLIC: Final = "PUBLIC"
+
+#: The places of privileges in what functions.sql calls properties.
+_PRIVILEGES: Final = slice(8, 10)
 
 _read_function = cache(read_function)
 
@@ -158,6 +161,14 @@ class Function:
         # As the catalog's reader writes it.
         signature, language, _, *others = json.loads(self.definition)
         return replace(self, body=body, definition=json.dumps([signature, language, body, *others]))
+
+    @property
+    def without_privileges(self) -> list[Any]:
+        """The definition without the privileges on the function and its schema."""
+        *others, properties = json.loads(self.definition)
+        parts = json.loads(properties)
+        del parts[_PRIVILEGES]
+        return [*others, *parts]
 
     @property
     def is_opaque(self) -> bool:

@@ -7,7 +7,7 @@ role, policies that are for it, and all objects that these reach, each with the 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -16,7 +16,7 @@ from sqla_rls.analyze.vocabulary import has_words, read_expression
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.beyond import may_ask_for_catalog
 from sqla_rls.analyze.worlds.definitions import names_roles
-from sqla_rls.analyze.worlds.objects import Function, PolicyText, Profile, Relation
+from sqla_rls.analyze.worlds.objects import Function, PolicyText, Profile, Relation, RoleAttributes
 from sqla_rls.analyze.worlds.schema import Schema
 
 Profiles: TypeAlias = Mapping[tuple[str, str], Profile]
@@ -55,11 +55,16 @@ class Unchanged:
     schemas: tuple[Schema, Schema]
     #: Those of all roles on all relations in question, and on those that they read.
     profiles: tuple[Profiles, Profiles]
+    #: Returns of the functions of a side what a role may do with them.
+    may_call: Callable[[int, str], Mapping[str, tuple[bool, bool]]]
     _same: dict[_Node, bool] = field(default_factory=dict[_Node, bool])
     _beside: dict[_Node, set[_Node]] = field(default_factory=dict[_Node, set[_Node]])
     _roles: dict[str, bool] = field(default_factory=dict[str, bool])
     _comparable: dict[str, bool] = field(default_factory=dict[str, bool])
     _own: dict[tuple[int, str], Any] = field(default_factory=dict[tuple[int, str], Any])
+    _called: dict[tuple[int, str], Mapping[str, tuple[bool, bool]]] = field(
+        default_factory=dict[tuple[int, str], Mapping[str, tuple[bool, bool]]]
+    )
 
     def of(self, name: str, role: str, commands: Iterable[Command]) -> frozenset[Command]:
         """Return those of *commands* of *role* on relation *name* that both catalogs decide alike."""
@@ -143,7 +148,11 @@ class Unchanged:
         functions = [schema.functions.get(node.name) for schema in self.schemas]
         if functions[0] is not None and functions[1] is not None:
             before, after = functions[0], functions[1]
-            return before.definition == after.definition and self._is_same_role(before.owner)
+            return (
+                before.without_privileges == after.without_privileges
+                and self._calls(0, node.user).get(node.name) == self._calls(1, node.user).get(node.name)
+                and self._is_same_role(before.owner)
+            )
         relations = [schema.relations.get(node.name) for schema in self.schemas]
         if relations[0] is None or relations[1] is None:
             return False
@@ -163,6 +172,11 @@ class Unchanged:
             for side, relation in sides
         ]
         return texts[0] == texts[1]
+
+    def _calls(self, side: int, user: str) -> Mapping[str, tuple[bool, bool]]:
+        if (side, user) not in self._called:
+            self._called[side, user] = self.may_call(side, user)
+        return self._called[side, user]
 
     def _own_parts(self, side: int, relation: Relation) -> Any:
         """Return the definition without policies and privileges."""
@@ -202,10 +216,16 @@ class Unchanged:
                 # The memberships of Postgres's own roles are surroundings.
                 self._roles[name] = name.startswith("pg_")
             else:
-                self._roles[name] = replace(before, settings="", may_grant=()) == replace(
-                    after, settings="", may_grant=()
-                ) and all(map(self._is_same_role, before.member_of))
+                self._roles[name] = _rights(before) == _rights(after) and all(
+                    map(self._is_same_role, {*_rights(before).member_of, *before.may_set})
+                )
         return self._roles[name]
+
+
+def _rights(role: RoleAttributes) -> RoleAttributes:
+    """Return what gives *role* rights: it has none of a group that it doesn't inherit, but by SET ROLE."""
+    inherited = {name: True for name, is_inherited in role.member_of.items() if is_inherited}
+    return replace(role, member_of=inherited, settings="", may_grant=())
 
 
 def _may_read_itself(policy: PolicyText, relation: Relation) -> bool:

@@ -158,6 +158,33 @@ def test_a_new_role_costs_no_world_of_the_others(sides: Sides) -> None:
             connection.exec_driver_sql("DROP ROLE newcomer")
 
 
+@pytest.mark.exhaustive
+def test_a_membership_without_rights_costs_no_world(sides: Sides) -> None:
+    """PostgreSQL 16 and later give it to a role with CREATEROLE that makes another role."""
+    try:
+        with administered(sides.after) as connection:
+            connection.exec_driver_sql("GRANT reader TO owner WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+        # The definition of the table differs.
+        with sides.compared("GRANT DELETE ON docs TO other;", setup=GUARDED) as (found, *_):
+            decided = {(role, command) for role in ("reader", "member", "owner") for command in ALL}
+            assert decided <= untried(found, "public.docs")
+    finally:
+        with administered(sides.after) as connection:
+            connection.exec_driver_sql("REVOKE reader FROM owner")
+
+
+@pytest.mark.exhaustive
+def test_privileges_of_others_on_a_function_cost_no_world(sides: Sides) -> None:
+    lost = "REVOKE EXECUTE ON FUNCTION my_orgs() FROM PUBLIC;"
+    kept = f"{lost} GRANT EXECUTE ON FUNCTION my_orgs() TO reader;"
+    with sides.compared(kept) as (found, *_):
+        assert {(role, command) for role in ("reader", "member") for command in ALL} <= untried(
+            found, "public.docs"
+        )
+    with sides.compared(lost) as (found, *_):
+        assert verdicts(found)["public.docs", "reader", "SELECT"] == "closes"
+
+
 def test_each_role_has_a_counterexample_of_its_own(sides: Sides) -> None:
     change = "ALTER POLICY not_secret ON docs TO other; ALTER POLICY mine ON docs USING (true);"
     with sides.compared(change) as (found, *_):
