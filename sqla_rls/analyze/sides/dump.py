@@ -70,8 +70,22 @@ class Dump:
     def owner(self) -> Owner:
         """The owner of most tables; of a database without tables, its own."""
         name = self.database["owner_of_tables"] or self.database["owner"]
-        (role,) = (one for one in self.roles if one["name"] == name)
-        return Owner(name=name, is_superuser=role["superuser"], bypasses_row_security=role["bypassrls"])
+        roles = {one["name"]: one for one in self.roles}
+        role = roles[name]
+        groups, waiting = dict[str, Mapping[str, Any]](), [role]
+        while waiting:
+            for each in waiting.pop()["member_of"]:
+                group = roles.get(each["role"])
+                if group is not None and each["role"] not in groups and (each["inherit"] or each["set"]):
+                    groups[each["role"]] = group
+                    waiting.append(group)
+        return Owner(
+            name=name,
+            is_superuser=role["superuser"],
+            bypasses_row_security=role["bypassrls"],
+            member_of=role["member_of"],
+            groups=[*groups.values()],
+        )
 
     def to_json(self) -> str:
         """Return the text of a snapshot file; the schema is an array of lines, for reviews."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
@@ -11,11 +10,11 @@ from psycopg import sql
 from psycopg.errors import DuplicateSchema, UndefinedObject
 
 from sqla_rls.analyze.sides.dump import Dump, script
+from sqla_rls.analyze.sides.roles import as_sql, attempt, create_roles, set_default
 from sqla_rls.analyze.sides.scratch import DATABASE, Scratch
 from sqla_rls.analyze.sides.statements import require_parser, split
 from sqla_rls.analyze.sides.unsigned import EXTENSION, UNSIGNED
 
-_ATTRIBUTES: Final = ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls")
 #: The settings of a database that change what a statement means.  The others concern its speed and its log.
 _MEANINGS: Final = {
     "search_path",
@@ -40,7 +39,7 @@ def restore(dump: Dump, scratch: Scratch) -> None:
             f"PostgreSQL {scratch.server.version}."
         )
     with scratch.connect() as connection:
-        _create_roles(connection, dump.roles, scratch)
+        create_roles(connection, dump.roles, scratch.left_out)
         _set_up_database(connection, dump.database)
         missing = _missing_extensions(connection, dump)
         for extension in missing:
@@ -55,81 +54,20 @@ def restore(dump: Dump, scratch: Scratch) -> None:
         _find_stand_ins(connection, scratch)
 
 
-def _create_roles(connection: _Connection, roles: Sequence[Mapping[str, Any]], scratch: Scratch) -> None:
-    for role in roles:
-        attributes = [sql.SQL("" if role[one] else "NO") + sql.SQL(one.upper()) for one in _ATTRIBUTES]
-        name = sql.Identifier(role["name"])
-        try:
-            connection.execute(sql.SQL("CREATE ROLE {} {}").format(name, sql.SQL(" ").join(attributes)))
-        except psycopg.Error as error:
-            # A provider may have made a role whose name is reserved.
-            reason = error.diag.message_primary
-            scratch.left_out.append(f"Role {role['name']} can't be created here: {reason}.")
-    known = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
-    for role in (one for one in roles if one["name"] in known):
-        for group in role["member_of"]:
-            # An older or newer server has other predefined roles.
-            if group["role"] in known:
-                connection.execute(_membership(connection, role["name"], group))
-        for setting, value in role["settings"].items():
-            alter = sql.SQL("ALTER ROLE {} SET ").format(sql.Identifier(role["name"]))
-            _set(connection, alter, setting, value)
-
-
-def _membership(connection: _Connection, member: str, group: Mapping[str, Any]) -> sql.Composed:
-    options = [f"ADMIN {_boolean(group['admin'])}"]
-    if connection.info.server_version >= 160000:
-        options += [f"INHERIT {_boolean(group['inherit'])}", f"SET {_boolean(group['set'])}"]
-    elif not group["admin"]:
-        options = []
-    grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(group["role"]), sql.Identifier(member))
-    if not options:
-        return grant
-    if connection.info.server_version < 160000:
-        options = ["ADMIN OPTION"]
-    return grant + sql.SQL(" WITH ") + sql.SQL(", ").join(map(_literal, options))
-
-
-def _boolean(value: bool) -> str:
-    return "TRUE" if value else "FALSE"
-
-
-def _literal(text: Any) -> sql.SQL:
-    return sql.SQL(text)
-
-
 def _set_up_database(connection: _Connection, database: Mapping[str, Any]) -> None:
     name = sql.Identifier(DATABASE)
-    _try(
+    attempt(
         connection,
         sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(database["owner"])),
     )
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
     for one in database["privileges"]:
         grantee = sql.SQL("PUBLIC") if one["role"] is None else sql.Identifier(one["role"])
-        grant = sql.SQL("GRANT {} ON DATABASE {} TO {}").format(_literal(one["privilege"]), name, grantee)
-        _try(connection, grant + sql.SQL(" WITH GRANT OPTION" if one["grantable"] else ""))
+        grant = sql.SQL("GRANT {} ON DATABASE {} TO {}").format(as_sql(one["privilege"]), name, grantee)
+        attempt(connection, grant + sql.SQL(" WITH GRANT OPTION" if one["grantable"] else ""))
     for setting, value in database["settings"].items():
         if setting.lower() in _MEANINGS:
-            _set(connection, sql.SQL("ALTER DATABASE {} SET ").format(name), setting, value)
-
-
-def _set(connection: _Connection, alter: sql.Composed, setting: str, value: str) -> None:
-    # The catalog has the value as text; a list of names comes quoted, as in SET.
-    is_list = setting in ("search_path", "session_preload_libraries", "local_preload_libraries")
-    _try(
-        connection,
-        alter
-        + sql.Identifier(setting)
-        + sql.SQL(" TO ")
-        + (_literal(value or "''") if is_list else sql.Literal(value)),
-    )
-
-
-def _try(connection: _Connection, statement: sql.Composed) -> None:
-    # The server may lack the role, the setting or the privilege of a server of another version.
-    with suppress(psycopg.Error):
-        connection.execute(statement)
+            set_default(connection, sql.SQL("ALTER DATABASE {} SET ").format(name), setting, value)
 
 
 def _missing_extensions(connection: _Connection, dump: Dump) -> list[Mapping[str, Any]]:
@@ -166,9 +104,9 @@ def _create_stand_ins(connection: _Connection, extension: Mapping[str, Any], scr
         signature = sql.SQL("{}.{}({}) RETURNS {} {} ").format(
             schema,
             sql.Identifier(function["name"]),
-            _literal(function["arguments"]),
-            _literal(function["returns"]),
-            _literal(function["volatility"]),
+            as_sql(function["arguments"]),
+            as_sql(function["returns"]),
+            as_sql(function["volatility"]),
         )
         try:
             with connection.transaction():
@@ -177,7 +115,7 @@ def _create_stand_ins(connection: _Connection, extension: Mapping[str, Any], scr
                 comment = sql.SQL("COMMENT ON FUNCTION {}.{}({}) IS {}").format(
                     schema,
                     sql.Identifier(function["name"]),
-                    _literal(function["arguments"]),
+                    as_sql(function["arguments"]),
                     sql.Literal("" if function["name"] in _KNOWN else _STAND_IN),
                 )
                 connection.execute(comment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
+from sqla_rls.analyze.sides.roles import create_roles, join_groups
 from sqla_rls.exc import AnalysisError
 from sqla_rls.server.installation import Installation, PostgresUnavailable, installations
 from sqla_rls.server.postgres import Server
@@ -38,6 +39,10 @@ class Owner:
     name: str = "owner"
     is_superuser: bool = False
     bypasses_row_security: bool = False
+    #: Its memberships, as a dump has them.
+    member_of: Sequence[Mapping[str, Any]] = ()
+    #: The roles of which it has the rights, as a dump has them.
+    groups: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(kw_only=True)
@@ -84,6 +89,8 @@ class Scratch:
                 sql.SQL("BYPASSRLS" if owner.bypasses_row_security else "NOBYPASSRLS"),
             ]
             superuser.execute(sql.SQL("ALTER ROLE {} {}").format(name, sql.SQL(" ").join(attributes)))
+            create_roles(superuser, owner.groups, self.left_out)
+            join_groups(superuser, {"name": owner.name, "member_of": owner.member_of})
 
     def _remove_rows(self, superuser: psycopg.Connection[Any]) -> None:
         """Remove rows of migrations and listeners: a world has its own rows only."""

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Column, Connection, MetaData, Table, Uuid, create_engine, text
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateSchema
 
 from sqla_rls import supabase
 from sqla_rls.analyze.sides import Built, Dump, Side, build_sides, read_dump
+from sqla_rls.analyze.sides.comparison import compare_built
+from sqla_rls.ddl.auth_functions import CreateAuthFunctions
 from sqla_rls.exc import AnalysisError
 from sqla_rls.testing.postgres import Server
 from tests.support.servers import cleared_server
@@ -56,6 +59,10 @@ CREATE EVENT TRIGGER fail ON ddl_command_start WHEN TAG IN ('CREATE TABLE', 'CRE
 INSERT INTO "Docs: 100%" VALUES (1, 'alice', 'very-secret-5');
 """
 
+GROUPS = """
+SELECT member::regrole::text, roleid::regrole::text, admin_option, inherit_option, set_option
+  FROM pg_auth_members WHERE member >= 16384 ORDER BY 1, 2
+"""
 PROTECTION = """
 SELECT c.oid::regclass::text, r.rolname, c.relrowsecurity, c.relforcerowsecurity, c.reloptions,
        ARRAY(SELECT (a.grantee::regrole, a.privilege_type)::text FROM aclexplode(c.relacl) AS a
@@ -183,6 +190,31 @@ def test_models_and_their_revisions_build_the_same(monkeypatch: pytest.MonkeyPat
             == "owner"
         )
         assert models.left_out == ("Models have no owner: role owner owns the objects.",)
+
+
+@pytest.mark.exhaustive
+def test_the_owner_of_models_has_the_groups_of_that_of_the_database() -> None:
+    with cleared_server() as server:
+        name = server.create_database()
+        with create_engine(server.url(name), poolclass=NullPool).begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE ROLE powerful CREATEROLE BYPASSRLS; GRANT pg_read_all_data TO powerful;"
+                "CREATE ROLE boss LOGIN CREATEROLE PASSWORD 'boss' IN ROLE powerful;"
+                f'ALTER DATABASE "{name}" OWNER TO boss; ALTER SCHEMA public OWNER TO boss'
+            )
+        url = server.url(name, user="boss", password="boss")
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            connection.execute(CreateSchema("auth"))
+            connection.execute(CreateAuthFunctions())
+            Base.metadata.create_all(connection)
+        sides = Side.parse(url.render_as_string(False)), Side.parse("models", models=Base.metadata)
+        with build_sides(*sides) as (before, after):
+            assert rows(before.connection, GROUPS) == rows(after.connection, GROUPS) != []
+            found = compare_built((before, after))
+        assert not found.changes
+        assert not found.unknown
+        assert found.same
+        assert {one.worlds for one in found.same} == {0}
 
 
 def test_a_side_names_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
