@@ -71,7 +71,7 @@ def sql_function(
         metadata: the MetaData of the models.
         returns: the type of the result, as SQL: ``"boolean"``.
         body: the body, as SQL.
-        to: the roles that may execute it.
+        to: the roles that may execute it; ``[]`` is its owner alone, as for a function of a trigger.
         arguments: the arguments, as SQL: ``"org uuid"``.
         schema: the schema.
         volatility: STABLE, IMMUTABLE or VOLATILE.
@@ -106,7 +106,8 @@ def sql_function(
         strict=strict,
         leakproof=leakproof,
     )
-    keep(metadata, DeclaredFunction(value.key, as_roles(to), lambda _: value))
+    roles = as_roles(to) if isinstance(to, str) or to else ()
+    keep(metadata, DeclaredFunction(value.key, roles, lambda _: value))
 
 
 def made_function(

@@ -255,12 +255,9 @@ class _Module(Declarable):
     def _function(self, key: TableKey, arguments: dict[str, Any]) -> Iterator[str]:
         found = ObjectKey("FUNCTION", *key)
         held = {one.grantee for one in self.live.privileges if one.object == found}
-        # Without grants, the owner takes their place: it needs none, and adds no other role.
-        owner = {one for *on, one in self.live.owners if tuple(on) == found}
-        to = self._named(held or owner)
         # None is a value here, too.
         said = [f"{name}={literal(value)}" for name, value in arguments.items()]
-        yield from call("sqla_rls.sql_function", repr(key.name), "metadata", *said, f"to={to}")
+        yield from call("sqla_rls.sql_function", repr(key.name), "metadata", *said, f"to={self._named(held)}")
 
     def _made_first(self, key: ObjectKey) -> Iterator[str]:
         """Yield the grants on a function, unless PUBLIC may execute it, which is Postgres's default."""
