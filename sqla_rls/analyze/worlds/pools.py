@@ -367,7 +367,8 @@ class Pools:
             return list(column.labels[:_OTHERS])
         named = [natural(one) for one in constants if (one.kind == "number") == (category == "N")]
         others = self._others(column, column.element["type"], category, terms.Column(column.name))
-        return list(dict.fromkeys([*named[:3], *others]))
+        # A document can't be hashed.
+        return list({repr(one): one for one in [*named[:3], *others]}.values())
 
     def _is_valid(self, column: Column, value: Any) -> bool:
         return self.accepts(column.type, as_input(value))

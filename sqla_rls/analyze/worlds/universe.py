@@ -51,6 +51,8 @@ class Universe:
     left_out: list[str] = field(default_factory=list)
     #: The numbers of the parents that are made for rows, by their keys.
     _parents: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    #: The values of relations that decide nothing, by their names.
+    _others: dict[str, Pools] = field(default_factory=dict[str, Pools])
 
     @classmethod
     def of(
@@ -160,6 +162,7 @@ class Universe:
 
     def filled(self, relation: Relation, given: Values, number: int) -> Values:
         """Give each other column one value; keys that decide nothing are distinct."""
+        pools = self._pools_of(relation)
         distinct = {name for key in relation.keys if not given.keys() & set(key) for name in key}
         values: dict[str, Any] = {}
         for name, column in relation.columns.items():
@@ -168,10 +171,19 @@ class Universe:
             if name in given:
                 values[name] = given[name]
             elif name in distinct and not is_foreign(relation, name):
-                values[name] = self.pools.distinct(column, number)
+                values[name] = pools.distinct(column, number)
             else:
-                values[name] = self.pools.filler(column)
+                values[name] = pools.filler(column)
         return values
+
+    def _pools_of(self, relation: Relation) -> Pools:
+        """Return the values of *relation*, among which are those that its constraints name."""
+        if relation.name in self.deciding or not (relation.checks or relation.new_checks):
+            return self.pools
+        if relation.name not in self._others:
+            shared = Shared.of([self.schema], relation.name)
+            self._others[relation.name] = Pools.of(relation, self.schema, shared, {}, self.pools.accepts)
+        return self._others[relation.name]
 
     def complete(self, rows: Sequence[Row], *, new: Row | None = None) -> tuple[Row, ...] | None:
         """Add the rows that the foreign keys of *rows* need, and sort them; None if there is no such row.

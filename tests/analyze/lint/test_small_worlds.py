@@ -132,6 +132,18 @@ CASES = {
         " ADD FOREIGN KEY (owner_id) REFERENCES people;" + policy(OWN, command="ALL"),
         [],
     ),
+    "a parent with constraints on what decides nothing": (
+        "CREATE TABLE plans (id int PRIMARY KEY, name text NOT NULL CHECK (name IN ('free', 'paid')));"
+        "CREATE TABLE orgs (id int PRIMARY KEY, plan_id int NOT NULL REFERENCES plans, starts date NOT NULL,"
+        " ends date NOT NULL, CHECK (starts < ends));"
+        "ALTER TABLE docs ADD FOREIGN KEY (org_id) REFERENCES orgs;" + policy("true", to="anonymous"),
+        ["error everyone-reads public.docs"],
+    ),
+    "documents in an array": (
+        "ALTER TABLE docs ADD links jsonb[] NOT NULL;"
+        + policy(f"{OWN} OR cardinality(links) >= 0", to="anonymous"),
+        ["error everyone-reads public.docs"],
+    ),
     "a setting that is empty": (policy("owner_id = current_setting('app.user', true)"), []),
     "a function that asks for one of two roles": (
         "CREATE FUNCTION is_user() RETURNS boolean LANGUAGE sql STABLE"

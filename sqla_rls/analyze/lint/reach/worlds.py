@@ -48,9 +48,10 @@ class Worlds:
         """Return the worlds, and the CHECK constraints that no generated row satisfies: they don't hold."""
         schema, unmet = self._with_met_checks(universe, evaluator)
         found = self._allowed(universe, schema, evaluator)
-        if not found and any(schema.relations[name].checks for name in universe.rows):
+        names = _with_parents(schema, universe.rows)
+        if not found and any(schema.relations[name].checks for name in names):
             # Each holds for a row, and no row satisfies all.
-            schema, checks = _without_checks(schema, universe.rows, lambda _name, _check: False)
+            schema, checks = _without_checks(schema, names, lambda _name, _check: False)
             unmet = (*unmet, *checks)
             found = self._allowed(universe, schema, evaluator)
         if not found:
@@ -91,6 +92,14 @@ class Worlds:
             # Callers without a token have no subject.
             found = [one for one in found if "sub" not in (one.claims or {})] or found
         return found
+
+
+def _with_parents(schema: Schema, names: Iterable[str]) -> list[str]:
+    """Return the relations *names*, and those whose rows their foreign keys need."""
+    found = list(names)
+    for name in found:
+        found += {key.target for key in schema.relations[name].foreign_keys}.difference(found)
+    return found
 
 
 def _without_checks(
