@@ -96,6 +96,8 @@ class Evaluator:
         self.connection = connection
         self.statements = 0
         self._savepoint: NestedTransaction | None = None
+        #: The question that raised an error when it was asked last.
+        self._raising: Question | None = None
         #: The setting with the units, until a question needs it.
         self._units: dict[str, str] = {}
 
@@ -156,25 +158,32 @@ class Evaluator:
             values["request.jwt.claims"] = "" if actor.claims is None else json.dumps(actor.claims)
             if as_role:
                 values["role"] = actor.role
-        if self._savepoint is None:
-            self._savepoint = self.connection.begin_nested()
+        if question is not self._raising:
+            if self._savepoint is None:
+                self._savepoint = self.connection.begin_nested()
+                self._set({**self._units, **values})
+            else:
+                self._set(values)
+            self._discard_plans(question)
+            try:
+                return self._asked(question, 1, number, question.conditions)
+            except _RowError:
+                pass
+        self._roll_back()
+        found = self._by_row(question, number, values)
+        # The next caller, or the next world, most likely gets the same error.
+        self._raising = question if found is not None and any(None in one for one in found) else None
+        if found is not None:
+            return found
+        with undone(self.connection):
             self._set({**self._units, **values})
-        else:
-            self._set(values)
+            columns = [self._column(question, 1, number, one) for one in question.conditions]
+        return list(zip(*columns, strict=True))
+
+    def _discard_plans(self, question: Question) -> None:
         if question.forgets_plans:
             self.statements += 1
             self.connection.exec_driver_sql("DISCARD PLANS")
-        try:
-            return self._asked(question, 1, number, question.conditions)
-        except _RowError:
-            self._roll_back()
-        with undone(self.connection):
-            self._set({**self._units, **values})
-            found = self._by_row(question, number)
-            if found is not None:
-                return found
-            columns = [self._column(question, 1, number, one) for one in question.conditions]
-        return list(zip(*columns, strict=True))
 
     def _roll_back(self) -> None:
         if self._savepoint is not None:
@@ -185,12 +194,18 @@ class Evaluator:
         self.statements += 1
         self.connection.execute(_SET, {"settings": json.dumps(settings, ensure_ascii=False)})
 
-    def _by_row(self, question: Question, number: int) -> list[Answers] | None:
+    def _by_row(self, question: Question, number: int, values: Mapping[str, str]) -> list[Answers] | None:
         """Return the answers of a block of PL/pgSQL, which catches the errors; None if it can't run."""
         asked = json.dumps([question.letters(one) for one in question.conditions])
         try:
             with undone(self.connection):
-                self._set({"sqla_rls.asked": asked, "sqla_rls.errors_of_rows": ",".join(_CAUGHT)})
+                own = {
+                    "sqla_rls.asked": asked,
+                    "sqla_rls.errors_of_rows": ",".join(_CAUGHT),
+                    "plan_cache_mode": "force_generic_plan",
+                }
+                self._set({**self._units, **values, **own})
+                self._discard_plans(question)
                 self.statements += 2
                 self.connection.exec_driver_sql(
                     script("answers_by_row"), execution_options={"no_parameters": True}

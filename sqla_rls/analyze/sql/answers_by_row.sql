@@ -20,9 +20,11 @@ BEGIN
         RAISE;
       END IF;
       word := '';
+      -- EXECUTE … USING would make a plan for each unit.
+      EXECUTE 'PREPARE sqla_rls_one (pg_catalog.jsonb) AS ' || (condition ->> 'one');
       FOR unit IN SELECT pg_catalog.jsonb_array_elements(units) LOOP
         BEGIN
-          EXECUTE condition ->> 'one' INTO STRICT letter USING unit;
+          EXECUTE pg_catalog.format('EXECUTE sqla_rls_one (%L)', unit) INTO STRICT letter;
         EXCEPTION WHEN OTHERS THEN
           IF SQLSTATE <> ALL (of_rows) AND pg_catalog.left(SQLSTATE, 2) <> ALL (of_rows) THEN
             RAISE;
@@ -31,6 +33,7 @@ BEGIN
         END;
         word := word || letter;
       END LOOP;
+      DEALLOCATE sqla_rls_one;
     END;
     answers := answers || pg_catalog.to_jsonb(word);
   END LOOP;

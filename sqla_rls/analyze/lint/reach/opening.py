@@ -12,7 +12,7 @@ from sqla_rls.analyze import vocabulary as terms
 from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.lint.reach.reach import Case, Reach
 from sqla_rls.analyze.vocabulary import read_expression
-from sqla_rls.analyze.worlds.objects import Column, Relation
+from sqla_rls.analyze.worlds.objects import Column
 
 #: NULL, the empty text, a number that isn't positive, a moment that has yet to come, or false beside NULL.
 Kind: TypeAlias = Literal["null", "empty", "number", "future", "false"]
@@ -23,6 +23,7 @@ _WORDS: Final[Mapping[Kind, str]] = {
     "future": "in the future",
     "false": "false",
 }
+_KINDS: Final = object()
 _CLOCK: Final = ("now", "transaction_timestamp", "statement_timestamp", "clock_timestamp")
 _CLOCK_KEYWORDS: Final = ("current_timestamp", "localtimestamp", "current_date")
 
@@ -132,17 +133,23 @@ def _explained(reach: Reach, cases: Sequence[Case], denied: Sequence[Case]) -> t
 
 def _kinds(reach: Reach, case: Case) -> frozenset[tuple[str, Kind]]:
     """Return the columns of the row in question with values that an application hardly writes."""
-    relation = reach.universe.relation
-    found = set[tuple[str, Kind]]()
-    for name, value in case.row.values.items():
-        column = relation.columns.get(name)
-        kind = None if column is None else _kind(reach, relation, column, value)
-        if kind is not None:
-            found.add((name, kind))
-    return frozenset(found)
+    return reach.once(_KINDS, _kinds_in_worlds)[case.place[1]]
 
 
-def _kind(reach: Reach, relation: Relation, column: Column, value: Any) -> Kind | None:
+def _kinds_in_worlds(reach: Reach) -> list[frozenset[tuple[str, Kind]]]:
+    relation, counted = reach.universe.relation, _keys(reach)
+    return [
+        frozenset(
+            (name, kind)
+            for name, value in (world.row.values.items() if world.row else ())
+            if (column := relation.columns.get(name)) is not None
+            and (kind := _kind(column, value, is_key=name in counted)) is not None
+        )
+        for world in reach.worlds
+    ]
+
+
+def _kind(column: Column, value: Any, *, is_key: bool) -> Kind | None:
     if value is None:
         return "null"
     if value is False and not column.not_null and column.default is None:
@@ -151,17 +158,17 @@ def _kind(reach: Reach, relation: Relation, column: Column, value: Any) -> Kind 
     if column.category == "S":
         return "empty" if value == "" else None
     if column.category == "N" and isinstance(value, int | float) and value <= 0:
-        return "number" if _is_key(reach, relation, column) else None
+        return "number" if is_key else None
     if column.category == "D" and _is_future(str(value)) and _reads_clock(column):
         return "future"
     return None
 
 
-def _is_key(reach: Reach, relation: Relation, column: Column) -> bool:
-    """Return whether the numbers of a column are keys, which applications count from 1."""
-    keys = {name for key in relation.keys for name in key}
-    keys |= {name for key in relation.foreign_keys for name in key.columns}
-    return column.name in keys or column.name in _owners(reach)
+def _keys(reach: Reach) -> set[str]:
+    """Return the columns whose numbers are keys, which applications count from 1."""
+    relation = reach.universe.relation
+    parts = (*relation.keys, *(key.columns for key in relation.foreign_keys))
+    return {name for key in parts for name in key} | _owners(reach)
 
 
 def _owners(reach: Reach) -> frozenset[str]:
