@@ -54,3 +54,25 @@ def test_lint_finds_no_fault_in_policies_of_the_preset(url: str, tmp_path: Path)
     ours = [one for one in found["findings"] if "todos" in one["object"] or "notices" in one["object"]]
     assert {one["level"] for one in ours} <= {"info"}
     assert not [one for one in found["findings"] if one["object"] == "rls_app"]
+
+
+def test_lint_exempts_what_belongs_to_supabase_and_names_its_caller(on_supabase: Supabase) -> None:
+    name = on_supabase.create_project()
+    with on_supabase.admin(name).begin() as connection:
+        connection.exec_driver_sql("SET ROLE postgres")
+        connection.exec_driver_sql("CREATE TABLE notes (id int PRIMARY KEY, owner uuid NOT NULL)")
+        connection.exec_driver_sql("ALTER TABLE notes ENABLE ROW LEVEL SECURITY")
+        connection.exec_driver_sql(
+            "CREATE POLICY all_notes ON notes FOR DELETE TO authenticated USING (true)"
+        )
+        connection.exec_driver_sql("CREATE POLICY all_files ON storage.objects FOR DELETE USING (true)")
+    url = on_supabase.url(name).set(drivername="postgresql").render_as_string(hide_password=False)
+
+    found = json.loads(run("lint", url, "--format", "json"))
+
+    open_to_all = [one for one in found["findings"] if one["rule"] == "everyone-writes"]
+    assert {one["object"] for one in open_to_all} == {"public.notes", "storage.objects"}
+    assert {"auth.uid()" in one["remedy"]["sql"] for one in open_to_all} == {True}
+    theirs = {"authenticator", "postgres", "storage.buckets", "net.http_get(text)"}
+    assert theirs.isdisjoint(one["object"] for one in found["findings"])
+    assert theirs <= {one["object"] for one in found["exempt"]}

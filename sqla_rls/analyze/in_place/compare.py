@@ -44,7 +44,7 @@ from sqla_rls.analyze.worlds.beyond import alike_in_all_worlds
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.refused import refuses
+from sqla_rls.analyze.worlds.refused import refusing
 from sqla_rls.analyze.worlds.scratch import answer
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.universe import Universe
@@ -232,7 +232,7 @@ class _Comparing:
             shared,
             self._accepts,
             varies_checked=varies_checked,
-            refuses=lambda relation, values: refuses(self.joined, relation.name, values, self._asks),
+            refuses=refusing(self.joined, self._asks),
         )
 
     def _asks(self, statement: str) -> bool | None:

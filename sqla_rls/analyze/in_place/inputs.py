@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.catalog.query import undone
 
+_CAST: Final = """
+SELECT CAST(:value AS {type}) IS NULL FROM pg_catalog.json_to_record(CAST(:record AS json)) AS r (x {type})
+"""
 _IS_VALID: Final = text("SELECT pg_catalog.pg_input_is_valid(:value, :type)")
 
 
@@ -42,8 +46,9 @@ class Inputs:
             with undone(connection):
                 if has_function:
                     return bool(connection.scalar(_IS_VALID, parameters))
-                # The name of a type is as the catalog prints it.
-                connection.scalar(text(f"SELECT CAST(:value AS {type_}) IS NULL"), {"value": value})
+                # The name of a type is as the catalog prints it.  The record refuses what a cast would cut.
+                record = {"value": value, "record": json.dumps({"x": value})}
+                connection.scalar(text(_CAST.format(type=type_)), record)
                 return True
         except DBAPIError as error:
             if error.connection_invalidated:

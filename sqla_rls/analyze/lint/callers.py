@@ -137,7 +137,7 @@ def compare_with_caller(database: Database, table: str, policy: str | None, comm
     clause = "WITH CHECK" if command == "INSERT" else "USING"
     return Remedy(
         sql=(
-            f"ALTER POLICY {database.quoted(policy)} ON {table} {clause} (… = (SELECT auth.user_id()));"
+            f"ALTER POLICY {database.quoted(policy)} ON {table} {clause} (… = (SELECT {database.subject}));"
             if policy is not None
             else None
         ),

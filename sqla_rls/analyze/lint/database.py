@@ -179,6 +179,12 @@ class Database:
         return kind != "schema" or not self.schemas or name in self.schemas
 
     @cached_property
+    def subject(self) -> str:
+        """The call that returns the caller's id: ``auth.uid()`` where there is no ``auth.user_id()``."""
+        found = ("auth.user_id()", "auth.uid()")
+        return next((one for one in found if one in self.schema.functions), found[0])
+
+    @cached_property
     def name(self) -> str:
         """The name of the database."""
         return str(self.connection.scalar(text("SELECT pg_catalog.current_database()")))

@@ -14,6 +14,7 @@ from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.exemptions import Exemption
 from sqla_rls.analyze.lint.finding import LEVELS, Finding, Level, SourceLine
 from sqla_rls.analyze.lint.others import folded
+from sqla_rls.analyze.lint.platform import PlatformExemptions, platform_exemptions
 from sqla_rls.analyze.lint.registry import rules
 from sqla_rls.analyze.lint.rule import GROUPS, Rule
 from sqla_rls.catalog.query import pinned, undone
@@ -206,6 +207,7 @@ def lint(
             },
         )
         _require_schemas(database)
+        of_platform = platform_exemptions(database.connection)
         if others is not None:
             more = others(database)
         for place, one in enumerate(running):
@@ -216,7 +218,7 @@ def lint(
     if locate is not None:
         found = [replace(one, source=one.source or locate(one)) for one in found]
     found.sort(key=lambda one: (one.rank, one.object, one.rule, one.key))
-    return _sorted_out(found, database, target, running, exemptions, baseline)
+    return _sorted_out(found, database, target, running, exemptions, of_platform, baseline)
 
 
 def _require_schemas(database: Database) -> None:
@@ -256,13 +258,14 @@ def _sorted_out(
     target: str,
     running: Sequence[Rule],
     exemptions: Collection[Exemption],
+    of_platform: PlatformExemptions,
     baseline: Baseline | None,
 ) -> Report:
     exempt: list[tuple[Finding, Exemption]] = []
     reviewed: list[Finding] = []
     left: list[Finding] = []
     for finding in found:
-        exemption = next((one for one in exemptions if one.has(finding)), None)
+        exemption = next((one for one in exemptions if one.has(finding)), None) or of_platform(finding)
         if exemption is not None:
             exempt.append((finding, exemption))
         elif baseline is not None and baseline.has(finding):

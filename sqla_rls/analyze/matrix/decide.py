@@ -20,6 +20,7 @@ from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Profile, Relation
 from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.refused import refusing
 from sqla_rls.analyze.worlds.scratch import Outcome, ScratchDatabase, Trial, Tried
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statement, Statements, quoted
@@ -126,6 +127,8 @@ class Worlds:
                 Shared.of([schema], self.relation.name),
                 self.database.accepts,
                 varies_checked=varies_checked,
+                refuses=refusing(schema, self.database.asks),
+                spreads_accepted=False,
             )
         return self._universes[varies_checked]
 

@@ -19,7 +19,7 @@ from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.limit import TimeIsOver, TimeLimit
 from sqla_rls.analyze.worlds.objects import PUBLIC, Profile, Relation
-from sqla_rls.analyze.worlds.refused import refused_rows, sentences
+from sqla_rls.analyze.worlds.refused import refused_rows, refusing, sentences
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase, roles_of
 from sqla_rls.analyze.worlds.statements import quoted
@@ -312,7 +312,15 @@ class Prover:
             groups.setdefault(repr(replace(profiles[name, role], role="", policies=())), []).append(role)
         universes: list[Universe] = []
         for varies in (False, True):
-            universe = Universe.of(relation, joined, shared, self.accepts, varies_checked=varies)
+            universe = Universe.of(
+                relation,
+                joined,
+                shared,
+                self.accepts,
+                varies_checked=varies,
+                refuses=refusing(joined, self.scratch.asks),
+                spreads_accepted=False,
+            )
             judge = Judge(
                 scratch=self.scratch,
                 superuser=self.superuser,

@@ -124,6 +124,11 @@ def _cannot_exist(sides: Sequence[ScratchDatabase], universe: Universe, row: Row
     )
 
 
+def refusing(schema: Schema, asks: Callable[[str], bool | None]) -> Callable[[Relation, Values], bool]:
+    """Return the function that asks whether a constraint of *schema* refuses values of a table."""
+    return lambda relation, values: refuses(schema, relation.name, values, asks)
+
+
 def refuses(
     schema: Schema, name: str, given: Values, asks: Callable[[str], bool | None], most: int = 0
 ) -> bool:

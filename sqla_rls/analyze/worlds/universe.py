@@ -21,6 +21,8 @@ from sqla_rls.analyze.worlds.world import Row, Values
 
 #: The most rows of one table that worlds are made of.
 MOST_ROWS: Final = 24
+#: The most values of columns that one question about their constraints has.
+_MOST_TRIED: Final = 64
 #: The parts of a definition whose columns decide about access.
 _DECIDING: Final = ("policy", "query", "body", "trigger")
 
@@ -45,6 +47,7 @@ class Universe:
     constrained: Collection[ColumnOf] = ()
     #: Whether a constraint refuses these values of a table.
     refuses: Callable[[Relation, Values], bool] = lambda _relation, _values: False
+    spreads_accepted: bool = True
     #: Raises an error if the time is over.
     check_time: Callable[[], None] = lambda: None
     #: What the budget leaves out.
@@ -53,6 +56,8 @@ class Universe:
     _parents: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     #: The values of relations that decide nothing, by their names.
     _others: dict[str, Pools] = field(default_factory=dict[str, Pools])
+    #: Values of columns that decide nothing, beside others of the same constraints.
+    _fillers: dict[str, Values] = field(default_factory=dict[str, Values])
 
     @classmethod
     def of(
@@ -64,6 +69,7 @@ class Universe:
         *,
         varies_checked: bool = False,
         refuses: Callable[[Relation, Values], bool] = lambda _relation, _values: False,
+        spreads_accepted: bool = True,
     ) -> Universe:
         """Make the universe of *relation*.
 
@@ -74,6 +80,7 @@ class Universe:
             accepts: asks Postgres whether a text is a value of a type.
             varies_checked: vary the columns of constraints, too.
             refuses: asks Postgres whether a constraint refuses these values of a table.
+            spreads_accepted: where a table has more than MOST_ROWS, ask it of each: some thousand questions.
         """
         read = schema.reads(relation.name)
         parts = (*_DECIDING, "constraint") if varies_checked else _DECIDING
@@ -90,6 +97,7 @@ class Universe:
             named=shared.named,
             constrained=shared.constrained,
             refuses=refuses,
+            spreads_accepted=spreads_accepted,
         )
         self.rows = {
             name: self._rows(schema.relations[name]) for name in deciding if schema.relations[name].has_rows
@@ -140,6 +148,8 @@ class Universe:
         return tuple(dict.fromkeys(rows))
 
     def _asking(self, relation: Relation, names: Sequence[str]) -> Callable[[Sequence[Any]], bool]:
+        if not self.spreads_accepted:
+            return lambda _values: False
         known: dict[str, bool] = {}
 
         def refuses(values: Sequence[Any]) -> bool:
@@ -162,7 +172,7 @@ class Universe:
 
     def filled(self, relation: Relation, given: Values, number: int) -> Values:
         """Give each other column one value; keys that decide nothing are distinct."""
-        pools = self._pools_of(relation)
+        pools, fillers = self._pools_of(relation), self._fillers_beside(relation, given)
         distinct = {name for key in relation.keys if not given.keys() & set(key) for name in key}
         values: dict[str, Any] = {}
         for name, column in relation.columns.items():
@@ -173,8 +183,44 @@ class Universe:
             elif name in distinct and not is_foreign(relation, name):
                 values[name] = pools.distinct(column, number)
             else:
-                values[name] = pools.filler(column)
+                values[name] = fillers[name] if name in fillers else pools.filler(column)
         return values
+
+    def _fillers_beside(self, relation: Relation, given: Values) -> Values:
+        """Return values of the columns in constraints, which these accept beside *given*."""
+        checks = [
+            read_expression(one).names & relation.columns.keys()
+            for one in (*relation.checks, *relation.new_checks)
+        ]
+        keys = {name for key in relation.keys for name in key}
+        free = {
+            name
+            for names in checks
+            for name in names - given.keys() - keys
+            if relation.columns[name].generated is None and not is_foreign(relation, name)
+        }
+        if not free:
+            return {}
+        fixed = {name: value for name, value in given.items() if any(name in names for names in checks)}
+        key = repr((relation.name, fixed))
+        if key not in self._fillers:
+            self._fillers[key] = dict(self._accepted(relation, fixed, checks, free))
+        return self._fillers[key]
+
+    def _accepted(
+        self, relation: Relation, fixed: Values, checks: Sequence[Collection[str]], free: Collection[str]
+    ) -> Iterator[tuple[str, Any]]:
+        pools = self._pools_of(relation)
+        fillers = {name: pools.filler(relation.columns[name]) for name in sorted(free)}
+        if not self.refuses(relation, {**fixed, **fillers}):
+            return
+        for names in _linked(free, checks):
+            values = [pools.values(relation.columns[name]) for name in names]
+            for tried in itertools.islice(itertools.product(*values), _MOST_TRIED):
+                found = dict(zip(names, tried, strict=True))
+                if not self.refuses(relation, {**fixed, **found}):
+                    yield from found.items()
+                    break
 
     def _pools_of(self, relation: Relation) -> Pools:
         """Return the values of *relation*, among which are those that its constraints name."""
@@ -222,6 +268,19 @@ class Universe:
         place = known.setdefault(repr(wanted), len(known))
         values = self.filled(relation, given, MOST_ROWS + place if place else 1)
         return Row(key.target, values) if relation.has_rows else None
+
+
+def _linked(names: Collection[str], checks: Sequence[Collection[str]]) -> Iterator[list[str]]:
+    """Yield *names* in groups: two are in one group if a check names both, also by way of others."""
+    left = set(names)
+    while left:
+        found = [min(left)]
+        for one in found:
+            left.discard(one)
+            near = {other for check in checks if one in check for other in check} & left
+            left -= near
+            found += sorted(near)
+        yield found
 
 
 def _deciding(schema: Schema, read: frozenset[str], name: str, parts: Sequence[str]) -> frozenset[str]:

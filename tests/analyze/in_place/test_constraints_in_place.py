@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from sqla_rls.analyze.in_place import compare_in_place
+from sqla_rls.analyze.in_place.inputs import Inputs
 from sqla_rls.analyze.in_place.proof import is_proved
 from sqla_rls.analyze.in_place.splice import parsed
 from tests.support.in_place import ROLES, Databases, database, decided, on, run, side, verdicts
@@ -35,6 +36,17 @@ def test_a_row_that_can_not_be_made_is_not_decided(databases: Databases) -> None
     assert not found.changes
     assert not [one for one in found.same if one.worlds]
     assert {one.reason for one in found.unknown} == {"no row of the worlds satisfies the constraints"}
+
+
+@pytest.mark.exhaustive
+def test_a_text_that_a_cast_would_cut_is_no_value(databases: Databases) -> None:
+    # Before PostgreSQL 16, a cast and a record ask.
+    inputs, connection = Inputs(version=150000), databases.before
+    assert inputs.accept(connection, "character(3)", "eur")
+    assert not inputs.accept(connection, "character(3)", "euros")
+    assert inputs.accept(connection, "character varying(3)[]", "{eur}")
+    assert inputs.accept(connection, "jsonb", '{"a": 1}')
+    assert not inputs.accept(connection, "jsonb", "{")
 
 
 SHARES = """

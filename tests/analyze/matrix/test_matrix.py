@@ -129,6 +129,27 @@ def test_a_database_without_schema_auth_or_privileges_has_a_matrix() -> None:
 
 
 @pytest.mark.exhaustive
+def test_columns_that_decide_nothing_have_values_that_constraints_accept() -> None:
+    script = """
+    CREATE ROLE caller;
+    CREATE TABLE plans (id int PRIMARY KEY, starts date NOT NULL, ends date NOT NULL, CHECK (starts < ends));
+    CREATE TABLE budgets (id int PRIMARY KEY, owner_id text NOT NULL, plan_id int NOT NULL REFERENCES plans,
+      most numeric NOT NULL CHECK (most > 0), month int NOT NULL CHECK (month BETWEEN 1 AND 12),
+      year int NOT NULL CHECK (year BETWEEN 2020 AND 2100), currency char(3) NOT NULL,
+      period text NOT NULL CHECK (period IN ('month', 'week', 'year')));
+    ALTER TABLE budgets ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON budgets TO caller
+      USING (owner_id = current_setting('request.jwt.claims')::json ->> 'sub');
+    GRANT SELECT, INSERT, UPDATE, DELETE ON budgets TO caller;
+    """
+    with scratch_database(script) as connection:
+        found = matrix_of(connection, name="budgets").by_key
+    assert {found["public.budgets", "caller", one].words for one in ("SELECT", "UPDATE", "DELETE")} == {
+        "own rows"
+    }
+
+
+@pytest.mark.exhaustive
 def test_policies_that_call_dynamic_sql_are_unknown_unless_they_are_settled() -> None:
     script = """
     CREATE ROLE caller;

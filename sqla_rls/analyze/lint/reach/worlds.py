@@ -19,10 +19,13 @@ from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Relation
 from sqla_rls.analyze.worlds.pools import Actor
+from sqla_rls.analyze.worlds.refused import refusing
 from sqla_rls.analyze.worlds.schema import Schema
+from sqla_rls.analyze.worlds.scratch import answer
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import World
+from sqla_rls.catalog.query import undone
 
 _BUDGET: Final = Budget(worlds=100, rows=2)
 
@@ -40,8 +43,18 @@ class Worlds:
     def universe(self, relation: Relation, connection: Connection, schema: Schema) -> Universe:
         """Return the rows and values that the worlds of *relation* are made of."""
         shared = Shared.of([schema], relation.name)
+
+        def asks(statement: str) -> bool | None:
+            with undone(connection):
+                return answer(connection, statement)
+
         return Universe.of(
-            relation, schema, shared, lambda kind, value: self._inputs.accept(connection, kind, value)
+            relation,
+            schema,
+            shared,
+            lambda kind, value: self._inputs.accept(connection, kind, value),
+            refuses=refusing(schema, asks),
+            spreads_accepted=False,
         )
 
     def allowed(self, universe: Universe, evaluator: Evaluator) -> tuple[list[World], tuple[str, ...]]:

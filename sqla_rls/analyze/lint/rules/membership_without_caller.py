@@ -91,7 +91,7 @@ def check(database: Database) -> Iterator[Finding]:
                     Evidence(kind="catalog", text=f"the policy is {sql}", data={"expression": sql}),
                 ],
                 remedy=Remedy(
-                    sql=f"… WHERE {table.relname}.{column} = (SELECT auth.user_id()) AND …",
+                    sql=f"… WHERE {table.relname}.{column} = (SELECT {database.subject}) AND …",
                     python="member_of(…)",
                     text="If these rows are public, do nothing." if is_parent else None,
                 ),
