@@ -453,9 +453,6 @@ class Snapshot:
     def policies_of(self, table: TableKey) -> list[Policy]:
         return [policy for policy in self.policies.values() if policy.table == table]
 
-    def with_policies(self, policies: Iterable[Policy]) -> Snapshot:
-        return replace(self, policies={policy.key: policy for policy in policies})
-
 
 def may_read(sql: str) -> bool:
     """Return whether *sql* may have a subquery that reads a table: such a query needs FROM or TABLE."""

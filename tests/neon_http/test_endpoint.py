@@ -24,8 +24,6 @@ from tests.support.late_sync import LateSync, kill_before_sync
 from tests.support.signing import Signed
 from tests.support.suite import table
 
-TODO_FIELDS = ["id", "user_id", "task"]
-
 
 async def test_a_query_returns_rows_fields_and_a_command(client: Client, runner: asyncio.Runner) -> None:
     answer = await client.send({"query": "SELECT id, task FROM todos WHERE task = $1", "params": ["alice's"]})

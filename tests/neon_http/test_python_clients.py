@@ -23,7 +23,6 @@ from tests.support.certificates import self_signed_certificate
 from tests.support.signing import Signed
 from tests.support.suite import table
 
-COUNT = "SELECT count(*)::int AS n FROM todos"
 ENDED = text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
 
 

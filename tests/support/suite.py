@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Literal, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -16,7 +16,6 @@ from tests.support.npm_postgres import fetch
 
 #: With ``all``, those between the newest and the oldest are for tests with the marker ``every_postgres``.
 VERSIONS: Final = (18, 17, 16, 15)
-Transports: TypeAlias = Literal["auto", "all"]
 
 
 @dataclass

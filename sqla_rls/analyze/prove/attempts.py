@@ -33,8 +33,6 @@ class Attempt:
     reads: bool = False
     #: The columns of SELECT.
     columns: tuple[str, ...] = ()
-    #: It concerns the row in question alone.
-    single: bool = False
 
     @property
     def command(self) -> Command:
@@ -82,9 +80,9 @@ class Attempts:
     def _deletes(self, row: Row, alone: bool) -> Iterator[Attempt]:
         text = f"DELETE FROM {self.relation.name}"
         if alone:
-            yield self._changing("DELETE", text, single=True)
+            yield self._changing("DELETE", text)
         if self._finds:
-            yield self._changing("DELETE", f"{text} WHERE {self._is(row)}", reads=True, single=True)
+            yield self._changing("DELETE", f"{text} WHERE {self._is(row)}", reads=True)
 
     def _updates(self, row: Row, alone: bool) -> Iterator[Attempt]:
         # Without the privilege, Postgres looks at no value.
@@ -93,9 +91,9 @@ class Attempts:
             assigned = f"{quoted_list([name])} = {literal(self.relation.columns[name], value)}"
             text = f"UPDATE {self.relation.name} SET {assigned}"
             if alone and number < _MOST_BLIND:
-                yield self._changing("UPDATE", text, single=True)
+                yield self._changing("UPDATE", text)
             if self._finds:
-                yield self._changing("UPDATE", f"{text} WHERE {self._is(row)}", reads=True, single=True)
+                yield self._changing("UPDATE", f"{text} WHERE {self._is(row)}", reads=True)
 
     def _inserts(self) -> Iterator[Attempt]:
         names = self._held(self.profile.inserts) or tuple(self.relation.columns)
@@ -106,22 +104,20 @@ class Attempts:
                 continue
             values = ", ".join(literal(self.relation.columns[name], value) for name, value in given.items())
             text = f"INSERT INTO {self.relation.name} ({quoted_list(given)}) VALUES ({values})"
-            yield self._changing("INSERT", text, single=True)
+            yield self._changing("INSERT", text)
             if returned := [name for name in given if name in self.profile.selects]:
                 statement = Statement("INSERT", f"{text} RETURNING {quoted_list(returned)}")
                 yield Attempt(
                     statement=statement,
                     owners=Statement("INSERT", f"{text} RETURNING *"),
                     reads=True,
-                    single=True,
                 )
 
-    def _changing(self, command: Command, text: str, *, reads: bool = False, single: bool) -> Attempt:
+    def _changing(self, command: Command, text: str, *, reads: bool = False) -> Attempt:
         return Attempt(
             statement=Statement(command, text),
             owners=Statement(command, f"{text} RETURNING *"),
             reads=reads,
-            single=single,
         )
 
     def _new_values(self, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

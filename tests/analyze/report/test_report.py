@@ -219,9 +219,6 @@ def test_a_change_that_is_gone_is_stale() -> None:
     assert written.count("stale") == 1
 
 
-BASELINE = Baseline.of(report(change()).comparison)
-
-
 @pytest.mark.parametrize(
     ("given", "failing"),
     [
