@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -161,6 +161,10 @@ class Verdicts:
             same=tuple(sorted(self.same, key=order)),
             scope=replace(scope, left_out=tuple(dict.fromkeys(self.left_out))),
         )
+
+
+#: It is called with the number of steps done, their number, and the next step.
+Progress: TypeAlias = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ from sqla_rls.snapshot import (
 
 #: PUBLIC has it in a new database.
 BUILT_IN = Privilege("SCHEMA", None, "public", PUBLIC, "USAGE")
-_ON_AUTH = ObjectKey("SCHEMA", None, AUTH_SCHEMA)
+ON_AUTH = ObjectKey("SCHEMA", None, AUTH_SCHEMA)
 
 
 class PrivilegeChanges(NamedTuple):
@@ -251,7 +251,7 @@ def _with_those_brought_along(implied: frozenset[Privilege]) -> frozenset[Privil
     return implied | {
         one._replace(grantee=BROUGHT_ALONG[one.grantee])
         for one in implied
-        if one[:3] == _ON_AUTH and one.grantee in BROUGHT_ALONG
+        if one[:3] == ON_AUTH and one.grantee in BROUGHT_ALONG
     }
 
 

@@ -44,16 +44,14 @@ from sqla_rls.alembic.autogenerate.views import created_views, dropped_views
 from sqla_rls.alembic.autogenerate.warn import Warned
 from sqla_rls.catalog.read import DatabaseSnapshot
 from sqla_rls.diff.policies import Changes, RowSecurityChange
+from sqla_rls.diff.privileges import ON_AUTH
 from sqla_rls.snapshot import (
-    AUTH_SCHEMA,
     ObjectKey,
     PolicyKey,
     RowSecurity,
     Snapshot,
     TableKey,
 )
-
-_ON_AUTH = ObjectKey("SCHEMA", None, AUTH_SCHEMA)
 
 
 def order(
@@ -128,8 +126,8 @@ def _before_tables(
         undo = Call("drop_auth_functions", signed=False, implicit=auth_is_made and bool(live.auth.managed))
         yield Call("create_auth_functions", signed=signed or None).undone_by(undo)
     # First, so that the downgrade undoes it last: that depends on the remaining policies.
-    yield from grants(one for one in changes.privileges.grants if one.object == _ON_AUTH)
-    yield from revokes(one for one in changes.privileges.revokes if one.object != _ON_AUTH)
+    yield from grants(one for one in changes.privileges.grants if one.object == ON_AUTH)
+    yield from revokes(one for one in changes.privileges.revokes if one.object != ON_AUTH)
     owned = (one for one in live.owned_sequences if one.table in dropped)
     yield from privileges_to_restore(live, live.objects_of(dropped), owned)
     # Restrictive policies are dropped last and created first, in the upgrade and in the downgrade.
@@ -162,13 +160,13 @@ def _after_tables(
     for call in revokes(privileges.revokes_on_new):
         call.undo.implicit = True
         yield call
-    to_grant = [one for one in privileges.grants if one.object != _ON_AUTH]
+    to_grant = [one for one in privileges.grants if one.object != ON_AUTH]
     for goes_with_its_table in (True, False):
         for call in grants(one for one in to_grant if (one.object in created_objects) is goes_with_its_table):
             call.undo.implicit = goes_with_its_table
             yield call
     yield from default_privileges(changes.privileges)
-    yield from revokes(one for one in privileges.revokes if one.object == _ON_AUTH)
+    yield from revokes(one for one in privileges.revokes if one.object == ON_AUTH)
 
 
 def _remarked(calls: Iterable[Call], remarks: Mapping[TableKey | PolicyKey, str]) -> Iterator[Call]:

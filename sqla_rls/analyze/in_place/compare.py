@@ -30,7 +30,7 @@ from sqla_rls.analyze.in_place.conditions import (
 from sqla_rls.analyze.in_place.constraints import Constraints, read_actions
 from sqla_rls.analyze.in_place.decidable import Functions
 from sqla_rls.analyze.in_place.definers import Name
-from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question
+from sqla_rls.analyze.in_place.evaluate import CONSTANTS, Answer, Evaluator, Question
 from sqla_rls.analyze.in_place.inputs import Inputs
 from sqla_rls.analyze.in_place.proof import is_proved
 from sqla_rls.analyze.in_place.rights import Rights
@@ -38,7 +38,7 @@ from sqla_rls.analyze.in_place.sides import BothSides, Side
 from sqla_rls.analyze.in_place.splice import Expression
 from sqla_rls.analyze.in_place.triggers import commands_of_triggers
 from sqla_rls.analyze.verdict import Budget, Comparison, Counterexample, Direction, Scope, Verdicts
-from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.explanation import COMMANDS, Command
 from sqla_rls.analyze.why.trust import Untrusted
 from sqla_rls.analyze.worlds.beyond import alike_in_all_worlds
 from sqla_rls.analyze.worlds.counterexamples import counterexample, size_of
@@ -52,10 +52,8 @@ from sqla_rls.catalog.query import pinned, undone
 
 #: Milliseconds: a policy that never ends isn't decided.
 STATEMENT_TIMEOUT: Final = 20_000
-_COMMANDS: Final[tuple[Command, ...]] = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _DIRECTIONS: Final[tuple[Direction, ...]] = ("opens", "closes")
 _OUTCOMES: Final = ("not permitted", "permitted")
-_CONSTANTS: Final[Mapping[str, Answer]] = {"true": True, "false": False}
 _PARTS_OF: Final[Mapping[Command, tuple[Part, ...]]] = {
     "SELECT": ("select",),
     "INSERT": ("insert", "select", "update", "update_check"),
@@ -395,7 +393,7 @@ class _Comparing:
                 rows = self.evaluator.answers(
                     question, len(attempts.units), actor, as_role=as_role, settings=settings
                 )
-                answers = [{**dict(zip(asked, row, strict=True)), **_CONSTANTS} for row in rows]
+                answers = [{**dict(zip(asked, row, strict=True)), **CONSTANTS} for row in rows]
                 self._tally(tried, actor, answers, parts, role, name, found)
                 for part in PARTS:
                     if parts[part] in needed:
@@ -491,4 +489,4 @@ def _commands(profiles: Sequence[Profile]) -> list[Command]:
         "UPDATE": any(one.updates for one in profiles),
         "DELETE": any(one.delete for one in profiles),
     }
-    return [command for command in _COMMANDS if held[command]]
+    return [command for command in COMMANDS if held[command]]

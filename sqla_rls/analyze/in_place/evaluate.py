@@ -44,6 +44,8 @@ _ANSWERS: Final = text("SELECT pg_catalog.current_setting('sqla_rls.answers')")
 #: None: the condition raises an error.
 Answer = bool | None
 Answers = tuple[Answer, ...]
+#: The conditions whose answer needs no database.
+CONSTANTS: Final[Mapping[str, Answer]] = {"true": True, "false": False}
 #: One for each statement that has an answer.
 _NUMBERS: Final = itertools.count(1)
 _LETTERS: Final[Mapping[str, Answer]] = {"t": True, "f": False, "e": None}

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
 
 from sqla_rls.analyze.lint.database import Database
+from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.objects import PolicyText, Profile, Relation
-
-Command: TypeAlias = Literal["SELECT", "INSERT", "UPDATE", "DELETE"]
-COMMANDS: Final[tuple[Command, ...]] = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

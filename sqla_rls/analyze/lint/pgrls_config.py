@@ -6,10 +6,11 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from sqla_rls.analyze.lint.accesses import Access, Command, accesses
+from sqla_rls.analyze.lint.accesses import Access, accesses
 from sqla_rls.analyze.lint.database import KNOWN_CALLERS, Database
 from sqla_rls.analyze.lint.finding import Finding
 from sqla_rls.analyze.lint.pinned import pinned_columns
+from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.objects import PUBLIC
 
 #: The first line.

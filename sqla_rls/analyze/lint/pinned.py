@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from sqla_rls.analyze.lint.accesses import Access, Command
-from sqla_rls.analyze.lint.syntax import expression, nodes
+from sqla_rls.analyze.lint.accesses import Access
+from sqla_rls.analyze.lint.syntax import expression
+from sqla_rls.analyze.vocabulary.trees import nodes
+from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.why.predicates import conjuncts, joined_by_and
 from sqla_rls.analyze.worlds.objects import PolicyText
 

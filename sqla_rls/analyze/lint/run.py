@@ -17,10 +17,10 @@ from sqla_rls.analyze.lint.others import folded
 from sqla_rls.analyze.lint.platform import PlatformExemptions, platform_exemptions
 from sqla_rls.analyze.lint.registry import rules
 from sqla_rls.analyze.lint.rule import GROUPS, Rule
+from sqla_rls.analyze.verdict import Progress
 from sqla_rls.catalog.query import pinned, undone
 from sqla_rls.exc import AnalysisError
 
-Progress: TypeAlias = Callable[[int, int, str], None]
 #: The place of an object in the models, by its name and that of its policy.
 Locate: TypeAlias = Callable[[Finding], SourceLine | None]
 FailOn: TypeAlias = Level | Literal["unknown", "never"]

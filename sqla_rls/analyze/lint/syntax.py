@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
-from sqla_rls.analyze.vocabulary.trees import trees
+from sqla_rls.analyze.vocabulary.trees import nodes, spelled, trees
 from sqla_rls.exc import AnalysisError
 
 
@@ -15,19 +15,6 @@ def expression(sql: str) -> Any:
     """Return the node of the expression *sql*, as pglast has it."""
     select = trees(f"SELECT {sql}")[0]
     return select.targetList[0].val
-
-
-def nodes(node: Any) -> Iterator[Any]:
-    """Yield *node* and all nodes inside it."""
-    from pglast.ast import Node
-
-    if isinstance(node, tuple | list):
-        for part in node:
-            yield from nodes(part)
-    elif isinstance(node, Node):
-        yield node
-        for name in node:
-            yield from nodes(getattr(node, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +86,7 @@ def required_settings(sql: str) -> Iterator[str]:
 @cache
 def caller_parts(sql: str) -> tuple[str, ...]:
     """Return the largest parts of *sql* without a column and a table that call a function."""
-    from pglast.stream import RawStream
-
-    return tuple(dict.fromkeys(str(RawStream()(node)) for node in _caller_parts(expression(sql))))
+    return tuple(dict.fromkeys(spelled(node) for node in _caller_parts(expression(sql))))
 
 
 def _caller_parts(node: Any) -> list[Any]:

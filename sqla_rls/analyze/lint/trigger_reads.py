@@ -26,7 +26,7 @@ from sqla_rls.analyze.lint.trigger_marks import SHOWN, Marked, Showing, mark_of,
 from sqla_rls.analyze.lint.triggers import way_in_words, writers
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import has_words
-from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.explanation import WRITES, Command
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.acting import CALLER, reach_of
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
@@ -51,7 +51,6 @@ _AT_ONCE: Final = 24
 _READING: Final = ("SELECT", "FROM", "TABLE", "RETURNING", "USING")
 #: SQLSTATEs: a policy or a privilege denies, or CHECK OPTION, or a trigger.
 _ANSWERS: Final = ("42501", "44000", "P0001")
-_COMMANDS: Final[tuple[Command, ...]] = ("INSERT", "UPDATE", "DELETE")
 
 #: A third subject for each of two.
 _THIRDS: Final[Mapping[str, str]] = {
@@ -135,7 +134,7 @@ def _ways(database: Database, rows: Iterable[RowMapping]) -> Iterator[_Way]:
         relation = database.schema.relations.get(row["relation"] or "")
         if relation is None:
             continue
-        for command in _COMMANDS:
+        for command in WRITES:
             if command in row["commands"] and (roles := writers(database, relation.name, command)):
                 yield _Way(row=row, relation=relation, command=command, roles=roles)
 
@@ -296,8 +295,7 @@ class _Tries:
             target = schema.relations[row.relation]
             for key in (name for names in target.keys for name in names):
                 for name, column in relation.columns.items():
-                    is_free = column.generated is None and column.identity != "a"
-                    if name in self._words and is_free and column.base == target.columns[key].base:
+                    if name in self._words and column.is_writable and column.base == target.columns[key].base:
                         yield name, row.values[key]
 
     def _marked(self, universe: Universe, world: World) -> Iterator[Marked]:

@@ -27,7 +27,7 @@ from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.syntax import columns_of_view
 from sqla_rls.analyze.lint.view_triggers import Trigger, Triggered, observed, triggers_of
 from sqla_rls.analyze.verdict import Budget
-from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.explanation import WRITES, Command
 from sqla_rls.analyze.why.target import script
 from sqla_rls.analyze.worlds.acting import CALLER, reach_of
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
@@ -41,7 +41,6 @@ from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, World
 from sqla_rls.catalog.query import undone
 
-COMMANDS: Final[tuple[Command, ...]] = ("INSERT", "UPDATE", "DELETE")
 _BUDGET: Final = Budget(worlds=16, rows=2)
 #: The most rows that are inserted in a world with other rows, and the most updates of a world.
 _MOST_INSERTS: Final = 4
@@ -100,7 +99,7 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
         AnalysisError: there is no scratch database, or it has the view only in part.
         DBAPIError: the scratch database refuses a statement that isn't one of a caller.
     """
-    held = {command: database.roles_with_privileges(view.name, command) for command in COMMANDS}
+    held = {command: database.roles_with_privileges(view.name, command) for command in WRITES}
     roles = [one.name for one in database.callers if any(one.name in ones for ones in held.values())]
     if not roles:
         return None
@@ -119,7 +118,7 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
     else:
         for role in roles:
             parts: list[Part] = []
-            for command in COMMANDS:
+            for command in WRITES:
                 parts += PARTS_OF_WRITES[command] if role in held[command] else ()
             one = other_policies(database, view.name, role, parts)
             if isinstance(one, Undecided):
@@ -143,14 +142,14 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
                 if command not in found:
                     database.note_unknown(view.name, reason, kind="view", role=suspects[0])
             for trigger in triggers:
-                for command in COMMANDS:
+                for command in WRITES:
                     if command in trigger.commands - found.keys() - tries.decided and held[command]:
                         database.note_unknown(view.name, trigger.reason, kind="view", role=suspects[0])
     if not found:
         for role, reason in undecided.items():
             database.note_unknown(view.name, reason, kind="view", role=role)
         return None
-    writes = [found[command] for command in COMMANDS if command in found]
+    writes = [found[command] for command in WRITES if command in found]
     writing = [trigger for trigger in triggers if trigger.commands & found.keys()]
     by_triggers = {command for trigger in writing for command in trigger.commands}
     return ViewWrites(
@@ -217,7 +216,7 @@ class _Tries:
         self._universe: Universe = worlds.universe(self.view, self.connection, schema)
         edges = schema.edges.get(self.base.table.name, ())
         decide = {edge.column for edge in edges if edge.part == "policy"}
-        free = [name for name, one in self.base.columns.items() if _is_free(one)]
+        free = [name for name, one in self.base.columns.items() if one.is_writable]
         self._columns = sorted(free, key=lambda name: self._below(name) not in decide)
 
     def of(self, role: str, others: Sequence[Actor]) -> Iterator[ViewWrite]:
@@ -333,7 +332,7 @@ class _Tries:
 
     def _note_refusals(self, trials: Sequence[Trial], tried: Sequence[_Outcomes]) -> None:
         """Note the commands that no world answers, since constraints or triggers refuse its rows."""
-        for command in COMMANDS:
+        for command in WRITES:
             if not any(one.command == command for trial in trials for one in trial.statements):
                 continue
             errors = [
@@ -455,7 +454,3 @@ class _Tries:
                 },
             ),
         )
-
-
-def _is_free(column: Column) -> bool:
-    return column.generated is None and column.identity != "a"

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
 
-from sqla_rls.analyze.matrix.entry import COMMANDS, Entry, Key, Matrix, WayAround
-from sqla_rls.analyze.matrix.read import BUDGET, Progress, matrix_of
+from sqla_rls.analyze.matrix.entry import Entry, Key, Matrix, WayAround
+from sqla_rls.analyze.matrix.read import BUDGET, matrix_of
 from sqla_rls.analyze.sides import Built, Side, build_sides, compare_built
-from sqla_rls.analyze.verdict import Budget, Change, Comparison, Counterexample, Unknown
+from sqla_rls.analyze.verdict import Budget, Change, Comparison, Counterexample, Progress, Unknown
+from sqla_rls.analyze.why.explanation import COMMANDS
 
 #: "rewritten": the definition differs, and no world shows a difference.
 Direction: TypeAlias = Literal["opens", "closes", "both", "unknown", "rewritten"]

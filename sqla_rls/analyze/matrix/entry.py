@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
-from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.explanation import COMMANDS, Command
 
 Verdict: TypeAlias = Literal["never", "always", "condition", "unknown"]
 #: "privilege": the catalog decides, before any policy.  "policy": no policy is for the command.  "constant":
@@ -16,8 +16,6 @@ Basis: TypeAlias = Literal["privilege", "policy", "constant", "worlds", "none"]
 
 #: The object, the role and the command of an entry.
 Key: TypeAlias = tuple[str, str, Command]
-
-COMMANDS: tuple[Command, ...] = get_args(Command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from sqla_rls.analyze.matrix.tree import bare, is_scalar, operator, parse, spelled
+from sqla_rls.analyze.matrix.tree import bare, is_scalar, operator, parse
+from sqla_rls.analyze.vocabulary.expressions import CLAIMS, ONE_CLAIM
+from sqla_rls.analyze.vocabulary.trees import spelled
 from sqla_rls.analyze.worlds.objects import Function
 
-_CLAIMS: Final = "request.jwt.claims"
-_ONE_CLAIM: Final = "request.jwt.claim."
 #: The functions of schema auth by the path of the claim that they return.
 _AUTH: Final[Mapping[str, tuple[str, ...]]] = {
     "user_id": ("sub",),
@@ -119,10 +119,10 @@ class Operands:
             name = self.of(node.args[0])
             if name is None or name.kind != "constant":
                 return None
-            if name.name == _CLAIMS:
+            if name.name == CLAIMS:
                 return Operand("claim")
-            if name.name.startswith(_ONE_CLAIM):
-                return Operand("claim", "", (name.name.removeprefix(_ONE_CLAIM),))
+            if name.name.startswith(ONE_CLAIM):
+                return Operand("claim", "", (name.name.removeprefix(ONE_CLAIM),))
             return Operand("setting", name.name)
         if node.args or parts[:-1] == ("pg_catalog",):
             return None

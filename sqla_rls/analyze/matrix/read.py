@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Final
 
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 
 from sqla_rls.analyze.in_place.asking import access_asks_for_role
 from sqla_rls.analyze.matrix.decide import Worlds
-from sqla_rls.analyze.matrix.entry import COMMANDS, Entry, Matrix
+from sqla_rls.analyze.matrix.entry import Entry, Matrix
 from sqla_rls.analyze.matrix.role_entries import RoleEntries
 from sqla_rls.analyze.matrix.ways import rights_beside_relations, ways_around
 from sqla_rls.analyze.matrix.words import ConditionWords
 from sqla_rls.analyze.sides import Side
-from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.verdict import Budget, Progress
+from sqla_rls.analyze.why.explanation import COMMANDS
 from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.objects import PUBLIC, Profile, Relation
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 from sqla_rls.catalog.query import pinned
 from sqla_rls.exc import AnalysisError
-
-Progress: TypeAlias = Callable[[int, int, str], None]
 
 #: Most conditions are settled by the first few worlds.
 BUDGET: Final = Budget()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqla_rls.analyze.matrix.decide import Answer, Worlds, all_of, constant
-from sqla_rls.analyze.matrix.entry import COMMANDS, Entry
+from sqla_rls.analyze.matrix.entry import Entry
 from sqla_rls.analyze.matrix.words import ConditionWords
-from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.explanation import COMMANDS, Command
 from sqla_rls.analyze.worlds.objects import PolicyText, Profile, Relation
 from sqla_rls.analyze.worlds.scratch import ScratchDatabase
 

@@ -23,14 +23,6 @@ def parse(sql: str) -> Any:
         return None
 
 
-def spelled(node: Any) -> str:
-    """Return *node* as SQL."""
-    from pglast.stream import RawStream
-
-    text: str = RawStream()(node)
-    return text
-
-
 def bare(node: Any) -> Any:
     """Return *node* without collations, and without the casts that leave its value as it is."""
     while type(node).__name__ == "CollateClause" or (

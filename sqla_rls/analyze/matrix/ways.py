@@ -9,7 +9,8 @@ from typing import Any, Final
 from sqlalchemy import ARRAY, RowMapping, Text, bindparam, text
 
 from sqla_rls.analyze.in_place.asking import access_asks_for_role
-from sqla_rls.analyze.matrix.entry import COMMANDS, WayAround
+from sqla_rls.analyze.matrix.entry import WayAround
+from sqla_rls.analyze.why.explanation import COMMANDS
 from sqla_rls.analyze.why.target import query
 from sqla_rls.analyze.worlds.acting import CALLER, reach_of
 from sqla_rls.analyze.worlds.objects import Profile, Relation, RoleAttributes
@@ -302,7 +303,7 @@ class _Finder:
         """Return whether *role* holds the privilege; a rule runs also if no policy admits a row."""
         profile = self.profiles[name, role]
         held = (bool(profile.selects), bool(profile.inserts), bool(profile.updates), profile.delete)
-        found: dict[str, bool] = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), held, strict=True))
+        found: dict[str, bool] = dict(zip(COMMANDS, held, strict=True))
         return profile.usage and found[command]
 
     def _commands(self, name: str, role: str) -> list[str]:

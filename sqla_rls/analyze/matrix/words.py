@@ -28,8 +28,8 @@ from sqla_rls.analyze.matrix.tree import (
     is_scalar,
     operator,
     parse,
-    spelled,
 )
+from sqla_rls.analyze.vocabulary.trees import spelled
 from sqla_rls.analyze.worlds.objects import Function
 
 _COMPARED: Final[Mapping[str, str]] = {

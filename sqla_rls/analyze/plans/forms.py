@@ -22,16 +22,15 @@ from sqla_rls.analyze.plans.tree import (
     is_comparison,
     is_equality,
     is_simple,
-    nodes,
     operator_of,
     parsed,
     scalar_subquery,
-    spelled,
     unqualified,
     with_children,
     without_subqueries,
 )
 from sqla_rls.analyze.sides.statements import require_parser
+from sqla_rls.analyze.vocabulary.trees import nodes, spelled
 
 Kind: TypeAlias = Literal["function_per_row", "slow_membership", "column_in_expression"]
 

@@ -77,6 +77,11 @@ class Plan:
     calls: tuple[str, ...]
     source: Mapping[str, Any]
 
+    @property
+    def rows_read(self) -> float:
+        """The rows that its scans return, and those that their filters remove."""
+        return sum(scan.rows + (scan.removed or 0) for scan in self.scans)
+
     @classmethod
     def of(
         cls,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqla_rls.analyze.sides.statements import require_parser
+from sqla_rls.analyze.vocabulary.trees import nodes
 
 
 def unqualified(node: Any) -> Any:
@@ -119,14 +120,6 @@ def parsed(expression: str) -> Any:
     return found[0].stmt.targetList[0].val
 
 
-def spelled(node: Any) -> str:
-    """Return *node* as SQL."""
-    from pglast.stream import RawStream
-
-    text: str = RawStream()(node)
-    return text
-
-
 def is_a(node: Any, *names: str) -> bool:
     """Return whether *node* is of a class of these names."""
     return type(node).__name__ in names
@@ -145,13 +138,6 @@ def children(node: Any) -> Iterator[Any]:
             value = getattr(node, name)
             if isinstance(value, Node | tuple):
                 yield value
-
-
-def nodes(node: Any) -> Iterator[Any]:
-    """Yield *node* and all nodes in it."""
-    yield node
-    for one in children(node):
-        yield from nodes(one)
 
 
 def without_subqueries(node: Any) -> Iterator[Any]:

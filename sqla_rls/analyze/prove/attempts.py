@@ -157,5 +157,4 @@ class Attempts:
         return tuple(name for name in names if name in self.relation.columns)
 
     def _is_free(self, name: str) -> bool:
-        column = self.relation.columns[name]
-        return column.generated is None and column.identity != "a"
+        return self.relation.columns[name].is_writable

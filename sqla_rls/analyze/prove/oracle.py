@@ -17,7 +17,7 @@ from sqla_rls.analyze.prove.proof import Source
 from sqla_rls.analyze.prove.worlds import NotedClaims, NotedRow, Tables, as_row, caller_of, constants_of
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import Constant, Vocabulary, read_expression
-from sqla_rls.analyze.why.explanation import Command, Part
+from sqla_rls.analyze.why.explanation import COMMANDS, Command, Part
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import PUBLIC, Edge, Relation
 from sqla_rls.analyze.worlds.schema import Schema
@@ -30,7 +30,6 @@ from sqla_rls.snapshot import PUBLIC as DECLARED_PUBLIC
 from sqla_rls.snapshot import Role
 from sqla_rls.tokens.caller import Caller
 
-COMMANDS: Final[tuple[Command, ...]] = ("SELECT", "INSERT", "UPDATE", "DELETE")
 #: The most worlds in which a test is watched.
 _WATCHED: Final = 60
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from sqlalchemy import Connection, MetaData, text
 
 from sqla_rls.analyze.prove.judge import Judge, Pair, Tally
 from sqla_rls.analyze.prove.mutants import run
-from sqla_rls.analyze.prove.oracle import COMMANDS, Decision, Oracle
+from sqla_rls.analyze.prove.oracle import Decision, Oracle
 from sqla_rls.analyze.prove.proof import Kept, NotStated, Proof, Violation
-from sqla_rls.analyze.verdict import Budget, Scope
-from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.verdict import Budget, Progress, Scope
+from sqla_rls.analyze.why.explanation import COMMANDS, Command
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.limit import TimeIsOver, TimeLimit
 from sqla_rls.analyze.worlds.objects import PUBLIC, Profile, Relation
@@ -29,7 +29,6 @@ from sqla_rls.exc import AnalysisError
 
 #: The most worlds that are sent together.
 _BATCH: Final = 16
-Progress: TypeAlias = Callable[[int, int, str], None]
 
 
 def prove(

@@ -9,7 +9,8 @@ from typing import Any
 
 from sqla_rls.analyze.prove.mutants import Mutant, mutants
 from sqla_rls.analyze.prove.proof import Proof, Score
-from sqla_rls.analyze.prove.prove import Progress, Prover
+from sqla_rls.analyze.prove.prove import Prover
+from sqla_rls.analyze.verdict import Progress
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.schema import read_profiles

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from sqla_rls.analyze.vocabulary.trees import nodes, spelled
 from sqla_rls.exc import AnalysisError
 
 WeakeningKind: TypeAlias = Literal["conjunct", "correlation", "column"]
@@ -93,7 +94,7 @@ class _Tree:
         self.table, self.columns = table, columns
 
     def text(self) -> str:
-        return _spelled(self.statement.targetList[0].val)
+        return spelled(self.statement.targetList[0].val)
 
     def sites(self) -> Iterator[_Site]:
         scope = _Scope({self.table[1]: self.table})
@@ -163,13 +164,14 @@ class _Tree:
 
     def _missing(self, condition: Any, scope: _Scope, change: Callable[[], None]) -> _Site:
         correlates = scope.outer is not None and self._names_outer(condition, scope)
-        return _Site("correlation" if correlates else "conjunct", _spelled(condition), change)
+        return _Site("correlation" if correlates else "conjunct", spelled(condition), change)
 
     def _names_outer(self, node: Any, scope: _Scope) -> bool:
-        return any(
-            found is not None and found[0] is not scope
-            for found in (self._resolved(reference, scope) for reference in _references(node))
-        )
+        from pglast.ast import ColumnRef
+
+        references = (one for one in nodes(node) if isinstance(one, ColumnRef))
+        found = (self._resolved(reference, scope) for reference in references)
+        return any(one is not None and one[0] is not scope for one in found)
 
     def _other_columns(self, node: Any, attribute: str, scope: _Scope, shown: Any) -> Iterator[_Site]:
         from pglast.ast import ColumnRef, String, TypeCast
@@ -186,7 +188,7 @@ class _Tree:
         for other in others[:_MOST_COLUMNS]:
             fields = (*(reference.fields or ())[:-1], String(sval=other))
             yield _Site(
-                "column", _spelled(shown), _setting(holder, name, ColumnRef(fields=fields)), (old, other)
+                "column", spelled(shown), _setting(holder, name, ColumnRef(fields=fields)), (old, other)
             )
 
     def _resolved(self, reference: Any, scope: _Scope | None) -> tuple[_Scope, tuple[str, str], str] | None:
@@ -217,19 +219,6 @@ def _tables(items: Any) -> Iterator[tuple[str, tuple[str, str]]]:
             yield from _tables((item.larg, item.rarg))
 
 
-def _references(node: Any) -> Iterator[Any]:
-    from pglast.ast import ColumnRef, Node
-
-    if isinstance(node, tuple | list):
-        for one in node:
-            yield from _references(one)
-    elif isinstance(node, ColumnRef):
-        yield node
-    elif isinstance(node, Node):
-        for name in node:
-            yield from _references(getattr(node, name))
-
-
 def _is_any(node: Any) -> bool:
     from pglast.enums import A_Expr_Kind
 
@@ -245,10 +234,3 @@ def _without_argument(node: Any, place: int) -> Callable[[], None]:
 
 def _setting(node: Any, attribute: str, value: Any) -> Callable[[], None]:
     return lambda: setattr(node, attribute, value)
-
-
-def _spelled(node: Any) -> str:
-    from pglast.stream import RawStream
-
-    text: str = RawStream()(node)
-    return text

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Final, TypeAlias, get_args
+from typing import Final
 
 from sqlalchemy import text
 
 from sqla_rls.analyze.sides.dump import read_dump
 from sqla_rls.analyze.sides.side import Built, Side, build_sides
-from sqla_rls.analyze.verdict import Budget, Change, Comparison, Same, Unknown
-from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.verdict import Budget, Change, Comparison, Progress, Same, Unknown
+from sqla_rls.analyze.why.explanation import COMMANDS
 from sqla_rls.analyze.worlds.compare import compare_databases
 from sqla_rls.analyze.worlds.objects import PUBLIC
 from sqla_rls.analyze.worlds.schema import Schema
 from sqla_rls.exc import AnalysisError
-
-Progress: TypeAlias = Callable[[int, int, str], None]
-
-_COMMANDS: Final[tuple[Command, ...]] = get_args(Command)
 
 
 def compare_sides(
@@ -157,7 +153,7 @@ def _without_verdicts(comparison: Comparison, parts: _Parts) -> Comparison:
     known = {name for name, _, _ in unknown}
     for name in parts.differing():
         if name not in known:
-            for command in _COMMANDS:
+            for command in COMMANDS:
                 unknown[name, PUBLIC, command] = Unknown(
                     object=name, role=PUBLIC, command=command, reason=_reason(parts.of(name))
                 )

@@ -26,8 +26,8 @@ from sqla_rls.analyze.vocabulary.terms import (
 
 #: The settings that every world has.
 _ROLE_SETTINGS: Final = frozenset({"role", "is_superuser"})
-_CLAIMS: Final = "request.jwt.claims"
-_ONE_CLAIM: Final = "request.jwt.claim."
+CLAIMS: Final = "request.jwt.claims"
+ONE_CLAIM: Final = "request.jwt.claim."
 _OTHER_CLAUSES: Final = (
     "groupClause",
     "windowClause",
@@ -407,10 +407,10 @@ class Reader:
             self.words.other_settings.add("whose name is computed")
             return Value()
         setting = name.constants[0].value.lower()
-        if setting == _CLAIMS:
+        if setting == CLAIMS:
             return Value((claim_at(()),))
-        if setting.startswith(_ONE_CLAIM):
-            return Value((claim_at((setting.removeprefix(_ONE_CLAIM),)),))
+        if setting.startswith(ONE_CLAIM):
+            return Value((claim_at((setting.removeprefix(ONE_CLAIM),)),))
         if "." not in setting:
             self.words.other_settings |= {setting} - _ROLE_SETTINGS
             return Value()

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 Command: TypeAlias = Literal["SELECT", "INSERT", "UPDATE", "DELETE"]
+COMMANDS: Final[tuple[Command, ...]] = ("SELECT", "INSERT", "UPDATE", "DELETE")
+WRITES: Final[tuple[Command, ...]] = ("INSERT", "UPDATE", "DELETE")
 Reason: TypeAlias = Literal[
     "allowed",
     "row_security_off",

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqla_rls.analyze.vocabulary.trees import trees
+from sqla_rls.analyze.vocabulary.trees import spelled, trees
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def _split(predicate: str) -> list[Conjunct]:
     parts = list(joined_by_and(node))
     if len(parts) == 1:
         return [Conjunct(predicate, _operands(node))]
-    return [Conjunct(_spelled(part), _operands(part)) for part in parts]
+    return [Conjunct(spelled(part), _operands(part)) for part in parts]
 
 
 def joined_by_and(node: Any) -> list[Any]:
@@ -68,11 +68,4 @@ def _operands(node: Any) -> tuple[str, ...]:
     if not isinstance(node, A_Expr) or node.kind not in compared or node.lexpr is None:
         return ()
     sides = [node.lexpr, node.rexpr]
-    return tuple(_spelled(side) for side in sides if not isinstance(side, A_Const))
-
-
-def _spelled(node: Any) -> str:
-    from pglast.stream import RawStream
-
-    text: str = RawStream()(node)
-    return text
+    return tuple(spelled(side) for side in sides if not isinstance(side, A_Const))

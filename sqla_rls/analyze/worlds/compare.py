@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from sqla_rls.analyze.verdict import Budget, Comparison, Counterexample, Direction, Scope, Verdicts
+from sqla_rls.analyze.verdict import Budget, Comparison, Counterexample, Direction, Progress, Scope, Verdicts
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.beyond import may_ask_for_catalog, what_is_untried, what_varies
 from sqla_rls.analyze.worlds.counterexamples import counterexample
@@ -35,8 +35,6 @@ from sqla_rls.analyze.worlds.tally import Group, Tally, has_insert
 from sqla_rls.analyze.worlds.unchanged import Profiles, Unchanged
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, Values, World
-
-Progress: TypeAlias = Callable[[int, int, str], None]
 
 #: The part of a share of the time that is worth a second attempt.
 _MUCH_MORE: Final = 1.5

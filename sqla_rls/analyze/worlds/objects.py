@@ -45,6 +45,11 @@ class Column:
     #: Whether two different texts are two different values.
     is_deterministic: bool
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether a statement can give it a value."""
+        return self.generated is None and self.identity != "a"
+
     def collated(self, value: str) -> str:
         """Return the SQL of a *value* of the column's type with the collation of the column."""
         return value if self.collation is None else f"{value} COLLATE {self.collation}"

@@ -9,20 +9,19 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
 from sqla_rls.analyze.verdict import Budget, Direction
 from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.worlds.differences import Run
 from sqla_rls.analyze.worlds.families import Families, Family, together
 from sqla_rls.analyze.worlds.pools import Actor
-from sqla_rls.analyze.worlds.scratch import Outcome, Trial, Tried, is_canceled
+from sqla_rls.analyze.worlds.scratch import Outcome, Trial, is_canceled
 from sqla_rls.analyze.worlds.statements import Statement, Statements
 from sqla_rls.analyze.worlds.universe import Universe
 from sqla_rls.analyze.worlds.world import Row, World
-
-Run: TypeAlias = Callable[[Sequence[Trial], Sequence[Actor]], tuple[list[Tried], list[Tried]]]
 
 #: The families that are read, for each world of the budget.
 _READ: Final = 10

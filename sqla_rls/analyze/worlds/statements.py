@@ -231,8 +231,7 @@ class Statements:
         return [name for name in self.relation.columns if name in names and self._is_free(name)]
 
     def _is_free(self, name: str) -> bool:
-        column = self.relation.columns[name]
-        return column.generated is None and column.identity != "a"
+        return self.relation.columns[name].is_writable
 
     def _has_default(self, name: str) -> bool:
         column = self.relation.columns[name]

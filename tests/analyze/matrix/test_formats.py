@@ -8,9 +8,9 @@ import pytest
 
 from sqla_rls.analyze.matrix import Entry, Matrix, WayAround
 from sqla_rls.analyze.matrix.difference import EntryChange, MatrixDiff, WayChange
-from sqla_rls.analyze.matrix.entry import COMMANDS
 from sqla_rls.analyze.matrix.formats import FORMATS, html_
 from sqla_rls.analyze.verdict import Counterexample
+from sqla_rls.analyze.why.explanation import COMMANDS
 
 pytestmark = pytest.mark.one_postgres
 

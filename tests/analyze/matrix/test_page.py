@@ -10,9 +10,9 @@ import pytest
 
 from sqla_rls.analyze.matrix import Entry, Matrix, WayAround, matrix_of
 from sqla_rls.analyze.matrix.difference import EntryChange, MatrixDiff, WayChange
-from sqla_rls.analyze.matrix.entry import COMMANDS
 from sqla_rls.analyze.matrix.formats import html_
 from sqla_rls.analyze.verdict import Counterexample
+from sqla_rls.analyze.why.explanation import COMMANDS
 from tests.analyze.matrix.organizations import scratch_database
 from tests.support.browser import PHONE, Pages, axe_violations, overflow
 

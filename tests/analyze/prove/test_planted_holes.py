@@ -6,11 +6,11 @@ import pytest
 
 from sqla_rls.analyze.prove import prove as module
 from sqla_rls.analyze.prove.mutants import run
-from sqla_rls.analyze.prove.oracle import COMMANDS
 from sqla_rls.analyze.prove.prove import Prover, prove
 from sqla_rls.analyze.prove.score import score
 from sqla_rls.analyze.sides import Built, Side
 from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.why.explanation import COMMANDS
 from sqla_rls.exc import AnalysisError
 from tests.support.proofs import UPDATE, access_state_of, documents, keys
 from todos.models import Base as Todos

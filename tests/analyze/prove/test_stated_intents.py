@@ -21,12 +21,12 @@ from sqlalchemy.pool import NullPool
 from sqla_rls import Caller, anonymous, auth_uid, authenticated
 from sqla_rls.analyze.intent import Row, World, intends, no_one, owner
 from sqla_rls.analyze.prove.mutants import run
-from sqla_rls.analyze.prove.oracle import COMMANDS
 from sqla_rls.analyze.prove.prove import Prover, prove
 from sqla_rls.analyze.prove.pytest_text import failing_tests
 from sqla_rls.analyze.prove.score import score
 from sqla_rls.analyze.sides import Side
 from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.why.explanation import COMMANDS
 from sqla_rls.exc import AnalysisError
 from tests.support.proofs import changed, documents, keys
 from tests.support.servers import cleared_server

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable
 
 from sqla_rls.analyze.in_place.conditions import PARTS, Denied, Part
-from sqla_rls.analyze.in_place.evaluate import Answer
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.worlds.objects import Relation
-
-CONSTANTS: Final[Mapping[str, Answer]] = {"true": True, "false": False}
 
 
 def conditions_of(

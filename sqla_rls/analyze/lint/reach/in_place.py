@@ -8,10 +8,10 @@ from functools import cached_property
 from sqla_rls.analyze.in_place.conditions import Access, Conditions, Tables, unused_prefix
 from sqla_rls.analyze.in_place.conditions import row_of as source_of
 from sqla_rls.analyze.in_place.decidable import Functions
-from sqla_rls.analyze.in_place.evaluate import Evaluator, Question, Unit
+from sqla_rls.analyze.in_place.evaluate import CONSTANTS, Evaluator, Question, Unit
 from sqla_rls.analyze.in_place.rights import Rights
 from sqla_rls.analyze.lint.database import Database
-from sqla_rls.analyze.lint.reach.conditions import CONSTANTS, conditions_of
+from sqla_rls.analyze.lint.reach.conditions import conditions_of
 from sqla_rls.analyze.lint.reach.reach import Reach
 from sqla_rls.analyze.lint.reach.worlds import Worlds
 from sqla_rls.analyze.worlds.objects import Relation

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from sqla_rls.analyze.in_place.conditions import Access, Part, Undecidable
 from sqla_rls.analyze.in_place.conditions import row_of as source_of
 from sqla_rls.analyze.in_place.decidable import Functions
-from sqla_rls.analyze.in_place.evaluate import Answer, Evaluator, Question, Unit
+from sqla_rls.analyze.in_place.evaluate import CONSTANTS, Answer, Evaluator, Question, Unit
 from sqla_rls.analyze.in_place.splice import parsed
 from sqla_rls.analyze.lint.database import Database
-from sqla_rls.analyze.lint.reach.conditions import CONSTANTS, conditions_of
+from sqla_rls.analyze.lint.reach.conditions import conditions_of
 from sqla_rls.analyze.lint.reach.reach import Reach
 from sqla_rls.analyze.lint.reach.worlds import Worlds
 from sqla_rls.analyze.worlds.objects import Relation

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqla_rls.analyze.lint.accesses import COMMANDS, Access, Command, accesses
+from sqla_rls.analyze.lint.accesses import Access, accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.why.explanation import COMMANDS, Command
 from sqla_rls.analyze.worlds.objects import PUBLIC
 
 

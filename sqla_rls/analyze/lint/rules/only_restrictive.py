@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.why.explanation import COMMANDS
 
 
 @rule(
@@ -35,7 +36,7 @@ def check(database: Database) -> Iterator[Finding]:
     for table in database.tables:
         if not table.row_security:
             continue
-        for command in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+        for command in COMMANDS:
             for role in database.roles_with_privileges(table.name, command):
                 names = database.profiles[table.name, role].policies
                 own = [one for one in table.policies if one.name in names and one.command in ("ALL", command)]

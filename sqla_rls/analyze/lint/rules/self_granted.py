@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqla_rls.analyze.lint.accesses import Access, Command, accesses
+from sqla_rls.analyze.lint.accesses import Access, accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.pinned import pinned_columns
 from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.vocabulary import read_expression
+from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.worlds.objects import Column
 from sqla_rls.analyze.worlds.values import natural
 from sqla_rls.analyze.worlds.world import Row

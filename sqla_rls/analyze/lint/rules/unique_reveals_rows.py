@@ -14,11 +14,12 @@ from collections.abc import Iterator
 
 from sqlalchemy import RowMapping
 
-from sqla_rls.analyze.lint.accesses import Access, Command, accesses
+from sqla_rls.analyze.lint.accesses import Access, accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.pinned import pinned_columns
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.why.explanation import Command
 
 _SURROGATES = ("smallint", "integer", "bigint", "uuid")
 _COMMANDS: tuple[Command, ...] = ("INSERT", "UPDATE")

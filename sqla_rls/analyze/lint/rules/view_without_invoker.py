@@ -39,8 +39,9 @@ from sqla_rls.analyze.lint.reach import Reaches
 from sqla_rls.analyze.lint.reach.in_scratch import fill
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.lint.view_triggers import writes_by_triggers
-from sqla_rls.analyze.lint.view_writes import COMMANDS, writes_past_policies
+from sqla_rls.analyze.lint.view_writes import writes_past_policies
 from sqla_rls.analyze.verdict import Budget
+from sqla_rls.analyze.why.explanation import WRITES
 from sqla_rls.analyze.worlds.counterexamples import row_in_words
 from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Relation
@@ -189,7 +190,7 @@ def _writes(database: Database, view: Relation) -> Iterator[_Found]:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        role = database.roles_with_privileges(view.name, *COMMANDS)[0]
+        role = database.roles_with_privileges(view.name, *WRITES)[0]
         database.note_unknown(view.name, reason, kind="view", role=role)
         return
     if found is None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqla_rls.analyze.lint.accesses import Command, accesses
+from sqla_rls.analyze.lint.accesses import accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
+from sqla_rls.analyze.why.explanation import Command
 
 _COMMANDS: tuple[Command, ...] = ("UPDATE", "DELETE")
 

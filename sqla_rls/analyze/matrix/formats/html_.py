@@ -16,9 +16,10 @@ from string import Template
 from typing import Final
 
 from sqla_rls.analyze.matrix.difference import EntryChange, MatrixDiff, WayChange
-from sqla_rls.analyze.matrix.entry import COMMANDS, Entry, Matrix, WayAround
+from sqla_rls.analyze.matrix.entry import Entry, Matrix, WayAround
 from sqla_rls.analyze.matrix.formats.told import counted, examples, told, told_way
 from sqla_rls.analyze.report.report import facts, plain
+from sqla_rls.analyze.why.explanation import COMMANDS
 
 _VERDICTS: Final = {
     "": "all",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqla_rls.analyze.matrix.difference import MatrixDiff
-from sqla_rls.analyze.matrix.entry import COMMANDS, Matrix
+from sqla_rls.analyze.matrix.entry import Matrix
 from sqla_rls.analyze.matrix.formats.told import (
     examples,
     has_privilege,
@@ -15,6 +15,7 @@ from sqla_rls.analyze.matrix.formats.told import (
     told_way_change,
 )
 from sqla_rls.analyze.report.markdown import as_code, as_text
+from sqla_rls.analyze.why.explanation import COMMANDS
 
 #: GitHub accepts 65,536 characters.
 _MOST_ROWS: Final = 200
