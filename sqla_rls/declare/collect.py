@@ -182,22 +182,12 @@ def _policies(
     for table, key, _, declared_policies in tables:
         texts: dict[object, str] = {}
         for item, *pair in declared_policies:
-            sides: list[str | None] = []
             for expression in pair:
-                same = None if expression is None else _as_key(expression)
-                if expression is not None and same not in texts:
-                    copied = _copied(item.table, table)
-                    as_usual = models.schema_translate_map is None and copied is None
-                    read: set[Table] = set()
-                    if as_usual and (text := text_on(expression, table)) is not None:
-                        reads[key, text] = read
-                    else:
-                        text = expression_text(expression, table, models.schema_translate_map, copied, read)
-                        if not may_read_tables(expression):
-                            reads[key, text] = read
-                    texts[same] = text
-                sides.append(None if same is None else texts[same])
-            policy = item.value(key, *sides)
+                if expression is not None and (same := _as_key(expression)) not in texts:
+                    texts[same], read = _text(expression, table, item.table, models)
+                    if read is not None:
+                        reads[key, texts[same]] = read
+            policy = item.value(key, *(None if one is None else texts[_as_key(one)] for one in pair))
             if is_false(*pair):
                 policy = replace(policy, imply_privileges=False)
             found.append((PolicyKey(key, policy.name), policy))
@@ -205,6 +195,26 @@ def _policies(
         on: {models.key(table) for table in behind_views(read, models.metadatas)} if read else frozenset()
         for on, read in reads.items()
     }
+
+
+def _text(
+    expression: ColumnElement[bool], table: Table, source: Table | None, models: _Models
+) -> tuple[str, set[Table] | None]:
+    """Return the SQL of *expression*, and the tables that its subqueries read; None if it may read others.
+
+    Args:
+        expression: the expression of a policy.
+        table: the table of the policy.
+        source: the table on which it was declared, of which *table* may be a copy.
+        models: the models.
+    """
+    copied = _copied(source, table)
+    as_usual = models.schema_translate_map is None and copied is None
+    if as_usual and (usual := text_on(expression, table)) is not None:
+        return usual, set()
+    read: set[Table] = set()
+    text = expression_text(expression, table, models.schema_translate_map, copied, read)
+    return text, None if may_read_tables(expression) else read
 
 
 def _copied(source: Table | None, table: Table) -> Callable[[Table], Table] | None:

@@ -159,17 +159,12 @@ class Judge:
                 default_schema=self.default_schema,
             )
             width, extra = len(trial.statements), len(trial.statements) - len(tried)
-            seen_by: dict[str, _Seen] = {}
-            for place, key in enumerate(distinct):
-                outcomes = [owned.outcome(place * width + n) for n in range(width)]
-                old = [json.loads(row) for one in outcomes[:extra] for row in one.rows]
-                seen_by[key] = _Seen(
-                    raw=everything[-1],
-                    rows=[as_row(self.universe.relation, row) for row in everything[-1]],
-                    old=as_row(self.universe.relation, old[0]) if len(old) == 1 else None,
-                    world=world,
-                    owners=outcomes[extra:],
+            seen_by = {
+                key: self._seen(
+                    [owned.outcome(place * width + n) for n in range(width)], extra, everything[-1], world
                 )
+                for place, key in enumerate(distinct)
+            }
             found.append(
                 [
                     (
@@ -181,6 +176,17 @@ class Judge:
                 ]
             )
         return found
+
+    def _seen(self, outcomes: list[Outcome], extra: int, rows: list[Any], world: Tables) -> _Seen:
+        """Return the facts of a world for one caller; the first *extra* outcomes are the row."""
+        old = [json.loads(row) for one in outcomes[:extra] for row in one.rows]
+        return _Seen(
+            raw=rows,
+            rows=[as_row(self.universe.relation, row) for row in rows],
+            old=as_row(self.universe.relation, old[0]) if len(old) == 1 else None,
+            world=world,
+            owners=outcomes[extra:],
+        )
 
     def _judge(
         self,

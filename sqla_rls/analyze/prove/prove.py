@@ -62,6 +62,21 @@ def prove(
     return prover.run(schemas, left_out, progress)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Found:
+    """The results so far."""
+
+    violations: list[Violation] = field(default_factory=list)
+    not_stated: list[NotStated] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    omitted: list[str]
+    worlds: int = 0
+    statements: int = 0
+
+    def add_not_stated(self, name: str, pairs: Iterable[Pair], reason: str) -> None:
+        self.not_stated += [NotStated(object=name, role=r, command=c, reason=reason) for r, c in pairs]
+
+
 @dataclass(kw_only=True)
 class Prover:
     """Tries statements in a scratch database, and compares them with the intents."""
@@ -115,67 +130,12 @@ class Prover:
         ]
 
     def run(self, schemas: Sequence[str], left_out: Iterable[str], progress: Progress | None) -> Proof:
-        violations: list[Violation] = []
-        not_stated: list[NotStated] = []
-        kept: list[Kept] = []
-        omitted = [*left_out, *self._left_out()]
-        worlds = statements = controls = 0
+        found = _Found(omitted=[*left_out, *self._left_out()])
         names = self.objects(schemas)
         for number, name in enumerate(names):
             if progress is not None:
                 progress(number, len(names), name)
-            decided, undecided = self._decisions(name)
-            not_stated += undecided
-            if self.scratch.schema.reads(name) & self.incomplete:
-                reason = "the scratch database lacks a part of it, or of a table that its policies read"
-                not_stated += [NotStated(object=name, role=r, command=c, reason=reason) for r, c in decided]
-                continue
-            tally = self.attempt(name, decided, self.scratch.schema)
-            worlds += tally.worlds
-            statements += sum(tally.statements.values())
-            violations += tally.violations.values()
-            omitted += tally.left_out
-            broken = {(one.role, one.command) for one in tally.violations.values()}
-            if not tally.worlds and decided:
-                most = tally.rejections.most_common(1)
-                reason = f"no world satisfies the constraints: {most[0][0] if most else 'no value fits'}"
-                reason = self._time_over(tally) if tally.is_cut else reason
-                not_stated += [NotStated(object=name, role=r, command=c, reason=reason) for r, c in decided]
-                continue
-            if tally.untried:
-                not_stated += [
-                    NotStated(object=name, role=r, command=c, reason="; ".join(tally.untried))
-                    for r, c in decided
-                    if (r, c) not in broken
-                ]
-                continue
-            if tally.is_cut:
-                not_stated += [
-                    NotStated(object=name, role=r, command=c, reason=self._time_over(tally))
-                    for r, c in decided
-                    if (r, c) not in broken
-                ]
-                continue
-            noticed = self._control(name, decided, tally)
-            for (role, command), decision in decided.items():
-                if (role, command) in broken:
-                    continue
-                if (control := noticed.get((role, command))) is None:
-                    reason = "no statement could be compared with the intent in the worlds that were tried"
-                    reason = self._time_over(tally) if self.limit.is_over else reason
-                    not_stated.append(NotStated(object=name, role=role, command=command, reason=reason))
-                    continue
-                controls += 1
-                kept.append(
-                    Kept(
-                        object=name,
-                        role=role,
-                        command=command,
-                        source=decision.source,
-                        statements=tally.statements[role, command],
-                        control=control,
-                    )
-                )
+            self._prove(name, found)
         if progress is not None and names:
             progress(len(names), len(names), "")
 
@@ -183,19 +143,65 @@ class Prover:
             return one.object, one.role, one.command
 
         return Proof(
-            violations=tuple(sorted(violations, key=order)),
-            not_stated=tuple(sorted(not_stated, key=order)),
-            kept=tuple(sorted(kept, key=order)),
+            violations=tuple(sorted(found.violations, key=order)),
+            not_stated=tuple(sorted(found.not_stated, key=order)),
+            kept=tuple(sorted(found.kept, key=order)),
             scope=Scope(
                 evaluation="scratch",
                 objects=len(names),
-                worlds=worlds,
-                statements=statements,
+                worlds=found.worlds,
+                statements=found.statements,
                 rows_per_table=self.budget.rows,
-                left_out=tuple(dict.fromkeys(omitted)),
+                left_out=tuple(dict.fromkeys(found.omitted)),
             ),
-            controls=controls,
+            controls=len(found.kept),
         )
+
+    def _prove(self, name: str, found: _Found) -> None:
+        """Add to *found* the result of each role and command on a table or view."""
+        decided, undecided = self._decisions(name)
+        found.not_stated += undecided
+        if not decided:
+            return
+        if self.scratch.schema.reads(name) & self.incomplete:
+            reason = "the scratch database lacks a part of it, or of a table that its policies read"
+            found.add_not_stated(name, decided, reason)
+            return
+        tally = self.attempt(name, decided, self.scratch.schema)
+        found.worlds += tally.worlds
+        found.statements += sum(tally.statements.values())
+        found.violations += tally.violations.values()
+        found.omitted += tally.left_out
+        broken = {(one.role, one.command) for one in tally.violations.values()}
+        unbroken = [pair for pair in decided if pair not in broken]
+        if (obstacle := self._obstacle(tally)) is not None:
+            found.add_not_stated(name, unbroken, obstacle)
+            return
+        noticed = self._control(name, decided, tally)
+        reason = "no statement could be compared with the intent in the worlds that were tried"
+        reason = self._time_over(tally) if self.limit.is_over else reason
+        found.add_not_stated(name, (pair for pair in unbroken if pair not in noticed), reason)
+        found.kept += [
+            Kept(
+                object=name,
+                role=role,
+                command=command,
+                source=decided[role, command].source,
+                statements=tally.statements[role, command],
+                control=noticed[role, command],
+            )
+            for role, command in unbroken
+            if (role, command) in noticed
+        ]
+
+    def _obstacle(self, tally: Tally) -> str | None:
+        """Return why the trial of an object leaves its pairs without a result; None if it doesn't."""
+        if not tally.worlds and not tally.is_cut:
+            most = tally.rejections.most_common(1)
+            return f"no world satisfies the constraints: {most[0][0] if most else 'no value fits'}"
+        if tally.untried:
+            return "; ".join(tally.untried)
+        return self._time_over(tally) if tally.is_cut else None
 
     def _left_out(self) -> Iterator[str]:
         for role in self.scratch.schema.roles.values():
@@ -309,6 +315,15 @@ class Prover:
         groups: dict[Any, list[str]] = {}
         for role in roles:
             groups.setdefault(repr(replace(profiles[name, role], role="", policies=())), []).append(role)
+
+        def is_answered() -> bool:
+            """Return whether the violations so far are all that is asked for."""
+            if first and tally.violations.keys() - set(known):
+                return True
+            return (
+                controls and {(role, command) for _, role, command, _ in tally.violations} >= decided.keys()
+            )
+
         universes: list[Universe] = []
         for varies in (False, True):
             universe = Universe.of(
@@ -347,10 +362,7 @@ class Prover:
                     tally.left_out.append(f"{name}: {self._time_over(tally)}")
                     tally.is_cut = True
                     break
-                if first and tally.violations.keys() - set(known):
-                    return tally
-                broken = {(role, command) for _, role, command, _ in tally.violations}
-                if controls and broken >= decided.keys():
+                if is_answered():
                     return tally
                 size = min(2 * size, _BATCH)
             tally.left_out += universe.left_out

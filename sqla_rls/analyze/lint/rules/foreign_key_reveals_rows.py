@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqla_rls.analyze.lint.accesses import accesses
+from sqlalchemy import RowMapping
+
+from sqla_rls.analyze.lint.accesses import Access, accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.pinned import looked_up_columns, pinned_columns
@@ -51,44 +53,48 @@ _COMMANDS: tuple[Command, ...] = ("INSERT", "UPDATE")
 def check(database: Database) -> Iterator[Finding]:
     found = {(one.table.name, one.role): one for one in accesses(database)}
     for row in database.fetch("keys_between_tables"):
-        columns, key = set(row["columns"]), ", ".join(row["columns"])
         for role in (one.name for one in database.callers):
             child, parent = found.get((row["child"], role)), found.get((row["parent"], role))
             if parent is None:
                 continue
             if child is not None and not parent.is_open("SELECT"):
-                for command in _COMMANDS:
-                    written = child.profile.inserts if command == "INSERT" else child.profile.updates
-                    if (
-                        child.works(command)
-                        and columns & set(written)
-                        and not columns & pinned_columns(child, command)
-                        and not columns <= looked_up_columns(child, command)
-                    ):
-                        yield _finding(
-                            row["child"],
-                            key,
-                            role,
-                            command,
-                            f"{row['name']} reveals to {role} which rows of {row['parent']} exist.",
-                            f"{command} succeeds with the key of a hidden row, and ends with 23503 otherwise",
-                        )
-                        break
-            hides = child is None or not child.is_open("SELECT")
-            if (
-                hides
-                and row["restricts"]
-                and parent.works("DELETE")
-                and not (child and columns & pinned_columns(child, "INSERT"))
-            ):
-                yield _finding(
-                    row["parent"],
-                    key,
-                    role,
-                    "DELETE",
-                    f"{row['name']} reveals to {role} that a hidden row of {row['child']} refers to a row.",
-                    "DELETE ends with 23503 if a hidden row refers to the row",
-                )
+                yield from _parents_revealed(row, child)
+            if child is None or not child.is_open("SELECT"):
+                yield from _children_revealed(row, child, parent)
+
+
+def _parents_revealed(row: RowMapping, child: Access) -> Iterator[Finding]:
+    columns = set(row["columns"])
+    for command in _COMMANDS:
+        written = child.profile.inserts if command == "INSERT" else child.profile.updates
+        if (
+            child.works(command)
+            and columns & set(written)
+            and not columns & pinned_columns(child, command)
+            and not columns <= looked_up_columns(child, command)
+        ):
+            yield _finding(
+                row["child"],
+                ", ".join(row["columns"]),
+                child.role,
+                command,
+                f"{row['name']} reveals to {child.role} which rows of {row['parent']} exist.",
+                f"{command} succeeds with the key of a hidden row, and ends with 23503 otherwise",
+            )
+            return
+
+
+def _children_revealed(row: RowMapping, child: Access | None, parent: Access) -> Iterator[Finding]:
+    is_pinned = child is not None and not pinned_columns(child, "INSERT").isdisjoint(row["columns"])
+    if row["restricts"] and parent.works("DELETE") and not is_pinned:
+        yield _finding(
+            row["parent"],
+            ", ".join(row["columns"]),
+            parent.role,
+            "DELETE",
+            f"{row['name']} reveals to {parent.role} that a hidden row of {row['child']} refers to a row.",
+            "DELETE ends with 23503 if a hidden row refers to the row",
+        )
 
 
 def _finding(name: str, column: str, role: str, command: str, text: str, fact: str) -> Finding:
