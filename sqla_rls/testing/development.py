@@ -5,7 +5,7 @@ The owner of the database isn't a superuser, and runs the migrations.  The login
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from secrets import token_hex
@@ -93,19 +93,22 @@ def development_database(server: Server) -> Iterator[DevelopmentDatabase]:
             _create_login(creator, urls.app, sql.SQL("LOGIN NOINHERIT"))
             logins.append(app)
             for role in CALLERS:
-                grantor = superuser
-                if not _exists(creator, role):
-                    grantor = creator
-                    creator.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
-                    created.append(role)
+                if _exists(creator, role):
+                    _grant(superuser, role, [app, owner], server.version)
+                    continue
+                creator.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+                created.append(role)
                 # Before PostgreSQL 16, the owner isn't a member of the roles that it creates either.
-                is_members = grantor is creator and server.version >= 16
-                for login in (app,) if is_members else (app, owner):
-                    statement = sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(login))
-                    if server.version >= 16:
-                        statement += sql.SQL(" WITH INHERIT FALSE")
-                    grantor.execute(statement)
+                _grant(creator, role, [app] if server.version >= 16 else [app, owner], server.version)
         yield urls
+
+
+def _grant(grantor: psycopg.Connection[Any], role: str, logins: Sequence[str], version: int) -> None:
+    for login in logins:
+        statement = sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(login))
+        if version >= 16:
+            statement += sql.SQL(" WITH INHERIT FALSE")
+        grantor.execute(statement)
 
 
 def _connected(url: URL) -> psycopg.Connection[Any]:

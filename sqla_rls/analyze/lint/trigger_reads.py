@@ -104,15 +104,13 @@ def shown_by_trigger(database: Database, signature: str, rows: Sequence[RowMappi
     refused: str | None = None
     try:
         with database.scratch() as connection:
-            for way in ways:
-                database.require_complete(way.relation.name)
-                for role in distinct_callers(database, way.relation, way.roles):
-                    with undone(connection):
-                        for one in tries.of(connection, way, role):
-                            if found is None or (found.level, one.level) == ("warning", "error"):
-                                found = one
-                    if found is not None and found.level == "error":
-                        return found
+            for way, role in _callers(database, ways):
+                with undone(connection):
+                    for one in tries.of(connection, way, role):
+                        if found is None or (found.level, one.level) == ("warning", "error"):
+                            found = one
+                if found is not None and found.level == "error":
+                    return found
         refused = tries.refused
     except (AnalysisError, DBAPIError) as error:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
@@ -121,6 +119,18 @@ def shown_by_trigger(database: Database, signature: str, rows: Sequence[RowMappi
     if found is None and refused is not None:
         database.note_unknown(signature, refused, kind="function", role=ways[0].roles[0])
     return found
+
+
+def _callers(database: Database, ways: Iterable[_Way]) -> Iterator[tuple[_Way, str]]:
+    """Yield the roles of each way whose callers differ.
+
+    Raises:
+        AnalysisError: the scratch database has the relation of a way only in part.
+    """
+    for way in ways:
+        database.require_complete(way.relation.name)
+        for role in distinct_callers(database, way.relation, way.roles):
+            yield way, role
 
 
 def callers_of_trigger(database: Database, rows: Sequence[RowMapping]) -> list[str]:

@@ -111,20 +111,11 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
         return None
     reached = reach_of(database.schema, view.name).relations
     readers = sorted({reader for name, reader in reached if name == base.table.name} - {CALLER})
-    actors: dict[str, list[Actor]] = {}
     undecided: dict[str, str] = {}
     if any(database.escapes(reader, base.table) for reader in readers):
-        actors = {role: [] for role in roles}
+        actors: dict[str, list[Actor]] = {role: [] for role in roles}
     else:
-        for role in roles:
-            parts: list[Part] = []
-            for command in WRITES:
-                parts += PARTS_OF_WRITES[command] if role in held[command] else ()
-            one = other_policies(database, view.name, role, parts)
-            if isinstance(one, Undecided):
-                undecided[role] = one.reason
-            elif one is not None:
-                actors[role] = [one.actor]
+        actors, undecided = _actors_of_other_policies(database, view, roles, held)
     for role in roles if triggers else ():
         actors.setdefault(role, [])
     suspects = [role for role in roles if role in actors or role in undecided]
@@ -138,13 +129,15 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
                     known = found.get(write.command)
                     if known is None or LEVELS.index(write.level) < LEVELS.index(known.level):
                         found[write.command] = write
-            for command, reason in tries.refused.items():
-                if command not in found:
-                    database.note_unknown(view.name, reason, kind="view", role=suspects[0])
-            for trigger in triggers:
-                for command in WRITES:
-                    if command in trigger.commands - found.keys() - tries.decided and held[command]:
-                        database.note_unknown(view.name, trigger.reason, kind="view", role=suspects[0])
+            reasons = [reason for command, reason in tries.refused.items() if command not in found]
+            reasons += [
+                trigger.reason
+                for trigger in triggers
+                for command in WRITES
+                if command in trigger.commands - found.keys() - tries.decided and held[command]
+            ]
+            for reason in reasons:
+                database.note_unknown(view.name, reason, kind="view", role=suspects[0])
     if not found:
         for role, reason in undecided.items():
             database.note_unknown(view.name, reason, kind="view", role=role)
@@ -164,6 +157,24 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
         found=writes,
         functions=sorted({one for trigger in writing for one in trigger.functions}),
     )
+
+
+def _actors_of_other_policies(
+    database: Database, view: Relation, roles: Sequence[str], held: Mapping[Command, Sequence[str]]
+) -> tuple[dict[str, list[Actor]], dict[str, str]]:
+    """Return the callers that other policies let through the view, and why it is unknown for other roles."""
+    actors: dict[str, list[Actor]] = {}
+    undecided: dict[str, str] = {}
+    for role in roles:
+        parts: list[Part] = []
+        for command in WRITES:
+            parts += PARTS_OF_WRITES[command] if role in held[command] else ()
+        one = other_policies(database, view.name, role, parts)
+        if isinstance(one, Undecided):
+            undecided[role] = one.reason
+        elif one is not None:
+            actors[role] = [one.actor]
+    return actors, undecided
 
 
 def base_of(schema: Schema, view: Relation) -> ViewBase | None:

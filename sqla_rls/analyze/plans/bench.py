@@ -27,7 +27,7 @@ from sqla_rls.analyze.worlds.generate import generate_worlds
 from sqla_rls.analyze.worlds.objects import Profile
 from sqla_rls.analyze.worlds.pools import Actor
 from sqla_rls.analyze.worlds.schema import Schema, read_profiles
-from sqla_rls.analyze.worlds.scratch import ScratchDatabase, Trial
+from sqla_rls.analyze.worlds.scratch import ScratchDatabase, Trial, Tried
 from sqla_rls.analyze.worlds.shared import Shared
 from sqla_rls.analyze.worlds.statements import Statements
 from sqla_rls.analyze.worlds.universe import Universe
@@ -206,17 +206,29 @@ class Bench:
                     role: one for (of, role), one in profiles.items() if of == name and one.has_privileges
                 }
                 for role, profile in held.items():
-                    trials = _trials(universe, profile)
-                    actors = universe.pools.actors([role])
-                    before = scratch.run(trials, actors)
-                    with undone(self.connection):
-                        for change in changes:
-                            self.run(change.statement)
-                        after = scratch.run(trials, actors)
-                    if before != after or scratch.run(trials, actors) != before:
+                    outcomes = self._same_outcomes(scratch, universe, role, profile, changes)
+                    if outcomes is None:
                         return None
-                    tried += sum(one.rejected is None for one in before)
+                    tried += sum(one.rejected is None for one in outcomes)
         return f"it admits the same rows in {tried} small worlds" if tried else None
+
+    def _same_outcomes(
+        self,
+        scratch: ScratchDatabase,
+        universe: Universe,
+        role: str,
+        profile: Profile,
+        changes: Sequence[Change],
+    ) -> Sequence[Tried] | None:
+        """Return the outcomes of *role*; None if they differ with *changes*, or from one run to the next."""
+        trials = _trials(universe, profile)
+        actors = universe.pools.actors([role])
+        before = scratch.run(trials, actors)
+        with undone(self.connection):
+            for change in changes:
+                self.run(change.statement)
+            after = scratch.run(trials, actors)
+        return before if before == after and scratch.run(trials, actors) == before else None
 
 
 def _trials(universe: Universe, profile: Profile) -> list[Trial]:
