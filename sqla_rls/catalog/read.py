@@ -100,8 +100,8 @@ def reading_database(
     *,
     default_schema: str,
     schemas: Collection[str],
-    objects: Collection[ObjectKey] = (),
-    is_compared: Callable[[str], bool] = bool,
+    objects: Collection[ObjectKey],
+    is_compared: Callable[[str], bool],
 ) -> Iterator[Reading]:
     """Do as ``read_database()``, while the block does what needs no *connection*."""
     names = {"schemas": list(schemas)}

@@ -37,7 +37,7 @@ def read_views(
     default_schema: str,
     columns: Iterable[tuple[TableKey, str | None]],
     functions: Collection[ObjectKey],
-    grown: Collection[TableKey] = (),
+    grown: Collection[TableKey],
 ) -> Views:
     """Return the views of the database and of the models.
 

@@ -68,7 +68,7 @@ def role_list(roles: Iterable[str], compiler: DDLCompiler) -> str:
 
 
 def made_twice(
-    statement: str, *, undo: str | None, subject: str, stored: str, compiler: DDLCompiler, plain: str = ""
+    statement: str, *, undo: str | None, subject: str, stored: str, compiler: DDLCompiler, plain: str
 ) -> str:
     """Return a script that runs *statement* twice, to make it independent of settings and the time.
 

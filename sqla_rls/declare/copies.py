@@ -13,7 +13,7 @@ from sqla_rls.exc import DeclarationError
 
 
 def copies(
-    source: Table | None, copy: Table, metadata: MetaData, views: Collection[Table] = ()
+    source: Table | None, copy: Table, metadata: MetaData, views: Collection[Table]
 ) -> Callable[[Table], Table] | None:
     """Return a function that maps the tables of *source* to those of its *copy*; None without a copy.
 

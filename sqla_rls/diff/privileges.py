@@ -67,8 +67,8 @@ def diff_privileges(
     default_schema: str,
     current_user: str | None,
     dropped: Collection[TableKey],
-    made_auth_functions: bool = True,
-    out_of_reach: Collection[str] = (),
+    made_auth_functions: bool,
+    out_of_reach: Collection[str],
 ) -> PrivilegeChanges:
     """Return the changes of privileges that turn *live* into *declared*.
 
@@ -121,16 +121,7 @@ def diff_privileges(
     gone = live.objects_of(dropped)
     heirs = live.heirs_of(declared.managed)
     covered = {ObjectKey("TABLE", *heir) for heir in heirs}
-    # On shared objects, grantors are left to the owner, and so are the grant options of undeclared roles.
-    whole_objects = managed | covered
-    held = {
-        one
-        if one[:3] in whole_objects
-        else one._replace(grantor=None)
-        if (one.object, one.grantee) in declared.managed_grantees
-        else _plain(one)
-        for one in live.privileges
-    }
+    held = _held(live, declared, managed | covered)
     wanted = wanted_privileges(declared, default_schema=default_schema)
     allowed = implied(policies_elsewhere)
 
@@ -149,12 +140,8 @@ def diff_privileges(
         for one in (held if covered else ())
         if one[:3] in covered
         and one.grantee in reached
-        and not all(
-            _is_open_to(one.grantee, parent, live, declared) and _is_wanted_on(parent, one, wanted)
-            for parent in heirs[TableKey(one.schema, one.name)]
-        )
+        and _passes_parent(one, heirs[TableKey(one.schema, one.name)], live, declared, wanted)
     }
-
     implying_nothing = {policy.key for policy in declared.policies.values() if not policy.imply_privileges}
     # Only shared objects need the privileges of before.
     before = implied(
@@ -194,15 +181,7 @@ def diff_privileges(
     grants = (to_grant & ((wanted - held) | first)) - left_out
     revokes = {one for one in undeclared(held) | past_parents | obsolete if one.object not in gone | beyond}
     revokes = _of_every_grantor(revokes, live)
-    # REVOKE on a table also revokes the privilege on each column, and so does the downgrade of a GRANT.
-    whole = {one[:5] for one in grants | revokes if one.column is None}
-    # The revoke of what another role has granted also revokes what the owner has granted.
-    granted_twice = {_plain(one) for one in revokes if one.grantor is not None}
-    again = {
-        one
-        for one in (held & wanted if whole or granted_twice else ())
-        if _plain(one) in granted_twice or (one.column is not None and one[:5] in whole)
-    }
+    again = _revoked_along(held & wanted, grants, revokes)
     return PrivilegeChanges(
         grants=frozenset(grants | again),
         revokes=frozenset(revokes | again),
@@ -219,6 +198,50 @@ def diff_privileges(
             grantee: frozenset(one for one in to_grant & on_schemas if one.grantee == grantee)
             for grantee in {one.grantee for one in on_schemas}
         },
+    )
+
+
+def _held(live: Snapshot, declared: Snapshot, whole_objects: Collection[ObjectKey]) -> set[Privilege]:
+    """Return the privileges of the database, as far as the models decide about them.
+
+    On shared objects, grantors are left to the owner, and so are the grant options of undeclared roles.
+    """
+    return {
+        one
+        if one[:3] in whole_objects
+        else one._replace(grantor=None)
+        if (one.object, one.grantee) in declared.managed_grantees
+        else _plain(one)
+        for one in live.privileges
+    }
+
+
+def _revoked_along(
+    kept: Collection[Privilege], grants: Collection[Privilege], revokes: Collection[Privilege]
+) -> set[Privilege]:
+    """Return those of *kept* that the statements of the others revoke, too."""
+    # REVOKE on a table also revokes the privilege on each column, and so does the downgrade of a GRANT.
+    whole = {one[:5] for one in (*grants, *revokes) if one.column is None}
+    # The revoke of what another role has granted also revokes what the owner has granted.
+    granted_twice = {_plain(one) for one in revokes if one.grantor is not None}
+    return {
+        one
+        for one in (kept if whole or granted_twice else ())
+        if _plain(one) in granted_twice or (one.column is not None and one[:5] in whole)
+    }
+
+
+def _passes_parent(
+    one: Privilege,
+    parents: Iterable[TableKey],
+    live: Snapshot,
+    declared: Snapshot,
+    wanted: Collection[Privilege],
+) -> bool:
+    """Return whether a privilege on a table gives rows that a parent of the table hides."""
+    return not all(
+        _is_open_to(one.grantee, parent, live, declared) and _is_wanted_on(parent, one, wanted)
+        for parent in parents
     )
 
 

@@ -28,7 +28,7 @@ class RoleChanges(NamedTuple):
 
 
 def diff_roles(
-    live: Snapshot, declared: Snapshot, *, needed: Collection[str], made: Collection[str] | None = None
+    live: Snapshot, declared: Snapshot, *, needed: Collection[str], made: Collection[str] | None
 ) -> RoleChanges:
     """Compare the roles of *made* and those that a managed table uses already; create all others.
 

@@ -30,7 +30,7 @@ _UNSAFE: Final = text(
 )
 
 
-def require_safe_roles(connection: Connection, *, member_of: Collection[str] = ()) -> None:
+def require_safe_roles(connection: Connection, *, member_of: Collection[str]) -> None:
     """Check that row security holds for the login role, and for the role that it acts as.
 
     docs/security/roles.md lists the reasons.  A role is as unsafe as each role that it is a member of.

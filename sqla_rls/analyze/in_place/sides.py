@@ -164,7 +164,7 @@ class BothSides:
             if sql is not None
         ]
 
-    def require_same_functions(self, signatures: Sequence[str], *, but_bodies: Collection[Name] = ()) -> None:
+    def require_same_functions(self, signatures: Sequence[str], *, but_bodies: Collection[Name]) -> None:
         """Raise Undecidable if one of the functions isn't the same on both sides.
 
         Args:

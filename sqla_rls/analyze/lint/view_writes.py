@@ -99,7 +99,9 @@ def writes_past_policies(database: Database, view: Relation) -> ViewWrites | Non
         AnalysisError: there is no scratch database, or it has the view only in part.
         DBAPIError: the scratch database refuses a statement that isn't one of a caller.
     """
-    held = {command: database.roles_with_privileges(view.name, command) for command in WRITES}
+    held: dict[Command, Sequence[str]] = {
+        command: database.roles_with_privileges(view.name, command) for command in WRITES
+    }
     roles = [one.name for one in database.callers if any(one.name in ones for ones in held.values())]
     if not roles:
         return None

@@ -225,9 +225,7 @@ def find_advice(
     return _Search(bench, query, actor, name, command, parameters).run()
 
 
-def causes(
-    bench: Bench, query: Query, actor: Actor, name: str, command: str = "SELECT"
-) -> tuple[list[Advice], Plan]:
+def causes(bench: Bench, query: Query, actor: Actor, name: str, command: str) -> tuple[list[Advice], Plan]:
     """Return the advice with the best change of each other kind that gains alone, and the last plan."""
     search = _Search(bench, query, actor, name, command, None)
     steps = search.run()

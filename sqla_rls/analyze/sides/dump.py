@@ -213,7 +213,7 @@ def _settings(rows: Sequence[Mapping[str, Any]], left_out: list[str]) -> dict[st
     return found
 
 
-def _pg_dump(url: URL, version: int, shown: str, without: Sequence[tuple[str, str]] = ()) -> str:
+def _pg_dump(url: URL, version: int, shown: str, without: Sequence[tuple[str, str]]) -> str:
     installation = newest_installation()
     program = installation.bindir / "pg_dump"
     if installation.version < version or not program.exists():

@@ -132,9 +132,9 @@ def spread(
     pools: Sequence[Sequence[Any]],
     number: int,
     *,
-    nulls: Collection[int] = (),
+    nulls: Collection[int],
     grants: bool,
-    refuses: Callable[[Sequence[Any]], bool] = lambda _: False,
+    refuses: Callable[[Sequence[Any]], bool],
 ) -> list[tuple[Any, ...]]:
     """Return each value once in a row that grants little, and in one that *grants*; and a sample of the rest.
 
