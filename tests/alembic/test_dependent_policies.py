@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from sqla_rls import Policy
-from tests.support.project import Project, operations
+from tests.support.project import Project, execute, operations
 
 pytestmark = pytest.mark.sqlalchemy
 
@@ -56,12 +56,6 @@ def oids(project: Project) -> dict[str, int]:
     query = text("SELECT concat_ws('.', polrelid::regclass, polname), oid FROM pg_policy")
     with project.engine.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(query)}
-
-
-def execute(project: Project, *statements: str) -> None:
-    with project.engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
 
 
 @pytest.mark.exhaustive

@@ -116,28 +116,29 @@ def _teams(*, with_function: bool = True, user: str = "user_id") -> MetaData:
     return metadata
 
 
+def _functions(tenants: Project) -> list[str]:
+    return [line for kind, line in tenants.state() if kind == "function" and "my_teams" in line]
+
+
 @pytest.mark.parametrize(
     "changed", [{"with_function": False}, {"user": "other_id"}], ids=["dropped", "replaced"]
 )
 def test_a_downgrade_restores_a_function_that_reads_the_members_of_its_own_tenant(
     tenants: Project, changed: dict[str, Any]
 ) -> None:
-    def functions() -> list[str]:
-        return [line for kind, line in tenants.state() if kind == "function" and "my_teams" in line]
-
     run(tenants, "tenant_a", "revision", _teams(), "teams", True)
     for tenant in ("tenant_a", "tenant_b"):
         run(tenants, tenant, "upgrade", _teams(), "head")
-    before = functions()
+    before = _functions(tenants)
     assert len(before) == 2
     metadata = _teams(**changed)
     run(tenants, "tenant_a", "revision", metadata, "changed", True)
     for tenant in ("tenant_a", "tenant_b"):
         run(tenants, tenant, "upgrade", metadata, "head")
-    assert functions() != before
+    assert _functions(tenants) != before
     for tenant in ("tenant_a", "tenant_b"):
         run(tenants, tenant, "downgrade", metadata, "-1")
-    assert functions() == before
+    assert _functions(tenants) == before
 
 
 @pytest.mark.exhaustive
@@ -150,9 +151,6 @@ def test_a_downgrade_restores_a_function_that_reads_the_members_of_its_own_tenan
 def test_a_downgrade_restores_a_body_that_no_revision_has_in_the_schema_of_each_tenant(
     tenants: Project, body: str, after: dict[str, Any]
 ) -> None:
-    def functions() -> list[str]:
-        return [line for kind, line in tenants.state() if kind == "function" and "my_teams" in line]
-
     run(tenants, "tenant_a", "revision", _teams(), "teams", True)
     if body == "a variable":
         (script,) = tenants.folder.glob("versions/*.py")
@@ -167,17 +165,17 @@ def test_a_downgrade_restores_a_body_that_no_revision_has_in_the_schema_of_each_
                 f"CREATE OR REPLACE FUNCTION {signature} SET search_path = pg_catalog, pg_temp AS "
                 f"'SELECT team_id FROM {body.format(tenant=tenant)} AS m WHERE m.user_id IS NULL'",
             )
-    before = functions()
+    before = _functions(tenants)
     assert len(before) == 2
     assert before[0] != before[1]
     metadata = _teams(**after)
     run(tenants, "tenant_a", "revision", metadata, "changed", True)
     for tenant in ("tenant_a", "tenant_b"):
         run(tenants, tenant, "upgrade", metadata, "head")
-    assert functions() != before
+    assert _functions(tenants) != before
     for tenant in ("tenant_a", "tenant_b"):
         run(tenants, tenant, "downgrade", metadata, "-1")
-    assert functions() == before
+    assert _functions(tenants) == before
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from sqla_rls import Policy, auth_uid, authenticated, crud_policy
 from sqla_rls.testing.postgres import Server
-from tests.support.project import Project
+from tests.support.project import Project, execute
 from tests.support.suite import table
 
 LOOKER = "sqla_rls_looker"
@@ -267,12 +267,6 @@ def looker(server: Server, project: Project) -> Iterator[Project]:
     with project.engine.begin() as connection:
         connection.execute(text(f"DROP OWNED BY {LOOKER}"))
         connection.execute(text(f"DROP ROLE {LOOKER}"))
-
-
-def execute(project: Project, *statements: str) -> None:
-    with project.engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
 
 
 @pytest.mark.exhaustive
