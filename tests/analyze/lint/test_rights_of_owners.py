@@ -362,6 +362,36 @@ def test_a_column_without_the_privilege_of_insert_gets_its_default(
             assert shown(found) == (["warning self-granted public.profiles"] if is_found else [])
 
 
+#: The command on rows that all callers read, its condition beside a profile, and what the caller then does.
+OPENED_WRITES = {
+    "inserting": ("INSERT WITH CHECK ({})", "p.is_admin", "inserts"),
+    "changing": ("UPDATE USING ({})", "p.is_admin", "changes"),
+    "deleting": ("DELETE USING ({})", "p.is_admin", "deletes"),
+    "inserting with any profile": ("INSERT WITH CHECK ({})", "true", None),
+    "deleting own rows": ("DELETE USING (owner_id = (SELECT auth.user_id()) AND {})", "p.is_admin", None),
+}
+
+
+@pytest.mark.exhaustive
+def test_a_row_that_opens_only_writes_is_found(examples: Examples, subtests: pytest.Subtests) -> None:
+    for name, (command, test, verb) in OPENED_WRITES.items():
+        has_profile = f"EXISTS (SELECT FROM profiles AS p WHERE p.id = (SELECT auth.user_id()) AND {test})"
+        sql = f"""{TABLE}
+        CREATE TABLE profiles (id text PRIMARY KEY, is_admin boolean NOT NULL DEFAULT false);
+        ALTER TABLE profiles ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON profiles TO authenticated
+          USING (id = (SELECT auth.user_id())) WITH CHECK (id = (SELECT auth.user_id()));
+        GRANT SELECT, INSERT, UPDATE ON profiles TO authenticated;
+        CREATE POLICY reading ON docs FOR SELECT TO authenticated USING (true);
+        CREATE POLICY admins ON docs FOR {command.format(has_profile).replace(" ", " TO authenticated ", 1)};
+        """
+        with subtests.test(name):
+            found = examples.look(sql, select=["self-granted"])
+            assert shown(found) == (["warning self-granted public.profiles"] if verb else [])
+            texts = [one.evidence[0].text for one in found.findings]
+            assert all(f"and then {verb} public.docs(" in one for one in texts)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("member", ["app", "authenticated"])
 @pytest.mark.parametrize("role", ["pg_execute_server_program", "pg_read_server_files", "pg_read_all_data"])

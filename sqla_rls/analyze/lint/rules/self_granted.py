@@ -11,8 +11,9 @@ Small worlds decide: the finding comes with the row that the caller writes, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
+from sqla_rls.analyze.in_place.conditions import Part
 from sqla_rls.analyze.lint.accesses import Access, accesses
 from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
@@ -20,7 +21,7 @@ from sqla_rls.analyze.lint.pinned import pinned_columns
 from sqla_rls.analyze.lint.reach import Case, Reach, Reaches
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.vocabulary import read_expression
-from sqla_rls.analyze.why.explanation import Command
+from sqla_rls.analyze.why.explanation import WRITES, Command
 from sqla_rls.analyze.worlds.objects import Column
 from sqla_rls.analyze.worlds.values import natural
 from sqla_rls.analyze.worlds.world import Row
@@ -62,10 +63,11 @@ def check(database: Database) -> Iterator[Finding]:
             # One protected table is enough to show it.
             if access is None or (name, reach.role) in reported:
                 continue
-            found = _opened(reach, access)
+            target = known.get((reach.relation.name, reach.role))
+            found = _opened(reach, access, target)
             if found is None:
                 continue
-            command, case, row, columns = found
+            part, command, case, row, columns = found
             reported.add((name, reach.role))
             verb = "inserts" if command == "INSERT" else "changes"
             yield Finding(
@@ -82,7 +84,7 @@ def check(database: Database) -> Iterator[Finding]:
                     Evidence(
                         kind="counterexample",
                         text=(
-                            f"{case.actor.text} {verb} {reach.words(row)}, and then reads "
+                            f"{case.actor.text} {verb} {reach.words(row)}, and then {_VERBS[part]} "
                             f"{reach.words(case.row)}"
                         ),
                         data={"role": reach.role, "claims": case.actor.claims, "new_row": dict(row.values)},
@@ -100,15 +102,40 @@ def check(database: Database) -> Iterator[Finding]:
             )
 
 
-def _opened(reach: Reach, access: Access) -> tuple[Command, Case, Row, list[str]] | None:
-    """Return the command, the case that it opens, the written row, and the columns that it changes."""
-    pinned = {command: pinned_columns(access, command) for command in _COMMANDS if access.works(command)}
+_VERBS: Final[Mapping[Part, str]] = {
+    "select": "reads",
+    "insert": "inserts",
+    "update": "changes",
+    "delete": "deletes",
+}
+
+
+def _opened(
+    reach: Reach, access: Access, target: Access | None
+) -> tuple[Part, Command, Case, Row, list[str]] | None:
+    """Return what is opened, by which command, the case, the written row, and the columns that it changes."""
+    pinned: dict[Command, frozenset[str]] = {
+        command: pinned_columns(access, command) for command in _COMMANDS if access.works(command)
+    }
     if not any(pinned.values()):
         return None
+    writes = [one for one in WRITES if target is not None and target.works(one)]
+    parts: list[Part] = [part for part in _VERBS if part == "select" or part.upper() in writes]
+    for part in parts:
+        for command, after, new, columns in _opening(reach, access, part, pinned):
+            # Who may write rows of their own often needs a row first, such as a profile.
+            if part == "select" or (columns and not _is_callers(reach, after)):
+                return part, command, after, new, columns
+    return None
+
+
+def _opening(
+    reach: Reach, access: Access, part: Part, pinned: Mapping[Command, frozenset[str]]
+) -> Iterator[tuple[Command, Case, Row, list[str]]]:
     closed: dict[str, list[Case]] = {}
     opened: list[Case] = []
     for case in reach.cases(reach.identified):
-        if reach.is_true("select", case):
+        if reach.is_true(part, case):
             opened.append(case)
         else:
             closed.setdefault(_question(case), []).append(case)
@@ -123,12 +150,18 @@ def _opened(reach: Reach, access: Access) -> tuple[Command, Case, Row, list[str]
                 continue
             if not gone:
                 if _may_insert(access, new[0]):
-                    return command, after, new[0], []
+                    yield command, after, new[0], []
                 continue
             columns = _changed(access, gone, new[0], pinned[command])
             if columns:
-                return command, after, new[0], columns
-    return None
+                yield command, after, new[0], columns
+
+
+def _is_callers(reach: Reach, case: Case) -> bool:
+    """Return whether a column of the row in question, which policies compare with the caller, names them."""
+    claims = set(map(str, _values(case.actor.claims or {})))
+    own = [name for relation, name in reach.universe.callers if relation == reach.relation.name]
+    return not claims.isdisjoint(str(case.row.values.get(name)) for name in own)
 
 
 _COMMANDS: tuple[Command, ...] = ("INSERT", "UPDATE")
