@@ -8,7 +8,7 @@ from typing import Any
 
 from sqla_rls.analyze.lint.accesses import Access
 from sqla_rls.analyze.lint.syntax import expression
-from sqla_rls.analyze.vocabulary.trees import nodes
+from sqla_rls.analyze.vocabulary.trees import nodes, spelled
 from sqla_rls.analyze.why.explanation import Command
 from sqla_rls.analyze.why.predicates import conjuncts, joined_by_and
 from sqla_rls.analyze.worlds.objects import PolicyText
@@ -48,7 +48,24 @@ def _in_each_row(
 
 
 def _condition(policy: PolicyText) -> str:
-    return (policy.check if policy.check is not None else policy.using) or "true"
+    return _unwrapped((policy.check if policy.check is not None else policy.using) or "true")
+
+
+@cache
+def _unwrapped(condition: str) -> str:
+    """Return the condition in ``(SELECT condition)``, as Drizzle writes it."""
+    from pglast.ast import SelectStmt, SubLink
+    from pglast.enums import SubLinkType
+
+    node = expression(condition)
+    if not isinstance(node, SubLink) or node.subLinkType != SubLinkType.EXPR_SUBLINK:
+        return condition
+    select: Any = node.subselect
+    parts = ("fromClause", "whereClause", "havingClause", "limitCount", "limitOffset", "withClause", "larg")
+    if not isinstance(select, SelectStmt) or any(getattr(select, part) for part in parts):
+        return condition
+    target: Any = select.targetList
+    return _unwrapped(spelled(target[0].val))
 
 
 @cache

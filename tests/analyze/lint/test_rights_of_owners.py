@@ -379,8 +379,7 @@ def test_a_row_that_opens_only_writes_is_found(examples: Examples, subtests: pyt
         sql = f"""{TABLE}
         CREATE TABLE profiles (id text PRIMARY KEY, is_admin boolean NOT NULL DEFAULT false);
         ALTER TABLE profiles ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY own ON profiles TO authenticated
-          USING (id = (SELECT auth.user_id())) WITH CHECK (id = (SELECT auth.user_id()));
+        CREATE POLICY own ON profiles TO authenticated USING ((SELECT auth.user_id() = profiles.id));
         GRANT SELECT, INSERT, UPDATE ON profiles TO authenticated;
         CREATE POLICY reading ON docs FOR SELECT TO authenticated USING (true);
         CREATE POLICY admins ON docs FOR {command.format(has_profile).replace(" ", " TO authenticated ", 1)};
