@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import MetaData, Table
@@ -106,7 +106,8 @@ def sql_function(
         strict=strict,
         leakproof=leakproof,
     )
-    roles = as_roles(to) if isinstance(to, str) or to else ()
+    is_empty = isinstance(to, Collection) and not isinstance(to, str) and not to
+    roles = () if is_empty else as_roles(to)
     keep(metadata, DeclaredFunction(value.key, roles, lambda _: value))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from sqla_rls.analyze.lint.trigger_marks import Marked, mark_of
+from sqla_rls.analyze.lint.trigger_marks import Marked, mark_of, marks_of
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.worlds.acting import reach_of
 from sqla_rls.analyze.worlds.generate import generate_worlds
@@ -103,12 +103,10 @@ class MarkedWorlds:
         """Yield worlds, the row in question, and the marks that its columns may have."""
         for world in generate_worlds(self.universe, _BUDGET):
             if world.row is not None:
-                marks = {
-                    name: mark
-                    for name, value in world.row.values.items()
-                    if (mark := mark_of(self.relation.columns[name])) is not None
-                    and (value is not None or name not in self._deciding)
-                }
+                marks = marks_of(self.relation, world.row.values, self.universe.pools)
+                for name in self._deciding & marks.keys():
+                    if world.row.values[name] is None:
+                        del marks[name]
                 yield world, world.row, marks
 
     def _beside(self, row: Row, columns: Collection[str]) -> Iterator[Row]:

@@ -64,8 +64,9 @@ def _unwrapped(condition: str) -> str:
     parts = ("fromClause", "whereClause", "havingClause", "limitCount", "limitOffset", "withClause", "larg")
     if not isinstance(select, SelectStmt) or any(getattr(select, part) for part in parts):
         return condition
-    target: Any = select.targetList
-    return _unwrapped(spelled(target[0].val))
+    # VALUES has no targets.
+    targets: Any = select.targetList or ()
+    return _unwrapped(spelled(targets[0].val)) if len(targets) == 1 else condition
 
 
 @cache

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqla_rls.analyze.worlds.objects import Column, Relation
+from sqla_rls.analyze.worlds.pools import Pools
 from sqla_rls.analyze.worlds.statements import Statement, literal, quoted_list
-from sqla_rls.analyze.worlds.world import Row, World
+from sqla_rls.analyze.worlds.values import as_input
+from sqla_rls.analyze.worlds.world import Row, Values, World
 
 #: The SQLSTATE with which a statement says where it has found a mark.
 SHOWN: Final = "RLS05"
@@ -106,6 +108,16 @@ def value_of(marked: Marked, relation: Relation, name: str) -> str:
 def is_more_than_number(shown: str) -> bool:
     """Return whether *shown* has a mark that no sum can be: a text or a uuid."""
     return _WORD in shown or _UUID in shown
+
+
+def marks_of(relation: Relation, values: Values, pools: Pools) -> dict[str, Any]:
+    """Return the marks that the columns of *values* may have; ``varchar(5)`` has no place for one."""
+    marks = {name: mark_of(relation.columns[name]) for name in values}
+    return {
+        name: mark
+        for name, mark in marks.items()
+        if mark is not None and pools.accepts(relation.columns[name].type, as_input(mark))
+    }
 
 
 def mark_of(column: Column) -> Any:

@@ -22,7 +22,7 @@ from sqla_rls.analyze.lint.callers import distinct_callers, first_actors, functi
 from sqla_rls.analyze.lint.database import Database, listed
 from sqla_rls.analyze.lint.finding import Evidence, Level
 from sqla_rls.analyze.lint.reach import Reaches
-from sqla_rls.analyze.lint.trigger_marks import SHOWN, Marked, Showing, mark_of, marked_rows, value_of
+from sqla_rls.analyze.lint.trigger_marks import SHOWN, Marked, Showing, marked_rows, marks_of, value_of
 from sqla_rls.analyze.lint.triggers import way_in_words, writers
 from sqla_rls.analyze.verdict import Budget
 from sqla_rls.analyze.vocabulary import has_words
@@ -314,9 +314,7 @@ class _Tries:
             if row.relation not in self.tables:
                 continue
             relation = universe.schema.relations[row.relation]
-            marks = {
-                name: mark for name in row.values if (mark := mark_of(relation.columns[name])) is not None
-            }
+            marks = marks_of(relation, row.values, universe.pools)
             used = {name for key in relation.keys for name in key}
             used |= {name for key in relation.foreign_keys for name in key.columns}
             decide = {

@@ -20,6 +20,10 @@ BEGIN
         RAISE;
       END IF;
       word := '';
+      -- An error that ends this block leaves the statement.
+      IF EXISTS (SELECT FROM pg_catalog.pg_prepared_statements AS p WHERE p.name = 'sqla_rls_one') THEN
+        DEALLOCATE sqla_rls_one;
+      END IF;
       -- EXECUTE … USING would make a plan for each unit.
       EXECUTE 'PREPARE sqla_rls_one (pg_catalog.jsonb) AS ' || (condition ->> 'one');
       FOR unit IN SELECT pg_catalog.jsonb_array_elements(units) LOOP

@@ -118,3 +118,11 @@ def test_a_column_whose_check_accepts_a_mark_is_shown(examples: Examples) -> Non
     """
     (finding,) = examples.look(sql, select=["definer-reads-protected"]).findings
     assert (finding.object, finding.level) == ("public.bodies()", "error")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("type_", ["char(3)", "varchar(5)"])
+def test_a_column_that_is_too_short_for_a_mark_hides_no_other(examples: Examples, type_: str) -> None:
+    sql = PAYS.format(own=OWN, argument="").replace("salary int", f"currency {type_} NOT NULL, salary int")
+    (finding,) = examples.look(sql, select=["definer-reads-protected"]).findings
+    assert (finding.object, finding.level) == ("public.pays()", "error")

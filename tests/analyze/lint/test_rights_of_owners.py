@@ -392,6 +392,19 @@ def test_a_row_that_opens_only_writes_is_found(examples: Examples, subtests: pyt
 
 
 @pytest.mark.exhaustive
+def test_a_condition_in_values_pins_no_column(examples: Examples) -> None:
+    sql = f"""{TABLE}
+    CREATE TABLE profiles (id text PRIMARY KEY, is_admin boolean NOT NULL DEFAULT false);
+    ALTER TABLE profiles ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON profiles TO authenticated USING ((VALUES (profiles.id = (SELECT auth.user_id()))));
+    GRANT SELECT, INSERT, UPDATE ON profiles TO authenticated;
+    CREATE POLICY admins ON docs FOR SELECT TO authenticated USING (
+      (SELECT p.is_admin FROM profiles AS p WHERE p.id = (SELECT auth.user_id())));
+    """
+    assert shown(examples.look(sql, select=["self-granted"])) == []
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("member", ["app", "authenticated"])
 @pytest.mark.parametrize("role", ["pg_execute_server_program", "pg_read_server_files", "pg_read_all_data"])
 def test_a_predefined_role_is_a_way_around_policies(examples: Examples, role: str, member: str) -> None:
