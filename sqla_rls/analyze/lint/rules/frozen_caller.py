@@ -13,6 +13,7 @@ from sqla_rls.analyze.lint.database import Database
 from sqla_rls.analyze.lint.finding import Evidence, Finding, Remedy
 from sqla_rls.analyze.lint.rule import rule
 from sqla_rls.analyze.worlds.objects import Function
+from sqla_rls.analyze.worlds.schema import Schema
 
 _OF_SESSION = frozenset({"current_setting", "current_user", "session_user", "now", "clock_timestamp"})
 
@@ -44,9 +45,8 @@ def check(database: Database) -> Iterator[Finding]:
     names = {name for _, name in changing} | _OF_SESSION
     users: dict[str, list[str]] = {}
     for table in database.tables:
-        if table.policies:
-            for signature in database.schema.calls(table.name) & immutable:
-                users.setdefault(signature, []).append(table.name)
+        for signature in _called_by_policies(database.schema, table.name) & immutable:
+            users.setdefault(signature, []).append(table.name)
     for signature, tables in sorted(users.items()):
         function = database.schema.functions[signature]
         reason = _reason(function, names)
@@ -70,6 +70,18 @@ def check(database: Database) -> Iterator[Finding]:
                 sql=f"ALTER FUNCTION {signature} STABLE;", python='sql_function(…, volatility="STABLE")'
             ),
         )
+
+
+def _called_by_policies(schema: Schema, table: str) -> set[str]:
+    """Return the functions that the policies of *table* call, and those that these call."""
+    found = set[str]()
+    waiting = [edge.calls for edge in schema.edges.get(table, ()) if edge.part == "policy"]
+    while waiting:
+        signature = waiting.pop()
+        if signature is not None and signature not in found:
+            found.add(signature)
+            waiting += [edge.calls for edge in schema.edges.get(signature, ())]
+    return found
 
 
 def _reason(function: Function, names: set[str]) -> str | None:
