@@ -20,8 +20,8 @@ rows may be what they are meant to see.
 A trigger runs its function for each caller who may write the table. Small worlds decide there: the function
 is found if it shows a caller values of a row that policies hide. It shows them in a table or view that the
 caller reads, in the new row, or in the message of an error. An audit of the new row, a counter or a check
-isn't found. The finding is a warning if the caller has no privilege on the table, or has a value of the
-hidden row, such as its key.
+isn't found. The finding is a warning if the caller has no privilege on the table. It is one, too, if the
+caller has a value of the hidden row, such as its key.
 
 PostgreSQL's parser reads the body. A body that runs a text or a prepared statement, such as EXECUTE, may
 reach any table by any command: it is unknown if the owner reaches more rows than its callers.
