@@ -142,6 +142,34 @@ def test_a_role_with_few_rights_does_not_get_those_of_who_asks(trapped: Trapped,
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "using",
+    ["traps.f(x)", "EXISTS (SELECT FROM traps.t WHERE t.x = docs.x)"],
+    ids=["function", "table"],
+)
+def test_a_policy_of_an_owner_who_is_trusted_may_call_the_trap(trapped: Trapped, using: str) -> None:
+    trapped.execute(
+        _function("f") + _table("traps.f(x)") + "GRANT SELECT ON traps.t TO PUBLIC;\n"
+        "GRANT EXECUTE ON FUNCTION traps.f TO PUBLIC",
+        "mallory",
+    )
+    trapped.execute(
+        "CREATE TABLE shop.docs (id int PRIMARY KEY, x text);\n"
+        "INSERT INTO shop.docs VALUES (1, 'a');\n"
+        "ALTER TABLE shop.docs ENABLE ROW LEVEL SECURITY;\n"
+        "GRANT SELECT ON shop.docs TO authenticated;\n"
+        f"CREATE POLICY p ON shop.docs TO authenticated USING ({using})"
+    )
+
+    trapped.run("lint")
+    asked = trapped.run("why", "shop.docs", "1", "--as", "alice")
+
+    assert not trapped.is_sprung
+    assert asked.exit_code == 2, asked.output
+    assert "belongs to role mallory" in asked.output
+
+
+@pytest.mark.exhaustive
 def test_tables_of_the_owner_are_decided_beside_the_trap(trapped: Trapped) -> None:
     trapped.execute(_function("f") + _table("traps.f(x)"), "mallory")
     trapped.execute(

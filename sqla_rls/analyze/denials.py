@@ -23,8 +23,8 @@ from sqlalchemy.dialects.postgresql.dml import OnConflictDoNothing, OnConflictDo
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import operators, visitors
 
+from sqla_rls.analyze.explain import explain_access, explain_role
 from sqla_rls.analyze.why.constraints import OnConflict
-from sqla_rls.analyze.why.explain import explain_access, explain_role
 from sqla_rls.analyze.why.explanation import Explanation
 from sqla_rls.analyze.why.target import as_bound
 from sqla_rls.exc import AnalysisError

@@ -114,11 +114,16 @@ def explain_role(
 
 def _require_trust(connection: Connection, table: Target) -> None:
     """Raise AnalysisError if the policies of *table* may be a trap for the connection's role."""
-    role = Untrusted.read(connection).relations.get(table.name)
-    if role is not None:
+    # The catalog is read as a whole only where some code isn't trusted.
+    if (untrusted := Untrusted.read(connection)).any_obstacle is None:
+        return
+    from sqla_rls.analyze.worlds.schema import Schema
+
+    schema = Schema.read(connection)
+    reason = untrusted.obstacle(schema.reads(table.name), schema.calls(table.name))
+    if reason is not None:
         raise AnalysisError(
-            f"table {table.name} can't be explained: it, or the type of a column, belongs to role {role}, "
-            "whose code isn't trusted with the rights of this connection. Connect as the owner of the table"
+            f"table {table.name} can't be explained: {reason}. Connect as the owner of the table"
         )
 
 
