@@ -233,3 +233,18 @@ def test_memberships_of_a_table_that_the_migration_creates_are_not_decided(proje
     (note,) = verdicts(script)
     assert note.startswith("Not decided: public.docs for authenticated: function public.my_teams(text[])")
     assert '# To decide, run before the upgrade: sqla-rls diff "$DATABASE_URL" rev:head\n' in script
+
+
+@pytest.mark.exhaustive
+def test_the_code_of_another_owner_is_not_run(project: Project) -> None:
+    project.options = {"row_security_openings": "ignore"}
+    project.migrate(models("owner"))
+    execute(project, "CREATE ROLE owner_of_docs LOGIN")
+    try:
+        execute(project, "ALTER TABLE docs OWNER TO owner_of_docs")
+        project.options = {}
+        notes = said(project.revision(models("owner", "admin")))
+    finally:
+        execute(project, "ALTER TABLE docs OWNER TO CURRENT_USER", "DROP ROLE owner_of_docs")
+    assert not [note for note in notes if note.startswith("Opens")]
+    assert any("belongs to role owner_of_docs, whose code isn't trusted" in note for note in notes)
