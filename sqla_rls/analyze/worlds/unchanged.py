@@ -148,9 +148,12 @@ class Unchanged:
         functions = [schema.functions.get(node.name) for schema in self.schemas]
         if functions[0] is not None and functions[1] is not None:
             before, after = functions[0], functions[1]
+            calls = [self._calls(side, node.user).get(node.name) for side in (0, 1)]
             return (
                 before.without_privileges == after.without_privileges
-                and self._calls(0, node.user).get(node.name) == self._calls(1, node.user).get(node.name)
+                # Nothing is known of the roles of Postgres.
+                and calls[0] is not None
+                and calls[0] == calls[1]
                 and self._is_same_role(before.owner)
             )
         relations = [schema.relations.get(node.name) for schema in self.schemas]
